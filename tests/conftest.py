@@ -1,0 +1,32 @@
+"""Fixtures that every test may use."""
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
+
+
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder of reference data (parity tensors, published patterns, COCO sample); the test skips without it."""
+    if not SHARED.is_dir():
+        pytest.skip(f'reference data not found at {SHARED} (set ICCONV_MM_SHARED)')
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
