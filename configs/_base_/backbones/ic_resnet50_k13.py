@@ -1,0 +1,2 @@
+# Published pose pattern of IC-ResNet-50, dilations 1 to 6 (tools/download_patterns.py).
+backbone = dict(type='icconv_mm.ICResNet', depth=50, pattern='human_pose/ic_resnet50_k13')

@@ -1,0 +1,2 @@
+# The dense network (every dilation 1): the baseline, with torchvision's ResNet-101 keys.
+backbone = dict(type='icconv_mm.ICResNet', depth=101, pattern='dense')
