@@ -1,0 +1,62 @@
+"""Supported versions of the libraries that the package stands on, and the guard that checks them."""
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+
+# Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
+# keep the import names, so a library is found by its import name and its version read from whichever is installed.
+SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
+    'torch': (('torch',), '2.1', '3'),
+    'mmengine': (('mmengine', 'mmengine-lite', 'onedl-mmengine'), '0.10', '1'),
+    'mmcv': (('mmcv', 'mmcv-lite', 'onedl-mmcv'), '2.0.0', '3'),
+    'mmdet': (('mmdet', 'onedl-mmdetection', 'onedl-mmdet'), '3.0', '4'),
+    'mmseg': (('mmsegmentation', 'onedl-mmsegmentation'), '1.0', '2'),
+    'mmpose': (('mmpose', 'onedl-mmpose'), '1.0', '2'),
+    'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
+}
+REQUIRED = ('torch', 'mmengine', 'mmcv')
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numeric release of a version string: ``'2.11.0+cu130'`` -> ``(2, 11, 0)``."""
+    match = re.match(r'\d+(\.\d+)*', version)
+    return tuple(int(part) for part in match.group().split('.')) if match else ()
+
+
+def installed(name: str) -> tuple[str, str] | None:
+    """Distribution and version that provide the import name ``name``, or None where it is not installed."""
+    for distribution in SUPPORTED[name][0]:
+        try:
+            return distribution, importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def is_installed(name: str) -> bool:
+    """Whether ``import name`` can find the library; nothing is imported."""
+    return importlib.util.find_spec(name) is not None
+
+
+def check(names: tuple[str, ...] | None = None) -> None:
+    """Raise ImportError, naming what was found and what is supported, if a library is missing or out of range.
+
+    Args:
+        names: Import names to check; by default the required libraries and every task library that is installed.
+    """
+    if names is None:
+        names = tuple(name for name in SUPPORTED if name in REQUIRED or installed(name) is not None)
+    problems = []
+    for name in names:
+        distributions, low, high = SUPPORTED[name]
+        found = installed(name)
+        if found is None:
+            if not is_installed(name):
+                problems.append(f'{name}: not installed; icconv_mm supports {" or ".join(distributions)} >={low}, <{high}')
+            continue  # importable without metadata (a source tree on the path): nothing to compare
+        if not _release(low) <= _release(found[1]) < _release(high):
+            problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
+    if problems:
+        raise ImportError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))

@@ -1,0 +1,141 @@
+"""Build of icconv_mm: the optional compiled operators, and the ``.mim`` folder through which mim finds configs and tools.
+
+Environment variables:
+    ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
+        nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error.
+"""
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py as _build_py
+from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
+
+ROOT = Path(__file__).resolve().parent
+MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
+EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
+if EXT_MODE not in ('auto', 'off', 'cpu', 'require'):
+    raise SystemExit(f"ICCONV_MM_EXT={EXT_MODE!r} is none of 'auto', 'off', 'cpu', 'require'")
+
+
+def notice(text: str) -> None:
+    print(f'icconv_mm: {text}', flush=True)
+
+
+def no_extension(reason: str) -> None:
+    if EXT_MODE == 'require':
+        raise SystemExit(f'icconv_mm: the compiled operators were required, but {reason}')
+    notice(f'without compiled operators ({reason}); the reference operators serve every call')
+
+
+def nvcc_major(cuda_home: str) -> str:
+    text = subprocess.run([f'{cuda_home}/bin/nvcc', '--version'], capture_output=True, text=True).stdout
+    match = re.search(r'release (\d+)\.', text)
+    return match.group(1) if match else 'unknown'
+
+
+def cuda_at_hand() -> bool:
+    """Whether nvcc is here and of the major version that torch was built with; says why not."""
+    standard = '/usr/local/cuda'
+    if Path(standard, 'bin/nvcc').exists():  # else torch takes the folder above whatever nvcc is first on PATH
+        os.environ.setdefault('CUDA_HOME', standard)
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if EXT_MODE == 'cpu' or torch.version.cuda is None or not CUDA_HOME or not Path(CUDA_HOME, 'bin/nvcc').exists():
+        return False
+    found, wanted = nvcc_major(CUDA_HOME), torch.version.cuda.split('.')[0]
+    if found != wanted:
+        notice(f'without CUDA operators (nvcc is of CUDA {found}, torch of CUDA {wanted})')
+    return found == wanted
+
+
+def make_extension(cuda: bool):
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    sources = ['csrc/ops.cpp', *sorted(str(p) for p in Path('csrc/cpu').glob('*.cpp'))]
+    if not cuda:
+        return CppExtension('icconv_mm._C', sources, extra_compile_args=['-O3'])
+    # no card to ask: torch's own list would name architectures that an older nvcc does not know
+    os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
+    sources += sorted(str(p) for p in Path('csrc/cuda').glob('*.cu'))
+    return CUDAExtension('icconv_mm._C', sources, extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']})
+
+
+def extension_modules() -> list:
+    if EXT_MODE == 'off':
+        return []
+    try:
+        return [make_extension(cuda_at_hand())]
+    except ImportError:
+        no_extension('torch is not installed in the build environment; use pip install --no-build-isolation')
+        return []
+
+
+def extension_command() -> dict:
+    if EXT_MODE == 'off':
+        return {}
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+    except ImportError:
+        return {}
+
+    class BuildOptional(BuildExtension):
+        """Builds the operators; falls back to the CPU ones without CUDA, and to none without a working compiler."""
+
+        def run(self):
+            with_cuda = any(source.endswith('.cu') for e in self.extensions for source in e.sources)
+            try:
+                super().run()
+            except (Exception, SystemExit) as error:
+                reason = str(error).strip().splitlines()[-1]
+                if with_cuda:
+                    notice(f'without CUDA operators (their build failed: {reason})')
+                    self.extensions[:] = [make_extension(cuda=False)]
+                    self.run()
+                    return
+                no_extension(f'the build failed: {reason}')
+                for extension in self.extensions:
+                    extension.optional = True  # setuptools then does not look for the missing file
+
+    return {'build_ext': BuildOptional}
+
+
+class BuildPy(_build_py):
+    """Puts configs, tools and the model index where mim looks for them: copied into a wheel, linked in a checkout."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            target = ROOT / 'icconv_mm' / '.mim'
+        else:
+            target = Path(self.build_lib) / 'icconv_mm' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in MIM_ITEMS:
+            source = ROOT / name
+            if self.editable_mode:
+                (target / name).symlink_to(os.path.relpath(source, target))
+            elif source.is_dir():
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(source, target / name)
+
+
+class EditableWheel(_editable_wheel):
+    """mim looks for a package at <site-packages>/<first line of top_level.txt>; an absolute path there leads it to the
+    checkout, which a plain editable install does not put into site-packages."""
+
+    def _ensure_dist_info(self):
+        super()._ensure_dist_info()
+        Path(self.dist_info_dir, 'top_level.txt').write_text(f'{ROOT / "icconv_mm"}\nicconv_mm\n')
+
+
+setup(
+    packages=find_packages(include=['icconv_mm', 'icconv_mm.*']),
+    ext_modules=extension_modules(),
+    cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, **extension_command()},
+)
