@@ -1,1 +1,8 @@
+"""Checkpoints: safe loading, and conversion of files that other repositories released."""
 
+from icconv_mm.checkpoints.conversion import UnmatchedKeysError
+from icconv_mm.checkpoints.convert import SOURCES, convert
+from icconv_mm.checkpoints.files import convert_file
+from icconv_mm.checkpoints.rules import RenameRule, load_rules
+
+__all__ = ['SOURCES', 'RenameRule', 'UnmatchedKeysError', 'convert', 'convert_file', 'load_rules']

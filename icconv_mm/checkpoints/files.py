@@ -1,0 +1,106 @@
+"""Checkpoint files: read safely, convert, write atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from icconv_mm._version import __version__
+from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.checkpoints.convert import run_conversion
+
+
+def convert_file(path: str | Path, out: str | Path, source: str, **options) -> Conversion:
+    """Convert the checkpoint ``path`` and write ``out``; nothing is written if the conversion fails.
+
+    The written file holds ``state_dict`` and ``meta``. ``meta['converted_from']`` records the source, the layout found,
+    and the name and SHA-256 of the input; class names that the input carries (``meta['CLASSES']``) become
+    ``meta['dataset_meta']``, where today's inferencers look for them.
+
+    Args:
+        path: A file that ``torch.load`` reads with ``weights_only=True``.
+        out: The file to write; an existing one is replaced.
+        source, options: As for :func:`icconv_mm.checkpoints.convert`.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_checkpoint` and :func:`icconv_mm.checkpoints.convert`.
+    """
+    path, out = Path(path), Path(out)
+    checkpoint = read_checkpoint(path)
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    if 'converted_from' in meta:
+        origin = meta['converted_from']
+        raise ValueError(
+            f'{path}: converted already, from {origin["file"]} (source {origin["source"]}, sha256 {origin["sha256"]}); '
+            'it loads as it is'
+        )
+    try:
+        conversion = run_conversion(checkpoint, source, **options)
+    except ValueError as error:
+        error.args = (f'{path}: {error}',)
+        raise
+    new_meta = {
+        'converted_from': {
+            'source': source,
+            'layout': conversion.layout,
+            'file': path.name,
+            'sha256': sha256(path),
+        },
+        'icconv_mm_version': __version__,
+    }
+    if meta.get('CLASSES'):
+        new_meta['dataset_meta'] = {'classes': tuple(meta['CLASSES'])}
+    write_checkpoint({'state_dict': conversion.state_dict, 'meta': new_meta}, out)
+    return conversion
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint without running code from it (``weights_only``).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds pickled objects beyond tensors and plain data, is truncated, or is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f'{path}: not read: {error}') from None
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
+    """Write ``checkpoint`` to ``path`` in one step: readers find the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    try:
+        with os.fdopen(descriptor, 'wb') as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Necks and heads of mmdet 1.x and 2.x, under the names and in the class order of mmdet 3.
+
+mmdet 1.x keeps the two-stage heads at the top level and class 0 is the background; from 2.0 on they live under
+``roi_head`` and the background is the last class. Names did not change from 2.x to 3.x. What this means for a layer:
+
+- ``fc_cls`` [K + 1, C], ``[K + 1]``: row 0 (background) moves to the end, so class c of 1.x (1..K) becomes c - 1.
+- ``fc_reg`` [4 (K + 1), C]: the four rows of the background go; class-agnostic regression [4, C] stays.
+- ``conv_logits`` [K + 1, C, 1, 1]: the background's mask goes; a class-agnostic mask [1, C, 1, 1] stays.
+- ``rpn_cls`` and the sigmoid classifiers of one-stage heads have no background channel and stay.
+
+The background goes from weights and biases alike. (The upgrade script that came with mmdet 2.x cut the last class from
+the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from icconv_mm.checkpoints.conversion import Conversion
+
+_PARAM = r'(?:weight|bias)'
+_CONV_MODULE = r'(?:(?:conv|bn|gn)\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked)'
+_NECK_AND_RPN = rf'neck\.(?:lateral|fpn)_convs\.\d+\.{_CONV_MODULE}|rpn_head\.(?:rpn_conv|rpn_cls|rpn_reg)\.{_PARAM}'
+_BOX_LAYER = rf'(?:shared|cls|reg)_(?:convs\.\d+\.{_CONV_MODULE}|fcs\.\d+\.{_PARAM})|fc_(?:cls|reg)\.{_PARAM}'
+_MASK_LAYER = rf'convs\.\d+\.{_CONV_MODULE}|(?:upsample|conv_logits)\.{_PARAM}'
+# The digit is the stage of a cascade.
+_ROI_HEAD = rf'bbox_head(?:\.\d)?\.(?:{_BOX_LAYER})|mask_head(?:\.\d)?\.(?:{_MASK_LAYER})'
+_DENSE_HEAD = rf'bbox_head\.(?:(?:cls|reg)_convs\.\d+\.{_CONV_MODULE}|retina_(?:cls|reg)\.{_PARAM})'
+
+
+def convert_heads(conversion: Conversion) -> bool:
+    """Place the neck and heads of an mmdet file of any version; False if ``conversion`` holds none."""
+    tops = {key.split('.')[0] for key in conversion.left}
+    if 'roi_head' in tops:
+        conversion.layout = 'mmdet 2.x/3.x two-stage'
+        _keep(conversion, rf'roi_head\.(?:{_ROI_HEAD})')
+    elif {'rpn_head', 'bbox_head'} <= tops:
+        conversion.layout = 'mmdet 1.x two-stage'
+        _convert_v1_roi_heads(conversion)
+    elif conversion.matching(r'bbox_head\.retina_.*'):
+        conversion.layout = 'mmdet one-stage'
+        _convert_dense_head(conversion)
+    else:
+        return False
+    _keep(conversion, _NECK_AND_RPN)
+    return True
+
+
+def _keep(conversion: Conversion, expression: str) -> None:
+    for key in conversion.matching(expression):
+        conversion.place(key, key)
+
+
+def _convert_v1_roi_heads(conversion: Conversion) -> None:
+    classes = {  # by stage ('' or, in a cascade, '.0', '.1', '.2'), the background included
+        key.removeprefix('bbox_head').removesuffix('.fc_cls.weight'): len(conversion.left[key])
+        for key in conversion.matching(r'bbox_head(?:\.\d)?\.fc_cls\.weight')
+    }
+    for key in conversion.matching(_ROI_HEAD):
+        head, *_, layer, _ = key.split('.')
+        if layer not in ('fc_cls', 'fc_reg', 'conv_logits'):
+            conversion.place(key, f'roi_head.{key}')
+            continue
+        stage = key.removeprefix(head).partition(f'.{layer}.')[0]
+        if stage not in classes:
+            raise ValueError(f'{key}: bbox_head{stage}.fc_cls.weight, which tells the number of classes, is missing')
+        value, how = _without_leading_background(key, layer, conversion.left[key], classes[stage])
+        conversion.place(key, f'roi_head.{key}', value, how)
+
+
+def _without_leading_background(key: str, layer: str, value: Tensor, classes: int) -> tuple[Tensor, str]:
+    """Class order of mmdet >= 2 for a tensor whose rows belong to ``classes`` classes, background first."""
+    rows, per_class = len(value), 4 if layer == 'fc_reg' else 1
+    if layer != 'fc_cls' and rows == per_class:
+        return value, 'renamed (class-agnostic)'
+    if rows != per_class * classes:
+        raise ValueError(
+            f'{key}: expected {per_class * classes} rows ({classes} classes with background), found {rows}'
+        )
+    if layer == 'fc_cls':
+        return torch.cat([value[1:], value[:1]]), 'background moved from first to last'
+    return value[per_class:].clone(), 'background removed'
+
+
+def _convert_dense_head(conversion: Conversion) -> None:
+    for key in conversion.matching(_DENSE_HEAD):
+        # Before mmdet 0.6 the stacked convolutions were bare: cls_convs.0.weight, today cls_convs.0.conv.weight.
+        conversion.place(key, re.sub(r'(_convs\.\d+)\.(weight|bias)$', r'\1.conv.\2', key))

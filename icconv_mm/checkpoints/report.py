@@ -1,0 +1,36 @@
+"""Tables of what a conversion did, for people to read."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from icconv_mm.checkpoints.conversion import Conversion, group, mask_numbers
+
+
+def moves_table(conversion: Conversion) -> Table:
+    """One row per kind of module: its name with indices masked, how many keys became how many, and what was done."""
+    table = Table('from', 'to', 'keys', 'what', title=f'layout: {conversion.layout}')
+    rows: dict[tuple[str, str, str], list[int]] = {}
+    for move in conversion.moves:
+        new = '-' if move.new is None else _module(move.new)
+        counts = rows.setdefault((_module(move.old[0]), new, move.how), [0, 0])
+        counts[0] += len(move.old)
+        counts[1] += move.new is not None
+    for (old, new, how), (before, after) in rows.items():
+        table.add_row(old, new, str(after) if before == after else f'{before} -> {after}', how)
+    return table
+
+
+def _module(key: str) -> str:
+    return mask_numbers(key.rpartition('.')[0])
+
+
+def left_table(conversion: Conversion) -> Table:
+    """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
+    table = Table('key', 'keys', 'first shape', title=f'{len(conversion.left)} keys left out')
+    shapes = {}
+    for key, value in conversion.left.items():
+        shapes.setdefault(mask_numbers(key), str(list(value.shape)))
+    for name, count in group(conversion.left):
+        table.add_row(name, str(count), shapes[name])
+    return table

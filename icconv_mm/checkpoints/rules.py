@@ -1,0 +1,84 @@
+"""A user's rename rules for keys that no converter knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from icconv_mm.checkpoints.conversion import Conversion
+
+
+@dataclass(frozen=True)
+class RenameRule:
+    """Rename keys that ``pattern`` (a regular expression) matches as a whole; ``replace=None`` leaves them out."""
+
+    pattern: str
+    replace: str | None
+
+    def __post_init__(self):
+        try:
+            re.compile(self.pattern).sub(self.replace or '', '')  # a bad group reference fails here, not halfway
+        except (re.error, IndexError) as error:
+            raise ValueError(f'rename rule {self.pattern!r} -> {self.replace!r}: {error}') from None
+
+    def matches(self, key: str) -> bool:
+        """Whether the rule speaks of ``key``."""
+        return re.fullmatch(self.pattern, key) is not None
+
+    def rename(self, key: str) -> str:
+        """The new name of a key that the rule matches."""
+        return re.fullmatch(self.pattern, key).expand(self.replace)
+
+
+def load_rules(path: str | Path) -> list[RenameRule]:
+    r"""Read rename rules from a JSON or YAML file: a list of ``{"pattern": REGEX, "replace": KEY or null}``.
+
+    ``replace`` may refer to groups of the pattern: ``neck\.p(\d)\.(.*)`` -> ``neck.fpn_convs.\1.conv.\2``.
+
+    Raises:
+        FileNotFoundError, ValueError: The file is missing or malformed; the message names the file and the entry.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding='utf-8')
+        entries = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None
+    if not isinstance(entries, list):
+        raise ValueError(f'{path}: expected a list of {{pattern, replace}}, found {type(entries).__name__}')
+    return [_rule(path, index, entry) for index, entry in enumerate(entries)]
+
+
+def _rule(path: Path, index: int, entry) -> RenameRule:
+    where = f'{path}: rule {index}'
+    if not isinstance(entry, dict) or set(entry) != {'pattern', 'replace'}:
+        raise ValueError(f'{where}: expected the fields pattern and replace, found {entry!r}')
+    if not isinstance(entry['pattern'], str) or not isinstance(entry['replace'], (str, type(None))):
+        raise ValueError(f'{where}: pattern must be text, replace text or null, found {entry!r}')
+    try:
+        return RenameRule(**entry)
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from None
+
+
+def apply_rules(conversion: Conversion, rules: list[RenameRule]) -> None:
+    """Rename what is left by the first rule that speaks of it, before any layout is recognised.
+
+    The renamed keys stay in ``left``: rules that yield the names of mmdet 1.x (``bbox_head.fc_cls``, background first)
+    get the class order changed as in a file of mmdet 1.x; rules that yield today's names
+    (``roi_head.bbox_head.fc_cls``, background last) do not.
+    """
+    names = {}
+    for old in list(conversion.left):
+        rule = next((rule for rule in rules if rule.matches(old)), None)
+        if rule is None:
+            continue
+        if rule.replace is None:
+            conversion.drop(old, 'dropped by a rule')
+        else:
+            names[old] = rule.rename(old)
+    conversion.rename_left(names)

@@ -1,0 +1,56 @@
+"""Convert a released checkpoint to the keys of this package and of the task libraries' current versions.
+
+Example: python tools/convert_checkpoint.py ckpt/detection/r50_imagenet_retrain/ckpt.pth.tar \\
+             checkpoints/ic_resnet50_k9_imagenet.pth --source ic-conv --pattern detection/ic_resnet50_k9
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
+from icconv_mm.checkpoints.report import left_table, moves_table
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('input', help='the released file')
+    parser.add_argument('output', help='the file to write')
+    parser.add_argument('--source', default='ic-conv', choices=list(SOURCES), help='who released it (default: ic-conv)')
+    parser.add_argument(
+        '--rename-rules', metavar='FILE', help='JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
+    )
+    parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
+    parser.add_argument('--backbone-prefix', help="what stands before 'layer1', if the file holds several backbones")
+    parser.add_argument('--pattern', help='check the file against this dilation pattern, run by run')
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    console, errors = Console(), Console(stderr=True, soft_wrap=True)
+    options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
+    try:
+        rules = load_rules(args.rename_rules) if args.rename_rules else ()
+        conversion = convert_file(
+            args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
+        )
+    except UnmatchedKeysError as error:
+        console.print(moves_table(error.conversion), left_table(error.conversion))
+        errors.print(f'{error}\n(--rename-rules, --allow-unmatched). Nothing was written.', style='red', markup=False)
+        return 1
+    except (OSError, ValueError) as error:
+        errors.print(f'{error}\nNothing was written.', style='red', markup=False)
+        return 1
+    console.print(moves_table(conversion))
+    if conversion.left:
+        console.print(left_table(conversion))
+    console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
