@@ -1,0 +1,130 @@
+"""Any backbone: its 3x3 convolutions into supernet kernels, and either of them into inception convolutions.
+
+``to_supernet``, then training, ``patterns.search.edo_search`` and ``to_inception`` are the steps of the dilation search
+(Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2) on a network of any library. A network is
+changed in place, and only after all its layers have been checked.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from icconv_mm.layers.ic_conv import ICConv2d
+from icconv_mm.patterns import DilationPattern, load_pattern
+from icconv_mm.patterns.supernet import LayerFilter, candidates, embed_taps, keep_taps, select_convs
+
+
+def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
+    """Gives the 3x3 convolutions of a network kernels of (2 * d_max + 1)^2, in place.
+
+    The result computes what the network computed: the nine weights stay around the centre, the new ones are zero, and
+    the padding grows with the kernel. It is ordinary PyTorch and trains as the network did.
+
+    Args:
+        module: Any network, or a single convolution.
+        d_max: The largest dilation to search.
+        filter: Which 3x3 convolutions, as a regular expression searched in the name or a callable
+            ``(name, convolution) -> bool``. By default all but those that read the image (3 input channels).
+
+    Returns:
+        ``module`` (a new layer if it is itself a convolution).
+
+    Raises:
+        ValueError: If no convolution is selected, or one of them cannot be extended; names the layer.
+    """
+    candidates(d_max)  # checks d_max
+    convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
+    if not convs:
+        raise ValueError(f'{type(module).__name__}: no 3x3 convolution selected')
+    return _replace(module, {conv: _at(name, supernet_conv, conv, d_max) for name, conv in convs})
+
+
+def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], filter: LayerFilter = None) -> nn.Module:
+    """Turns the 3x3 or supernet convolutions of a network into ``ICConv2d`` by a pattern, in place.
+
+    A 3x3 kernel keeps its weights (the dense pattern leaves the network as it was); of a supernet kernel each channel
+    keeps the nine taps of its dilation.
+
+    Args:
+        module: Any network, or a single convolution.
+        patterns: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
+        filter: Which convolutions of odd square kernels, 3x3 and above; as in :func:`to_supernet`.
+
+    Returns:
+        ``module`` (a new layer if it is itself a convolution).
+
+    Raises:
+        ValueError: If the pattern has another number of layers than the network, or does not fit one of them: its
+            channels, its padding, or a dilation beyond the supernet's; names the layer and the numbers.
+    """
+    convs = list(select_convs(module, filter))
+    if not convs:
+        raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
+    patterns = load_pattern(patterns, [conv.out_channels for _, conv in convs], [conv.groups for _, conv in convs])
+    table = {conv: _at(name, inception_conv, conv, pattern) for (name, conv), pattern in zip(convs, patterns)}
+    return _replace(module, table)
+
+
+def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
+    """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
+    _check_padding(conv)
+    padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
+    new = _like(conv, nn.Conv2d, kernel_size=2 * d_max + 1, padding=padding)
+    return _fill(new, conv, nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad))
+
+
+def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
+    """The inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
+    _check_padding(conv)
+    kernel = conv.kernel_size[0]
+    same = tuple(kernel // 2 * dilation for dilation in conv.dilation)
+    if conv.kernel_size != (kernel, kernel) or kernel % 2 == 0:
+        raise ValueError(f'kernel {conv.kernel_size}, expected a square and odd one')
+    if conv.padding != same:
+        raise ValueError(f'padding {conv.padding}, expected {same}: an inception convolution keeps the size')
+    new = _like(conv, ICConv2d, pattern=pattern)
+    weight = conv.weight
+    if kernel > 3:
+        dilations = torch.tensor([run[1:] for run in new.pattern for _ in range(run.out_channels)])
+        weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
+    return _fill(new, conv, weight)
+
+
+def _check_padding(conv: nn.Conv2d) -> None:
+    if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
+        raise ValueError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
+
+
+def _like(conv: nn.Conv2d, kind: type, **settings) -> nn.Conv2d:
+    return kind(
+        conv.in_channels,
+        conv.out_channels,
+        stride=conv.stride,
+        groups=conv.groups,
+        dilation=conv.dilation,
+        bias=conv.bias is not None,
+        device='meta',  # the parameters come from ``conv``
+        **settings,
+    )
+
+
+def _fill(new: nn.Conv2d, old: nn.Conv2d, weight: nn.Parameter) -> nn.Conv2d:
+    new.weight, new.bias = weight, old.bias
+    return new.train(old.training)
+
+
+def _at(name: str, convert, conv: nn.Conv2d, setting) -> nn.Module:
+    try:
+        return convert(conv, setting)
+    except ValueError as error:
+        raise ValueError(f'{name or type(conv).__name__}: {error}') from None
+
+
+def _replace(module: nn.Module, table: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Puts the new layers in the place of the old ones, wherever in the tree a layer appears."""
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in table:
+                setattr(parent, name, table[child])
+    return table.get(module, module)

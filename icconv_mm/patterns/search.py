@@ -1,0 +1,210 @@
+"""Efficient dilation optimisation (EDO): from the weights of a supernet to a dilation pattern.
+
+Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2. A filter W of the supernet has
+K x K taps, K = 2 * d_max + 1. Dilation d keeps the nine taps S(d) = {centre + (a * d_h, b * d_w)}, a, b in {-1, 0, 1},
+and the search takes, for every filter, the d whose kept kernel W_d changes the output least: min_d E|W X - W_d X|.
+The choice for one filter does not depend on the others, so one pass over the weights is the whole search.
+
+After batch norm and ReLU the input of channel c has a constant expectation m_c >= 0, which leaves two bounds of that
+error, the named criteria:
+
+- ``'expectation'``: |sum_c m_c * sum of the dropped taps of W_c|, the distance of the expected outputs. It is the
+  paper's form and, by Jensen's inequality, a lower bound: dropped taps of opposite sign cancel.
+- ``'kept_mass'``: sum_c m_c * sum of the dropped |taps of W_c|, an upper bound by the triangle inequality: nothing
+  cancels.
+
+m_c is 1 when only weights are at hand and the mean of the channel when images are (``measure_channel_means``).
+docs/search.md says why ``'kept_mass'`` is the default.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from icconv_mm.patterns.pattern import DilationPattern
+from icconv_mm.patterns.supernet import (
+    Kernel,
+    LayerFilter,
+    candidates,
+    keep_taps,
+    select_convs,
+    select_kernels,
+    tap_indices,
+)
+
+CRITERIA = ('kept_mass', 'expectation')
+TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What the search found for one layer.
+
+    Attributes:
+        name: The layer.
+        dilations: (d_h, d_w) of each filter or, in a grouped convolution, of each group of filters, [U, 2].
+        groups: Groups of the convolution.
+        kept: Share of the sum of |weights| that the kept taps hold.
+    """
+
+    name: str
+    dilations: Tensor
+    groups: int
+    kept: float
+
+    def pattern(self, sort: bool = False) -> DilationPattern:
+        """The layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
+        return runs_of(self.dilations, sort)
+
+
+def runs_of(dilations: Tensor, sort: bool = False) -> DilationPattern:
+    """A pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation, smallest first."""
+    pairs = [tuple(pair) for pair in dilations.tolist()]
+    return DilationPattern(tuple((len(list(run)), *d) for d, run in groupby(sorted(pairs) if sort else pairs)))
+
+
+def edo_search(
+    model: nn.Module | Mapping[str, Tensor],
+    d_max: int,
+    criterion: str = 'kept_mass',
+    channel_means: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
+    filter: LayerFilter = None,
+    groups: int | Mapping[str, int] = 1,
+    sort: bool = False,
+) -> list[DilationPattern]:
+    """Search the dilation of every filter of a supernet.
+
+    Args:
+        model: supernet with (2 * d_max + 1)^2 kernels (``ICResNet(..., supernet_d_max=d_max)`` or
+            ``layers.to_supernet``), or its state dict.
+        d_max: largest dilation.
+        criterion: one of ``CRITERIA``; see the module.
+        channel_means: the expected input m_c of each layer, [C_in], by layer name or in the order of the layers; 1 by
+            default.
+        filter: which layers: a regular expression searched in the name, or a callable (name, convolution or, for a
+            state dict, weight) -> bool. By default all kernels above 3x3 but those that read the image.
+        groups: groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
+            one dilation (their errors add up) and the pattern counts in groups.
+        sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a
+            layer's channels by dilation, as the published patterns are, for a network that is trained anew.
+
+    Returns:
+        One pattern per layer, in order of definition, which is the forward order of a ResNet. Equal errors go to the
+        smaller dilation: smaller d_h + d_w, then smaller d_h.
+
+    Raises:
+        ValueError: unknown criterion; a kernel of other size than d_max demands; NaN or infinity in weights or means;
+            means that do not fit the layers.
+    """
+    return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
+
+
+def search_layers(model, d_max, criterion='kept_mass', channel_means=None, filter=None, groups=1) -> list[LayerResult]:
+    """The search with its details: arguments of :func:`edo_search`, one :class:`LayerResult` per layer."""
+    if criterion not in CRITERIA:
+        raise ValueError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
+    kernels = select_kernels(model, d_max, filter, groups)
+    means = _means_by_layer(kernels, channel_means)
+    return [_search_layer(kernel, d_max, criterion, means[kernel.name]) for kernel in kernels]
+
+
+@torch.no_grad()
+def _search_layer(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
+    errors, mass = dilation_errors(kernel, d_max, criterion, mean)
+    least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
+    dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals is the smallest
+    total = kernel.weight.abs().sum(dtype=torch.float64).item()
+    kept = keep_taps(kernel.weight, dilations).abs().sum(dtype=torch.float64).item()
+    return LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0)
+
+
+def dilation_errors(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The error of every candidate dilation for every filter (or group of filters), in fp64.
+
+    Args:
+        kernel: One layer, weight [C_out, C_in / groups, K, K].
+        d_max: The largest dilation.
+        criterion: ``'kept_mass'`` or ``'expectation'``.
+        mean: m_c of the input, [C_in]; 1 by default.
+
+    Returns:
+        The errors [U, d_max^2], candidates in the order of ``candidates``, and the filters' mass
+        sum_c |m_c| * sum |W_c| [U], the scale of the errors. U is C_out, or groups in a grouped convolution.
+    """
+    mass = _sum_inputs(kernel.weight.abs(), kernel.groups, None if mean is None else mean.abs())
+    taps = mass if criterion == 'kept_mass' else _sum_inputs(kernel.weight, kernel.groups, mean)
+    choices = candidates(d_max)
+    dropped = torch.ones(len(choices), taps.shape[1], dtype=torch.float64)
+    dropped.scatter_(1, tap_indices(choices, d_max), 0)
+    errors, mass = (taps @ dropped.T).abs(), mass.sum(1)
+    if kernel.groups > 1:
+        errors, mass = (x.unflatten(0, (kernel.groups, -1)).sum(1) for x in (errors, mass))
+    return errors, mass
+
+
+def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
+    """sum_c m_c * W_c of every filter, c over the input channels of its group, on the CPU in fp64: [C_out, K * K]."""
+    weight = weight.detach().flatten(2).cpu()
+    if mean is None:
+        return weight.sum(1, dtype=torch.float64)
+    mean = mean.detach().cpu().double().view(groups, 1, 1, -1)
+    return (mean @ weight.double().unflatten(0, (groups, -1))).flatten(0, 2)
+
+
+def _means_by_layer(kernels: list[Kernel], means) -> dict[str, Tensor | None]:
+    if means is None:
+        return dict.fromkeys(kernel.name for kernel in kernels)
+    if not isinstance(means, Mapping):
+        if len(means) != len(kernels):
+            raise ValueError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
+        means = {kernel.name: mean for kernel, mean in zip(kernels, means)}
+    for kernel in kernels:
+        if kernel.name not in means:
+            raise ValueError(f'{kernel.name}: no channel means given')
+        mean = means[kernel.name]
+        if mean.shape != (kernel.in_channels,):
+            raise ValueError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
+        if not mean.isfinite().all():
+            raise ValueError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
+    return dict(means)
+
+
+@torch.no_grad()
+def measure_channel_means(model: nn.Module, batches: Iterable[Tensor], filter: LayerFilter = None) -> dict[str, Tensor]:
+    """Measure m_c = E[x_c], the mean input of every channel of every searchable convolution, on images.
+
+    Args:
+        model: supernet; it is run in eval mode and left in the mode it was in.
+        batches: what its forward takes, e.g. normalised images [N, 3, H, W].
+        filter: as in :func:`edo_search`.
+
+    Returns:
+        {layer: fp64 [C_in]}, zero padding not counted.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def hook(name):
+        def add(_, args):
+            x = args[0].detach()
+            sums[name] = sums.get(name, 0) + x.double().sum((0, 2, 3)).cpu()
+            counts[name] = counts.get(name, 0) + x.numel() // x.shape[1]
+
+        return add
+
+    handles = [conv.register_forward_pre_hook(hook(name)) for name, conv in select_convs(model, filter)]
+    training = model.training
+    try:
+        model.eval()
+        for batch in batches:
+            model(batch)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    if not counts:
+        raise ValueError('no channel mean measured: there was no image, or no searchable convolution was reached')
+    return {name: total / counts[name] for name, total in sums.items()}

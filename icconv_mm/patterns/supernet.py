@@ -1,0 +1,176 @@
+"""Supernet kernels: which convolutions the search looks at, and where the taps of a dilation lie in them.
+
+A supernet (Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2) has a kernel of
+K = 2 * d_max + 1 taps a side where the network has 3. The nine taps that a 3x3 convolution of dilation (d_h, d_w) reads
+lie in it at centre + (a * d_h, b * d_w), a and b in {-1, 0, 1}: the supernet holds every candidate at once.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image: it is the stem, not a layer to search
+
+LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
+
+
+class Kernel(NamedTuple):
+    """One convolution as the search sees it: its layer's name, its weight [C_out, C_in / groups, kh, kw] and groups."""
+
+    name: str
+    weight: Tensor
+    groups: int
+
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return tuple(self.weight.shape[2:])
+
+
+def candidates(d_max: int) -> Tensor:
+    """All dilations (d_h, d_w) up to ``d_max``, [d_max^2, 2], the smallest first.
+
+    The order decides ties: smaller d_h + d_w, then smaller d_h.
+    """
+    if not isinstance(d_max, int) or d_max < 1:
+        raise ValueError(f'd_max must be a positive integer, got {d_max!r}')
+    pairs = [(h, w) for h in range(1, d_max + 1) for w in range(1, d_max + 1)]
+    return torch.tensor(sorted(pairs, key=lambda d: (sum(d), d)))
+
+
+def tap_indices(dilations: Tensor, d_max: int) -> Tensor:
+    """Positions of the nine taps of each dilation, row by row, in the flattened K x K kernel: [N, 2] -> [N, 9]."""
+    kernel = 2 * d_max + 1
+    steps = torch.arange(-1, 2)
+    rows = d_max + dilations[:, 0, None, None] * steps[:, None]
+    columns = d_max + dilations[:, 1, None, None] * steps
+    return (rows * kernel + columns).flatten(1)
+
+
+def embed_taps(weight: Tensor, d_max: int) -> Tensor:
+    """The supernet kernel that computes what a 3x3 kernel does: its taps around the centre, zero elsewhere.
+
+    Args:
+        weight: [C_out, C_in / groups, 3, 3].
+        d_max: largest dilation that the supernet is to hold.
+
+    Returns:
+        [C_out, C_in / groups, 2 * d_max + 1, 2 * d_max + 1].
+    """
+    return nn.functional.pad(weight, [d_max - 1] * 4)
+
+
+def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
+    """The 3x3 kernels left of a supernet kernel when each filter keeps the nine taps of its dilation.
+
+    Args:
+        weight: [C_out, C_in / groups, K, K], K odd.
+        dilations: (d_h, d_w) of each filter or, when there are fewer than filters, of each group of consecutive
+            filters, [U, 2], U dividing C_out.
+
+    Returns:
+        [C_out, C_in / groups, 3, 3].
+    """
+    out_channels, in_channels, kernel = weight.shape[:3]
+    d_max = kernel // 2
+    if dilations.max() > d_max:
+        raise ValueError(
+            f'a {kernel}x{kernel} kernel holds dilations up to {d_max}, got {tuple(dilations.amax(0).tolist())}'
+        )
+    taps = tap_indices(dilations, d_max).to(weight.device).repeat_interleave(out_channels // len(dilations), 0)
+    kept = weight.flatten(2).gather(2, taps[:, None].expand(-1, in_channels, -1))
+    return kept.unflatten(2, (3, 3))
+
+
+def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor) -> bool:
+    return bool(re.search(filter, name) if isinstance(filter, str) else filter(name, layer))
+
+
+def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Conv2d]]:
+    """The square convolutions of 3x3 and more that the search may change, in order of definition.
+
+    Args:
+        module: any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
+            padded in another way) are passed over.
+        filter: which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
+            None takes all but those that read the image (3 input channels).
+    """
+    if filter is None:
+
+        def filter(_, conv):
+            return conv.in_channels != IMAGE_CHANNELS
+
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Conv2d) or type(layer).forward is not nn.Conv2d.forward:
+            continue
+        if type(layer)._conv_forward is not nn.Conv2d._conv_forward:
+            continue
+        if min(layer.kernel_size) >= 3 and _wanted(filter, name, layer):
+            yield name, layer
+
+
+def select_kernels(
+    model: nn.Module | Mapping[str, Tensor], d_max: int, filter: LayerFilter = None, groups: int | Mapping[str, int] = 1
+) -> list[Kernel]:
+    """The supernet kernels of a network or of its state dict, in order of definition.
+
+    Args:
+        model: network with (2 * d_max + 1)^2 kernels, or its state dict.
+        d_max: what the supernet was built with.
+        filter: as in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes every kernel
+            above 3x3 but those that read the image.
+        groups: for a state dict, which does not say: the groups of all selected layers, or {layer: groups}.
+
+    Raises:
+        ValueError: a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
+    """
+    candidates(d_max)  # checks d_max
+    if isinstance(model, nn.Module):
+        found = [Kernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
+    else:
+        found = list(_kernels_of_state(model, filter, groups))
+    found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
+    if not found:
+        sizes = sorted({tuple(w.shape[2:]) for w in _weights(model) if w.ndim == 4})
+        shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
+        raise ValueError(
+            f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
+            f'(one that reads {IMAGE_CHANNELS} channels, an image, counts only if the filter names it)'
+        )
+    for kernel in found:
+        _check_kernel(kernel, d_max)
+    return found
+
+
+def _weights(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    return [value for value in state.values() if isinstance(value, Tensor)]
+
+
+def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[Kernel]:
+    for key, weight in state.items():
+        name = key.removesuffix('.weight')
+        if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
+            continue
+        kernel = Kernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
+        if _wanted(filter, name, weight) if filter is not None else kernel.in_channels != IMAGE_CHANNELS:
+            yield kernel
+
+
+def _check_kernel(kernel: Kernel, d_max: int) -> None:
+    height, width = kernel.size
+    side = 2 * d_max + 1
+    if (height, width) != (side, side):
+        hint = f'that is d_max {height // 2}' if height == width and height % 2 else 'not square and odd'
+        raise ValueError(f'{kernel.name}: kernel {height}x{width} ({hint}), expected {side}x{side} for d_max {d_max}')
+    filters = kernel.weight.shape[0]
+    if kernel.groups < 1 or filters % kernel.groups:
+        raise ValueError(f'{kernel.name}: {filters} filters do not divide into {kernel.groups} groups')
+    if bad := (~kernel.weight.isfinite()).sum().item():
+        raise ValueError(f'{kernel.name}: {bad} of {kernel.weight.numel()} weights are NaN or infinite')
