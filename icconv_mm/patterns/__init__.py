@@ -1,1 +1,16 @@
+"""Dilation patterns: the type, the files, the names."""
 
+from icconv_mm.patterns.files import read_patterns, write_patterns
+from icconv_mm.patterns.pattern import DilationPattern, Run
+from icconv_mm.patterns.zoo import PUBLISHED, cache_folder, geometric_pattern, load_pattern
+
+__all__ = [
+    'PUBLISHED',
+    'DilationPattern',
+    'Run',
+    'cache_folder',
+    'geometric_pattern',
+    'load_pattern',
+    'read_patterns',
+    'write_patterns',
+]

@@ -1,0 +1,80 @@
+"""IC-ResNet and IC-ResNeXt: ResNets whose 3x3 convolutions are inception convolutions.
+
+Inception Convolution with Efficient Dilation Search, CVPR 2021, https://arxiv.org/abs/2012.13587.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from icconv_mm.backbones.resnet import ResNet
+from icconv_mm.layers import to_inception, to_supernet
+from icconv_mm.registry import MODELS
+
+_IN_BLOCKS = r'^layer\d'  # the 3x3 convolutions of a deep stem stay as they are
+
+
+@MODELS.register_module()
+class ICResNet(ResNet):
+    """IC-ResNet.
+
+    Parameters, keys and FLOPs are those of the dense ResNet of the same depth. In the networks of basic blocks (18, 34)
+    both convolutions of a block are inception convolutions.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        pattern: A pattern for all 3x3 convolutions in forward order: the name of an analytic family ('dense',
+            'geometric_d4'), a published name ('detection/ic_resnet50_k9'), a file, or a list. See
+            :func:`icconv_mm.patterns.load_pattern`.
+        out_indices: The stages whose outputs are returned.
+        frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
+        norm_eval: Whether batch norms keep their statistics while training.
+        supernet_d_max: Instead of a pattern: the 3x3 convolutions get kernels of ``2 * supernet_d_max + 1``, the
+            supernet in which dilations up to this are searched.
+        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of mmdet's ResNet.
+
+    Raises:
+        ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, or the pattern does not fit.
+        FileNotFoundError: If the pattern file is missing.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        pattern: str | Path | Sequence | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        supernet_d_max: int | None = None,
+        **kwargs,
+    ):
+        if (pattern is None) == (supernet_d_max is None):
+            given = 'neither' if pattern is None else 'both'
+            raise ValueError(f'{type(self).__name__} needs either a pattern or supernet_d_max, got {given}')
+        super().__init__(depth, out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval, **kwargs)
+        if pattern is None:
+            to_supernet(self, supernet_d_max, filter=_IN_BLOCKS)
+        else:
+            to_inception(self, pattern, filter=_IN_BLOCKS)
+
+
+@MODELS.register_module()
+class ICResNeXt(ICResNet):
+    """IC-ResNeXt: an :class:`ICResNet` of 50 or more layers with grouped 3x3 convolutions; 32x4d by default.
+
+    Args:
+        depth: 50, 101 or 152.
+        pattern: As of :class:`ICResNet`; may count in groups, as the published one does.
+        groups: Of the 3x3 convolutions.
+        base_width: Channels of a group in the first stage.
+        **kwargs: Those of :class:`ICResNet`.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        pattern: str | Path | Sequence | None = None,
+        groups: int = 32,
+        base_width: int = 4,
+        **kwargs,
+    ):
+        super().__init__(depth, pattern, groups=groups, base_width=base_width, **kwargs)

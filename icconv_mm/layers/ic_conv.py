@@ -1,0 +1,74 @@
+"""The inception convolution as a module."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from icconv_mm.ops import inception_conv2d
+from icconv_mm.patterns import DilationPattern
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ICConv2d(nn.Conv2d):
+    """A 3x3 convolution whose output channels have dilations of their own.
+
+    It is an ``nn.Conv2d`` with the same weight ``[C_out, C_in / groups, 3, 3]`` under the same key: checkpoints,
+    initialisation and norm folding treat it as the dense layer, only ``forward`` differs.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        pattern: A table of runs ``(out_channels, dilation_h, dilation_w)`` that sums to ``out_channels``, or to
+            ``groups`` where it counts in groups (published ResNeXt patterns do).
+        kernel_size: 3, the only size that a pattern describes.
+        stride: Of both axes.
+        groups: As in ``nn.Conv2d``.
+        dilation: Of the stage that the layer is in: the dilations of the pattern are multiplied by it. One number, or
+            height and width.
+        bias: Whether there is one.
+
+    Raises:
+        ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.
+
+    Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        pattern: DilationPattern | Iterable[tuple[int, int, int]],
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        if kernel_size not in (3, (3, 3)):
+            raise ValueError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        if self.stride[0] != self.stride[1]:
+            raise ValueError(f'the stride must be the same on both axes, got {self.stride}')
+        self.pattern = DilationPattern.of(pattern).for_convolution(out_channels, groups)
+        self._scaled = self.pattern.scaled(self.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        return inception_conv2d(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'

@@ -1,0 +1,158 @@
+"""Which implementation of an operator a call gets.
+
+Every operator has a reference; compiled backends are optional. A compiled implementation answers one question about a
+call, ``refusal(...)``: None if it can serve it, else one sentence that says why not and what it got. Asking for a
+backend by name turns that sentence into the exception; choosing automatically turns it into a debug message.
+"""
+
+import importlib.machinery
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+BACKENDS = ('cpu', 'cuda', 'reference')  # best first
+VARIABLE = 'ICCONV_MM_BACKEND'
+_REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
+_log = logging.getLogger(__name__)
+_forced: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
+
+
+class Status(NamedTuple):
+    """Whether a backend is there at all; true in a condition if it is."""
+
+    available: bool
+    detail: str
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+class Kernel(NamedTuple):
+    """One implementation of one operator; both functions take the operator's arguments."""
+
+    run: Callable
+    refusal: Callable[..., str | None]
+
+
+_kernels: dict[str, dict[str, Kernel]] = {}
+
+
+def register(operator: str, backend: str, run: Callable, refusal: Callable[..., str | None] = lambda *_: None) -> None:
+    """Makes ``run`` the implementation of ``operator`` on ``backend``; for modules of this package."""
+    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal)
+
+
+def backends() -> dict[str, Status]:
+    """The backends that exist and whether each is available here, with the reason."""
+    missing = missing_library()
+    cuda = missing or (None if torch.cuda.is_available() else 'torch sees no CUDA device')
+    return {
+        'cpu': Status(missing is None, missing or 'compiled operators loaded'),
+        'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
+        'reference': Status(True, 'plain PyTorch, always available'),
+    }
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within it, operators run on the backend ``name``: 'reference', 'cpu', 'cuda', or 'auto' (the best that can).
+
+    It concerns the current thread, and the backward passes of what was computed within. An operator that has no
+    implementation at all on that backend runs its reference. The environment variable ``ICCONV_MM_BACKEND`` does the
+    same for a whole process.
+
+    Raises:
+        ValueError: If there is no backend of this name.
+        RuntimeError: From the operator, if the backend cannot serve a call; the message says why.
+    """
+    token = _forced.set(_checked(name, 'use_backend'))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def requested() -> str:
+    """The name in force: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
+    return _forced.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
+
+
+def explain(operator: str, *args) -> dict[str, str]:
+    """For every backend of ``operator``, 'can run' or the sentence that says why it cannot; best backend first.
+
+    Args:
+        operator: Its name, e.g. 'inception_conv2d'.
+        *args: The arguments of one call, as ``torch.ops.icconv_mm.<operator>`` takes them.
+    """
+    return {name: kernel.refusal(*args) or 'can run' for name, kernel in _candidates(operator)}
+
+
+def run(operator: str, *args):
+    """Runs ``operator`` on the backend that is forced, or else on the best one that can."""
+    name = requested()
+    if name != 'auto' and name in _kernels[operator]:
+        kernel = _kernels[operator][name]
+        if reason := kernel.refusal(*args):
+            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {reason}')
+        return kernel.run(*args)
+    if name == 'auto':
+        for candidate, kernel in _candidates(operator):
+            reason = kernel.refusal(*args)
+            if reason is None:
+                return kernel.run(*args)
+            _log.debug('%s: not on the backend %r, because %s', operator, candidate, reason)
+    return _kernels[operator]['reference'].run(*args)
+
+
+@lru_cache(maxsize=1)
+def missing_library() -> str | None:
+    """Loads the compiled operators once: None if they are there, else one sentence that says why not and what to do."""
+    package = Path(__file__).resolve().parents[1]
+    paths = [package / f'_C{suffix}' for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        return f'icconv_mm was installed without compiled operators; {_REBUILD}'
+    try:
+        torch.ops.load_library(str(path))
+    except (OSError, RuntimeError) as error:
+        return f'{path.name} does not load with torch {torch.__version__} ({_first_line(error)}); re{_REBUILD}'
+    return None
+
+
+def compiled(operator: str, device: str) -> str | None:
+    """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
+    if reason := missing_library():
+        return reason
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
+        return None
+    return f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}'
+
+
+@lru_cache(maxsize=1)
+def notice_missing_library() -> None:
+    """Says once in a process that the reference serves calls because there are no compiled operators."""
+    if reason := missing_library():
+        warnings.warn(f'{reason}. The slower reference operators are used.', stacklevel=2)
+
+
+def _candidates(operator: str) -> list[tuple[str, Kernel]]:
+    kernels = _kernels[operator]
+    return [(name, kernels[name]) for name in BACKENDS if name in kernels]
+
+
+def _checked(name: str, source: str) -> str:
+    if name != 'auto' and name not in BACKENDS:
+        raise ValueError(f'{source}: no backend {name!r}; there are {", ".join(("auto", *BACKENDS))}')
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

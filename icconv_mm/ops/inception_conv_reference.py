@@ -1,0 +1,133 @@
+"""The inception convolution and its two gradients in plain PyTorch: the oracle of every backend.
+
+Output channels that share a dilation are computed by one ordinary convolution, whatever their order in the table, so a
+call costs at most as many convolutions as it has different dilations (a group that a run cuts in two adds one).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Part(NamedTuple):
+    """One ordinary convolution of an inception convolution."""
+
+    dilation: tuple[int, int]
+    groups: int
+    inputs: tuple[int, ...]  # input channels it reads
+    outputs: tuple[int, ...]  # output channels it computes
+
+
+@lru_cache(maxsize=1024)
+def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple[Part, ...]:
+    """Cuts a flat table of runs into ordinary convolutions: one per dilation and per number of channels in a group."""
+    dilations = [(h, w) for n, h, w in zip(*[iter(pattern)] * 3) for _ in range(n)]
+    group_out, group_in = len(dilations) // groups, in_channels // groups
+    by_kind: dict = {}
+    for group in range(groups):
+        channels = range(group * group_out, (group + 1) * group_out)
+        for dilation in dict.fromkeys(dilations[i] for i in channels):
+            members = [i for i in channels if dilations[i] == dilation]
+            by_kind.setdefault((dilation, len(members)), []).append((group, members))
+    return tuple(
+        Part(
+            dilation=dilation,
+            groups=len(found),
+            inputs=tuple(i for group, _ in found for i in range(group * group_in, (group + 1) * group_in)),
+            outputs=tuple(i for _, members in found for i in members),
+        )
+        for (dilation, _), found in by_kind.items()
+    )
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
+    """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
+    parts = make_parts(tuple(pattern), x.shape[1], groups)
+    outputs = [
+        F.conv2d(
+            take(x, 1, part.inputs),
+            take(weight, 0, part.outputs),
+            None if bias is None else take(bias, 0, part.outputs),
+            stride,
+            part.dilation,  # padding = dilation keeps the size of the dense convolution
+            part.dilation,
+            part.groups,
+        )
+        for part in parts
+    ]
+    return _in_order(outputs, 1, parts)
+
+
+def grad_input(
+    grad: Tensor, weight: Tensor, size: tuple[int, int], pattern: Sequence[int], stride: int, groups: int
+) -> Tensor:
+    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    in_channels = weight.shape[1] * groups
+    # up to d_max^2 contributions are added: in half precision that would cost digits a single convolution keeps
+    wide = torch.float32 if grad.dtype in (torch.float16, torch.bfloat16) else grad.dtype
+    shape = (grad.shape[0], in_channels, *size)
+    total = torch.zeros(shape, dtype=wide, device=grad.device).to(memory_format=memory_format(grad))
+    for part in make_parts(tuple(pattern), in_channels, groups):
+        like_input = grad.new_empty(1).expand(grad.shape[0], len(part.inputs), *size)
+        share = _backward(part, grad, like_input, take(weight, 0, part.outputs), stride, (True, False))[0]
+        total.index_add_(1, _index(part.inputs, grad), share.to(wide))
+    return total.to(grad.dtype)
+
+
+def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
+    """The gradient for the weight, ``[C_out, C_in / groups, 3, 3]``, of ``[N, C_out, H', W']`` and ``[N, C_in, H, W]``."""
+    parts = make_parts(tuple(pattern), x.shape[1], groups)
+    group_in = x.shape[1] // groups
+    outputs = []
+    for part in parts:
+        like_weight = grad.new_empty(1).expand(len(part.outputs), group_in, 3, 3)
+        outputs.append(_backward(part, grad, take(x, 1, part.inputs), like_weight, stride, (False, True))[1])
+    return _in_order(outputs, 0, parts)
+
+
+def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
+    """These entries of a dimension: the tensor itself or a view where they are consecutive, else a copy."""
+    first, count = channels[0], len(channels)
+    if channels == tuple(range(first, first + count)):
+        return tensor if count == tensor.shape[dim] else tensor.narrow(dim, first, count)
+    return tensor.index_select(dim, _index(channels, tensor))
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """channels_last for an input that is channels_last and not contiguous as well; else contiguous."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _backward(part: Part, grad: Tensor, x: Tensor, weight: Tensor, stride: int, mask: tuple[bool, bool]):
+    return torch.ops.aten.convolution_backward(
+        take(grad, 1, part.outputs),
+        x,
+        weight,
+        None,  # bias sizes
+        (stride, stride),
+        part.dilation,
+        part.dilation,
+        False,  # transposed
+        (0, 0),
+        part.groups,
+        (*mask, False),
+    )
+
+
+def _in_order(outputs: list[Tensor], dim: int, parts: tuple[Part, ...]) -> Tensor:
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim)
+    order = [channel for part in parts for channel in part.outputs]
+    if order == sorted(order):
+        return joined
+    places = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return joined.index_select(dim, _index(places, joined))
+
+
+def _index(channels: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.tensor(channels, device=like.device)

@@ -1,0 +1,113 @@
+"""Patterns by name: analytic families, and the published ones in the cache folder."""
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from icconv_mm.patterns.files import parse_layers, read_patterns
+from icconv_mm.patterns.pattern import DilationPattern, Run
+
+# SHA-256 of the published files by their path in the zoo; the two R101 k9 patterns are one file.
+PUBLISHED = {
+    'detection/ic_resnet50_k9': 'b8167268cea4475ee27a73774a89b25fbe235dd0a841bc8a5bee2b1fcadb7a0d',
+    'detection/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
+    'detection/ic_resnext101_32x4d_k9': '113f24ee8f11a7ff07a51da7f7535210eebb3862ffd4ad5e09f93ad1c6e9b2d0',
+    'segmentation/ic_resnet50_k9': 'd6b6af89cd43b2f38e48d6c95dcbe3ba3b06401305fd9eb9d99c5ef88a680c4f',
+    'segmentation/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
+    'human_pose/ic_resnet50_k13': '00b2c53bbdc0de6fadcf15f62f25d679eb498644267e3cfea57aee9c8d3528c0',
+    'human_pose/ic_resnet101_k13': 'd9651588b1932c8ee042cf3602b5a27d59f7d03afcf65d6d66e5e9052d7f1647',
+}
+_GEOMETRIC = re.compile(r'geometric_d([1-9]\d?)')
+_NAMES = f"'dense', 'geometric_dN' (N the largest dilation), {', '.join(map(repr, PUBLISHED))}"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$ICCONV_MM_CACHE``, else ``$XDG_CACHE_HOME/icconv_mm``, else ~/.cache/icconv_mm."""
+    if folder := os.environ.get('ICCONV_MM_CACHE'):
+        return Path(folder).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'icconv_mm'
+
+
+def load_pattern(
+    source: str | Path | Sequence, channels: Sequence[int] | None = None, groups: int | Sequence[int] = 1
+) -> list[DilationPattern]:
+    """The pattern of a whole network.
+
+    Args:
+        source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
+            list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer).
+        channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
+            analytic names; with it the pattern is checked against the network and comes back in channels.
+        groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
+            convolution may count in groups.
+
+    Returns:
+        One ``DilationPattern`` per layer, in forward order.
+
+    Raises:
+        FileNotFoundError: If the file, or a published pattern in the cache, is missing.
+        ValueError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
+            file, the layer, and the numbers expected and found.
+    """
+    network = None if channels is None else _network(channels, groups)
+    if isinstance(source, str) and (d_max := _analytic_d_max(source)):
+        if network is None:
+            raise ValueError(f'the pattern {source!r} is made for a network: pass the channels of its 3x3 convolutions')
+        # in whole groups, so that no run cuts a group
+        layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
+    elif isinstance(source, (str, os.PathLike)):
+        layers = read_patterns(_find(source))
+    else:
+        layers, source = parse_layers(list(source), 'pattern'), 'pattern'
+    return layers if network is None else _fit(layers, network, str(source))
+
+
+def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
+    """Half the channels at dilation 1, a quarter at 2, and so on; the last dilation ``d_max`` takes what remains.
+
+    ``d_max = 1`` is the dense convolution. Needs no search and no file: the family that ships with the package.
+    """
+    ends = [round(channels * (1 - 0.5**step)) for step in range(d_max)] + [channels]
+    return DilationPattern(tuple(Run(end - start, d, d) for d, (start, end) in enumerate(pairwise(ends), start=1)))
+
+
+def _analytic_d_max(name: str) -> int | None:
+    if name == 'dense':
+        return 1
+    match = _GEOMETRIC.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if str(source) in PUBLISHED:
+        path = cache_folder() / 'patterns' / f'{source}.json'
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'the published pattern {source!r} is not at {path}: run `python tools/download_patterns.py`'
+            )
+    elif not path.is_file() and path.suffix != '.json':
+        raise ValueError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
+    return path
+
+
+def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple[int, int]]:
+    channels = list(channels)
+    groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
+    if len(groups) != len(channels):
+        raise ValueError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
+    return list(zip(channels, groups))
+
+
+def _fit(layers: list[DilationPattern], network: list[tuple[int, int]], source: str) -> list[DilationPattern]:
+    if len(layers) != len(network):
+        raise ValueError(f'{source}: the network has {len(network)} 3x3 convolutions, the pattern {len(layers)} layers')
+    fitted = []
+    for number, (layer, (channels, groups)) in enumerate(zip(layers, network)):
+        try:
+            fitted.append(layer.for_convolution(channels, groups))
+        except ValueError as error:
+            raise ValueError(f'{source}: layer {number}: {error}') from None
+    return fitted
