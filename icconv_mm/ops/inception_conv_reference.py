@@ -79,7 +79,7 @@ def grad_input(
 
 
 def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
-    """The gradient for the weight, ``[C_out, C_in / groups, 3, 3]``, of ``[N, C_out, H', W']`` and ``[N, C_in, H, W]``."""
+    """The gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
     parts = make_parts(tuple(pattern), x.shape[1], groups)
     group_in = x.shape[1] // groups
     outputs = []

@@ -1,0 +1,114 @@
+"""ICResNet against tensors computed with the official implementation (shared/parity/README.md)."""
+
+import copy
+import json
+import math
+import re
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from icconv_mm.backbones import ICResNet
+from icconv_mm.ops import use_backend
+
+CASES = [
+    'ic_resnet18_selfmade',
+    'ic_resnet34_selfmade',
+    'ic_resnet50_detection_k9',
+    'ic_resnet50_detection_k9_logits224',
+    'ic_resnet50_human_pose_k13',
+    'ic_resnet50_segmentation_k9',
+    pytest.param('ic_resnet101_detection_k9', marks=pytest.mark.slow),
+    pytest.param('ic_resnet101_human_pose_k13', marks=pytest.mark.slow),
+]
+
+
+def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The fill rule crc32-v1: one generator per official key."""
+    rng = np.random.RandomState(zlib.crc32(key.encode()))
+    if key.endswith('num_batches_tracked'):
+        return np.zeros(shape, np.int64)
+    if len(shape) >= 2:
+        return rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
+    if key.endswith(('running_var', '.weight')):
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.standard_normal(shape) * 0.1
+
+
+def official_state_dict(meta: dict) -> dict[str, torch.Tensor]:
+    scaled = set(meta['residual_bn_scaled_keys'])
+    state = {}
+    for key, shape in meta['state_dict'].items():
+        value = fill(key, tuple(shape)) * (meta['residual_bn_scale'] if key in scaled else 1)
+        state[key] = torch.as_tensor(np.asarray(value))
+    return state
+
+
+def concatenated(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One weight per inception convolution instead of one per run, which the official keys number."""
+    pieces: dict[str, list] = {}
+    for key, value in state.items():
+        match = re.fullmatch(r'(.*)\.conv_list\.(\d+)\.weight', key)
+        name, position = (f'{match[1]}.weight', int(match[2])) if match else (key, 0)
+        pieces.setdefault(name, []).append((position, value))
+    return {
+        name: torch.cat([value for _, value in sorted(found, key=lambda item: item[0])])
+        if len(found) > 1
+        else found[0][1]
+        for name, found in pieces.items()
+    }
+
+
+@pytest.fixture(scope='module', params=CASES)
+def case(request, shared):
+    """The meta data, the stored tensors, the network in float64 and its input."""
+    folder = shared / 'parity/icconv'
+    meta = json.loads((folder / f'{request.param}.json').read_text())
+    pattern = meta['pattern_file']
+    path = folder / pattern if 'selfmade' in pattern else shared / 'patterns' / pattern.removeprefix('pattern_zoo/')
+    net = ICResNet(int(re.search(r'resnet(\d+)', request.param)[1]), str(path)).double().eval()
+    state = official_state_dict(meta)
+    for key, check in meta['fill_check'].items():  # the fill itself, before what is computed with it
+        np.testing.assert_allclose(state[key].flatten()[:3], check['first3'], rtol=1e-12)
+    state = concatenated(state)
+    classifier = state['fc.weight'], state['fc.bias']
+    net.load_state_dict(state)
+    rng = np.random.RandomState(zlib.crc32(f'input:{request.param}'.encode()))
+    x = torch.from_numpy(rng.standard_normal(tuple(meta['input_shape'])))
+    assert abs(x.sum().item() - meta['input_sum']) < 1e-8
+    return meta, np.load(folder / f'{request.param}.npz'), net, classifier, x
+
+
+@torch.no_grad()
+def errors(case, dtype: torch.dtype) -> dict[str, float]:
+    """Largest deviation of every stored tensor, relative to its maximum."""
+    meta, stored, net, classifier, x = case
+    maps = copy.deepcopy(net).to(dtype)(x.to(dtype))
+    found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
+    weight, bias = (t.to(dtype) for t in classifier)
+    found['logits'] = torch.nn.functional.linear(maps[-1].mean((2, 3)), weight, bias)
+    result = {}
+    for name, info in meta['tensors'].items():
+        assert list(found[name].shape) == info['full_shape'], name
+        channel, space = info['channel_stride'], info['spatial_stride'] or 1
+        part = found[name][:, ::channel].double()
+        part = part[..., ::space, ::space] if part.ndim == 4 else part
+        result[name] = float(np.abs(part.numpy() - stored[name]).max() / np.abs(stored[name]).max())
+    return result
+
+
+def test_parameters(case):
+    meta, _, net, (weight, bias), _ = case
+    assert sum(p.numel() for p in net.parameters()) + weight.numel() + bias.numel() == meta['param_count']
+
+
+def test_float64(case):
+    assert max(errors(case, torch.float64).values()) < 1e-6
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+def test_float32(case, backend):
+    with use_backend(backend):
+        assert max(errors(case, torch.float32).values()) < 1e-4
