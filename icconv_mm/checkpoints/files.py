@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from icconv_mm._version import __version__
+from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.convert import run_conversion
 
@@ -24,7 +24,7 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     ``meta['dataset_meta']``, where today's inferencers look for them.
 
     Args:
-        path: A file that ``torch.load`` reads with ``weights_only=True``.
+        path: The released file; it is read without running code from it.
         out: The file to write; an existing one is replaced.
         source, options: As for :func:`icconv_mm.checkpoints.convert`.
 
@@ -61,20 +61,14 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     return conversion
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint without running code from it (``weights_only``).
+def read_checkpoint(path: str | Path) -> Mapping:
+    """Read a checkpoint without running code from it.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file holds pickled objects beyond tensors and plain data, is truncated, or is no checkpoint.
+        ValueError: As :func:`icconv_mm.checkpoints.safe.load`, or the file holds something else than a dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f'{path}: not read: {error}') from None
+    checkpoint = safe.load(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
     return checkpoint

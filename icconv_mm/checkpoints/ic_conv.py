@@ -110,7 +110,8 @@ def _join(conversion: Conversion, conv: str, keys: dict[int, str]) -> list[int]:
     weights = [conversion.left[key] for key in ordered]
     for key, weight in zip(ordered, weights):
         if weight.ndim != 4 or weight.shape[1:] != weights[0].shape[1:]:
-            raise ValueError(f'{key}: expected [n, {list(weights[0].shape[1:])}], found {list(weight.shape)}')
+            expected = ', '.join(map(str, weights[0].shape[1:]))
+            raise ValueError(f'{key}: expected [n, {expected}], found {list(weight.shape)}')
     joined = torch.cat(weights)
     norm = conversion.state_dict.get(f'backbone.{conv.replace(".conv", ".bn")}.weight')
     if norm is not None and len(norm) != len(joined):

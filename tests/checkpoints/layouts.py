@@ -1,0 +1,150 @@
+"""Synthetic checkpoints with the key lists of the frameworks that wrote the released files.
+
+Every tensor is filled from its key, so that where a converted tensor comes from can be told by its values.
+"""
+
+import zlib
+
+import torch
+
+BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+def tensor(key: str, *shape: int) -> torch.Tensor:
+    """Values that depend on the key alone."""
+    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+    return torch.randn(shape, generator=generator)
+
+
+def runs_of(channels: int, count: int = 12) -> list[int]:
+    """``count`` runs, or fewer, that sum to ``channels``; twelve have another order by number than by alphabet."""
+    count = min(count, channels)
+    runs = [max(1, channels // (2 * count))] * (count - 1)
+    return [channels - sum(runs), *runs]
+
+
+def resnet(depth: int = 18, width: int = 64, sub_convolutions: bool = True) -> dict[str, torch.Tensor]:
+    """An official IC-ResNet without its classifier; in basic blocks (depth 18) both convolutions are inceptions."""
+    state: dict[str, torch.Tensor] = {}
+    bottleneck = depth >= 50
+    expansion = 4 if bottleneck else 1
+
+    def conv(key, out_channels, in_channels, kernel):
+        if kernel != 3 or not sub_convolutions:
+            state[f'{key}.weight'] = tensor(key, out_channels, in_channels, kernel, kernel)
+            return
+        for index, channels in enumerate(runs_of(out_channels)):
+            name = f'{key}.conv_list.{index}.weight'
+            state[name] = tensor(name, channels, in_channels, kernel, kernel)
+
+    def norm(key, channels):
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            state[f'{key}.{name}'] = tensor(f'{key}.{name}', channels)
+        state[f'{key}.num_batches_tracked'] = torch.tensor(7)
+
+    conv('conv1', width, 3, 7)
+    norm('bn1', width)
+    channels = width
+    for stage, blocks in enumerate(BLOCKS[depth], start=1):
+        planes = width * 2 ** (stage - 1)
+        kernels = ((planes, 1), (planes, 3), (planes * 4, 1)) if bottleneck else ((planes, 3), (planes, 3))
+        for block in range(blocks):
+            key, inner = f'layer{stage}.{block}', channels
+            for index, (out_channels, kernel) in enumerate(kernels, start=1):
+                conv(f'{key}.conv{index}', out_channels, inner, kernel)
+                norm(f'{key}.bn{index}', out_channels)
+                inner = out_channels
+            if channels != planes * expansion:
+                conv(f'{key}.downsample.0', planes * expansion, channels, 1)
+                norm(f'{key}.downsample.1', planes * expansion)
+            channels = planes * expansion
+    return state
+
+
+def with_prefix(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f'{prefix}{key}': value for key, value in state.items()}
+
+
+def classifier(depth: int = 18, width: int = 64, classes: int = 10) -> dict[str, torch.Tensor]:
+    """A file of the kind ``*_imagenet_retrain/ckpt.pth.tar``."""
+    features = width * 8 * (4 if depth >= 50 else 1)
+    return {
+        **resnet(depth, width),
+        'fc.weight': tensor('fc.weight', classes, features),
+        'fc.bias': tensor('fc.bias', classes),
+    }
+
+
+def bottom_up_pose(depth: int = 18, width: int = 64, filters: int = 256) -> dict[str, torch.Tensor]:
+    """mmpose 0.x: a ResNet, three deconvolutions, a 1x1 convolution to 17 heatmaps and 17 tags."""
+    state = with_prefix('backbone.', resnet(depth, width))
+    channels = width * 8 * (4 if depth >= 50 else 1)
+    head = 'keypoint_head.deconv_layers'
+    for layer in range(3):
+        key = f'{head}.{3 * layer}.weight'
+        state[key] = tensor(key, channels, filters, 4, 4)
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            key = f'{head}.{3 * layer + 1}.{name}'
+            state[key] = tensor(key, filters)
+        state[f'{head}.{3 * layer + 1}.num_batches_tracked'] = torch.tensor(7)
+        channels = filters
+    state['keypoint_head.final_layer.weight'] = tensor('final.weight', 34, filters, 1, 1)
+    state['keypoint_head.final_layer.bias'] = tensor('final.bias', 34)
+    return state
+
+
+def _linear(state: dict, key: str, *shape: int) -> None:
+    state[f'{key}.weight'] = tensor(f'{key}.weight', *shape)
+    state[f'{key}.bias'] = tensor(f'{key}.bias', shape[1] if '.upsample' in key else shape[0])
+
+
+def detector(
+    version: int,
+    cascade: bool = False,
+    mask: bool = False,
+    depth: int = 18,
+    width: int = 64,
+    channels: int = 256,
+    hidden: int = 1024,
+    classes: int = 80,
+) -> dict[str, torch.Tensor]:
+    """Faster, Mask, Cascade or Cascade Mask R-CNN as mmdet 1.x (``version=1``) or 2.x (``version=2``) wrote it."""
+    state = with_prefix('backbone.', resnet(depth, width))
+    features = [width * 2**stage * (4 if depth >= 50 else 1) for stage in range(4)]
+    for level, inputs in enumerate(features):
+        _linear(state, f'neck.lateral_convs.{level}.conv', channels, inputs, 1, 1)
+    for level in range(4):
+        _linear(state, f'neck.fpn_convs.{level}.conv', channels, channels, 3, 3)
+    _linear(state, 'rpn_head.rpn_conv', channels, channels, 3, 3)
+    _linear(state, 'rpn_head.rpn_cls', 3, channels, 1, 1)
+    _linear(state, 'rpn_head.rpn_reg', 12, channels, 1, 1)
+    roi = '' if version == 1 else 'roi_head.'
+    kinds = classes + 1 if version == 1 else classes  # of boxes and masks: 1.x has unused ones of the background
+    for stage in ('.0', '.1', '.2') if cascade else ('',):
+        box = f'{roi}bbox_head{stage}'
+        _linear(state, f'{box}.shared_fcs.0', hidden, channels * 49)
+        _linear(state, f'{box}.shared_fcs.1', hidden, hidden)
+        _linear(state, f'{box}.fc_cls', classes + 1, hidden)
+        _linear(state, f'{box}.fc_reg', 4 if cascade else 4 * kinds, hidden)
+        if mask:
+            head = f'{roi}mask_head{stage}'
+            for index in range(4):
+                _linear(state, f'{head}.convs.{index}.conv', channels, channels, 3, 3)
+            _linear(state, f'{head}.upsample', channels, channels, 2, 2)
+            _linear(state, f'{head}.conv_logits', kinds, channels, 1, 1)
+    return state
+
+
+def retinanet(stacked_convs: int = 4, bare: bool = False, width: int = 64, channels: int = 256) -> dict:
+    """RetinaNet of any mmdet version; ``bare`` as before 0.6, when the stacked convolutions were plain ones."""
+    state = with_prefix('backbone.', resnet(18, width))
+    for level in range(3):
+        _linear(state, f'neck.lateral_convs.{level}.conv', channels, width * 2 ** (level + 1), 1, 1)
+    for level in range(5):
+        _linear(state, f'neck.fpn_convs.{level}.conv', channels, width * 8 if level == 3 else channels, 3, 3)
+    for index in range(stacked_convs):
+        for branch in ('cls', 'reg'):
+            _linear(state, f'bbox_head.{branch}_convs.{index}' + ('' if bare else '.conv'), channels, channels, 3, 3)
+    _linear(state, 'bbox_head.retina_cls', 9 * 80, channels, 3, 3)
+    _linear(state, 'bbox_head.retina_reg', 9 * 4, channels, 3, 3)
+    return state

@@ -1,0 +1,170 @@
+"""From file to file: what is written, what is recorded, what is refused; and the tool."""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+
+import pytest
+import torch
+
+from icconv_mm.checkpoints import convert, convert_file
+from icconv_mm.checkpoints.files import write_checkpoint
+
+from .layouts import classifier, resnet, with_prefix
+
+
+@pytest.fixture(scope='module')
+def state():
+    return classifier(18, 16)
+
+
+@pytest.fixture
+def released(tmp_path, state):
+    path = tmp_path / 'ckpt.pth.tar'
+    torch.save(
+        {'epoch': 90, 'state_dict': with_prefix('module.', state), 'optimizer': {'param_groups': [{'lr': 0.1}]}}, path
+    )
+    return path
+
+
+@pytest.fixture(scope='module')
+def tool(repo):
+    spec = importlib.util.spec_from_file_location('convert_checkpoint', repo / 'tools' / 'convert_checkpoint.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def only_input_left(folder):
+    return sorted(path.name for path in folder.iterdir()) == ['ckpt.pth.tar']
+
+
+def test_written_file_holds_weights_and_origin(released, state, tmp_path):
+    out = tmp_path / 'new' / 'folder' / 'out.pth'
+    convert_file(released, out, 'ic-conv')
+    written = torch.load(out, weights_only=True)
+    expected = convert(state, 'ic-conv')
+    assert all(torch.equal(written['state_dict'][key], value) for key, value in expected.items())
+    assert written['meta']['converted_from'] == {
+        'source': 'ic-conv',
+        'layout': 'classifier',
+        'file': 'ckpt.pth.tar',
+        'sha256': hashlib.sha256(released.read_bytes()).hexdigest(),
+    }
+    assert [path.name for path in out.parent.iterdir()] == ['out.pth']
+
+
+def test_class_names_go_where_inferencers_look(tmp_path, state):
+    path = tmp_path / 'in.pth'
+    torch.save({'meta': {'CLASSES': ('cat', 'dog'), 'mmdet_version': '1.1.0'}, 'state_dict': state}, path)
+    convert_file(path, tmp_path / 'out.pth', 'ic-conv')
+    assert torch.load(tmp_path / 'out.pth', weights_only=True)['meta']['dataset_meta'] == {'classes': ('cat', 'dog')}
+
+
+def test_files_of_the_old_format_are_read(tmp_path, state):
+    path = tmp_path / 'ckpt.pth.tar'
+    torch.save(state, path, _use_new_zipfile_serialization=False)  # torch before 1.6, when the files were released
+    assert convert_file(path, tmp_path / 'out.pth', 'ic-conv').layout == 'classifier'
+
+
+def test_a_converted_file_is_recognised(released, tmp_path):
+    convert_file(released, tmp_path / 'out.pth', 'ic-conv')
+    with pytest.raises(
+        ValueError, match=r'out\.pth: converted already, from ckpt\.pth\.tar \(source ic-conv, sha256 [0-9a-f]{64}'
+    ):
+        convert_file(tmp_path / 'out.pth', tmp_path / 'again.pth', 'ic-conv')
+    assert not (tmp_path / 'again.pth').exists()
+
+
+class Payload:
+    """Runs a command when a careless reader unpickles it."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_foreign_pickle_is_refused_and_not_executed(tmp_path, state):
+    path, witness = tmp_path / 'ckpt.pth.tar', tmp_path / 'executed'
+    torch.save({'state_dict': state, 'hook': Payload(f'touch {witness}')}, path)
+    with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: refused.*system'):
+        convert_file(path, tmp_path / 'out.pth', 'ic-conv')
+    assert only_input_left(tmp_path)
+
+
+def damaged(path, kind):
+    content = path.read_bytes()
+    if kind == 'truncated':
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == 'empty':
+        path.write_bytes(b'')
+    elif kind == 'text':
+        path.write_text('<html>Quota exceeded</html>')
+    elif kind == 'plain pickle':
+        path.write_bytes(pickle.dumps({'a': 1}))
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'empty', 'text', 'plain pickle'])
+def test_unreadable_files_are_named_and_nothing_is_written(released, tmp_path, kind):
+    damaged(released, kind)
+    with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: '):
+        convert_file(released, tmp_path / 'out.pth', 'ic-conv')
+    assert only_input_left(tmp_path)
+
+
+def test_missing_file_and_wrong_content(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
+        convert_file(tmp_path / 'none.pth', tmp_path / 'out.pth', 'ic-conv')
+    torch.save([torch.zeros(1)], tmp_path / 'ckpt.pth.tar')
+    with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: expected a dict of weights, found list'):
+        convert_file(tmp_path / 'ckpt.pth.tar', tmp_path / 'out.pth', 'ic-conv')
+    torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'ckpt.pth.tar')
+    with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: the file holds a ResNet without sub-convolutions'):
+        convert_file(tmp_path / 'ckpt.pth.tar', tmp_path / 'out.pth', 'ic-conv')
+    assert only_input_left(tmp_path)
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    out = tmp_path / 'out.pth'
+    out.write_bytes(b'old')
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        write_checkpoint({'state_dict': {'weight': torch.zeros(1000)}, 'bad': lambda: None}, out)
+    assert out.read_bytes() == b'old'
+    assert [path.name for path in tmp_path.iterdir()] == ['out.pth']
+
+
+def test_tool_prints_what_it_renamed(tool, released, tmp_path, capsys):
+    assert tool.main([str(released), str(tmp_path / 'out.pth'), '--source', 'ic-conv']) == 0
+    printed = capsys.readouterr().out
+    assert 'layout: classifier' in printed
+    assert printed.count('96 -> 8') == 2  # conv1 and conv2 of 8 blocks, 12 sub-convolutions each
+    assert 'head.fc' in printed
+    assert (tmp_path / 'out.pth').exists()
+
+
+def test_tool_refuses_unmatched_keys_unless_told(tool, tmp_path, capsys):
+    path, out = tmp_path / 'ckpt.pth.tar', tmp_path / 'out.pth'
+    state = with_prefix('backbone.', resnet(18, 8)) | {f'neck.p{i}.weight': torch.zeros(2, 3) for i in (2, 3)}
+    torch.save(state, path)
+    assert tool.main([str(path), str(out)]) == 1
+    captured = capsys.readouterr()
+    assert 'neck.p2.weight' in captured.out and '[2, 3]' in captured.out
+    assert '--allow-unmatched' in captured.err and 'Nothing was written' in captured.err
+    assert only_input_left(tmp_path)
+
+    assert tool.main([str(path), str(out), '--allow-unmatched']) == 0
+    assert not any('neck' in key for key in torch.load(out, weights_only=True)['state_dict'])
+
+    rules = tmp_path / 'rules.yml'
+    rules.write_text("- {pattern: 'neck\\.p.*', replace: null}")
+    assert tool.main([str(path), str(out), '--rename-rules', str(rules)]) == 0
+    assert 'dropped by a rule' in capsys.readouterr().out
+
+
+def test_tool_names_the_file_that_is_wrong(tool, released, tmp_path, capsys):
+    damaged(released, 'truncated')
+    assert tool.main([str(released), str(tmp_path / 'out.pth')]) == 1
+    assert 'ckpt.pth.tar: ' in capsys.readouterr().err
