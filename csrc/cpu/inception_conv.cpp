@@ -38,6 +38,28 @@ struct Lanes {
   typedef float type __attribute__((vector_size(L * sizeof(float)), aligned(L * sizeof(float))));
 };
 
+// Keeps a loaded vector in its register: gcc would fold the load into each multiply that uses it.
+template <typename V>
+ICCONV_INLINE V pinned(V value) {
+#if defined(__x86_64__)
+  if constexpr (sizeof(V) >= 32) asm("" : "+v"(value));
+#endif
+  return value;
+}
+
+// Sum of the lanes, by halves: in-order addition would cost as much as the multiplications before it.
+template <int L>
+ICCONV_INLINE float lane_sum(const typename Lanes<L>::type& v) {
+  if constexpr (L == 1) {
+    return v[0];
+  } else {
+    typename Lanes<L / 2>::type half[2];
+    std::memcpy(half, &v, sizeof(v));
+    half[0] += half[1];
+    return lane_sum<L / 2>(half[0]);
+  }
+}
+
 // R output channels from `oc` on, P output pixels of row `oy` from `ox` on.
 template <int L, int R, int P>
 ICCONV_INLINE void tile(const Call& c, const Run& run, int64_t n, int64_t oc, int64_t oy, int64_t ox) {
@@ -52,9 +74,9 @@ ICCONV_INLINE void tile(const Call& c, const Run& run, int64_t n, int64_t oc, in
     const float* w = c.weight + oc * filter + tap * c.channels;
     for (int64_t k = 0; k < c.channels; k += L) {
       V weight[R];
-      for (int r = 0; r < R; ++r) weight[r] = *reinterpret_cast<const V*>(w + r * filter + k);
+      for (int r = 0; r < R; ++r) weight[r] = pinned(*reinterpret_cast<const V*>(w + r * filter + k));
       for (int p = 0; p < P; ++p) {
-        const V value = *reinterpret_cast<const V*>(in + p * step + k);
+        const V value = pinned(*reinterpret_cast<const V*>(in + p * step + k));
         for (int r = 0; r < R; ++r) acc[r][p] += weight[r] * value;
       }
     }
@@ -62,11 +84,7 @@ ICCONV_INLINE void tile(const Call& c, const Run& run, int64_t n, int64_t oc, in
   float* out = c.output + n * c.out_n + oc * c.out_c + oy * c.out_h + ox * c.out_w;
   for (int r = 0; r < R; ++r) {
     const float bias = c.bias ? c.bias[oc + r] : 0.f;
-    for (int p = 0; p < P; ++p) {
-      float sum = 0.f;
-      for (int l = 0; l < L; ++l) sum += acc[r][p][l];
-      out[r * c.out_c + p * c.out_w] = sum + bias;
-    }
+    for (int p = 0; p < P; ++p) out[r * c.out_c + p * c.out_w] = lane_sum<L>(acc[r][p]) + bias;
   }
 }
 

@@ -1,0 +1,38 @@
+# make demo   train and test every task on the miniature set, two CPU cores are enough
+# make test   lint, import rules, all tests
+# Both set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name
+TORCH ?= 2.11
+DEVICE ?= cpu
+BACKBONE ?= ic_resnet18
+DEFAULT_TORCH := 2.11
+VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+export PYTHON
+
+.PHONY: setup demo test test-fast test-slow lint clean
+
+setup:
+	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
+
+demo: setup
+	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE)
+
+# The old end of the supported range runs the fast tests; the default one runs everything.
+test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)
+
+test-fast: setup
+	$(PYTEST)
+ifeq ($(DEVICE),cuda)
+	$(PYTEST) -m gpu
+endif
+
+test-slow: setup
+	$(PYTEST) -m "slow and not gpu and not network"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf build dist work_dirs .venv .venv-*
