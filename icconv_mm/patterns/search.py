@@ -17,7 +17,8 @@ m_c is 1 when only weights are at hand and the mean of the channel when images a
 docs/search.md says why ``'kept_mass'`` is the default.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,7 +40,7 @@ CRITERIA = ('kept_mass', 'expectation')
 TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerResult:
     """What the search found for one layer.
 
@@ -75,18 +76,18 @@ def edo_search(
     groups: int | Mapping[str, int] = 1,
     sort: bool = False,
 ) -> list[DilationPattern]:
-    """Search the dilation of every filter of a supernet.
+    """Searches the dilation of every filter of a supernet.
 
     Args:
-        model: supernet with (2 * d_max + 1)^2 kernels (``ICResNet(..., supernet_d_max=d_max)`` or
+        model: The supernet with (2 * d_max + 1)^2 kernels (``ICResNet(..., supernet_d_max=d_max)`` or
             ``layers.to_supernet``), or its state dict.
-        d_max: largest dilation.
-        criterion: one of ``CRITERIA``; see the module.
-        channel_means: the expected input m_c of each layer, [C_in], by layer name or in the order of the layers; 1 by
+        d_max: The largest dilation.
+        criterion: One of ``CRITERIA``; see the module.
+        channel_means: The expected input m_c of each layer, [C_in], by layer name or in the order of the layers; 1 by
             default.
-        filter: which layers: a regular expression searched in the name, or a callable (name, convolution or, for a
+        filter: Which layers: a regular expression searched in the name, or a callable (name, convolution or, for a
             state dict, weight) -> bool. By default all kernels above 3x3 but those that read the image.
-        groups: groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
+        groups: Groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
             one dilation (their errors add up) and the pattern counts in groups.
         sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a
             layer's channels by dilation, as the published patterns are, for a network that is trained anew.
@@ -96,14 +97,21 @@ def edo_search(
         smaller dilation: smaller d_h + d_w, then smaller d_h.
 
     Raises:
-        ValueError: unknown criterion; a kernel of other size than d_max demands; NaN or infinity in weights or means;
-            means that do not fit the layers.
+        ValueError: If the criterion is unknown; a kernel has another size than d_max demands; weights or means hold
+            NaN or infinity; the means do not fit the layers. Names the layer and the numbers.
     """
     return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
 
 
-def search_layers(model, d_max, criterion='kept_mass', channel_means=None, filter=None, groups=1) -> list[LayerResult]:
-    """The search with its details: arguments of :func:`edo_search`, one :class:`LayerResult` per layer."""
+def search_layers(
+    model: nn.Module | Mapping[str, Tensor],
+    d_max: int,
+    criterion: str = 'kept_mass',
+    channel_means: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
+    filter: LayerFilter = None,
+    groups: int | Mapping[str, int] = 1,
+) -> list[LayerResult]:
+    """As :func:`edo_search`, but with the details of every layer."""
     if criterion not in CRITERIA:
         raise ValueError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
     kernels = select_kernels(model, d_max, filter, groups)
@@ -173,38 +181,47 @@ def _means_by_layer(kernels: list[Kernel], means) -> dict[str, Tensor | None]:
 
 
 @torch.no_grad()
-def measure_channel_means(model: nn.Module, batches: Iterable[Tensor], filter: LayerFilter = None) -> dict[str, Tensor]:
-    """Measure m_c = E[x_c], the mean input of every channel of every searchable convolution, on images.
+def measure_channel_means(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    filter: LayerFilter = None,
+    forward: Callable[[Tensor], object] | None = None,
+) -> dict[str, Tensor]:
+    """Measures m_c = E[x_c], the mean input of every channel of every searchable convolution, on images.
 
     Args:
-        model: supernet; it is run in eval mode and left in the mode it was in.
-        batches: what its forward takes, e.g. normalised images [N, 3, H, W].
-        filter: as in :func:`edo_search`.
+        model: The supernet; it runs in eval mode and is left as it was.
+        batches: What it takes, e.g. normalised images [N, 3, H, W].
+        filter: As in :func:`edo_search`.
+        forward: What runs a batch; ``model`` by default.
 
     Returns:
-        {layer: fp64 [C_in]}, zero padding not counted.
+        {layer: [C_in] in fp64}. Zero padding does not count.
+
+    Raises:
+        ValueError: If no batch reached a convolution.
     """
     sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    pixels: Counter[str] = Counter()
 
-    def hook(name):
-        def add(_, args):
-            x = args[0].detach()
-            sums[name] = sums.get(name, 0) + x.double().sum((0, 2, 3)).cpu()
-            counts[name] = counts.get(name, 0) + x.numel() // x.shape[1]
+    def measure(name: str, x: Tensor) -> None:
+        sums[name] = sums.get(name, 0) + x.sum((0, 2, 3), dtype=torch.float64).cpu()
+        pixels[name] += x.numel() // x.shape[1]
 
-        return add
-
-    handles = [conv.register_forward_pre_hook(hook(name)) for name, conv in select_convs(model, filter)]
-    training = model.training
+    handles = [
+        conv.register_forward_pre_hook(lambda _, args, name=name: measure(name, args[0]))
+        for name, conv in select_convs(model, filter)
+    ]
+    modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
         for batch in batches:
-            model(batch)
+            (forward or model)(batch)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
         for handle in handles:
             handle.remove()
-    if not counts:
-        raise ValueError('no channel mean measured: there was no image, or no searchable convolution was reached')
-    return {name: total / counts[name] for name, total in sums.items()}
+    if not pixels:
+        raise ValueError('no channel means measured: no batch was given, or none reached a selected convolution')
+    return {name: total / pixels[name] for name, total in sums.items()}

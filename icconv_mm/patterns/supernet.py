@@ -58,7 +58,7 @@ def embed_taps(weight: Tensor, d_max: int) -> Tensor:
 
     Args:
         weight: [C_out, C_in / groups, 3, 3].
-        d_max: largest dilation that the supernet is to hold.
+        d_max: The largest dilation that the supernet is to hold.
 
     Returns:
         [C_out, C_in / groups, 2 * d_max + 1, 2 * d_max + 1].
@@ -71,7 +71,7 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
 
     Args:
         weight: [C_out, C_in / groups, K, K], K odd.
-        dilations: (d_h, d_w) of each filter or, when there are fewer than filters, of each group of consecutive
+        dilations: The (d_h, d_w) of each filter or, when there are fewer than filters, of each group of consecutive
             filters, [U, 2], U dividing C_out.
 
     Returns:
@@ -96,9 +96,9 @@ def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tupl
     """The square convolutions of 3x3 and more that the search may change, in order of definition.
 
     Args:
-        module: any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
+        module: Any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
             padded in another way) are passed over.
-        filter: which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
+        filter: Which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
             None takes all but those that read the image (3 input channels).
     """
     if filter is None:
@@ -121,14 +121,14 @@ def select_kernels(
     """The supernet kernels of a network or of its state dict, in order of definition.
 
     Args:
-        model: network with (2 * d_max + 1)^2 kernels, or its state dict.
-        d_max: what the supernet was built with.
-        filter: as in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes every kernel
+        model: The network with (2 * d_max + 1)^2 kernels, or its state dict.
+        d_max: What the supernet was built with.
+        filter: As in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes every kernel
             above 3x3 but those that read the image.
-        groups: for a state dict, which does not say: the groups of all selected layers, or {layer: groups}.
+        groups: For a state dict, which does not say: the groups of all selected layers, or {layer: groups}.
 
     Raises:
-        ValueError: a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
+        ValueError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
     """
     candidates(d_max)  # checks d_max
     if isinstance(model, nn.Module):
@@ -159,7 +159,7 @@ def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) 
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
         kernel = Kernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
-        if _wanted(filter, name, weight) if filter is not None else kernel.in_channels != IMAGE_CHANNELS:
+        if _wanted(filter, name, weight) if filter is not None else weight.shape[1] != IMAGE_CHANNELS:
             yield kernel
 
 

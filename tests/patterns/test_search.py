@@ -129,7 +129,7 @@ def test_channel_means_are_measured_on_batches():
     )  # a fresh norm divides by 1.000005
     assert network.training and network[0].num_batches_tracked == 0
     assert edo_search(network, 2, channel_means=means)[0].out_channels == 6
-    with pytest.raises(ValueError, match='no channel mean measured'):
+    with pytest.raises(ValueError, match='no channel means measured'):
         measure_channel_means(network, [])
 
 

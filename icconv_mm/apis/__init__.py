@@ -1,0 +1,24 @@
+"""What the command-line tools do, as functions: ``train``, ``test``, ``infer``, ``browse``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
+_HOMES = {
+    'train': '.train',
+    'test': '.test',
+    'infer': '.inference',
+    'Predictor': '.inference',
+    'browse': '.browse',
+    'load_config': '.config',
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,154 @@
+"""The dilation search on files: a supernet checkpoint in, a pattern file and an initial checkpoint out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import mmcv
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from rich import box
+from rich.table import Table
+from torch import Tensor, nn
+
+from icconv_mm.checkpoints.conversion import unwrap
+from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
+from icconv_mm.patterns import write_patterns
+from icconv_mm.patterns.inherit import inherit_taps
+from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
+from icconv_mm.patterns.supernet import LayerFilter
+
+IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
+
+
+def search_checkpoint(
+    checkpoint: str | Path,
+    d_max: int,
+    pattern_out: str | Path,
+    checkpoint_out: str | Path | None = None,
+    *,
+    criterion: str = 'kept_mass',
+    filter: LayerFilter = None,
+    groups: int = 1,
+    model: nn.Module | None = None,
+    images: Iterable[Tensor] | None = None,
+) -> list[LayerResult]:
+    """Searches the dilations of a supernet checkpoint and writes them.
+
+    Args:
+        checkpoint: The supernet's weights, in any wrapping.
+        d_max: What the supernet was built with.
+        pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as in
+            the published patterns; with it the pattern is the one of the checkpoint written.
+        checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
+        criterion: ``'kept_mass'`` or ``'expectation'``, see ``icconv_mm.patterns.search``.
+        filter: Which layers, as for ``edo_search``.
+        groups: Of the convolutions, where no ``model`` tells.
+        model: The network whose weights these are; needed for ``images`` and for layers of different groups.
+        images: Batches [N, 3, H, W] in the network's normalisation, on which the channel means are measured.
+
+    Returns:
+        One result per layer.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: As ``edo_search``, naming the file as well; or if the weights do not fit the model. Nothing is
+            written then.
+    """
+    try:
+        state = unwrap(read_checkpoint(checkpoint))
+        means = None
+        if model is not None:
+            _load(model, state)
+        if images is not None:
+            if model is None:
+                raise ValueError('channel means are measured in a network: give its model beside the images')
+            # all task libraries call it so; what comes after the necks needs no means
+            means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
+        results = search_layers(state if model is None else model, d_max, criterion, means, filter, groups)
+    except ValueError as error:
+        prefix = '' if str(error).startswith(str(checkpoint)) else f'{checkpoint}: '
+        raise ValueError(f'{prefix}{error}') from None
+    patterns = [result.pattern(sort=True) for result in results]
+    if checkpoint_out is not None:
+        patterns, state = inherit_taps(state, results)
+        origin = {'file': Path(checkpoint).name, 'sha256': sha256(checkpoint), 'd_max': d_max, 'criterion': criterion}
+        meta = {'searched_from': origin, 'pattern': [pattern.to_json() for pattern in patterns]}
+        write_checkpoint({'state_dict': state, 'meta': meta}, checkpoint_out)
+    write_patterns(patterns, pattern_out)
+    return results
+
+
+def results_table(results: Sequence[LayerResult]) -> Table:
+    """What the search chose, one row per layer; ``kept`` is the share of the sum of |weights| that the taps hold."""
+    table = Table(title='Dilations per layer', box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column('layer', overflow='fold')
+    for title in ('channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept'):
+        table.add_column(title, justify='right', no_wrap=True)
+    for result in results:
+        histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
+        units = len(result.dilations)
+        table.add_row(
+            result.name,
+            f'{units} groups' if result.groups > 1 else str(units),
+            str(len(histogram)),
+            f'{histogram.get((1, 1), 0) / units:.0%}',
+            f'{mean[0]:.2f}',
+            f'{mean[1]:.2f}',
+            f'{result.kept:.0%}',
+        )
+    return table
+
+
+def build_model(config: str | Path | Config) -> nn.Module:
+    """The model of a config of any task library, without weights."""
+    config = config if isinstance(config, Config) else Config.fromfile(config)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    settings = config.model.copy()
+    if 'data_preprocessor' in config:  # mmpretrain keeps it beside the model
+        settings.setdefault('data_preprocessor', config.data_preprocessor)
+    return MODELS.build(settings)
+
+
+def read_images(folder: str | Path, config: Config, longest: int = 512) -> Iterator[Tensor]:
+    """The pictures of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
+
+    Args:
+        folder: Searched for pictures, subfolders included, in the order of their paths.
+        config: Whose data preprocessor says mean, standard deviation and channel order.
+        longest: Longer sides are scaled down to this many pixels.
+
+    Raises:
+        FileNotFoundError: If there is no picture.
+        ValueError: If one of them cannot be read.
+    """
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f'{folder}: no pictures ({", ".join(sorted(IMAGE_SUFFIXES))})')
+    settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
+    mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))
+    for path in paths:
+        image = mmcv.imread(path)
+        if image is None:
+            raise ValueError(f'{path}: not a picture that can be read')
+        if max(image.shape[:2]) > longest:
+            image = mmcv.imrescale(image, (longest, longest))
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float()
+        pixels = pixels.flip(0) if rgb else pixels
+        yield ((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))[None]
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    found = {key: value.shape for key, value in state.items()}
+    wrong = [f'{key} missing' for key in own.keys() - found.keys()]
+    wrong += [f'{key} unexpected' for key in found.keys() - own.keys()]
+    wrong += [
+        f'{key} {list(found[key])}, expected {list(own[key])}'
+        for key in own.keys() & found.keys()
+        if own[key] != found[key]
+    ]
+    if wrong:
+        raise ValueError(f'{len(wrong)} keys do not fit the model of the config: {"; ".join(sorted(wrong)[:5])}')
+    model.load_state_dict(state)

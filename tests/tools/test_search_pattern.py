@@ -1,0 +1,159 @@
+"""tools/search_pattern.py from a checkpoint file to files that load, and its refusals."""
+
+import importlib.util
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from icconv_mm.apis.search import read_images
+from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.patterns import read_patterns
+from icconv_mm.patterns.search import edo_search
+
+CONFIG = """
+default_scope = 'mmengine'
+custom_imports = dict(imports=['icconv_mm'])
+model = dict(
+    type='icconv_mm.ICResNet', depth=18, base_channels=8, supernet_d_max=2,
+    data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[2.0, 2.0, 4.0], bgr_to_rgb=True))
+"""
+
+
+@pytest.fixture(scope='module')
+def tool(request):
+    spec = importlib.util.spec_from_file_location('search_pattern', request.config.rootpath / 'tools/search_pattern.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def supernet(tmp_path):
+    torch.manual_seed(1)
+    network = ICResNet(18, base_channels=8, supernet_d_max=2)
+    network.init_weights()
+    torch.save({'state_dict': network.state_dict(), 'optimizer': {}}, tmp_path / 'supernet.pth')
+    return network
+
+
+def test_pattern_alone_is_sorted(tool, supernet, tmp_path, capsys):
+    assert tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/out/pattern.json']) == 0
+    assert read_patterns(tmp_path / 'out/pattern.json') == edo_search(supernet, 2, sort=True)
+    assert all(isinstance(layer, dict) for layer in json.loads((tmp_path / 'out/pattern.json').read_text()))
+    assert 'layer4.1.conv2' in capsys.readouterr().out
+    ICResNet(18, base_channels=8, pattern=tmp_path / 'out/pattern.json')
+
+
+def test_initial_checkpoint_loads_strictly(tool, supernet, tmp_path):
+    out, init = tmp_path / 'pattern.json', tmp_path / 'init.pth'
+    arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', str(out), '--checkpoint-out', str(init)]
+    assert tool.main(arguments) == 0
+    checkpoint = torch.load(init, weights_only=True)
+    ICResNet(18, base_channels=8, pattern=out).load_state_dict(checkpoint['state_dict'], strict=True)
+    assert checkpoint['meta']['searched_from']['file'] == 'supernet.pth'
+    assert checkpoint['meta']['pattern'] == json.loads(out.read_text())
+    first = out.read_bytes(), init.read_bytes()
+    assert tool.main(arguments) == 0
+    assert (out.read_bytes(), init.read_bytes()) == first  # deterministic to the byte
+
+
+def test_groups_come_from_the_option_or_the_config(tool, tmp_path):
+    settings = {'depth': 50, 'groups': 4, 'base_width': 8, 'base_channels': 16, 'supernet_d_max': 1 + 1}
+    network = ICResNeXt(**settings)
+    torch.save(network.state_dict(), tmp_path / 'supernet.pth')
+    (tmp_path / 'config.py').write_text(
+        f"custom_imports = dict(imports=['icconv_mm'])\nmodel = dict(type='icconv_mm.ICResNeXt', **{settings})\n"
+    )
+    common = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out']
+    assert tool.main([*common, f'{tmp_path}/a.json', '--groups', '4']) == 0
+    assert tool.main([*common, f'{tmp_path}/b.json', '--config', f'{tmp_path}/config.py']) == 0
+    assert read_patterns(tmp_path / 'a.json') == read_patterns(tmp_path / 'b.json')
+    assert {pattern.out_channels for pattern in read_patterns(tmp_path / 'a.json')} == {4}
+
+
+def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys):
+    (tmp_path / 'config.py').write_text(CONFIG.replace('data_preprocessor', 'init_cfg=None, **{}) #'))
+    (tmp_path / 'images').mkdir()
+    for i in range(2):
+        cv2.imwrite(f'{tmp_path}/images/{i}.png', np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8))
+    arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/pattern.json']
+    arguments += ['--config', f'{tmp_path}/config.py', '--images', f'{tmp_path}/images']
+    assert tool.main([*arguments, '--max-images', '1', '--criterion', 'expectation']) == 0
+    found = read_patterns(tmp_path / 'pattern.json')
+    assert found != edo_search(supernet, 2, 'expectation', sort=True)  # the means are not all equal
+    with pytest.raises(SystemExit):
+        tool.main(arguments[:5] + ['--images', f'{tmp_path}/images'])
+    assert '--images needs --config' in capsys.readouterr().err
+
+
+def test_pictures_are_normalised_as_the_config_says(tmp_path):
+    from mmengine.config import Config
+
+    cv2.imwrite(f'{tmp_path}/a.png', np.full((20, 40, 3), (10, 20, 30), np.uint8))  # blue, green, red
+    (batch,) = read_images(tmp_path, Config.fromstring(CONFIG, '.py'), longest=20)
+    assert batch.shape == (1, 3, 10, 20)
+    assert torch.equal(batch[0, :, 0, 0], torch.tensor([(30 - 1) / 2, (20 - 2) / 2, (10 - 3) / 4]))
+    with pytest.raises(FileNotFoundError, match='no pictures'):
+        list(read_images(tmp_path / 'none', Config()))
+    (tmp_path / 'b.png').write_bytes(b'no picture')
+    with pytest.raises(ValueError, match=r'b\.png: not a picture'):
+        list(read_images(tmp_path, Config.fromstring(CONFIG, '.py')))
+
+
+def _with(**changes):
+    def change(state):
+        return {**state, **{key.replace('__', '.'): value for key, value in changes.items()}}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    'change, d_max, message',
+    [
+        (lambda state: state, 4, 'layer1.0.conv1: kernel 5x5 (that is d_max 2), expected 9x9 for d_max 4'),
+        (_with(layer1__0__conv1__weight=torch.zeros(8, 8, 6, 6)), 2, 'layer1.0.conv1: kernel 6x6 (not square and odd)'),
+        (
+            _with(layer1__0__conv1__weight=torch.full((8, 8, 5, 5), torch.nan)),
+            2,
+            'layer1.0.conv1.weight has 1600 of 1600',
+        ),
+        (lambda state: {'fc.weight': torch.zeros(2, 2)}, 2, 'no supernet kernel of 5x5 selected'),
+        (lambda state: {'epoch': 3}, 2, "no weights found: the file holds 'epoch'"),
+    ],
+)
+def test_unsuitable_checkpoints_are_refused_and_nothing_is_written(
+    tool, supernet, tmp_path, capsys, change, d_max, message
+):
+    torch.save(change(supernet.state_dict()), tmp_path / 'bad.pth')
+    outputs = [tmp_path / 'out/pattern.json', tmp_path / 'out/init.pth']
+    arguments = [
+        f'{tmp_path}/bad.pth',
+        '--d-max',
+        str(d_max),
+        '--out',
+        str(outputs[0]),
+        '--checkpoint-out',
+        str(outputs[1]),
+    ]
+    assert tool.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f'{tmp_path}/bad.pth: ' in error and message in error and 'Nothing was written' in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, tmp_path, capsys):
+    out = ['--d-max', '2', '--out', f'{tmp_path}/pattern.json']
+    assert tool.main([f'{tmp_path}/none.pth', *out]) == 1
+    assert 'none.pth: no such checkpoint file' in capsys.readouterr().err
+    (tmp_path / 'text.pth').write_text('no checkpoint')
+    assert tool.main([f'{tmp_path}/text.pth', *out]) == 1
+    assert 'text.pth' in capsys.readouterr().err
+    (tmp_path / 'config.py').write_text(
+        CONFIG.replace('data_preprocessor', 'init_cfg=None, **{}) #').replace('=8', '=16')
+    )
+    assert tool.main([f'{tmp_path}/supernet.pth', *out, '--config', f'{tmp_path}/config.py']) == 1
+    assert 'keys do not fit the model of the config: bn1.bias [8], expected [16]' in capsys.readouterr().err
+    assert not (tmp_path / 'pattern.json').exists()

@@ -1,0 +1,72 @@
+"""Search the dilation pattern of a trained supernet (EDO).
+
+The supernet is ICResNet(..., supernet_d_max=D) or any network through icconv_mm.layers.to_supernet.
+Example: python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.json --checkpoint-out ic_init.pth
+"""
+
+import argparse
+import itertools
+import sys
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+
+from icconv_mm.apis.search import build_model, read_images, results_table, search_checkpoint
+from icconv_mm.patterns.search import CRITERIA
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('checkpoint', help='weights of the supernet')
+    parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')
+    parser.add_argument('--out', required=True, metavar='JSON', help='the pattern file to write')
+    parser.add_argument(
+        '--checkpoint-out', metavar='PTH', help='also write an initial checkpoint that inherits the kept taps'
+    )
+    parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
+    parser.add_argument('--layers', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
+    parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
+    parser.add_argument('--config', help='config of the supernet; needed for --images')
+    parser.add_argument('--images', metavar='DIR', help='measure the channel means on the pictures of this folder')
+    parser.add_argument('--max-images', type=int, default=300, help='default: %(default)s')
+    args = parser.parse_args(argv)
+    if args.images and not args.config:
+        parser.error('--images needs --config: channel means are measured in the network')
+    return args
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    console, errors = Console(), Console(stderr=True, soft_wrap=True)
+    try:
+        config = Config.fromfile(args.config) if args.config else None
+        images = None
+        if args.images:
+            images = list(itertools.islice(read_images(args.images, config), args.max_images))
+            images = track(images, f'channel means of {len(images)} pictures', console=console)
+        results = search_checkpoint(
+            args.checkpoint,
+            args.d_max,
+            args.out,
+            args.checkpoint_out,
+            criterion=args.criterion,
+            filter=args.layers,
+            groups=args.groups,
+            model=build_model(config) if config else None,
+            images=images,
+        )
+    except (OSError, ValueError) as error:
+        errors.print(f'{error}\nNothing was written.', style='red', markup=False)
+        return 1
+    console.print(results_table(results))
+    console.print(f'pattern: {args.out}', soft_wrap=True, highlight=False)
+    if args.checkpoint_out:
+        console.print(f'initial checkpoint with the kept taps: {args.checkpoint_out}', soft_wrap=True, highlight=False)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
