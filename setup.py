@@ -4,6 +4,7 @@ Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
         nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error.
 """
+
 import os
 import re
 import shutil

@@ -1,14 +1,31 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
 ``custom_imports = dict(imports=['icconv_mm'])`` in a config makes every module available as ``icconv_mm.Name``.
-Importing the package is cheap: modules are loaded when a registry is first asked for one, task libraries (mmdet, mmseg,
-mmpose, mmpretrain) only when a config needs them.
+Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered module when a
+registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it.
 """
+
+import importlib
+
 from . import versions
 from ._version import __version__
 
 versions.check()  # before the imports below, which would fail on an unsupported library with a less helpful error
 
-from . import backbones, checkpoints, layers, necks, ops, patterns, registry  # noqa: E402
+from . import registry  # noqa: E402
+from .checkpoints import safe  # noqa: E402
 
-__all__ = ['__version__', 'backbones', 'checkpoints', 'layers', 'necks', 'ops', 'patterns', 'registry', 'versions']
+safe.activate()
+
+_SUBPACKAGES = ('apis', 'backbones', 'checkpoints', 'datasets', 'layers', 'necks', 'ops', 'patterns', 'tasks')
+__all__ = ['__version__', 'registry', 'versions', *_SUBPACKAGES]
+
+
+def __getattr__(name: str):
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f'.{name}', __name__)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,6 +5,7 @@ finds a module as ``type='icconv_mm.Name'`` whatever its default scope. The modu
 when a registry is first asked for a name, not by ``import icconv_mm``: importing the package stays cheap, and a task
 library is loaded only when a config needs it.
 """
+
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
@@ -17,8 +18,18 @@ from mmengine.registry import Registry
 SCOPE = 'icconv_mm'
 
 
+class _LazyRegistry(Registry):
+    """A registry that also notices a task library which was imported after the first lookup."""
+
+    def import_from_location(self) -> None:
+        super().import_from_location()
+        from .tasks import import_loaded
+
+        import_loaded()
+
+
 def _child(parent: Registry, *locations: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
+    return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
 MODELS = _child(_MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', 'icconv_mm.tasks')

@@ -1,4 +1,5 @@
 """Supported versions of the libraries that the package stands on, and the guard that checks them."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -54,7 +55,9 @@ def check(names: tuple[str, ...] | None = None) -> None:
         found = installed(name)
         if found is None:
             if not is_installed(name):
-                problems.append(f'{name}: not installed; icconv_mm supports {" or ".join(distributions)} >={low}, <{high}')
+                problems.append(
+                    f'{name}: not installed; icconv_mm supports {" or ".join(distributions)} >={low}, <{high}'
+                )
             continue  # importable without metadata (a source tree on the path): nothing to compare
         if not _release(low) <= _release(found[1]) < _release(high):
             problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')

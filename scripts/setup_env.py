@@ -5,6 +5,7 @@ set-up continues where it stopped and a finished one costs nothing. The mmcv whe
 Python, torch, mmcv and device and kept in the cache folder (ICCONV_MM_CACHE, else $XDG_CACHE_HOME/icconv_mm, else
 ~/.cache/icconv_mm).
 """
+
 import argparse
 import fcntl
 import hashlib
@@ -97,13 +98,17 @@ def run(command, label, log, env=None, cwd=None, show=None) -> None:
             raise
     if process.wait() != 0:
         if any('No space left on device' in line for line in tail):
-            raise SetupError(f'{label}: the disk is full; free some space (about {FREE_GB["venv"]} GB) and run make again')
+            raise SetupError(
+                f'{label}: the disk is full; free some space (about {FREE_GB["venv"]} GB) and run make again'
+            )
         print('\n'.join(tail), file=sys.stderr)
         raise SetupError(f'{label} failed (the whole output is in {log}); mend the cause above and run make again')
 
 
 def pip_progress(line: str):
-    match = re.match(r'\s*(Collecting|Downloading|Using cached|Building wheel for|Installing collected packages:) ?(.*)', line)
+    match = re.match(
+        r'\s*(Collecting|Downloading|Using cached|Building wheel for|Installing collected packages:) ?(.*)', line
+    )
     if not match:
         return None
     text = f'{match.group(1)} {match.group(2)}'.strip()
@@ -213,7 +218,9 @@ def check_disk(folder: Path, gigabytes: int, what: str) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
-        raise SetupError(f'{what} needs about {gigabytes} GB in {folder}, {free:.1f} GB are free; make room and run make again')
+        raise SetupError(
+            f'{what} needs about {gigabytes} GB in {folder}, {free:.1f} GB are free; make room and run make again'
+        )
 
 
 def check_compiler() -> None:
@@ -245,7 +252,9 @@ def cuda_environment(env: Environment) -> dict:
         'FORCE_CUDA': '1',
         'CUDA_HOME': home,
         'CPATH': ':'.join([*headers, os.environ.get('CPATH', '')]).strip(':'),
-        'NVCC_PREPEND_FLAGS': ' '.join([*(f'-I{p}' for p in headers), os.environ.get('NVCC_PREPEND_FLAGS', '')]).strip(),
+        'NVCC_PREPEND_FLAGS': ' '.join(
+            [*(f'-I{p}' for p in headers), os.environ.get('NVCC_PREPEND_FLAGS', '')]
+        ).strip(),
         'TORCH_CUDA_ARCH_LIST': os.environ.get('TORCH_CUDA_ARCH_LIST') or card_architectures(),
     }
 

@@ -1,4 +1,5 @@
 """Fixtures that every test may use."""
+
 import os
 import random
 from pathlib import Path

@@ -1,0 +1,92 @@
+"""The set-up that `make` runs: steps, progress, and one sentence for whatever is missing."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope='module')
+def setup_env(repo):
+    spec = importlib.util.spec_from_file_location('setup_env', repo / 'scripts' / 'setup_env.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def environment(setup_env, tmp_path):
+    return setup_env.Environment(tmp_path / 'venv', '2.11', 'cpu')
+
+
+def test_step_runs_again_until_complete_then_only_for_another_key(environment):
+    calls = []
+
+    def interrupted():
+        calls.append('interrupted')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        environment.step('libraries', 'a', interrupted)
+    for key in 'aab':
+        environment.step('libraries', key, lambda key=key: calls.append(key))
+    assert calls == ['interrupted', 'a', 'b']
+
+
+def test_every_constraint_is_a_name_and_a_version(repo, setup_env):
+    for path in (repo / 'constraints').glob('*.txt'):
+        for line in path.read_text().splitlines():
+            if line and not line.startswith(('#', '-c common.txt')):
+                assert setup_env.re.match(r'^[\w.-]+==[\w.+-]+(; python_version (<|>=) "3\.\d+")?$', line), (path, line)
+    pins = setup_env.Environment(repo / 'nowhere', '2.1', 'cpu').pins
+    assert pins['torch'] == '2.1.2' and pins['mmcv'] == '2.1.0'
+
+
+def test_unknown_torch_is_named(setup_env, tmp_path):
+    with pytest.raises(setup_env.SetupError, match=r'TORCH=1\.13.*2\.1, 2\.11'):
+        setup_env.Environment(tmp_path, '1.13', 'cpu')
+
+
+def test_missing_compiler_is_one_sentence(setup_env, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(
+        setup_env.SetupError, match=r'no C\+\+ compiler found \(no-such-compiler\).*apt-get install g\+\+'
+    ):
+        setup_env.check_compiler()
+
+
+def test_full_disk_is_one_sentence(setup_env, tmp_path):
+    with pytest.raises(setup_env.SetupError, match=r'needs about 10000000 GB'):
+        setup_env.check_disk(tmp_path / 'not' / 'yet', 10_000_000, 'the virtual environment')
+    with pytest.raises(setup_env.SetupError, match='the disk is full'):
+        code = 'print("OSError: [Errno 28] No space left on device"); raise SystemExit(1)'
+        setup_env.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
+
+
+def test_no_suitable_python_is_one_sentence(repo):
+    command = ['sh', repo / 'scripts' / 'setup_env.sh', '2.11', '--venv', 'nowhere']
+    done = subprocess.run(command, env={'PYTHON': 'false', 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count('\n') == 1 and 'Python 3.10 to 3.12' in done.stderr and 'install one' in done.stderr
+
+
+def test_progress_and_failure(setup_env, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(setup_env, 'HEARTBEAT_SECONDS', 0)
+    code = 'import time\nfor i in range(1, 21): print(f"[{i}/20] c++ x", flush=True)\ntime.sleep(2.2)'
+    setup_env.run([sys.executable, '-c', code], 'compiling', tmp_path / 'log', show=setup_env.ninja_progress())
+    out = capsys.readouterr().out
+    assert 'compiling mmcv: 10 of 20 files' in out and 'compiling ... 2 s' in out
+    with pytest.raises(setup_env.SetupError, match=r'torch failed.*log'):
+        setup_env.run([sys.executable, '-c', 'raise SystemExit(3)'], 'torch', tmp_path / 'log')
+
+
+def test_cached_wheel_needs_no_compiler(setup_env, environment, monkeypatch, tmp_path):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(setup_env.SetupError, match='no C'):
+        setup_env.mmcv_wheel(environment)
+    (folder,) = [p for p in (tmp_path / 'cache' / 'wheels').iterdir() if p.is_dir()]
+    assert folder.name == f'mmcv-2.1.0-py{sys.version_info.major}{sys.version_info.minor}-torch2.11.0-cpu'
+    (folder / 'mmcv-2.1.0-any.whl').touch()
+    assert setup_env.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'

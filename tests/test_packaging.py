@@ -1,0 +1,88 @@
+"""Wheel, source distribution and editable install, with and without a compiler."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def tree(repo, tmp_path_factory):
+    """A copy of what git tracks, so that builds leave nothing in the checkout."""
+    target = tmp_path_factory.mktemp('tree')
+    files = subprocess.run(['git', 'ls-files'], cwd=repo, capture_output=True, text=True, check=True).stdout.split('\n')
+    for name in filter(None, files):
+        if (repo / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repo / name, target / name)
+    return target
+
+
+def build(tree, out, hook, **env):
+    shutil.rmtree(tree / 'build', ignore_errors=True)  # setuptools would take yesterday's files from it
+    code = f'from setuptools import build_meta; print("BUILT", build_meta.{hook}({str(out)!r}))'
+    return subprocess.run(
+        [sys.executable, '-c', code], cwd=tree, capture_output=True, text=True, env={**os.environ, **env}
+    )
+
+
+def names_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
+    done = build(tree, tmp_path, 'build_sdist', ICCONV_MM_EXT='off')
+    assert done.returncode == 0, done.stderr[-2000:]
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
+        archive.extractall(tmp_path, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
+    unpacked = next(p for p in tmp_path.iterdir() if p.is_dir())
+    assert (unpacked / 'csrc' / 'ops.cpp').is_file()
+    done = build(unpacked, tmp_path, 'build_wheel', ICCONV_MM_EXT='off')
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = names_of(next(tmp_path.glob('*.whl')))
+    for wanted in ('tools/train.py', 'tools/test.py', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
+        assert f'icconv_mm/.mim/{wanted}' in names
+    assert not [name for name in names if name.startswith(('tests/', 'scripts/')) or name.endswith('.so')]
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get('CXX', 'c++')) is None, reason='no C++ compiler')
+def test_wheel_holds_compiled_operators(tree, tmp_path):
+    done = build(tree, tmp_path, 'build_wheel', ICCONV_MM_EXT='cpu')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [name for name in names_of(next(tmp_path.glob('*.whl'))) if name.startswith('icconv_mm/_C')]
+
+
+def test_broken_compiler_leaves_a_working_package(tree, tmp_path):
+    broken = {'CC': 'false', 'CXX': 'false'}
+    done = build(tree, tmp_path, 'build_wheel', ICCONV_MM_EXT='auto', **broken)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'without compiled operators (the build failed' in done.stdout
+    wheel = next(tmp_path.glob('*.whl'))
+    assert not [name for name in names_of(wheel) if name.endswith('.so')]
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        'import torch, icconv_mm\n'
+        f'assert icconv_mm.__file__.startswith({str(site)!r})\n'
+        'layer = icconv_mm.layers.ICConv2d(3, 4, [(2, 1, 1), (2, 2, 2)])\n'
+        'assert layer(torch.zeros(1, 3, 5, 5)).shape == (1, 4, 5, 5)\n'
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(site)}, check=True)
+    done = build(tree, tmp_path, 'build_wheel', ICCONV_MM_EXT='require', **broken)
+    assert done.returncode != 0 and 'were required, but the build failed' in done.stdout + done.stderr
+
+
+def test_editable_install_is_found_by_mim(repo):
+    """The install that `make` does: mim must find this checkout by the package's name."""
+    mim = pytest.importorskip('mim')
+    found = mim.utils.get_installed_path('icconv_mm')
+    assert os.path.samefile(found, repo / 'icconv_mm')
+    assert os.path.samefile(os.path.join(found, '.mim', 'tools'), repo / 'tools')

@@ -1,0 +1,74 @@
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from icconv_mm import versions
+
+
+def found(monkeypatch, **known):
+    """Pretend that exactly these distributions are installed."""
+
+    def version(name):
+        if name not in known:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known[name]
+
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    monkeypatch.setattr(versions, 'is_installed', lambda name: False)
+
+
+GOOD = {'torch': '2.11.0+cu130', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
+
+
+def test_installed_libraries_are_supported():
+    versions.check()
+
+
+def test_forks_are_accepted(monkeypatch):
+    forks = {'torch': '2.11.0', 'onedl-mmengine': '0.10.9', 'onedl-mmcv': '2.3.0', 'onedl-mmdetection': '3.4.5'}
+    found(monkeypatch, **forks)
+    versions.check()
+    assert versions.installed('mmdet') == ('onedl-mmdetection', '3.4.5')
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'torch': '2.0.1'}, ['torch: found torch 2.0.1', '>=2.1']),
+        ({'mmcv': '1.7.2'}, ['mmcv: found mmcv 1.7.2', '>=2.0.0']),
+        ({'mmdet': '2.28.0'}, ['mmdet: found mmdet 2.28.0', '>=3.0']),
+        ({'mmengine': None}, ['mmengine: not installed', 'onedl-mmengine']),
+    ],
+)
+def test_unsupported_version_is_named(monkeypatch, change, words):
+    found(monkeypatch, **{k: v for k, v in {**GOOD, **change}.items() if v})
+    with pytest.raises(ImportError) as error:
+        versions.check()
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_import_needs_no_task_library_and_loads_none():
+    code = (
+        'import sys\n'
+        'for name in ("mmdet", "mmseg", "mmpose", "mmpretrain"): sys.modules[name] = None\n'  # import raises ImportError
+        'import icconv_mm\n'
+        'from icconv_mm.registry import MODELS\n'
+        'net = MODELS.build(dict(type="ICResNet", depth=18, pattern="geometric_d2", base_channels=8))\n'
+        'assert icconv_mm.tasks and icconv_mm.necks and icconv_mm.checkpoints.convert\n'
+        'assert not {"mmdet", "mmseg", "mmpose", "mmpretrain"} & {k for k, v in sys.modules.items() if v}\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_import_is_lazy():
+    code = (
+        'import sys, mmcv\n'
+        'before = set(sys.modules)\n'
+        'import icconv_mm\n'
+        'new = {name.split(".")[0] for name in set(sys.modules) - before}\n'
+        'assert not new & {"mmdet", "mmseg", "mmpose", "mmpretrain", "matplotlib", "scipy", "onnx"}, new\n'
+        'assert "icconv_mm.backbones" not in sys.modules\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
