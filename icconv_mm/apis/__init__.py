@@ -7,11 +7,11 @@ from typing import Any
 
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
 _HOMES = {
-    'train': '.train',
-    'test': '.test',
+    'train': '.training',
+    'test': '.testing',
     'infer': '.inference',
     'Predictor': '.inference',
-    'browse': '.browse',
+    'browse': '.browsing',
     'load_config': '.config',
 }
 

@@ -1,0 +1,90 @@
+"""The task libraries: one folder each, and the only code that imports them.
+
+A folder is imported once its library is, not before: each library costs seconds at start-up, and a config needs only
+one. What the tools know about a task is its ``adapter.py``, a :class:`~icconv_mm.tasks.base.Task`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import versions
+
+if TYPE_CHECKING:
+    from .base import Task
+
+# Task folder -> the library behind it, which is also the default_scope of its configs.
+LIBRARIES = {
+    'detection': 'mmdet',
+    'segmentation': 'mmseg',
+    'pose': 'mmpose',
+    'classification': 'mmpretrain',
+}
+
+
+class MissingLibraryError(ImportError):
+    """A config names a task library that is not installed or not supported."""
+
+
+def import_loaded() -> None:
+    """Import the task folders whose library has been imported by now; cheap, called at every registry lookup."""
+    for task, library in LIBRARIES.items():
+        name = f'{__name__}.{task}'
+        if library in sys.modules and name not in sys.modules:
+            importlib.import_module(name)
+
+
+def scope_of(cfg: Mapping[str, Any]) -> str | None:
+    """The task library that a config is written for: its ``default_scope``, else the scope of its model's type."""
+    scope = cfg.get('default_scope')
+    if scope in (None, 'mmengine', 'icconv_mm'):
+        kind = (cfg.get('model') or {}).get('type')
+        return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
+    return scope
+
+
+def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
+    """Raise MissingLibraryError unless the library that ``cfg`` is written for can be imported.
+
+    Args:
+        cfg: A config.
+        name: What to call it in the message, such as its file name.
+    """
+    scope = scope_of(cfg)
+    if scope is None or scope in ('mmengine', 'icconv_mm'):
+        return
+    if not versions.is_installed(scope):
+        known = versions.SUPPORTED.get(scope)
+        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
+        raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
+    if scope in versions.SUPPORTED:
+        try:
+            versions.check((scope,))
+        except ImportError as error:
+            raise MissingLibraryError(f'{name}: {error}') from None
+
+
+def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> Task:
+    """The adapter of the task that a config describes.
+
+    Args:
+        cfg: A config with ``default_scope`` (or a scoped ``model.type``).
+        name: What to call the config in an error.
+
+    Raises:
+        MissingLibraryError: The library is not installed.
+        ValueError: The config belongs to no task known here.
+    """
+    scope = scope_of(cfg)
+    for task, library in LIBRARIES.items():
+        if library == scope:
+            require_library(cfg, name)
+            return importlib.import_module(f'{__name__}.{task}.adapter').Adapter()
+    require_library(cfg, name)
+    raise ValueError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES.values())}')
+
+
+import_loaded()

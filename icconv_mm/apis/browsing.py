@@ -1,0 +1,77 @@
+"""A look at what a model is trained on: pictures after the config's transforms, with their annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from ..datasets.checks import check_paths
+from ..datasets.loading import check_pictures
+from ..tasks import get_task
+from .datasets import check_dataset, explain_annotations
+from .errors import InputError, building
+
+
+def browse(
+    cfg: Config,
+    out_dir: str | None = None,
+    *,
+    phase: str = 'train',
+    count: int | None = None,
+    show: bool = False,
+    wait_time: float = 2.0,
+    progress=iter,
+) -> list[Path]:
+    """Draw the annotations of a dataset on its pictures.
+
+    Args:
+        cfg: A config; changed in place.
+        out_dir: Where to write the pictures, if anywhere.
+        phase: Which dataset: ``'train'``, ``'val'`` or ``'test'``.
+        count: How many pictures; all if omitted.
+        show: Show them on screen, each for ``wait_time`` seconds.
+        wait_time: Seconds.
+        progress: Wraps the sequence of indices, as ``tqdm.tqdm`` does.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError, DatasetError, ImageFileError: Bad input, named in the message.
+    """
+    task = get_task(cfg, str(cfg.filename))
+    init_default_scope(task.library)
+    loader = cfg.get(f'{phase}_dataloader')
+    if not loader:
+        raise InputError(f'{cfg.filename}: no {phase}_dataloader')
+    where = f'{phase}_dataloader.dataset'
+    check_paths(loader.dataset, where)
+    check_pictures(loader)
+    try:
+        with building(where):
+            dataset = DATASETS.build(loader.dataset)
+    except Exception:
+        explain_annotations(loader.dataset, task, where)
+        raise
+    check_dataset(dataset, loader.dataset, task, where)
+    visualizer = task.visualizer(cfg, dataset.metainfo)
+    written = []
+    for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):
+        item = dataset[i]
+        sample = item['data_samples']
+        name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
+        out_file = Path(out_dir, name) if out_dir is not None else None
+        image = _rgb(item['inputs'])
+        task.draw_annotations(visualizer, image, sample, out_file and str(out_file), show, wait_time)
+        if out_file is not None:
+            written.append(out_file)
+    return written
+
+
+def _rgb(inputs) -> np.ndarray:
+    """A packed picture [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
+    image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
+    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

@@ -1,0 +1,39 @@
+"""Arguments that several tools share, named as in the tools of OpenMMLab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config file and what changes it."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config: model.backbone.depth=50, a list as key="[a,b]" or key=a,b, nested as '
+        'key="[(a,b),(c,d)]", without white space',
+    )
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
+
+
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Where logs go."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """How processes of a distributed run were started."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch, which mim starts, passes this one; torchrun sets the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Give mmengine the rank on this machine, which it reads from the environment."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -1,0 +1,79 @@
+"""The datasets of a config: checked before, while and after they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..datasets.checks import DatasetError, check_coco_file, check_file, check_paths, explain_empty, leaf_datasets
+from ..tasks.base import Task
+from .errors import building
+
+
+def check_dataloader_paths(cfg: Config, *phases: str) -> None:
+    """Raise DatasetError for a path that does not exist in the datasets and metrics of the phases."""
+    for phase in phases:
+        loader = cfg.get(f'{phase}_dataloader')
+        if loader:
+            check_paths(loader.dataset, f'{phase}_dataloader.dataset')
+        evaluator = cfg.get(f'{phase}_evaluator') or []
+        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+            if metric.get('ann_file'):
+                check_file(metric['ann_file'], f'{phase}_evaluator.ann_file')
+
+
+def build_loop(runner: Runner, task: Task, phase: str) -> None:
+    """Build the loop of a phase (``'train'``, ``'val'``, ``'test'``) and with it the dataset and the metrics.
+
+    Raises:
+        DatasetError: The annotation file is not what the dataset reads, or no picture is left.
+        InputError: Another part of the loop cannot be built.
+    """
+    where = f'{phase}_dataloader.dataset'
+    cfg = runner.cfg.get(f'{phase}_dataloader')
+    if not cfg:
+        return
+    try:
+        with building(where):
+            loop = getattr(runner, f'{phase}_loop')
+    except Exception:
+        explain_annotations(cfg.dataset, task, where)
+        raise
+    check_dataset(loop.dataloader.dataset, cfg.dataset, task, where)
+
+
+def check_dataset(dataset: Any, cfg: dict, task: Task, where: str) -> None:
+    """Raise DatasetError for a dataset that was built but is empty or mislabelled."""
+    for name, leaf, leaf_cfg in _leaves(dataset, cfg, where):
+        if len(leaf) == 0:
+            if task.is_coco(leaf_cfg['type']):
+                explain_empty(leaf.ann_file, leaf.metainfo.get('classes', ()), name)
+            raise DatasetError(f'{name}: the dataset is empty')
+        task.check_dataset(leaf, name)
+
+
+def explain_annotations(cfg: dict, task: Task, where: str) -> None:
+    """Raise DatasetError if a dataset that failed to build has an annotation file that is not COCO but should be."""
+    for name, leaf in leaf_datasets(cfg, where):
+        if leaf.get('ann_file') and task.is_coco(leaf['type']):
+            root = leaf.get('data_root') or ''
+            path = leaf['ann_file'] if not root else f'{root.rstrip("/")}/{leaf["ann_file"]}'
+            if '://' not in path:
+                try:
+                    check_coco_file(path)
+                except DatasetError as error:
+                    raise DatasetError(f'{name}.ann_file: {error}') from None
+
+
+def _leaves(dataset: Any, cfg: dict, name: str) -> Iterator[tuple[str, Any, dict]]:
+    """Datasets that read files and their configs, below the wrappers."""
+    if isinstance(cfg.get('dataset'), dict):
+        yield from _leaves(dataset.dataset, cfg['dataset'], f'{name}.dataset')
+    elif isinstance(cfg.get('datasets'), (list, tuple)):
+        for i, (part, part_cfg) in enumerate(zip(dataset.datasets, cfg['datasets'], strict=True)):
+            yield from _leaves(part, part_cfg, f'{name}.datasets[{i}]')
+    else:
+        yield name, dataset, cfg

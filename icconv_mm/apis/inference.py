@@ -1,0 +1,258 @@
+"""Predictions for pictures: drawn, and as COCO results."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_state_dict
+
+from ..checkpoints import safe
+from ..checkpoints.matching import check_fits, state_dict_of
+from ..datasets.loading import check_pictures
+from ..tasks import get_task
+from .errors import InputError, building
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class Predictor:
+    """A model of any task, ready for picture files.
+
+    Args:
+        cfg: Its config; changed in place.
+        checkpoint: Its weights. They must fit in every key.
+        device: Where it runs, such as ``'cuda:0'``; by default an accelerator if there is one.
+        palette: One colour (R, G, B) per class for drawing; by default those of the checkpoint or the config.
+
+    Attributes:
+        task: The adapter of the task.
+        model: The model in evaluation mode.
+        dataset_meta: Class names and colours, from the checkpoint, else from the config.
+
+    Raises:
+        InputError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None, palette: Any = None) -> None:
+        self.task = get_task(cfg, str(cfg.filename))
+        safe.install()
+        init_default_scope(self.task.library)
+        if not Path(checkpoint).is_file():
+            raise InputError(f'checkpoint: no such file: {checkpoint}')
+        content = safe.load(checkpoint)
+        with building(str(cfg.filename)):
+            cfg.model.pop('pretrained', None)
+            self.model = revert_sync_batchnorm(MODELS.build(_without_pretraining(cfg.model)))
+            self.pipeline = Compose(test_pipeline(cfg))
+        check_fits(self.model, content, checkpoint)
+        load_state_dict(self.model, state_dict_of(content))
+        self.dataset_meta = _dataset_meta(content, cfg)
+        if palette is not None:
+            self.dataset_meta['palette'] = palette
+        self.model.to(device or get_device()).eval()
+        self.model.dataset_meta = self.dataset_meta
+        self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return tuple(self.dataset_meta.get('classes') or ())
+
+    def predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
+        """Yield each path and the data sample that the model returns for it.
+
+        Raises:
+            ImageFileError: A file is missing, truncated or no picture.
+        """
+        for batch in _batches(map(str, paths), batch_size):
+            inputs = [self.pipeline(self.task.model_input(path, self.dataset_meta)) for path in batch]
+            with torch.no_grad():
+                samples = self.model.test_step(pseudo_collate(inputs))
+            yield from zip(batch, samples, strict=True)
+
+    def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
+        """Write the picture at ``path`` with its predictions to ``out_file``."""
+        image = mmcv.imread(str(path), channel_order='rgb')
+        self.task.draw_predictions(self.visualizer, image, sample, score_thr, str(out_file))
+
+
+def infer(
+    cfg: Config,
+    checkpoint: str,
+    inputs: str,
+    out_dir: str,
+    *,
+    device: str | None = None,
+    score_thr: float = 0.3,
+    json_score_thr: float = 0.0,
+    batch_size: int = 1,
+    palette: Any = None,
+    ann_file: str | None = None,
+    draw: bool = True,
+    progress=iter,
+) -> dict[str, Path]:
+    """Predict for a file, a folder or a glob pattern.
+
+    Writes below ``out_dir``: ``vis/`` (pictures with the predictions drawn), ``predictions.json`` (a COCO results file:
+    a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
+    ``categories`` that the results refer to, so that ``COCO('images.json').loadRes('predictions.json')`` works).
+
+    Args:
+        cfg: Config of the model.
+        checkpoint: Its weights.
+        inputs: The pictures.
+        out_dir: Where the results go.
+        device: As for :class:`Predictor`.
+        score_thr: Only predictions that score as much are drawn.
+        json_score_thr: Only predictions that score as much are written to the JSON file.
+        batch_size: Pictures per forward pass.
+        palette: As for :class:`Predictor`.
+        ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
+            pictures are numbered from 1 and a category is its label plus 1.
+        draw: Whether to write pictures.
+        progress: Wraps the list of pictures, as ``tqdm.tqdm`` does.
+
+    Returns:
+        The paths written, by name: ``vis``, ``predictions``, ``images``.
+    """
+    paths = find_pictures(inputs)
+    predictor = Predictor(cfg, checkpoint, device, palette)
+    ids = _Ids(paths, predictor.classes, ann_file)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    written = {name: out / f'{name}.json' for name in ('predictions', 'images')}
+    names = _unique_names(paths)
+    records, images = [], []
+    results = predictor.predict(paths, batch_size)
+    for path, (_, sample) in zip(progress(paths), results):
+        height, width = (int(side) for side in sample.ori_shape[:2])
+        image = {'id': ids.image(path), 'file_name': path.name, 'width': width, 'height': height}
+        images.append(image)
+        records += predictor.task.coco_records(sample, image['id'], ids.categories, json_score_thr)
+        if draw:
+            written['vis'] = out / 'vis'
+            predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
+    categories = [{'id': i, 'name': name} for i, name in zip(ids.categories, predictor.classes)]
+    written['predictions'].write_text(json.dumps(records))
+    written['images'].write_text(json.dumps({'images': images, 'annotations': [], 'categories': categories}))
+    return written
+
+
+def find_pictures(inputs: str) -> list[Path]:
+    """The picture files that a path or a glob pattern stands for, sorted by name; folders are not descended into."""
+    path = Path(inputs)
+    if path.is_file():
+        return [path]
+    candidates: Iterable[Path] = path.iterdir() if path.is_dir() else map(Path, glob.glob(inputs, recursive=True))
+    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        kind = 'in the folder' if path.is_dir() else 'matches'
+        raise InputError(f'input: no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+    return found
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """The transforms of the test dataset without those that load annotations."""
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise InputError(f'{cfg.filename}: no test_dataloader, which says how pictures are prepared')
+    dataset = loader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    check_pictures(dataset.pipeline)
+    kinds = [str(transform['type']).split('.')[-1] for transform in dataset.pipeline]
+    return [
+        transform
+        for transform, kind in zip(dataset.pipeline, kinds)
+        if not (kind.startswith('Load') and kind.endswith('Annotations'))
+    ]
+
+
+class _Ids:
+    """Ids of pictures and categories in the results."""
+
+    def __init__(self, paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> None:
+        self._images = {path: i for i, path in enumerate(paths, start=1)}
+        self.categories = list(range(1, len(classes) + 1))
+        if ann_file is not None:
+            self._adopt(ann_file, paths, classes)
+
+    def image(self, path: Path) -> int:
+        return self._images[path]
+
+    def _adopt(self, ann_file: str, paths: Sequence[Path], classes: Sequence[str]) -> None:
+        from ..datasets.checks import check_coco_file, check_file
+
+        check_file(ann_file, '--ann-file')
+        check_coco_file(ann_file)
+        content = json.loads(Path(ann_file).read_bytes())
+        by_name = {Path(image['file_name']).name: image['id'] for image in content['images']}
+        for path in paths:
+            if path.name not in by_name:
+                raise InputError(f'--ann-file {ann_file}: no image {path.name!r}')
+            self._images[path] = by_name[path.name]
+        categories = {category['name']: category['id'] for category in content['categories']}
+        unused = max(categories.values(), default=0) + 1
+        absent = [name for name in classes if name not in categories]
+        if absent:
+            print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
+        numbered = {name: unused + i for i, name in enumerate(absent)}
+        self.categories = [categories.get(name, numbered.get(name)) for name in classes]
+
+
+def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each picture; equal names from different folders get a number."""
+    taken: dict[str, int] = {}
+    names = {}
+    for path in paths:
+        count = taken[path.name] = taken.get(path.name, 0) + 1
+        names[path] = path.name if count == 1 else f'{path.stem}_{count}{path.suffix}'
+    return names
+
+
+def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
+    """Class names and colours: of the checkpoint, else of the config's dataset."""
+    meta = dict(checkpoint.get('meta', {}).get('dataset_meta') or {})
+    meta = {str(key).lower(): value for key, value in meta.items()}
+    for phase in ('test', 'val', 'train'):
+        loader = cfg.get(f'{phase}_dataloader')
+        if not loader or ('classes' in meta and 'palette' in meta):
+            continue
+        dataset = loader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        kind = DATASETS.get(dataset.type)
+        for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
+            meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
+    return meta
+
+
+def _without_pretraining(model: Any) -> Any:
+    """A model config whose parts load no weights of their own: all of them come from the checkpoint."""
+    if isinstance(model, dict):
+        return type(model)({key: _without_pretraining(value) for key, value in model.items() if key != 'init_cfg'})
+    if isinstance(model, (list, tuple)):
+        return [_without_pretraining(value) for value in model]
+    return model
+
+
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    if size < 1:
+        raise InputError(f'--batch-size: expected 1 or more, got {size}')
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch

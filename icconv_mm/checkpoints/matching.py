@@ -1,0 +1,139 @@
+"""Whether a checkpoint fits a model, and if not, where it differs."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_GROUPS_SHOWN = 12
+
+
+class ArchitectureMismatchError(ValueError):
+    """A checkpoint holds the weights of another architecture; nothing of it was loaded."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Where a state dict differs from a model.
+
+    Attributes:
+        missing: Keys of the model that the state dict lacks.
+        unexpected: Keys of the state dict that the model lacks.
+        shapes: ``(key, shape in the model, shape in the state dict)`` where both have a key and its shapes differ.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        """The keys, grouped by the module that they belong to."""
+        lines = []
+        if self.missing:
+            lines.append(f'missing in the checkpoint ({len(self.missing)}): {_grouped(self.missing)}')
+        if self.unexpected:
+            lines.append(f'not in the model ({len(self.unexpected)}): {_grouped(self.unexpected)}')
+        if self.shapes:
+            shown = [
+                f'{key} {list(model)} in the model, {list(file)} in the checkpoint'
+                for key, model, file in self.shapes[:_GROUPS_SHOWN]
+            ]
+            more = f'; and {len(self.shapes) - len(shown)} more' if len(self.shapes) > len(shown) else ''
+            lines.append(f'of another shape ({len(self.shapes)}): {"; ".join(shown)}{more}')
+        return '\n  '.join(lines)
+
+    def outside(self, modules: Sequence[str]) -> Mismatch:
+        """What remains when differences below the given modules (``'bbox_head'``) are accepted."""
+
+        def kept(key: str) -> bool:
+            return not any(key == module or key.startswith(f'{module}.') for module in modules)
+
+        return Mismatch(
+            tuple(filter(kept, self.missing)),
+            tuple(filter(kept, self.unexpected)),
+            tuple(entry for entry in self.shapes if kept(entry[0])),
+        )
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights in a checkpoint, without the prefix of a distributed wrapper."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {key.removeprefix('module.'): value for key, value in weights.items()}
+
+
+def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mismatch:
+    """Compare keys and shapes; counters of batch norm, which old checkpoints lack, do not count."""
+    own = model.state_dict()
+    return Mismatch(
+        tuple(key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')),
+        tuple(key for key in state_dict if key not in own),
+        tuple(
+            (key, tuple(own[key].shape), tuple(value.shape))
+            for key, value in state_dict.items()
+            if key in own and own[key].shape != value.shape
+        ),
+    )
+
+
+def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow: Sequence[str] = ()) -> None:
+    """Raise unless a checkpoint fits a model; nothing is loaded.
+
+    Args:
+        model: The model it is for.
+        checkpoint: What was read from the file.
+        name: The file's name, for the message.
+        allow: Names of modules where differences are accepted, such as the head of another number of classes.
+
+    Raises:
+        ArchitectureMismatchError: It does not; the message lists the keys.
+    """
+    state_dict = state_dict_of(checkpoint)
+    mismatch = compare(model, state_dict).outside(allow)
+    if mismatch and (allow or not _loads_after_upgrade(model, state_dict)):
+        raise ArchitectureMismatchError(
+            f'{name} does not fit {type(model).__name__}, nothing was loaded:\n  {mismatch}'
+        )
+
+
+def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the model's own hooks, which rename keys of older versions, make the checkpoint fit.
+
+    Tried on a copy whose tensors have shapes but no storage.
+    """
+    blank = {id(value): _on_meta(value) for value in (*model.parameters(), *model.buffers())}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
+        try:
+            result = copy.deepcopy(model, blank).load_state_dict(dict(state_dict), strict=False)
+        except RuntimeError:  # of another shape
+            return False
+    missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
+    return not missing and not result.unexpected_keys
+
+
+def _on_meta(value: Tensor) -> Tensor:
+    empty = torch.empty_like(value, device='meta', requires_grad=False)
+    return nn.Parameter(empty, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else empty
+
+
+def _grouped(keys: Sequence[str]) -> str:
+    """``backbone.layer1 (12: conv1.weight, ...)`` for each module two levels deep."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        parts = key.split('.')
+        groups.setdefault('.'.join(parts[: min(2, len(parts) - 1)]), []).append('.'.join(parts[2:]) or parts[-1])
+    shown = [
+        f'{module} ({len(members)}: {members[0]}{", ..." if len(members) > 1 else ""})'
+        for module, members in list(groups.items())[:_GROUPS_SHOWN]
+    ]
+    more = f' and {len(groups) - len(shown)} more modules' if len(groups) > len(shown) else ''
+    return ', '.join(shown) + more

@@ -1,0 +1,198 @@
+"""Reading checkpoints without running code from them.
+
+A checkpoint is a pickle, and a pickle may name any importable function to be called. ``torch.load(weights_only=True)``
+answers only for tensors and plain data, which refuses every file that mmengine writes: the message hub in it holds
+:class:`mmengine.logging.HistoryBuffer` objects and numpy arrays. This module allows exactly those, on every torch:
+
+* torch >= 2.6: they are added to torch's own allow-list, so that every ``torch.load`` of the process accepts them;
+* older torch: an unpickler with the same list takes the place of ``pickle`` in :func:`load`.
+
+:func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+_STATISTICS = ('min', 'max', 'current', 'mean')
+_ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
+
+
+class CheckpointError(ValueError):
+    """A file that is no readable checkpoint (truncated, another format)."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint that names objects which are not allowed; nothing of it was executed."""
+
+
+def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint; like ``torch.load``, but nothing in the file can run code.
+
+    Args:
+        path: A local file.
+        map_location: As for ``torch.load``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
+        CheckpointError: The file is truncated or no checkpoint at all.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    try:
+        return _torch_load(path, map_location)
+    except pickle.UnpicklingError as error:
+        refused = _refused_globals(path, error)
+        if refused:
+            raise _unsafe(path, refused) from None
+        raise CheckpointError(f'{path}: not a checkpoint that can be read safely: {_first_line(error)}') from None
+    except (RuntimeError, EOFError, KeyError, AttributeError, ValueError) as error:
+        raise CheckpointError(f'{path}: truncated, or not a torch checkpoint: {_first_line(error)}') from None
+
+
+def activate() -> None:
+    """Extend torch's allow-list, and let mmengine load through :func:`load` if its runner is in use already."""
+    allow_in_torch()
+    if 'mmengine.runner.checkpoint' in sys.modules:
+        install()
+
+
+def allow_in_torch() -> None:
+    """Add mmengine's objects to the allow-list of ``torch.load(weights_only=True)``; needs torch >= 2.6."""
+    if _TORCH_TAKES_NAMES:
+        torch.serialization.add_safe_globals([(obj, name) for name, obj in _allowed().items()])
+
+
+def install() -> None:
+    """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
+    from mmengine.runner import CheckpointLoader
+
+    allow_in_torch()
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
+    return load(filename, map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """The ``CheckpointLoader`` of URLs: rank 0 downloads into torch's hub folder, then every rank reads the file."""
+    from mmengine.dist import barrier, is_main_process
+
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+    if is_main_process() and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
+    barrier()
+    return load(path, map_location)
+
+
+# --- what is allowed --------------------
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """Stands under the name ``builtins.getattr``, which ``HistoryBuffer.__getstate__`` puts into every checkpoint."""
+    if owner is HistoryBuffer and name in _STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise _RefusedGlobal(f'GLOBAL getattr({getattr(owner, "__name__", type(owner).__name__)},{name})')
+
+
+def _allowed() -> dict[str, Any]:
+    """Dotted name in the pickle -> the object it stands for."""
+    array = np.zeros(1)
+    reconstruct = array.__reduce__()[0]
+    scalar = array[0].__reduce__()[0]
+    allowed = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'builtins.getattr': _history_buffer_method,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+    }
+    for package in ('numpy.core', 'numpy._core'):  # the name in numpy 1 and in numpy 2
+        allowed[f'{package}.multiarray._reconstruct'] = reconstruct
+        allowed[f'{package}.multiarray.scalar'] = scalar
+    for code in ('f8', 'f4', 'f2', 'i8', 'i4', 'i2', 'i1', 'u8', 'u4', 'u2', 'u1', '?'):
+        kind = type(np.dtype(code))  # torch looks up the type of an object before it sets its state
+        allowed[f'{kind.__module__}.{kind.__qualname__}'] = kind
+    return allowed
+
+
+class _RefusedGlobal(pickle.UnpicklingError):
+    """``GLOBAL name``, as torch writes it in its own message."""
+
+
+# torch 2.6 is the first whose add_safe_globals takes (object, name) pairs, which the two homes of numpy need.
+_TORCH_TAKES_NAMES = tuple(int(part) for part in re.findall(r'\d+', torch.__version__)[:2]) >= (2, 6)
+
+
+def _torch_load(path: Path, map_location: Any) -> Any:
+    if _TORCH_TAKES_NAMES:
+        allow_in_torch()
+        return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False)
+
+
+def _restricted_pickle() -> types.ModuleType:
+    """What torch < 2.6 takes as ``pickle_module`` in place of ``pickle``: its unpickler knows only the allow-list."""
+    from torch._weights_only_unpickler import _get_allowed_globals  # of releases that no longer change
+
+    allowed = {**_get_allowed_globals(), **_allowed()}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            # torch resolves names of storages before it asks here; what remains must be on the list.
+            try:
+                return allowed[f'{module}.{name}']
+            except KeyError:
+                raise _RefusedGlobal(f'GLOBAL {module}.{name}') from None
+
+    def load(file, **options):
+        return Unpickler(file, **options).load()
+
+    module = types.ModuleType('icconv_mm_restricted_pickle')
+    module.Unpickler, module.load, module.UnpicklingError = Unpickler, load, pickle.UnpicklingError
+    return module
+
+
+# --- what the errors say --------------------
+
+
+def _unsafe(path: Path, names: list[str]) -> UnsafeCheckpointError:
+    return UnsafeCheckpointError(
+        f'{path}: refused, and nothing in it was executed: it asks for {", ".join(names)}, but a checkpoint may hold '
+        f'only {_ALLOWED_KINDS}'
+    )
+
+
+def _refused_globals(path: Path, error: Exception) -> list[str]:
+    """The names that the unpickler refused: all of them where torch can list them, else the first."""
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        try:
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        except Exception:  # not a zip archive: the message is all there is
+            names = []
+        if names:
+            return sorted(names)
+    return re.findall(r'GLOBAL (\S+)', str(error))
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong, without the paragraphs of advice in which torch wraps some messages."""
+    text = str(error).split('WeightsUnpickler error:')[-1].strip()
+    sentence = re.split(r'\.\s|\n', text)[0]
+    return f'{type(error).__name__}({sentence})'

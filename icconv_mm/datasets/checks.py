@@ -1,0 +1,160 @@
+"""Checks of datasets, so that a wrong path or file is one sentence instead of a traceback from deep inside a library.
+
+Paths are checked before anything is built. The content of an annotation file is looked at only when building the
+dataset failed or left it empty: a good file costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_REQUIRED_FIELDS = {
+    'images': {'id': int, 'file_name': str},
+    'annotations': {'id': int, 'image_id': int, 'category_id': int},
+    'categories': {'id': int, 'name': str},
+}
+
+
+class DatasetError(ValueError):
+    """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
+
+
+def leaf_datasets(cfg: Mapping[str, Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The datasets that read files, below wrappers such as ``RepeatDataset`` and ``ConcatDataset``.
+
+    Yields:
+        The dotted name in the config and the dict of each.
+    """
+    if isinstance(cfg.get('dataset'), Mapping):
+        yield from leaf_datasets(cfg['dataset'], f'{name}.dataset')
+    elif isinstance(cfg.get('datasets'), Sequence):
+        for i, part in enumerate(cfg['datasets']):
+            yield from leaf_datasets(part, f'{name}.datasets[{i}]')
+    else:
+        yield name, cfg
+
+
+def check_paths(cfg: Mapping[str, Any], name: str) -> None:
+    """Raise DatasetError for the first path of a dataset config that does not exist.
+
+    Args:
+        cfg: A dataset config; wrappers are looked through. Paths with a scheme (``s3://``) are left alone.
+        name: Where it stands in the whole config, such as ``'train_dataloader.dataset'``.
+    """
+    for where, leaf in leaf_datasets(cfg, name):
+        root = leaf.get('data_root') or ''
+        if '://' in str(root):
+            continue
+        if root and not Path(root).is_dir():
+            raise DatasetError(f'{where}.data_root: no such folder: {_describe(root)}')
+        if leaf.get('ann_file'):
+            check_file(_join(root, leaf['ann_file']), f'{where}.ann_file')
+        prefixes = leaf.get('data_prefix')
+        if isinstance(prefixes, Mapping):
+            for key, prefix in prefixes.items():
+                folder = _join(root, prefix or '')
+                if prefix and '://' not in str(folder) and not Path(folder).is_dir():
+                    raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
+
+
+def check_file(path: str, name: str) -> None:
+    """Raise DatasetError unless ``path`` is a file (or lies on a remote store)."""
+    if '://' not in str(path) and not Path(path).is_file():
+        raise DatasetError(f'{name}: no such file: {_describe(path)}')
+
+
+def check_coco_file(path: str | Path) -> None:
+    """Raise DatasetError, naming file and field, unless ``path`` holds detection annotations in COCO format."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise DatasetError(f'{path}: not a COCO annotation file: not JSON ({error})') from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DatasetError(f'{path}: not a COCO annotation file: the top level is a {kind}, expected an object')
+    for field, members in _REQUIRED_FIELDS.items():
+        if not isinstance(content.get(field), list):
+            found = ', '.join(repr(key) for key in content) or 'nothing'
+            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {found}')
+        for i, entry in enumerate(content[field]):
+            _check_entry(entry, members, f'{path}: {field}[{i}]')
+    _check_references(content, path)
+
+
+def explain_empty(path: str | Path, classes: Sequence[str], where: str) -> None:
+    """Raise DatasetError that says why a COCO dataset has no picture left."""
+    check_coco_file(path)
+    content = json.loads(Path(path).read_bytes())
+    names = [category['name'] for category in content['categories']]
+    if not set(names) & set(classes):
+        raise DatasetError(
+            f'{where}: none of the classes {_short(classes)} is a category of {path}, which has {_short(names)}: '
+            'set metainfo=dict(classes=...)'
+        )
+    raise DatasetError(
+        f'{where}: no picture is left of the {len(content["images"])} in {path} ({len(content["annotations"])} '
+        'annotations): pictures without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
+    )
+
+
+def check_class_order(path: str | Path, classes: Sequence[str], labels: Mapping[int, int], where: str) -> None:
+    """Raise DatasetError if categories that the file lacks have shifted the labels of the others.
+
+    mmdet numbers the categories that it finds; a missing one moves every class after it.
+
+    Args:
+        path: The annotation file; read only if fewer categories than classes were found.
+        classes: Class names by label.
+        labels: The label that each category id got.
+        where: The dataset's name in the config.
+    """
+    if len(labels) == len(classes):
+        return
+    names = {category['id']: category['name'] for category in json.loads(Path(path).read_bytes())['categories']}
+    shifted = [(names[i], classes[label]) for i, label in labels.items() if names[i] != classes[label]]
+    if shifted:
+        missing = [name for name in classes if name not in names.values()]
+        category, label = shifted[0]
+        raise DatasetError(
+            f'{where}: {path} lacks the categories {_short(missing)} of metainfo.classes, so that labels shift '
+            f'({category!r} would be learned as {label!r}): list only the categories of the file'
+        )
+
+
+def _check_entry(entry: Any, members: Mapping[str, type], name: str) -> None:
+    if not isinstance(entry, dict):
+        raise DatasetError(f'{name}: expected an object, found {type(entry).__name__}')
+    for member, kind in members.items():
+        if member not in entry:
+            raise DatasetError(f'{name}: no field {member!r}')
+        if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
+            raise DatasetError(f'{name}: {member!r} is {entry[member]!r}, expected {kind.__name__}')
+    box = entry.get('bbox')
+    if box is not None and not (isinstance(box, list) and len(box) == 4):
+        raise DatasetError(f"{name}: 'bbox' is {box!r}, expected [x, y, width, height]")
+
+
+def _check_references(content: dict, path: str | Path) -> None:
+    images = {image['id'] for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    for i, annotation in enumerate(content['annotations']):
+        for member, known in (('image_id', images), ('category_id', categories)):
+            if annotation[member] not in known:
+                raise DatasetError(f'{path}: annotations[{i}]: {member} {annotation[member]} is not in the file')
+
+
+def _join(root: str, path: str) -> str:
+    return path if not root or '://' in str(path) else str(Path(root, path))
+
+
+def _describe(path: str) -> str:
+    """The path, and what it is relative to."""
+    return str(path) if Path(path).is_absolute() else f'{path} (in {Path.cwd()})'
+
+
+def _short(names: Sequence[str], most: int = 6) -> str:
+    shown = ', '.join(repr(name) for name in list(names)[:most])
+    return f'[{shown}{", ..." if len(names) > most else ""}]'

@@ -1,0 +1,114 @@
+"""Loading of pictures that tells which file is bad."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine.logging import print_log
+from PIL import Image
+
+from ..registry import TRANSFORMS
+
+# Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
+# JPEG; a file without the mark in its last bytes is decoded in full before it is called truncated.
+_FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
+_TAIL = 4096
+
+
+class ImageFileError(RuntimeError):
+    """A picture that is missing, empty, truncated or of no known format."""
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(_LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
+
+    OpenCV decodes a truncated JPEG without complaint and fills the rest with grey; here it is an error. The tools of
+    this package put this transform in the place of ``LoadImageFromFile`` (mmcv) and ``LoadImage`` (mmpose).
+
+    Args:
+        skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
+            None: another picture, chosen at random, takes the place. For training only.
+        kwargs: As for mmcv's transform.
+
+    Raises:
+        ImageFileError: The file is missing, empty, truncated or no picture, and ``skip_bad`` is False.
+    """
+
+    def __init__(self, skip_bad: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.skip_bad = skip_bad
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``results['img_path']``; a picture that is given in ``results['img']`` is taken as it is (mmpose)."""
+        if results.get('img') is not None:
+            return self._accept(results)
+        path = results['img_path']
+        defect = image_defect(path) if '://' not in str(path) else None
+        if defect is None:
+            try:
+                return super().transform(results)
+            except (AssertionError, OSError, ValueError, cv2.error) as error:
+                defect = f'cannot be decoded ({error})'
+        if self.skip_bad:
+            print_log(f'{path}: {defect}; skipped', logger='current', level=logging.WARNING)
+            return None
+        raise ImageFileError(f'{path}: {defect}')
+
+    def _accept(self, results: dict) -> dict:
+        image = results['img']
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results.setdefault('img_path', None)
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+def image_defect(path: str | os.PathLike) -> str | None:
+    """What is wrong with a local picture file, as far as its first and last bytes tell; None if nothing is."""
+    path = Path(path)
+    if not path.is_file():
+        return 'no such file'
+    size = path.stat().st_size
+    if size == 0:
+        return 'empty file'
+    with open(path, 'rb') as file:
+        head = file.read(8)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    for start, end in _FORMATS:
+        if head.startswith(start) and end not in tail:
+            return _decoding_error(path)
+    return None
+
+
+def _decoding_error(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f'truncated or corrupt ({error})'
+    return None
+
+
+def check_pictures(cfg, skip_bad: bool = False) -> None:
+    """Replace the image loading of every pipeline in ``cfg`` by :class:`LoadImageFromFile`, in place.
+
+    Args:
+        cfg: A config or a part of one.
+        skip_bad: As for :class:`LoadImageFromFile`.
+    """
+    if isinstance(cfg, dict):
+        if str(cfg.get('type')).split('.')[-1] in ('LoadImageFromFile', 'LoadImage'):
+            cfg['type'] = 'icconv_mm.LoadImageFromFile'
+            if skip_bad:
+                cfg['skip_bad'] = True
+        for value in cfg.values():
+            check_pictures(value, skip_bad)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            check_pictures(value, skip_bad)

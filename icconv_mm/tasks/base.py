@@ -1,0 +1,85 @@
+"""What the tools need to know about a task; each task folder has one subclass, ``Adapter`` in its ``adapter.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import VISUALIZERS
+from mmengine.visualization import Visualizer
+
+
+class Task:
+    """Defaults that hold for every OpenMMLab library; a task overrides what differs.
+
+    Attributes:
+        library: Import name of the library, the ``default_scope`` of its configs.
+        dump_metric: Metric that writes predictions to a pickle file (``tools/test.py --out``).
+        autocast_modules: Names of the model's children that run in bfloat16 under ``--amp`` on a CPU; None for the
+            whole model. Where a head calls an operator of mmcv, only what comes before it can.
+    """
+
+    library: str = ''
+    dump_metric: str = 'DumpResults'
+    autocast_modules: tuple[str, ...] | None = None
+
+    # --- tests ---
+
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
+        """Change ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
+        raise NotImplementedError
+
+    def enable_tta(self, cfg: Config) -> None:
+        """Change ``cfg`` so that testing averages over augmented copies of each picture."""
+        missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
+        if missing:
+            raise ValueError(f'--tta needs {" and ".join(missing)}, which the config does not define')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+    # --- datasets ---
+
+    def check_dataset(self, dataset: Any, where: str) -> None:
+        """Raise :class:`icconv_mm.datasets.checks.DatasetError` for a dataset that was built but cannot be right."""
+
+    def is_coco(self, dataset_type: str) -> bool:
+        """Whether datasets of this type read annotation files in COCO format."""
+        return False
+
+    # --- inference ---
+
+    def model_input(self, path: str, dataset_meta: dict) -> dict:
+        """What the first transform of the test pipeline gets for the picture at ``path``."""
+        return {'img_path': path, 'img_id': 0}
+
+    def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
+        """The visualiser of a config, with class names and colours, not bound to a folder."""
+        options = {**cfg.visualizer, 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
+        visualizer = VISUALIZERS.build(options)
+        visualizer.dataset_meta = dataset_meta
+        return visualizer
+
+    def draw_predictions(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
+        """Draw the predictions in ``sample`` on ``image`` [H, W, 3] (RGB, uint8) and write ``out_file``."""
+        raise NotImplementedError
+
+    def draw_annotations(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
+    ) -> None:
+        """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8)."""
+        raise NotImplementedError
+
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
+        """Predictions of one picture as entries of a COCO results file, scored ``score_thr`` or more.
+
+        Args:
+            sample: What the model returned for the picture.
+            image_id: Its id in the results.
+            category_ids: The COCO category of each label.
+            score_thr: Entries that score less are left out.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Image classification, and pretraining of backbones, with mmpretrain 1."""

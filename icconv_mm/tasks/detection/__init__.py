@@ -1,0 +1,1 @@
+"""Box detection and instance segmentation with mmdet 3."""

@@ -1,0 +1,85 @@
+"""The tools' view of mmdet."""
+
+from __future__ import annotations
+
+import copy
+
+from mmdet.datasets import CocoDataset
+from mmdet.models.utils import mask2ndarray
+from mmdet.registry import DATASETS
+from mmdet.structures.bbox import BaseBoxes
+from mmengine.config import ConfigDict
+
+from ...datasets.checks import check_class_order
+from ..base import Task
+from ..coco_format import run_lengths, xywh
+
+
+class Adapter(Task):
+    """Detectors and instance segmenters of mmdet."""
+
+    library = 'mmdet'
+    dump_metric = 'DumpDetResults'
+    autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
+
+    def show_predictions(self, cfg, show, out_dir, wait_time):
+        cfg.default_hooks.visualization = dict(
+            type='DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
+        )
+
+    def enable_tta(self, cfg):
+        """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
+        if 'tta_model' not in cfg:
+            nms = dict(type='nms', iou_threshold=0.5)
+            cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        if 'tta_pipeline' not in cfg:
+            cfg.tta_pipeline = _flip_pipeline(cfg.test_dataloader.dataset.pipeline)
+        super().enable_tta(cfg)
+
+    def is_coco(self, dataset_type):
+        dataset = DATASETS.get(dataset_type)
+        return isinstance(dataset, type) and issubclass(dataset, CocoDataset)
+
+    def check_dataset(self, dataset, where):
+        if isinstance(dataset, CocoDataset):
+            check_class_order(dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label, where)
+
+    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+        visualizer.add_datasample(
+            'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
+        )
+
+    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
+        sample = sample.numpy()
+        instances = sample.gt_instances
+        if isinstance(instances.get('bboxes'), BaseBoxes):
+            instances.bboxes = instances.bboxes.tensor
+        if 'masks' in instances:
+            instances.masks = mask2ndarray(instances.masks).astype(bool)
+        visualizer.add_datasample(
+            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
+        )
+
+    def coco_records(self, sample, image_id, category_ids, score_thr):
+        instances = sample.pred_instances.cpu().numpy()
+        records = []
+        for i in (instances.scores >= score_thr).nonzero()[0]:
+            record = dict(
+                image_id=image_id,
+                category_id=category_ids[int(instances.labels[i])],
+                bbox=xywh(instances.bboxes[i]),
+                score=round(float(instances.scores[i]), 5),
+            )
+            if 'masks' in instances:
+                record['segmentation'] = run_lengths(instances.masks[i])
+            records.append(record)
+        return records
+
+
+def _flip_pipeline(pipeline: list) -> list:
+    """A test pipeline whose last transform, the packing, runs on the picture and on its mirror image."""
+    *transforms, pack = copy.deepcopy(pipeline)
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    test_time = dict(type='TestTimeAug', transforms=[flips, [dict(type=pack['type'], meta_keys=keys)]])
+    return [ConfigDict(transform) for transform in (*transforms, test_time)]

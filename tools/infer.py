@@ -1,0 +1,55 @@
+"""Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task."""
+
+import argparse
+
+from icconv_mm.apis import cli
+from icconv_mm.apis.errors import reporting
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    cli.add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
+    parser.add_argument('input', help='a picture, a folder of pictures, or a glob pattern in quotes')
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: an accelerator if there is one)')
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures per forward pass')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
+    parser.add_argument(
+        '--json-score-thr', type=float, default=0.0, help='write what scores as much to the JSON file (default: all)'
+    )
+    parser.add_argument('--palette', help='colours for drawing: coco, voc, citys or random (detection)')
+    parser.add_argument(
+        '--ann-file', metavar='FILE', help='COCO annotations whose image and category ids the results are to use'
+    )
+    parser.add_argument('--no-draw', action='store_true', help='write the JSON files only')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with reporting(args.debug):
+        from tqdm import tqdm
+
+        from icconv_mm.apis import infer, load_config
+
+        written = infer(
+            load_config(args.config, args.cfg_options),
+            args.checkpoint,
+            args.input,
+            args.out_dir,
+            device=args.device,
+            score_thr=args.score_thr,
+            json_score_thr=args.json_score_thr,
+            batch_size=args.batch_size,
+            palette=args.palette,
+            ann_file=args.ann_file,
+            draw=not args.no_draw,
+            progress=lambda paths: tqdm(paths, desc='pictures', unit=''),
+        )
+        for path in written.values():
+            print(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,46 @@
+"""Test a checkpoint of any task with the metrics of its config."""
+
+import argparse
+
+from icconv_mm.apis import cli
+from icconv_mm.apis.errors import reporting
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    cli.add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
+    cli.add_work_dir(parser)
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--show', action='store_true', help='show the predictions on screen')
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the predictions below this folder')
+    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each picture shown')
+    parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
+    cli.add_launcher(parser)
+    args = parser.parse_args()
+    cli.set_local_rank(args)
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with reporting(args.debug):
+        from icconv_mm.apis import load_config, test
+
+        cfg = load_config(args.config, args.cfg_options, args.work_dir)
+        metrics = test(
+            cfg,
+            args.checkpoint,
+            out=args.out,
+            show=args.show,
+            show_dir=args.show_dir,
+            wait_time=args.wait_time,
+            tta=args.tta,
+            launcher=args.launcher,
+        )
+        if not metrics:
+            print('no metric: the model predicted nothing')
+
+
+if __name__ == '__main__':
+    main()
