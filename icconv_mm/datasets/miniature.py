@@ -1,0 +1,243 @@
+"""The miniature dataset: a small COCO-format dataset that is drawn, not downloaded.
+
+Scenes hold people (boxes, masks, 17 COCO keypoints) and five other shapes, and come with detection, keypoint and
+semantic annotations::
+
+    {train,val}/000001.jpg                        pictures
+    semantic/{train,val}/000001.png               label maps: 0 background, 1 person, 2 ball, ...
+    annotations/instances_{train,val}.json        COCO detection and instance segmentation, six categories
+    annotations/person_keypoints_{train,val}.json COCO person keypoints, one category
+    miniature.json                                the options it was drawn with; written last
+
+Equal options give equal bytes (with one version of OpenCV), and picture ``i`` of a split does not depend on how many
+follow. Everything is drawn by this package and free of any licence.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from icconv_mm.datasets.people import KEYPOINTS, SKELETON
+from icconv_mm.datasets.scenes import CLASSES, Scene, random_scene
+
+SEMANTIC_CLASSES = ('background', *CLASSES)
+PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238))  # RGB
+SEMANTIC_PALETTE = ((90, 90, 90), *PALETTE)
+SPLITS = ('train', 'val')
+STAMP = 'miniature.json'
+_VERSION = 1  # of the drawing: a set drawn by another one is drawn anew
+_JPEG_QUALITY = 95
+_LICENSES = [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}]
+
+
+@dataclass(frozen=True)
+class MiniatureOptions:
+    """What to draw.
+
+    Attributes:
+        train: Number of training pictures.
+        val: Number of validation pictures.
+        size: Their width and height in pixels, 64 or more.
+        seed: Chooses the scenes.
+    """
+
+    train: int = 400
+    val: int = 80
+    size: int = 192
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'miniature dataset: {name} must be an integer >= {least}, got {value!r}')
+
+
+def is_drawn(root: str | Path, options: MiniatureOptions | None = None) -> bool:
+    """Whether ``root`` holds a complete miniature dataset (of these ``options``, if given)."""
+    try:
+        stamp = json.loads((Path(root) / STAMP).read_text())
+    except (OSError, ValueError):
+        return False
+    if not isinstance(stamp, dict):
+        return False
+    return options is None or stamp == _stamp(options)
+
+
+def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, progress=iter) -> bool:
+    """Draw the dataset into ``root`` unless it is there already.
+
+    It is drawn beside ``root`` and moved there when it is complete, so an interrupted call leaves no half of it. A
+    dataset of other options is replaced; a folder that is no miniature dataset is never touched. Processes that call
+    this at the same time wait for each other.
+
+    Args:
+        root: The dataset's folder.
+        options: What to draw; the defaults if omitted.
+        progress: Wraps the sequence of ``(split, index)`` pairs while they are drawn, as ``tqdm.tqdm`` does.
+
+    Returns:
+        Whether it was drawn now.
+
+    Raises:
+        FileExistsError: If ``root`` is a file or holds something other than a miniature dataset.
+    """
+    root, options = Path(root).absolute(), options or MiniatureOptions()
+    if is_drawn(root, options):
+        return False
+    if root.exists() and not is_drawn(root) and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f'{root} exists and is not a miniature dataset (no {STAMP} in it): choose another folder')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(root.parent):
+        if is_drawn(root, options):  # by the process that this one waited for
+            return False
+        partial = root.with_name(f'.{root.name}.partial')
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _draw(partial, options, progress)
+            if root.exists():
+                (root / STAMP).unlink(missing_ok=True)  # from here on it does not pass for complete
+                shutil.rmtree(root)
+            partial.rename(root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def scene(options: MiniatureOptions, split: str, index: int) -> Scene:
+    """The scene behind picture ``index`` (from 0) of a split."""
+    return random_scene(np.random.default_rng([options.seed, SPLITS.index(split), index]), options.size)
+
+
+def _stamp(options: MiniatureOptions) -> dict:
+    return {'version': _VERSION, **asdict(options)}
+
+
+@contextmanager
+def _locked(folder: Path):
+    """Hold an exclusive lock on a folder; the kernel releases it if the process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _draw(root: Path, options: MiniatureOptions, progress) -> None:
+    (root / 'annotations').mkdir(parents=True)
+    for name in SPLITS:
+        (root / name).mkdir()
+        (root / 'semantic' / name).mkdir(parents=True)
+    records = {name: [] for name in SPLITS}
+    pictures = [(name, index) for name in SPLITS for index in range(getattr(options, name))]
+    for split, index in progress(pictures):
+        drawn = scene(options, split, index)
+        name = f'{index + 1:06d}'
+        _write_image(root / split / f'{name}.jpg', drawn.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        _write_image(root / 'semantic' / split / f'{name}.png', drawn.labels(), [])
+        records[split].append(_annotations(drawn))
+    for split in SPLITS:
+        for kind, document in _documents(records[split], options).items():
+            (root / 'annotations' / f'{kind}_{split}.json').write_text(json.dumps(document, separators=(',', ':')))
+    (root / STAMP).write_text(json.dumps(_stamp(options)))
+
+
+def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
+    if not cv2.imwrite(str(path), image, parameters):
+        raise OSError(f'cannot write {path}')
+
+
+# ------------------------------------------------------------------------------------------------------- COCO documents
+
+
+def _documents(pictures: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:
+    """The two COCO documents of a split from the annotations of its pictures; ids count from 1."""
+    images = [
+        {'id': i, 'file_name': f'{i:06d}.jpg', 'height': options.size, 'width': options.size, 'license': 1}
+        for i in range(1, len(pictures) + 1)
+    ]
+    flat = [{**found, 'image_id': i} for i, each in enumerate(pictures, 1) for found in each]
+    annotations = [{'id': i, **found} for i, found in enumerate(flat, 1)]
+    person = {'id': 1, 'name': CLASSES[0], 'supercategory': CLASSES[0]}
+    categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES[1:], 2))]
+    shared = {
+        'info': {'description': 'icconv_mm miniature dataset', 'version': str(_VERSION), 'options': asdict(options)},
+        'licenses': _LICENSES,
+        'images': images,
+    }
+    only_boxes = [{k: v for k, v in each.items() if 'keypoints' not in k} for each in annotations]
+    return {
+        'instances': {**shared, 'annotations': only_boxes, 'categories': categories},
+        'person_keypoints': {
+            **shared,
+            'annotations': [each for each in annotations if each['category_id'] == 1],
+            'categories': [{**person, 'keypoints': list(KEYPOINTS), 'skeleton': [list(pair) for pair in SKELETON]}],
+        },
+    }
+
+
+def _annotations(drawn: Scene) -> list[dict]:
+    """The COCO annotations of a scene's items, without ids."""
+    found = []
+    for index, item in enumerate(drawn.items):
+        mask = drawn.visible(index)
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        annotation = {
+            'category_id': item.label + 1,
+            'bbox': [x, y, width, height],
+            'area': int(mask.sum()),
+            'iscrowd': int(item.crowd),
+            'segmentation': rle(mask) if item.crowd else _segmentation(mask),
+        }
+        if item.label == 0:
+            points = np.zeros((len(KEYPOINTS), 3)) if item.joints is None else _keypoints(item.joints, mask)
+            annotation['keypoints'] = [round(float(v), 1) for v in points.ravel()]
+            annotation['num_keypoints'] = int(np.count_nonzero(points[:, 2]))
+        found.append(annotation)
+    return found
+
+
+def _keypoints(joints: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """COCO's ``[17, 3]`` (x, y, v): v 0 outside the picture, 1 behind another object, 2 visible."""
+    points = np.zeros((len(joints), 3))
+    pixels = np.rint(joints).astype(int)
+    height, width = mask.shape
+    for k, (column, row) in enumerate(pixels):
+        if 0 <= column < width and 0 <= row < height:
+            points[k] = *np.clip(joints[k], 0, (width - 1, height - 1)), 1 + int(mask[row, column])
+    return points
+
+
+def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) -> list | dict:
+    """COCO polygons of a mask ``[H, W]`` (x, y in pixels), or run lengths if it has holes, which polygons cannot have.
+
+    The outline is traced on the enlarged mask, so that it runs along the pixels' edges and not through their centres.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    cut = mask[y : y + height, x : x + width].astype(np.uint8)
+    large = np.kron(cut, np.ones((enlarge, enlarge), np.uint8))
+    contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if (hierarchy[0, :, 3] >= 0).any():
+        return rle(mask)
+    polygons = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, tolerance * enlarge, True)[:, 0]
+        if len(points) >= 3:
+            polygons.append(np.round((points + 0.5) / enlarge + (x, y), 2).ravel().tolist())
+    return polygons or rle(mask)
+
+
+def rle(mask: np.ndarray) -> dict:
+    """COCO's uncompressed run lengths of a mask ``[H, W]``: column by column, the first run being background."""
+    pixels = mask.ravel(order='F')
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    runs = np.diff([0, *changes, pixels.size])
+    return {'size': list(mask.shape), 'counts': [*([0] if pixels[0] else []), *runs.tolist()]}

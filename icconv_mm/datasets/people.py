@@ -1,0 +1,201 @@
+"""Articulated people: a random pose of the 17 COCO joints and the body drawn over it.
+
+The body is a chain of limbs seen from the front, so a person's left is on the right of the picture unless limbs cross.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+KEYPOINTS = (
+    'nose',
+    'left_eye',
+    'right_eye',
+    'left_ear',
+    'right_ear',
+    'left_shoulder',
+    'right_shoulder',
+    'left_elbow',
+    'right_elbow',
+    'left_wrist',
+    'right_wrist',
+    'left_hip',
+    'right_hip',
+    'left_knee',
+    'right_knee',
+    'left_ankle',
+    'right_ankle',
+)
+# COCO's own list: pairs of 1-based joint numbers.
+SKELETON = (
+    (16, 14),
+    (14, 12),
+    (17, 15),
+    (15, 13),
+    (12, 13),
+    (6, 12),
+    (7, 13),
+    (6, 7),
+    (6, 8),
+    (7, 9),
+    (8, 10),
+    (9, 11),
+    (2, 3),
+    (1, 2),
+    (1, 3),
+    (2, 4),
+    (3, 5),
+    (4, 6),
+    (5, 7),
+)
+_JOINT = {name: index for index, name in enumerate(KEYPOINTS)}
+_SUBPIXEL_BITS = 4
+
+# Proportions in units of the standing height.
+_TORSO, _NECK, _HEAD = 0.29, 0.13, 0.085
+_SHOULDER, _HIP = 0.105, 0.065
+_UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.165, 0.155, 0.23, 0.23
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A body in pixels.
+
+    Attributes:
+        joints: Positions ``[17, 2]`` (x, y) in COCO's order.
+        head: Centre of the head ``[2]``.
+        height: Height if standing straight.
+        leg, arm: Widths of the limbs.
+    """
+
+    joints: np.ndarray
+    head: np.ndarray
+    height: float
+    leg: float
+    arm: float
+
+
+def _toward(angle: float) -> np.ndarray:
+    """The unit vector at ``angle`` radians from straight down, positive to the right of the picture."""
+    return np.array([np.sin(angle), np.cos(angle)])
+
+
+def _degrees(rng: np.random.Generator, low: float, high: float) -> float:
+    return np.deg2rad(rng.uniform(low, high))
+
+
+def random_pose(rng: np.random.Generator, center: np.ndarray, height: float) -> Pose:
+    """A person of ``height`` pixels (as if standing straight) whose waist is at ``center`` (x, y)."""
+    joints = np.zeros((17, 2))
+    turn = rng.uniform(-0.8, 0.8)  # of the head, -1 and 1 being profiles
+    breadth = rng.uniform(0.75, 1.15)
+    chest = np.array([0.0, -_TORSO / 2])
+    pelvis = np.array([0.0, _TORSO / 2])
+    head = chest + np.array([rng.uniform(-0.03, 0.03), -_NECK])
+    joints[_JOINT['nose']] = head + _HEAD * np.array([0.45 * turn, 0.1])
+    for side, sign in (('left', 1), ('right', -1)):
+        joints[_JOINT[f'{side}_eye']] = head + _HEAD * np.array([0.4 * sign + 0.3 * turn, -0.25])
+        joints[_JOINT[f'{side}_ear']] = head + _HEAD * np.array([0.85 * sign, 0.0])
+        shoulder = chest + [sign * _SHOULDER * breadth, 0]
+        upper = _degrees(rng, -20, 150)
+        elbow = shoulder + _mirrored(_toward(upper), sign) * _UPPER_ARM * _foreshortening(rng)
+        wrist = elbow + _mirrored(_toward(upper + _degrees(rng, -110, 60)), sign) * _FOREARM * _foreshortening(rng)
+        hip = pelvis + [sign * _HIP * breadth, 0]
+        thigh = _degrees(rng, -12, 55)
+        knee = hip + _mirrored(_toward(thigh), sign) * _THIGH * _foreshortening(rng)
+        ankle = knee + _mirrored(_toward(thigh + _degrees(rng, -55, 15)), sign) * _SHIN * _foreshortening(rng)
+        for name, point in zip(
+            ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle'), (shoulder, elbow, wrist, hip, knee, ankle)
+        ):
+            joints[_JOINT[f'{side}_{name}']] = point
+    lean = np.clip(rng.normal(0, 12), -35, 35)
+    rotation = cv2.getRotationMatrix2D((0, 0), lean, 1.0)[:, :2]
+    leg, arm = height * rng.uniform(0.075, 0.105), height * rng.uniform(0.058, 0.08)
+    return Pose(joints @ rotation.T * height + center, rotation @ head * height + center, height, leg, arm)
+
+
+def _mirrored(vector: np.ndarray, sign: int) -> np.ndarray:
+    """``vector`` itself for the person's left (sign 1), left and right exchanged for the right (-1)."""
+    return vector * [sign, 1]
+
+
+def _foreshortening(rng: np.random.Generator) -> float:
+    """How long a limb looks: mostly full length, sometimes turned towards the viewer."""
+    return rng.uniform(0.55, 0.95) if rng.random() < 0.25 else 1.0
+
+
+class _Pen:
+    """Draws antialiased limbs on a picture and on its coverage map alike."""
+
+    def __init__(self, paint: np.ndarray):
+        self.paint = paint
+        self.alpha = np.zeros(paint.shape[:2], np.uint8)
+
+    def line(self, a, b, width: float, color):
+        a, b = _fixed(a), _fixed(b)
+        width = max(round(width), 2)
+        cv2.line(self.paint, a, b, color, width, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.line(self.alpha, a, b, 255, width, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def polygon(self, points, color):
+        points = np.array([_fixed(p) for p in points])
+        cv2.fillPoly(self.paint, [points], color, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.fillPoly(self.alpha, [points], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def disc(self, center, radius: float, color):
+        center, radius = _fixed(center), round(radius * (1 << _SUBPIXEL_BITS))
+        cv2.circle(self.paint, center, radius, color, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.circle(self.alpha, center, radius, 255, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def _fixed(point) -> tuple[int, int]:
+    """OpenCV's fixed-point coordinates of a point."""
+    return tuple(round(float(v) * (1 << _SUBPIXEL_BITS)) for v in point)
+
+
+def draw_person(
+    rng: np.random.Generator, pose: Pose, canvas: np.ndarray, colors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a person.
+
+    Args:
+        rng: Source of the limbs' shades and of which limb is in front; the outline does not depend on it.
+        pose: Where the joints are.
+        canvas: Picture ``[H, W, 3]``, uint8, to draw over; it stays as it is.
+        colors: Colours ``[5, 3]``, 0..255, of trousers, shirt, sleeves, skin and hair.
+
+    Returns:
+        The picture with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
+    """
+    trousers, shirt, sleeves, skin, hair = colors
+    pen = _Pen(canvas.copy())
+    h, leg, arm = pose.height, pose.leg, pose.arm
+
+    def joint(name):
+        return pose.joints[_JOINT[name]]
+
+    def shade(color):
+        # Crossing limbs of one colour stay distinguishable.
+        return tuple(float(v) for v in np.clip(color * rng.uniform(0.86, 1.14), 0, 255))
+
+    for side in rng.permutation(['left', 'right']):
+        pen.line(joint(f'{side}_hip'), joint(f'{side}_knee'), leg, shade(trousers))
+        pen.line(joint(f'{side}_knee'), joint(f'{side}_ankle'), leg * 0.85, shade(trousers))
+        pen.disc(joint(f'{side}_ankle'), leg * 0.55, shade(hair))
+    torso = [joint(name) for name in ('left_shoulder', 'right_shoulder', 'right_hip', 'left_hip')]
+    color = shade(shirt)
+    pen.line((torso[0] + torso[1]) / 2, pose.head, arm, shade(skin))
+    pen.polygon(torso, color)
+    for a, b in zip(torso, torso[1:] + torso[:1]):
+        pen.line(a, b, h * 0.05, color)
+    pen.disc(pose.head - [0, 0.25 * _HEAD * h], h * _HEAD, shade(hair))
+    pen.disc(pose.head, h * _HEAD, shade(skin))
+    for name in ('left_eye', 'right_eye'):
+        pen.disc(joint(name), max(h * 0.014, 0.5), (25.0, 25.0, 25.0))
+    pen.disc(joint('nose'), max(h * 0.014, 0.4), shade(hair))
+    for side in rng.permutation(['left', 'right']):
+        pen.line(joint(f'{side}_shoulder'), joint(f'{side}_elbow'), arm, shade(sleeves))
+        pen.line(joint(f'{side}_elbow'), joint(f'{side}_wrist'), arm * 0.85, shade(skin))
+        pen.disc(joint(f'{side}_wrist'), arm * 0.6, shade(skin))
+    return pen.paint, pen.alpha

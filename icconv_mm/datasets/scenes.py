@@ -1,0 +1,286 @@
+"""Random scenes for the miniature dataset: textured backgrounds, objects of six shapes, and who hides whom.
+
+Colours and textures of everything come from the same random source, so only its shape tells an object's class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from icconv_mm.datasets.people import Pose, draw_person, random_pose
+
+CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
+MIN_AREA = 36  # pixels; what shows less is not recognisable
+_MIN_VISIBLE = 0.4  # of an object's area that later objects must leave in view
+_MIN_CONTRAST = 30  # mean absolute difference, of 255, between an object and what it covers
+_SUBPIXEL_BITS = 4
+
+
+@dataclass
+class Item:
+    """One annotated object.
+
+    Attributes:
+        label: Index into :data:`CLASSES`.
+        area: Pixels inside the picture before anything was put in front.
+        joints: Positions ``[17, 2]`` (x, y) in pixels, of people only.
+        crowd: Whether it is a group of people too small to be told apart.
+    """
+
+    label: int
+    area: int
+    joints: np.ndarray | None = None
+    crowd: bool = False
+
+
+@dataclass
+class Scene:
+    """A picture and what it shows.
+
+    Attributes:
+        image: The picture ``[H, W, 3]`` (BGR, uint8).
+        owner: What each pixel ``[H, W]`` shows: 0 background, ``i + 1`` item i.
+        items: The objects, from back to front.
+    """
+
+    image: np.ndarray
+    owner: np.ndarray
+    items: list[Item] = field(default_factory=list)
+
+    def visible(self, index: int) -> np.ndarray:
+        """Mask ``[H, W]`` of what shows of item ``index``."""
+        return self.owner == index + 1
+
+    def labels(self) -> np.ndarray:
+        """Semantic map ``[H, W]``, uint8: 0 background, ``i + 1`` class i."""
+        lookup = np.array([0, *(item.label + 1 for item in self.items)], np.uint8)
+        return lookup[self.owner]
+
+
+def random_scene(rng: np.random.Generator, size: int) -> Scene:
+    """A scene of ``size`` x ``size`` pixels.
+
+    About one in twenty is empty and one in six has no person. The scale of a scene is drawn first: near ones hold few
+    large objects, far ones many small ones.
+    """
+    scene = Scene(_background(rng, size), np.zeros((size, size), np.int32))
+    kind = rng.random()
+    if kind < 0.05:
+        return scene
+    scale = np.exp(rng.uniform(np.log(0.55), np.log(1.4)))
+    people = 0 if kind < 0.2 else rng.integers(1, 4)
+    things = rng.integers(1, 5) + round(1.2 / scale)
+    if rng.random() < 0.05:
+        _add_crowd(rng, scene)
+    order = rng.permutation([0] * people + [1] * things)
+    for is_thing in order:
+        add = _add_thing if is_thing else _add_person
+        for _ in range(6):  # a refused place is tried elsewhere, then given up
+            if add(rng, scene, scale):
+                break
+    return scene
+
+
+# --------------------------------------------------------------------------------------------------- colour and texture
+
+
+def _color(rng: np.random.Generator) -> np.ndarray:
+    color = rng.uniform(15, 240, 3).astype(np.float32)
+    return 0.75 * color + 0.25 * color.mean()
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
+    """Smooth noise of ``shape`` (height, width) in 0..1 with about ``cells`` bumps along a side."""
+    grid = rng.random((cells + 1, cells + 1), np.float32)
+    return np.clip(cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
+    """A picture of ``shape`` (height, width), float32 ``[h, w, 3]``.
+
+    A base colour with up to four others, which a gradient, stripes, checks, noise and patches mix in; ``contrast`` in
+    0..1 says how far these may be from the base.
+    """
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(0.1, 0.5) * max(shape)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    kind = rng.integers(4)
+    if kind == 0:
+        weight = (along - along.min()) / max(np.ptp(along), 1)
+    elif kind == 1:
+        weight = np.sin(2 * np.pi * along / period) > 0
+    elif kind == 2:
+        weight = (np.floor(along / period) + np.floor(across / period)) % 2
+    else:
+        weight = _noise(rng, shape, int(rng.integers(2, 16)))
+    base = _color(rng)
+    others = [base + contrast * (_color(rng) - base) for _ in range(4)]
+    picture = base + weight.astype(np.float32)[..., None] * (others[0] - base)
+    for color in others[1:]:
+        picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = color
+    return picture
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A textured ground ``[size, size, 3]``, uint8, with strokes on it, which belong to no class."""
+    image = _texture(rng, (size, size), contrast=0.4)
+    for _ in range(rng.integers(0, 5)):
+        a, b = rng.integers(0, size, (2, 2)).tolist()
+        cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 4)))
+    return np.clip(_grain(rng, image), 0, 255).astype(np.uint8)
+
+
+def _grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """``image`` with a film's noise, float32."""
+    return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 8))
+
+
+# ------------------------------------------------------------------------------------------------------------- placing
+
+
+def _hides_an_item(scene: Scene, mask: np.ndarray) -> bool:
+    """Whether ``mask`` would leave an earlier item with too little in view."""
+    owners, covered = np.unique(scene.owner[mask], return_counts=True)
+    for owner, lost in zip(owners, covered):
+        if owner:
+            left = np.count_nonzero(scene.owner == owner) - lost
+            if left < max(MIN_AREA, _MIN_VISIBLE * scene.items[owner - 1].area):
+                return True
+    return False
+
+
+def _place(
+    scene: Scene,
+    alpha: np.ndarray,
+    paint: Callable[[tuple], np.ndarray],
+    label: int,
+    joints: np.ndarray | None = None,
+    crowd: bool = False,
+) -> bool:
+    """Put an item in front of the scene; false, and nothing changed, if it is too small or hides another.
+
+    Args:
+        scene: The scene so far.
+        alpha: The item's coverage ``[H, W]``, uint8.
+        paint: Gives its colours ``[h, w, 3]`` in a window (a pair of slices) of the picture; asked again while they
+            vanish in the background.
+        label, joints, crowd: As in :class:`Item`.
+    """
+    mask = alpha > 127
+    area = np.count_nonzero(mask)
+    if area < MIN_AREA or _hides_an_item(scene, mask):
+        return False
+    left, top, width, height = cv2.boundingRect(alpha)
+    window = np.s_[top : top + height, left : left + width]
+    behind = scene.image[window].astype(np.float32)
+    for _ in range(8):
+        colors = np.clip(paint(window), 0, 255)
+        if np.abs(colors - behind)[mask[window]].mean() >= _MIN_CONTRAST:
+            break
+    weight = alpha[window][..., None] / np.float32(255)
+    scene.image[window] = np.rint(behind + weight * (colors - behind)).astype(np.uint8)
+    scene.items.append(Item(label, area, joints, crowd))
+    scene.owner[mask] = len(scene.items)
+    return True
+
+
+def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
+    size = len(scene.owner)
+    label = int(rng.integers(1, len(CLASSES)))
+    radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.11), 0.35)), 0.045 * size, 0.3 * size)
+    center = rng.uniform(0.03, 0.97, 2) * size
+    contours = [_fixed(points * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
+    alpha = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return _place(scene, alpha, lambda window: _grain(rng, _texture(rng, alpha[window].shape, contrast=0.7)), label)
+
+
+def _fixed(points: np.ndarray) -> np.ndarray:
+    """OpenCV's fixed-point coordinates of points ``[N, 2]``."""
+    return np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+
+
+def _dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
+    """``canvas[window]`` with a person in random clothes, which have patterns as the other objects have."""
+    base = _color(rng)
+    colors = np.stack([base + rng.choice([0.5, 0.9]) * (_color(rng) - base) for _ in range(5)])
+    if rng.random() < 0.5:
+        colors[2] = colors[1]  # sleeves like the shirt
+    picture = draw_person(rng, pose, canvas, colors)[0][window]
+    weight = np.float32(rng.uniform(0, 0.4))
+    return _grain(rng, (1 - weight) * picture + weight * _texture(rng, picture.shape[:2], contrast=0.7))
+
+
+def _outline(pose: Pose, size: int) -> np.ndarray:
+    """Coverage ``[size, size]``, uint8, of a person."""
+    return draw_person(np.random.default_rng(0), pose, np.zeros((size, size, 3), np.uint8), np.zeros((5, 3)))[1]
+
+
+def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
+    size = len(scene.owner)
+    height = np.clip(size * scale * np.exp(rng.normal(np.log(0.55), 0.25)), 0.22 * size, 1.1 * size)
+    pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
+    return _place(scene, _outline(pose, size), lambda window: _dressed(rng, pose, scene.image, window), 0, pose.joints)
+
+
+def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
+    """A row of small people who overlap, annotated together as COCO does with ``iscrowd``."""
+    size = len(scene.owner)
+    start, height = rng.uniform(0.15, 0.6, 2) * size, rng.uniform(0.11, 0.17) * size
+    steps = np.arange(rng.integers(5, 9)) * 0.42 * height
+    poses = [random_pose(rng, start + [step, rng.normal(0, 0.06) * height], height) for step in steps]
+    outlines = [_outline(pose, size) for pose in poses]
+    alpha = np.max(outlines, axis=0)
+
+    def paint(window):
+        picture = scene.image[window].astype(np.float32)
+        for pose, outline in zip(poses, outlines):
+            covered = outline[window] > 127
+            picture[covered] = _dressed(rng, pose, scene.image, window)[covered]
+        return picture
+
+    return _place(scene, alpha, paint, 0, crowd=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- outlines
+# Each gives closed contours [N, 2] around (0, 0), about 1 in radius; a second contour is a hole.
+
+
+def _turned(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _ball(rng: np.random.Generator) -> list[np.ndarray]:
+    return [_turned(rng, _circle() * [1, rng.uniform(0.85, 1)])]
+
+
+def _ring(rng: np.random.Generator) -> list[np.ndarray]:
+    turned = _turned(rng, np.concatenate([_circle(1.1), _circle(rng.uniform(0.5, 0.65))]) * [1, rng.uniform(0.85, 1)])
+    return np.split(turned, 2)
+
+
+def _box(rng: np.random.Generator) -> list[np.ndarray]:
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.55, 1)]
+    return [_turned(rng, corners)]
+
+
+def _cone(rng: np.random.Generator) -> list[np.ndarray]:
+    width = rng.uniform(0.7, 1.1)
+    return [_turned(rng, np.array([[-width, 0.8], [width, 0.8], [0, -1.2]]))]
+
+
+def _star(rng: np.random.Generator) -> list[np.ndarray]:
+    points = _circle(1.25, 10)
+    points[1::2] *= rng.uniform(0.38, 0.5)
+    return [_turned(rng, points)]
+
+
+_OUTLINES = {'ball': _ball, 'box': _box, 'cone': _cone, 'star': _star, 'ring': _ring}
