@@ -20,6 +20,7 @@ import torch
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
+_SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
 _REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
 _log = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
@@ -116,10 +117,13 @@ def run(operator: str, *args):
 def missing_library() -> str | None:
     """Loads the compiled operators once: None if they are there, else one sentence that says why not and what to do."""
     package = Path(__file__).resolve().parents[1]
-    paths = [package / f'_C{suffix}' for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next(filter(Path.is_file, paths), None)
+    major, minor = torch.__version__.split('.')[:2]  # the file's name says for which torch it was built: setup.py
+    name = f'_C_torch{major}_{minor}'
+    path = next(filter(Path.is_file, (package / f'{name}{suffix}' for suffix in _SUFFIXES)), None)
     if path is None:
-        return f'icconv_mm was installed without compiled operators; {_REBUILD}'
+        others = ', '.join(sorted(file.name for file in package.glob('_C_torch*')))
+        found = f'; found only {others}, built for another torch or Python' if others else ''
+        return f'icconv_mm has no compiled operators for torch {torch.__version__}{found}; {_REBUILD}'
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:

@@ -10,12 +10,14 @@ form T(x, w, g) = <g, conv(x, w)>, the three are its partial derivatives: ``ince
 of the other two, which gives derivatives of any order.
 """
 
+import warnings
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import backend
+from icconv_mm.ops import backend, inception_conv_flops
 from icconv_mm.ops import inception_conv_reference as reference
 from icconv_mm.patterns import DilationPattern
 
@@ -57,13 +59,15 @@ def inception_conv2d(
         ValueError: If shapes, groups and pattern do not fit; the message says what was got and what was expected.
     """
     pattern = DilationPattern.of(pattern)
-    tracing = torch.jit.is_tracing()
-    if not tracing:
-        _check_shapes(x, weight, bias, pattern, stride, groups)
-    if tracing or len(pattern) == 1:
-        # TorchScript, the ONNX exporter built on it and FLOP counters that trace see ordinary convolutions, which every
-        # runtime knows; and a single dilation is one, for which torch has the best kernel
-        return reference.forward(x, weight, bias, pattern.flat, stride, groups)
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        # a trace is for runtimes and FLOP counters that know ordinary convolutions only
+        with warnings.catch_warnings():  # of constants in the trace: the numbers of channels, which they are
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            return reference.forward(x, weight, bias, pattern.flat, stride, groups)
+    _check_shapes(x, weight, bias, pattern, stride, groups)
+    if len(pattern) == 1:  # an ordinary convolution, for which torch has the best kernel
+        dilation = pattern.runs[0][1:]
+        return F.conv2d(x, weight, bias, stride, dilation, dilation, groups)
     return _ops.inception_conv2d(x, weight, bias, pattern.flat, stride, groups)
 
 
@@ -243,3 +247,7 @@ def _autocast_rule(device: str):
 
 _library.impl('inception_conv2d', _autocast_rule('cpu'), 'AutocastCPU')
 _library.impl('inception_conv2d', _autocast_rule('cuda'), 'AutocastCUDA')
+
+inception_conv_flops.register(
+    _ops.inception_conv2d, _ops.inception_conv2d_grad_input, _ops.inception_conv2d_grad_weight
+)

@@ -46,7 +46,7 @@ def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
-    parts = make_parts(tuple(pattern), x.shape[1], groups)
+    parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = [
         F.conv2d(
             take(x, 1, part.inputs),
@@ -80,7 +80,7 @@ def grad_input(
 
 def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
     """The gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
-    parts = make_parts(tuple(pattern), x.shape[1], groups)
+    parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     group_in = x.shape[1] // groups
     outputs = []
     for part in parts:
@@ -93,7 +93,7 @@ def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
     """These entries of a dimension: the tensor itself or a view where they are consecutive, else a copy."""
     first, count = channels[0], len(channels)
     if channels == tuple(range(first, first + count)):
-        return tensor if count == tensor.shape[dim] else tensor.narrow(dim, first, count)
+        return tensor if count == int(tensor.shape[dim]) else tensor.narrow(dim, first, count)
     return tensor.index_select(dim, _index(channels, tensor))
 
 

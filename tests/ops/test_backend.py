@@ -1,0 +1,148 @@
+import importlib.machinery
+import logging
+import threading
+import warnings
+
+import pytest
+import torch
+from samples import Call, per_run
+
+from icconv_mm.ops import backend, backends, explain, inception_conv2d, use_backend
+
+CALL = Call(torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), None, [(4, 1, 1), (2, 2, 2)], 1, 1)
+ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
+compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].detail)
+
+
+@pytest.fixture
+def no_library(monkeypatch):
+    """As if the package had been installed without a compiler."""
+    monkeypatch.setattr(backend, 'missing_library', lambda: 'icconv_mm was installed without compiled operators')
+    backend.notice_missing_library.cache_clear()
+    yield
+    backend.notice_missing_library.cache_clear()
+
+
+def test_lists_backends_with_reasons():
+    found = backends()
+    assert list(found) == ['cpu', 'cuda', 'reference']
+    assert found['reference'] and all(isinstance(status.detail, str) and status.detail for status in found.values())
+    assert bool(found['cuda']) <= torch.cuda.is_available()
+
+
+def test_context_manager_is_nested_and_undone():
+    assert backend.requested() == 'auto'
+    with use_backend('reference'):
+        assert backend.requested() == 'reference'
+        with use_backend('auto'):
+            assert backend.requested() == 'auto'
+        assert backend.requested() == 'reference'
+    with pytest.raises(KeyError), use_backend('reference'):
+        raise KeyError
+    assert backend.requested() == 'auto'
+
+
+def test_environment_variable(monkeypatch):
+    monkeypatch.setenv('ICCONV_MM_BACKEND', 'reference')
+    assert backend.requested() == 'reference'
+    with use_backend('auto'):
+        assert backend.requested() == 'auto'
+    monkeypatch.setenv('ICCONV_MM_BACKEND', 'gpu')
+    with pytest.raises(ValueError, match="ICCONV_MM_BACKEND: no backend 'gpu'; there are auto, cpu, cuda, reference"):
+        inception_conv2d(*CALL)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="no backend 'fast'"), use_backend('fast'):
+        pass
+
+
+def test_other_threads_are_not_concerned():
+    seen = []
+    with use_backend('reference'):
+        thread = threading.Thread(target=lambda: seen.append(backend.requested()))
+        thread.start()
+        thread.join()
+    assert seen == ['auto']
+
+
+def test_forcing_by_name_says_why_not():
+    with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' was asked for, but it takes tensors on a CUDA"):
+        inception_conv2d(*CALL)
+    with use_backend('cpu'), pytest.raises(RuntimeError, match=r'takes float32, got torch\.float64'):
+        inception_conv2d(*CALL.to(torch.float64))
+
+
+def test_choosing_automatically_logs_why_not(caplog):
+    with caplog.at_level(logging.DEBUG, 'icconv_mm'):
+        inception_conv2d(*CALL.to(torch.float64))
+    assert "not on the backend 'cpu', because it takes float32" in caplog.text
+
+
+def test_explain_answers_for_every_backend():
+    answers = explain('inception_conv2d', *ARGS)
+    assert list(answers) == ['cpu', 'cuda', 'reference']
+    assert answers['reference'] == 'can run'
+    assert answers['cuda'] == 'it takes tensors on a CUDA device, got cpu'
+    assert (answers['cpu'] == 'can run') == bool(backends()['cpu'])
+
+
+def test_without_the_library_one_notice_and_the_reference(no_library):
+    assert not backends()['cpu']
+    with pytest.warns(UserWarning, match='installed without compiled operators.*reference') as caught:
+        out = inception_conv2d(*CALL)
+    assert len(caught) == 1 and '\n' not in str(caught[0].message)
+    torch.testing.assert_close(out, per_run(CALL))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        inception_conv2d(*CALL)
+    with use_backend('cpu'), pytest.raises(RuntimeError, match='installed without compiled operators'):
+        inception_conv2d(*CALL)
+
+
+def test_a_library_that_does_not_load(monkeypatch, tmp_path):
+    """A build for another torch is named, with the way out, and does not stop the package."""
+    package = tmp_path / 'icconv_mm'
+    (package / 'ops').mkdir(parents=True)
+    monkeypatch.setattr(backend, '__file__', str(package / 'ops/backend.py'))
+    find = backend.missing_library.__wrapped__
+    assert f'no compiled operators for torch {torch.__version__}; build it with `pip' in find()
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    other = package / f'_C_torch1_13{suffix}'
+    other.touch()
+    assert f'found only {other.name}, built for another torch or Python; build it' in find()
+    major, minor = torch.__version__.split('.')[:2]
+    library = package / f'_C_torch{major}_{minor}{suffix}'
+    library.write_bytes(b'not a library')
+    reason = find()
+    assert library.name in reason and torch.__version__ in reason and 'rebuild it with `pip' in reason
+    assert '\n' not in reason
+
+
+@compiled
+def test_the_compiled_kernel_is_what_runs(monkeypatch):
+    ran = []
+    kernels = {name: dict(table) for name, table in backend._kernels.items()}
+    cpu = kernels['inception_conv2d']['cpu']
+    kernels['inception_conv2d']['cpu'] = cpu._replace(run=lambda *args: ran.append('cpu') or cpu.run(*args))
+    monkeypatch.setattr(backend, '_kernels', kernels)
+    torch.testing.assert_close(inception_conv2d(*CALL), per_run(CALL))
+    with use_backend('reference'):
+        inception_conv2d(*CALL)
+    assert ran == ['cpu']
+
+
+def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
+    """Also on autograd's own threads, which do not inherit the context."""
+    seen = []
+    kernels = {name: dict(table) for name, table in backend._kernels.items()}
+    for name in ('inception_conv2d_grad_input', 'inception_conv2d_grad_weight'):
+        reference = kernels[name]['reference']
+        spy = reference._replace(run=lambda *args, run=reference.run: seen.append(backend.requested()) or run(*args))
+        kernels[name]['reference'] = spy
+    monkeypatch.setattr(backend, '_kernels', kernels)
+    x = CALL.x.clone().requires_grad_()
+    with use_backend('reference'):
+        out = inception_conv2d(x, *CALL[1:])
+    out.sum().backward()
+    assert seen == ['reference']

@@ -1,0 +1,196 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from samples import Call, per_run, random_call
+
+from icconv_mm.ops import inception_conv2d, use_backend
+from icconv_mm.patterns import DilationPattern
+
+PATTERN = [(2, 1, 2), (1, 3, 1), (3, 1, 1)]
+
+
+def half_on_cpu() -> bool:
+    try:
+        F.conv2d(torch.ones(1, 1, 3, 3, dtype=torch.half), torch.ones(1, 1, 3, 3, dtype=torch.half))
+    except RuntimeError:  # torch 2.1
+        return False
+    return True
+
+
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
+if half_on_cpu():
+    DTYPES[torch.float16] = 3e-3
+
+
+def assert_near(got, expected, tolerance):
+    """Largest deviation relative to the largest value."""
+    assert got.shape == expected.shape
+    if expected.numel():
+        scale = expected.abs().max().clamp(min=1e-3)
+        assert ((got.double() - expected.double()).abs().max() / scale).item() <= tolerance
+
+
+def gradients(function, call: Call):
+    tensors = [t.detach().requires_grad_() for t in (call.x, call.weight, call.bias) if t is not None]
+    bias = tensors[2] if call.bias is not None else None
+    out = function(call._replace(x=tensors[0], weight=tensors[1], bias=bias))
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(out.dtype)
+    return [out.detach(), *torch.autograd.grad(out, tensors, grad)]
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+@pytest.mark.parametrize('seeds', [range(start, start + 25) for start in range(0, 150, 25)], ids=str)
+def test_agrees_with_the_definition(dtype, backend, seeds):
+    """Output and gradients of 1200 random calls against one plain convolution per run, in float64."""
+    for seed in seeds:
+        call = random_call(seed).to(dtype)
+        if dtype == torch.bfloat16:
+            # torch 2.11: the gradient of a plain, strided bfloat16 convolution is uninitialised memory in places where
+            # the weight is channels_last (oneDNN)
+            call = call._replace(weight=call.weight.contiguous())
+        expected = gradients(per_run, call.to(torch.float64))
+        with use_backend(backend):
+            got = gradients(lambda c: inception_conv2d(*c), call)
+        for one, other in zip(got, expected):
+            assert one.dtype == dtype
+            assert_near(one, other, DTYPES[dtype])
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('groups', [1, 2])
+def test_derivatives_of_second_order(stride, groups):
+    call = Call(
+        *(torch.randn(s).double() for s in ((2, 4, 5, 4), (6, 4 // groups, 3, 3), (6,))), PATTERN, stride, groups
+    )
+    inputs = [t.requires_grad_() for t in call[:3]]
+
+    def function(x, weight, bias):
+        return inception_conv2d(x, weight, bias, PATTERN, stride, groups)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_third_derivative():
+    """The gradient of each operator is made of the other two, so there is no last order."""
+    x, weight = torch.randn(1, 2, 4, 4).double().requires_grad_(), torch.randn(6, 2, 3, 3).double().requires_grad_()
+
+    def third(function):
+        loss = function(x, weight).pow(4).sum()
+        for _ in range(3):
+            loss = torch.autograd.grad(loss, weight, create_graph=True)[0].pow(2).sum()
+        return loss
+
+    got = third(lambda x, w: inception_conv2d(x, w, None, PATTERN))
+    expected = third(lambda x, w: per_run(Call(x, w, None, PATTERN, 1, 1)))
+    assert torch.allclose(got, expected, rtol=1e-10)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    x, weight = torch.randn(1, 2, 4, 4), torch.randn(6, 2, 3, 3, requires_grad=True)
+    inception_conv2d(x, weight, None, PATTERN).sum().backward()
+    assert x.grad is None and weight.grad.shape == weight.shape
+    assert not inception_conv2d(x, weight.detach(), None, PATTERN).requires_grad
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+@pytest.mark.parametrize(
+    'pattern', [PATTERN, [(6, 1, 1)], [(1, 1, 1), (1, 2, 2)] * 3], ids=['sorted', 'dense', 'mixed']
+)
+def test_keeps_the_memory_format(backend, pattern):
+    x, weight = torch.randn(2, 4, 6, 5), torch.randn(6, 4, 3, 3)
+    with use_backend(backend):
+        assert inception_conv2d(x, weight, None, pattern).is_contiguous()
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        out = inception_conv2d(x, weight, None, pattern)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        out.backward(out.detach())
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_takes_strided_views(stride):
+    x, weight = torch.randn(2, 8, 9, 14).double()[:, ::2, :, ::2], torch.randn(6, 8, 3, 3).double()[:, ::2]
+    call = Call(x, weight, None, PATTERN, stride, 1)
+    assert_near(inception_conv2d(*call), per_run(call), 1e-12)
+
+
+def test_empty_batch():
+    x, weight = torch.randn(0, 4, 6, 5, requires_grad=True), torch.randn(6, 4, 3, 3, requires_grad=True)
+    out = inception_conv2d(x, weight, None, PATTERN, stride=2)
+    assert out.shape == (0, 6, 3, 3)
+    out.sum().backward()
+    assert x.grad.shape == x.shape and not weight.grad.any()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.skipif(
+    torch.float16 not in DTYPES, reason='this torch has no float16 convolution on the CPU'))])  # fmt: skip
+def test_autocast(dtype):
+    x, weight = torch.randn(2, 4, 6, 5, requires_grad=True), torch.randn(6, 4, 3, 3, requires_grad=True)
+    bias = torch.randn(6)
+    with torch.autocast('cpu', dtype=dtype):
+        out = inception_conv2d(x, weight, bias, PATTERN)
+        assert inception_conv2d(x.double(), weight.double(), None, PATTERN).dtype == torch.float64
+    assert out.dtype == dtype
+    assert_near(out, per_run(Call(x, weight, bias, PATTERN, 1, 1)), DTYPES[dtype])
+    out.float().sum().backward()
+    assert x.grad.dtype == weight.grad.dtype == torch.float32
+
+
+def test_takes_any_iterable_of_runs():
+    x, weight = torch.randn(1, 2, 5, 5), torch.randn(6, 2, 3, 3)
+    expected = inception_conv2d(x, weight, None, PATTERN)
+    assert torch.equal(inception_conv2d(x, weight, None, DilationPattern(PATTERN)), expected)
+    assert torch.equal(inception_conv2d(x, weight, None, (list(run) for run in PATTERN)), expected)
+
+
+@pytest.mark.parametrize(
+    ('x', 'weight', 'bias', 'pattern', 'stride', 'groups', 'message'),
+    [
+        ((4, 5, 5), (6, 4, 3, 3), None, PATTERN, 1, 1, r'x must have the shape \[N, C_in, H, W\], got \[4, 5, 5\]'),
+        ((1, 4, 5, 5), (6, 4, 5, 5), None, PATTERN, 1, 1, r'weight must have .* 3, 3\], got \[6, 4, 5, 5\]'),
+        ((1, 3, 5, 5), (6, 4, 3, 3), None, PATTERN, 1, 1, r'x \[1, 3, 5, 5\] and weight .* expected x with 4 channels'),
+        ((1, 16, 5, 5), (6, 4, 3, 3), None, PATTERN, 1, 4, 'a multiple of 4 filters'),
+        ((1, 4, 5, 5), (7, 4, 3, 3), None, PATTERN, 1, 1, 'the pattern sums to 6 channels, weight has 7 filters'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), (5,), PATTERN, 1, 1, r'bias must have the shape \[6\], got \[5\]'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), None, PATTERN, 0, 1, 'stride=0'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), None, [(6, 0, 1)], 1, 1, r'a dilation must be at least 1, got \(0, 1\)'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), None, [(7, 1, 1), (-1, 1, 1)], 1, 1, 'run 1: .* negative, got -1'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), None, [6], 1, 1, 'run 0: expected three integers'),
+    ],
+)
+def test_errors_say_what_they_got(x, weight, bias, pattern, stride, groups, message):
+    bias = None if bias is None else torch.ones(bias)
+    with pytest.raises(ValueError, match=message):
+        inception_conv2d(torch.ones(x), torch.ones(weight), bias, pattern, stride, groups)
+
+
+def calls_of_all_operators():
+    call = random_call(3, min_batch=1)
+    flat = list(DilationPattern(call.pattern).flat)
+    x, weight = call.x.requires_grad_(), call.weight.requires_grad_()
+    bias = torch.randn(weight.shape[0], dtype=torch.float64, requires_grad=True)
+    grad = per_run(call).detach().requires_grad_()
+    ops = torch.ops.icconv_mm
+    return [
+        (ops.inception_conv2d, (x, weight, bias, flat, call.stride, call.groups)),
+        (ops.inception_conv2d, (x, weight, None, flat, call.stride, call.groups)),
+        (ops.inception_conv2d_grad_input, (grad, weight, *x.shape[2:], flat, call.stride, call.groups)),
+        (ops.inception_conv2d_grad_weight, (grad, x, flat, call.stride, call.groups)),
+    ]
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('number', range(4))
+def test_opcheck(number, channels_last):
+    operator, args = calls_of_all_operators()[number]
+    if channels_last:
+        args = tuple(
+            a.detach().to(memory_format=torch.channels_last).requires_grad_()
+            if isinstance(a, torch.Tensor) and a.ndim == 4
+            else a
+            for a in args
+        )
+    torch.library.opcheck(operator, args)
