@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from samples import Call, per_run
+from inception_calls import Call, per_run
 
 from icconv_mm.ops import backend, backends, explain, inception_conv2d, use_backend
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import Call, per_run, random_call
+from inception_calls import Call, per_run, random_call
 
 from icconv_mm.ops import inception_conv2d, use_backend
 from icconv_mm.patterns import DilationPattern

@@ -1,0 +1,90 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from mmcv.cnn import fuse_conv_bn
+from torch import nn
+
+from icconv_mm.layers import ICConv2d
+from icconv_mm.ops import inception_conv2d
+from icconv_mm.patterns import DilationPattern
+from icconv_mm.registry import MODELS
+
+PATTERN = [(5, 1, 1), (2, 2, 1), (1, 1, 3)]
+
+
+def test_is_the_operator():
+    conv = ICConv2d(4, 8, PATTERN, stride=2, groups=2, bias=True)
+    x = torch.randn(2, 4, 9, 7)
+    torch.testing.assert_close(conv(x), inception_conv2d(x, conv.weight, conv.bias, PATTERN, 2, 2))
+
+
+@pytest.mark.parametrize('dilation', [2, (2, 3)])
+def test_the_dilation_of_the_stage_multiplies(dilation):
+    h, w = (dilation, dilation) if isinstance(dilation, int) else dilation
+    conv = ICConv2d(4, 8, PATTERN, dilation=dilation)
+    x = torch.randn(2, 4, 9, 7)
+    expected = inception_conv2d(x, conv.weight, None, [(n, a * h, b * w) for n, a, b in PATTERN])
+    torch.testing.assert_close(conv(x), expected)
+    assert list(conv.pattern) == PATTERN
+
+
+@pytest.mark.parametrize('settings', [{}, {'stride': 2}, {'groups': 4}, {'bias': True}, {'dilation': 2}], ids=str)
+def test_ones_are_the_dense_convolution(settings):
+    """Same keys, same weights, same output."""
+    dense = nn.Conv2d(8, 8, 3, padding=settings.get('dilation', 1), **({'bias': False} | settings))
+    conv = ICConv2d(8, 8, [(8, 1, 1)], **settings)
+    conv.load_state_dict(dense.state_dict())
+    x = torch.randn(2, 8, 9, 7)
+    torch.testing.assert_close(conv(x), dense(x))
+
+
+def test_a_pattern_may_count_in_groups():
+    conv = ICConv2d(8, 16, [(3, 1, 1), (1, 2, 2)], groups=4)
+    assert list(conv.pattern) == [(12, 1, 1), (4, 2, 2)]
+
+
+def test_is_built_from_a_config():
+    conv = MODELS.build({'type': 'icconv_mm.ICConv2d', 'in_channels': 2, 'out_channels': 8, 'pattern': PATTERN})
+    assert conv.weight.shape == (8, 2, 3, 3) and conv.bias is None
+
+
+def test_norms_fold_into_it():
+    """mmcv's folding takes it for the convolution that it is."""
+    net = nn.Sequential(ICConv2d(4, 8, PATTERN), nn.BatchNorm2d(8)).eval()
+    net[1].running_mean.uniform_(-1, 1), net[1].running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 9, 7)
+    expected = net(x)
+    fused = fuse_conv_bn(copy.deepcopy(net))
+    assert isinstance(fused[0], ICConv2d) and isinstance(fused[1], nn.Identity)
+    torch.testing.assert_close(fused(x), expected)
+
+
+def test_copies():
+    conv = ICConv2d(4, 8, PATTERN, stride=2, dilation=2)
+    x = torch.randn(2, 4, 9, 7)
+    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert torch.equal(other(x), conv(x))
+        assert other.pattern == conv.pattern
+
+
+def test_shows_what_it_is():
+    assert 'kernel_size=(3, 3)' in repr(ICConv2d(4, 8, PATTERN)) and 'runs=3, max_dilation=3' in repr(
+        ICConv2d(4, 8, DilationPattern(PATTERN))
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'kernel_size': 5}, 'needs kernel size 3, got 5'),
+        ({'stride': (1, 2)}, r'stride must be the same on both axes, got \(1, 2\)'),
+        ({'out_channels': 9}, 'sums to 8, expected 9 channels'),
+        ({'out_channels': 16, 'groups': 4}, 'sums to 8, expected 16 channels or 4 groups'),
+        ({'pattern': [(8, 1, 0)]}, 'a dilation must be at least 1'),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ICConv2d(**({'in_channels': 4, 'out_channels': 8, 'pattern': PATTERN} | arguments))

@@ -1,0 +1,110 @@
+import json
+from itertools import pairwise
+
+import pytest
+
+from icconv_mm.patterns import PUBLISHED, DilationPattern, cache_folder, geometric_pattern, load_pattern, write_patterns
+
+CHANNELS = [64, 64, 128]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv('ICCONV_MM_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    assert cache_folder() == tmp_path / 'xdg/icconv_mm'
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    assert cache_folder() == tmp_path / 'home/.cache/icconv_mm'
+
+
+def test_analytic_names():
+    assert [list(p) for p in load_pattern('dense', CHANNELS)] == [[(n, 1, 1)] for n in CHANNELS]
+    assert load_pattern('geometric_d1', CHANNELS) == load_pattern('dense', CHANNELS)
+    assert list(load_pattern('geometric_d4', CHANNELS)[2]) == [(64, 1, 1), (32, 2, 2), (16, 3, 3), (16, 4, 4)]
+    with pytest.raises(ValueError, match="'geometric_d4' is made for a network: pass the channels"):
+        load_pattern('geometric_d4')
+
+
+def test_geometric_pattern_of_any_number_of_channels():
+    for channels in range(1, 70):
+        for d_max in range(1, 9):
+            pattern = geometric_pattern(channels, d_max)
+            assert pattern.out_channels == channels and pattern.max_dilation <= d_max
+            counts = [run.out_channels for run in pattern.entries[:-1]]
+            assert all(one + 1 >= other for one, other in pairwise(counts))
+
+
+def test_grouped_networks():
+    """Analytic patterns do not cut a group; patterns that count in groups are multiplied; each layer has its groups."""
+    assert list(load_pattern('geometric_d3', [96], groups=32)[0]) == [(48, 1, 1), (24, 2, 2), (24, 3, 3)]
+    in_groups = [[(24, 1, 1), (8, 2, 2)], [(10, 1, 1), (6, 2, 1)]]
+    one, other = load_pattern(in_groups, [128, 64], groups=[32, 16])
+    assert list(one) == [(96, 1, 1), (32, 2, 2)] and list(other) == [(40, 1, 1), (24, 2, 1)]
+    with pytest.raises(ValueError, match='channels of 2 convolutions and the groups of 3'):
+        load_pattern(in_groups, [128, 64], groups=[32, 16, 8])
+
+
+def test_lists_and_paths(tmp_path):
+    expected = [DilationPattern([(60, 1, 1), (4, 2, 2)])] * 2
+    path = tmp_path / 'own.json'
+    write_patterns(expected, path)
+    forms = [
+        str(path),
+        path,
+        expected,
+        [[(60, 1, 1), (4, 2, 2)]] * 2,
+        (((60, 1, 1), (4, 2, 2)),) * 2,
+        json.loads(path.read_text()),
+    ]
+    for form in forms:
+        assert load_pattern(form) == load_pattern(form, [64, 64]) == expected
+
+
+def test_a_published_name_that_is_absent_says_the_command(cache):
+    path = cache / 'patterns/detection/ic_resnet50_k9.json'
+    with pytest.raises(FileNotFoundError, match=f'not at {path}: run `python tools/download_patterns.py`'):
+        load_pattern('detection/ic_resnet50_k9')
+
+
+def test_published_names_are_read_from_the_cache(cache):
+    write_patterns(load_pattern('dense', [64]), cache / 'patterns/detection/ic_resnet50_k9.json')
+    assert load_pattern('detection/ic_resnet50_k9') == load_pattern('dense', [64])
+    assert len(PUBLISHED) == 7
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"'detection/ic_resnet77' is neither a file nor .*'dense'.*ic_resnext101_32x4d_k9"
+    ):
+        load_pattern('detection/ic_resnet77')
+    with pytest.raises(ValueError, match='neither a file nor'):
+        load_pattern('geometric_d0')
+    with pytest.raises(FileNotFoundError, match=r'missing\.json: no such pattern file'):
+        load_pattern(str(tmp_path / 'missing.json'))
+
+
+@pytest.mark.parametrize(
+    ('layers', 'message'),
+    [
+        ([[(64, 1, 1)]] * 2, 'the network has 3 3x3 convolutions, the pattern 2 layers'),
+        ([[(64, 1, 1)]] * 4, 'the network has 3 3x3 convolutions, the pattern 4 layers'),
+        ([[(64, 1, 1)], [(60, 1, 1)], [(128, 1, 1)]], 'layer 1: the pattern sums to 60, expected 64 channels'),
+        ([], 'has no layers'),
+        ([[(64, 1, 1)], 'x', [(128, 1, 1)]], 'layer 1: expected an object'),
+    ],
+)
+def test_patterns_that_do_not_fit(layers, message, tmp_path):
+    with pytest.raises(ValueError, match=f'pattern: .*{message}'):
+        load_pattern(layers, CHANNELS)
+    path = tmp_path / 'own.json'
+    path.write_text(json.dumps(layers))
+    with pytest.raises(ValueError, match=f'own.json: .*{message}'):
+        load_pattern(path, CHANNELS)
