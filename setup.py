@@ -1,4 +1,4 @@
-"""Build of icconv_mm: the optional compiled operators, and the ``.mim`` folder through which mim finds configs and tools.
+"""Build of icconv_mm: the optional compiled operators, and the ``.mim`` folder in which mim finds configs and tools.
 
 Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
@@ -55,15 +55,18 @@ def cuda_at_hand() -> bool:
 
 
 def make_extension(cuda: bool):
+    import torch
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
+    # compiled against this torch and no other: the name keeps the builds of several environments apart
+    name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
     sources = ['csrc/ops.cpp', *sorted(str(p) for p in Path('csrc/cpu').glob('*.cpp'))]
     if not cuda:
-        return CppExtension('icconv_mm._C', sources, extra_compile_args=['-O3'])
+        return CppExtension(name, sources, extra_compile_args=['-O3'])
     # no card to ask: torch's own list would name architectures that an older nvcc does not know
     os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
     sources += sorted(str(p) for p in Path('csrc/cuda').glob('*.cu'))
-    return CUDAExtension('icconv_mm._C', sources, extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']})
+    return CUDAExtension(name, sources, extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']})
 
 
 def extension_modules() -> list:

@@ -28,8 +28,8 @@ FREE_GB = {'venv': 10, 'cache': 2}
 BUILD_TOOLS = ['pip', 'setuptools', 'wheel', 'ninja', 'cython', 'numpy']
 TORCH = ['torch', 'torchvision']
 LIBRARIES = [
-    'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'scipy', 'matplotlib', 'rich',
-    'tqdm', 'tensorboard', 'onnx', 'onnxruntime', 'onnxscript',
+    'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'scipy', 'matplotlib',
+    'rich', 'tqdm', 'tensorboard', 'onnx', 'onnxruntime', 'onnxscript',
     # what mmpose, mmpretrain and openmim ask for, without the packages that do not install beside the rest
     'json-tricks', 'munkres', 'einops', 'mat4py', 'modelindex', 'importlib-metadata',
     'click', 'colorama', 'requests', 'tabulate', 'pandas', 'model-index',
@@ -65,8 +65,14 @@ def run(command, label, log, env=None, cwd=None, show=None) -> None:
     begin = time.monotonic()
     with open(log, 'w') as sink:
         process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-            env={**os.environ, **(env or {})}, cwd=cwd)  # fmt: skip
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        )
 
         def read():
             for line in process.stdout:
@@ -291,13 +297,14 @@ def mmcv_wheel(env: Environment) -> Path:
 
 
 def build_mmcv(env: Environment, version: str, work: Path, target: Path) -> Path:
-    """Build in `work`, which an interrupted build leaves for the next one to continue, and keep the wheel in `target`."""
+    """Build in `work`, where the next call continues an interrupted build, and keep the wheel in `target`."""
     source = work / f'mmcv-{version}'
     if not (work / 'unpacked').is_file():
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        run([env.python, '-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps', '--no-binary', ':all:',
-             '--no-build-isolation', '-d', work, f'mmcv=={version}'], 'fetching mmcv', work / 'download.log')  # fmt: skip
+        download = [env.python, '-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps']
+        download += ['--no-binary', ':all:', '--no-build-isolation', '-d', work, f'mmcv=={version}']
+        run(download, 'fetching mmcv', work / 'download.log')
         with tarfile.open(next(work.glob('mmcv-*.tar.gz'))) as archive:
             archive.extractall(work, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
         (work / 'unpacked').touch()

@@ -52,7 +52,8 @@ def test_unsupported_version_is_named(monkeypatch, change, words):
 def test_import_needs_no_task_library_and_loads_none():
     code = (
         'import sys\n'
-        'for name in ("mmdet", "mmseg", "mmpose", "mmpretrain"): sys.modules[name] = None\n'  # import raises ImportError
+        # an import of these then raises ImportError
+        'for name in ("mmdet", "mmseg", "mmpose", "mmpretrain"): sys.modules[name] = None\n'
         'import icconv_mm\n'
         'from icconv_mm.registry import MODELS\n'
         'net = MODELS.build(dict(type="ICResNet", depth=18, pattern="geometric_d2", base_channels=8))\n'

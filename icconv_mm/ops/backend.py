@@ -22,6 +22,7 @@ BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
 _REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
+_ON_REQUEST = 'it serves only when asked for by name'
 _log = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
 
@@ -41,14 +42,21 @@ class Kernel(NamedTuple):
 
     run: Callable
     refusal: Callable[..., str | None]
+    automatic: bool = True  # else it serves only those who ask for it by name
 
 
 _kernels: dict[str, dict[str, Kernel]] = {}
 
 
-def register(operator: str, backend: str, run: Callable, refusal: Callable[..., str | None] = lambda *_: None) -> None:
+def register(
+    operator: str,
+    backend: str,
+    run: Callable,
+    refusal: Callable[..., str | None] = lambda *_: None,
+    automatic: bool = True,
+) -> None:
     """Makes ``run`` the implementation of ``operator`` on ``backend``; for modules of this package."""
-    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal)
+    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal, automatic)
 
 
 def backends() -> dict[str, Status]:
@@ -93,7 +101,10 @@ def explain(operator: str, *args) -> dict[str, str]:
         operator: Its name, e.g. 'inception_conv2d'.
         *args: The arguments of one call, as ``torch.ops.icconv_mm.<operator>`` takes them.
     """
-    return {name: kernel.refusal(*args) or 'can run' for name, kernel in _candidates(operator)}
+    return {
+        name: kernel.refusal(*args) or ('can run' if kernel.automatic else f'can run, but {_ON_REQUEST}')
+        for name, kernel in _candidates(operator)
+    }
 
 
 def run(operator: str, *args):
@@ -107,6 +118,8 @@ def run(operator: str, *args):
     if name == 'auto':
         for candidate, kernel in _candidates(operator):
             reason = kernel.refusal(*args)
+            if reason is None and not kernel.automatic:
+                reason = _ON_REQUEST
             if reason is None:
                 return kernel.run(*args)
             _log.debug('%s: not on the backend %r, because %s', operator, candidate, reason)

@@ -133,7 +133,8 @@ def _compiled(*args):
 
 
 backend.register('inception_conv2d', 'cpu', _compiled, _refuses_cpu)
-backend.register('inception_conv2d', 'cuda', _compiled, _refuses_cuda)
+# not automatic until its tests have passed on a card: docs/backends.md keeps that table
+backend.register('inception_conv2d', 'cuda', _compiled, _refuses_cuda, automatic=False)
 backend.register('inception_conv2d', 'reference', reference.forward)
 backend.register('inception_conv2d_grad_input', 'reference', reference.grad_input)
 backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_weight)

@@ -146,3 +146,13 @@ def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
         out = inception_conv2d(x, *CALL[1:])
     out.sum().backward()
     assert seen == ['reference']
+
+
+def test_a_kernel_on_request_serves_only_those_who_ask(monkeypatch):
+    kernels = {**backend._kernels['inception_conv2d']}
+    kernels['cpu'] = backend.Kernel(lambda *_: 'compiled', lambda *_: None, automatic=False)
+    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
+    assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
+    assert 'only when asked for' in explain('inception_conv2d', *ARGS)['cpu']
+    with use_backend('cpu'):
+        assert backend.run('inception_conv2d', *ARGS) == 'compiled'
