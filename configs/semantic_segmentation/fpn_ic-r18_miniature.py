@@ -1,0 +1,18 @@
+_base_ = [
+    'mmseg::_base_/models/fpn_r50.py',
+    'mmseg::_base_/default_runtime.py',
+    '../_base_/backbones/ic_resnet18.py',
+    '../_base_/datasets/miniature_semantic.py',
+    '../_base_/schedules/miniature.py',
+]
+custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+default_hooks = _base_.iteration_hooks
+log_processor = _base_.iteration_log
+
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size_divisor=32, test_cfg=dict(size_divisor=32)),
+    backbone=dict(_delete_=True, **_base_.backbone),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=dict(type='BN')),
+    decode_head=dict(
+        in_channels=[64, 64, 64, 64], channels=64, num_classes=7, dropout_ratio=0.0, norm_cfg=dict(type='BN')))

@@ -1,0 +1,5 @@
+"""The demo: one backbone file, several tasks, trained and tested on the miniature dataset."""
+
+from .run import DemoOptions, run_demo
+
+__all__ = ['DemoOptions', 'run_demo']

@@ -1,0 +1,51 @@
+"""The config to start from with one's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CONFIG = 'configs/instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py'
+_TEMPLATE = """# Mask R-CNN with an IC-ResNet-18 on your own COCO-format data: fill in the first six lines.
+data_root = 'path/to/your/data/'
+train_annotations = 'annotations/instances_train.json'  # below data_root, as the others
+val_annotations = 'annotations/instances_val.json'
+train_pictures = 'train/'
+val_pictures = 'val/'
+classes = ('person', 'ball')  # the names in the annotation file's "categories" that you want to find
+
+_base_ = ['{base}']
+
+model = dict(
+    roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))))
+train_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        ann_file=train_annotations,
+        data_prefix=dict(img=train_pictures),
+        metainfo=dict(_delete_=True, classes=classes)))
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        ann_file=val_annotations,
+        data_prefix=dict(img=val_pictures),
+        metainfo=dict(_delete_=True, classes=classes)))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + val_annotations)
+test_evaluator = val_evaluator
+"""
+
+
+def write_own_data_config(home: Path, folder: Path) -> Path:
+    """Write ``own_data.py`` below ``folder``; one that is there already stays, as it may have been filled in.
+
+    Args:
+        home: The folder that holds ``configs/``.
+        folder: Where to.
+
+    Returns:
+        The file.
+    """
+    path = folder / 'own_data.py'
+    if not path.exists():
+        path.write_text(_TEMPLATE.format(base=(home / _CONFIG).resolve()))
+    return path

@@ -1,0 +1,161 @@
+"""The demo's picture: ground truth and predictions side by side, one row per task."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
+
+from .tasks import Task
+
+_TILE = 288  # pixels of one drawn picture
+_EXAMPLES = 3
+_MIN_SCORE = 0.5
+_MARGIN = 26  # for titles
+_MAX_BYTES = 400_000
+
+
+def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> None:
+    """Write a JPEG with ground truth and predictions of the same few validation pictures for every task.
+
+    Args:
+        predictions: Per task, the COCO results file or the folder of label maps that its evaluator wrote.
+        data: The miniature dataset.
+        path: The file to write; at most 400 kB.
+    """
+    truth = _Coco(data / 'annotations/instances_val.json')
+    people = _Coco(data / 'annotations/person_keypoints_val.json')
+    examples = _choose(truth)
+    rows = [_titles(len(examples))]
+    for task, found in predictions.items():
+        tiles = []
+        for image in examples:
+            picture = cv2.imread(str(data / 'val' / image['file_name']))
+            if task.predictions == 'labels':
+                name = Path(image['file_name']).stem + '.png'
+                pair = [_draw_labels(picture, folder / name) for folder in (data / 'semantic/val', found)]
+            else:
+                objects = (people if task.predictions == 'keypoints' else truth).of[image['id']]
+                pair = [_draw_objects(picture, each, task.predictions) for each in (objects, _results(found, image))]
+            tiles += pair
+        rows.append(_row(f'{task.title}', tiles))
+    _write_small(path, np.concatenate(rows))
+
+
+class _Coco:
+    """Annotations by picture."""
+
+    def __init__(self, path: Path):
+        document = json.loads(path.read_text())
+        self.images = document['images']
+        self.of = defaultdict(list)
+        for annotation in document['annotations']:
+            self.of[annotation['image_id']].append(annotation)
+
+
+def _choose(truth: _Coco) -> list[dict]:
+    """The first pictures with somebody in them and a handful of objects, whatever was found there."""
+
+    def suits(image: dict) -> bool:
+        objects = truth.of[image['id']]
+        return 4 <= len(objects) <= 7 and any(each['category_id'] == 1 for each in objects)
+
+    chosen = [image for image in truth.images if suits(image)]
+    return (chosen or truth.images)[:_EXAMPLES]
+
+
+def _results(path: Path, image: dict) -> list[dict]:
+    if not path.is_file():  # nothing was detected
+        return []
+    found = json.loads(path.read_text())
+    return [each for each in found if each['image_id'] == image['id'] and each['score'] >= _MIN_SCORE]
+
+
+def _draw_objects(picture: np.ndarray, objects: Sequence[dict[str, Any]], kind: str) -> np.ndarray:
+    """Boxes with names, and masks or joints as ``kind`` says, on the picture enlarged to a tile."""
+    height, width = picture.shape[:2]
+    factor = _TILE / width
+    tile = cv2.resize(picture, (_TILE, round(factor * height)), interpolation=cv2.INTER_CUBIC)
+    for each in objects:
+        color = PALETTE[each['category_id'] - 1][::-1]
+        if kind == 'masks':
+            mask = cv2.resize(_decode(each['segmentation'], height, width), tile.shape[1::-1])
+            _blend(tile, mask > 0, color, 0.55)
+        if kind == 'keypoints':
+            _draw_joints(tile, np.array(each['keypoints']).reshape(-1, 3), factor, color)
+        else:
+            _draw_box(tile, np.array(each['bbox']) * factor, CLASSES[each['category_id'] - 1], color)
+    return tile
+
+
+def _decode(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    if isinstance(segmentation, list):
+        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation['counts'], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    return coco_mask.decode(segmentation)
+
+
+def _draw_box(tile: np.ndarray, box: np.ndarray, name: str, color: tuple[int, ...]) -> None:
+    x, y, right, bottom = (round(v) for v in (*box[:2], *(box[:2] + box[2:])))
+    cv2.rectangle(tile, (x, y), (right, bottom), color, 2)
+    (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    base = max(y, height + 5)
+    cv2.rectangle(tile, (x, base - height - 5), (x + width + 4, base), color, -1)
+    cv2.putText(tile, name, (x + 2, base - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _draw_joints(tile: np.ndarray, joints: np.ndarray, factor: float, color: tuple[int, ...]) -> None:
+    points = np.rint(joints[:, :2] * factor).astype(int).tolist()
+    shown = joints[:, 2] > 0
+    for a, b in SKELETON:
+        if shown[a - 1] and shown[b - 1]:
+            cv2.line(tile, points[a - 1], points[b - 1], color, 2, cv2.LINE_AA)
+    for point, visible in zip(points, shown):
+        if visible:
+            cv2.circle(tile, point, 3, (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def _draw_labels(picture: np.ndarray, path: Path) -> np.ndarray:
+    """The label map of a file over the picture."""
+    tile = cv2.resize(picture, (_TILE, round(_TILE * picture.shape[0] / picture.shape[1])))
+    labels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    labels = cv2.resize(labels, tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    _blend(tile, np.ones_like(labels, bool), np.array(SEMANTIC_PALETTE, np.uint8)[labels, ::-1].reshape(-1, 3), 0.7)
+    return tile
+
+
+def _blend(tile: np.ndarray, mask: np.ndarray, color: Any, weight: float) -> None:
+    tile[mask] = ((1 - weight) * tile[mask] + weight * np.asarray(color)).astype(np.uint8)
+
+
+def _titles(examples: int) -> np.ndarray:
+    return np.concatenate([_text(name) for name in ('ground truth', 'prediction') * examples], axis=1)
+
+
+def _row(title: str, tiles: list[np.ndarray]) -> np.ndarray:
+    pictures = np.concatenate(tiles, axis=1)
+    return np.concatenate([_text(title, pictures.shape[1], bold=True), pictures])
+
+
+def _text(text: str, width: int = _TILE, bold: bool = False) -> np.ndarray:
+    strip = np.full((_MARGIN, width, 3), 255, np.uint8)
+    cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1 + bold, cv2.LINE_AA)
+    return strip
+
+
+def _write_small(path: Path, picture: np.ndarray) -> None:
+    """Write a JPEG at the best quality that stays below the limit."""
+    for quality in range(90, 0, -10):
+        _, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= _MAX_BYTES:
+            break
+    path.write_bytes(data.tobytes())

@@ -1,0 +1,89 @@
+"""What the demo measured: a table on the console, ``report.json`` and ``report.md``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from .run import DemoOptions
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: value and threshold in 0..1, seconds of training and test together."""
+
+    task: str
+    config: str
+    backbone_file: str
+    metric: str
+    value: float
+    threshold: float
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.threshold
+
+
+_COLUMNS = ('task', 'metric', 'value', 'threshold', 'seconds', 'backbone file')
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    return (
+        result.task,
+        result.metric,
+        f'{result.value:.3f}' + ('' if result.passed else ' (missed)'),
+        f'>= {result.threshold:.2f}',
+        f'{result.seconds:.0f}',
+        result.backbone_file,
+    )
+
+
+def print_table(results: Sequence[Result], console: Console) -> None:
+    """One table of all tasks."""
+    table = Table(title='icconv_mm on the miniature dataset', title_justify='left')
+    for name in _COLUMNS:
+        table.add_column(name, justify='right' if name in ('value', 'seconds') else 'left', no_wrap=True)
+    for result in results:
+        table.add_row(*_cells(result), style=None if result.passed else 'red')
+    console.print(table)
+
+
+def write_reports(results: Sequence[Result], folder: Path, picture: Path | None = None) -> None:
+    """Write ``report.json``, a list with one object per task, and ``report.md`` below ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'report.json').write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
+    rows = [_COLUMNS, ('---',) * len(_COLUMNS), *(_cells(result) for result in results)]
+    lines = ['# icconv_mm on the miniature dataset', '', *('| ' + ' | '.join(row) + ' |' for row in rows)]
+    if picture is not None:
+        lines += ['', f'![ground truth and predictions]({picture.name})']
+    (folder / 'report.md').write_text('\n'.join(lines) + '\n')
+
+
+def print_own_data(config: Path, options: DemoOptions, console: Console) -> None:
+    """Print how to do the same with one's own data."""
+    tools = shlex.quote(str(_shown(options.home / 'tools')))
+    work = config.parent / 'own_data'
+    console.print(
+        f'\nThe same on your own COCO-format data:\n'
+        f'  1. name its folder, files and classes in {config}\n'
+        f'  2. python {tools}/train.py {config} --work-dir {work}\n'
+        f'  3. python {tools}/test.py {config} {work}/iter_400.pth --work-dir {work} --show-dir pictures\n'
+        f'  4. python {tools}/infer.py {config} {work}/iter_400.pth YOUR_PICTURES --out-dir {work}/drawn',
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _shown(path: Path) -> Path:
+    """``path`` from the current folder if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,135 @@
+"""The demo's course: draw, then train and test task by task, then report."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+
+from ..errors import InputError
+from .configs import backbone_file, prepare_config
+from .own_data import write_own_data_config
+from .picture import draw_picture
+from .process import python, run_tool
+from .report import Result, print_own_data, print_table, write_reports
+from .tasks import TASKS, WRITTEN, Task
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does.
+
+    Attributes:
+        home: The folder that holds ``configs/`` and ``tools/``.
+        work_dir: Takes configs, logs, checkpoints, predictions and the report.
+        data: The miniature dataset; drawn if it is missing.
+        tasks: Names of the tasks, in the order they run.
+        backbone: A file of ``configs/_base_/backbones``, without ``.py``.
+        device: 'cpu' or 'cuda'.
+        seed: Of the trainings.
+        drawing: What the dataset is.
+    """
+
+    home: Path
+    work_dir: Path = Path('work_dirs/demo')
+    data: Path = Path('data/miniature')
+    tasks: Sequence[str] = tuple(task.name for task in TASKS)
+    backbone: str = 'ic_resnet18'
+    device: str = 'cpu'
+    seed: int = 0
+    drawing: MiniatureOptions = field(default_factory=MiniatureOptions)
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> list[Result]:
+    """Train and test the tasks, print the table, and write ``report.json``, ``report.md`` and ``demo.jpg``.
+
+    Args:
+        options: What to do.
+        console: Where to print.
+
+    Returns:
+        One result per task; the demo has passed if every one has.
+
+    Raises:
+        InputError: A task, backbone or device does not exist.
+        ToolError: A training or test ended with an error.
+    """
+    console = console or Console()
+    tasks = _chosen(options.tasks)
+    backbone = backbone_file(options.home, options.backbone)
+    _require_device(options.device)
+    ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
+    console.print(f'backbone of every task: {_below(options.home, backbone)}')
+    results = []
+    for number, task in enumerate(tasks, 1):
+        results.append(_run_task(task, options, backbone, console, f'{number}/{len(tasks)}'))
+        write_reports(results, options.work_dir)
+    picture = options.work_dir / 'demo.jpg'
+    predictions = {task: options.work_dir / task.name / WRITTEN[task.predictions] for task in tasks}
+    draw_picture(predictions, options.data, picture)
+    write_reports(results, options.work_dir, picture)
+    print_table(results, console)
+    console.print(f'report: {options.work_dir}/report.md, report.json, {picture.name}')
+    print_own_data(write_own_data_config(options.home, options.work_dir), options, console)
+    return results
+
+
+def _run_task(task: Task, options: DemoOptions, backbone: Path, console: Console, number: str) -> Result:
+    start = time.monotonic()
+    folder = options.work_dir / task.name
+    if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
+        shutil.rmtree(folder)
+    config = prepare_config(options.home, task, backbone, options.data, options.seed, folder)
+    env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
+    tools = options.home / 'tools'
+    train = python(tools / 'train.py', config, '--work-dir', folder / 'train')
+    run_tool(train, folder / 'train.log', f'{number} {task.title}: train', console, env)
+    checkpoint = Path((folder / 'train/last_checkpoint').read_text().strip())
+    test = python(tools / 'test.py', config, checkpoint, '--work-dir', folder / 'test')
+    run_tool(test, folder / 'test.log', f'{number} {task.title}: test', console, env)
+    return Result(
+        task=task.title,
+        config=str(_below(options.home, options.home / 'configs' / task.config)),
+        backbone_file=str(_below(options.home, backbone)),
+        metric=task.metric,
+        value=round(task.scale * read_metric(folder / 'test', task.key), 4),
+        threshold=task.threshold,
+        seconds=round(time.monotonic() - start, 1),
+    )
+
+
+def read_metric(folder: Path, key: str) -> float:
+    """A metric of the latest test below ``folder``; 0 without one, as mmdet gives none if nothing is detected."""
+    files = sorted(folder.glob('*/*.json'), key=lambda file: file.stat().st_mtime)
+    metrics = json.loads(files[-1].read_text()) if files else {}
+    value = float(metrics.get(key, 0.0))
+    return value if math.isfinite(value) else 0.0
+
+
+def _chosen(names: Sequence[str]) -> list[Task]:
+    known = {task.name: task for task in TASKS}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f'--tasks: no task {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
+
+
+def _below(home: Path, path: Path) -> Path:
+    """``path`` as seen from the folder that holds ``configs/``."""
+    return path.relative_to(home)

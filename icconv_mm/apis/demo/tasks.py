@@ -1,0 +1,83 @@
+"""The tasks of the demo. A row of the table is all that the demo knows of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one task trains and how it is judged.
+
+    Attributes:
+        name: What ``--tasks`` calls it; its folder below the work folder.
+        title: Its name in the table.
+        config: The config below ``configs/``.
+        metric: Its metric as the table shows it.
+        key: The same as the evaluator calls it.
+        threshold: The least value that passes.
+        predictions: Kind of prediction, which says how they are written and drawn: 'boxes', 'masks' or 'keypoints'
+            (COCO results), 'labels' (label maps).
+        scale: What the evaluator's value is multiplied with, to be in 0..1.
+    """
+
+    name: str
+    title: str
+    config: str
+    metric: str
+    key: str
+    threshold: float
+    predictions: str
+    scale: float = 1.0
+
+
+TASKS = (
+    Task(
+        name='detection',
+        title='box detection',
+        config='detection/faster-rcnn_ic-r18_fpn_miniature.py',
+        metric='box AP50',
+        key='coco/bbox_mAP_50',
+        threshold=0.60,
+        predictions='boxes',
+    ),
+    Task(
+        name='instance',
+        title='instance segmentation',
+        config='instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py',
+        metric='mask AP50',
+        key='coco/segm_mAP_50',
+        threshold=0.50,
+        predictions='masks',
+    ),
+    Task(
+        name='semantic',
+        title='semantic segmentation',
+        config='semantic_segmentation/fpn_ic-r18_miniature.py',
+        metric='mIoU',
+        key='mIoU',
+        threshold=0.60,
+        predictions='labels',
+        scale=0.01,
+    ),
+)
+
+# What ``test_evaluator`` needs to write predictions of a kind below a folder (all three libraries' own options).
+_WRITERS = {
+    'boxes': {'outfile_prefix': '{folder}/results'},
+    'masks': {'outfile_prefix': '{folder}/results'},
+    'keypoints': {'outfile_prefix': '{folder}/results'},
+    'labels': {'output_dir': '{folder}/labels'},
+}
+# The file or folder of label maps that comes of it.
+WRITTEN = {
+    'boxes': 'results.bbox.json',
+    'masks': 'results.segm.json',
+    'keypoints': 'results.keypoints.json',
+    'labels': 'labels',
+}
+
+
+def writer_options(task: Task, folder: str) -> dict[str, str]:
+    """The evaluator's options that make it write the task's predictions below ``folder``."""
+    return {key: value.format(folder=folder) for key, value in _WRITERS[task.predictions].items()}

@@ -1,0 +1,48 @@
+"""Train and test every task with one backbone on the miniature dataset, and print one table.
+
+Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: %(default)s')
+    parser.add_argument(
+        '--data', type=Path, default=Path('data/miniature'), help='drawn if missing; default: %(default)s'
+    )
+    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic; default: all')
+    parser.add_argument(
+        '--backbone', default='ic_resnet18', metavar='NAME', help='a file of configs/_base_/backbones, without .py'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
+
+    from icconv_mm.apis.demo import DemoOptions, run_demo
+    from icconv_mm.apis.demo.process import ToolError
+    from icconv_mm.apis.errors import InputError
+
+    options = {name: value for name, value in vars(args).items() if value is not None}
+    try:
+        results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; the dataset in {args.data} stays, the next call trains from the start', file=sys.stderr)
+        return 130
+    except (InputError, ToolError, FileExistsError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0 if all(result.passed for result in results) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
