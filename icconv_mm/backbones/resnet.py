@@ -101,7 +101,7 @@ class ResNet(BaseModule):
         with_cp: Whether blocks recompute their activations in the backward pass to save memory.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         groups: Of the 3x3 convolutions of bottlenecks.
-        base_width: Channels of a group at 64 base channels (ResNeXt-101 32x4d: 4).
+        base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
 
@@ -138,7 +138,7 @@ class ResNet(BaseModule):
         with_cp: bool = False,
         zero_init_residual: bool = True,
         groups: int = 1,
-        base_width: int = 64,
+        base_width: int | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg or self.default_init_cfg())
@@ -176,8 +176,8 @@ class ResNet(BaseModule):
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {self.frozen_stages}')
         if style != 'pytorch':
             raise ValueError(f"style must be 'pytorch' (the stride is on the 3x3 convolution), got {style!r}")
-        if self.arch_settings[self.depth][0].expansion == 1 and (self.groups, self.base_width) != (1, 64):
-            raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} has not')
+        if self.arch_settings[self.depth][0] is BasicBlock and (self.groups, self.base_width) != (1, None):
+            raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
 
     # --- the parts; a variant overrides those in which it differs
 
@@ -220,7 +220,7 @@ class ResNet(BaseModule):
 
     def block_width(self, planes: int) -> int:
         """Channels of the 3x3 convolution of a bottleneck."""
-        return int(planes * self.base_width / 64) * self.groups
+        return planes * (self.base_width or self.base_channels) // self.base_channels * self.groups
 
     def make_conv3x3(self, in_channels: int, out_channels: int, stage: int, stride: int, dilation: int) -> nn.Module:
         """The 3x3 convolution of a block."""

@@ -1,0 +1,165 @@
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.layers import ICConv2d
+from icconv_mm.patterns import load_pattern, read_patterns, write_patterns
+from icconv_mm.registry import MODELS
+
+TINY = {'base_channels': 16}
+
+
+def inception_layers(net: nn.Module) -> dict[str, ICConv2d]:
+    return {name: module for name, module in net.named_modules() if isinstance(module, ICConv2d)}
+
+
+@pytest.mark.parametrize(('depth', 'layers'), [(18, 16), (34, 32), (50, 16), (101, 33), (152, 50)])
+def test_every_3x3_convolution_is_an_inception_convolution(depth, layers):
+    with torch.device('meta'):
+        net = ICResNet(depth, 'geometric_d4')
+    found = inception_layers(net)
+    assert len(found) == layers
+    assert all(
+        list(conv.pattern) == list(load_pattern('geometric_d4', [conv.out_channels])[0]) for conv in found.values()
+    )
+    assert not [m for m in net.modules() if type(m) is nn.Conv2d and m.kernel_size == (3, 3)]
+
+
+@pytest.mark.parametrize('name', ['icconv_mm.ICResNet', 'ICResNet'])
+def test_is_built_from_a_config(name):
+    cfg = Config({'backbone': {'type': name, 'depth': 18, 'pattern': 'geometric_d2', **TINY, 'style': 'pytorch'}})
+    net = MODELS.build(cfg.backbone)
+    shapes = [tuple(out.shape) for out in net(torch.randn(1, 3, 64, 96))]
+    assert shapes == [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
+
+
+@pytest.mark.parametrize('depth', [50, 101])
+def test_resnext(depth):
+    with torch.device('meta'):
+        net = ICResNeXt(depth, 'geometric_d4')
+    assert all(conv.groups == 32 for conv in inception_layers(net).values())
+    assert net.layer1[0].conv2.weight.shape == (128, 4, 3, 3)
+    net = ICResNeXt(50, 'geometric_d4', groups=4, base_width=4, **TINY).eval()
+    assert [out.shape[1] for out in net(torch.randn(1, 3, 32, 32))] == [64, 128, 256, 512]
+
+
+def test_two_networks_with_different_patterns(tmp_path):
+    """Nothing is shared between networks: building one does not touch another."""
+    torch.manual_seed(0)
+    one = ICResNet(18, 'geometric_d4', **TINY).eval()
+    x = torch.randn(1, 3, 64, 64)
+    before = one(x)
+    runs = [[[n // 2, 3, 1], [n // 2, 1, 2]] for n in (c.out_channels for c in inception_layers(one).values())]
+    write_patterns(load_pattern(runs), tmp_path / 'own.json')
+    other = ICResNet(18, str(tmp_path / 'own.json'), **TINY).eval()
+    third = ICResNet(18, 'dense', **TINY).eval()
+    for net in (other, third):
+        net.load_state_dict(one.state_dict())
+    after = [net(x) for net in (one, other, third)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after[0]))
+    assert not torch.allclose(after[0][-1], after[1][-1]) and not torch.allclose(after[1][-1], after[2][-1])
+    assert [list(c.pattern) for c in inception_layers(one).values()] == [
+        list(p) for p in load_pattern('geometric_d4', [c.out_channels for c in inception_layers(one).values()])
+    ]
+
+
+def test_stage_dilations_multiply_the_pattern():
+    net = ICResNet(18, 'geometric_d2', strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), deep_stem=True, **TINY).eval()
+    assert net(torch.randn(1, 3, 64, 64))[-1].shape[-2:] == (4, 4)
+    conv = net.layer4[1].conv2
+    assert conv.dilation == (2, 2) and conv.pattern.max_dilation == 2
+    x = torch.randn(1, 128, 9, 9)
+    far = x.clone()
+    far[:, :, 4, 0] += 1  # four pixels away: dilation 2 of the pattern times 2 of the stage
+    moved = (conv(x) - conv(far))[0, :, 4, 4].abs() > 1e-6
+    assert not moved[:64].any() and moved[64:].all()
+
+
+def test_frozen_stages_stay_frozen():
+    net = ICResNet(18, 'geometric_d2', frozen_stages=1, norm_eval=True, **TINY).train()
+    learning = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert not any(name.startswith(('conv1', 'bn1', 'layer1')) for name in learning)
+    assert 'layer2.0.conv1.weight' in learning
+    assert not net.layer2[0].bn1.training
+
+
+def test_initialisation_treats_it_as_a_convolution():
+    net = ICResNet(18, 'geometric_d4')
+    net.init_weights()
+    weight = net.layer3[0].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.05)
+    assert not net.layer3[0].bn2.weight.any()
+
+
+def test_supernet():
+    net = ICResNet(18, supernet_d_max=3, **TINY)
+    conv = net.layer2[0].conv1
+    assert type(conv) is nn.Conv2d and conv.kernel_size == (7, 7) and conv.padding == (3, 3)
+    assert not inception_layers(net)
+    assert [tuple(out.shape[1:]) for out in net(torch.randn(1, 3, 64, 64))][-1] == (128, 2, 2)
+    assert list(net.state_dict()) == list(ICResNet(18, 'dense', **TINY).state_dict())
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_channels_last_and_autocast(dtype):
+    net = ICResNet(18, 'geometric_d4', **TINY).eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = net(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        got = copy.deepcopy(net).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    for one, other in zip(got, expected):
+        assert one.dtype == dtype and one.is_contiguous(memory_format=torch.channels_last)
+        assert (one - other).abs().max() <= (1e-4 if dtype == torch.float32 else 0.1) * other.abs().max()
+
+
+@pytest.mark.slow
+def test_compiles_to_one_graph():
+    net = ICResNet(18, 'geometric_d4', **TINY).eval()
+    x = torch.randn(1, 3, 64, 64)
+    torch._dynamo.reset()
+    got = torch.compile(net, backend='aot_eager', fullgraph=True)(x)
+    torch.testing.assert_close(got, net(x))
+
+
+@pytest.mark.parametrize(('pattern', 'depth'), [('detection/ic_resnet50_k9', 50), ('human_pose/ic_resnet101_k13', 101)])
+def test_published_patterns(pattern, depth, shared, monkeypatch, tmp_path):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
+    (tmp_path / 'patterns').symlink_to(shared / 'patterns')
+    with torch.device('meta'):
+        net = ICResNet(depth, pattern)
+    expected = read_patterns(shared / 'patterns' / f'{pattern}.json')
+    assert [conv.pattern for conv in inception_layers(net).values()] == expected
+
+
+def test_published_pattern_in_groups(shared):
+    path = shared / 'patterns/detection/ic_resnext101_32x4d_k9.json'
+    with torch.device('meta'):
+        net = ICResNeXt(101, path)
+    in_groups = read_patterns(path)
+    for conv, pattern in zip(inception_layers(net).values(), in_groups):
+        size = conv.out_channels // 32
+        assert list(conv.pattern) == [(n * size, h, w) for n, h, w in pattern]
+
+
+@pytest.mark.parametrize('supernet', [None, 4])
+def test_a_pattern_or_a_supernet(supernet):
+    given = 'neither' if supernet is None else 'both'
+    with pytest.raises(ValueError, match=f'ICResNet needs either a pattern or supernet_d_max, got {given}'):
+        ICResNet(18, pattern='dense' if supernet else None, supernet_d_max=supernet)
+    with pytest.raises(ValueError, match='ICResNeXt needs either'):
+        ICResNeXt(50)
+
+
+def test_patterns_that_do_not_fit(shared):
+    path = shared / 'patterns/detection/ic_resnet50_k9.json'
+    file = r'ic_resnet50_k9\.json'
+    with pytest.raises(ValueError, match=f'{file}: the network has 33 3x3 convolutions, the pattern 16 layers'):
+        ICResNet(101, path)
+    with pytest.raises(ValueError, match=f'{file}: layer 3: the pattern sums to 128, expected 64 channels'):
+        ICResNet(18, path)
+    with pytest.raises(ValueError, match="'detection/ic_resnet5' is neither a file nor"):
+        ICResNet(50, 'detection/ic_resnet5')

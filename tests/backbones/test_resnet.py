@@ -1,0 +1,184 @@
+"""The skeleton against the ResNets of mmdet, mmseg and torchvision, and its options."""
+
+import pytest
+import torch
+import torchvision
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icconv_mm.backbones.resnet import BasicBlock, ResNet
+
+TINY = {'base_channels': 8}
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, 64, 48)
+
+
+def randomise_norms(net: nn.Module) -> nn.Module:
+    """Norms of a fresh network are the identity, which hides mistakes."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.uniform_(-0.5, 0.5), module.running_var.uniform_(0.5, 2)
+        if isinstance(module, (_BatchNorm, nn.GroupNorm)):
+            nn.init.uniform_(module.weight, 0.5, 1.5), nn.init.uniform_(module.bias, -0.5, 0.5)
+    return net
+
+
+def assert_same_network(ours: ResNet, theirs: nn.Module, x):
+    """Same keys in the same order, same outputs."""
+    ours.eval(), randomise_norms(theirs).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    got, expected = ours(x), theirs(x)
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'depth': 18},
+        {'depth': 34},
+        {'depth': 50},
+        {'depth': 18, 'deep_stem': True, 'avg_down': True},
+        {'depth': 50, 'deep_stem': True, 'avg_down': True, 'stem_channels': 16},
+        {'depth': 50, 'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)},
+        {'depth': 50, 'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)},
+        {'depth': 18, 'num_stages': 3, 'strides': (1, 2, 2), 'dilations': (1, 1, 1), 'out_indices': (2,)},
+        {'depth': 18, 'norm_cfg': {'type': 'GN', 'num_groups': 4}},
+        {'depth': 18, 'norm_cfg': {'type': 'SyncBN', 'requires_grad': False}},
+        {'depth': 18, 'in_channels': 5, 'out_indices': (1, 3)},
+    ],
+    ids=str,
+)
+def test_is_the_resnet_of_mmdet(settings, x):
+    mmdet = pytest.importorskip('mmdet.models.backbones')
+    if 'in_channels' in settings:
+        x = torch.randn(2, 5, 64, 48)
+    ours, theirs = ResNet(**TINY, **settings), mmdet.ResNet(**TINY, **settings)
+    assert [p.requires_grad for p in ours.parameters()] == [p.requires_grad for p in theirs.parameters()]
+    assert_same_network(ours, theirs, x)
+
+
+def test_is_the_resnext_of_mmdet(x):
+    mmdet = pytest.importorskip('mmdet.models.backbones')
+    settings = {'depth': 50, 'groups': 4, 'base_width': 4}
+    assert_same_network(ResNet(**TINY, **settings), mmdet.ResNeXt(**TINY, **settings), x)
+
+
+def test_contracts_the_dilation_as_mmseg_does(x):
+    mmseg = pytest.importorskip('mmseg.models.backbones')
+    settings = {
+        'depth': 50,
+        'strides': (1, 2, 1, 1),
+        'dilations': (1, 1, 2, 4),
+        'contract_dilation': True,
+        'stem_channels': 8,
+    }
+    assert_same_network(ResNet(**TINY, **settings), mmseg.ResNet(**TINY, **settings), x)
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings'),
+    [
+        ('resnet18', {'depth': 18}),
+        ('resnet152', {'depth': 152}),
+        ('resnext50_32x4d', {'depth': 50, 'groups': 32, 'base_width': 4}),
+        ('resnext101_32x8d', {'depth': 101, 'groups': 32, 'base_width': 8}),
+        ('wide_resnet50_2', {'depth': 50, 'base_width': 128}),
+    ],
+)
+def test_has_the_keys_and_shapes_of_torchvision(name, settings):
+    with torch.device('meta'):
+        ours, theirs = ResNet(**settings), getattr(torchvision.models, name)()
+    shapes = [{k: v.shape for k, v in net.state_dict().items() if not k.startswith('fc.')} for net in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    assert ours.out_channels[-1] == theirs.fc.in_features
+
+
+@pytest.mark.parametrize('deep_stem', [False, True])
+@pytest.mark.parametrize('frozen', [-1, 0, 1, 4])
+def test_frozen_stages_do_not_learn(frozen, deep_stem, x):
+    net = ResNet(18, **TINY, frozen_stages=frozen, deep_stem=deep_stem)
+    net.train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    sum(out.sum() for out in net(x)).backward() if frozen < 4 else net(x)
+    for name, parameter in net.named_parameters():
+        stage = int(name[5]) if name.startswith('layer') else 0
+        assert (parameter.grad is None) == (stage <= frozen), name
+    for name, value in net.state_dict().items():
+        if name.endswith('running_mean'):
+            stage = int(name[5]) if name.startswith('layer') else 0
+            assert torch.equal(value, before[name]) == (stage <= frozen), name
+
+
+def test_norm_eval_keeps_the_statistics(x):
+    net = ResNet(18, **TINY, norm_eval=True).train()
+    assert net.training and not any(m.training for m in net.modules() if isinstance(m, _BatchNorm))
+    before = net.bn1.running_mean.clone()
+    net(x)
+    assert torch.equal(net.bn1.running_mean, before)
+    assert all(m.training for m in ResNet(18, **TINY).train().modules())
+
+
+def test_checkpointing_gives_the_same_gradients(x):
+    net = ResNet(18, **TINY, norm_eval=True).train()
+    grads = []
+    for with_cp in (False, True):
+        for block in (m for m in net.modules() if isinstance(m, BasicBlock)):
+            block.with_cp = with_cp
+        net.zero_grad()
+        net(x)[-1].square().sum().backward()
+        grads.append([p.grad.clone() for p in net.parameters()])
+    torch.testing.assert_close(*grads)
+    assert all(m.with_cp for m in ResNet(18, **TINY, with_cp=True).modules() if isinstance(m, BasicBlock))
+
+
+def test_initialisation(x):
+    net = ResNet(50, **TINY)
+    net.init_weights()
+    assert not net.layer1[0].bn3.weight.any() and not net.layer4[-1].bn3.weight.any()
+    assert (net.layer1[0].bn2.weight == 1).all()
+    weight = net.layer2[0].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (weight.shape[0] * 9)) ** 0.5, rel=0.1)  # He, fan out
+    nn.init.ones_(net.layer1[0].bn3.weight)
+    net.init_weights()  # a second call, as mmengine makes for nested modules, changes nothing
+    assert net.layer1[0].bn3.weight.all()
+
+    net = ResNet(18, **TINY, zero_init_residual=False)
+    net.init_weights()
+    assert (net.layer1[0].bn2.weight == 1).all()
+
+
+def test_is_initialised_inside_a_model():
+    class Model(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = ResNet(18, **TINY)
+
+    model = Model()
+    model.init_weights()
+    assert not model.backbone.layer1[0].bn2.weight.any()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'depth': 20}, r'depth must be one of \[18, 34, 50, 101, 152\], got 20'),
+        ({'num_stages': 5}, 'num_stages must be 1 to 4, got 5'),
+        ({'strides': (1, 2, 2)}, r'strides must have 4 entries \(num_stages\), got \(1, 2, 2\)'),
+        ({'dilations': (1,)}, r'dilations must have 4 entries \(num_stages\), got \(1,\)'),
+        ({'out_indices': (0, 4)}, r'out_indices must be stages 0 to 3, got \(0, 4\)'),
+        ({'out_indices': ()}, 'out_indices must be stages 0 to 3'),
+        ({'frozen_stages': 5}, 'frozen_stages must be -1 to 4, got 5'),
+        ({'style': 'caffe'}, "style must be 'pytorch' .*, got 'caffe'"),
+        ({'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
+    ],
+)
+def test_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet(**({'depth': 18} | settings))
