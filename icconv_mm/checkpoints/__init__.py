@@ -4,5 +4,16 @@ from icconv_mm.checkpoints.conversion import UnmatchedKeysError
 from icconv_mm.checkpoints.convert import SOURCES, convert
 from icconv_mm.checkpoints.files import convert_file
 from icconv_mm.checkpoints.rules import RenameRule, load_rules
+from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError, load
 
-__all__ = ['SOURCES', 'RenameRule', 'UnmatchedKeysError', 'convert', 'convert_file', 'load_rules']
+__all__ = [
+    'SOURCES',
+    'CheckpointError',
+    'RenameRule',
+    'UnmatchedKeysError',
+    'UnsafeCheckpointError',
+    'convert',
+    'convert_file',
+    'load',
+    'load_rules',
+]

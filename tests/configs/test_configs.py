@@ -1,0 +1,200 @@
+"""Every config builds, learns one step and predicts; no backbone is written twice; recipes are upstream's."""
+
+import ast
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from config_utils import CONFIGS, make_batch, read_config
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+
+BACKBONES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
+TASK_CONFIGS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.relative_to(CONFIGS).parts)
+# One config of every task in the fast tests, the others in the slow ones.
+FAST = {
+    'retinanet_ic-r18_fpn_miniature',
+    'mask-rcnn_ic-r18_fpn_miniature',
+    'fpn_ic-r18_miniature',
+    'ic-resnet18_8xb32_in1k',
+}
+
+
+def each(paths, fast=None):
+    """Parameters of a test: one per config, those that are not ``fast`` marked slow."""
+    slow = [[] if fast is None or path.stem in fast else [pytest.mark.slow] for path in paths]
+    names = [str(path.relative_to(CONFIGS).with_suffix('')) for path in paths]
+    return [pytest.param(path, id=name, marks=marks) for path, name, marks in zip(paths, names, slow)]
+
+
+@pytest.fixture(scope='module')
+def published(request, tmp_path_factory):
+    """The cache folder with the published patterns, or None where there are none at hand."""
+    try:
+        shared = request.getfixturevalue('shared')
+    except pytest.skip.Exception:
+        return None
+    cache = tmp_path_factory.mktemp('cache')
+    shutil.copytree(shared / 'patterns', cache / 'patterns')
+    return cache
+
+
+@pytest.fixture
+def load(published, monkeypatch):
+    """Reads a config; where a published pattern is not at hand, an analytic one takes its place."""
+
+    def load(path):
+        cfg = read_config(path)
+        pytest.importorskip(cfg.default_scope)
+        init_default_scope(cfg.default_scope)
+        if published is None and '/' in str(cfg.model.backbone.get('pattern')):
+            cfg.model.backbone.pattern = 'geometric_d4'
+        cfg.model.backbone.init_cfg = None
+        return cfg
+
+    if published is not None:
+        monkeypatch.setenv('ICCONV_MM_CACHE', str(published))
+    return load
+
+
+def shrink(node):
+    """Few proposals and samples, and no padding to the training size."""
+    if isinstance(node, list):
+        for item in node:
+            shrink(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'max_per_img':
+                node[key] = 20
+            elif key == 'sampler' and 'num' in value:
+                value['num'] = 16
+            elif key == 'data_preprocessor':
+                value.pop('size', None)
+            shrink(value)
+
+
+def classes_of(model):
+    """The number of classes that the head of a model tells apart."""
+    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'decode_head', 'head'):
+        try:
+            return model.get_submodule(name).num_classes
+        except AttributeError:
+            continue
+    raise AssertionError(f'no head found in {type(model).__name__}')
+
+
+@pytest.mark.parametrize('path', each(TASK_CONFIGS, FAST))
+def test_config_builds_learns_one_step_and_predicts(path, load):
+    cfg = load(path)
+    shrink(cfg.model)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    batch = make_batch(cfg.default_scope, size=64, count=2, num_classes=classes_of(model))
+
+    model.train()
+    loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+    loss.backward()
+    weight = model.backbone.layer4[0].conv2.weight
+    assert torch.isfinite(loss)
+    assert weight.grad.isfinite().all() and weight.grad.abs().max() > 0
+    before = weight.detach().clone()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not torch.equal(weight, before)
+
+    model.eval()
+    with torch.no_grad():
+        results = model(**model.data_preprocessor(batch, False), mode='predict')
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize('path', each(TASK_CONFIGS))
+def test_config_names_its_scope_and_imports_the_package(path):
+    cfg = read_config(path)
+    assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpose', 'mmpretrain')
+    assert 'icconv_mm' in cfg.custom_imports.imports
+    assert cfg.model.backbone.type.startswith('icconv_mm.')
+    assert {'train_dataloader', 'val_dataloader', 'test_dataloader', 'test_evaluator', 'optim_wrapper'} <= set(cfg)
+
+
+def test_basenames_are_unique():
+    """mim finds a config by its basename."""
+    counts = Counter(path.name for path in TASK_CONFIGS)
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def written_backbones(path):
+    """Lines of a config that spell out a backbone instead of taking one from ``_base_/backbones``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.keyword, ast.Assign)):
+            name = node.arg if isinstance(node, ast.keyword) else getattr(node.targets[0], 'id', None)
+            if name != 'backbone':
+                continue
+            if isinstance(node.value, ast.Call):
+                keys = {keyword.arg for keyword in node.value.keywords}
+            elif isinstance(node.value, ast.Dict):
+                keys = {getattr(key, 'value', None) for key in node.value.keys}
+            else:
+                continue
+            if keys & {'type', 'depth', 'groups', 'base_width'}:
+                yield node.lineno
+
+
+def test_a_backbone_is_written_once():
+    elsewhere = [path for path in CONFIGS.rglob('*.py') if path not in BACKBONES]
+    found = [f'{path.relative_to(CONFIGS)}:{line}' for path in elsewhere for line in written_backbones(path)]
+    assert found == []
+    dicts = {}
+    for path in BACKBONES:
+        cfg = Config.fromfile(path)
+        assert set(cfg) == {'backbone'}, path.name
+        assert dicts.setdefault(str(cfg.backbone), path.name) == path.name
+
+
+def test_a_second_copy_of_a_backbone_would_be_noticed(tmp_path):
+    copies = [
+        "model = dict(backbone=dict(_delete_=True, type='icconv_mm.ICResNet', depth=50))",
+        "model = dict(backbone={'type': 'ResNet'})",
+        "backbone = dict(type='ResNet')",
+        'model = dict(backbone=dict(depth=101, **_base_.backbone))',
+    ]
+    for text in copies:
+        (tmp_path / 'copy.py').write_text(text)
+        assert list(written_backbones(tmp_path / 'copy.py')) == [1], text
+    (tmp_path / 'good.py').write_text('model = dict(backbone=dict(_delete_=True, **_base_.backbone, norm_eval=True))')
+    assert list(written_backbones(tmp_path / 'good.py')) == []
+
+
+def upstream_of(path):
+    """The config of a task library that a recipe inherits from as a whole, or None."""
+    bases = Config._get_base_files(str(path))
+    return next((base for base in bases if '::' in base and '/_base_/' not in base and '::_base_' not in base), None)
+
+
+RECIPES = [path for path in TASK_CONFIGS if upstream_of(path)]
+
+
+@pytest.fixture(scope='module')
+def upstream_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('upstream')
+
+
+@pytest.mark.parametrize('path', each(RECIPES))
+def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
+    alone = upstream_folder / f'{upstream_of(path).replace("/", "_").replace(":", "_")}'
+    alone.write_text(f'_base_ = [{upstream_of(path)!r}]\n')
+    upstream, ours = read_config(alone).to_dict(), read_config(path).to_dict()
+    for extra in ('backbone', 'custom_imports'):
+        del ours[extra]
+    for cfg in (ours, upstream):
+        del cfg['model']['backbone']
+        cfg['model'].pop('pretrained', None)
+    assert ours == upstream
+
+
+def test_every_recipe_of_the_zoo_is_there():
+    names = {path.stem for path in RECIPES}
+    nets = ('ic-r50-k9', 'ic-r101-k9', 'ic-x101-32x4d-k9')
+    archs = ('faster-rcnn', 'mask-rcnn', 'cascade-rcnn', 'cascade-mask-rcnn')
+    assert {f'{arch}_{net}_fpn_1x_coco' for arch in archs for net in nets} <= names
+    assert {f'retinanet_{net}_fpn_1x_coco' for net in nets[:2]} <= names

@@ -1,0 +1,127 @@
+"""The model zoo's three accounts agree: config files, README tables, metafiles."""
+
+import re
+
+import pytest
+import yaml
+from config_utils import CONFIGS, REPO, read_config
+
+METAFILES = sorted(CONFIGS.glob('*/metafile.yml'))
+FAMILIES = [path.parent for path in METAFILES]
+# README column -> metric of the metafile
+PUBLISHED = re.compile(r'(.*?) \(published\)')
+
+
+def models_of(family):
+    return yaml.safe_load((family / 'metafile.yml').read_text())['Models']
+
+
+def tables_of(readme):
+    """Rows of all tables of a README as dicts of the text below each heading."""
+    rows, heading = [], None
+    for line in readme.read_text().splitlines():
+        if not line.startswith('|'):
+            heading = None
+            continue
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        if heading is None:
+            heading = cells
+        elif not set(line) <= set('|-: '):
+            rows.append(dict(zip(heading, cells)))
+    return rows
+
+
+def zoo_rows(family):
+    return [row for row in tables_of(family / 'README.md') if 'config' in row]
+
+
+def each_family():
+    return pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
+
+
+def test_model_index_lists_every_metafile():
+    listed = yaml.safe_load((REPO / 'model-index.yml').read_text())['Import']
+    assert sorted(listed) == [str(path.relative_to(REPO)) for path in METAFILES]
+    assert {'classification', 'detection', 'instance_segmentation', 'semantic_segmentation'} <= {
+        f.name for f in FAMILIES
+    }
+
+
+@each_family()
+def test_metafile_names_configs_that_exist(family):
+    for model in models_of(family):
+        path = REPO / model['Config']
+        assert path.is_file(), model['Config']
+        assert (path.stem, path.parent) == (model['Name'], family)
+
+
+@each_family()
+def test_every_recipe_is_in_metafile_and_readme(family):
+    recipes = {path.stem for path in family.glob('*.py') if 'miniature' not in path.stem}
+    assert {model['Name'] for model in models_of(family)} == recipes
+    linked = [re.fullmatch(r'\[(.+)\]\((.+)\.py\)', row['config']).groups() for row in zoo_rows(family)]
+    assert all(text == target for text, target in linked)
+    assert {text for text, _ in linked} == recipes
+
+
+@each_family()
+def test_pattern_is_the_configs(family):
+    rows = {re.match(r'\[(.+?)\]', row['config']).group(1): row for row in zoo_rows(family)}
+    for model in models_of(family):
+        cfg = read_config(REPO / model['Config'])
+        if 'pattern' not in cfg.model.backbone:
+            continue
+        assert model['Metadata']['Dilation Pattern'] == rows[model['Name']]['pattern'] == cfg.model.backbone.pattern
+
+
+@each_family()
+def test_readme_and_metafile_tell_the_same_figures(family):
+    models = {model['Name']: model for model in models_of(family)}
+    for row in zoo_rows(family):
+        name = re.match(r'\[(.+?)\]', row['config']).group(1)
+        figures = {}
+        for column, cell in row.items():
+            match = PUBLISHED.fullmatch(column)
+            if match and 'baseline' not in column and cell != '-':
+                figures[match.group(1)] = float(cell)
+        model = models[name]
+        told = {metric: value for result in model.get('Results', []) for metric, value in result['Metrics'].items()}
+        assert told == figures, name
+        assert (model['Metadata'].get('Figures') == 'published') == bool(figures), name
+
+
+@each_family()
+def test_no_figure_stands_without_its_origin(family):
+    """Every column with numbers says whether they were published or measured."""
+    for row in zoo_rows(family):
+        for column, cell in row.items():
+            if re.fullmatch(r'\d+(\.\d+)?', cell):
+                assert '(published)' in column or '(measured)' in column, (family.name, column, cell)
+
+
+def test_published_figures_are_the_papers():
+    """Box and mask AP on COCO val2017 of the authors' tables."""
+    expected = {
+        'faster-rcnn': (38.9, 41.9, 42.1),
+        'cascade-rcnn': (42.4, 45.0, 45.7),
+        'mask-rcnn': ((40.0, 35.9), (42.6, 37.9), (43.4, 38.4)),
+        'cascade-mask-rcnn': ((43.4, 36.8), (45.7, 38.7), (46.4, 39.1)),
+    }
+    told = {}
+    for family in ('detection', 'instance_segmentation'):
+        for model in models_of(CONFIGS / family):
+            values = [value for result in model.get('Results', []) for value in result['Metrics'].values()]
+            told[model['Name']] = tuple(values) if len(values) > 1 else (values or [None])[0]
+    nets = ('ic-r50-k9', 'ic-r101-k9', 'ic-x101-32x4d-k9')
+    for arch, figures in expected.items():
+        assert tuple(told[f'{arch}_{net}_fpn_1x_coco'] for net in nets) == figures
+
+
+def test_model_index_is_what_its_library_reads():
+    """mim and the model-index tools read it through this library."""
+    modelindex = pytest.importorskip('modelindex')
+    index = modelindex.load(str(REPO / 'model-index.yml'))
+    index.build_models_with_collections()
+    models = index.models if isinstance(index.models, list) else list(index.models)
+    assert {model.name for model in models} == {model['Name'] for family in FAMILIES for model in models_of(family)}
+    assert all(model.full_model.paper['URL'].startswith('https://arxiv.org/abs/') for model in models)
