@@ -149,13 +149,15 @@ def _torch_load(path: Path, map_location: Any) -> Any:
 
 def _restricted_pickle() -> types.ModuleType:
     """What torch < 2.6 takes as ``pickle_module`` in place of ``pickle``: its unpickler knows only the allow-list."""
+    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
+
     from torch._weights_only_unpickler import _get_allowed_globals  # of releases that no longer change
 
     allowed = {**_get_allowed_globals(), **_allowed()}
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            # torch resolves names of storages before it asks here; what remains must be on the list.
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
             try:
                 return allowed[f'{module}.{name}']
             except KeyError:

@@ -28,8 +28,9 @@ class ImageFileError(RuntimeError):
 class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
-    OpenCV decodes a truncated JPEG without complaint and fills the rest with grey; here it is an error. The tools of
-    this package put this transform in the place of ``LoadImageFromFile`` (mmcv) and ``LoadImage`` (mmpose).
+    OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
+    version. The tools of this package put this transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's
+    ``LoadImage``.
 
     Args:
         skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns

@@ -1,0 +1,152 @@
+"""Reading checkpoints runs no code from them, whatever they hold."""
+
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import textwrap
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import CheckpointLoader
+
+from icconv_mm.checkpoints import safe
+
+
+class Call:
+    """Pickles as the call ``function(*args)``."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def checkpoint():
+    """What mmengine's runner writes, in small."""
+    hub = MessageHub('test_safe')
+    for i in range(3):
+        hub.update_scalar('train/loss', 1.0 / (i + 1))
+    hub.update_info('palette', np.array([[1, 2, 3]], dtype=np.uint8))
+    return {
+        'meta': {'epoch': 1, 'iter': 3, 'seed': 0, 'sigmas': np.float32(0.5), 'dataset_meta': {'classes': ('a', 'b')}},
+        'state_dict': OrderedDict(weight=torch.arange(4.0), flag=torch.tensor(True)),
+        'message_hub': hub.state_dict(),
+        'optimizer': {'state': {0: {'step': torch.tensor(3.0)}}, 'param_groups': [{'lr': 0.1, 'params': [0]}]},
+    }
+
+
+@pytest.mark.parametrize('zip_format', [True, False])
+def test_reads_what_mmengine_writes(tmp_path, checkpoint, zip_format):
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zip_format)
+    read = safe.load(path)
+    torch.testing.assert_close(read['state_dict'], checkpoint['state_dict'])
+    history = read['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    np.testing.assert_array_equal(history.data[0], [1.0, 1 / 2, 1 / 3])
+    assert history.statistics('min') == 1 / 3
+    assert read['message_hub']['runtime_info']['palette'].dtype == np.uint8
+    assert read['meta']['sigmas'] == np.float32(0.5)
+
+
+@pytest.mark.parametrize('zip_format', [True, False])
+@pytest.mark.parametrize('name', ['os.system', 'eval', 'getattr', 'getattr of an allowed class', 'class'])
+def test_refuses_foreign_objects_and_executes_nothing(tmp_path, checkpoint, name, zip_format):
+    mark = tmp_path / 'executed'
+    payload, named = {
+        'os.system': (Call(os.system, f'touch {mark}'), 'posix.system'),
+        'eval': (Call(eval, f'open({str(mark)!r}, "w")'), 'eval'),
+        'getattr': (Call(getattr, torch.Tensor, 'numpy'), 'getattr(Tensor,numpy)'),
+        'getattr of an allowed class': (Call(getattr, HistoryBuffer, '__init__'), 'getattr(HistoryBuffer,__init__)'),
+        'class': (pathlib.PurePosixPath('a'), 'pathlib.PurePosixPath'),
+    }[name]
+    path = tmp_path / 'foreign.pth'
+    torch.save({**checkpoint, 'extra': payload}, path, _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(safe.UnsafeCheckpointError, match='nothing in it was executed') as error:
+        safe.load(path)
+    assert str(path) in str(error.value)
+    assert named in str(error.value)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize('keep', [0.0, 0.3, 0.95])
+def test_truncated_file_is_named(tmp_path, checkpoint, keep):
+    whole, path = tmp_path / 'whole.pth', tmp_path / 'cut.pth'
+    torch.save(checkpoint, whole)
+    path.write_bytes(whole.read_bytes()[: int(keep * whole.stat().st_size)])
+    with pytest.raises(safe.CheckpointError, match=r'cut\.pth: truncated, or not a torch checkpoint'):
+        safe.load(path)
+
+
+@pytest.mark.parametrize('content', [b'not a checkpoint', pickle.dumps({'weight': 1.0}), b'\x80\x02}q\x00.'])
+def test_other_files_are_named(tmp_path, content):
+    path = tmp_path / 'other.pth'
+    path.write_bytes(content)
+    with pytest.raises(safe.CheckpointError, match=r'other\.pth'):
+        safe.load(path)
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.pth: no such checkpoint file'):
+        safe.load('nowhere.pth')
+
+
+def test_the_list_in_torch_has_the_guard_and_not_getattr():
+    safe.allow_in_torch()
+    if not hasattr(torch.serialization, 'get_safe_globals'):
+        pytest.skip('this torch has no list of allowed objects')
+    allowed = torch.serialization.get_safe_globals()
+    assert getattr not in allowed
+    assert all(entry[0] is not getattr for entry in allowed if isinstance(entry, tuple))
+
+
+def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    safe.install()
+    path = tmp_path / 'foreign.pth'
+    torch.save({**checkpoint, 'extra': Call(os.system, 'true')}, path)
+    with pytest.raises(safe.UnsafeCheckpointError):
+        CheckpointLoader.load_checkpoint(str(path))
+    url = f'https://example.org/{path.name}'
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path / 'checkpoints').mkdir()
+    path.rename(tmp_path / 'checkpoints' / path.name)  # as if downloaded before
+    with pytest.raises(safe.UnsafeCheckpointError):
+        CheckpointLoader.load_checkpoint(url)
+
+
+def test_unpickler_of_older_torch(tmp_path, checkpoint, monkeypatch):
+    """Below torch 2.6 the allow-list lives in an unpickler of our own; it behaves the same on every torch."""
+    monkeypatch.setattr(safe, '_TORCH_TAKES_NAMES', False)
+    path = tmp_path / 'epoch_1.pth'
+    for zip_format in (True, False):
+        torch.save(checkpoint, path, _use_new_zipfile_serialization=zip_format)
+        read = safe.load(path)
+        torch.testing.assert_close(read['state_dict'], checkpoint['state_dict'])
+        assert read['message_hub']['log_scalars']['train/loss'].statistics('max') == 1.0
+        mark = tmp_path / 'executed'
+        torch.save({'extra': Call(os.system, f'touch {mark}')}, path, _use_new_zipfile_serialization=zip_format)
+        with pytest.raises(safe.UnsafeCheckpointError, match=r'posix\.system'):
+            safe.load(path)
+        assert not mark.exists()
+
+
+def test_importing_the_package_is_enough(tmp_path, checkpoint):
+    """Plain mmengine reads its own checkpoints after ``import icconv_mm``."""
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(checkpoint, path)
+    code = f"""
+        import mmengine.runner, icconv_mm
+        from mmengine.runner import CheckpointLoader
+        print(CheckpointLoader.load_checkpoint({str(path)!r})['meta']['iter'])
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == '3'

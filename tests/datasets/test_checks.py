@@ -1,0 +1,123 @@
+"""A wrong path or annotation file is one sentence that names it."""
+
+import json
+import re
+
+import pytest
+
+from icconv_mm.datasets import checks
+from icconv_mm.datasets.checks import DatasetError
+
+
+@pytest.fixture
+def coco():
+    return {
+        'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 8, 'height': 8}],
+        'annotations': [{'id': 1, 'image_id': 1, 'category_id': 2, 'bbox': [0, 0, 4, 4], 'area': 16, 'iscrowd': 0}],
+        'categories': [{'id': 2, 'name': 'ball'}],
+    }
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
+def dataset(root, **changes):
+    return {
+        'type': 'CocoDataset',
+        'data_root': str(root),
+        'ann_file': 'a.json',
+        'data_prefix': {'img': 'x/'},
+        **changes,
+    }
+
+
+def test_good_paths_and_wrappers(tmp_path, coco):
+    write(tmp_path / 'a.json', coco)
+    (tmp_path / 'x').mkdir()
+    checks.check_paths(dataset(tmp_path), 'd')
+    checks.check_paths({'type': 'RepeatDataset', 'dataset': dataset(tmp_path)}, 'd')
+    checks.check_paths(dataset('s3://bucket/coco'), 'd')
+    checks.check_paths({'type': 'BaseSegDataset', 'data_root': str(tmp_path), 'ann_file': ''}, 'd')
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'data_root': '/nowhere/coco'}, 'd.data_root: no such folder: /nowhere/coco'),
+        ({'data_root': 'data/none'}, r'd.data_root: no such folder: data/none \(in /'),
+        ({'ann_file': 'b.json'}, r'd.ann_file: no such file: .*/b\.json'),
+        ({'data_prefix': {'img': 'train2017/'}}, r"d.data_prefix\['img'\]: no such folder: .*/train2017"),
+    ],
+)
+def test_missing_path(tmp_path, coco, change, message):
+    write(tmp_path / 'a.json', coco)
+    (tmp_path / 'x').mkdir()
+    with pytest.raises(DatasetError, match=message):
+        checks.check_paths(dataset(tmp_path, **change), 'd')
+
+
+def test_missing_path_below_wrappers():
+    wrapped = {'type': 'ConcatDataset', 'datasets': [{'type': 'RepeatDataset', 'dataset': dataset('/nowhere')}]}
+    with pytest.raises(DatasetError, match=re.escape('d.datasets[0].dataset.data_root: no such folder: /nowhere')):
+        checks.check_paths(wrapped, 'd')
+
+
+def test_coco_file(tmp_path, coco):
+    checks.check_coco_file(write(tmp_path / 'a.json', coco))
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda c: [c], 'the top level is a list, expected an object'),
+        (lambda c: {'shapes': [], 'version': '5'}, "no list 'images'; found 'shapes', 'version'"),
+        (lambda c: {k: c[k] for k in ('images', 'annotations')}, "no list 'categories'"),
+        (lambda c: {**c, 'annotations': [{'id': 1, 'image_id': 1}]}, r"annotations\[0\]: no field 'category_id'"),
+        (lambda c: {**c, 'images': [{'id': 'a', 'file_name': 'a.jpg'}]}, r"images\[0\]: 'id' is 'a', expected int"),
+        (lambda c: {**c, 'images': ['a.jpg']}, r'images\[0\]: expected an object, found str'),
+        (
+            lambda c: {**c, 'categories': [{'id': 3, 'name': 'x'}]},
+            r'annotations\[0\]: category_id 2 is not in',
+        ),
+        (lambda c: {**c, 'images': []}, r'annotations\[0\]: image_id 1 is not in the file'),
+        (
+            lambda c: {**c, 'annotations': [{**c['annotations'][0], 'bbox': [1, 2]}]},
+            r"annotations\[0\]: 'bbox' is \[1, 2\], expected \[x, y, width, height\]",
+        ),
+    ],
+)
+def test_not_coco(tmp_path, coco, damage, message):
+    path = write(tmp_path / 'a.json', damage(coco))
+    with pytest.raises(DatasetError, match=message) as error:
+        checks.check_coco_file(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('content', [b'', b'<annotation/>', b'{"images": [', b'\xff\xfe\x00'])
+def test_not_json(tmp_path, content):
+    path = tmp_path / 'a.json'
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match='not a COCO annotation file: not JSON'):
+        checks.check_coco_file(path)
+
+
+def test_empty_because_of_other_classes(tmp_path, coco):
+    path = write(tmp_path / 'a.json', coco)
+    with pytest.raises(DatasetError, match=r"none of the classes \['cat'\] is a category of .* which has \['ball'\]"):
+        checks.explain_empty(path, ('cat',), 'd')
+
+
+def test_empty_because_nothing_is_annotated(tmp_path, coco):
+    path = write(tmp_path / 'a.json', {**coco, 'annotations': []})
+    with pytest.raises(DatasetError, match=r'no picture is left of the 1 .*filter_empty_gt=False'):
+        checks.explain_empty(path, ('ball',), 'd')
+
+
+def test_labels_that_a_missing_category_shifts(tmp_path, coco):
+    path = write(tmp_path / 'a.json', coco)
+    checks.check_class_order(path, ('ball',), {2: 0}, 'd')
+    checks.check_class_order(path, ('ball', 'cat'), {2: 0}, 'd')
+    with pytest.raises(DatasetError, match=r"lacks the categories \['cat'\].*'ball' would be learned as 'cat'"):
+        checks.check_class_order(path, ('cat', 'ball'), {2: 0}, 'd')

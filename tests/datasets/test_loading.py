@@ -1,0 +1,106 @@
+"""A bad picture is named, or skipped when told."""
+
+import cv2
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile as Plain
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+
+from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, check_pictures, image_defect
+
+
+@pytest.fixture(params=['.jpg', '.png'])
+def picture(tmp_path, request):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    path = tmp_path / f'picture{request.param}'
+    cv2.imwrite(str(path), noise)
+    return path
+
+
+def cut(path, keep):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+
+
+def test_loads_as_mmcv_does(picture):
+    ours = LoadImageFromFile().transform({'img_path': str(picture)})
+    theirs = Plain().transform({'img_path': str(picture)})
+    np.testing.assert_array_equal(ours['img'], theirs['img'])
+    assert {key: ours[key] for key in ('img_shape', 'ori_shape')} == {'img_shape': (40, 60), 'ori_shape': (40, 60)}
+
+
+@pytest.mark.parametrize('keep', [0.0, 0.1, 0.5, 0.98])
+def test_truncated_file_is_named(picture, keep):
+    cut(picture, keep)
+    with pytest.raises(ImageFileError, match=f'{picture.name}: (empty file|truncated or corrupt|cannot be decoded)'):
+        LoadImageFromFile().transform({'img_path': str(picture)})
+
+
+def test_truncation_is_found_before_decoding(tmp_path, monkeypatch):
+    """OpenCV 4.8 decodes half a JPEG and fills the rest with grey; it must not get the chance."""
+    path = tmp_path / 'picture.jpg'
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8))
+    cut(path, 0.5)
+    assert 'truncated' in image_defect(path)
+    monkeypatch.setattr(Plain, 'transform', lambda self, results: pytest.fail('the file was decoded'))
+    with pytest.raises(ImageFileError, match=r'picture\.jpg: truncated'):
+        LoadImageFromFile().transform({'img_path': str(path)})
+
+
+def test_data_after_the_end_of_a_jpeg_is_fine(tmp_path):
+    path = tmp_path / 'picture.jpg'
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes() + b'maker note' * 1000)
+    assert image_defect(path) is None
+
+
+@pytest.mark.parametrize('content', [b'text, not a picture', b'\x89PNG\r\n\x1a\n' + b'0' * 50])
+def test_no_picture(tmp_path, content):
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r'a\.jpg'):
+        LoadImageFromFile().transform({'img_path': str(path)})
+
+
+def test_missing_file():
+    with pytest.raises(ImageFileError, match=r'/nowhere/a\.jpg: no such file'):
+        LoadImageFromFile().transform({'img_path': '/nowhere/a.jpg'})
+
+
+def test_given_array_is_taken(picture):
+    image = np.zeros((4, 6, 3), dtype=np.uint8)
+    results = LoadImageFromFile(to_float32=True).transform({'img': image})
+    assert results['img'].dtype == np.float32
+    assert results['img_shape'] == results['ori_shape'] == (4, 6)
+
+
+class Pictures(BaseDataset):
+    def load_data_list(self):
+        return [{'img_path': path} for path in self.paths]
+
+    def __init__(self, paths, **kwargs):
+        self.paths = paths
+        super().__init__(**kwargs)
+
+
+def test_skipped_in_training(picture, tmp_path, capfd):
+    bad = tmp_path / f'bad{picture.suffix}'
+    bad.write_bytes(picture.read_bytes()[:100])
+    data = Pictures([str(bad), str(picture)], pipeline=[LoadImageFromFile(skip_bad=True)])
+    assert data[0]['img_path'] == str(picture)
+    data = Pictures([str(bad), str(picture)], pipeline=[LoadImageFromFile()])
+    with pytest.raises(ImageFileError, match='bad'):
+        data[0]
+
+
+def test_pipelines_of_a_config_are_changed():
+    cfg = ConfigDict(
+        train_dataloader={'dataset': {'dataset': {'pipeline': [{'type': 'LoadImageFromFile', 'to_float32': True}]}}},
+        hooks=[{'switch_pipeline': [{'type': 'mmpose.LoadImage'}, {'type': 'LoadAnnotations'}]}],
+    )
+    check_pictures(cfg)
+    check_pictures(cfg.train_dataloader, skip_bad=True)
+    load = cfg.train_dataloader.dataset.dataset.pipeline[0]
+    assert dict(load) == {'type': 'icconv_mm.LoadImageFromFile', 'to_float32': True, 'skip_bad': True}
+    assert [t.type for t in cfg.hooks[0].switch_pipeline] == ['icconv_mm.LoadImageFromFile', 'LoadAnnotations']
