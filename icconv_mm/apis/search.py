@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
+from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
@@ -59,7 +60,9 @@ def search_checkpoint(
         state = unwrap(read_checkpoint(checkpoint))
         means = None
         if model is not None:
-            _load(model, state)
+            check_fits(model, state, str(checkpoint))
+            model.load_state_dict(state, strict=False)
+            state = model.state_dict()
         if images is not None:
             if model is None:
                 raise ValueError('channel means are measured in a network: give its model beside the images')
@@ -137,18 +140,3 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
         pixels = torch.from_numpy(image).permute(2, 0, 1).float()
         pixels = pixels.flip(0) if rgb else pixels
         yield ((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))[None]
-
-
-def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    found = {key: value.shape for key, value in state.items()}
-    wrong = [f'{key} missing' for key in own.keys() - found.keys()]
-    wrong += [f'{key} unexpected' for key in found.keys() - own.keys()]
-    wrong += [
-        f'{key} {list(found[key])}, expected {list(own[key])}'
-        for key in own.keys() & found.keys()
-        if own[key] != found[key]
-    ]
-    if wrong:
-        raise ValueError(f'{len(wrong)} keys do not fit the model of the config: {"; ".join(sorted(wrong)[:5])}')
-    model.load_state_dict(state)

@@ -1,0 +1,249 @@
+"""The whole dilation search on one config: train the supernet, search, retrain, compare at equal budget.
+
+Every stage leaves its result in the work folder and is not run again while its settings stay the same, so an
+interrupted pipeline goes on where it stopped.
+"""
+
+import copy
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+
+from icconv_mm.apis.search import results_table, search_checkpoint
+from icconv_mm.apis.training import train
+from icconv_mm.patterns import read_patterns, write_patterns
+
+VARIANTS = ('dense', 'analytic', 'searched', 'inherited')
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: its folder, and the config that says everything about it."""
+
+    name: str
+    folder: Path
+    config: Config
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / 'result.json'
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / 'weights.pth'
+
+    def settings(self) -> str:
+        """A digest of the config; a result with another one is not of this stage."""
+        return hashlib.sha256(self.config.dump().encode()).hexdigest()
+
+    def result(self) -> dict | None:
+        """What the finished stage measured, or None."""
+        if not self.result_file.is_file():
+            return None
+        result = json.loads(self.result_file.read_text())
+        return result if result['settings'] == self.settings() else None
+
+
+class Pipeline:
+    """Supernet, search and comparison on one config.
+
+    Args:
+        config: Config of a supernet: ``model.backbone.supernet_d_max`` and a schedule in iterations.
+        work_dir: Where everything is written.
+        seeds: Seeds of the comparison. The supernet takes the first one.
+        iters: The length of every training, instead of the config's; learning rates follow.
+        variants: What is compared: ``'dense'``, ``'analytic'`` (geometric_dN), ``'searched'`` (from scratch) and
+            ``'inherited'`` (the searched pattern, which starts from the taps that it keeps of the trained supernet).
+        criterion: Of the search.
+        metric: The metric to compare, as the config's evaluator names it.
+
+    Raises:
+        ValueError: If the config is not that of a supernet, or a variant is unknown.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        work_dir: str | Path,
+        seeds: Sequence[int] = (0, 1, 2),
+        iters: int | None = None,
+        variants: Sequence[str] = VARIANTS[:3],
+        criterion: str = 'kept_mass',
+        metric: str = 'mIoU',
+    ):
+        self.d_max = config.model.backbone.get('supernet_d_max')
+        if not self.d_max:
+            raise ValueError(
+                f'{config.filename}: model.backbone.supernet_d_max is not set, so there is nothing to search'
+            )
+        if unknown := set(variants) - set(VARIANTS):
+            raise ValueError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
+        if not seeds:
+            raise ValueError('at least one seed is needed')
+        self.config = config if iters is None else with_budget(config, iters)
+        self.work_dir = Path(work_dir)
+        self.seeds, self.variants, self.criterion, self.metric = tuple(seeds), tuple(variants), criterion, metric
+        self.console = Console()
+
+    @property
+    def pattern_file(self) -> Path:
+        """The searched pattern, channels sorted by dilation."""
+        return self.work_dir / 'pattern.json'
+
+    @property
+    def inherited_file(self) -> Path:
+        """The initial checkpoint of the searched network; its pattern lies beside it."""
+        return self.work_dir / 'inherited.pth'
+
+    def run(self, limit: int | None = None) -> dict | None:
+        """Runs what is left, at most ``limit`` trainings.
+
+        Returns:
+            The report (see :meth:`report`), or None while trainings are left.
+        """
+        started = 0
+        for number, stage in enumerate(self.stages(), 1):
+            total = 1 + len(self.variants) * len(self.seeds)
+            done = stage.result() is not None
+            if not done and limit is not None and started >= limit:
+                return None
+            self.console.rule(f'training {number} of {total}: {stage.name}' + (' (finished before)' if done else ''))
+            if not done:
+                run_stage(stage, self.metric)
+                started += 1
+        return self.report()
+
+    def stages(self) -> Iterator[Stage]:
+        """The trainings in order. The search runs after the first, when the second is asked for."""
+        supernet = self._stage('supernet', self.seeds[0])
+        yield supernet
+        self._search(supernet)
+        for seed in self.seeds:
+            for variant in self.variants:
+                yield self._stage(variant, seed)
+
+    def _stage(self, variant: str, seed: int) -> Stage:
+        config = copy.deepcopy(self.config)
+        backbone = config.model.backbone
+        if variant != 'supernet':
+            backbone.pop('supernet_d_max')
+            backbone.pattern = self._pattern(variant)
+        if variant == 'inherited':
+            config.load_from = str(self.inherited_file)
+        config.randomness = {**config.get('randomness', {}), 'seed': seed}
+        config.train_cfg.val_interval = config.train_cfg.max_iters  # evaluated and saved once, at the end
+        config.default_hooks.checkpoint = None
+        name = variant if variant == 'supernet' else f'{variant}_seed{seed}'
+        config.work_dir = str(self.work_dir / name)
+        return Stage(name, Path(config.work_dir), config)
+
+    def _pattern(self, variant: str) -> str | list:
+        if variant in ('dense', 'analytic'):
+            return 'dense' if variant == 'dense' else f'geometric_d{self.d_max}'
+        file = self.pattern_file if variant == 'searched' else self.inherited_file.with_suffix('.json')
+        return [pattern.to_json() for pattern in read_patterns(file)]
+
+    def _search(self, supernet: Stage) -> None:
+        results = search_checkpoint(
+            supernet.weights,
+            self.d_max,
+            self.inherited_file.with_suffix('.json'),
+            self.inherited_file,
+            criterion=self.criterion,
+        )
+        write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
+        self.console.print(results_table(results))
+
+    def report(self) -> dict:
+        """Writes report.json and report.md, prints the table and returns what report.json holds."""
+        rows = []
+        for variant in self.variants:
+            results = [self._stage(variant, seed).result() for seed in self.seeds]
+            values = [result['metrics'][self.metric] for result in results]
+            rows.append(
+                {
+                    'variant': variant,
+                    'values': values,
+                    'mean': statistics.fmean(values),
+                    'std': statistics.stdev(values) if len(values) > 1 else 0.0,
+                    'seconds': statistics.fmean(result['seconds'] for result in results),
+                }
+            )
+        supernet = self._stage('supernet', self.seeds[0]).result()
+        report = {
+            'config': Path(self.config.filename).name,
+            'metric': self.metric,
+            'iterations': self.config.train_cfg.max_iters,
+            'seeds': list(self.seeds),
+            'criterion': self.criterion,
+            'supernet': {'value': supernet['metrics'][self.metric], 'seconds': supernet['seconds']},
+            'rows': rows,
+        }
+        (self.work_dir / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+        (self.work_dir / 'report.md').write_text(_markdown(report))
+        self.console.print(_table(report))
+        return report
+
+
+def run_stage(stage: Stage, metric: str) -> None:
+    """Trains and evaluates one stage and records metrics, seconds and weights in its folder."""
+    config = copy.deepcopy(stage.config)
+    config.experiment_name = f'{stage.name}_{time.time_ns()}'  # runners of one process must not share their logs
+    start = time.perf_counter()
+    runner = train(config)
+    seconds = time.perf_counter() - start
+    logs = runner.message_hub.log_scalars  # of the evaluation that ends a training
+    metrics = {key.removeprefix('val/'): log.current() for key, log in logs.items() if key.startswith('val/')}
+    if metric not in metrics:
+        raise ValueError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
+    runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
+    result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
+    stage.result_file.write_text(json.dumps(result, indent=1) + '\n')
+
+
+def with_budget(config: Config, iters: int) -> Config:
+    """The config with a training of ``iters`` iterations; its learning-rate schedule is stretched to that."""
+    if iters < 1:
+        raise ValueError(f'a training needs at least one iteration, got {iters}')
+    config = copy.deepcopy(config)
+    ratio = iters / config.train_cfg.max_iters
+    config.train_cfg.max_iters = iters
+    for scheduler in config.get('param_scheduler', []):
+        for key, least in (('begin', 0), ('end', scheduler.get('begin', 0) + 1), ('T_max', 1)):
+            if key in scheduler:
+                scheduler[key] = max(round(scheduler[key] * ratio), least)
+    return config
+
+
+def _table(report: dict) -> Table:
+    table = Table(title=f'{report["metric"]} after {report["iterations"]} iterations')
+    for title in ('pattern', *(f'seed {seed}' for seed in report['seeds']), 'mean', 'std', 'seconds'):
+        table.add_column(title, justify='left' if title == 'pattern' else 'right')
+    for row in _cells(report):
+        table.add_row(*row)
+    return table
+
+
+def _cells(report: dict) -> list[list[str]]:
+    return [
+        [
+            row['variant'],
+            *(f'{value:.2f}' for value in (*row['values'], row['mean'], row['std'])),
+            f'{row["seconds"]:.0f}',
+        ]
+        for row in report['rows']
+    ]
+
+
+def _markdown(report: dict) -> str:
+    seeds = [f'seed {seed}' for seed in report['seeds']]
+    rows = [['pattern', *seeds, 'mean', 'std', 'seconds'], ['---'] * (len(seeds) + 4), *_cells(report)]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows) + '\n'

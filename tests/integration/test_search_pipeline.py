@@ -1,0 +1,80 @@
+"""The one-command search on a handful of pictures: supernet, search, retraining, comparison, and going on."""
+
+import copy
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from icconv_mm.apis.search_pipeline import Pipeline, with_budget
+from icconv_mm.backbones import ICResNet
+from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.patterns import read_patterns
+
+pytest.importorskip('mmseg')
+
+
+@pytest.fixture(scope='module')
+def config(repo, tmp_path_factory) -> Config:
+    data_root = tmp_path_factory.mktemp('data') / 'miniature'
+    ensure_miniature(data_root, MiniatureOptions(train=4, val=2, size=64))
+    config = Config.fromfile(repo / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py')
+    config.model.backbone.update(base_channels=8, supernet_d_max=2)
+    config.model.neck.in_channels = [8, 16, 32, 64]
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(data_root)
+    config.val_dataloader.dataset.pipeline[1].scale = (64, 64)
+    return config
+
+
+@pytest.mark.slow
+def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys):
+    variants = ('dense', 'analytic', 'searched', 'inherited')
+
+    def pipeline(**changes) -> Pipeline:
+        return Pipeline(config, tmp_path, **{'seeds': [3], 'iters': 2, 'variants': variants} | changes)
+
+    assert pipeline().run(limit=2) is None  # the supernet and the first variant
+    finished = [tmp_path / name / 'result.json' for name in ('supernet', 'dense_seed3')]
+    written = [path.stat().st_mtime_ns for path in finished]
+    assert not (tmp_path / 'searched_seed3').exists()
+
+    report = pipeline().run()
+    assert [path.stat().st_mtime_ns for path in finished] == written  # not trained again
+    assert [row['variant'] for row in report['rows']] == list(variants)
+    assert all(0 <= row['mean'] <= 100 and row['values'] == [row['mean']] for row in report['rows'])
+    assert json.loads((tmp_path / 'report.json').read_text()) == report
+    assert (tmp_path / 'report.md').read_text().count('\n') == 2 + len(variants)
+    assert '(finished before)' in capsys.readouterr().out
+
+    assert read_patterns(tmp_path / 'pattern.json')[-1].out_channels == 64
+    inherited = torch.load(tmp_path / 'inherited.pth', weights_only=True)['state_dict']
+    backbone = {k.removeprefix('backbone.'): v for k, v in inherited.items() if k.startswith('backbone.')}
+    ICResNet(18, base_channels=8, pattern=tmp_path / 'inherited.json').load_state_dict(backbone, strict=True)
+
+    assert next(pipeline(iters=3).stages()).result() is None  # another budget is another experiment
+
+
+def test_budget_stretches_the_schedule(config):
+    short = with_budget(config, 100)
+    assert short.train_cfg.max_iters == 100
+    assert [scheduler.end for scheduler in short.param_scheduler] == [10, 100]
+    assert short.param_scheduler[1].T_max == 90
+    assert config.train_cfg.max_iters == 400
+    tiny = with_budget(config, 1)
+    assert all(scheduler.end > scheduler.begin for scheduler in tiny.param_scheduler)
+
+
+def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown variants \['best'\]; choose from dense, analytic"):
+        Pipeline(config, tmp_path, variants=['best'])
+    with pytest.raises(ValueError, match='at least one seed'):
+        Pipeline(config, tmp_path, seeds=[])
+    with pytest.raises(ValueError, match='at least one iteration, got 0'):
+        Pipeline(config, tmp_path, iters=0)
+    dense = copy.deepcopy(config)
+    dense.model.backbone.supernet_d_max = None
+    with pytest.raises(ValueError, match='supernet_d_max is not set'):
+        Pipeline(dense, tmp_path)

@@ -1,0 +1,58 @@
+"""Train a supernet, search its dilations, retrain, and compare the patterns at equal budget.
+
+Example: python tools/search_pipeline.py --work-dir work_dirs/search
+It goes on where it was interrupted. Without a config it works on the miniature dataset.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from icconv_mm.apis import load_config
+from icconv_mm.apis.errors import expected_errors
+from icconv_mm.apis.search_pipeline import VARIANTS, Pipeline
+from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_mm.patterns.search import CRITERIA
+
+CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
+    parser.add_argument('--work-dir', default='work_dirs/search', help='default: %(default)s')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--iters', type=int, help="length of every training (default: the config's)")
+    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS[:3]), help='what to compare')
+    parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
+    parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
+    parser.add_argument('--limit', type=int, help='stop after that many trainings; the same command goes on')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config: key=value ...')
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    try:
+        config = load_config(args.config, args.cfg_options, args.work_dir)
+        if Path(args.config).resolve() == CONFIG:
+            ensure_miniature(config.data_root)
+        pipeline = Pipeline(config, args.work_dir, args.seeds, args.iters, args.variants, args.criterion, args.metric)
+        report = pipeline.run(args.limit)
+    except (OSError, ValueError, *expected_errors()) as error:
+        Console(stderr=True, soft_wrap=True).print(error, style='red', markup=False)
+        return 1
+    if report is None:
+        print('trainings are left: the same command goes on')
+    else:
+        print(f'report: {pipeline.work_dir}/report.md')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
