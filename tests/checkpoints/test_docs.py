@@ -1,0 +1,38 @@
+"""The config snippets of docs/checkpoints.md build what the text says."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+
+def snippets(repo):
+    """Name of the config -> text, of every Python block of the guide."""
+    text = (repo / 'docs' / 'checkpoints.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
+    return {re.match(r'# ([\w.-]+\.py)', block).group(1): block for block in blocks}
+
+
+@pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-rcnn'])
+def test_legacy_boxes(repo, tmp_path, name):
+    pytest.importorskip('mmdet')
+    text = snippets(repo)[f'{name}_ic-r50-k9_fpn_legacy-boxes.py']
+    path = tmp_path / 'config.py'
+    path.write_text(text.replace("'./", f"'{repo}/configs/detection/"))
+    cfg = Config.fromfile(path)
+    init_default_scope('mmdet')
+    cfg.model.backbone.pattern = 'dense'
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    heads = model.roi_head.bbox_head if name == 'cascade-rcnn' else [model.roi_head.bbox_head]
+    extractors = model.roi_head.bbox_roi_extractor if name == 'cascade-rcnn' else [model.roi_head.bbox_roi_extractor]
+    coders = [model.rpn_head.bbox_coder, *(head.bbox_coder for head in heads)]
+    assert {type(coder).__name__ for coder in coders} == {'LegacyDeltaXYWHBBoxCoder'}
+    assert type(model.rpn_head.prior_generator).__name__ == 'LegacyAnchorGenerator'
+    layers = [layer for extractor in extractors for layer in extractor.roi_layers]
+    assert {(layer.aligned, layer.sampling_ratio) for layer in layers} == {(False, 2)}
+    stds = [tuple(head.bbox_coder.stds) for head in heads]
+    assert stds[0] == (0.1, 0.1, 0.2, 0.2) and len(set(stds)) == len(stds)  # of each stage, as before
