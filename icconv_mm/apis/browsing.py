@@ -73,5 +73,6 @@ def browse(
 
 def _rgb(inputs) -> np.ndarray:
     """A packed picture [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
+    inputs = inputs[0] if isinstance(inputs, list) else inputs  # a picture at several test scales
     image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
     return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

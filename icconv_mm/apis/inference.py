@@ -70,7 +70,7 @@ class Predictor:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names by label."""
-        return tuple(self.dataset_meta.get('classes') or ())
+        return self.task.class_names(self.dataset_meta)
 
     def predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
         """Yield each path and the data sample that the model returns for it.

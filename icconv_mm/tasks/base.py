@@ -50,6 +50,10 @@ class Task:
 
     # --- inference ---
 
+    def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
+        """Class names by label."""
+        return tuple(dataset_meta.get('classes') or ())
+
     def model_input(self, path: str, dataset_meta: dict) -> dict:
         """What the first transform of the test pipeline gets for the picture at ``path``."""
         return {'img_path': path, 'img_id': 0}
