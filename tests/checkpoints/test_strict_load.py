@@ -7,7 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm.checkpoints import convert, convert_file
 
-from .layouts import classifier, detector
+from .layouts import bottom_up_pose, classifier, detector
 
 CONFIGS = {
     'Faster': ('detection/faster-rcnn_ic-r50-k9_fpn_1x_coco.py', False, False),
@@ -55,6 +55,13 @@ def test_detector_loads_and_keeps_its_classes(repo, name, version):
 def test_classifier_loads_into_the_pretraining_config(repo):
     model = build(repo, 'classification/ic-resnet50-k9_8xb32_in1k.py')
     model.load_state_dict(convert(classifier(50, classes=1000), 'ic-conv'), strict=True, assign=True)
+
+
+def test_pose_estimator_loads_into_its_config(repo):
+    old = bottom_up_pose(50)
+    model = build(repo, 'pose/ae_ic-r50-k13_8xb16-300e_coco-640x640.py')
+    model.load_state_dict(convert(old, 'ic-conv'), strict=True, assign=True)
+    assert torch.equal(model.head.final_layer.bias, old['keypoint_head.final_layer.bias'])
 
 
 def test_classifier_initialises_the_backbone_of_a_detector(repo, tmp_path):

@@ -24,7 +24,12 @@ def _read(path: Path) -> Config:
 
 def make_batch(scope: str, size: int, count: int, num_classes: int) -> dict:
     """``count`` uint8 images [3, size, size] under 'inputs' and their annotations under 'data_samples'."""
-    make_sample = {'mmdet': _detection, 'mmseg': _segmentation, 'mmpretrain': _classification}[scope]
+    make_sample = {
+        'mmdet': _detection,
+        'mmseg': _segmentation,
+        'mmpretrain': _classification,
+        'mmpose': _pose,
+    }[scope]
     return {
         'inputs': [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)],
         'data_samples': [make_sample(size, num_classes) for _ in range(count)],
@@ -60,6 +65,31 @@ def _classification(size: int, num_classes: int):
     from mmpretrain.structures import DataSample
 
     return DataSample(metainfo=_metainfo(size)).set_gt_label(int(torch.randint(0, num_classes, ())))
+
+
+def _pose(size: int, num_keypoints: int):
+    from mmpose.structures import PoseDataSample
+
+    from icconv_mm.tasks.pose import AECodec
+
+    codec = AECodec(input_size=(size, size), heatmap_size=(size // 4, size // 4))
+    encoded = codec.encode(np.random.uniform(4, size - 4, (2, num_keypoints, 2)))
+    fields = {name: torch.from_numpy(encoded[name]) for name in ('heatmaps', 'heatmap_mask')}
+    sample = PoseDataSample(
+        gt_fields=PixelData(**fields),
+        gt_instances=InstanceData(),
+        gt_instance_labels=InstanceData(keypoint_indices=torch.from_numpy(encoded['keypoint_indices'])),
+        metainfo=_metainfo(size),
+    )
+    sample.set_metainfo(
+        {
+            'input_size': (size, size),
+            'input_center': np.array([size / 2, size / 2]),
+            'input_scale': np.array([size, size]),
+            'flip_indices': list(range(num_keypoints)),
+        }
+    )
+    return sample
 
 
 def _metainfo(size: int) -> dict:

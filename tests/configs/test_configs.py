@@ -19,6 +19,7 @@ FAST = {
     'mask-rcnn_ic-r18_fpn_miniature',
     'fpn_ic-r18_miniature',
     'ic-resnet18_8xb32_in1k',
+    'ae_ic-r18_miniature',
 }
 
 
@@ -76,10 +77,11 @@ def shrink(node):
 
 
 def classes_of(model):
-    """The number of classes that the head of a model tells apart."""
+    """The number of classes (of joints, in pose) that the head of a model tells apart."""
     for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'decode_head', 'head'):
         try:
-            return model.get_submodule(name).num_classes
+            head = model.get_submodule(name)
+            return head.num_keypoints if hasattr(head, 'num_keypoints') else head.num_classes
         except AttributeError:
             continue
     raise AssertionError(f'no head found in {type(model).__name__}')

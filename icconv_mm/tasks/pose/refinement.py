@@ -144,7 +144,7 @@ def _evaluate(blocks: _Blocks, joint: Tensor, mean_tags: Tensor, query: Tensor, 
     pixels = ((joint[query].unsqueeze(1) * rows * _BLOCK + y) * columns + (block % columns).unsqueeze(1)).flatten()
 
     def gather(maps: Tensor) -> Tensor:
-        return maps.index_select(0, pixels).view(len(block), -1)  # [N, S * S]
+        return maps.index_select(0, pixels).view(-1, _BLOCK**2)  # [N, S * S]
 
     values = gather(blocks.heat).sub_(
         _distance(gather(tag).sub_(mean) for tag, mean in zip(blocks.tags, mean_tags[query].split(1, 1)))
