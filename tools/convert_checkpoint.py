@@ -35,9 +35,10 @@ def main(argv=None) -> int:
     options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
     try:
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
-        conversion = convert_file(
-            args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
-        )
+        with errors.status(f'Converting {args.input}'):
+            conversion = convert_file(
+                args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
+            )
     except UnmatchedKeysError as error:
         console.print(moves_table(error.conversion), left_table(error.conversion))
         errors.print(f'{error}\n(--rename-rules, --allow-unmatched). Nothing was written.', style='red', markup=False)
