@@ -1,4 +1,4 @@
 _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', '../_base_/backbones/ic_resnet50_k9.py']
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3, )))
+model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)))

@@ -7,4 +7,6 @@ model = dict(
         **_base_.backbone,
         frozen_stages=1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/ic_resnet50_k9_imagenet.pth', prefix='backbone.')))
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/ic_resnet50_k9_imagenet.pth', prefix='backbone.'),
+    )
+)
