@@ -1,0 +1,92 @@
+"""How far a network really looks: its effective receptive field, measured by gradients.
+
+Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, https://arxiv.org/abs/1701.04128: the
+gradient of one output pixel with respect to the input image says how much every input pixel matters to it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class ReceptiveField(NamedTuple):
+    """The effective receptive field of one output pixel.
+
+    Attributes:
+        share: ``[size, size]``, what part of the squared gradient each input pixel has; sums to one.
+        extent_h: Root mean square distance from the centre, in input pixels, along the height.
+        extent_w: The same along the width.
+    """
+
+    share: Tensor
+    extent_h: float
+    extent_w: float
+
+
+def effective_receptive_field(
+    network: nn.Module, size: int = 641, images: int = 2, stage: int = -1, seed: int = 0
+) -> ReceptiveField:
+    """Measures the field of the centre pixel of a feature map.
+
+    The gradient is that of a random combination of all channels at the centre pixel, on images of white noise.
+
+    Args:
+        network: A backbone: ``[1, 3, size, size]`` -> a tuple of feature maps. It is measured in evaluation mode.
+        size: Height and width of the image; where the field is cut off, the extents come out too small.
+        images: Over how many images the squared gradient is averaged.
+        stage: Which of the feature maps.
+        seed: Of the images and combinations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(size, size, dtype=torch.float64)
+    with _as_a_function(network):
+        for _ in range(images):
+            image = torch.randn(1, 3, size, size, generator=generator).requires_grad_()
+            feature = network(image)[stage]
+            centre = feature[0, :, feature.shape[2] // 2, feature.shape[3] // 2]
+            mixed = (centre * torch.randn(centre.shape, generator=generator)).sum()
+            total += torch.autograd.grad(mixed, image)[0].double().square().sum((0, 1))
+    share = total / total.sum()
+    return ReceptiveField(share, _extent(share.sum(1)), _extent(share.sum(0)))
+
+
+@torch.no_grad()
+def randomise(network: nn.Module, size: int = 128, seed: int = 0) -> nn.Module:
+    """Gives a network random weights (He) and batch norms that normalise white noise, as early in training."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.weight[:, 0].numel() // module.groups
+            module.weight.normal_(0, (2 / fan_out) ** 0.5, generator=generator)
+    norms = {module: module.momentum for module in network.modules() if isinstance(module, _BatchNorm)}
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics are those of the next batch
+    network.train()
+    network(torch.randn(2, 3, size, size, generator=generator))
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+    return network.eval()
+
+
+@contextmanager
+def _as_a_function(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode and without the gradients of weights, which would cost as much as those of the image."""
+    training, learning = network.training, [p for p in network.parameters() if p.requires_grad]
+    network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.train(training)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _extent(profile: Tensor) -> float:
+    """Root mean square distance from the mean position, of a distribution over pixels."""
+    position = torch.arange(len(profile), dtype=profile.dtype)
+    mean = (profile * position).sum()
+    return ((profile * (position - mean).square()).sum()).sqrt().item()

@@ -1,0 +1,73 @@
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.patterns import load_pattern, write_patterns
+
+R18 = [64] * 4 + [128] * 4 + [256] * 4 + [512] * 4
+SMALL = ['--size', '65', '--images', '1']
+
+
+@pytest.fixture(scope='module')
+def tool(request):
+    spec = importlib.util.spec_from_file_location('show_pattern', request.config.rootpath / 'tools/show_pattern.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def pattern(tmp_path):
+    write_patterns(load_pattern('geometric_d2', R18), tmp_path / 'own.json')
+    return str(tmp_path / 'own.json')
+
+
+def test_table_and_picture(tool, pattern, tmp_path, capsys):
+    picture = tmp_path / 'own.png'
+    assert tool.main([pattern, '--out', str(picture), *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert '(resnet18)' in out and 'layer4.1.conv2' in out and '50%' in out
+    assert 'effective receptive field of resnet18:' in out and 'effective receptive field of ' + pattern in out
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_with_the_weights_of_a_checkpoint(tool, pattern, tmp_path, capsys):
+    torch.save({'state_dict': ICResNet(18, 'dense').state_dict()}, tmp_path / 'net.pth')
+    assert tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL]) == 0
+    torch.save({'state_dict': ICResNet(34, 'dense').state_dict()}, tmp_path / 'net.pth')
+    assert tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL]) == 1
+    assert 'does not fit ICResNet' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'name'), [(lambda p: ICResNet(34, p), 'resnet34'), (lambda p: ICResNeXt(50, p), 'resnext50')]
+)
+def test_finds_the_network(tool, backbone, name, tmp_path):
+    with torch.device('meta'):
+        layers = [m.pattern for m in backbone('geometric_d3').modules() if hasattr(m, 'pattern')]
+    write_patterns(layers, tmp_path / 'own.json')
+    assert tool.fitting_network(str(tmp_path / 'own.json')) == name
+
+
+def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
+    (tmp_path / 'own.json').write_text(json.dumps([[[5, 1, 1], [3, 2, 2]]]))
+    assert tool.main([f'{tmp_path}/own.json', '--out', f'{tmp_path}/own.png']) == 0
+    assert 'it fits no ResNet' in capsys.readouterr().out and (tmp_path / 'own.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['geometric_d4'], "'geometric_d4' fits every network: say which with --network"),
+        (['nonsense'], "'nonsense' is neither a file nor"),
+        (['{folder}/bad.json'], 'layer 0: malformed key'),
+        (['{folder}/gone.json'], 'no such pattern file'),
+    ],
+)
+def test_errors(tool, arguments, message, tmp_path, capsys):
+    (tmp_path / 'bad.json').write_text('[{"0": 4}]')
+    assert tool.main([argument.format(folder=tmp_path) for argument in arguments]) == 1
+    assert message in capsys.readouterr().err

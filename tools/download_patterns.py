@@ -1,0 +1,53 @@
+"""Fetch the dilation patterns that the authors of IC-Conv published, and check them.
+
+They go to <cache>/patterns, where `pattern='detection/ic_resnet50_k9'` finds them; the cache folder is
+$ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm.
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.progress import track
+
+from icconv_mm.patterns import PUBLISHED, cache_folder
+from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
+    parser.add_argument(
+        '--source',
+        default=PUBLISHED_AT,
+        help='a clone of the repository on disk, or the address of its folder pattern_zoo (default: %(default)s)',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    console, errors = Console(), Console(stderr=True, soft_wrap=True)
+    try:
+        fetched = download_patterns(
+            args.names or None, args.source, lambda names: track(names, 'patterns', console=console)
+        )
+    except (OSError, ValueError) as error:
+        errors.print(f'error: {error}', style='red', markup=False)
+        return 1
+    except KeyboardInterrupt:
+        errors.print('interrupted; what is already in the cache is complete')
+        return 130
+    new = sum(fetched.values())
+    console.print(
+        f'{cache_folder() / "patterns"}: {new} fetched, {len(fetched) - new} already there, all SHA-256 as published',
+        soft_wrap=True,
+        highlight=False,
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Show a dilation pattern: a table, and a picture with the effective receptive field against the dense network's.
+
+The receptive field is that of the last stage of the ResNet that the pattern is for, measured by gradients on white
+noise; the dense network has the same weights, every dilation 1. Without --checkpoint the weights are random.
+
+Examples:
+  python tools/show_pattern.py detection/ic_resnet50_k9 --out pattern.png
+  python tools/show_pattern.py geometric_d4 --network resnet18 --out pattern.png
+"""
+
+import argparse
+import sys
+
+import torch
+from rich.console import Console
+
+from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.layers import ICConv2d
+from icconv_mm.patterns import load_pattern
+from icconv_mm.patterns.describe import draw_patterns, pattern_table
+from icconv_mm.patterns.receptive_field import effective_receptive_field, randomise
+
+NETWORKS = {f'resnet{depth}': (ICResNet, depth) for depth in (18, 34, 50, 101, 152)}
+NETWORKS |= {f'resnext{depth}': (ICResNeXt, depth) for depth in (50, 101, 152)}
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
+    parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
+    parser.add_argument('--out', metavar='PNG', help='draw a picture into this file')
+    parser.add_argument('--checkpoint', metavar='PTH', help='weights of the network, for the receptive field')
+    parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
+    parser.add_argument('--images', type=int, default=2, help='how many are averaged; default: %(default)s')
+    return parser.parse_args(argv)
+
+
+def fitting_network(pattern: str) -> str | None:
+    """The name of the network that a pattern file fits, or None."""
+    if pattern == 'dense' or pattern.startswith('geometric_d'):
+        raise ValueError(f'{pattern!r} fits every network: say which with --network')
+    load_pattern(pattern)  # what is wrong with the file itself is an error
+    for name, (backbone, depth) in NETWORKS.items():
+        try:
+            with torch.device('meta'):
+                backbone(depth, pattern)
+        except ValueError:
+            continue
+        return name
+    return None
+
+
+def measure_fields(args: argparse.Namespace, network: str, console: Console) -> dict:
+    """The effective receptive fields of the dense network and of this one, with the same weights."""
+    backbone, depth = NETWORKS[network]
+    dense, inception = backbone(depth, 'dense'), backbone(depth, args.pattern)
+    if args.checkpoint:
+        check_fits(inception, checkpoint := safe.load(args.checkpoint), args.checkpoint)
+        inception.load_state_dict(state_dict_of(checkpoint))
+    else:
+        randomise(inception)
+    dense.load_state_dict(inception.state_dict())
+    fields = {}
+    for name, net in ((network, dense), (args.pattern, inception)):
+        with console.status(f'effective receptive field of {name}'):
+            fields[name] = effective_receptive_field(net, args.size, args.images)
+        console.print(
+            f'effective receptive field of {name}: {fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels '
+            '(height x width, root mean square distance from the centre)',
+            soft_wrap=True,
+            highlight=False,
+        )
+    return fields
+
+
+def show(args: argparse.Namespace, console: Console) -> None:
+    network = args.network or fitting_network(args.pattern)
+    names = None
+    if network is None:
+        patterns = load_pattern(args.pattern)
+        console.print('it fits no ResNet or ResNeXt-32x4d of 18 to 152 layers: no receptive field', soft_wrap=True)
+    else:
+        with torch.device('meta'):
+            backbone, depth = NETWORKS[network]
+            layers = {n: m for n, m in backbone(depth, args.pattern).named_modules() if isinstance(m, ICConv2d)}
+        names, patterns = list(layers), [layer.pattern for layer in layers.values()]
+    console.print(pattern_table(patterns, f'{args.pattern} ({network or "other network"})', names))
+    fields = measure_fields(args, network, console) if network else None
+    if args.out:
+        draw_patterns(patterns, args.out, args.pattern, fields)
+        console.print(f'picture: {args.out}', soft_wrap=True, highlight=False)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    try:
+        show(args, Console())
+    except (OSError, ValueError) as error:
+        Console(stderr=True, soft_wrap=True).print(f'error: {error}', style='red', markup=False)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
