@@ -1,0 +1,24 @@
+"""Bottom-up pose by associative embedding with mmpose 1: what it lacks for training and for multi-scale testing.
+
+The functions on arrays and tensors need no mmpose; where it is installed, the modules built on it register themselves.
+"""
+
+from icconv_mm import versions
+
+from .grouping import COCO_JOINT_ORDER, group_keypoints
+from .losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
+
+__all__ = ['COCO_JOINT_ORDER', 'MaskedHeatmapLoss', 'TagLoss', 'group_keypoints', 'heatmap_loss', 'tag_loss']
+
+if versions.is_installed('mmpose'):
+    from .codec import AECodec
+    from .data_preprocessor import PyramidDataPreprocessor
+    from .datasets import BottomupCocoDataset, BottomupCrowdPoseDataset
+    from .estimator import AEPoseEstimator
+    from .head import AEHead
+    from .transforms import BottomupAffine, PackPyramidInputs, PyramidResize
+
+    __all__ += [
+        'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
+        'PackPyramidInputs', 'PyramidDataPreprocessor', 'PyramidResize',
+    ]  # fmt: skip

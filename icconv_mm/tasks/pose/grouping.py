@@ -66,6 +66,7 @@ def group_keypoints(
         ValueError: If shapes disagree, maps are not finite or an option is out of range.
     """
     _check(heatmaps, tags, max_num_people, nms_kernel)
+    heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
     order = _joint_order(heatmaps.shape[0], joint_order)
     candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
     people = assign_by_tag(

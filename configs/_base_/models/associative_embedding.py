@@ -1,0 +1,24 @@
+# Bottom-up pose by associative embedding: three deconvolutions to stride 4, then one heatmap and one tag map per joint.
+# A config that inherits it adds the backbone.
+codec = dict(type='icconv_mm.AECodec', input_size=(640, 640), heatmap_size=(160, 160), sigma=2)
+
+model = dict(
+    type='icconv_mm.AEPoseEstimator',
+    data_preprocessor=dict(
+        type='icconv_mm.PyramidDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+    ),
+    head=dict(
+        type='icconv_mm.AEHead',
+        in_channels=2048,
+        num_keypoints=17,
+        deconv_out_channels=(256, 256, 256),
+        deconv_kernel_sizes=(4, 4, 4),
+        keypoint_loss=dict(type='icconv_mm.MaskedHeatmapLoss'),
+        tag_loss=dict(type='icconv_mm.TagLoss', push_weight=0.001, pull_weight=0.001, kind='exp'),
+        decoder=codec,
+    ),
+    test_cfg=dict(flip_test=True, restore_heatmap_size=True, align_corners=False),
+)

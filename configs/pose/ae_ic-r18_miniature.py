@@ -1,0 +1,38 @@
+# Bottom-up pose on the miniature set: pictures of 192 pixels, narrow head, minutes on a CPU.
+_base_ = [
+    '../_base_/models/associative_embedding.py',
+    '../_base_/backbones/ic_resnet18.py',
+    '../_base_/datasets/miniature_pose.py',
+    '../_base_/schedules/miniature.py',
+]
+custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+default_scope = 'mmpose'
+default_hooks = dict(
+    visualization=dict(type='PoseVisualizationHook', enable=False),
+    **_base_.iteration_hooks,
+)
+visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+log_processor = _base_.iteration_log
+
+input_size = (192, 192)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(48, 48), sigma=2)
+model = dict(
+    backbone=dict(**_base_.backbone, out_indices=(3,)),
+    head=dict(in_channels=512, deconv_out_channels=(64, 64, 64), decoder=codec),
+)
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='icconv_mm.BottomupAffine', input_size=input_size, rotate_factor=15, scale_factor=(0.8, 1.25)),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='GenerateTarget', encoder=codec),
+    dict(type='icconv_mm.PackPyramidInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='icconv_mm.PyramidResize', input_size=input_size, scales=[1]),
+    dict(type='icconv_mm.PackPyramidInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

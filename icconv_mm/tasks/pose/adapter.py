@@ -1,0 +1,82 @@
+"""The tools' view of mmpose."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmpose.datasets.datasets.base import BaseCocoStyleDataset
+from mmpose.datasets.datasets.utils import parse_pose_metainfo
+from mmpose.registry import DATASETS
+
+from ..base import Task
+
+JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
+
+
+class Adapter(Task):
+    """Bottom-up pose estimators of mmpose."""
+
+    library = 'mmpose'
+
+    def show_predictions(self, cfg, show, out_dir, wait_time):
+        cfg.default_hooks.visualization = dict(
+            type='PoseVisualizationHook',
+            enable=True,
+            interval=1,
+            kpt_thr=JOINT_THRESHOLD,
+            show=show,
+            wait_time=wait_time,
+            out_dir=out_dir,
+        )
+
+    def is_coco(self, dataset_type):
+        dataset = DATASETS.get(dataset_type)
+        return isinstance(dataset, type) and issubclass(dataset, BaseCocoStyleDataset)
+
+    def class_names(self, dataset_meta):
+        """mmpose keeps the categories of the annotation file, or nothing; then there are only people."""
+        classes = dataset_meta.get('classes') or ('person',)
+        return tuple(item['name'] if isinstance(item, dict) else item for item in classes)
+
+    def model_input(self, path, dataset_meta):
+        return {**super().model_input(path, dataset_meta), **_parsed(dataset_meta)}
+
+    def visualizer(self, cfg, dataset_meta):
+        visualizer = super().visualizer(cfg, dataset_meta)
+        visualizer.set_dataset_meta(_parsed(dataset_meta))
+        return visualizer
+
+    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+        sample = sample.clone()
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
+        visualizer.add_datasample(
+            'predictions', image, sample, draw_gt=False, kpt_thr=JOINT_THRESHOLD, out_file=out_file
+        )
+
+    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
+        sample = sample.clone()
+        if 'input_scale' in sample and 'keypoints' in sample.gt_instances:
+            # Test pipelines resize the image and leave the annotations in the coordinates of the file.
+            size = image.shape[1::-1]
+            corner = sample.input_center - sample.input_scale / 2
+            sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
+        visualizer.add_datasample(
+            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
+        )
+
+    def coco_records(self, sample, image_id, category_ids, score_thr):
+        people = sample.pred_instances
+        return [
+            dict(
+                image_id=image_id,
+                category_id=category_ids[0],
+                keypoints=np.column_stack([keypoints, scores]).round(4).ravel().tolist(),
+                score=round(float(score), 5),
+            )
+            for keypoints, scores, score in zip(people.keypoints, people.keypoint_scores, people.bbox_scores)
+            if score >= score_thr
+        ]
+
+
+def _parsed(dataset_meta: dict) -> dict:
+    """Joint names, flip pairs, skeleton and colours; a class's ``METAINFO`` may only name the file that has them."""
+    return dataset_meta if 'flip_indices' in dataset_meta else parse_pose_metainfo(dict(dataset_meta))

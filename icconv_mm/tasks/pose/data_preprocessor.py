@@ -1,0 +1,38 @@
+"""Normalisation of a batch whose images differ in size and come at several scales."""
+
+from collections.abc import Sequence
+
+from mmpose.models.data_preprocessors import PoseDataPreprocessor
+from torch import Tensor
+
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class PyramidDataPreprocessor(PoseDataPreprocessor):
+    """``PoseDataPreprocessor`` that also takes image pyramids, as :class:`PackPyramidInputs` packs them for testing.
+
+    Training batches (images of one size) go the usual way. Pyramids are not padded to a common size, which would change
+    their heatmaps; they come out as a tuple with one tuple of normalised [3, H, W] per image, largest scale first.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalise ``data['inputs']``: collated images, or collated pyramids (a list over scales of lists)."""
+        inputs = data['inputs']
+        if isinstance(inputs, Tensor) or isinstance(inputs[0], Tensor):
+            return super().forward(data, training)
+        data = self.cast_data(data)
+        # Tuples, because ``BasePoseEstimator.forward`` stacks what comes in a list.
+        pyramids = tuple(tuple(map(self._normalize, pyramid)) for pyramid in _per_image(data['inputs']))
+        return {'inputs': pyramids, 'data_samples': data['data_samples']}
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        if self._channel_conversion:
+            image = image.flip(0)
+        image = image.float()
+        return (image - self.mean) / self.std if self._enable_normalize else image
+
+
+def _per_image(scales: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
+    """What ``pseudo_collate`` makes of a list of pyramids, undone: over images, then over scales."""
+    return list(zip(*scales))

@@ -1,0 +1,142 @@
+"""Heatmap and tag head of associative embedding, with its losses and its test-time merging of maps."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from mmengine.structures import InstanceData, PixelData
+from mmpose.models.heads import AssociativeEmbeddingHead
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from icconv_mm.registry import MODELS
+
+from .aggregation import MapAggregator, tag_scale
+
+
+@MODELS.register_module()
+class AEHead(AssociativeEmbeddingHead):
+    """Deconvolutions, then one 1x1 convolution to a heatmap and a tag map per joint.
+
+    The layers, their keys and their initialisation are mmpose's (``deconv_layers``, ``final_layer``); losses and
+    prediction are not: see docs/pose.md.
+
+    Args:
+        in_channels: Channels of the feature map.
+        num_keypoints: Number of joints K.
+        in_index: Which of the feature maps to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
+        deconv_out_channels: One entry per deconvolution of stride 2; None or () for none.
+        deconv_kernel_sizes: One entry per deconvolution.
+        keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
+        tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
+        decoder: Config of the codec.
+        **kwargs: Those of mmpose's ``AssociativeEmbeddingHead``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_keypoints: int,
+        in_index: int = -1,
+        deconv_out_channels: Sequence[int] | None = (256, 256, 256),
+        deconv_kernel_sizes: Sequence[int] | None = (4, 4, 4),
+        keypoint_loss: dict = dict(type='icconv_mm.MaskedHeatmapLoss'),  # noqa: B006
+        tag_loss: dict = dict(type='icconv_mm.TagLoss'),  # noqa: B006
+        decoder: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            in_channels,
+            num_keypoints,
+            deconv_out_channels=deconv_out_channels,
+            deconv_kernel_sizes=deconv_kernel_sizes,
+            keypoint_loss=keypoint_loss,
+            tag_loss=tag_loss,
+            decoder=decoder,
+            **kwargs,
+        )
+        if self.tag_dim != 1:
+            raise ValueError(f'AEHead: tag_dim must be 1 (one tag map per joint), got {self.tag_dim}')
+        self.in_index = in_index
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all joints share one map)."""
+        return super().forward([feats[self.in_index]])
+
+    def loss(self, feats: Sequence[Tensor], batch_data_samples: Sequence, train_cfg: dict | None = None) -> dict:
+        """``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
+
+        Raises:
+            ValueError: If the targets have another number of joints or another size than the output.
+        """
+        heatmaps, tags = self.forward(feats)
+        targets = torch.stack([sample.gt_fields.heatmaps for sample in batch_data_samples])
+        if targets.shape != heatmaps.shape:
+            raise ValueError(
+                f'the head predicts heatmaps of shape {list(heatmaps.shape[1:])} (joints, height, width), but the '
+                f'targets have {list(targets.shape[1:])}; check num_keypoints, the annotations and heatmap_size'
+            )
+        mask = torch.cat([sample.gt_fields.heatmap_mask for sample in batch_data_samples])
+        indices = pad_sequence([sample.gt_instance_labels.keypoint_indices for sample in batch_data_samples], True)
+        # In float32 also under autocast: the squares and exponentials of tags need its range.
+        tags = tags.float().expand(-1, self.num_keypoints, -1, -1)
+        push, pull = self.loss_module.tag_loss(tags, indices)
+        return dict(
+            loss_kpt=self.loss_module.keypoint_loss(heatmaps.float(), targets, mask), loss_push=push, loss_pull=pull
+        )
+
+    def predict(
+        self,
+        feats: Iterable[tuple[Sequence[Tensor], Sequence[Tensor] | None]],
+        batch_data_samples: Sequence,
+        test_cfg: dict | None = None,
+    ):
+        """Merge the maps of all test scales and find the people.
+
+        Args:
+            feats: One (features, features of the mirrored image or None) per scale, in the order of the samples'
+                ``test_scales``. An iterator is asked for one scale at a time, so that only one is in memory.
+            batch_data_samples: Samples of one input size.
+            test_cfg: ``restore_heatmap_size`` (True): decode at the resolution of the input at scale 1, as the
+                published models were tested, rather than at that of the network's output; ``align_corners`` (False);
+                ``output_heatmaps`` (False): return the merged maps as well.
+
+        Returns:
+            One ``InstanceData`` per image with ``keypoints`` [P, K, 2] in input pixels, ``keypoint_scores`` [P, K] and
+            ``bbox_scores`` [P]; with ``output_heatmaps`` also a list of ``PixelData``.
+        """
+        if self.decoder is None:
+            raise RuntimeError('AEHead: prediction needs a decoder, e.g. decoder=dict(type="icconv_mm.AECodec")')
+        test_cfg = test_cfg or {}
+        meta = batch_data_samples[0].metainfo
+        heatmaps, tags = self._merge(feats, meta, test_cfg)
+        decoded = self.decoder.batch_decode(heatmaps, tags, meta['input_size'])
+        instances = [
+            InstanceData(keypoints=keypoints, keypoint_scores=keypoint_scores, bbox_scores=scores)
+            for keypoints, keypoint_scores, scores in zip(*decoded)
+        ]
+        if not test_cfg.get('output_heatmaps', False):
+            return instances
+        maps = zip(heatmaps, tags.permute(0, 1, 4, 2, 3).flatten(1, 2))
+        return instances, [PixelData(heatmaps=heatmap, tags=tag) for heatmap, tag in maps]
+
+    def _merge(self, feats: Iterable, meta: dict, test_cfg: dict) -> tuple[Tensor, Tensor]:
+        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L] over all scales, float32."""
+        project = test_cfg.get('restore_heatmap_size', True)
+        aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
+        scales = meta.get('test_scales', (1,))
+        for scale, maps in zip(scales, self._maps(feats)):
+            (heatmaps, tags), (flipped_heatmaps, flipped_tags) = maps
+            if scale != tag_scale(scales):
+                tags = flipped_tags = None
+            aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
+        return aggregator.result()
+
+    def _maps(self, feats: Iterable) -> Iterable:
+        """Per scale ([heatmaps], [tags]) of the image and of its mirror image, keeping no features."""
+        for image, mirrored in feats:
+            maps = [tuple([output.float()] for output in self.forward(image)), (None, None)]
+            del image
+            if mirrored is not None:
+                maps[1] = tuple([output.float()] for output in self.forward(mirrored))
+            del mirrored
+            yield maps

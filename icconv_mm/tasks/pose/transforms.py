@@ -1,0 +1,144 @@
+"""Transforms that mmpose lacks, or has with another meaning, for bottom-up training and testing."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
+from mmpose.datasets.transforms.formatting import image_to_tensor
+
+from icconv_mm.registry import TRANSFORMS
+
+from .geometry import check_scales, image_pyramid, warp_matrix
+
+
+@TRANSFORMS.register_module()
+class BottomupAffine(BottomupRandomAffine):
+    """The random affine transform of mmpose 0.x (``BottomUpRandomAffine``): uniform, translation relative to the scale.
+
+    mmpose 1.x draws from a truncated normal distribution and translates relative to the unscaled image.
+
+    Args:
+        input_size: ``(width, height)`` of the result.
+        rotate_factor: Largest rotation in degrees.
+        scale_factor: Least and largest scale of the region that is cut out, relative to the image.
+        shift_factor: Largest translation, relative to the scaled image. mmpose 0.x counts it in units of 1/200.
+        scale_type: Whether the 'short' or the 'long' side of the region determines its scale.
+        **kwargs: Those of ``BottomupRandomAffine``.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int],
+        rotate_factor: float = 30.0,
+        scale_factor: tuple[float, float] = (0.75, 1.5),
+        shift_factor: float = 0.2,
+        scale_type: str = 'short',
+        **kwargs,
+    ):
+        super().__init__(
+            input_size=tuple(input_size),
+            rotate_factor=rotate_factor,
+            scale_factor=tuple(scale_factor),
+            shift_factor=shift_factor,
+            scale_type=scale_type,
+            distribution='uniform',
+            **kwargs,
+        )
+
+    def _get_transform_params(self) -> tuple:
+        offset, scale, rotation, shear = super()._get_transform_params()
+        return offset * scale, scale, rotation, shear
+
+    def transform(self, results: dict) -> dict:
+        """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``."""
+        # cv2.transform refuses arrays without rows, which an image without people has.
+        empty = {key: results.pop(key) for key in ('keypoints', 'bbox') if key in results and len(results[key]) == 0}
+        results = super().transform(results)
+        results.update(empty)
+        # RandomFlip would read ``input_size`` as (height, width).
+        del results['input_size']
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class PyramidResize(BaseTransform):
+    """Resize an image to every test scale.
+
+    Required keys: ``img``. Modified: ``img`` becomes a list of images, largest first; ``img_shape``. Added:
+    ``test_scales`` (in the order of the images), ``input_size``, ``input_center`` and ``input_scale`` (the size at
+    scale 1, and the region of the image that it shows, by which predictions are mapped back to the image).
+
+    Args:
+        input_size: ``(width, height)`` that the network was trained on.
+        scales: Test scales; [2, 1, 0.5] is the published multi-scale test.
+        size_divisor: What the sides of the smallest scale are rounded up to.
+        stride: Largest stride of the network.
+
+    Raises:
+        ValueError: If ``scales`` is empty, has a value that is not positive, or one twice; for an image so long and
+            thin that a resized side would exceed 32766 pixels.
+    """
+
+    def __init__(
+        self, input_size: tuple[int, int], scales: Sequence[float] = (1,), size_divisor: int = 64, stride: int = 32
+    ):
+        self.input_size = tuple(input_size)
+        self.scales = check_scales(scales)
+        self.size_divisor = size_divisor
+        self.stride = stride
+
+    def transform(self, results: dict) -> dict:
+        """Build the pyramid."""
+        image = results['img']
+        height, width = image.shape[:2]
+        try:
+            pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
+        except ValueError as error:
+            raise ValueError(f'{results.get("img_path")}: {error}') from None
+        results['img'] = [
+            cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes
+        ]
+        results['img_shape'] = pyramid.base_size[::-1]
+        results['test_scales'] = self.scales
+        results['input_size'] = pyramid.base_size
+        results['input_center'] = np.array(pyramid.center, dtype=np.float32)
+        results['input_scale'] = np.array(pyramid.extent, dtype=np.float32)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(input_size={self.input_size}, scales={list(self.scales)})'
+
+
+META_KEYS = (
+    *('id', 'img_id', 'img_path', 'crowd_index', 'ori_shape', 'raw_ann_info', 'dataset_name', 'skeleton_links'),
+    *('img_shape', 'input_size', 'input_center', 'input_scale', 'test_scales'),
+    *('flip', 'flip_direction', 'flip_indices'),
+)
+
+
+@TRANSFORMS.register_module()
+class PackPyramidInputs(PackPoseInputs):
+    """``PackPoseInputs`` for one image or a list of images of different sizes.
+
+    ``category_id`` stays out of the meta information: it is a list in bottom-up data, and ``CocoMetric`` would write it
+    into every result.
+
+    Args:
+        meta_keys: What goes into the meta information of the sample.
+        **kwargs: Those of ``PackPoseInputs``.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS, **kwargs):
+        super().__init__(meta_keys=tuple(meta_keys), **kwargs)
+
+    def transform(self, results: dict) -> dict:
+        """Pack ``inputs``, a tensor [3, H, W] or a list of them, and ``data_samples``."""
+        images = results['img']
+        if not isinstance(images, list):
+            return super().transform(results)
+        packed = super().transform({**results, 'img': images[0]})
+        packed['inputs'] = [image_to_tensor(image) for image in images]
+        return packed

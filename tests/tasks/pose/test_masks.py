@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from icconv_mm.tasks.pose.masks import ignored_region, valid_mask
+
+SQUARE = [[2, 3, 8, 3, 8, 9, 2, 9]]
+
+
+def _square():
+    region = np.zeros((12, 16), dtype=np.uint8)
+    region[3:9, 2:8] = 1
+    return region
+
+
+def _compressed():
+    return coco_mask.encode(np.asfortranarray(_square()))
+
+
+def _uncompressed():
+    flat = _square().flatten(order='F')
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    return {'size': [12, 16], 'counts': np.diff([0, *changes, flat.size]).tolist()}
+
+
+@pytest.mark.parametrize(
+    'segmentation', [SQUARE, _compressed(), _uncompressed(), SQUARE + [[1, 1, 5, 5]]],
+    ids=['polygon', 'compressed', 'uncompressed', 'with a polygon of two points'],
+)  # fmt: skip
+def test_every_form_of_segmentation(segmentation):
+    np.testing.assert_array_equal(ignored_region([segmentation], (16, 12)), _square())
+
+
+@pytest.mark.parametrize('segmentations', [[], [None], [[]], [[[1, 1]]]])
+def test_nothing_to_ignore(segmentations):
+    assert not ignored_region(segmentations, (16, 12)).any()
+
+
+def test_regions_are_united():
+    both = ignored_region([SQUARE, [[10, 0, 12, 0, 12, 12, 10, 12]]], (16, 12))
+    assert both.sum() == 36 + 24
+
+
+def test_mask_follows_the_image():
+    identity = np.eye(2, 3)
+    valid = valid_mask([SQUARE], (16, 12), identity, (16, 12))
+    np.testing.assert_array_equal(valid, _square() == 0)
+    flipped = valid_mask([SQUARE], (16, 12), identity, (16, 12), flip=True)
+    np.testing.assert_array_equal(flipped, valid[:, ::-1])
+    shifted = valid_mask([SQUARE], (16, 12), np.array([[1, 0, 4], [0, 1, 0]]), (16, 12))
+    np.testing.assert_array_equal(shifted[:, 4:], valid[:, :-4])
+    assert not shifted[:, :4].any()  # outside the image nothing is known
