@@ -1,0 +1,224 @@
+"""Head and estimator."""
+
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData, PixelData
+
+
+def _training_batch(people=(2, 0), joints=17, size=64):
+    from mmpose.structures import PoseDataSample
+
+    samples = []
+    for count in people:
+        sample = PoseDataSample()
+        area = (size // 4) ** 2
+        sample.gt_fields = PixelData(
+            heatmaps=torch.rand(joints, size // 4, size // 4),
+            heatmap_mask=torch.ones(1, size // 4, size // 4, dtype=torch.bool),
+        )
+        indices = torch.stack([torch.randint(0, area, (count, joints)), torch.ones(count, joints).long()], -1)
+        sample.gt_instance_labels = InstanceData(keypoint_indices=indices)
+        samples.append(sample)
+    return torch.randn(len(people), 3, size, size), samples
+
+
+def _pyramids(coco_meta, shapes, scales=(1,), **meta):
+    from icconv_mm.tasks.pose import PackPyramidInputs, PyramidResize
+
+    resize, pack = PyramidResize((64, 64), list(scales), size_divisor=32), PackPyramidInputs()
+    rng = np.random.RandomState(0)
+    items = []
+    for number, (height, width) in enumerate(shapes):
+        image = rng.randint(0, 256, (height, width, 3), dtype=np.uint8)
+        info = dict(coco_meta, img=image, img_id=number, id=[], ori_shape=(height, width), img_path=f'{number}.jpg')
+        items.append(pack(resize({**info, **meta})))
+    return items
+
+
+@torch.no_grad()
+def _predict(model, items):
+    return [sample.pred_instances for sample in model.test_step(pseudo_collate(items))]
+
+
+def _assert_same(got, expected):
+    assert len(got) == len(expected)
+    for a, b in zip(got, expected):
+        assert a.keypoints.shape == b.keypoints.shape
+        for name in ('keypoints', 'keypoint_scores', 'bbox_scores'):
+            np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-4)
+
+
+def test_layers_have_the_official_keys(model):
+    keys = {key for key in model.head.state_dict() if not key.endswith('num_batches_tracked')}
+    norms = [
+        f'deconv_layers.{i}.{name}' for i in (1, 4, 7) for name in ('weight', 'bias', 'running_mean', 'running_var')
+    ]
+    assert keys == {
+        *(f'deconv_layers.{i}.weight' for i in (0, 3, 6)), *norms, 'final_layer.weight', 'final_layer.bias'
+    }  # fmt: skip
+    assert model.head.final_layer.weight.shape == (34, 8, 1, 1)
+
+
+def test_losses_train_every_parameter(model):
+    inputs, samples = _training_batch()
+    losses = model.train()(inputs, samples, mode='loss')
+    assert set(losses) == {'loss_kpt', 'loss_push', 'loss_pull'}
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('people', [(0, 0), (1,), (45, 3)])
+def test_any_number_of_people(model, people):
+    inputs, samples = _training_batch(people)
+    losses = model(inputs, samples, mode='loss')
+    assert all(torch.isfinite(value) for value in losses.values())
+    if not any(people):
+        assert losses['loss_push'] == losses['loss_pull'] == 0
+
+
+def test_losses_under_autocast(model):
+    inputs, samples = _training_batch()
+    expected = model(inputs, samples, mode='loss')
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(inputs, samples, mode='loss')
+    for name, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[name], rtol=0.05, atol=1e-4)
+
+
+def test_wrong_number_of_joints_is_named(model):
+    inputs, samples = _training_batch(joints=16)
+    with pytest.raises(ValueError, match=r'\[17, 16, 16\].*but the targets have \[16, 16, 16\].*num_keypoints'):
+        model(inputs, samples, mode='loss')
+
+
+def test_one_tag_map_for_all_joints(model_cfg):
+    from mmpose.registry import MODELS
+
+    model_cfg['head']['tag_per_keypoint'] = False
+    model = MODELS.build(model_cfg)
+    assert model.head.final_layer.out_channels == 18
+    inputs, samples = _training_batch()
+    assert all(torch.isfinite(value) for value in model(inputs, samples, mode='loss').values())
+
+
+def test_several_tag_dimensions_are_refused(model_cfg):
+    from mmpose.registry import MODELS
+
+    model_cfg['head']['tag_dim'] = 2
+    with pytest.raises(ValueError, match='tag_dim must be 1'):
+        MODELS.build(model_cfg)
+
+
+def test_head_on_the_finest_of_several_maps(mmpose):
+    from mmpose.registry import MODELS
+
+    head = MODELS.build(
+        dict(type='icconv_mm.AEHead', in_channels=8, num_keypoints=3, in_index=0, deconv_out_channels=None)
+    )
+    heatmaps, tags = head([torch.rand(1, 8, 16, 16), torch.rand(1, 8, 8, 8)])
+    assert heatmaps.shape == tags.shape == (1, 3, 16, 16)
+
+
+SHAPES = [(64, 96), (96, 64), (50, 90), (64, 96)]
+
+
+@pytest.mark.parametrize('scales', [(1,), (2, 1, 0.5)])
+def test_result_does_not_depend_on_the_batch(model, coco_meta, scales):
+    items = _pyramids(coco_meta, SHAPES, scales)
+    together = _predict(model, items)
+    assert max(len(people.bbox_scores) for people in together) > 0
+    _assert_same(together, [_predict(model, [item])[0] for item in items])
+
+
+def test_scales_and_flip_change_the_result(model, coco_meta):
+    def found(scales):
+        return _predict(model, _pyramids(coco_meta, [(64, 96)], scales))[0].keypoint_scores
+
+    results = [found((1,)), found((2, 1, 0.5))]
+    model.test_cfg['flip_test'] = False
+    results.append(found((1,)))
+    for i, j in ((0, 1), (0, 2)):
+        assert results[i].shape != results[j].shape or not np.allclose(results[i], results[j])
+
+
+def test_a_batch_tensor_is_a_pyramid_of_one_level(model, coco_meta):
+    items = _pyramids(coco_meta, [(64, 96)] * 2)
+    expected = _predict(model, items)
+    for item in items:
+        (item['inputs'],) = item['inputs']
+    _assert_same(_predict(model, items), expected)
+
+
+def test_mirrored_picture_gives_mirrored_people(model, coco_meta):
+    """With the flip test, image and mirror image have the same heatmaps but for left and right."""
+    item = _pyramids(coco_meta, [(64, 96)])[0]
+    mirrored = dict(item, inputs=[image.flip(-1) for image in item['inputs']])
+    model.test_cfg['output_heatmaps'] = True
+    with torch.no_grad():
+        first, second = (model.test_step(pseudo_collate([i]))[0].pred_fields.heatmaps.clone() for i in (item, mirrored))
+    torch.testing.assert_close(second.flip(-1)[coco_meta['flip_indices']], first, rtol=1e-4, atol=1e-5)
+
+
+def test_flip_test_without_flip_indices(model, coco_meta):
+    items = _pyramids(coco_meta, [(64, 96)], flip_indices=None)
+    with pytest.raises(ValueError, match=r"flip_test needs to know.*0\.jpg has no 'flip_indices'"):
+        _predict(model, items)
+    model.test_cfg['flip_test'] = False
+    assert len(_predict(model, items)) == 1
+
+
+def test_nan_heatmaps_are_an_error(model, coco_meta):
+    torch.nn.init.constant_(model.head.final_layer.bias, float('nan'))
+    with pytest.raises(ValueError, match='heatmap of joint 0 is not finite'):
+        _predict(model, _pyramids(coco_meta, [(64, 96)]))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (2, 3), (5, 31)])
+def test_picture_smaller_than_the_stride(model, coco_meta, shape):
+    people = _predict(model, _pyramids(coco_meta, [shape], (2, 1, 0.5)))[0]
+    assert people.keypoints.shape[1:] == (17, 2)
+
+
+def test_keypoints_come_back_to_the_picture(model, coco_meta):
+    """A peak that the head invents at a known place of the map is found at that place of the picture."""
+    maps = torch.zeros(1, 34, 16, 24)
+    maps[0, :17, 4, 18], maps[0, :17, 5, 19] = 1.0, 0.5  # upsampled, a lone pixel would have four equal peaks
+    model.head.final_layer = torch.nn.Identity()
+    model.head.deconv_layers = torch.nn.Module()
+    model.head.deconv_layers.forward = lambda x: maps
+    model.test_cfg.update(flip_test=False)
+    people = _predict(model, _pyramids(coco_meta, [(128, 192)]))[0]
+    # Heatmap pixel (18, 4) covers input pixels 72..75 and 16..19, picture pixels 144..151 and 32..39.
+    assert len(people.keypoints) == 1
+    assert ((people.keypoints > [144, 32]) & (people.keypoints < [152, 40])).all()
+
+
+def test_maps_at_the_resolution_of_the_network(model, coco_meta):
+    model.test_cfg.update(restore_heatmap_size=False, output_heatmaps=True)
+    items = _pyramids(coco_meta, [(128, 192)], (2, 1))
+    with torch.no_grad():
+        (sample,) = model.test_step(pseudo_collate(items))
+    assert sample.pred_fields.heatmaps.shape == (17, 32, 48)  # the largest scale's
+    assert sample.pred_fields.tags.shape == (34, 32, 48)
+    people = sample.pred_instances.keypoints[sample.pred_instances.keypoint_scores > 0]
+    assert (people >= 0).all() and (people <= [192, 128]).all()
+
+
+def test_only_one_scale_is_in_memory(model, coco_meta, monkeypatch):
+    """When a scale starts, the features of the larger scales before it are gone."""
+    seen, alive, extract = [], [], model.extract_feat
+
+    def watched(inputs):
+        alive.append([size for size, ref in seen if ref() is not None and size != inputs.shape[-2:]])
+        feats = extract(inputs)
+        seen.extend((inputs.shape[-2:], weakref.ref(feat)) for feat in feats)
+        return feats
+
+    monkeypatch.setattr(model, 'extract_feat', watched)
+    _predict(model, _pyramids(coco_meta, [(64, 96)], (2, 1, 0.5)))
+    assert len(seen) == 6 and alive == [[]] * 6
