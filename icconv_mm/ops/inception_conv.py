@@ -141,22 +141,16 @@ backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_wei
 
 # --- fake kernels
 
-# torch 2.4 renamed it
-_register_fake = getattr(torch.library, 'register_fake', None) or torch.library.impl_abstract
 
-
-@_register_fake('icconv_mm::inception_conv2d')
 def _forward_fake(x, weight, bias, pattern, stride, groups):
     height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
     return _empty((x.shape[0], weight.shape[0], height, width), like=x)
 
 
-@_register_fake('icconv_mm::inception_conv2d_grad_input')
 def _grad_input_fake(grad, weight, height, width, pattern, stride, groups):
     return _empty((grad.shape[0], weight.shape[1] * groups, height, width), like=grad)
 
 
-@_register_fake('icconv_mm::inception_conv2d_grad_weight')
 def _grad_weight_fake(grad, x, pattern, stride, groups):
     return grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3))
 
@@ -164,6 +158,11 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 def _empty(shape, like: Tensor) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=reference.memory_format(like))
 
+
+# the dispatch key of fake tensors; `torch.library.register_fake` came with torch 2.4
+_library.impl('inception_conv2d', _forward_fake, 'Meta')
+_library.impl('inception_conv2d_grad_input', _grad_input_fake, 'Meta')
+_library.impl('inception_conv2d_grad_weight', _grad_weight_fake, 'Meta')
 
 # --- gradients
 

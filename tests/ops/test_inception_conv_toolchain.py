@@ -106,11 +106,12 @@ def test_compile_under_autocast(net, x):
 
 
 def test_export(net, x):
-    batch = torch.export.Dim('batch') if hasattr(torch.export, 'Dim') else None
-    program = torch.export.export(net, (x,), dynamic_shapes={'x': {0: batch}} if batch else None)
+    dynamic = hasattr(torch.export, 'Dim')  # since torch 2.2
+    settings = {'dynamic_shapes': {'x': {0: torch.export.Dim('batch')}}} if dynamic else {}
+    program = torch.export.export(net, (x,), **settings)
     assert sum('inception_conv2d' in str(node.target) for node in program.graph.nodes) == 3
     module = program.module()
-    other = torch.randn(5 if batch else 2, 4, 12, 10)
+    other = torch.randn(5 if dynamic else 2, 4, 12, 10)
     torch.testing.assert_close(module(other), net(other))
 
 
