@@ -74,7 +74,10 @@ def grad_input(
     for part in make_parts(tuple(pattern), in_channels, groups):
         like_input = grad.new_empty(1).expand(grad.shape[0], len(part.inputs), *size)
         share = _backward(part, grad, like_input, take(weight, 0, part.outputs), stride, (True, False))[0]
-        total.index_add_(1, _index(part.inputs, grad), share.to(wide))
+        if len(part.inputs) == in_channels:
+            total += share
+        else:
+            total.index_add_(1, _index(part.inputs, grad), share.to(wide))
     return total.to(grad.dtype)
 
 
