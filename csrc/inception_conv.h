@@ -5,11 +5,23 @@
 #include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
+#include <torch/version.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace icconv_mm {
+
+// What torch's dispatcher takes for `Tensor?`: a type of its own before torch 2.5, the standard one since.
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 5
+template <typename T>
+using Optional = c10::optional<T>;
+#else
+template <typename T>
+using Optional = std::optional<T>;
+#endif
 
 constexpr int64_t kTaps = 9;  // 3x3
 
@@ -27,7 +39,7 @@ struct Geometry {
 };
 
 // Checks shapes again (the Python layer has already named them to the user) and cuts runs at group boundaries.
-inline Geometry make_geometry(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+inline Geometry make_geometry(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                               c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
   TORCH_CHECK(x.dim() == 4 && weight.dim() == 4, "inception_conv2d: x and weight must be 4-d, got ", x.sizes(), " and ",
               weight.sizes());

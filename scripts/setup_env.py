@@ -190,7 +190,7 @@ class Environment:
 
     def install_package(self) -> None:
         mode = {'cpu': 'auto', 'cuda': 'require'}[self.device]
-        self.pip('icconv_mm', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
+        self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
             'ICCONV_MM_EXT': os.environ.get('ICCONV_MM_EXT', mode), 'MAX_JOBS': jobs()})  # fmt: skip
         for line in (self.stamps / 'icconv_mm.log').read_text().splitlines():
             if line.strip().startswith('icconv_mm: '):

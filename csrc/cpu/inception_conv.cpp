@@ -197,7 +197,7 @@ std::vector<Item> make_items(const Call& c) {
   return items;
 }
 
-at::Tensor inception_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+at::Tensor inception_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                                 c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
   TORCH_CHECK(x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
               "inception_conv2d: the CPU kernel takes float32, got ", x.scalar_type(), " and ", weight.scalar_type());

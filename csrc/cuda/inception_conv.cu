@@ -60,7 +60,7 @@ at::Tensor run_table(const Geometry& g, at::Device device) {
   return at::tensor(table, at::kInt).to(device);
 }
 
-at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                                  c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
   const Geometry g = make_geometry(x, weight, bias, pattern, stride, groups);
   TORCH_CHECK(x.device() == weight.device() && x.scalar_type() == weight.scalar_type(),

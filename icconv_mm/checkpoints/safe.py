@@ -147,13 +147,20 @@ def _torch_load(path: Path, map_location: Any) -> Any:
     return torch.load(path, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False)
 
 
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stands under the name ``_codecs.encode``, by which protocol 2 writes bytes; newer torch allows it itself."""
+    if encoding != 'latin1':
+        raise _RefusedGlobal(f'GLOBAL _codecs.encode({encoding})')
+    return text.encode('latin1')
+
+
 def _restricted_pickle() -> types.ModuleType:
     """What torch < 2.6 takes as ``pickle_module`` in place of ``pickle``: its unpickler knows only the allow-list."""
     from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
 
     from torch._weights_only_unpickler import _get_allowed_globals  # of releases that no longer change
 
-    allowed = {**_get_allowed_globals(), **_allowed()}
+    allowed = {**_get_allowed_globals(), **_allowed(), '_codecs.encode': _encode_latin1}
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
