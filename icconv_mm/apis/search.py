@@ -28,7 +28,7 @@ def search_checkpoint(
     pattern_out: str | Path,
     checkpoint_out: str | Path | None = None,
     *,
-    criterion: str = 'kept_mass',
+    criterion: str = 'rms',
     filter: LayerFilter = None,
     groups: int = 1,
     model: nn.Module | None = None,
@@ -42,7 +42,7 @@ def search_checkpoint(
         pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as in
             the published patterns; with it the pattern is the one of the checkpoint written.
         checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
-        criterion: ``'kept_mass'`` or ``'expectation'``, see ``icconv_mm.patterns.search``.
+        criterion: ``'rms'``, ``'expectation'`` or ``'kept_mass'``, see ``icconv_mm.patterns.search``.
         filter: Which layers, as for ``edo_search``.
         groups: Of the convolutions, where no ``model`` tells.
         model: The network whose weights these are; needed for ``images`` and for layers of different groups.

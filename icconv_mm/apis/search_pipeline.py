@@ -76,7 +76,7 @@ class Pipeline:
         seeds: Sequence[int] = (0, 1, 2),
         iters: int | None = None,
         variants: Sequence[str] = VARIANTS[:3],
-        criterion: str = 'kept_mass',
+        criterion: str = 'rms',
         metric: str = 'mIoU',
     ):
         self.d_max = config.model.backbone.get('supernet_d_max')
@@ -206,7 +206,9 @@ def run_stage(stage: Stage, metric: str) -> None:
         raise ValueError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
     runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
     result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
-    stage.result_file.write_text(json.dumps(result, indent=1) + '\n')
+    partial = stage.result_file.with_suffix('.partial')
+    partial.write_text(json.dumps(result, indent=1) + '\n')
+    partial.replace(stage.result_file)
 
 
 def with_budget(config: Config, iters: int) -> Config:

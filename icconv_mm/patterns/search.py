@@ -5,18 +5,19 @@ K x K taps, K = 2 * d_max + 1. Dilation d keeps the nine taps S(d) = {centre + (
 and the search takes, for every filter, the d whose kept kernel W_d changes the output least: min_d E|W X - W_d X|.
 The choice for one filter does not depend on the others, so one pass over the weights is the whole search.
 
-After batch norm and ReLU the input of channel c has a constant expectation m_c >= 0, which leaves two bounds of that
-error, the named criteria:
+With only the mean m_c of input channel c known (1 by default, measured on images by ``measure_channel_means``), that
+error has an estimate and two bounds, the named criteria. D_c are the dropped taps of W that read channel c:
 
-- ``'expectation'``: |sum_c m_c * sum of the dropped taps of W_c|, the distance of the expected outputs. It is the
-  paper's form and, by Jensen's inequality, a lower bound: dropped taps of opposite sign cancel.
-- ``'kept_mass'``: sum_c m_c * sum of the dropped |taps of W_c|, an upper bound by the triangle inequality: nothing
-  cancels.
+- ``'rms'``: sqrt((sum_c m_c * sum D_c)^2 + (pi - 1) * sum_c m_c^2 * sum D_c^2), the root mean square of the change for
+  independent inputs that batch norm and ReLU leave: rectified Gaussians, whose variance is (pi - 1) * m_c^2.
+- ``'expectation'``: |sum_c m_c * sum D_c|, the distance of the expected outputs. It is the paper's form and a lower
+  bound (Jensen's inequality): dropped taps of opposite sign cancel.
+- ``'kept_mass'``: sum_c m_c * sum |D_c|, an upper bound by the triangle inequality: nothing cancels.
 
-m_c is 1 when only weights are at hand and the mean of the channel when images are (``measure_channel_means``).
-docs/search.md says why ``'kept_mass'`` is the default.
+docs/search.md says why ``'rms'`` is the default.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from icconv_mm.patterns.supernet import (
     tap_indices,
 )
 
-CRITERIA = ('kept_mass', 'expectation')
+CRITERIA = ('rms', 'expectation', 'kept_mass')
 TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
 
 
@@ -70,7 +71,7 @@ def runs_of(dilations: Tensor, sort: bool = False) -> DilationPattern:
 def edo_search(
     model: nn.Module | Mapping[str, Tensor],
     d_max: int,
-    criterion: str = 'kept_mass',
+    criterion: str = 'rms',
     channel_means: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
@@ -106,7 +107,7 @@ def edo_search(
 def search_layers(
     model: nn.Module | Mapping[str, Tensor],
     d_max: int,
-    criterion: str = 'kept_mass',
+    criterion: str = 'rms',
     channel_means: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
@@ -135,30 +136,40 @@ def dilation_errors(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | N
     Args:
         kernel: One layer, weight [C_out, C_in / groups, K, K].
         d_max: The largest dilation.
-        criterion: ``'kept_mass'`` or ``'expectation'``.
+        criterion: One of ``CRITERIA``.
         mean: m_c of the input, [C_in]; 1 by default.
 
     Returns:
         The errors [U, d_max^2], candidates in the order of ``candidates``, and the filters' mass
         sum_c |m_c| * sum |W_c| [U], the scale of the errors. U is C_out, or groups in a grouped convolution.
     """
-    mass = _sum_inputs(kernel.weight.abs(), kernel.groups, None if mean is None else mean.abs())
-    taps = mass if criterion == 'kept_mass' else _sum_inputs(kernel.weight, kernel.groups, mean)
+    weight = kernel.weight.detach().cpu()
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    mean = None if mean is None else mean.detach().cpu().double()
     choices = candidates(d_max)
-    dropped = torch.ones(len(choices), taps.shape[1], dtype=torch.float64)
+    dropped = torch.ones(len(choices), (2 * d_max + 1) ** 2, dtype=torch.float64)
     dropped.scatter_(1, tap_indices(choices, d_max), 0)
-    errors, mass = (taps @ dropped.T).abs(), mass.sum(1)
+
+    mass = _sum_inputs(weight.abs(), kernel.groups, None if mean is None else mean.abs())
+    if criterion == 'kept_mass':
+        errors = mass @ dropped.T
+    else:
+        errors = (_sum_inputs(weight, kernel.groups, mean) @ dropped.T).abs()
+    if criterion == 'rms':
+        squares = _sum_inputs(weight.square(), kernel.groups, None if mean is None else mean.square())
+        errors = (errors.square() + (math.pi - 1) * (squares @ dropped.T)).sqrt()
+    mass = mass.sum(1)
     if kernel.groups > 1:
         errors, mass = (x.unflatten(0, (kernel.groups, -1)).sum(1) for x in (errors, mass))
     return errors, mass
 
 
 def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
-    """sum_c m_c * W_c of every filter, c over the input channels of its group, on the CPU in fp64: [C_out, K * K]."""
-    weight = weight.detach().flatten(2).cpu()
+    """sum_c m_c * W_c of every filter, c over the input channels of its group, in fp64: [C_out, K * K]."""
+    weight = weight.flatten(2)
     if mean is None:
         return weight.sum(1, dtype=torch.float64)
-    mean = mean.detach().cpu().double().view(groups, 1, 1, -1)
+    mean = mean.view(groups, 1, 1, -1)
     return (mean @ weight.double().unflatten(0, (groups, -1))).flatten(0, 2)
 
 

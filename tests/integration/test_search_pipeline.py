@@ -62,7 +62,7 @@ def test_budget_stretches_the_schedule(config):
     assert short.train_cfg.max_iters == 100
     assert [scheduler.end for scheduler in short.param_scheduler] == [10, 100]
     assert short.param_scheduler[1].T_max == 90
-    assert config.train_cfg.max_iters == 200
+    assert config.train_cfg.max_iters == 300
     tiny = with_budget(config, 1)
     assert all(scheduler.end > scheduler.begin for scheduler in tiny.param_scheduler)
 

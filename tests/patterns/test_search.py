@@ -1,5 +1,6 @@
 """EDO: the criteria against loops, planted dilations, ties, groups, measured means and bad input."""
 
+import math
 import time
 
 import pytest
@@ -7,8 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from icconv_mm.patterns.search import CRITERIA, edo_search, measure_channel_means, runs_of, search_layers
-from icconv_mm.patterns.supernet import candidates, tap_indices
+from icconv_mm.patterns.search import (
+    CRITERIA,
+    dilation_errors,
+    edo_search,
+    measure_channel_means,
+    runs_of,
+    search_layers,
+)
+from icconv_mm.patterns.supernet import Kernel, candidates, tap_indices
 
 
 def _planted(filters: int, fan_in: int, d_max: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,14 +44,15 @@ def _loop(weight, d_max, criterion, means, groups):
                 error = 0.0
                 for filter in range(unit * filters // units, (unit + 1) * filters // units):
                     group = filter // (filters // groups)
-                    total = 0.0
+                    total = squares = 0.0
                     for c in range(fan_in):
                         for i in range(side):
                             for j in range(side):
                                 if (i, j) not in kept:
                                     value = means[group * fan_in + c] * weight[filter][c][i][j]
                                     total += abs(value) if criterion == 'kept_mass' else value
-                    error += abs(total)
+                                    squares += (math.pi - 1) * value**2
+                    error += math.hypot(total, math.sqrt(squares)) if criterion == 'rms' else abs(total)
                 if best is None or error < best[0] - 1e-9:
                     best = (error, (d_h, d_w))
         found.append(best[1])
@@ -67,11 +76,12 @@ def test_mean_one_is_the_default(criterion):
     assert edo_search(state, 3, criterion) == edo_search(state, 3, criterion, {'a': torch.ones(8)})
 
 
-def test_planted_dilations_are_recovered_at_ten_percent_noise():
+@pytest.mark.parametrize('criterion', ['rms', 'kept_mass'])
+def test_planted_dilations_are_recovered_at_ten_percent_noise(criterion):
     right = total = 0
     for fan_in, filters in [(16, 512), (64, 512), (256, 128)]:
         weight, planted = _planted(filters, fan_in, 4, noise=0.1)
-        (result,) = search_layers({'a.weight': weight}, 4)
+        (result,) = search_layers({'a.weight': weight}, 4, criterion)
         right += (result.dilations == planted).all(1).sum().item()
         total += filters
     assert right >= 0.99 * total, f'{right} of {total}'
@@ -96,6 +106,20 @@ def test_expectation_is_the_distance_of_expected_outputs():
         kept[..., taps] = weight.flatten(2)[..., taps]
         errors.append((F.conv2d(x, weight) - F.conv2d(x, kept.view_as(weight))).abs().flatten())
     assert torch.equal(result.dilations, candidates(2)[torch.stack(errors).argmin(0)])
+
+
+def test_rms_is_the_root_mean_square_for_rectified_gaussian_inputs():
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    scale = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    x = (torch.randn(100_000, 3, 9, dtype=torch.float64) * scale[:, None]).clamp(min=0)
+    kernel = torch.zeros(4, 3, 5, 5, dtype=torch.float64)
+    kernel[..., ::2, ::2] = weight  # all nine lie at dilation (2, 2); (1, 1) keeps the centre alone
+    kernel[..., 2, 2] = 0
+    weight[..., 1, 1] = 0
+    dropped = torch.einsum('ncp,ocp->no', x, weight.flatten(2))
+    errors, _ = dilation_errors(Kernel('a', kernel, 1), 2, 'rms', scale / math.sqrt(2 * math.pi))
+    torch.testing.assert_close(errors[:, 0], dropped.square().mean(0).sqrt(), rtol=0.01, atol=0)
+    assert errors[:, -1].abs().max() == 0
 
 
 def test_equal_errors_go_to_the_smaller_dilation():
@@ -155,7 +179,7 @@ def test_resnet50_k9_from_weights_takes_seconds():
 @pytest.mark.parametrize(
     'settings, message',
     [
-        ({'criterion': 'l1'}, "unknown criterion 'l1'; choose one of kept_mass, expectation"),
+        ({'criterion': 'l1'}, "unknown criterion 'l1'; choose one of rms, expectation, kept_mass"),
         ({'channel_means': []}, 'channel means of 0 layers for 1 supernet layers'),
         ({'channel_means': {'b': torch.ones(4)}}, 'a: no channel means given'),
         ({'channel_means': [torch.ones(3)]}, r'a: channel means \[4\] expected, got \[3\]'),
