@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,14 +69,14 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
 
 def print_own_data(config: Path, options: DemoOptions, console: Console) -> None:
     """Print how to do the same with one's own data."""
-    tools = shlex.quote(str(_shown(options.home / 'tools')))
-    work = config.parent / 'own_data'
+    tools, work = _shown(options.home / 'tools'), config.parent / 'own_data'
+    checkpoint = f'$(cat {work}/last_checkpoint)'
     console.print(
         f'\nThe same on your own COCO-format data:\n'
         f'  1. name its folder, files and classes in {config}\n'
         f'  2. python {tools}/train.py {config} --work-dir {work}\n'
-        f'  3. python {tools}/test.py {config} {work}/iter_400.pth --work-dir {work} --show-dir pictures\n'
-        f'  4. python {tools}/infer.py {config} {work}/iter_400.pth YOUR_PICTURES --out-dir {work}/drawn',
+        f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'
+        f'  4. python {tools}/infer.py {config} {checkpoint} YOUR_PICTURES --out-dir {work}/drawn',
         soft_wrap=True,
         highlight=False,
     )
