@@ -192,9 +192,9 @@ class Environment:
         mode = {'cpu': 'auto', 'cuda': 'require'}[self.device]
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
             'ICCONV_MM_EXT': os.environ.get('ICCONV_MM_EXT', mode), 'MAX_JOBS': jobs()})  # fmt: skip
-        for line in (self.stamps / 'icconv_mm.log').read_text().splitlines():
-            if line.strip().startswith('icconv_mm: '):
-                say(line.strip())
+        lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
+        for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
+            say(notice)
 
     def fill(self) -> None:
         pins = self.pin_text
