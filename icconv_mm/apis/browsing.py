@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from ..datasets.checks import check_paths
 from ..datasets.loading import check_pictures
 from ..tasks import get_task
-from .datasets import check_dataset, explain_annotations
+from .datasets import check_dataset, explaining
 from .errors import InputError, building
 
 
@@ -50,12 +50,8 @@ def browse(
     where = f'{phase}_dataloader.dataset'
     check_paths(loader.dataset, where)
     check_pictures(loader)
-    try:
-        with building(where):
-            dataset = DATASETS.build(loader.dataset)
-    except Exception:
-        explain_annotations(loader.dataset, task, where)
-        raise
+    with explaining(loader.dataset, task, where), building(where):
+        dataset = DATASETS.build(loader.dataset)
     check_dataset(dataset, loader.dataset, task, where)
     visualizer = task.visualizer(cfg, dataset.metainfo)
     written = []

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..datasets.checks import DatasetError, check_coco_file, check_file, check_paths, explain_empty, leaf_datasets
+from ..datasets.checks import (
+    DatasetError,
+    check_coco_file,
+    check_file,
+    check_paths,
+    explain_empty,
+    join_root,
+    leaf_datasets,
+)
 from ..tasks.base import Task
-from .errors import building
+from .errors import InputError, building
 
 
 def check_dataloader_paths(cfg: Config, *phases: str) -> None:
@@ -36,44 +45,53 @@ def build_loop(runner: Runner, task: Task, phase: str) -> None:
     cfg = runner.cfg.get(f'{phase}_dataloader')
     if not cfg:
         return
-    try:
-        with building(where):
-            loop = getattr(runner, f'{phase}_loop')
-    except Exception:
-        explain_annotations(cfg.dataset, task, where)
-        raise
+    with explaining(cfg.dataset, task, where), building(where):
+        loop = getattr(runner, f'{phase}_loop')
     check_dataset(loop.dataloader.dataset, cfg.dataset, task, where)
+
+
+@contextmanager
+def explaining(cfg: dict, task: Task, where: str) -> Iterator[None]:
+    """If building a dataset fails here and its annotation file is the reason, raise DatasetError that says so."""
+    try:
+        yield
+    except InputError as error:
+        for name, leaf in leaf_datasets(cfg, where):
+            if leaf.get('ann_file') and task.is_coco(leaf['type']):
+                path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
+                _explain_coco(path, task.classes(leaf), name, empty=_NOTHING_LEFT in str(error))
+        raise
+
+
+# What BaseDataset of mmengine says when no entry is left.
+_NOTHING_LEFT = 'need at least one array to concatenate'
+
+
+def _explain_coco(path: str, classes: Sequence[str], name: str, empty: bool) -> None:
+    if '://' in path:
+        return
+    try:
+        check_coco_file(path)
+    except DatasetError as error:
+        raise DatasetError(f'{name}.ann_file: {error}') from None
+    if empty:
+        explain_empty(path, classes, name)
 
 
 def check_dataset(dataset: Any, cfg: dict, task: Task, where: str) -> None:
     """Raise DatasetError for a dataset that was built but is empty or mislabelled."""
-    for name, leaf, leaf_cfg in _leaves(dataset, cfg, where):
+    for name, leaf in _leaves(dataset, cfg, where):
         if len(leaf) == 0:
-            if task.is_coco(leaf_cfg['type']):
-                explain_empty(leaf.ann_file, leaf.metainfo.get('classes', ()), name)
             raise DatasetError(f'{name}: the dataset is empty')
         task.check_dataset(leaf, name)
 
 
-def explain_annotations(cfg: dict, task: Task, where: str) -> None:
-    """Raise DatasetError if a dataset that failed to build has an annotation file that is not COCO but should be."""
-    for name, leaf in leaf_datasets(cfg, where):
-        if leaf.get('ann_file') and task.is_coco(leaf['type']):
-            root = leaf.get('data_root') or ''
-            path = leaf['ann_file'] if not root else f'{root.rstrip("/")}/{leaf["ann_file"]}'
-            if '://' not in path:
-                try:
-                    check_coco_file(path)
-                except DatasetError as error:
-                    raise DatasetError(f'{name}.ann_file: {error}') from None
-
-
-def _leaves(dataset: Any, cfg: dict, name: str) -> Iterator[tuple[str, Any, dict]]:
-    """Datasets that read files and their configs, below the wrappers."""
+def _leaves(dataset: Any, cfg: dict, name: str) -> Iterator[tuple[str, Any]]:
+    """Datasets that read files, below the wrappers."""
     if isinstance(cfg.get('dataset'), dict):
         yield from _leaves(dataset.dataset, cfg['dataset'], f'{name}.dataset')
     elif isinstance(cfg.get('datasets'), (list, tuple)):
         for i, (part, part_cfg) in enumerate(zip(dataset.datasets, cfg['datasets'], strict=True)):
             yield from _leaves(part, part_cfg, f'{name}.datasets[{i}]')
     else:
-        yield name, dataset, cfg
+        yield name, dataset

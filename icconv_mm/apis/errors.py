@@ -37,8 +37,10 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from ..datasets.checks import DatasetError
     from ..datasets.loading import ImageFileError
     from ..tasks import MissingLibraryError
+    from ..tasks.base import NotSupportedError
 
-    return (InputError, ArchitectureMismatchError, CheckpointError, DatasetError, ImageFileError, MissingLibraryError)
+    files = (CheckpointError, ArchitectureMismatchError, DatasetError, ImageFileError)
+    return (InputError, *files, MissingLibraryError, NotSupportedError)
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def train(
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config, with what its constructors refuse as an :class:`InputError`."""
+    # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
+    (cfg.get('visualizer') or {}).pop('name', None)
     with building(str(cfg.filename)):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 

@@ -7,7 +7,7 @@ dataset failed or left it empty: a good file costs nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,11 @@ def check_paths(cfg: Mapping[str, Any], name: str) -> None:
         if root and not Path(root).is_dir():
             raise DatasetError(f'{where}.data_root: no such folder: {_describe(root)}')
         if leaf.get('ann_file'):
-            check_file(_join(root, leaf['ann_file']), f'{where}.ann_file')
+            check_file(join_root(root, leaf['ann_file']), f'{where}.ann_file')
         prefixes = leaf.get('data_prefix')
         if isinstance(prefixes, Mapping):
             for key, prefix in prefixes.items():
-                folder = _join(root, prefix or '')
+                folder = join_root(root, prefix or '')
                 if prefix and '://' not in str(folder) and not Path(folder).is_dir():
                     raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
 
@@ -85,19 +85,21 @@ def check_coco_file(path: str | Path) -> None:
 
 
 def explain_empty(path: str | Path, classes: Sequence[str], where: str) -> None:
-    """Raise DatasetError that says why a COCO dataset has no picture left."""
+    """Raise DatasetError that says why a COCO dataset has no picture left, if its annotation file is the reason."""
     check_coco_file(path)
     content = json.loads(Path(path).read_bytes())
-    names = [category['name'] for category in content['categories']]
-    if not set(names) & set(classes):
+    names = {category['id']: category['name'] for category in content['categories']}
+    if not set(names.values()) & set(classes):
         raise DatasetError(
-            f'{where}: none of the classes {_short(classes)} is a category of {path}, which has {_short(names)}: '
-            'set metainfo=dict(classes=...)'
+            f'{where}: none of the classes {_short(classes)} is a category of {path}, which has '
+            f'{_short(names.values())}: set metainfo=dict(classes=...)'
         )
-    raise DatasetError(
-        f'{where}: no picture is left of the {len(content["images"])} in {path} ({len(content["annotations"])} '
-        'annotations): pictures without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
-    )
+    boxes = sum(names[annotation['category_id']] in classes for annotation in content['annotations'])
+    if not boxes:
+        raise DatasetError(
+            f'{where}: none of the {len(content["images"])} pictures in {path} has a box of the classes '
+            f'{_short(classes)}: pictures without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
+        )
 
 
 def check_class_order(path: str | Path, classes: Sequence[str], labels: Mapping[int, int], where: str) -> None:
@@ -146,8 +148,9 @@ def _check_references(content: dict, path: str | Path) -> None:
                 raise DatasetError(f'{path}: annotations[{i}]: {member} {annotation[member]} is not in the file')
 
 
-def _join(root: str, path: str) -> str:
-    return path if not root or '://' in str(path) else str(Path(root, path))
+def join_root(root: str, path: str) -> str:
+    """The path that a dataset makes of ``data_root`` and a path in its config; an absolute one stays as it is."""
+    return str(path) if not root or '://' in str(path) else str(Path(root, path))
 
 
 def _describe(path: str) -> str:
@@ -155,6 +158,7 @@ def _describe(path: str) -> str:
     return str(path) if Path(path).is_absolute() else f'{path} (in {Path.cwd()})'
 
 
-def _short(names: Sequence[str], most: int = 6) -> str:
-    shown = ', '.join(repr(name) for name in list(names)[:most])
+def _short(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    shown = ', '.join(repr(name) for name in names[:most])
     return f'[{shown}{", ..." if len(names) > most else ""}]'

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import VISUALIZERS
+from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
+
+
+class NotSupportedError(ValueError):
+    """The task or the config lacks what an option of a tool needs."""
 
 
 class Task:
@@ -35,7 +39,7 @@ class Task:
         """Change ``cfg`` so that testing averages over augmented copies of each picture."""
         missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
         if missing:
-            raise ValueError(f'--tta needs {" and ".join(missing)}, which the config does not define')
+            raise NotSupportedError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
@@ -47,6 +51,11 @@ class Task:
     def is_coco(self, dataset_type: str) -> bool:
         """Whether datasets of this type read annotation files in COCO format."""
         return False
+
+    def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
+        """Class names of a dataset config: its ``metainfo``, else those of its type."""
+        known = getattr(DATASETS.get(dataset_cfg['type']), 'METAINFO', {})
+        return tuple((dataset_cfg.get('metainfo') or {}).get('classes') or known.get('classes') or ())
 
     # --- inference ---
 

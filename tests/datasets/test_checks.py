@@ -111,8 +111,14 @@ def test_empty_because_of_other_classes(tmp_path, coco):
 
 def test_empty_because_nothing_is_annotated(tmp_path, coco):
     path = write(tmp_path / 'a.json', {**coco, 'annotations': []})
-    with pytest.raises(DatasetError, match=r'no picture is left of the 1 .*filter_empty_gt=False'):
+    with pytest.raises(
+        DatasetError, match=r'none of the 1 pictures in .* has a box of the classes .*filter_empty_gt=False'
+    ):
         checks.explain_empty(path, ('ball',), 'd')
+
+
+def test_not_empty_by_its_annotations(tmp_path, coco):
+    checks.explain_empty(write(tmp_path / 'a.json', coco), ('ball', 'cat'), 'd')
 
 
 def test_labels_that_a_missing_category_shifts(tmp_path, coco):

@@ -1,0 +1,164 @@
+"""Each kind of bad input ends a tool with one sentence that names it."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from workspaces import DETECTION, INSTANCE, SEMANTIC, short
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def train(workspace):
+    """Start to train with changed options; returns the error."""
+
+    def run(config=DETECTION, *args, **options):
+        options = {key.replace('__', '.'): value for key, value in options.items()}
+        return workspace.tool('train', workspace.config(config), '--work-dir', 'runs/bad', *args, *short(1, **options))
+
+    return run
+
+
+def annotations(workspace, change) -> str:
+    """A changed copy of the training annotations."""
+    content = json.loads((workspace.root / 'data/miniature/annotations/instances_train.json').read_text())
+    path = workspace.root / 'changed.json'
+    path.write_text(json.dumps(change(content)))
+    return str(path)
+
+
+def test_missing_dataset(train, workspace):
+    error = train(train_dataloader__dataset__data_root='data/coco/')
+    assert error == f'error: train_dataloader.dataset.data_root: no such folder: data/coco/ (in {workspace.root})'
+    error = train(val_evaluator__ann_file='gone.json')
+    assert error == f'error: val_evaluator.ann_file: no such file: gone.json (in {workspace.root})'
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda c: {'images': c['images'], 'shapes': []}, "no list 'annotations'; found 'images', 'shapes'"),
+        (lambda c: c['annotations'], 'the top level is a list'),
+        (lambda c: {**c, 'images': [{'id': 1}]}, r"images\[0\]: no field 'file_name'"),
+    ],
+)
+def test_annotations_that_are_not_coco(train, workspace, change, message):
+    error = train(train_dataloader__dataset__ann_file=annotations(workspace, change))
+    assert re.match(rf'error: train_dataloader\.dataset.*changed\.json.*{message}', error)
+    assert '\n' not in error
+
+
+def test_classes_of_another_dataset(train, workspace):
+    def rename(content):
+        return {**content, 'categories': [{**entry, 'name': f'x{entry["id"]}'} for entry in content['categories']]}
+
+    error = train(train_dataloader__dataset__ann_file=annotations(workspace, rename))
+    assert re.match(r"error: train_dataloader\.dataset: none of the classes \['person', .*has \['x1', ", error)
+
+
+def test_text_instead_of_annotations(train, workspace):
+    (workspace.root / 'changed.json').write_text('<xml>')
+    error = train(train_dataloader__dataset__ann_file=workspace.root / 'changed.json')
+    assert re.match(r'error: train_dataloader\.dataset\.ann_file: .*changed\.json: not a COCO .* not JSON', error)
+
+
+def test_truncated_picture_is_named_or_skipped(workspace):
+    """In a worker of the data loader, as in real runs."""
+    source, copy = workspace.root / 'data/miniature', workspace.root / 'data/damaged'
+    shutil.copytree(source, copy)
+    bad = copy / 'train/000003.jpg'
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    worker = {'train_dataloader.num_workers': 1, 'train_dataloader.dataset.data_root': 'data/damaged/'}
+    args = (workspace.config(SEMANTIC), '--work-dir', 'runs/damaged')
+    error = workspace.tool('train', *args, *short(4, **worker))
+    assert error.startswith('error: data/damaged/train/000003.jpg: truncated or corrupt (')
+    assert '\n' not in error
+    assert workspace.tool('train', *args, '--skip-bad-images', *short(4, **worker)) is None
+    losses = workspace.losses('runs/damaged')
+    assert len(losses) == 4 and all(np.isfinite(loss) for loss in losses.values())
+
+
+def test_pictures_to_predict_for(workspace, detector):
+    infer = (workspace.config(DETECTION), detector)
+    out = ('--out-dir', 'runs/bad_pictures')
+    (workspace.root / 'note.txt').write_text('no picture')
+    bad = workspace.root / 'bad.jpg'
+    bad.write_bytes((workspace.root / 'data/miniature/val/000001.jpg').read_bytes()[:500])
+    assert workspace.tool('infer', *infer, bad, *out).startswith(f'error: {bad}: truncated or corrupt')
+    assert workspace.tool('infer', *infer, workspace.root / 'note.txt', *out).startswith('error: ')
+    assert 'input: no picture' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
+
+
+def test_checkpoint_of_another_architecture(workspace, detector, train):
+    """Refused by every tool with the keys listed, and nothing of it ends up in the model."""
+    instance, root = workspace.config(INSTANCE), workspace.root
+    for error in (
+        workspace.tool('test', instance, detector, *short(1)),
+        workspace.tool('infer', instance, detector, 'data/miniature/val', '--out-dir', 'runs/x'),
+        train(INSTANCE, load_from=detector),
+    ):
+        first, *lines = error.splitlines()
+        assert first == f'error: {detector} does not fit MaskRCNN, nothing was loaded:'
+        assert len(lines) == 1
+        assert re.match(r'  missing in the checkpoint \(\d+\): roi_head\.mask_head \(\d+: ', lines[0])
+
+    deeper = workspace.tool('test', workspace.config(DETECTION), detector, *short(1, **{'model.backbone.depth': 34}))
+    assert 'missing in the checkpoint' in deeper
+    assert 'backbone.layer3 (' in deeper
+
+    # fine-tuning with another head is possible, when told
+    error = train(INSTANCE, '--allow-mismatch', 'roi_head.mask_head', load_from=detector)
+    assert error is None
+    loaded, before = torch.load(root / 'runs/bad/iter_1.pth')['state_dict'], torch.load(detector)['state_dict']
+    assert set(before) < set(loaded)
+    distance = (loaded['backbone.conv1.weight'] - before['backbone.conv1.weight']).abs().max()
+    assert distance < 1e-3  # one step with a learning rate of 1e-4
+
+
+def test_misspelt_options(train):
+    assert train(model__bakcbone__depth=50) == (
+        "error: --cfg-options model.bakcbone.depth: no such key 'bakcbone' in the config; did you mean 'backbone'?"
+    )
+    error = train(model__backbone__zero_init=True)
+    assert re.match(r"error: .*faster-rcnn_ic-r18_fpn_miniature\.py: .*unexpected keyword argument 'zero_init'", error)
+    error = train(model__backbone__type='icconv_mm.ICResNetX')
+    assert re.match(r'error: .*miniature\.py: .*ICResNetX is not in the', error)
+    error = train(model__backbone__pattern='detection/nothing')
+    assert re.match(r'error: .*miniature\.py: .*detection/nothing', error)
+
+
+def test_missing_checkpoints(train, workspace):
+    assert train(DETECTION, '--resume', 'gone.pth') == 'error: --resume: no such file: gone.pth'
+    assert train(load_from='gone.pth') == 'error: load_from: no such file: gone.pth'
+    error = workspace.tool('test', workspace.config(DETECTION), 'gone.pth')
+    assert error == 'error: checkpoint: no such file: gone.pth'
+
+
+def test_truncated_checkpoint(train, workspace, detector):
+    path = workspace.root / 'cut.pth'
+    with open(detector, 'rb') as file:
+        path.write_bytes(file.read(100_000))
+    assert train(DETECTION, '--resume', path).startswith(f'error: {path}: truncated, or not a torch checkpoint')
+
+
+def test_options_that_the_config_cannot_serve(train, workspace, detector):
+    assert 'has no auto_scale_lr.base_batch_size' in train(DETECTION, '--auto-scale-lr')
+    semantic = workspace.config(SEMANTIC)
+    assert '--tta needs tta_pipeline, which ' in workspace.tool('test', semantic, detector, '--tta')
+    error = workspace.tool('test', workspace.config(DETECTION), detector, '--out', 'results.json')
+    assert error == 'error: --out: expected a name that ends in .pkl, got results.json'
+
+
+def test_as_a_process(workspace):
+    """Exit status and streams, once: a sentence on stderr, no traceback unless asked for."""
+    tool = (sys.executable, workspace.repo / 'tools/train.py')
+    run = workspace.run(*tool, 'gone.py', check=False)
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (1, 'error: config: no such file: gone.py')
+    assert 'Traceback' not in run.stderr
+    run = workspace.run(*tool, 'gone.py', '--debug', check=False)
+    assert run.returncode == 1 and 'Traceback' in run.stderr
