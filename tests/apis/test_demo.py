@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -98,6 +99,25 @@ def test_course_and_report(home, data, tmp_path):
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
+
+
+def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatch):
+    """The checkpoint is tested again with changed options; the predictions of the first test stay."""
+    retests = ((' at 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),)
+    monkeypatch.setattr('icconv_mm.apis.demo.run.TASKS', (dataclasses.replace(TASKS[2], retests=retests),))
+    with (home / 'tools/test.py').open('a') as file:
+        file.write('\nprint(sys.argv)\n')
+    source = (home / 'tools/test.py').read_text().replace('labels.mkdir()', 'labels.mkdir(exist_ok=True)')
+    (home / 'tools/test.py').write_text(source)
+    results, _ = _run(home, data, tmp_path, tasks=['semantic'])
+    assert [(each.task, each.threshold) for each in results] == [
+        ('semantic segmentation', 0.6),
+        ('semantic segmentation at 3 scales', None),
+    ]
+    first, second = ((tmp_path / f'work/semantic/{name}.log').read_text() for name in ('test', 'retest1'))
+    assert '--cfg-options' not in first
+    assert 'scales=[2,1,0.5]' in second and 'test_evaluator.output_dir=None' in second
+    assert Result('t', 'c', 'b', 'm', 0.0, None, 1).passed
 
 
 def _demo(home, data, monkeypatch, *arguments):

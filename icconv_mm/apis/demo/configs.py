@@ -54,13 +54,17 @@ def prepare_config(home: Path, task: Task, backbone: Path, data: Path, seed: int
 
 
 def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
-    """Give a config another backbone and the neck that backbone's channels."""
-    cfg.model.backbone = cfg.backbone = backbone
+    """Give a config another backbone, with what the task sets on top of it, and its channels to what comes after."""
+    own = {key: value for key, value in cfg.model.backbone.items() if key not in cfg.backbone}
+    cfg.backbone = backbone
+    cfg.model.backbone = backbone | own
     factor = 4 if backbone['depth'] >= 50 else 1  # bottlenecks put out four times the channels
     channels = [factor * width for width in (64, 128, 256, 512)]
-    neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
-    if list(neck.in_channels) != channels:
+    if 'neck' in cfg.model:
+        neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
         neck.in_channels = channels
+    else:
+        cfg.model.head.in_channels = channels[-1]
 
 
 def _with_data_root(node: Any, root: str) -> Any:

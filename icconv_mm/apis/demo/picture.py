@@ -18,7 +18,7 @@ from .tasks import Task
 
 _TILE = 288  # pixels of one drawn picture
 _EXAMPLES = 3
-_MIN_SCORE = 0.5
+_MIN_SCORE = {'boxes': 0.5, 'masks': 0.5, 'keypoints': 0.2}  # poses score the mean height of their joints' peaks
 _MARGIN = 26  # for titles
 _MAX_BYTES = 400_000
 
@@ -44,7 +44,10 @@ def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> No
                 pair = [_draw_labels(picture, folder / name) for folder in (data / 'semantic/val', found)]
             else:
                 objects = (people if task.predictions == 'keypoints' else truth).of[image['id']]
-                pair = [_draw_objects(picture, each, task.predictions) for each in (objects, _results(found, image))]
+                pair = [
+                    _draw_objects(picture, each, task.predictions)
+                    for each in (objects, _results(found, image, task.predictions))
+                ]
             tiles += pair
         rows.append(_row(f'{task.title}', tiles))
     _write_small(path, np.concatenate(rows))
@@ -72,11 +75,11 @@ def _choose(truth: _Coco) -> list[dict]:
     return (chosen or truth.images)[:_EXAMPLES]
 
 
-def _results(path: Path, image: dict) -> list[dict]:
+def _results(path: Path, image: dict, kind: str) -> list[dict]:
     if not path.is_file():  # nothing was detected
         return []
     found = json.loads(path.read_text())
-    return [each for each in found if each['image_id'] == image['id'] and each['score'] >= _MIN_SCORE]
+    return [each for each in found if each['image_id'] == image['id'] and each['score'] >= _MIN_SCORE[kind]]
 
 
 def _draw_objects(picture: np.ndarray, objects: Sequence[dict[str, Any]], kind: str) -> np.ndarray:

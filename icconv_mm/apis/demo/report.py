@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One row: value and threshold in 0..1, seconds of training and test together."""
+    """One row: value and threshold in 0..1 (None: reported only), seconds of training and test together."""
 
     task: str
     config: str
     backbone_file: str
     metric: str
     value: float
-    threshold: float
+    threshold: float | None
     seconds: float
 
     @property
     def passed(self) -> bool:
-        return self.value >= self.threshold
+        return self.threshold is None or self.value >= self.threshold
 
 
 _COLUMNS = ('task', 'metric', 'value', 'threshold', 'seconds', 'backbone file')
@@ -40,7 +40,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         result.task,
         result.metric,
         f'{result.value:.3f}' + ('' if result.passed else ' (missed)'),
-        f'>= {result.threshold:.2f}',
+        '' if result.threshold is None else f'>= {result.threshold:.2f}',
         f'{result.seconds:.0f}',
         result.backbone_file,
     )

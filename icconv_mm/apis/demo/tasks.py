@@ -19,6 +19,8 @@ class Task:
         predictions: Kind of prediction, which says how they are written and drawn: 'boxes', 'masks' or 'keypoints'
             (COCO results), 'labels' (label maps).
         scale: What the evaluator's value is multiplied with, to be in 0..1.
+        retests: Further tests of the checkpoint, which are reported and have no threshold: what the title adds, and
+            the ``--cfg-options`` of the test.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Task:
     threshold: float
     predictions: str
     scale: float = 1.0
+    retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 TASKS = (
