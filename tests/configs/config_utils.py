@@ -14,7 +14,7 @@ CONFIGS = REPO / 'configs'
 
 def read_config(path: Path) -> Config:
     """A copy of a config that is read once: looking up an upstream config by its name takes half a second."""
-    return _read(path).copy()
+    return deepcopy(_read(path))
 
 
 @cache
