@@ -1,5 +1,6 @@
 """Reading configs once, and batches of random annotated images for each task library."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
