@@ -37,8 +37,8 @@ def test_mask_rcnn_runs_forward_and_backward(repo, shared, tmp_path, monkeypatch
         bboxes=boxes, labels=torch.tensor([0, 2]), masks=BitmapMasks(masks.numpy(), HEIGHT, WIDTH)
     )
     batch = {'inputs': [torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8)], 'data_samples': [sample]}
-    losses = model.loss(**model.data_preprocessor(batch, training=True))
-    loss, values = model.parse_losses(losses)
+    batch = model.data_preprocessor(batch, training=True)
+    loss, values = model.parse_losses(model(**batch, mode='loss'))
     assert {'loss_rpn_cls', 'loss_bbox', 'loss_mask'} <= set(values)
     loss.backward()
     learning = {name: p.grad for name, p in model.backbone.named_parameters() if p.requires_grad}

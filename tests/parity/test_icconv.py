@@ -15,8 +15,8 @@ from icconv_mm.ops import use_backend
 
 CASES = [
     'ic_resnet18_selfmade',
-    'ic_resnet34_selfmade',
-    'ic_resnet50_detection_k9',
+    pytest.param('ic_resnet34_selfmade', marks=pytest.mark.slow),
+    pytest.param('ic_resnet50_detection_k9', marks=pytest.mark.slow),
     'ic_resnet50_detection_k9_logits224',
     'ic_resnet50_human_pose_k13',
     'ic_resnet50_segmentation_k9',
