@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,8 @@ def expected_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def reporting(debug: bool = False) -> Iterator[None]:
     """Print errors that the user can mend as one sentence and exit with status 1; with ``debug``, raise them."""
+    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
+        warnings.filterwarnings('ignore', message=known)
     try:
         yield
     except expected_errors() as error:

@@ -1,0 +1,66 @@
+"""mim finds the package, its configs and its tools, and other libraries find its modules; mim itself is run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from workspaces import DETECTION, SEMANTIC, short
+
+pytestmark = pytest.mark.slow
+
+MIM = Path(sys.executable).with_name('mim')
+
+
+@pytest.fixture(scope='module')
+def mim(workspace):
+    if not MIM.exists():
+        pytest.skip('mim (openmim) is not installed')
+    return lambda *args: workspace.run(MIM, *args)
+
+
+@pytest.fixture(scope='module')
+def segmenter(workspace) -> str:
+    """A checkpoint of the miniature segmenter with random weights."""
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = Config.fromfile(workspace.config(SEMANTIC))
+    init_default_scope('mmseg')
+    path = workspace.root / 'segmenter.pth'
+    meta = {'dataset_meta': dict(cfg.metainfo)}
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict(), 'meta': meta}, path)
+    return str(path)
+
+
+def test_same_first_losses_as_mmdet(workspace, mim):
+    """The config is found by its name alone; mmdet gets it by its path and finds our modules by custom_imports."""
+    options = short(2)
+    mim('train', 'icconv_mm', Path(DETECTION).name, '--work-dir', 'runs/ours', *options)
+    mim('train', 'mmdet', workspace.config(DETECTION), '--work-dir', 'runs/mmdet', *options)
+    ours, theirs = workspace.losses('runs/ours'), workspace.losses('runs/mmdet')
+    assert sorted(ours) == [1, 2]
+    assert ours == theirs
+
+
+def test_testing(workspace, mim, segmenter):
+    options = short(1)
+    ours = mim('test', 'icconv_mm', Path(SEMANTIC).name, '--checkpoint', segmenter, '--work-dir', 'runs/t1', *options)
+    theirs = mim(
+        'test', 'mmsegmentation', workspace.config(SEMANTIC), '-C', segmenter, '--work-dir', 'runs/t2', *options
+    )
+    results = [line for run in (ours, theirs) for line in _output(run) if 'mIoU:' in line]
+    assert len(results) == 2
+    values = [line.split('aAcc:')[1].split('data_time')[0].split() for line in results]
+    assert values[0] == values[1]
+
+
+def test_other_tools(workspace, mim):
+    mim('run', 'icconv_mm', 'browse_dataset', workspace.config(DETECTION), '--not-show', '--count', '2',
+        '--output-dir', 'runs/mim_browsed')  # fmt: skip
+    assert len(list((workspace.root / 'runs/mim_browsed').iterdir())) == 2
+
+
+def _output(run) -> list[str]:
+    return (run.stdout + run.stderr).splitlines()

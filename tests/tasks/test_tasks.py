@@ -1,0 +1,65 @@
+"""Which task a config belongs to, and results in COCO format."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from pycocotools.mask import decode
+
+from icconv_mm import tasks
+from icconv_mm.tasks.coco_format import run_lengths, xywh
+
+
+@pytest.mark.parametrize(
+    'cfg, scope',
+    [
+        ({'default_scope': 'mmdet'}, 'mmdet'),
+        ({'default_scope': 'mmseg', 'model': {'type': 'mmdet.FasterRCNN'}}, 'mmseg'),
+        ({'model': {'type': 'mmpose.BottomupPoseEstimator'}}, 'mmpose'),
+        ({'default_scope': 'icconv_mm', 'model': {'type': 'mmdet.FasterRCNN'}}, 'mmdet'),
+        ({'default_scope': 'mmengine', 'model': {'type': 'Toy'}}, 'mmengine'),
+    ],
+)
+def test_scope(cfg, scope):
+    assert tasks.scope_of(cfg) == scope
+
+
+def test_unknown_task():
+    with pytest.raises(ValueError, match=r'c\.py: default_scope = None, expected one of mmdet, mmseg'):
+        tasks.get_task({'model': {'type': 'Toy'}}, 'c.py')
+
+
+def test_unsupported_version(monkeypatch):
+    monkeypatch.setattr('icconv_mm.versions.installed', lambda name: ('mmdet', '2.28.0'))
+    with pytest.raises(tasks.MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
+        tasks.get_task({'default_scope': 'mmdet'}, 'c.py')
+
+
+def test_a_task_is_imported_with_its_library_and_not_before():
+    """Each task library costs seconds at start-up."""
+    code = """
+        import sys
+        import icconv_mm.tasks as tasks
+        loaded = lambda: sorted(name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
+        assert loaded() == [], loaded()
+        assert not set(tasks.LIBRARIES.values()) & set(sys.modules)
+        sys.modules['mmseg'] = sys  # stands for the library
+        tasks.import_loaded()
+        assert 'icconv_mm.tasks.segmentation' in loaded() and 'icconv_mm.tasks.detection' not in loaded()
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_boxes():
+    assert xywh(np.array([1.0, 2.5, 4.00049, 8.0])) == [1.0, 2.5, 3.0, 5.5]
+
+
+def test_masks():
+    mask = np.zeros((5, 7), dtype=bool)
+    mask[1:3, 2:6] = True
+    rle = run_lengths(mask)
+    assert rle['size'] == [5, 7]
+    np.testing.assert_array_equal(decode({**rle, 'counts': rle['counts'].encode()}), mask)
