@@ -7,7 +7,7 @@ BACKBONE ?= ic_resnet18
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n auto
 export PYTHON
 
 .PHONY: setup demo test test-fast test-slow lint clean

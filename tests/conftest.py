@@ -2,6 +2,10 @@
 
 import os
 import random
+
+# Before torch: tests compute on tiny tensors, in several processes at once. Threads would only wait for each other.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 from pathlib import Path
 
 import numpy as np
