@@ -9,8 +9,10 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
 
 from ..checkpoints import safe
+from ..checkpoints.matching import check_covers
 from ..datasets.loading import check_pictures
 from ..tasks import get_task
 from ..tasks.base import Task
@@ -64,10 +66,27 @@ def train(
 
     runner = build_runner(cfg)
     add_hooks(runner, cfg, allow_mismatch)
+    check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
     runner.train()
     return runner
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Raise for a local file of pretrained weights that is missing or of another architecture.
+
+    mmengine loads what fits of it, and says the rest in the log.
+    """
+    for name, module in model.named_modules():
+        inits = getattr(module, 'init_cfg', None) or []
+        for init in inits if isinstance(inits, (list, tuple)) else [inits]:
+            path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
+            if path is None or '://' in path:
+                continue
+            if not Path(path).expanduser().is_file():
+                raise InputError(f'{name or "model"}.init_cfg.checkpoint: no such file: {path}')
+            check_covers(module, safe.load(path), path, init.get('prefix'))
 
 
 def build_runner(cfg: Config) -> Runner:

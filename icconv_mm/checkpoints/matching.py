@@ -104,10 +104,34 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
         )
 
 
-def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor]) -> bool:
+def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:
+    """Raise unless pretrained weights cover a module; the file may hold more, such as a classifier.
+
+    Args:
+        module: The module, such as a backbone.
+        checkpoint: What was read from the file.
+        name: The file's name, for the message.
+        prefix: Only keys that start with it count, without it, as for mmengine's ``Pretrained`` initialisation.
+
+    Raises:
+        ArchitectureMismatchError: Weights are missing or of another shape; the message lists the keys.
+    """
+    weights = state_dict_of(checkpoint)
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    found = compare(module, weights)
+    mismatch = Mismatch(found.missing, (), found.shapes)
+    if mismatch and not _loads_after_upgrade(module, weights, more=True):
+        raise ArchitectureMismatchError(
+            f'{name} does not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}'
+        )
+
+
+def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], more: bool = False) -> bool:
     """Whether the model's own hooks, which rename keys of older versions, make the checkpoint fit.
 
-    Tried on a copy whose tensors have shapes but no storage.
+    Tried on a copy whose tensors have shapes but no storage. With ``more``, the checkpoint may hold further keys.
     """
     blank = {id(value): _on_meta(value) for value in (*model.parameters(), *model.buffers())}
     with warnings.catch_warnings():
@@ -117,7 +141,7 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 
         except RuntimeError:  # of another shape
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
-    return not missing and not result.unexpected_keys
+    return not missing and (more or not result.unexpected_keys)
 
 
 def _on_meta(value: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from icconv_mm.checkpoints.matching import ArchitectureMismatchError, check_fits, compare
+from icconv_mm.checkpoints.matching import ArchitectureMismatchError, check_covers, check_fits, compare
 
 
 def network(width=4, classes=3, blocks=2):
@@ -76,3 +76,16 @@ def test_keys_that_the_model_itself_renames_fit():
     assert torch.equal(model[0].weight, before)
     with pytest.raises(ArchitectureMismatchError):
         check_fits(model, {'0.kernel': torch.ones(3, 3), '0.bias': torch.ones(2)}, 'old.pth')
+
+
+def test_pretrained_weights_may_hold_more_but_not_less():
+    weights = network().state_dict()
+    backbone = network()['backbone']
+    check_covers(backbone, {'state_dict': weights}, 'a.pth', prefix='backbone.')
+    check_covers(backbone, {'state_dict': weights}, 'a.pth', prefix='backbone')
+    renamed = {'0.kernel': torch.ones(2, 2), '0.bias': torch.ones(2), 'x': torch.ones(1)}
+    check_covers(nn.Sequential(Renaming(2, 2)), renamed, 'a.pth')
+    with pytest.raises(ArchitectureMismatchError, match=r'a\.pth does not fit Sequential.*\n.*missing .*\(12\)'):
+        check_covers(backbone, weights, 'a.pth')
+    with pytest.raises(ArchitectureMismatchError, match=r'missing in the checkpoint \(6\): 2\.0'):
+        check_covers(network(blocks=3)['backbone'], weights, 'a.pth', prefix='backbone.')

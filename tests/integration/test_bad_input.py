@@ -134,6 +134,9 @@ def test_misspelt_options(train):
 
 def test_missing_checkpoints(train, workspace):
     assert train(DETECTION, '--resume', 'gone.pth') == 'error: --resume: no such file: gone.pth'
+    pretrained = {'model__backbone__init_cfg__type': 'Pretrained', 'model__backbone__init_cfg__checkpoint': 'gone.pth'}
+    error = train(**pretrained)
+    assert error == 'error: backbone.init_cfg.checkpoint: no such file: gone.pth'
     assert train(load_from='gone.pth') == 'error: load_from: no such file: gone.pth'
     error = workspace.tool('test', workspace.config(DETECTION), 'gone.pth')
     assert error == 'error: checkpoint: no such file: gone.pth'
