@@ -28,6 +28,15 @@ class Adapter(Task):
             out_dir=out_dir,
         )
 
+    def enable_tta(self, cfg):
+        """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
+        resize = [t for t in cfg.test_dataloader.dataset.pipeline if str(t['type']).endswith('PyramidResize')]
+        if len(resize) != 1:
+            raise ValueError(f'--tta needs one icconv_mm.PyramidResize in the test pipeline, found {len(resize)}')
+        resize[0].scales = [2, 1, 0.5]
+        cfg.model.setdefault('test_cfg', {})
+        cfg.model.test_cfg.flip_test = True
+
     def is_coco(self, dataset_type):
         dataset = DATASETS.get(dataset_type)
         return isinstance(dataset, type) and issubclass(dataset, BaseCocoStyleDataset)
@@ -57,6 +66,7 @@ class Adapter(Task):
         if 'input_scale' in sample and 'keypoints' in sample.gt_instances:
             # Test pipelines resize the image and leave the annotations in the coordinates of the file.
             size = image.shape[1::-1]
+            sample.gt_instances = sample.gt_instances.clone()
             corner = sample.input_center - sample.input_scale / 2
             sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
         visualizer.add_datasample(

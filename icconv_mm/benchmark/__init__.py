@@ -1,0 +1,40 @@
+"""Benchmarks that compare contenders with equal results, interleaved in one process.
+
+A suite is a module with ``run(options) -> list[Figure]``. It checks that contenders agree before it times them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from .report import Figure, print_figures, write_json
+from .timing import Options, Timing, interleave
+
+__all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave', 'print_figures', 'run', 'write_json']
+
+# Suite -> the module that has it, imported when it is run: a suite may need a task library.
+SUITES = {
+    'pose': 'icconv_mm.tasks.pose.benchmark',
+}
+
+
+class Disagreement(RuntimeError):
+    """Contenders gave different results, so that timing them would compare nothing."""
+
+
+def run(names: Sequence[str], options: Options) -> list[Figure]:
+    """Run suites one after the other.
+
+    Args:
+        names: Keys of :data:`SUITES`.
+        options: How to time.
+
+    Raises:
+        ValueError: For a suite that does not exist.
+        Disagreement: If contenders of a suite disagree.
+    """
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        raise ValueError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
+    return [figure for name in names for figure in importlib.import_module(SUITES[name]).run(options)]
