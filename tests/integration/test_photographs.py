@@ -11,10 +11,10 @@ from workspaces import INSTANCE, short
 
 pytestmark = pytest.mark.slow
 
-ITERATIONS = 60
+ITERATIONS = 40
 CONFIG = """
 data_root = {root!r}
-size = dict(type='Resize', scale=(320, 320), keep_ratio=True)
+size = dict(type='Resize', scale=(256, 256), keep_ratio=True)
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
 keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 dataset = dict(
