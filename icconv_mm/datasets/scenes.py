@@ -14,7 +14,7 @@ from icconv_mm.datasets.people import Pose, draw_person, random_pose
 CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
 MIN_AREA = 36  # pixels; what shows less is not recognisable
 _MIN_VISIBLE = 0.4  # of an object's area that later objects must leave in view
-_MIN_CONTRAST = 40  # mean absolute difference, of 255, between an object and what it covers
+_MIN_CONTRAST = 50  # mean absolute difference, of 255, between an object and what it covers
 _SUBPIXEL_BITS = 4
 
 
@@ -125,7 +125,7 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A textured ground ``[size, size, 3]``, uint8, with strokes on it, which belong to no class."""
-    image = _texture(rng, (size, size), contrast=0.25)
+    image = _texture(rng, (size, size), contrast=0.2)
     for _ in range(rng.integers(0, 5)):
         a, b = rng.integers(0, size, (2, 2)).tolist()
         cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 4)))
@@ -194,7 +194,7 @@ def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     contours = [_fixed(points * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
     cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return _place(scene, alpha, lambda window: _grain(rng, _texture(rng, alpha[window].shape, contrast=0.55)), label)
+    return _place(scene, alpha, lambda window: _grain(rng, _texture(rng, alpha[window].shape, contrast=0.25)), label)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
@@ -205,12 +205,12 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 def _dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
     """``canvas[window]`` with a person in random clothes, which have patterns as the other objects have."""
     base = _color(rng)
-    colors = np.stack([base + rng.choice([0.3, 0.6]) * (_color(rng) - base) for _ in range(5)])
+    colors = np.stack([base + rng.uniform(0.1, 0.4) * (_color(rng) - base) for _ in range(5)])
     if rng.random() < 0.5:
         colors[2] = colors[1]  # sleeves like the shirt
     picture = draw_person(rng, pose, canvas, colors)[0][window]
-    weight = np.float32(rng.uniform(0, 0.3))
-    return _grain(rng, (1 - weight) * picture + weight * _texture(rng, picture.shape[:2], contrast=0.55))
+    weight = np.float32(rng.uniform(0, 0.25))
+    return _grain(rng, (1 - weight) * picture + weight * _texture(rng, picture.shape[:2], contrast=0.25))
 
 
 def _outline(pose: Pose, size: int) -> np.ndarray:
