@@ -1,0 +1,134 @@
+"""Bottom-up pose: the four photographs with their real keypoints, mmpose's own entrances, two processes."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from workspaces import short
+
+pytestmark = pytest.mark.slow
+
+POSE = 'pose/ae_ic-r18_miniature.py'
+MULTI_SCALE = 'test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]'
+PHOTOGRAPHS = """
+input_size = (384, 256)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(96, 64), sigma=2)
+affine = dict(
+    type='icconv_mm.BottomupAffine', input_size=input_size, rotate_factor=0, scale_factor=(1, 1), shift_factor=0)
+train_pipeline = [dict(type='LoadImage'), affine, dict(type='GenerateTarget', encoder=codec),
+                  dict(type='icconv_mm.PackPyramidInputs')]
+test_pipeline = [dict(type='LoadImage'), dict(type='icconv_mm.PyramidResize', input_size=input_size, scales=[1]),
+                 dict(type='icconv_mm.PackPyramidInputs')]
+dataset = dict(type='icconv_mm.BottomupCocoDataset', data_root={root!r}, data_prefix=dict(img='val2017/'),
+               ann_file='annotations/person_keypoints_sample.json')
+model = dict(
+    backbone=dict(base_channels=32),
+    head=dict(in_channels=128, decoder=dict(input_size=input_size, heatmap_size=(96, 64))),
+    test_cfg=dict(flip_test=False))
+train_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(**dataset, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file={root!r} + '/annotations/person_keypoints_sample.json')
+test_evaluator = val_evaluator
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
+param_scheduler = [dict(type='OneCycleLR', eta_max=5e-3, total_steps={iterations}, pct_start=0.15, by_epoch=False)]
+"""
+ITERATIONS = 200
+
+
+@pytest.fixture(scope='module')
+def photographs(workspace, shared):
+    """Config and checkpoint of a small network that has learned the four photographs by heart."""
+    root = str(shared / 'coco_sample')
+    config = workspace.derive('pose_photographs', POSE, PHOTOGRAPHS.format(root=root, iterations=ITERATIONS))
+    args = ('--work-dir', 'runs/pose_photographs', *short(ITERATIONS))
+    assert workspace.tool('train', config, *args) is None
+    return config, str(workspace.root / f'runs/pose_photographs/iter_{ITERATIONS}.pth')
+
+
+@pytest.fixture(scope='module')
+def miniature(workspace):
+    """Config and checkpoint of the miniature model after a few iterations; nobody is found yet."""
+    args = ('--work-dir', 'runs/pose', *short(2))
+    assert workspace.tool('train', workspace.config(POSE), *args) is None
+    return workspace.config(POSE), str(workspace.root / 'runs/pose/iter_2.pth')
+
+
+def _tested(workspace, folder):
+    return json.loads(next((workspace.root / folder).glob('*/*.json')).read_text())
+
+
+def test_learns_real_keypoints(workspace, photographs):
+    assert workspace.scalars('runs/pose_photographs')[-1]['coco/AP .5'] >= 0.9
+
+
+def test_multi_scale_and_batches(workspace, photographs):
+    """Two scale lists; the result does not depend on the batch size."""
+    results = {}
+    for name, options in (('one', {}), ('batch', {'test_dataloader.batch_size': 4})):
+        args = ('--work-dir', f'runs/pose_{name}', *short(1, **options), MULTI_SCALE)
+        assert workspace.tool('test', *photographs, *args) is None
+        results[name] = _tested(workspace, f'runs/pose_{name}')['coco/AP .5']
+    assert results['one'] == pytest.approx(results['batch'], abs=1e-3)
+    assert results['one'] > 0
+
+
+def test_infer_draws_skeletons(workspace, photographs, shared):
+    import cv2
+    from pycocotools.coco import COCO
+
+    pictures = shared / 'coco_sample/val2017'
+    assert workspace.tool('infer', *photographs, pictures, '--out-dir', 'runs/pose_infer', '--score-thr', 0.3) is None
+    out = workspace.root / 'runs/pose_infer'
+    found = COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).anns.values()
+    assert sum(person['score'] > 0.3 for person in found) >= 10
+    assert all(len(person['keypoints']) == 51 for person in found)
+    for path in pictures.iterdir():
+        drawn = cv2.imread(str(out / 'vis' / path.name))
+        assert np.abs(drawn.astype(int) - cv2.imread(str(path))).max() > 50
+
+
+def test_inferencers_of_mmpose(workspace, photographs, shared):
+    from mmpose.apis import MMPoseInferencer, inference_bottomup, init_model
+
+    config, checkpoint = photographs
+    picture = str(shared / 'coco_sample/val2017/000000000785.jpg')
+    (sample,) = inference_bottomup(init_model(config, checkpoint, device='cpu'), picture)
+    best = sample.pred_instances.bbox_scores.argmax()
+    inferencer = MMPoseInferencer(config, checkpoint, device='cpu')
+    (people,) = next(inferencer(picture, vis_out_dir=str(workspace.root / 'runs/pose_vis')))['predictions']
+    np.testing.assert_allclose(people[best]['keypoints'], sample.pred_instances.keypoints[best], atol=1e-3)
+    assert list(Path(workspace.root / 'runs/pose_vis').iterdir())
+
+
+def test_nobody_found_gives_ap_0(workspace, miniature):
+    assert workspace.tool('test', *miniature, '--work-dir', 'runs/pose_nobody', *short(1)) is None
+    assert _tested(workspace, 'runs/pose_nobody')['coco/AP'] == 0
+
+
+def test_mim_of_mmpose(workspace, miniature):
+    mim = Path(sys.executable).with_name('mim')
+    if not mim.exists():
+        pytest.skip('mim (openmim) is not installed')
+    config, _ = miniature
+    workspace.run(mim, 'train', 'mmpose', config, '--work-dir', 'runs/pose_mim', *short(2))
+    assert sorted(workspace.losses('runs/pose_mim')) == [1, 2]
+    checkpoint = workspace.root / 'runs/pose_mim/iter_2.pth'
+    run = workspace.run(
+        mim, 'test', 'mmpose', config, '--checkpoint', checkpoint, '--work-dir', 'runs/pose_mt', *short(1)
+    )
+    assert 'coco/AP .5' in run.stdout + run.stderr
+
+
+def test_two_processes_give_the_same_ap_as_one(workspace, photographs):
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
+    tool = (workspace.repo / 'tools/test.py', *photographs, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two')
+    workspace.run(*torchrun, *tool, *short(1))
+    one = workspace.scalars('runs/pose_photographs')[-1]
+    two = _tested(workspace, 'runs/pose_two')
+    for name in ('coco/AP', 'coco/AP .5', 'coco/AR'):
+        assert two[name] == pytest.approx(one[name], abs=1e-3)  # logged to a few digits
