@@ -47,13 +47,14 @@ def test_overfits_and_draws(workspace, sample):
     assert len(losses) == ITERATIONS
     assert np.mean(losses[-5:]) <= 0.5 * np.mean(losses[:5])
     metrics = workspace.scalars('runs/photographs')[-1]
-    assert metrics['coco/bbox_mAP_50'] > 0.3
-    assert metrics['coco/segm_mAP_50'] > 0.3
+    assert metrics['coco/bbox_mAP_50'] > 0.5
+    assert metrics['coco/segm_mAP_50'] > 0.5
 
     annotations = sample / 'annotations/person_keypoints_sample.json'
     out = ('--out-dir', folder / 'out', '--ann-file', annotations, '--score-thr', 0.5)
+    batch = ('--batch-size', 4)  # as in validation: what a batch is padded to changes predictions a little
     checkpoint = folder / f'iter_{ITERATIONS}.pth'
-    assert workspace.tool('infer', config, checkpoint, sample / 'val2017', *out) is None
+    assert workspace.tool('infer', config, checkpoint, sample / 'val2017', *out, *batch) is None
     truth = COCO(str(annotations))
     evaluation = COCOeval(truth, truth.loadRes(str(folder / 'out/predictions.json')), 'segm')
     evaluation.evaluate()
