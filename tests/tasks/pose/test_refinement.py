@@ -64,3 +64,11 @@ def test_only_missing_joints_with_a_positive_heatmap_are_filled():
     assert torch.equal(filled[0, 0], keypoints[0, 0])
     torch.testing.assert_close(filled[0, 1], torch.tensor([12.25, 10.25, 0.3]))
     assert torch.equal(filled[0, 2], torch.zeros(3))
+
+
+def test_no_block_but_the_probed_ones_can_hold_the_best():
+    heatmaps = torch.zeros(1, 96, 96)
+    heatmaps[0, 40, 70] = 1.0
+    # All 36 blocks are bounded by 0 but the one with the peak; 8 are probed and none of the others reaches 1.
+    found = best_pixels(heatmaps, torch.zeros(1, 96, 96, 1), torch.tensor([0]), torch.zeros(1, 1))
+    assert found.tolist() == [[70, 40]]
