@@ -8,9 +8,16 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10, norm_type=2))
+warm_up = max_iters // 10 + 1
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters, T_max=max_iters - 40, eta_min_ratio=0.01),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=warm_up,
+        end=max_iters,
+        T_max=max_iters - warm_up,
+        eta_min_ratio=0.01),
 ]
 
 # Merged into the task library's default_runtime by each config.
