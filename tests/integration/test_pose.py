@@ -34,7 +34,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={root!r} + '/annotations/person_keypoints_sample.json')
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=5e-3))
-param_scheduler = [dict(type='OneCycleLR', eta_max=5e-3, total_steps={iterations}, pct_start=0.15, by_epoch=False)]
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=30, end={iterations}, T_max={iterations} - 30)]
 """
 ITERATIONS = 200
 
