@@ -18,7 +18,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from icconv_mm.apis.demo import DemoOptions, run_demo
-from icconv_mm.apis.demo.configs import backbone_file, prepare_config
+from icconv_mm.apis.demo.configs import backbone_file, prepare_config, use_backbone
 from icconv_mm.apis.demo.own_data import write_own_data_config
 from icconv_mm.apis.demo.process import python, run_tool
 from icconv_mm.apis.demo.report import Result, print_table, write_reports
@@ -226,6 +226,19 @@ def test_prepared_config(task, backbone, repo, tmp_path):
     assert cfg.optim_wrapper == original.optim_wrapper and cfg.param_scheduler == original.param_scheduler
     if backbone == 'ic_resnet18':
         assert cfg.model == original.model
+
+
+@pytest.mark.parametrize(
+    ('own', 'channels'), [({}, 2048), ({'out_indices': (2,)}, 1024), ({'out_indices': (3,)}, 2048)]
+)
+def test_backbone_of_a_model_without_neck(own, channels):
+    """What the task sets on top of the backbone file stays, and the head follows the last output."""
+    small = {'type': 'icconv_mm.ICResNet', 'depth': 18, 'pattern': 'geometric_d4'}
+    cfg = Config({'backbone': small, 'model': {'backbone': small | own, 'head': {'in_channels': 256}}})
+    large = {'type': 'icconv_mm.ICResNet', 'depth': 50, 'pattern': 'dense'}
+    use_backbone(cfg, large)
+    assert cfg.model.backbone == large | own
+    assert cfg.model.head.in_channels == channels
 
 
 def test_every_task_uses_the_same_backbone_file(repo):

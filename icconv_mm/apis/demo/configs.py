@@ -64,7 +64,8 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
         neck.in_channels = channels
     else:
-        cfg.model.head.in_channels = channels[-1]
+        last = cfg.model.backbone.get('out_indices', range(4))[-1]
+        cfg.model.head.in_channels = channels[last]
 
 
 def _with_data_root(node: Any, root: str) -> Any:
