@@ -14,8 +14,8 @@ default_hooks = dict(
 visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = _base_.iteration_log
 
-input_size = (128, 128)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(32, 32), sigma=2)
+input_size = (192, 192)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(48, 48), sigma=2)
 model = dict(
     backbone=dict(**_base_.backbone, out_indices=(2,)),
     head=dict(in_channels=256, deconv_out_channels=(64, 64), deconv_kernel_sizes=(4, 4), decoder=codec),

@@ -205,6 +205,14 @@ def test_pyramid_geometry(case):
             assert list(size) == expected['size_wh']
             matrix = geometry.warp_matrix(pyramid, size)
             np.testing.assert_allclose(matrix, row['trans'], rtol=0, atol=1e-5)
+            warped = cv2.warpAffine(_pattern(*row['image_wh']), matrix, size)
+            assert np.abs(warped[7::61, 5::61].astype(int) - data[f'{row["key"]}/sample']).max() <= 1
         assert list(pyramid.center) == expected['center']
         np.testing.assert_allclose(np.divide(pyramid.extent, 200), expected['scale'], rtol=1e-14)
     assert checked
+
+
+def _pattern(width, height):
+    """The picture that was resized, as the reference describes it."""
+    y, x, channel = np.ogrid[:height, :width, :3]
+    return np.round(127.5 * (1 + np.sin(2 * np.pi * (x / 37 + y / 53) + channel))).astype(np.uint8)
