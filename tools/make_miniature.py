@@ -8,9 +8,9 @@ from pathlib import Path
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=400, help='training pictures; default: %(default)s')
+    parser.add_argument('--train', type=int, default=800, help='training pictures; default: %(default)s')
     parser.add_argument('--val', type=int, default=80, help='validation pictures; default: %(default)s')
-    parser.add_argument('--size', type=int, default=192, help='width and height in pixels; default: %(default)s')
+    parser.add_argument('--size', type=int, default=128, help='width and height in pixels; default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     return parser.parse_args()
 

@@ -15,4 +15,6 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=dict(type='BN')),
     decode_head=dict(
-        in_channels=[64, 64, 64, 64], channels=64, num_classes=7, dropout_ratio=0.0, norm_cfg=dict(type='BN')))
+        in_channels=[64, 64, 64, 64], channels=64, num_classes=7, dropout_ratio=0.0, norm_cfg=dict(type='BN')
+    ),
+)

@@ -1,6 +1,6 @@
 """Random scenes for the miniature dataset: textured backgrounds, objects of six shapes, and who hides whom.
 
-Colours and textures of everything come from the same random source, so only its shape tells an object's class.
+Colours of everything come from the same random source, so only shape and shading tell an object's class.
 """
 
 from collections.abc import Callable
@@ -126,9 +126,9 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A textured ground ``[size, size, 3]``, uint8, with strokes on it, which belong to no class."""
     image = _texture(rng, (size, size), contrast=0.2)
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 4)):
         a, b = rng.integers(0, size, (2, 2)).tolist()
-        cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 4)))
+        cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 3)))
     return np.clip(_grain(rng, image), 0, 255).astype(np.uint8)
 
 
@@ -189,12 +189,24 @@ def _place(
 def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     label = int(rng.integers(1, len(CLASSES)))
-    radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.12), 0.3)), 0.05 * size, 0.3 * size)
+    radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.13), 0.25)), 0.06 * size, 0.3 * size)
     center = rng.uniform(0.03, 0.97, 2) * size
-    contours = [_fixed(points * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
+    tilt = np.deg2rad(rng.uniform(-_MAX_TILT, _MAX_TILT))
+    turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+    contours = [_fixed(points @ turn * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
     cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return _place(scene, alpha, lambda window: _grain(rng, _texture(rng, alpha[window].shape, contrast=0.25)), label)
+    edge = np.zeros((size, size), np.uint8)
+    cv2.polylines(edge, contours, True, 255, max(1, round(0.09 * radius)), cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def paint(window):
+        y, x = np.mgrid[window].astype(np.float32)
+        local = ((np.stack([x, y], axis=-1) - center) / radius @ turn.T).astype(np.float32)
+        light = _SHADES[CLASSES[label]](local[..., 0], local[..., 1])
+        light = np.where(edge[window] > 127, np.float32(0.45), light)
+        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.12) * light[..., None])
+
+    return _place(scene, alpha, paint, label)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
@@ -244,43 +256,47 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     return _place(scene, alpha, paint, 0, crowd=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- outlines
-# Each gives closed contours [N, 2] around (0, 0), about 1 in radius; a second contour is a hole.
+# ------------------------------------------------------------------------------------------------- outlines and shades
+# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Shades: the
+# lightness of a point (x, y) of the upright shape, which any colour is multiplied with.
 
-
-def _turned(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    angle = rng.uniform(0, 2 * np.pi)
-    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+_MAX_TILT = 30  # degrees
 
 
 def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return radius * np.stack([np.sin(angle), -np.cos(angle)], axis=1)
 
 
 def _ball(rng: np.random.Generator) -> list[np.ndarray]:
-    return [_turned(rng, _circle() * [1, rng.uniform(0.85, 1)])]
+    return [_circle() * [1, rng.uniform(0.9, 1)]]
 
 
 def _ring(rng: np.random.Generator) -> list[np.ndarray]:
-    turned = _turned(rng, np.concatenate([_circle(1.1), _circle(rng.uniform(0.5, 0.65))]) * [1, rng.uniform(0.85, 1)])
-    return np.split(turned, 2)
+    flat = [1, rng.uniform(0.85, 1)]
+    return [_circle(1.1) * flat, _circle(rng.uniform(0.5, 0.62)) * flat]
 
 
 def _box(rng: np.random.Generator) -> list[np.ndarray]:
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.55, 1)]
-    return [_turned(rng, corners)]
+    return [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]]
 
 
 def _cone(rng: np.random.Generator) -> list[np.ndarray]:
-    width = rng.uniform(0.7, 1.1)
-    return [_turned(rng, np.array([[-width, 0.8], [width, 0.8], [0, -1.2]]))]
+    width = rng.uniform(0.75, 1.1)
+    return [np.array([[-width, 0.9], [width, 0.9], [0, -1.25]])]
 
 
 def _star(rng: np.random.Generator) -> list[np.ndarray]:
-    points = _circle(1.25, 10)
-    points[1::2] *= rng.uniform(0.38, 0.5)
-    return [_turned(rng, points)]
+    points = _circle(1.3, 10)
+    points[1::2] *= rng.uniform(0.4, 0.5)
+    return [points]
 
 
 _OUTLINES = {'ball': _ball, 'box': _box, 'cone': _cone, 'star': _star, 'ring': _ring}
+_SHADES = {
+    'ball': lambda x, y: 1.25 - 0.45 * np.hypot(x + 0.35, y + 0.35),  # lit from above
+    'box': lambda x, y: np.where(np.abs(np.abs(x) - np.abs(y)) < 0.14, 0.7, 1.05),  # crossed tape
+    'cone': lambda x, y: np.where(np.floor(2.2 * (y + 1.25)) % 2 == 1, 0.75, 1.1),  # bands
+    'star': lambda x, y: 1.25 - 0.35 * np.hypot(x, y),
+    'ring': lambda x, y: 0.8 + 0.3 * np.cos(6 * (np.hypot(x, y) - 0.8)),  # round in section
+}

@@ -1,5 +1,5 @@
 # From scratch on the miniature set within minutes on a CPU: AdamW, one cycle, evaluation at the end.
-max_iters = 400
+max_iters = 320
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -7,7 +7,8 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
-    clip_grad=dict(max_norm=10, norm_type=2))
+    clip_grad=dict(max_norm=10, norm_type=2),
+)
 warm_up = max_iters // 10 + 1
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
@@ -17,12 +18,14 @@ param_scheduler = [
         begin=warm_up,
         end=max_iters,
         T_max=max_iters - warm_up,
-        eta_min_ratio=0.01),
+        eta_min_ratio=0.01,
+    ),
 ]
 
 # Merged into the task library's default_runtime by each config.
 iteration_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1))
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),
+)
 iteration_log = dict(type='LogProcessor', window_size=10, by_epoch=False)
 randomness = dict(seed=0)
