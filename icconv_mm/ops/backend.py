@@ -22,7 +22,6 @@ BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
 _REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
-_ON_REQUEST = 'it serves only when asked for by name'
 _log = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
 
@@ -42,7 +41,7 @@ class Kernel(NamedTuple):
 
     run: Callable
     refusal: Callable[..., str | None]
-    automatic: bool = True  # else it serves only those who ask for it by name
+    advice: Callable[..., str | None] = lambda *_: None  # a sentence why not to choose it, though it can
 
 
 _kernels: dict[str, dict[str, Kernel]] = {}
@@ -53,16 +52,21 @@ def register(
     backend: str,
     run: Callable,
     refusal: Callable[..., str | None] = lambda *_: None,
-    automatic: bool = True,
+    advice: Callable[..., str | None] = lambda *_: None,
 ) -> None:
-    """Makes ``run`` the implementation of ``operator`` on ``backend``; for modules of this package."""
-    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal, automatic)
+    """Makes ``run`` the implementation of ``operator`` on ``backend``; for modules of this package.
+
+    ``refusal`` says why it cannot serve a call, ``advice`` why it should only if it is asked for by name.
+    """
+    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal, advice)
 
 
 def backends() -> dict[str, Status]:
     """The backends that exist and whether each is available here, with the reason."""
     missing = missing_library()
-    cuda = missing or (None if torch.cuda.is_available() else 'torch sees no CUDA device')
+    cuda = compiled('inception_conv2d_compiled', 'cuda')
+    if not torch.cuda.is_available():
+        cuda = 'torch sees no CUDA device'
     return {
         'cpu': Status(missing is None, missing or 'compiled operators loaded'),
         'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
@@ -101,10 +105,12 @@ def explain(operator: str, *args) -> dict[str, str]:
         operator: Its name, e.g. 'inception_conv2d'.
         *args: The arguments of one call, as ``torch.ops.icconv_mm.<operator>`` takes them.
     """
-    return {
-        name: kernel.refusal(*args) or ('can run' if kernel.automatic else f'can run, but {_ON_REQUEST}')
-        for name, kernel in _candidates(operator)
-    }
+
+    def answer(kernel: Kernel) -> str:
+        advice = kernel.advice(*args)
+        return kernel.refusal(*args) or (f'can run if asked for by name: {advice}' if advice else 'can run')
+
+    return {name: answer(kernel) for name, kernel in _candidates(operator)}
 
 
 def run(operator: str, *args):
@@ -117,9 +123,7 @@ def run(operator: str, *args):
         return kernel.run(*args)
     if name == 'auto':
         for candidate, kernel in _candidates(operator):
-            reason = kernel.refusal(*args)
-            if reason is None and not kernel.automatic:
-                reason = _ON_REQUEST
+            reason = kernel.refusal(*args) or kernel.advice(*args)
             if reason is None:
                 return kernel.run(*args)
             _log.debug('%s: not on the backend %r, because %s', operator, candidate, reason)

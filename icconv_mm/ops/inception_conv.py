@@ -31,6 +31,7 @@ _library.define(
 )
 _library.define('inception_conv2d_grad_weight(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor')
 _ops = torch.ops.icconv_mm
+_SHORT_RUN = 6  # channels of a dilation, on average
 
 
 def inception_conv2d(
@@ -63,6 +64,7 @@ def inception_conv2d(
         # a trace is for runtimes and FLOP counters that know ordinary convolutions only
         with warnings.catch_warnings():  # of constants in the trace: the numbers of channels, which they are
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            _check_shapes(x, weight, bias, pattern, stride, groups)
             return reference.forward(x, weight, bias, pattern.flat, stride, groups)
     _check_shapes(x, weight, bias, pattern, stride, groups)
     if len(pattern) == 1:  # an ordinary convolution, for which torch has the best kernel
@@ -128,13 +130,26 @@ def _refuses_cuda(x, weight, bias, pattern, stride, groups) -> str | None:
     return backend.compiled('inception_conv2d_compiled', 'cuda')
 
 
+def _long_runs(x, weight, bias, pattern, stride, groups) -> str | None:
+    # measured (docs/backends.md): with more channels to each dilation, one dense convolution per dilation is faster
+    mean = weight.shape[0] / max(1, len(set(zip(pattern[1::3], pattern[2::3]))))
+    return (
+        f'{mean:.0f} channels share a dilation; above {_SHORT_RUN} the reference is faster'
+        if mean > _SHORT_RUN
+        else None
+    )
+
+
+def _untested(*_) -> str:
+    return 'its tests have not passed on a card yet'  # docs/backends.md keeps that table
+
+
 def _compiled(*args):
     return _ops.inception_conv2d_compiled(*args)
 
 
-backend.register('inception_conv2d', 'cpu', _compiled, _refuses_cpu)
-# not automatic until its tests have passed on a card: docs/backends.md keeps that table
-backend.register('inception_conv2d', 'cuda', _compiled, _refuses_cuda, automatic=False)
+backend.register('inception_conv2d', 'cpu', _compiled, _refuses_cpu, advice=_long_runs)
+backend.register('inception_conv2d', 'cuda', _compiled, _refuses_cuda, advice=_untested)
 backend.register('inception_conv2d', 'reference', reference.forward)
 backend.register('inception_conv2d_grad_input', 'reference', reference.grad_input)
 backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_weight)

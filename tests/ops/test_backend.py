@@ -150,9 +150,9 @@ def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
 
 def test_a_kernel_on_request_serves_only_those_who_ask(monkeypatch):
     kernels = {**backend._kernels['inception_conv2d']}
-    kernels['cpu'] = backend.Kernel(lambda *_: 'compiled', lambda *_: None, automatic=False)
+    kernels['cpu'] = backend.Kernel(lambda *_: 'compiled', lambda *_: None, advice=lambda *_: 'it is slow')
     monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
     assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
-    assert 'only when asked for' in explain('inception_conv2d', *ARGS)['cpu']
+    assert explain('inception_conv2d', *ARGS)['cpu'] == 'can run if asked for by name: it is slow'
     with use_backend('cpu'):
         assert backend.run('inception_conv2d', *ARGS) == 'compiled'
