@@ -7,7 +7,8 @@ BACKBONE ?= ic_resnet18
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n auto
+# tests of one file stay on one process: they share what they trained
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export PYTHON
 
 .PHONY: setup demo test test-fast test-slow lint clean
@@ -32,6 +33,7 @@ test-slow: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 clean:

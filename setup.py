@@ -2,7 +2,8 @@
 
 Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
-        nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error.
+        nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error;
+        ``cuda`` makes a build without CUDA an error, too.
 """
 
 import os
@@ -18,8 +19,9 @@ from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 ROOT = Path(__file__).resolve().parent
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
-if EXT_MODE not in ('auto', 'off', 'cpu', 'require'):
-    raise SystemExit(f"ICCONV_MM_EXT={EXT_MODE!r} is none of 'auto', 'off', 'cpu', 'require'")
+MODES = ('auto', 'off', 'cpu', 'require', 'cuda')
+if EXT_MODE not in MODES:
+    raise SystemExit(f'ICCONV_MM_EXT={EXT_MODE!r} is none of {MODES}')
 
 
 def notice(text: str) -> None:
@@ -27,9 +29,15 @@ def notice(text: str) -> None:
 
 
 def no_extension(reason: str) -> None:
-    if EXT_MODE == 'require':
+    if EXT_MODE in ('require', 'cuda'):
         raise SystemExit(f'icconv_mm: the compiled operators were required, but {reason}')
     notice(f'without compiled operators ({reason}); the reference operators serve every call')
+
+
+def no_cuda(reason: str) -> None:
+    if EXT_MODE == 'cuda':
+        raise SystemExit(f'icconv_mm: the CUDA operators were required, but {reason}')
+    notice(f'without CUDA operators ({reason})')
 
 
 def nvcc_major(cuda_home: str) -> str:
@@ -46,11 +54,14 @@ def cuda_at_hand() -> bool:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    if EXT_MODE == 'cpu' or torch.version.cuda is None or not CUDA_HOME or not Path(CUDA_HOME, 'bin/nvcc').exists():
+    if EXT_MODE == 'cpu':
+        return False
+    if torch.version.cuda is None or not CUDA_HOME or not Path(CUDA_HOME, 'bin/nvcc').exists():
+        no_cuda('torch is built without CUDA' if torch.version.cuda is None else 'there is no CUDA toolkit with nvcc')
         return False
     found, wanted = nvcc_major(CUDA_HOME), torch.version.cuda.split('.')[0]
     if found != wanted:
-        notice(f'without CUDA operators (nvcc is of CUDA {found}, torch of CUDA {wanted})')
+        no_cuda(f'nvcc is of CUDA {found}, torch of CUDA {wanted}')
     return found == wanted
 
 
@@ -95,9 +106,9 @@ def extension_command() -> dict:
             try:
                 super().run()
             except (Exception, SystemExit) as error:
-                reason = str(error).strip().splitlines()[-1]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 if with_cuda:
-                    notice(f'without CUDA operators (their build failed: {reason})')
+                    no_cuda(f'their build failed: {reason}')
                     self.extensions[:] = [make_extension(cuda=False)]
                     self.run()
                     return

@@ -19,6 +19,7 @@ import sysconfig
 import tarfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def say(text: str) -> None:
 
 def cache_folder() -> Path:
     if os.environ.get('ICCONV_MM_CACHE'):
-        return Path(os.environ['ICCONV_MM_CACHE'])
+        return Path(os.environ['ICCONV_MM_CACHE']).expanduser()
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'icconv_mm'
 
 
@@ -189,9 +190,8 @@ class Environment:
         self.pip('mmcv', '--no-deps', '--force-reinstall', wheel)
 
     def install_package(self) -> None:
-        mode = {'cpu': 'auto', 'cuda': 'require'}[self.device]
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
-            'ICCONV_MM_EXT': os.environ.get('ICCONV_MM_EXT', mode), 'MAX_JOBS': jobs()})  # fmt: skip
+            'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': jobs()})  # fmt: skip
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)
@@ -206,13 +206,32 @@ class Environment:
         self.step('source packages', pins,
                   lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *SOURCE_ONLY))  # fmt: skip
         self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *WITHOUT_DEPENDENCIES))
-        self.step('icconv_mm', f'{source_key()} {self.pins["torch"]} {self.device} {ROOT}', self.install_package)
+        compilers = [shutil.which(os.environ.get('CXX', 'c++')), shutil.which('nvcc'), os.environ.get('CUDA_HOME')]
+        key = [source_key(), self.pins['torch'], extension_mode(self.device), ROOT, compilers]
+        self.step('icconv_mm', str(key), self.install_package)
 
 
 def source_key() -> str:
     """Changes with whatever an editable install depends on; Python files are read in place."""
     files = [ROOT / 'setup.py', ROOT / 'pyproject.toml', *sorted(p for p in (ROOT / 'csrc').rglob('*') if p.is_file())]
     return hashlib.sha256(b''.join(p.read_bytes() for p in files)).hexdigest()
+
+
+def extension_mode(device: str) -> str:
+    """What setup.py is asked to compile: with DEVICE=cuda, CUDA operators or an error."""
+    return os.environ.get('ICCONV_MM_EXT', {'cpu': 'auto', 'cuda': 'cuda'}[device])
+
+
+@contextmanager
+def only_one():
+    """Set-ups of one checkout run one after the other: they share its build folders."""
+    with open(ROOT / '.setup.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say('another set-up of this checkout is at work; waiting for it')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def jobs() -> str:
@@ -330,7 +349,8 @@ def main() -> int:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     args = parser.parse_args()
     try:
-        Environment((ROOT / args.venv).absolute(), args.torch, args.device).fill()
+        with only_one():
+            Environment((ROOT / args.venv).absolute(), args.torch, args.device).fill()
     except SetupError as error:
         say(f'error: {error}')
         return 1

@@ -37,11 +37,11 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from ..checkpoints.safe import CheckpointError
     from ..datasets.checks import DatasetError
     from ..datasets.loading import ImageFileError
-    from ..tasks import MissingLibraryError
+    from ..tasks import MissingLibraryError, UnknownTaskError
     from ..tasks.base import NotSupportedError
 
     files = (CheckpointError, ArchitectureMismatchError, DatasetError, ImageFileError)
-    return (InputError, *files, MissingLibraryError, NotSupportedError)
+    return (InputError, *files, MissingLibraryError, UnknownTaskError, NotSupportedError)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -216,11 +217,12 @@ class _Ids:
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     """A file name for each picture; equal names from different folders get a number."""
-    taken: dict[str, int] = {}
-    names = {}
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
     for path in paths:
-        count = taken[path.name] = taken.get(path.name, 0) + 1
-        names[path] = path.name if count == 1 else f'{path.stem}_{count}{path.suffix}'
+        numbered = (f'{path.stem}_{count}{path.suffix}' for count in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([path.name], numbered) if name not in taken)
+        taken.add(names[path])
     return names
 
 

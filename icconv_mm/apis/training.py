@@ -101,7 +101,8 @@ def add_hooks(runner: Runner, cfg: Config, allow_mismatch: Sequence[str] = ()) -
     """Add the hooks that every run of the tools has; the config that the runner has written stays the user's."""
     from ..hooks import CheckpointMatchHook, ResumableRandomnessHook
 
-    runner.register_hook(CheckpointMatchHook(allow_mismatch, str(cfg.get('load_from'))))
+    checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
+    runner.register_hook(CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint')))
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
 

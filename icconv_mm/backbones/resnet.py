@@ -254,7 +254,8 @@ class ResNet(BaseModule):
     def init_weights(self) -> None:
         initialised = self.is_init
         super().init_weights()
-        loads = isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained'
+        cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        loads = any(cfg['type'] == 'Pretrained' for cfg in cfgs)
         if self.zero_init_residual and not initialised and not loads:
             for module in self.modules():
                 if name := getattr(module, 'last_norm_name', None):

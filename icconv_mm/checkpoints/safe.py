@@ -91,11 +91,11 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """The ``CheckpointLoader`` of URLs: rank 0 downloads into torch's hub folder, then every rank reads the file."""
-    from mmengine.dist import barrier, is_main_process
+    """The ``CheckpointLoader`` of URLs: one rank of each machine downloads into torch's hub folder, then all read."""
+    from mmengine.dist import barrier, get_local_rank
 
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if is_main_process() and not path.exists():
+    if get_local_rank() == 0 and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
     barrier()

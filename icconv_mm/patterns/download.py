@@ -4,6 +4,7 @@ The repository of the paper carries no licence, so its files cannot be part of t
 """
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -73,7 +74,7 @@ def _read(name: str, source: str) -> tuple[str, bytes]:
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
             return address, answer.read(MAX_BYTES)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
         raise OSError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and pass its folder as --source'

@@ -25,6 +25,10 @@ LIBRARIES = {
 }
 
 
+class UnknownTaskError(ValueError):
+    """A config that belongs to no task known here."""
+
+
 class MissingLibraryError(ImportError):
     """A config names a task library that is not installed or not supported."""
 
@@ -76,7 +80,7 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> Task:
 
     Raises:
         MissingLibraryError: The library is not installed.
-        ValueError: The config belongs to no task known here.
+        UnknownTaskError: The config belongs to no task known here.
     """
     scope = scope_of(cfg)
     for task, library in LIBRARIES.items():
@@ -84,7 +88,7 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> Task:
             require_library(cfg, name)
             return importlib.import_module(f'{__name__}.{task}.adapter').Adapter()
     require_library(cfg, name)
-    raise ValueError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES.values())}')
+    raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES.values())}')
 
 
 import_loaded()
