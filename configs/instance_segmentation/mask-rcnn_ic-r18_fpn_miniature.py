@@ -23,7 +23,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=400, max_per_img=100),
-        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=64, pos_fraction=0.5)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=64)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
 )

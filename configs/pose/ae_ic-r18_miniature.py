@@ -1,4 +1,4 @@
-# Bottom-up pose on the miniature set: pictures of 192 pixels, small people, so a narrow head on stride 16; minutes on a CPU.
+# Bottom-up pose on the miniature set: small people, so a narrow head on stride 16 of a network without its last stage.
 _base_ = [
     '../_base_/models/associative_embedding.py',
     '../_base_/backbones/ic_resnet18.py',
@@ -17,7 +17,7 @@ log_processor = _base_.iteration_log
 input_size = (192, 192)
 codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(48, 48), sigma=2)
 model = dict(
-    backbone=dict(**_base_.backbone, out_indices=(2,)),
+    backbone=dict(**_base_.backbone, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)),
     head=dict(in_channels=256, deconv_out_channels=(64, 64), deconv_kernel_sizes=(4, 4), decoder=codec),
 )
 

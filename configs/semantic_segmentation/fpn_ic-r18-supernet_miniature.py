@@ -1,4 +1,4 @@
-# A narrow supernet on the miniature set at half size: tools/search_pipeline.py searches its dilations and retrains the
+# A narrow supernet on the miniature set at 96 pixels: tools/search_pipeline.py searches its dilations and retrains the
 # result. Ten trainings must fit into minutes on two CPU cores.
 _base_ = ['./fpn_ic-r18_miniature.py']
 
@@ -13,14 +13,14 @@ model = dict(
     ),
 )
 
-half_size = dict(type='Resize', scale=(96, 96), keep_ratio=True)
+small = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 train_dataloader = dict(
     batch_size=16,
     dataset=dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations'),
-            half_size,
+            small,
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ]
@@ -31,7 +31,7 @@ val_dataloader = dict(
     dataset=dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
-            half_size,
+            small,
             dict(type='LoadAnnotations'),
             dict(type='PackSegInputs'),
         ]

@@ -74,7 +74,7 @@ def _keys(node: Any) -> list[str]:
 def _refuse_unknown(option: str, key: str, known: Sequence[str], top: bool) -> None:
     if top and key in known:
         return
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
     if close:
         raise InputError(f'--cfg-options {option}: no such key {key!r} in the config; did you mean {close[0]!r}?')
     if top:

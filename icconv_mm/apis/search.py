@@ -72,9 +72,9 @@ def search_checkpoint(
     except ValueError as error:
         prefix = '' if str(error).startswith(str(checkpoint)) else f'{checkpoint}: '
         raise ValueError(f'{prefix}{error}') from None
-    for path in filter(None, (pattern_out, checkpoint_out)):  # both can be written, or neither is
-        if not Path(path).absolute().parent.is_dir():
-            raise FileNotFoundError(f'{path}: no folder {Path(path).parent}')
+    for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
+        if path is not None:
+            Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     patterns = [result.pattern(sort=True) for result in results]
     if checkpoint_out is not None:
         patterns, state = inherit_taps(state, results)

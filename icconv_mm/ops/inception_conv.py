@@ -31,7 +31,7 @@ _library.define(
 )
 _library.define('inception_conv2d_grad_weight(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor')
 _ops = torch.ops.icconv_mm
-_SHORT_RUN = 6  # channels of a dilation, on average
+_SHORT_RUN = 8  # channels of a dilation, on average
 
 
 def inception_conv2d(

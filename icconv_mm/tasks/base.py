@@ -69,7 +69,10 @@ class Task:
 
     def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
         """The visualiser of a config, with class names and colours, not bound to a folder."""
-        options = {**cfg.visualizer, 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
+        kind = cfg.visualizer.type
+        if '.' not in kind:  # whatever default scope the process has by now
+            kind = f'{self.library}.{kind}'
+        options = {**cfg.visualizer, 'type': kind, 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
         visualizer = VISUALIZERS.build(options)
         visualizer.dataset_meta = dataset_meta
         return visualizer

@@ -154,6 +154,19 @@ def test_initialisation(x):
     assert (net.layer1[0].bn2.weight == 1).all()
 
 
+@pytest.mark.parametrize('as_list', [False, True])
+def test_pretrained_norms_are_kept(tmp_path, as_list):
+    source = ResNet(18, **TINY)
+    for name, value in source.state_dict().items():
+        if name.endswith('bn2.weight'):
+            value.fill_(3)
+    torch.save(source.state_dict(), tmp_path / 'net.pth')
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'net.pth')}
+    net = ResNet(18, **TINY, init_cfg=[init_cfg] if as_list else init_cfg)
+    net.init_weights()
+    assert (net.layer1[0].bn2.weight == 3).all()
+
+
 def test_is_initialised_inside_a_model():
     class Model(BaseModule):
         def __init__(self):

@@ -157,3 +157,10 @@ def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, t
     assert tool.main([f'{tmp_path}/supernet.pth', *out, '--config', f'{tmp_path}/config.py']) == 1
     assert 'bn1.bias [16] in the model, [8] in the checkpoint' in capsys.readouterr().err
     assert not (tmp_path / 'pattern.json').exists()
+
+
+def test_nothing_is_written_if_one_file_cannot_be(tool, supernet, tmp_path):
+    (tmp_path / 'file').touch()
+    arguments = ['--out', f'{tmp_path}/file/pattern.json', '--checkpoint-out', f'{tmp_path}/init.pth']
+    assert tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', *arguments]) == 1
+    assert not (tmp_path / 'init.pth').exists()
