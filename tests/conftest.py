@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
@@ -28,6 +29,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f'reference data not found at {SHARED} (set ICCONV_MM_SHARED)')
     return SHARED
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _no_default_scope():
+    """A runner sets mmengine's default scope for the whole process; the next file must not depend on it."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)
