@@ -64,8 +64,8 @@ def _tested(workspace, folder):
 
 
 def test_learns_real_keypoints(workspace, photographs):
-    # 0.80 to 0.91 by initialisation: of 12 people, some of whom are small, one or two are missed
-    assert workspace.scalars('runs/pose_photographs')[-1]['coco/AP .5'] >= 0.75
+    # depends on the initialisation: of 12 people, one missed costs 0.08
+    assert workspace.scalars('runs/pose_photographs')[-1]['coco/AP .5'] >= 0.9
 
 
 def test_multi_scale_and_batches(workspace, photographs):
