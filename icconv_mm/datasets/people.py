@@ -177,7 +177,7 @@ def draw_person(
 
     def shade(color):
         # Crossing limbs of one colour stay distinguishable.
-        return tuple(float(v) for v in np.clip(color * rng.uniform(0.86, 1.14), 0, 255))
+        return tuple(float(v) for v in np.clip(color * rng.uniform(0.9, 1.1), 0, 255))
 
     for side in rng.permutation(['left', 'right']):
         pen.line(joint(f'{side}_hip'), joint(f'{side}_knee'), leg, shade(trousers))

@@ -1,6 +1,7 @@
 """Random scenes for the miniature dataset: textured backgrounds, objects of six shapes, and who hides whom.
 
-Colours and shades of everything come from the same random source, so only its shape tells an object's class.
+The colour of everything comes from one random source, in two tones that cover about half of it each: what tells an
+object's class is its outline and how the tones lie, never a colour or a histogram.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from icconv_mm.datasets.people import Pose, draw_person, random_pose
 CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
 MIN_AREA = 36  # pixels; what shows less is not recognisable
 _MIN_VISIBLE = 0.4  # of an object's area that later objects must leave in view
-_MIN_CONTRAST = 50  # mean absolute difference, of 255, between an object and what it covers
+_MIN_CONTRAST = 60  # mean absolute difference, of 255, between an object and what it covers
 _SUBPIXEL_BITS = 4
+_DARK, _LIGHT = np.float32(0.55), np.float32(1.2)  # the two tones of everything: how they lie differs by class
 
 
 @dataclass
@@ -69,9 +71,9 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     kind = rng.random()
     if kind < 0.05:
         return scene
-    scale = np.exp(rng.uniform(np.log(0.55), np.log(1.4)))
-    people = 0 if kind < 0.2 else rng.integers(1, 4)
-    things = rng.integers(1, 5) + round(1.2 / scale)
+    scale = np.exp(rng.uniform(np.log(0.5), np.log(1.4)))
+    people = 0 if kind < 0.2 else rng.integers(1, 3 + (scale < 0.85))
+    things = rng.integers(2, 5) + (scale < 0.85)
     if rng.random() < 0.05:
         _add_crowd(rng, scene)
     order = rng.permutation([0] * people + [1] * things)
@@ -116,7 +118,7 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
     else:
         weight = _noise(rng, shape, int(rng.integers(2, 16)))
     base = _color(rng)
-    others = [base + contrast * (_color(rng) - base) for _ in range(4)]
+    others = [base + contrast * (_color(rng) - base) for _ in range(2)]
     picture = base + weight.astype(np.float32)[..., None] * (others[0] - base)
     for color in others[1:]:
         picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = color
@@ -125,7 +127,7 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A textured ground ``[size, size, 3]``, uint8, with strokes on it, which belong to no class."""
-    image = _texture(rng, (size, size), contrast=0.2)
+    image = _texture(rng, (size, size), contrast=0.12)
     for _ in range(rng.integers(0, 4)):
         a, b = rng.integers(0, size, (2, 2)).tolist()
         cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 3)))
@@ -134,7 +136,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """``image`` with a film's noise, float32."""
-    return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 8))
+    return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 3))
 
 
 # ------------------------------------------------------------------------------------------------------------- placing
@@ -189,22 +191,23 @@ def _place(
 def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     label = int(rng.integers(1, len(CLASSES)))
-    radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.12), 0.3)), 0.05 * size, 0.3 * size)
-    center = rng.uniform(0.03, 0.97, 2) * size
-    shade = _SHADES[rng.integers(len(_SHADES))]
+    radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.14), 0.35)), 0.05 * size, 0.3 * size)
+    center = rng.uniform(0.05, 0.95, 2) * size
+    pattern = _PATTERNS[CLASSES[label]]
     tilt = np.deg2rad(rng.uniform(-_MAX_TILT, _MAX_TILT))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
     contours = [_fixed(points @ turn * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
     cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    period = size * rng.uniform(0.055, 0.08)
     edge = np.zeros((size, size), np.uint8)
-    cv2.polylines(edge, contours, True, 255, max(1, round(0.09 * radius)), cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.polylines(edge, contours, True, 255, max(1, round(0.05 * radius)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def paint(window):
         y, x = np.mgrid[window].astype(np.float32)
-        local = ((np.stack([x, y], axis=-1) - center) / radius @ turn.T).astype(np.float32)
-        light = np.where(edge[window] > 127, np.float32(0.6), shade(local[..., 0], local[..., 1]))
-        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.12) * light[..., None])
+        local = ((np.stack([x, y], axis=-1) - center) / period @ turn.T).astype(np.float32)
+        light = np.where(edge[window] > 127, _DARK, pattern(local[..., 0], local[..., 1]))
+        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.2) * light[..., None])
 
     return _place(scene, alpha, paint, label)
 
@@ -215,14 +218,11 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 
 def _dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
-    """``canvas[window]`` with a person in random clothes, which have patterns as the other objects have."""
+    """``canvas[window]`` with a person of one random colour in the two tones that everything has."""
     base = _color(rng)
-    colors = np.stack([base + rng.uniform(0.1, 0.4) * (_color(rng) - base) for _ in range(5)])
-    if rng.random() < 0.5:
-        colors[2] = colors[1]  # sleeves like the shirt
-    picture = draw_person(rng, pose, canvas, colors)[0][window]
-    weight = np.float32(rng.uniform(0, 0.25))
-    return _grain(rng, (1 - weight) * picture + weight * _texture(rng, picture.shape[:2], contrast=0.25))
+    colors = np.stack([base + 0.06 * (_color(rng) - base) for _ in range(5)])
+    colors *= np.array([_DARK, _LIGHT, _DARK, _LIGHT, _DARK], np.float32)[:, None]
+    return _grain(rng, draw_person(rng, pose, canvas, colors)[0][window].astype(np.float32))
 
 
 def _outline(pose: Pose, size: int) -> np.ndarray:
@@ -256,11 +256,11 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     return _place(scene, alpha, paint, 0, crowd=True)
 
 
-# ------------------------------------------------------------------------------------------------- outlines and shades
-# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Shades: the
-# lightness of a point (x, y) of the upright shape, which any colour is multiplied with; any shape may have any shade.
+# ----------------------------------------------------------------------------------------------- outlines and patterns
+# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: the
+# tone, by which the colour is multiplied, at a point (x, y) of the upright shape, in periods of the pattern.
 
-_MAX_TILT = 30  # degrees
+_MAX_TILT = 20  # degrees
 
 
 def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
@@ -293,9 +293,17 @@ def _star(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 _OUTLINES = {'ball': _ball, 'box': _box, 'cone': _cone, 'star': _star, 'ring': _ring}
-_SHADES = (
-    lambda x, y: 1.25 - 0.45 * np.hypot(x + 0.35, y + 0.35),  # lit from above
-    lambda x, y: np.where(np.abs(np.abs(x) - np.abs(y)) < 0.14, 0.75, 1.05),  # crossed tape
-    lambda x, y: np.where(np.floor(2.2 * (y + 1.25)) % 2 == 1, 0.8, 1.1),  # bands
-    lambda x, y: np.ones_like(x),
-)
+
+
+def _two_tones(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Dark where ``wave`` is well above 0, else light: with the dark outline, half of a shape each."""
+    return lambda x, y: np.where(wave(x, y) > 0.25, _DARK, _LIGHT)
+
+
+_PATTERNS = {
+    'ball': _two_tones(lambda x, y: np.sin(2 * np.pi * np.hypot(x, y))),  # rings around the middle
+    'box': _two_tones(lambda x, y: np.sin(2 * np.pi * x)),  # upright stripes
+    'cone': _two_tones(lambda x, y: np.sin(2 * np.pi * y)),  # bands
+    'star': _two_tones(lambda x, y: 1.4 * np.sin(np.pi * 1.4 * x) * np.sin(np.pi * 1.4 * y)),  # checks
+    'ring': _two_tones(lambda x, y: np.sin(2 * np.pi * (0.7 * x + 0.7 * y))),  # slanting stripes
+}
