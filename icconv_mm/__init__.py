@@ -17,7 +17,20 @@ from .checkpoints import safe  # noqa: E402
 
 safe.activate()
 
-_SUBPACKAGES = ('apis', 'backbones', 'checkpoints', 'datasets', 'layers', 'necks', 'ops', 'patterns', 'tasks')
+_SUBPACKAGES = (
+    'apis',
+    'backbones',
+    'benchmark',
+    'checkpoints',
+    'datasets',
+    'hooks',
+    'layers',
+    'necks',
+    'ops',
+    'optim',
+    'patterns',
+    'tasks',
+)
 __all__ = ['__version__', 'registry', 'versions', *_SUBPACKAGES]
 
 

@@ -32,7 +32,7 @@ PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 1
 SEMANTIC_PALETTE = ((90, 90, 90), *PALETTE)
 SPLITS = ('train', 'val')
 STAMP = 'miniature.json'
-_VERSION = 20  # of the drawing: a set drawn by another one is drawn anew
+_VERSION = 21  # of the drawing: a set drawn by another one is drawn anew
 _JPEG_QUALITY = 95
 _LICENSES = [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}]
 

@@ -296,14 +296,14 @@ _OUTLINES = {'ball': _ball, 'box': _box, 'cone': _cone, 'star': _star, 'ring': _
 
 
 def _two_tones(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Dark where ``wave`` is well above 0, else light: with the dark outline, half of a shape each."""
+    """Dark where ``wave`` is above a level, else light: with the dark outline, half of a shape each."""
     return lambda x, y: np.where(wave(x, y) > 0.25, _DARK, _LIGHT)
 
 
 _PATTERNS = {
     'ball': _two_tones(lambda x, y: np.sin(2 * np.pi * np.hypot(x, y))),  # rings around the middle
     'box': _two_tones(lambda x, y: np.sin(2 * np.pi * x)),  # upright stripes
-    'cone': _two_tones(lambda x, y: np.sin(2 * np.pi * y)),  # bands
-    'star': _two_tones(lambda x, y: 1.4 * np.sin(np.pi * 1.4 * x) * np.sin(np.pi * 1.4 * y)),  # checks
-    'ring': _two_tones(lambda x, y: np.sin(2 * np.pi * (0.7 * x + 0.7 * y))),  # slanting stripes
+    'cone': _two_tones(lambda x, y: np.sin(2 * np.pi * y) - 0.15),  # bands
+    'star': _two_tones(lambda x, y: np.maximum(np.sin(5 * x), np.sin(5 * y)) - 0.6),  # a grid
+    'ring': _two_tones(lambda x, y: np.sin(2 * np.pi * (0.7 * x + 0.7 * y)) - 0.2),  # slanting stripes
 }
