@@ -6,6 +6,7 @@ import glob
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -201,11 +202,8 @@ class _Ids:
         check_file(ann_file, '--ann-file')
         check_coco_file(ann_file)
         content = json.loads(Path(ann_file).read_bytes())
-        by_name = {Path(image['file_name']).name: image['id'] for image in content['images']}
-        for path in paths:
-            if path.name not in by_name:
-                raise InputError(f'--ann-file {ann_file}: no image {path.name!r}')
-            self._images[path] = by_name[path.name]
+        for path, image in _match(paths, content['images'], ann_file).items():
+            self._images[path] = image
         categories = {category['name']: category['id'] for category in content['categories']}
         unused = max(categories.values(), default=0) + 1
         absent = [name for name in classes if name not in categories]
@@ -213,6 +211,32 @@ class _Ids:
             print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
         numbered = {name: unused + i for i, name in enumerate(absent)}
         self.categories = [categories.get(name, numbered.get(name)) for name in classes]
+
+
+def _match(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
+    """The id of each picture: of the entry whose file name the path ends with, folders included where it has any.
+
+    Raises:
+        InputError: No entry, or several, fit a picture, or one fits several.
+    """
+    by_name: dict[str, list[dict]] = {}
+    for image in images:
+        by_name.setdefault(Path(image['file_name']).name, []).append(image)
+    matched: dict[Path, int] = {}
+    for path in paths:
+        entries = by_name.get(path.name, [])
+        if len(entries) > 1:
+            whole = path.resolve().parts
+            entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
+        if len(entries) != 1:
+            found = f'{len(entries)} images' if entries else 'no image'
+            raise InputError(f'--ann-file {ann_file}: {found} {path.name!r} for {path}')
+        matched[path] = entries[0]['id']
+    twice = [id for id, count in Counter(matched.values()).items() if count > 1]
+    if twice:
+        same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
+        raise InputError(f'--ann-file {ann_file}: image id {twice[0]} fits several pictures: {same}')
+    return matched
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
