@@ -29,8 +29,8 @@ class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
     OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
-    version. The tools of this package put this transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's
-    ``LoadImage``.
+    version. A label map that belongs to the picture (mmseg) is checked with it. The tools of this package put this
+    transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
 
     Args:
         skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
@@ -38,7 +38,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         kwargs: As for mmcv's transform.
 
     Raises:
-        ImageFileError: The file is missing, empty, truncated or no picture, and ``skip_bad`` is False.
+        ImageFileError: A file is missing, empty, truncated or no picture, and ``skip_bad`` is False.
     """
 
     def __init__(self, skip_bad: bool = False, **kwargs) -> None:
@@ -49,8 +49,10 @@ class LoadImageFromFile(_LoadImageFromFile):
         """Load ``results['img_path']``; a picture that is given in ``results['img']`` is taken as it is (mmpose)."""
         if results.get('img') is not None:
             return self._accept(results)
-        path = results['img_path']
-        defect = image_defect(path) if '://' not in str(path) else None
+        path, labels = results['img_path'], results.get('seg_map_path')
+        defect = _local_defect(path)
+        if defect is None and labels is not None and (defect := _local_defect(labels)) is not None:
+            path = labels
         if defect is None:
             try:
                 return super().transform(results)
@@ -67,6 +69,11 @@ class LoadImageFromFile(_LoadImageFromFile):
         results.setdefault('img_path', None)
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+
+def _local_defect(path: str | os.PathLike) -> str | None:
+    """:func:`image_defect` of a file of this machine; nothing is known of what a storage backend would fetch."""
+    return None if '://' in str(path) else image_defect(path)
 
 
 def image_defect(path: str | os.PathLike) -> str | None:

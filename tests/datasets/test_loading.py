@@ -37,6 +37,18 @@ def test_truncated_file_is_named(picture, keep):
         LoadImageFromFile().transform({'img_path': str(picture)})
 
 
+@pytest.mark.parametrize('keep', [0.0, 0.5, 0.98])
+def test_truncated_label_map_is_named(picture, tmp_path, keep):
+    labels = tmp_path / 'labels.png'
+    cv2.imwrite(str(labels), np.random.default_rng(0).integers(0, 7, (40, 60), dtype=np.uint8))
+    entry = {'img_path': str(picture), 'seg_map_path': str(labels)}
+    assert LoadImageFromFile().transform(dict(entry))['img'].shape == (40, 60, 3)
+    cut(labels, keep)
+    with pytest.raises(ImageFileError, match=r'labels\.png: (empty file|truncated or corrupt)'):
+        LoadImageFromFile().transform(dict(entry))
+    assert LoadImageFromFile(skip_bad=True).transform(dict(entry)) is None
+
+
 def test_truncation_is_found_before_decoding(tmp_path, monkeypatch):
     """OpenCV 4.8 decodes half a JPEG and fills the rest with grey; it must not get the chance."""
     path = tmp_path / 'picture.jpg'
