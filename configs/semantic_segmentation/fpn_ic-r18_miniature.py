@@ -28,4 +28,4 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-train_dataloader = dict(batch_size=12)
+train_dataloader = dict(batch_size=10)

@@ -63,6 +63,16 @@ TASKS = (
         predictions='labels',
         scale=0.01,
     ),
+    Task(
+        name='pose',
+        title='bottom-up pose',
+        config='pose/ae_ic-r18_miniature.py',
+        metric='OKS AP50',
+        key='coco/AP .5',
+        threshold=0.40,
+        predictions='keypoints',
+        retests=((', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),),
+    ),
 )
 
 # What ``test_evaluator`` needs to write predictions of a kind below a folder (all three libraries' own options).

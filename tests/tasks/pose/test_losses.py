@@ -73,3 +73,14 @@ def test_weights():
     push, pull = (value.mean() for value in tag_loss(pred, indices))
     got = TagLoss(push_weight=2, pull_weight=5)(pred, indices)
     torch.testing.assert_close(got, (2 * push, 5 * pull))
+
+
+def test_peak_weight_counts_errors_near_joints_more():
+    pred, target, mask = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5), torch.ones(2, 4, 5)
+    plain = heatmap_loss(pred, target, mask)
+    expected = ((pred - target) ** 2 * (1 + 7 * target)).mean((1, 2, 3))
+    torch.testing.assert_close(heatmap_loss(pred, target, mask, peak_weight=7.0), expected)
+    torch.testing.assert_close(MaskedHeatmapLoss(peak_weight=7.0)(pred, target, mask), expected.mean())
+    torch.testing.assert_close(MaskedHeatmapLoss()(pred, target, mask), plain.mean())
+    with pytest.raises(ValueError, match='peak_weight must not be negative, got -1'):
+        MaskedHeatmapLoss(peak_weight=-1)
