@@ -1,7 +1,7 @@
 """Pyramidal convolution: parallel convolutions of several kernel sizes and groups on one input.
 
-PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel size and its own number of groups, larger
-kernels having more groups, so that the whole costs about what one convolution does. All levels see the same input; their
+PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel size and its own number of groups. Larger
+kernels have more groups, so that the whole costs about what one convolution does. All levels see the same input; their
 outputs are concatenated over the channels. The padding is ``dilation * (kernel // 2)``, so they are of one size.
 
 As in ``inception_conv``, the operator is linear in the input and in the weights, and so are the two that its gradients

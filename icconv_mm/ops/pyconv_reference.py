@@ -17,7 +17,7 @@ def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
 def forward(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> Tensor:
-    """``[N, C_in, H, W]``, one ``[C_l, C_in / groups_l, k_l, k_l]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
+    """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])
     levels = [
         F.conv2d(x, weight, level_bias, stride, padding(weight.shape[2:], dilation), dilation, group)

@@ -159,7 +159,7 @@ def test_errors_say_what_they_got(changes, message):
 
 
 def test_a_compiled_backend_can_take_it_over(monkeypatch):
-    """It gets the arguments of the operator, serves those calls that it does not refuse, and says why not the others."""
+    """It gets the operator's arguments, serves the calls that it does not refuse, and says why not the others."""
 
     def refusal(x, weights, *_):
         return None if x.dtype == torch.float32 else f'it takes float32, got {x.dtype}'

@@ -28,7 +28,7 @@ def test_concatenates_its_levels(settings):
 def test_is_the_operator(monkeypatch):
     conv = PyConv2d(8, **LEVELS, stride=2, bias=True)
     calls = []
-    monkeypatch.setattr('icconv_mm.layers.pyconv.pyconv2d', lambda *args: calls.append(args) or pyconv2d(*args))
+    monkeypatch.setattr('icconv_mm.layers.py_conv.pyconv2d', lambda *args: calls.append(args) or pyconv2d(*args))
     x = torch.randn(2, 8, 9, 7)
     got = conv(x)
     ((_, weights, bias, groups, stride, dilation),) = calls
