@@ -1,6 +1,6 @@
 """Pyramidal convolution: parallel convolutions of several kernel sizes and groups on one input.
 
-PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel size and its own number of groups. Larger
+PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel size and number of groups. Larger
 kernels have more groups, so that the whole costs about what one convolution does. All levels see the same input; their
 outputs are concatenated over the channels. The padding is ``dilation * (kernel // 2)``, so they are of one size.
 
