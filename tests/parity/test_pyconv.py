@@ -83,7 +83,7 @@ def multiplications(modules: dict, height: int, width: int) -> int:
     for name, info in modules.items():
         if info['type'] != 'Conv2d':
             continue
-        pyramid, _, level = name.rpartition('.conv2_')
+        pyramid, _, level = name.partition('.conv2_')
         read = pyramid_size.setdefault(pyramid, size) if level else size
         if (
             '.downsample.' not in name
