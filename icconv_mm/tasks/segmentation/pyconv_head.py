@@ -5,12 +5,13 @@ PyConvSegNet, https://arxiv.org/abs/2006.11538, section 4.2 and figure 5.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from icconv_mm.layers import PyConv2d
@@ -98,7 +99,7 @@ class PyConvHead(BaseDecodeHead):
                 f'{self.pool_size}x{self.pool_size}: train on larger crops, or at a smaller output stride'
             )
         context = self.global_context(adaptive_mean(x, self.pool_size))
-        context = resize(context, size=size, mode='bilinear', align_corners=self.align_corners)
+        context = F.interpolate(context, size=size, mode='bilinear', align_corners=self.align_corners)
         return self.merge(torch.cat([self.local_context(x), context], 1))
 
 
@@ -110,7 +111,9 @@ def adaptive_mean(x: Tensor, size: int) -> Tensor:
     """
     if not (torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()):
         return F.adaptive_avg_pool2d(x, size)
-    rows, columns = (torch.from_numpy(_window_means(int(side), size)).to(x) for side in x.shape[2:])
+    with warnings.catch_warnings():  # of constants in the trace, which the matrices are
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        rows, columns = (torch.from_numpy(_window_means(int(side), size)).to(x) for side in x.shape[2:])
     return torch.matmul(rows, torch.matmul(x, columns.t()))
 
 
