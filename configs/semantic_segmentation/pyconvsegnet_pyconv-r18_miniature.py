@@ -14,7 +14,8 @@ log_processor = _base_.iteration_log
 norm_cfg = dict(type='BN')
 class_weight = [0.3, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 model = dict(
-    data_preprocessor=dict(size=None, size_divisor=32, test_cfg=dict(size_divisor=32)),
+    # padding is background: mmseg's loss cannot weigh classes where pixels are ignored
+    data_preprocessor=dict(size=None, size_divisor=8, seg_pad_val=0, test_cfg=dict(size_divisor=8)),
     backbone=dict(**_base_.backbone, num_stages=3, strides=(1, 2, 1), dilations=(1, 1, 2), out_indices=(0, 1, 2)),
     decode_head=dict(
         in_channels=256,

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
 SIZE = 64  # of the images, in pixels
-POOLED_SIZE = 144  # of those of PyConvHead, which pools 9x9 at output stride 8 or 16
+POOLING = 9  # PyConvHead needs so many pixels at the stride of its backbone
 
 
 def read_config(path: Path) -> Config:
@@ -60,8 +60,11 @@ def learn_one_step_and_predict(cfg):
     Returns:
         The model, its parameters before the step, and the loss.
     """
-    size = POOLED_SIZE if 'PyConvHead' in str(cfg.model.get('decode_head')) else SIZE
+    pools = 'PyConvHead' in str(cfg.model.get('decode_head'))
+    size = POOLING * cfg.model.backbone.get('output_stride', 8) if pools else SIZE
     shrink(cfg.model, size)
+    if 'data_preprocessor' in cfg:  # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     batch = make_batch(cfg.default_scope, size=size, count=2, num_classes=classes_of(model))
 

@@ -1,7 +1,6 @@
 # PyConvSegNet on ADE20K: the PyConv head on the last stage, an FCN head on the one before for training. A config that
 # inherits it adds the backbone at output stride 8 or 16.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-crop_size = (473, 473)
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -11,7 +10,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=crop_size,
+        size=(473, 473),
     ),
     decode_head=dict(
         type='icconv_mm.PyConvHead',
@@ -40,5 +39,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(316, 316)),  # two thirds of a crop
+    test_cfg=dict(mode='slide', crop_size=(473, 473), stride=(316, 316)),  # two thirds of a crop
 )
