@@ -15,7 +15,7 @@ TASKS = {
     'pose': 'pose/ae_ic-r18_miniature.py',
 }
 SEGMENTER = 'semantic_segmentation/pyconvsegnet_pyconv-r18_miniature.py'
-BACKBONES = [f'pyconv_resnet{depth}' for depth in (18, 34, 50, 101, 152)] + ['pyconv_hgresnet50']
+BACKBONES = [f'pyconv_resnet{depth}' for depth in (18, 34, 50, 101, 152)]
 
 
 @pytest.fixture(autouse=True)
