@@ -24,8 +24,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--rename-rules', metavar='FILE', help='JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
     )
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
-    parser.add_argument('--backbone-prefix', help="what stands before 'layer1', if the file holds several backbones")
-    parser.add_argument('--pattern', help='check the file against this dilation pattern, run by run')
+    parser.add_argument(
+        '--backbone-prefix', help="of ic-conv: what stands before 'layer1' in a file of several backbones"
+    )
+    parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
     return parser.parse_args(argv)
 
 

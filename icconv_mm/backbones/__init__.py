@@ -1,5 +1,6 @@
 """Backbones."""
 
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNeXt
+from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 
-__all__ = ['ICResNeXt', 'ICResNet']
+__all__ = ['ICResNeXt', 'ICResNet', 'PyConvHGResNet', 'PyConvResNet']

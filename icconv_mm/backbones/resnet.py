@@ -16,6 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 
+# input pixels per pixel of the last stage -> (strides, dilations) of the stages
+OUTPUT_STRIDES = {
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+}
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
@@ -102,6 +109,8 @@ class ResNet(BaseModule):
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         groups: Of the 3x3 convolutions of bottlenecks.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
+        output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
+            whose last stages are dilated instead of strided.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
 
@@ -139,12 +148,15 @@ class ResNet(BaseModule):
         zero_init_residual: bool = True,
         groups: int = 1,
         base_width: int | None = None,
+        output_stride: int | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg or self.default_init_cfg())
         self.depth = depth
         self.base_channels = base_channels
         self.strides, self.dilations, self.contract_dilation = tuple(strides), tuple(dilations), contract_dilation
+        if output_stride is not None:
+            self._set_output_stride(output_stride, num_stages)
         self.out_indices = tuple(out_indices)
         self.deep_stem, self.avg_down = deep_stem, avg_down
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
@@ -161,6 +173,17 @@ class ResNet(BaseModule):
             channels = self.out_channels[-1]
         self._register_load_state_dict_pre_hook(keep_backbone_keys, with_module=True)
         self._freeze()
+
+    def _set_output_stride(self, output_stride: int, num_stages: int) -> None:
+        if output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f'output_stride must be one of {list(OUTPUT_STRIDES)}, got {output_stride}')
+        given = self.strides, self.dilations
+        if given != ((1, 2, 2, 2), (1, 1, 1, 1)) or num_stages != 4:
+            raise ValueError(
+                f'output_stride={output_stride} sets strides and dilations of four stages: leave out '
+                f'strides={given[0]}, dilations={given[1]} and num_stages={num_stages}'
+            )
+        self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
     def _check(self, num_stages: int, style: str) -> None:
         if self.depth not in self.arch_settings:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from icconv_mm.checkpoints.conversion import Conversion, UnmatchedKeysError, unwrap
 from icconv_mm.checkpoints.ic_conv import convert_ic_conv
+from icconv_mm.checkpoints.pyconv import convert_pyconv, convert_pyconvsegnet
 from icconv_mm.checkpoints.rules import RenameRule
 
 # Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
 SOURCES: dict[str, Callable[..., None]] = {
     'ic-conv': convert_ic_conv,
+    'pyconv': convert_pyconv,
+    'pyconvsegnet': convert_pyconvsegnet,
 }
 
 
@@ -38,7 +42,7 @@ def convert(
 
     Raises:
         UnmatchedKeysError: Keys have no place and ``allow_unmatched`` is False.
-        ValueError: Unknown source, or the file is not what the source releases.
+        ValueError: Unknown source, an option that it does not have, or the file is not what the source releases.
     """
     return run_conversion(state_dict, source, rules=rules, allow_unmatched=allow_unmatched, **options).state_dict
 
@@ -54,6 +58,9 @@ def run_conversion(
     """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
     if source not in SOURCES:
         raise ValueError(f'unknown source {source!r}; known: {", ".join(SOURCES)}')
+    unknown = sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters))
+    if unknown:
+        raise ValueError(f'the source {source!r} has no option {", ".join(unknown)}')
     conversion = Conversion(unwrap(state_dict))
     SOURCES[source](conversion, rules, **options)
     if conversion.left and not allow_unmatched:

@@ -2,5 +2,6 @@
 
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.inception_conv import inception_conv2d
+from icconv_mm.ops.pyconv import pyconv2d
 
-__all__ = ['backends', 'explain', 'inception_conv2d', 'use_backend']
+__all__ = ['backends', 'explain', 'inception_conv2d', 'pyconv2d', 'use_backend']

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from icconv_mm.ops import backend, inception_conv_flops
 from icconv_mm.ops import inception_conv_reference as reference
+from icconv_mm.ops.autocast import lower
 from icconv_mm.patterns import DilationPattern
 
 _library = torch.library.Library('icconv_mm', 'FRAGMENT')
@@ -248,14 +249,10 @@ _library.impl('inception_conv2d_grad_weight', lambda *args: _GradWeight.apply(*a
 
 
 def _autocast_rule(device: str):
-    def lower(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or tensor.dtype == torch.float64 or not tensor.is_floating_point():
-            return tensor
-        return tensor.to(torch.get_autocast_gpu_dtype() if device == 'cuda' else torch.get_autocast_cpu_dtype())
-
     def rule(x, weight, bias, pattern, stride, groups):
         with torch.autocast(device, enabled=False):
-            return _ops.inception_conv2d(lower(x), lower(weight), lower(bias), pattern, stride, groups)
+            x, weight, bias = lower([x, weight, bias], device)
+            return _ops.inception_conv2d(x, weight, bias, pattern, stride, groups)
 
     return rule
 

@@ -209,7 +209,7 @@ def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch, ca
 
 
 @pytest.mark.parametrize('task', TASKS, ids=lambda task: task.name)
-@pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
+@pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9', 'pyconv_resnet18', 'pyconv_hgresnet50'])
 def test_prepared_config(task, backbone, repo, tmp_path):
     """Backbone, data folder and seed are exchanged, everywhere, and nothing else."""
     path = prepare_config(repo, task, backbone_file(repo, backbone), tmp_path / 'elsewhere', 7, tmp_path / task.name)
@@ -242,6 +242,16 @@ def test_backbone_of_a_model_without_neck(own, channels):
     use_backbone(cfg, large)
     assert cfg.model.backbone == large | own
     assert cfg.model.head.in_channels == channels
+
+
+def test_backbone_of_a_segmenter_without_neck():
+    """Every head follows the stage that it reads."""
+    small = {'type': 'icconv_mm.PyConvResNet', 'depth': 18}
+    heads = {'decode_head': {'in_channels': 512, 'in_index': 3}, 'auxiliary_head': {'in_channels': 256, 'in_index': 2}}
+    cfg = Config({'backbone': small, 'model': {'backbone': small | {'output_stride': 8}, **heads}})
+    use_backbone(cfg, {'type': 'icconv_mm.PyConvHGResNet', 'depth': 50})
+    assert cfg.model.backbone == {'type': 'icconv_mm.PyConvHGResNet', 'depth': 50, 'output_stride': 8}
+    assert (cfg.model.decode_head.in_channels, cfg.model.auxiliary_head.in_channels) == (2048, 1024)
 
 
 def test_every_task_uses_the_same_backbone_file(repo):

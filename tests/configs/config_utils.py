@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
+SIZE = 64  # of the images, in pixels
+POOLING = 9  # PyConvHead needs so many pixels at the stride of its backbone
 
 
 def read_config(path: Path) -> Config:
@@ -21,6 +25,60 @@ def read_config(path: Path) -> Config:
 @cache
 def _read(path: Path) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
+
+
+def shrink(node, size=SIZE):
+    """Few proposals and samples, and no padding to the training size."""
+    if isinstance(node, list):
+        for item in node:
+            shrink(item, size)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'max_per_img':
+                node[key] = 20
+            elif key == 'sampler' and 'num' in value:
+                value['num'] = 16
+            elif key == 'data_preprocessor' and value.get('size'):
+                value['size'] = (size, size)
+            shrink(value, size)
+
+
+def classes_of(model):
+    """The number of classes (of joints, in pose) that the head of a model tells apart."""
+    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'decode_head', 'head'):
+        try:
+            head = model.get_submodule(name)
+            return head.num_keypoints if hasattr(head, 'num_keypoints') else head.num_classes
+        except AttributeError:
+            continue
+    raise AssertionError(f'no head found in {type(model).__name__}')
+
+
+def learn_one_step_and_predict(cfg):
+    """Builds the model of a config, takes a step on random pictures and predicts for them.
+
+    Returns:
+        The model, its parameters before the step, and the loss.
+    """
+    pools = 'PyConvHead' in str(cfg.model.get('decode_head'))
+    size = POOLING * cfg.model.backbone.get('output_stride', 8) if pools else SIZE
+    shrink(cfg.model, size)
+    if 'data_preprocessor' in cfg:  # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    batch = make_batch(cfg.default_scope, size=size, count=2, num_classes=classes_of(model))
+
+    model.train()
+    loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+    loss.backward()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+    model.eval()
+    with torch.no_grad():
+        results = model(**model.data_preprocessor(batch, False), mode='predict')
+    assert len(results) == 2
+    return model, before, loss
 
 
 def make_batch(scope: str, size: int, count: int, num_classes: int) -> dict:

@@ -125,3 +125,28 @@ def test_model_index_is_what_its_library_reads():
     models = index.models if isinstance(index.models, list) else list(index.models)
     assert {model.name for model in models} == {model['Name'] for family in FAMILIES for model in models_of(family)}
     assert all(model.full_model.paper['URL'].startswith('https://arxiv.org/abs/') for model in models)
+
+
+def test_published_figures_of_pyconv_are_the_authors():
+    """ImageNet top-1 and ADE20K mIoU at several scales, by depth 50, 101, 152."""
+    expected = {
+        'classification': {
+            'pyconv-resnet{}_8xb32-90e_in1k': (77.88, 79.01, 79.52),
+            'pyconv-hgresnet{}_8xb32-90e_in1k': (78.48, 79.22, 79.36),
+            'pyconv-resnet{}_8xb128-cutmix-300e_in1k': (79.44, 80.58),
+            'pyconv-resnet{}_8xb128-cutmix-300e_in1k_320px-test': (80.59, 81.49),
+        },
+        'semantic_segmentation': {
+            'pyconvsegnet_r{}-d8_8xb2-100e_ade20k-473x473': (42.88, 44.39, 45.28),
+            'pyconvsegnet_pyconv-r{}-d8_8xb2-100e_ade20k-473x473': (43.31, 44.58, 45.64),
+        },
+    }
+    for family, table in expected.items():
+        models = {model['Name']: model for model in models_of(CONFIGS / family)}
+        figures = {
+            name: list(model['Results'][0]['Metrics'].values()) for name, model in models.items() if 'Results' in model
+        }
+        written = {
+            name.format(depth): [v] for name, values in table.items() for depth, v in zip((50, 101, 152), values)
+        }
+        assert figures == written

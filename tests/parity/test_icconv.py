@@ -2,13 +2,12 @@
 
 import copy
 import json
-import math
 import re
-import zlib
 
 import numpy as np
 import pytest
 import torch
+from crc_fill import deviations, official_input, official_state_dict
 
 from icconv_mm.backbones import ICResNet
 from icconv_mm.ops import use_backend
@@ -23,27 +22,6 @@ CASES = [
     pytest.param('ic_resnet101_detection_k9', marks=pytest.mark.slow),
     pytest.param('ic_resnet101_human_pose_k13', marks=pytest.mark.slow),
 ]
-
-
-def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The fill rule crc32-v1: one generator per official key."""
-    rng = np.random.RandomState(zlib.crc32(key.encode()))
-    if key.endswith('num_batches_tracked'):
-        return np.zeros(shape, np.int64)
-    if len(shape) >= 2:
-        return rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
-    if key.endswith(('running_var', '.weight')):
-        return rng.uniform(0.5, 1.5, shape)
-    return rng.standard_normal(shape) * 0.1
-
-
-def official_state_dict(meta: dict) -> dict[str, torch.Tensor]:
-    scaled = set(meta['residual_bn_scaled_keys'])
-    state = {}
-    for key, shape in meta['state_dict'].items():
-        value = fill(key, tuple(shape)) * (meta['residual_bn_scale'] if key in scaled else 1)
-        state[key] = torch.as_tensor(np.asarray(value))
-    return state
 
 
 def concatenated(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,16 +47,10 @@ def case(request, shared):
     pattern = meta['pattern_file']
     path = folder / pattern if 'selfmade' in pattern else shared / 'patterns' / pattern.removeprefix('pattern_zoo/')
     net = ICResNet(int(re.search(r'resnet(\d+)', request.param)[1]), str(path)).double().eval()
-    state = official_state_dict(meta)
-    for key, check in meta['fill_check'].items():  # the fill itself, before what is computed with it
-        np.testing.assert_allclose(state[key].flatten()[:3], check['first3'], rtol=1e-12)
-    state = concatenated(state)
+    state = concatenated(official_state_dict(meta))
     classifier = state['fc.weight'], state['fc.bias']
     net.load_state_dict(state)
-    rng = np.random.RandomState(zlib.crc32(f'input:{request.param}'.encode()))
-    x = torch.from_numpy(rng.standard_normal(tuple(meta['input_shape'])))
-    assert abs(x.sum().item() - meta['input_sum']) < 1e-8
-    return meta, np.load(folder / f'{request.param}.npz'), net, classifier, x
+    return meta, np.load(folder / f'{request.param}.npz'), net, classifier, official_input(meta)
 
 
 @torch.no_grad()
@@ -89,14 +61,7 @@ def errors(case, dtype: torch.dtype) -> dict[str, float]:
     found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
     weight, bias = (t.to(dtype) for t in classifier)
     found['logits'] = torch.nn.functional.linear(maps[-1].mean((2, 3)), weight, bias)
-    result = {}
-    for name, info in meta['tensors'].items():
-        assert list(found[name].shape) == info['full_shape'], name
-        channel, space = info['channel_stride'], info['spatial_stride'] or 1
-        part = found[name][:, ::channel].double()
-        part = part[..., ::space, ::space] if part.ndim == 4 else part
-        result[name] = float(np.abs(part.numpy() - stored[name]).max() / np.abs(stored[name]).max())
-    return result
+    return deviations(meta, stored, found)
 
 
 def test_parameters(case):

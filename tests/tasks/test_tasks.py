@@ -45,9 +45,11 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         loaded = lambda: sorted(name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         assert loaded() == [], loaded()
         assert not set(tasks.LIBRARIES.values()) & set(sys.modules)
-        sys.modules['mmseg'] = sys  # stands for the library
+        # two modules of the package stand for task folders, sys for a library
+        tasks.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
+        sys.modules['loaded_library'] = sys
         tasks.import_loaded()
-        assert 'icconv_mm.tasks.segmentation' in loaded() and 'icconv_mm.tasks.detection' not in loaded()
+        assert loaded() == ['icconv_mm.tasks.coco_format'], loaded()
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -63,9 +63,11 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     if 'neck' in cfg.model:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
         neck.in_channels = channels
-    else:
-        last = cfg.model.backbone.get('out_indices', range(4))[-1]
-        cfg.model.head.in_channels = channels[last]
+        return
+    last = cfg.model.backbone.get('out_indices', range(4))[-1]
+    for name in ('head', 'decode_head', 'auxiliary_head'):
+        if head := cfg.model.get(name):
+            head.in_channels = channels[head.get('in_index', last)]
 
 
 def _with_data_root(node: Any, root: str) -> Any:

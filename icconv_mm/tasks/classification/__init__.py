@@ -1,1 +1,10 @@
 """Image classification, and pretraining of backbones, with mmpretrain 1."""
+
+from icconv_mm import versions
+
+__all__ = []
+
+if versions.is_installed('mmpretrain'):
+    from .heads import DropoutLinearClsHead
+
+    __all__ += ['DropoutLinearClsHead']

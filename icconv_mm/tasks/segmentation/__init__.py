@@ -1,1 +1,10 @@
 """Semantic segmentation with mmseg 1."""
+
+from icconv_mm import versions
+
+__all__ = []
+
+if versions.is_installed('mmseg'):
+    from .pyconv_head import PyConvHead
+
+    __all__ += ['PyConvHead']

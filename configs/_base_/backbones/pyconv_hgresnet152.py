@@ -1,0 +1,2 @@
+# High groups: bottlenecks of twice the width, 32 or 64 groups in every level.
+backbone = dict(type='icconv_mm.PyConvHGResNet', depth=152)

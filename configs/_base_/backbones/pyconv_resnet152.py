@@ -1,0 +1,2 @@
+# Kernels up to 9x9 in the first stage, 3x3 in the last.
+backbone = dict(type='icconv_mm.PyConvResNet', depth=152)

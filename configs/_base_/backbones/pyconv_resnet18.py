@@ -1,0 +1,2 @@
+# The released form: a pyramidal convolution, then a 1x1 one in every block.
+backbone = dict(type='icconv_mm.PyConvResNet', depth=18)

@@ -1,0 +1,128 @@
+"""Files released with PyConv (2020): ImageNet classifiers, and PyConvSegNet on ADE20K.
+
+An official pyramidal convolution is one convolution per level, ``layer1.0.conv2.conv2_N.weight`` with N from 1; here
+they are ``layer1.0.conv2.pyconv_levels.N.weight`` with N from 0. All other keys of the backbone stay. In the files of
+PyConvSegNet the stem is ``layer0.0`` and ``layer0.1``, and the head counts its layers; ``_HEAD`` says what each is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+
+_PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
+_LEVEL = re.compile(r'(?P<conv>.*)\.conv2_(?P<number>\d+)\.weight')
+_BACKBONE_KEY = re.compile(
+    rf'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123](?:\.conv2_\d+)?|bn[123]|downsample\.[012]))\.{_PARAM}'
+)
+
+# PyConvSegNet: the official name of a layer -> its name in mmseg's EncoderDecoder
+_CONTEXT = {
+    '0': 'reduce.conv',
+    '1': 'reduce.bn',
+    '3': 'pyconv',
+    '4': 'norm',
+    '6': 'project.conv',
+    '7': 'project.bn',
+}
+_HEAD = {
+    **{f'pyconvhead.local_context.layers.{i}': f'decode_head.local_context.{name}' for i, name in _CONTEXT.items()},
+    # one later than the local ones: the pooling is number 0
+    **{
+        f'pyconvhead.global_context.features.{int(i) + 1}': f'decode_head.global_context.{name}'
+        for i, name in _CONTEXT.items()
+    },
+    'pyconvhead.merge_context.features.0': 'decode_head.merge.conv',
+    'pyconvhead.merge_context.features.1': 'decode_head.merge.bn',
+    'cls.1': 'decode_head.conv_seg',
+    'aux.0': 'auxiliary_head.convs.0.conv',
+    'aux.1': 'auxiliary_head.convs.0.bn',
+    'aux.4': 'auxiliary_head.conv_seg',
+}
+_HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.{_PARAM})')
+
+
+def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
+    """Convert an official PyConvResNet or PyConvHGResNet classifier.
+
+    Args:
+        conversion: The file's tensors; what cannot be placed is left in it.
+        rules: Rename rules for keys outside the backbone.
+
+    Raises:
+        ValueError: No PyConv backbone, or levels that are missing or do not fit their norm.
+    """
+    if not any(_BACKBONE_KEY.fullmatch(key) and _LEVEL.fullmatch(key) for key in conversion.left):
+        found = 'the keys of this package: it is converted already, and loads as it is'
+        if not any('.pyconv_levels.' in key for key in conversion.left):
+            found = 'no key that ends in layerL.B.convC.conv2_N.weight'
+        if any(key.startswith('pyconvhead.') for key in conversion.left):
+            found = "the keys of PyConvSegNet: its source is 'pyconvsegnet'"
+        raise ValueError(f'no PyConv classifier found: the file has {found}')
+    _convert_backbone(conversion)
+    apply_rules(conversion, rules)
+    conversion.layout = 'classifier' if 'fc.weight' in conversion.left else 'backbone alone'
+    for key in conversion.matching(r'fc\.(?:weight|bias)'):
+        conversion.place(key, f'head.{key}')
+
+
+def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
+    """Convert an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
+
+    Args:
+        conversion: The file's tensors; what cannot be placed is left in it.
+        rules: Rename rules for keys outside the backbone.
+
+    Raises:
+        ValueError: No PyConvSegNet, or levels that are missing or do not fit their norm.
+    """
+    if not any(_HEAD_KEY.fullmatch(key) for key in conversion.left if key.startswith('pyconvhead.')):
+        raise ValueError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')
+    conversion.layout = 'PyConvSegNet'
+    stem = {'layer0.0': 'conv1', 'layer0.1': 'bn1'}
+    names = {key: stem[key[:8]] + key[8:] for key in conversion.left if key[:8] in stem and key[8:9] == '.'}
+    conversion.rename_left(names)
+    _convert_backbone(conversion)
+    apply_rules(conversion, rules)
+    keys = {key: match for key in conversion.left if (match := _HEAD_KEY.fullmatch(key))}
+    _check_levels(conversion, keys)
+    for key, match in keys.items():
+        conversion.place(key, _level_key(_HEAD[match[1]] + match[2]))
+
+
+def _convert_backbone(conversion: Conversion) -> None:
+    keys = conversion.matching(_BACKBONE_KEY)
+    _check_levels(conversion, keys)
+    for key in keys:
+        conversion.place(key, f'backbone.{_level_key(key)}')
+
+
+def _level_key(key: str) -> str:
+    """The key of a level in this package: counted from 0, not from 1."""
+    return re.sub(r'\.conv2_(\d+)\.', lambda match: f'.pyconv_levels.{int(match[1]) - 1}.', key)
+
+
+def _check_levels(conversion: Conversion, keys) -> None:
+    """Raise unless the levels of each pyramidal convolution are all there and have the channels of its norm."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for key in keys:
+        if match := _LEVEL.fullmatch(key):
+            numbers[match['conv']].append(int(match['number']))
+    for conv, found in numbers.items():
+        missing = sorted(set(range(1, max(found) + 1)) - set(found))
+        if missing:
+            raise ValueError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
+        channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in found)
+        norm = conversion.left.get(f'{_norm_of(conv)}.weight')
+        if norm is not None and len(norm) != channels:
+            raise ValueError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
+
+
+def _norm_of(conv: str) -> str:
+    """``layer1.0.conv2`` -> ``layer1.0.bn2``; ``...layers.3`` -> ``...layers.4``, the layer after it in the head."""
+    stem, _, last = conv.rpartition('.')
+    return f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'

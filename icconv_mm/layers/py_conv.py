@@ -1,0 +1,95 @@
+"""The pyramidal convolution as a module."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from icconv_mm.ops import pyconv2d
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class PyConv2d(nn.Module):
+    """Parallel convolutions of several kernel sizes and groups on one input, concatenated over the channels.
+
+    Level l is an ``nn.Conv2d`` with the keys ``pyconv_levels.l.weight`` and ``.bias``; all levels are padded so that
+    their outputs have one size.
+
+    Args:
+        in_channels: C_in.
+        out_channels: Of each level.
+        kernel_sizes: Of each level: odd numbers, or pairs of them (height, width).
+        groups: Of each level; divides C_in and the channels of the level.
+        stride: Of all levels and both axes.
+        dilation: Of all levels and both axes.
+        bias: Whether there is one.
+
+    Attributes:
+        out_channels: The sum of those of the levels.
+
+    Raises:
+        ValueError: If the lists differ in length or are empty, a kernel is even, or groups do not divide the channels;
+            names the level and the numbers.
+
+    Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: Sequence[int],
+        kernel_sizes: Sequence[int | tuple[int, int]],
+        groups: Sequence[int],
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        kernels = [kernel if isinstance(kernel, Sequence) else (kernel, kernel) for kernel in kernel_sizes]
+        _check(in_channels, out_channels, kernels, groups, stride, dilation)
+        self.in_channels, self.out_channels = in_channels, sum(out_channels)
+        self.groups, self.stride, self.dilation = tuple(groups), stride, dilation
+        self.pyconv_levels = nn.ModuleList(
+            nn.Conv2d(
+                in_channels,
+                channels,
+                kernel_size=tuple(kernel),
+                stride=stride,
+                padding=tuple(dilation * (side // 2) for side in kernel),
+                dilation=dilation,
+                groups=group,
+                bias=bias,
+                device=device,
+                dtype=dtype,
+            )
+            for channels, kernel, group in zip(out_channels, kernels, groups)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        levels = list(self.pyconv_levels)
+        if any(type(level) is not nn.Conv2d for level in levels):  # replaced or parametrized: each knows what to do
+            return torch.cat([level(x) for level in levels], 1)
+        bias = None if levels[0].bias is None else torch.cat([level.bias for level in levels])
+        weights = [level.weight for level in levels]
+        return pyconv2d(x, weights, bias, self.groups, self.stride, self.dilation)
+
+
+def _check(in_channels, out_channels, kernels, groups, stride, dilation):
+    lengths = len(out_channels), len(kernels), len(groups)
+    if len(set(lengths)) != 1 or not lengths[0]:
+        raise ValueError(
+            'out_channels, kernel_sizes and groups must have one entry per level, got {} and {} and {}'.format(*lengths)
+        )
+    if not (isinstance(stride, int) and isinstance(dilation, int) and min(stride, dilation) >= 1):
+        raise ValueError(f'stride and dilation must be integers of at least 1, got {stride!r} and {dilation!r}')
+    for level, (channels, kernel, group) in enumerate(zip(out_channels, kernels, groups)):
+        if len(kernel) != 2 or any(side < 1 or side % 2 == 0 for side in kernel):
+            raise ValueError(f'level {level}: the sides of the kernel must be odd, got {tuple(kernel)}')
+        if group < 1 or in_channels % group or channels % group:
+            raise ValueError(
+                f'level {level}: {group} groups do not divide its {in_channels} input and {channels} output channels'
+            )

@@ -1,0 +1,79 @@
+"""The pyramidal convolution and its two gradients in plain PyTorch: the oracle of every backend."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from icconv_mm.ops.inception_conv_reference import memory_format
+
+
+def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
+    """Of a level: with it all levels have outputs of the same size, that of a 1x1 convolution."""
+    return dilation * (int(kernel[0]) // 2), dilation * (int(kernel[1]) // 2)
+
+
+def forward(
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
+) -> Tensor:
+    """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
+    biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])
+    levels = [
+        F.conv2d(x, weight, level_bias, stride, padding(weight.shape[2:], dilation), dilation, group)
+        for weight, level_bias, group in zip(weights, biases, groups)
+    ]
+    return levels[0] if len(levels) == 1 else torch.cat(levels, 1)
+
+
+def grad_input(
+    grad: Tensor, weights: Sequence[Tensor], size: tuple[int, int], groups: Sequence[int], stride: int, dilation: int
+) -> Tensor:
+    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
+    shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
+    # one contribution per level is added: in half precision that would cost digits a single convolution keeps
+    wide = torch.float32 if grad.dtype in (torch.float16, torch.bfloat16) else grad.dtype
+    total = torch.zeros(shape, dtype=wide, device=grad.device).to(memory_format=memory_format(grad))
+    like_input = grad.new_empty(1).expand(shape)
+    for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
+        total += _backward(part, like_input, weight, group, stride, dilation, (True, False))[0]
+    return total.to(grad.dtype)
+
+
+def grad_weight(
+    grad: Tensor, x: Tensor, shapes: Sequence[int], groups: Sequence[int], stride: int, dilation: int
+) -> list[Tensor]:
+    """The gradients for the weights; ``shapes`` has three numbers per level: its channels and its kernel."""
+    sizes = level_shapes(shapes, x.shape[1], groups)
+    return [
+        _backward(part, x, grad.new_empty(1).expand(size), group, stride, dilation, (False, True))[1]
+        for part, size, group in zip(_split(grad, [size[0] for size in sizes]), sizes, groups)
+    ]
+
+
+def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """The shapes of the weights: ``[(C_l, C_in / groups_l, kh, kw), ...]`` from the flat ``[C_l, kh, kw, ...]``."""
+    return [
+        (channels, in_channels // group, height, width)
+        for (channels, height, width), group in zip(zip(*[iter(shapes)] * 3), groups)
+    ]
+
+
+def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
+    return grad.split([int(count) for count in channels], 1)
+
+
+def _backward(grad, x, weight, groups, stride, dilation, mask):
+    return torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        None,  # bias sizes
+        (stride, stride),
+        padding(weight.shape[2:], dilation),
+        (dilation, dilation),
+        False,  # transposed
+        (0, 0),
+        groups,
+        (*mask, False),
+    )

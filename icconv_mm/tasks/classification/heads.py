@@ -1,0 +1,31 @@
+"""Heads for mmpretrain."""
+
+from __future__ import annotations
+
+from mmpretrain.models.heads import LinearClsHead
+from torch import Tensor, nn
+
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class DropoutLinearClsHead(LinearClsHead):
+    """A linear classifier behind a dropout, with the keys of mmpretrain's ``LinearClsHead`` (``fc.*``).
+
+    Args:
+        dropout_ratio: The probability that a feature is zero in training (0.2 in PyConv's augmented recipe).
+        **kwargs: Those of ``LinearClsHead``: num_classes, in_channels, loss, topk ...
+
+    Raises:
+        ValueError: If the ratio is not from 0 to 1.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.2, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= dropout_ratio <= 1:
+            raise ValueError(f'dropout_ratio must be from 0 to 1, got {dropout_ratio}')
+        self.dropout = nn.Dropout(dropout_ratio)
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The features of the last stage ``[N, in_channels]``, some of them zero in training."""
+        return self.dropout(super().pre_logits(feats))

@@ -1,0 +1,221 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from pyconv_calls import Call, by_level, random_call
+
+from icconv_mm.ops import backend, explain, pyconv2d, use_backend
+
+
+def half_on_cpu() -> bool:
+    try:
+        F.conv2d(torch.ones(1, 1, 3, 3, dtype=torch.half), torch.ones(1, 1, 3, 3, dtype=torch.half))
+    except RuntimeError:  # torch 2.1
+        return False
+    return True
+
+
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
+if half_on_cpu():
+    DTYPES[torch.float16] = 3e-3
+
+
+def small_call() -> Call:
+    """Three levels, one of them rectangular, with groups."""
+    shapes = [(2, 4, 3, 3), (4, 2, 5, 5), (4, 1, 3, 1)]
+    return Call(torch.randn(2, 4, 6, 5), [torch.randn(shape) for shape in shapes], torch.randn(10), [1, 2, 4], 1, 1)
+
+
+def assert_near(got, expected, tolerance):
+    """Largest deviation relative to the largest value."""
+    assert got.shape == expected.shape
+    if expected.numel():
+        scale = expected.abs().max().clamp(min=1e-3)
+        assert ((got.double() - expected.double()).abs().max() / scale).item() <= tolerance
+
+
+def gradients(function, call: Call):
+    tensors = [t.detach().requires_grad_() for t in (call.x, *call.weights, call.bias) if t is not None]
+    bias = tensors[-1] if call.bias is not None else None
+    out = function(call._replace(x=tensors[0], weights=tensors[1 : len(call.weights) + 1], bias=bias))
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(out.dtype)
+    return [out.detach(), *torch.autograd.grad(out, tensors, grad)]
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+@pytest.mark.parametrize('seeds', [range(start, start + 25) for start in range(0, 75, 25)], ids=str)
+def test_agrees_with_the_definition(dtype, backend, seeds):
+    """Output and gradients of random calls against one padded convolution per level and group, in float64."""
+    for seed in seeds:
+        call = random_call(seed).to(dtype)
+        expected = gradients(by_level, call.to(torch.float64))
+        with use_backend(backend):
+            got = gradients(lambda c: pyconv2d(*c), call)
+        for one, other in zip(got, expected, strict=True):
+            assert one.dtype == dtype
+            assert_near(one, other, DTYPES[dtype])
+
+
+@pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (2, 1), (1, 2)])
+def test_derivatives_of_second_order(stride, dilation):
+    shapes = [(1, 4, 4, 3), (6,), (2, 4, 3, 3), (4, 1, 5, 1)]
+    inputs = [torch.randn(shape).double().requires_grad_() for shape in shapes]
+
+    def function(x, bias, *weights):
+        return pyconv2d(x, weights, bias, [1, 4], stride, dilation)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_third_derivative():
+    """The gradient of each operator is made of the other two, so there is no last order."""
+    call = small_call().to(torch.float64)
+    weight = call.weights[1].requires_grad_()
+
+    def third(function):
+        loss = function(call).pow(4).sum() / 1e3
+        for _ in range(3):
+            loss = torch.autograd.grad(loss, weight, create_graph=True)[0].pow(2).sum() / 1e6
+        return loss
+
+    got, expected = third(lambda c: pyconv2d(*c)), third(by_level)
+    assert expected > 0 and torch.allclose(got, expected, rtol=1e-10)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    call = small_call()
+    call.weights[1].requires_grad_()
+    pyconv2d(*call).sum().backward()
+    assert call.x.grad is None and call.bias.grad is None and call.weights[0].grad is None
+    assert call.weights[1].grad.shape == call.weights[1].shape
+    assert not pyconv2d(*small_call()).requires_grad
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+@pytest.mark.parametrize('levels', [1, 3])
+def test_keeps_the_memory_format(backend, levels):
+    call = small_call()
+    rest = call.weights[:levels], None, call.groups[:levels]
+    with use_backend(backend):
+        assert pyconv2d(call.x, *rest).is_contiguous()
+        x = call.x.to(memory_format=torch.channels_last).requires_grad_()
+        out = pyconv2d(x, *rest)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        out.backward(out.detach())
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_takes_strided_views(stride):
+    call = small_call().to(torch.float64)
+    x = torch.randn(2, 8, 9, 14).double()[:, ::2, :, ::2]
+    call = call._replace(x=x, weights=[torch.stack([w, w], 1)[:, 0] for w in call.weights], stride=stride)
+    assert_near(pyconv2d(*call), by_level(call), 1e-12)
+
+
+def test_empty_batch():
+    call = small_call()
+    x, weights = torch.randn(0, 4, 6, 5, requires_grad=True), [w.requires_grad_() for w in call.weights]
+    out = pyconv2d(x, weights, None, call.groups, stride=2)
+    assert out.shape == (0, 10, 3, 3)
+    out.sum().backward()
+    assert x.grad.shape == x.shape and not any(w.grad.any() for w in weights)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.skipif(
+    torch.float16 not in DTYPES, reason='this torch has no float16 convolution on the CPU'))])  # fmt: skip
+def test_autocast(dtype):
+    call = small_call()
+    leaves = [t.requires_grad_() for t in (call.x, *call.weights)]
+    with torch.autocast('cpu', dtype=dtype):
+        out = pyconv2d(*call)
+        assert pyconv2d(*call.to(torch.float64)).dtype == torch.float64
+    assert out.dtype == dtype
+    assert_near(out, by_level(call), DTYPES[dtype])
+    out.float().sum().backward()
+    assert all(leaf.grad.dtype == torch.float32 for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'x': torch.ones(4, 5, 5)}, r'x must have the shape \[N, C_in, H, W\], got \[4, 5, 5\]'),
+        ({'groups': [1, 2]}, 'one entry per level, got 3 and 2'),
+        ({'weights': [], 'groups': []}, 'one entry per level, got 0 and 0'),
+        ({'x': torch.ones(1, 6, 5, 5)}, r'level 0: x \[1, 6, 5, 5\] and weight .* expected x with 4 channels'),
+        ({'groups': [1, 4, 4]}, 'level 1: .* do not fit 4 groups: expected x with 8 channels'),
+        ({'weights': [torch.ones(3, 2, 3, 3)], 'groups': [2]}, 'level 0: .* a multiple of 2 filters'),
+        ({'weights': [torch.ones(2, 4, 2, 3)], 'groups': [1]}, r'level 0: .* must be odd, got \(2, 3\)'),
+        ({'weights': [torch.ones(2, 4, 3)], 'groups': [1]}, r'level 0: weight must have .* got \[2, 4, 3\]'),
+        ({'bias': torch.ones(9)}, r'bias must have the shape \[10\], got \[9\]'),
+        ({'stride': 0}, 'stride=0, dilation=1'),
+        ({'dilation': 0}, 'stride=1, dilation=0'),
+    ],
+)
+def test_errors_say_what_they_got(changes, message):
+    with pytest.raises(ValueError, match=message):
+        pyconv2d(*small_call()._replace(**changes))
+
+
+def test_a_compiled_backend_can_take_it_over(monkeypatch):
+    """It gets the operator's arguments, serves the calls that it does not refuse, and says why not the others."""
+
+    def refusal(x, weights, *_):
+        return None if x.dtype == torch.float32 else f'it takes float32, got {x.dtype}'
+
+    kernels = {**backend._kernels['pyconv2d']}
+    kernels['cpu'] = backend.Kernel(lambda x, *rest: torch.full((2, 10, 6, 5), 7.0), refusal)
+    monkeypatch.setitem(backend._kernels, 'pyconv2d', kernels)
+    call = small_call()
+    assert (pyconv2d(*call) == 7).all()
+    with use_backend('reference'):
+        assert_near(pyconv2d(*call), by_level(call), 2e-6)
+    call = call.to(torch.float64)
+    assert_near(pyconv2d(*call), by_level(call), 1e-12)
+    assert explain('pyconv2d', *call) == {'cpu': 'it takes float32, got torch.float64', 'reference': 'can run'}
+
+
+def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
+    seen = []
+    for name in ('pyconv2d_grad_input', 'pyconv2d_grad_weight'):
+        reference = backend._kernels[name]['reference']
+        spy = reference._replace(run=lambda *args, run=reference.run: seen.append(backend.requested()) or run(*args))
+        monkeypatch.setitem(backend._kernels, name, {'reference': spy})
+    call = small_call()
+    leaves = [t.requires_grad_() for t in (call.x, *call.weights)]
+    with use_backend('reference'):
+        out = pyconv2d(*call)
+    torch.autograd.grad(out.sum(), leaves)
+    assert seen == ['reference', 'reference']
+
+
+def calls_of_all_operators():
+    call = small_call().to(torch.float64)
+    grad = by_level(call)
+    weights = [weight.requires_grad_() for weight in call.weights]
+    x, bias, grad = (t.requires_grad_() for t in (call.x, call.bias, grad))
+    shapes = [number for weight in weights for number in (weight.shape[0], *weight.shape[2:])]
+    rest = call.groups, call.stride, call.dilation
+    ops = torch.ops.icconv_mm
+    return [
+        (ops.pyconv2d, (x, weights, bias, *rest)),
+        (ops.pyconv2d, (x, weights, None, *rest)),
+        (ops.pyconv2d_grad_input, (grad, weights, *x.shape[2:], *rest)),
+        (ops.pyconv2d_grad_weight, (grad, x, shapes, *rest)),
+    ]
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('number', range(4))
+def test_opcheck(number, channels_last):
+    operator, args = calls_of_all_operators()[number]
+    if channels_last:
+        args = tuple(
+            a.detach().to(memory_format=torch.channels_last).requires_grad_()
+            if isinstance(a, torch.Tensor) and a.ndim == 4
+            else a
+            for a in args
+        )
+    torch.library.opcheck(operator, args)

@@ -1,0 +1,133 @@
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+pytest.importorskip('mmseg')
+
+from icconv_mm.layers import PyConv2d
+from icconv_mm.registry import MODELS
+from icconv_mm.tasks.segmentation import PyConvHead
+from icconv_mm.tasks.segmentation.pyconv_head import adaptive_mean
+
+SMALL = {'in_channels': 32, 'channels': 16, 'pyconv_channels': 64, 'num_classes': 5, 'norm_cfg': {'type': 'BN'}}
+
+
+@pytest.fixture
+def head():
+    head = PyConvHead(**SMALL, in_index=1).eval()
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5), module.running_var.uniform_(0.5, 2)
+    return head
+
+
+@pytest.fixture
+def maps():
+    return torch.randn(2, 8, 23, 21), torch.randn(2, 32, 12, 11)
+
+
+def test_parts():
+    head = MODELS.build({'type': 'icconv_mm.PyConvHead', 'in_channels': 2048, 'num_classes': 150})
+    for context in (head.local_context, head.global_context):
+        assert [conv.kernel_size[0] for conv in context.pyconv.pyconv_levels] == [3, 5, 7, 9]
+        assert [conv.groups for conv in context.pyconv.pyconv_levels] == [1, 4, 8, 16]
+        assert context.pyconv.out_channels == 512
+    assert head.merge.conv.weight.shape == (256, 1024, 3, 3)
+    assert head.conv_seg.weight.shape == (150, 256, 1, 1)
+    assert isinstance(head.dropout, nn.Dropout2d) and head.dropout.p == 0.1
+    assert head.align_corners
+
+
+def test_forward(head, maps):
+    """Local branch first, then the pooled one at the size of the map."""
+    x = maps[1]
+    pooled = F.adaptive_avg_pool2d(x, 9)
+    context = F.interpolate(head.global_context(pooled), x.shape[2:], mode='bilinear', align_corners=True)
+    merged = head.merge(torch.cat([head.local_context(x), context], 1))
+    out = head(maps)
+    assert out.shape == (2, 5, 12, 11)
+    torch.testing.assert_close(out, head.conv_seg(merged))
+
+
+@pytest.mark.parametrize('norm_cfg', [None, {'type': 'GN', 'num_groups': 4}, {'type': 'BN'}])
+def test_every_parameter_learns(norm_cfg, maps):
+    head = PyConvHead(**(SMALL | {'norm_cfg': norm_cfg}), in_index=1, dropout_ratio=0).train()
+    head(maps).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in head.parameters())
+    biases = [m.bias is not None for c in head.modules() if isinstance(c, PyConv2d) for m in c.pyconv_levels]
+    assert set(biases) == {norm_cfg is None}
+
+
+def test_crop_smaller_than_the_pooling(head):
+    small = [None, torch.randn(2, 32, 12, 8)]
+    assert head(small).shape == (2, 5, 12, 8)  # a picture to be tested may have any size
+    with pytest.raises(ValueError, match='a feature map of 12x8 is smaller than its global pooling of 9x9'):
+        head.train()(small)
+
+
+@pytest.mark.parametrize(('settings', 'got'), [({'pyconv_channels': 96}, '96 and 9'), ({'pool_size': 0}, '64 and 0')])
+def test_errors(settings, got):
+    with pytest.raises(ValueError, match=f'pyconv_channels must be a multiple of 64 .* got {got}'):
+        PyConvHead(**(SMALL | settings))
+
+
+@pytest.mark.parametrize('shape', [(12, 11), (9, 27), (7, 30), (60, 64)])
+def test_pooling_of_a_trace(shape):
+    """The matrices of a trace average what torch's pooling averages."""
+    x = torch.randn(2, 3, *shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', torch.jit.TracerWarning)
+        traced = torch.jit.trace(lambda x: adaptive_mean(x, 9), x, check_trace=False)
+    assert 'adaptive_avg_pool2d' not in str(traced.graph)
+    torch.testing.assert_close(traced(x), F.adaptive_avg_pool2d(x, 9))
+
+
+def test_autocast(head, maps):
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = head(maps)
+    expected = head(maps)
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('train', [False, True])
+def test_compiles_to_one_graph(head, maps, train):
+    torch._dynamo.reset()
+    head.train(train).dropout.eval()
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0
+    got = torch.compile(head, backend='aot_eager', fullgraph=True)(maps)
+    expected = head(maps)
+    assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dynamo', [False, True])
+def test_exports_to_onnx(head, maps, dynamo, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    runtime = pytest.importorskip('onnxruntime')
+    newer = 'dynamo' in torch.onnx.export.__code__.co_varnames and hasattr(torch.onnx, 'ONNXProgram')
+    if dynamo and not newer:
+        pytest.skip('this torch exports with TorchScript only')
+
+    class OneMap(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = head
+
+        def forward(self, x):
+            return self.head([None, x])
+
+    path = tmp_path / 'head.onnx'
+    settings = {'dynamo': dynamo} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+    torch.onnx.export(OneMap().eval(), (maps[1],), str(path), input_names=['x'], **settings)
+    assert {node.domain for node in onnx.load(path).graph.node} <= {'', 'ai.onnx'}
+    session = runtime.InferenceSession(str(path))
+    got = session.run(None, {session.get_inputs()[0].name: maps[1].numpy()})[0]
+    expected = head(maps).detach().numpy()
+    assert abs(got - expected).max() <= 1e-4 * abs(expected).max()
