@@ -1,13 +1,14 @@
-"""Files released with SEPC (Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020), written by mmdet 1.x.
+"""Files released with SEPC (Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020).
 
-All are one-stage detectors (RetinaNet, FreeAnchor, FSAF) with 80 sigmoid classes, so the class order stays. What changes:
+mmdet 1.x wrote them. All are one-stage detectors (RetinaNet, FreeAnchor, FSAF) with 80 sigmoid classes, so the class
+order stays. What changes:
 
 - ``neck.1.Pconvs.I.Pconv.{0,1,2}`` -> ``neck.1.pconvs.I.{from_coarser,from_same,from_finer}``, ``bn`` -> ``norm``;
   ``lconv``, ``cconv``, ``lbn``, ``cbn`` -> ``reg_conv``, ``cls_conv``, ``reg_norm``, ``cls_norm``.
 - FSAF predicts distances in the order bottom, top, left, right there and top, bottom, left, right in mmdet 3: the first
   two rows of its ``retina_reg`` [4, C, 3, 3] change places.
 
-The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anchors and coders that go with these files.
+The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anchors and coders for these files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Integrated batch normalisation: one batch norm whose statistics come from all levels of a pyramid.
 
-SEPC, https://arxiv.org/abs/2005.03101, section 3.3. The levels share mean and variance, every pixel of every level counts
-alike, and the pyramid is never concatenated: moments are taken per level and combined.
+Of SEPC, https://arxiv.org/abs/2005.03101. The levels share mean and variance, and every pixel of every level
+counts alike. The pyramid is never concatenated: moments are taken per level and combined.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from icconv_mm.layers.scale_equalized_conv import JointConvs, ScaleEqualizedConv
 class PConv(nn.Module):
     """One pyramid convolution, with integrated batch norm if wanted, and ReLU.
 
-    Equation 1 of SEPC, https://arxiv.org/abs/2005.03101, with weights shared by all levels; level l + 1 has half the
-    resolution of level l, and neighbours that do not exist are left out:
+    Of SEPC, https://arxiv.org/abs/2005.03101. All levels share the weights, level l + 1 has half the resolution of
+    level l, and neighbours that do not exist are left out:
 
         y_l = upsample(w_1 * x_{l+1}) + w_0 * x_l + w_-1 *_{stride 2} x_{l-1}
 
@@ -87,11 +87,11 @@ def make_ibn(channels: int, sync: bool) -> nn.Module:
     return IntegratedSyncBatchNorm(channels) if sync else IntegratedBatchNorm(channels)
 
 
-def normalise_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None) -> list[Tensor]:
-    """Integrated batch norm, unless ``norm`` is None, and ReLU in place."""
+def normalise_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None, inplace: bool = True) -> list[Tensor]:
+    """Integrated batch norm, unless ``norm`` is None, and ReLU; ``inplace`` on levels that are views is an error."""
     if norm is not None:
         levels = integrated_batch_norm(levels, norm)  # not norm(levels): converting to SyncBatchNorm replaces the class
-    return [F.relu(x, inplace=True) for x in levels]
+    return [F.relu(x, inplace) for x in levels]
 
 
 def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
@@ -108,7 +108,8 @@ def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
         if x.ndim != 4 or x.shape[:2] != (batch, channels):
             raise ValueError(f'level {level}: expected [{batch}, {channels}, H, W], got {list(x.shape)}')
     sizes = [tuple(x.shape[2:]) for x in levels]
-    for level, (finer, coarser) in enumerate(zip(sizes, sizes[1:])):
+    for level in range(len(sizes) - 1):
+        finer, coarser = sizes[level], sizes[level + 1]
         half = tuple((size + 1) // 2 for size in finer)
         if coarser != half:
             raise ValueError(

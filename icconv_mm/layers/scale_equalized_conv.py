@@ -17,8 +17,8 @@ class ScaleEqualizedConv2d(nn.Conv2d):
     """A 3x3 convolution that can also run as a deformable one (v1: offsets, no mask) with the same weight and bias.
 
     On the finest level of a pyramid the kernel samples its grid; on coarser ones learnt offsets let it follow the blur
-    that makes the feature pyramid of a network differ from a Gaussian one (SEPC, https://arxiv.org/abs/2005.03101,
-    section 3.2). Weights start as N(0, 0.01), biases and offsets as zero: at first both forms are the same.
+    that makes the feature pyramid of a network differ from a Gaussian one (SEPC, https://arxiv.org/abs/2005.03101).
+    Weights start as N(0, 0.01), biases and offsets as zero: at first both forms are the same.
 
     Args:
         in_channels: C_in.

@@ -28,7 +28,8 @@ class PConv(BaseModule):
         out_channels: Channels of the outputs.
         num_outs: Number of levels, 2 or more.
         pconv_num: Number of pyramid convolutions.
-        pconv_deform: Whether they deform (scale equalisation).
+        pconv_deform: Whether they deform (scale equalisation). Weights of all levels are made; of two levels, what the
+            coarser adds to the finer one never deforms, and its offsets get no gradient.
         ibn: Whether to normalise with statistics of all levels (integrated batch norm).
         start_level: Finest level that deforms; the authors' is 1.
         sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
@@ -161,18 +162,20 @@ class SEPC(PConv):
             self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple:
-        """Levels ``[N, C_in, H_l, W_l]`` -> per level ``(cls, reg)``, each ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]``.
+        """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
 
-        p is ``lcconv_padding``. With ``branches='cls'`` or ``'reg'`` one tensor per level.
+        Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
+        ``'reg'`` one map per level.
         """
         self._check_sizes(levels)
         features = self._stack(levels)
         joint = JointConvs([getattr(self, f'{branch}_conv') for branch in self.branches])
         maps = [joint(x, self.lcconv_deform and level >= self.start_level) for level, x in enumerate(features)]
-        outputs = [
-            normalise_and_rectify(of_branch, getattr(self, f'{branch}_norm'))
-            for branch, of_branch in zip(self.branches, zip(*maps))
-        ]
+        outputs = []
+        for branch, of_branch in zip(self.branches, zip(*maps)):
+            norm = getattr(self, f'{branch}_norm')
+            # without a norm these may be parts of a joint output, views
+            outputs.append(normalise_and_rectify(of_branch, norm, inplace=norm is not None))
         return tuple(zip(*outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def _check_sizes(self, levels: Sequence[Tensor]) -> None:

@@ -24,9 +24,9 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
     Args:
         head_type: Type of the head. Any with two flat towers ``cls_convs`` and ``reg_convs`` will do: RetinaHead,
             FreeAnchorRetinaHead, FSAFHead, ATSSHead, GFLHead, FCOSHead, PAAHead, VFNetHead, ...
-        prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops one
-            cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin all the
-            same, as the authors' do and as their weights expect; 1: priors are where the maps look.
+        prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops
+            one cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin all
+            the same, as the authors' do and as their weights expect; 1: priors are where the maps look.
         kwargs: Those of the head.
 
     Returns:
