@@ -21,6 +21,7 @@ FAST = {
     'fpn_ic-r18_miniature',
     'ic-resnet18_8xb32_in1k',
     'ae_ic-r18_miniature',
+    'retinanet_ic-r18_fpn-sepc_miniature',
 }
 
 
@@ -76,6 +77,8 @@ def shrink(node):
         for item in node:
             shrink(item)
     elif isinstance(node, dict):
+        if node.get('type') == 'icconv_mm.SEPC':
+            node['lcconv_padding'] = 1  # the coarsest level of so small a picture has one cell
         for key, value in node.items():
             if key == 'max_per_img':
                 node[key] = 20
@@ -184,7 +187,8 @@ def upstream_of(path):
     return next((base for base in bases if '::' in base and '/_base_/' not in base and '::_base_' not in base), None)
 
 
-RECIPES = [path for path in TASK_CONFIGS if upstream_of(path)]
+# Those of SEPC have a neck and a head of their own: test_sepc_configs.py
+RECIPES = [path for path in TASK_CONFIGS if upstream_of(path) and path.parent.name != 'sepc']
 
 
 @pytest.fixture(scope='module')
