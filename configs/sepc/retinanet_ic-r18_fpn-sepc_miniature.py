@@ -1,4 +1,4 @@
-# RetinaNet-SEPC on the miniature set: a narrow neck on strides 4 to 32.
+# RetinaNet-SEPC on the miniature set: a narrow neck on strides 4 to 32 that deforms from stride 16 on.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/default_runtime.py',
@@ -23,6 +23,7 @@ model = dict(
             lcconv_deform=True,
             ibn=True,
             lcconv_padding=1,
+            start_level=2,
         ),
     ],
     bbox_head=dict(
