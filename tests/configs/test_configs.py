@@ -16,7 +16,6 @@ TASK_CONFIGS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in 
 SIZE = 64  # of the images, in pixels
 # One config of every task in the fast tests, the others in the slow ones.
 FAST = {
-    'retinanet_ic-r18_fpn_miniature',
     'mask-rcnn_ic-r18_fpn_miniature',
     'fpn_ic-r18_miniature',
     'ic-resnet18_8xb32_in1k',

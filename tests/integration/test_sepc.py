@@ -19,8 +19,8 @@ neck = [
 """
 HEAD = """
 head = dict(
-    _delete_=True, type='icconv_mm.SplitFeatureHead', head_type={head!r}, num_classes=6, in_channels=32, feat_channels=32,
-    stacked_convs=0, **{options})
+    _delete_=True, type='icconv_mm.SplitFeatureHead', head_type={head!r}, num_classes=6, in_channels=32,
+    feat_channels=32, stacked_convs=0, **{options})
 """
 RESNET18, RESNET50 = [64, 128, 256, 512], [256, 512, 1024, 2048]
 
