@@ -105,9 +105,9 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight, bias, eps, group, *levels):
-        mean, var, count = _combine([_moments(x) for x in levels])
+        mean, var, count = _combine(*_moments(levels))
         if group is not None:
-            mean, var, count = _combine(_gather(mean, var, count, group))
+            mean, var, count = _combine(*_gather(mean, var, count, group))
         ctx.save_for_backward(weight, mean, var, count, *levels)
         ctx.eps, ctx.group, ctx.has_bias = eps, group, bias is not None
         scale, shift = (None if t is None else t.to(mean.dtype) for t in (weight, bias))
@@ -141,34 +141,31 @@ class _Normalise(torch.autograd.Function):
         return (grad_weight, grad_bias, None, None, *grad_levels)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C] and biased variance [C] of one level in float32 or float64, and its number of pixels []."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    pixels = x.numel() // x.shape[1]
-    count = torch.full((), pixels, dtype=dtype, device=x.device)
-    mean, var = (x.new_zeros(x.shape[1], dtype=dtype) for _ in range(2))
-    if pixels:  # running statistics are given for their dtype alone
-        mean, var = torch.batch_norm_update_stats(x, mean, var, 0.0)
-    return mean, var, count
+def _moments(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Means [L, C], biased variances [L, C] and numbers of pixels [L] of the levels, in float32 or float64."""
+    dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+    unused = levels[0].new_zeros(2, levels[0].shape[1], dtype=dtype)  # running statistics, which set the dtype
+    parts = [torch.batch_norm_update_stats(x, *unused, 0.0) if x.numel() else tuple(unused) for x in levels]
+    means, variances = (torch.stack(column) for column in zip(*parts))
+    return means, variances, means.new_tensor([x.shape[0] * x.shape[2] * x.shape[3] for x in levels])
 
 
-def _combine(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments of a union from the moments (mean [C], biased variance [C], count []) of its parts."""
-    means, variances, counts = (torch.stack(column) for column in zip(*parts))
+def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and pixels [] of a union of parts, given theirs: [P, C], [P, C], [P]."""
     count = counts.sum()
-    share = (counts / count.clamp(min=1))[:, None]
+    share = (counts / count)[:, None]
     mean = (share * means).sum(0)
     var = (share * (variances + (means - mean).square())).sum(0)
     return mean, var, count
 
 
-def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The moments of every process of a group, in one exchange."""
+def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
+    """The moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
     own = torch.cat([mean, var, count[None]])
     every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(every, own, group=group)
-    channels = len(mean)
-    return [(part[:channels], part[channels:-1], part[-1]) for part in every]
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], 1)
+    return means, variances, counts[:, 0]
 
 
 def _sums(grad: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:

@@ -12,6 +12,7 @@ from unittest import mock
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -70,26 +71,23 @@ def _detector(neck: dict | None) -> nn.Module:
         fpn = [fpn, sepc]
     torch.manual_seed(0)
     assigner = {'type': 'MaxIoUAssigner', 'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, 'min_pos_iou': 0}
-    return MODELS.build(
-        {
-            'type': 'RetinaNet',
-            'backbone': {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': 'dense', 'norm_eval': True},
-            'neck': fpn,
-            'bbox_head': head,
-            'train_cfg': {
-                'assigner': assigner,
-                'sampler': {'type': 'PseudoSampler'},
-                'allowed_border': -1,
-                'pos_weight': -1,
-            },
-            'test_cfg': {
-                'nms_pre': 1000,
-                'score_thr': 0.05,
-                'nms': {'type': 'nms', 'iou_threshold': 0.5},
-                'max_per_img': 100,
-            },
-        }
-    )
+    train_cfg = {'assigner': assigner, 'sampler': {'type': 'PseudoSampler'}, 'allowed_border': -1, 'pos_weight': -1}
+    nms = {'type': 'nms', 'iou_threshold': 0.5}
+    model = {
+        'type': 'RetinaNet',
+        'backbone': {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': 'dense', 'norm_eval': True},
+        'neck': fpn,
+        'bbox_head': head,
+        'train_cfg': train_cfg,
+        'test_cfg': {'nms_pre': 1000, 'score_thr': 0.05, 'nms': nms, 'max_per_img': 100},
+    }
+    return _initialised(MODELS.build(ConfigDict(model)))
+
+
+def _initialised(model: nn.Module) -> nn.Module:
+    """With the bias that makes every score low at first, as in training; random scores would time NMS."""
+    model.bbox_head.init_weights()
+    return model
 
 
 @torch.no_grad()

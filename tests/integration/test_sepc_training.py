@@ -27,7 +27,7 @@ RESNET18, RESNET50 = [64, 128, 256, 512], [256, 512, 1024, 2048]
 ITERATIONS = 30
 PHOTOGRAPHS = """
 data_root = {root!r}
-size = dict(type='Resize', scale=(160, 160), keep_ratio=True)
+size = dict(type='Resize', scale=(128, 128), keep_ratio=True)
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
 keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 dataset = dict(
