@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import OPTIM_WRAPPERS as _OPTIM_WRAPPERS
+from mmengine.registry import TASK_UTILS as _TASK_UTILS
 from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import VISUALIZERS as _VISUALIZERS
 from mmengine.registry import Registry
@@ -35,6 +36,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 MODELS = _child(_MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', 'icconv_mm.tasks')
 DATASETS = _child(_DATASETS, 'icconv_mm.datasets', 'icconv_mm.tasks')
 TRANSFORMS = _child(_TRANSFORMS, 'icconv_mm.datasets', 'icconv_mm.tasks')
+TASK_UTILS = _child(_TASK_UTILS, 'icconv_mm.tasks')
 METRICS = _child(_METRICS, 'icconv_mm.tasks')
 HOOKS = _child(_HOOKS, 'icconv_mm.hooks', 'icconv_mm.tasks')
 OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.optim')

@@ -20,6 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backbone', default='ic_resnet18', metavar='NAME', help='a file of configs/_base_/backbones, without .py'
     )
+    parser.add_argument('--neck', help='also train the task of a neck; one of: sepc')
     parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ __all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave'
 SUITES = {
     'ops': 'icconv_mm.benchmark.operators',
     'pose': 'icconv_mm.tasks.pose.benchmark',
+    'sepc': 'icconv_mm.tasks.detection.benchmark',
 }
 
 

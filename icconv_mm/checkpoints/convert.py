@@ -11,12 +11,14 @@ from icconv_mm.checkpoints.conversion import Conversion, UnmatchedKeysError, unw
 from icconv_mm.checkpoints.ic_conv import convert_ic_conv
 from icconv_mm.checkpoints.pyconv import convert_pyconv, convert_pyconvsegnet
 from icconv_mm.checkpoints.rules import RenameRule
+from icconv_mm.checkpoints.sepc import convert_sepc
 
 # Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
 SOURCES: dict[str, Callable[..., None]] = {
     'ic-conv': convert_ic_conv,
     'pyconv': convert_pyconv,
     'pyconvsegnet': convert_pyconvsegnet,
+    'sepc': convert_sepc,
 }
 
 

@@ -2,6 +2,19 @@
 
 from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.ic_conv import ICConv2d
+from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.py_conv import PyConv2d
+from icconv_mm.layers.pyramid_conv import PConv
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d
 
-__all__ = ['ICConv2d', 'PyConv2d', 'to_inception', 'to_supernet']
+__all__ = [
+    'ICConv2d',
+    'IntegratedBatchNorm',
+    'IntegratedSyncBatchNorm',
+    'PConv',
+    'PyConv2d',
+    'ScaleEqualizedConv2d',
+    'integrated_batch_norm',
+    'to_inception',
+    'to_supernet',
+]

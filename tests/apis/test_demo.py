@@ -23,7 +23,7 @@ from icconv_mm.apis.demo.own_data import write_own_data_config
 from icconv_mm.apis.demo.process import python, run_tool
 from icconv_mm.apis.demo.report import Result, print_table, write_reports
 from icconv_mm.apis.demo.run import read_metric
-from icconv_mm.apis.demo.tasks import TASKS
+from icconv_mm.apis.demo.tasks import NECKS, TASKS
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
@@ -100,6 +100,19 @@ def test_course_and_report(home, data, tmp_path):
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
+
+
+@pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
+def test_neck_adds_its_task(home, data, tmp_path, backbone):
+    results, printed = _run(home, data, tmp_path, tasks=['detection'], neck='sepc', backbone=backbone)
+    assert [each.task for each in results] == ['box detection', NECKS['sepc'].title]
+    assert results[1].config == 'configs/sepc/retinanet_ic-r18_fpn-sepc_miniature.py' and results[1].value == 0.81
+    cfg = Config.fromfile(tmp_path / 'work/detection_sepc/config.py', import_custom_modules=False)
+    assert [neck.type for neck in cfg.model.neck] == ['FPN', 'icconv_mm.SEPC']
+    factor = 4 if backbone == 'ic_resnet50_k9' else 1
+    assert cfg.model.neck[0].in_channels == [factor * width for width in (64, 128, 256, 512)]
+    assert cfg.model.neck[1].in_channels == 64
+    assert 'box detection, SEPC: train' in printed
 
 
 def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatch):
@@ -189,6 +202,7 @@ def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch, caps
     ('arguments', 'message'),
     [
         (['--backbone', 'vgg16'], r'--backbone: no file .*vgg16.py; there are: .*ic_resnet18'),
+        (['--neck', 'nothing'], r'--neck: no neck nothing; there are: sepc'),
         (['--tasks', 'detection', 'depth'], r'--tasks: no task depth; there are: detection, instance, semantic'),
         (['--data', __file__], r'exists and is not a miniature dataset'),
     ],

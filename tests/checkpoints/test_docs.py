@@ -15,6 +15,24 @@ def snippets(repo):
     return {re.match(r'# ([\w.-]+\.py)', block).group(1): block for block in blocks}
 
 
+@pytest.mark.parametrize('name', ['retinanet', 'fsaf'])
+def test_boxes_of_sepc(repo, tmp_path, name):
+    pytest.importorskip('mmdet')
+    text = snippets(repo)[f'{name}_r50_fpn-sepc_legacy-boxes.py']
+    path = tmp_path / 'config.py'
+    path.write_text(text.replace("'./", f"'{repo}/configs/sepc/"))
+    cfg = Config.fromfile(path)
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    head, neck = model.bbox_head, model.neck[1]
+    assert type(head.prior_generator).__name__ == 'PixelAnchorGenerator' and head.prior_generator.center_offset == 0.5
+    assert head.num_base_priors == (1 if name == 'fsaf' else 9)
+    assert type(head.bbox_coder).__name__ == ('TBLRBBoxCoder' if name == 'fsaf' else 'DeltaXYWHBBoxCoder')
+    assert getattr(head.bbox_coder, 'normalizer', 1.0) == 1.0
+    assert neck.lcconv_padding == 0
+
+
 @pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-rcnn'])
 def test_legacy_boxes(repo, tmp_path, name):
     pytest.importorskip('mmdet')

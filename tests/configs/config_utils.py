@@ -33,6 +33,8 @@ def shrink(node, size=SIZE):
         for item in node:
             shrink(item, size)
     elif isinstance(node, dict):
+        if node.get('type') == 'icconv_mm.SEPC':
+            node['lcconv_padding'] = 1  # the coarsest level of so small a picture has one cell
         for key, value in node.items():
             if key == 'max_per_img':
                 node[key] = 20

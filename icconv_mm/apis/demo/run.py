@@ -21,7 +21,7 @@ from .own_data import write_own_data_config
 from .picture import draw_picture
 from .process import python, run_tool
 from .report import Result, print_own_data, print_table, write_reports
-from .tasks import TASKS, WRITTEN, Task, writer_options
+from .tasks import NECKS, TASKS, WRITTEN, Task, writer_options
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class DemoOptions:
         data: The miniature dataset; drawn if it is missing.
         tasks: Names of the tasks, in the order they run.
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
+        neck: A key of ``NECKS``, whose task runs after the others; None for none.
         device: 'cpu' or 'cuda'.
         seed: Of the trainings.
         drawing: What the dataset is.
@@ -44,6 +45,7 @@ class DemoOptions:
     data: Path = Path('data/miniature')
     tasks: Sequence[str] = tuple(task.name for task in TASKS)
     backbone: str = 'ic_resnet18'
+    neck: str | None = None
     device: str = 'cpu'
     seed: int = 0
     drawing: MiniatureOptions = field(default_factory=MiniatureOptions)
@@ -60,11 +62,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         One result per test; the demo has passed if every one has.
 
     Raises:
-        InputError: A task, backbone or device does not exist.
+        InputError: A task, backbone, neck or device does not exist.
         ToolError: A training or test ended with an error.
     """
     console = console or Console()
-    tasks = _chosen(options.tasks)
+    tasks = _chosen(options.tasks) + _of_neck(options.neck)
     backbone = backbone_file(options.home, options.backbone)
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
@@ -130,6 +132,12 @@ def _chosen(names: Sequence[str]) -> list[Task]:
     if unknown or not names:
         raise InputError(f'--tasks: no task {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
     return [known[name] for name in dict.fromkeys(names)]
+
+
+def _of_neck(name: str | None) -> list[Task]:
+    if name is not None and name not in NECKS:
+        raise InputError(f'--neck: no neck {name}; there are: {", ".join(NECKS)}')
+    return [NECKS[name]] if name is not None else []
 
 
 def _require_device(device: str) -> None:

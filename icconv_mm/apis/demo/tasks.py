@@ -75,6 +75,19 @@ TASKS = (
     ),
 )
 
+# What ``--neck`` adds to the table: a task with that neck.
+NECKS = {
+    'sepc': Task(
+        name='detection_sepc',
+        title='box detection, SEPC',
+        config='sepc/retinanet_ic-r18_fpn-sepc_miniature.py',
+        metric='box AP50',
+        key='coco/bbox_mAP_50',
+        threshold=0.50,
+        predictions='boxes',
+    ),
+}
+
 # What ``test_evaluator`` needs to write predictions of a kind below a folder (all three libraries' own options).
 _WRITERS = {
     'boxes': {'outfile_prefix': '{folder}/results'},

@@ -1,1 +1,11 @@
 """Box detection and instance segmentation with mmdet 3."""
+
+from icconv_mm import versions
+
+__all__ = []
+
+if versions.is_installed('mmdet'):
+    from .anchors import PixelAnchorGenerator
+    from .split_head import SplitFeatureHead
+
+    __all__ += ['PixelAnchorGenerator', 'SplitFeatureHead']

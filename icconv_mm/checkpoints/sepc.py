@@ -1,0 +1,84 @@
+"""Files released with SEPC (Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020).
+
+mmdet 1.x wrote them. All are one-stage detectors (RetinaNet, FreeAnchor, FSAF) with 80 sigmoid classes, so the class
+order stays. What changes:
+
+- ``neck.1.Pconvs.I.Pconv.{0,1,2}`` -> ``neck.1.pconvs.I.{from_coarser,from_same,from_finer}``, ``bn`` -> ``norm``;
+  ``lconv``, ``cconv``, ``lbn``, ``cbn`` -> ``reg_conv``, ``cls_conv``, ``reg_norm``, ``cls_norm``.
+- FSAF predicts distances in the order bottom, top, left, right there and top, bottom, left, right in mmdet 3: the first
+  two rows of its ``retina_reg`` [4, C, 3, 3] change places.
+
+The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anchors and coders for these files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+
+_STATE = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
+_BACKBONE = rf'backbone\.(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))\.{_STATE}'
+_FPN = r'neck\.(?:0\.)?(?:lateral|fpn)_convs\.\d+\.conv\.(?:weight|bias)'
+_SEPC = rf'Pconvs\.\d+\.(?:Pconv\.[012]\.(?:conv_offset\.)?|bn\.){_STATE}|[lc](?:conv\.(?:conv_offset\.)?|bn\.){_STATE}'
+_HEAD = r'bbox_head\.(?:(?:cls|reg)_convs\.\d+\.conv|retina_(?:cls|reg))\.(?:weight|bias)'
+_FSAF_ROWS = 4  # one box per pixel; RetinaNet and FreeAnchor have nine
+_NAMES = {
+    'Pconv.0': 'from_coarser',
+    'Pconv.1': 'from_same',
+    'Pconv.2': 'from_finer',
+    'bn': 'norm',
+    'lconv': 'reg_conv',
+    'cconv': 'cls_conv',
+    'lbn': 'reg_norm',
+    'cbn': 'cls_norm',
+}
+
+
+def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
+    """Convert a detector released with SEPC, or the FSAF baseline released beside them.
+
+    Args:
+        conversion: The file's tensors; what cannot be placed is left in it.
+        rules: Rename rules for keys that are not those of the authors, applied first.
+
+    Raises:
+        ValueError: No one-stage head, or a file that is converted already.
+    """
+    apply_rules(conversion, rules)
+    if conversion.matching(r'neck\.1\.pconvs\..*'):
+        raise ValueError('the neck has the keys of this package (neck.1.pconvs): converted already, it loads as it is')
+    if 'bbox_head.retina_reg.weight' not in conversion.left:
+        raise ValueError(
+            'no bbox_head.retina_reg.weight: not one of the one-stage detectors that were released with SEPC'
+        )
+    conversion.layout = _layout(conversion)
+    for key in conversion.matching(f'{_BACKBONE}|{_FPN}'):
+        conversion.place(key, key)
+    for key in conversion.matching(rf'neck\.1\.(?:{_SEPC})'):
+        conversion.place(key, f'neck.1.{rename_neck(key.removeprefix("neck.1."))}')
+    for key in conversion.matching(_HEAD):
+        value = conversion.left[key]
+        if key.startswith('bbox_head.retina_reg.') and len(value) == _FSAF_ROWS:
+            conversion.place(key, key, value[[1, 0, 2, 3]], 'bottom and top changed places')
+        else:
+            conversion.place(key, key)
+
+
+def rename_neck(key: str) -> str:
+    """Today's key of a parameter of the authors' SEPC module: ``'Pconvs.0.bn.bias'`` -> ``'pconvs.0.norm.bias'``."""
+    old, name, rest = re.fullmatch(r'(Pconvs\.\d+\.)?(Pconv\.\d|[a-z]+)(\..*)', key).groups()
+    return f'{(old or "").lower()}{_NAMES[name]}{rest}'
+
+
+def _layout(conversion: Conversion) -> str:
+    """Which of the authors' configs the file is of, by its keys."""
+    head = 'FSAF' if len(conversion.left['bbox_head.retina_reg.weight']) == _FSAF_ROWS else 'RetinaNet or FreeAnchor'
+    deforms = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.Pconv\.0\.conv_offset\.weight'))
+    lite = bool(conversion.matching(r'neck\.1\.lconv\.conv_offset\.weight'))
+    ibn = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.bn\.weight'))
+    pconv = bool(conversion.matching(r'neck\.1\.Pconvs\..*'))
+    neck = 'SEPC' if deforms else 'SEPC-lite' if lite else 'PConv and iBN' if ibn else 'PConv' if pconv else 'baseline'
+    return f'mmdet 1.x {head}, {neck}'

@@ -1,0 +1,189 @@
+"""Necks of SEPC: stacked pyramid convolutions, alone or with a convolution of its own per branch of a dense head.
+
+Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020, https://arxiv.org/abs/2005.03101. A neck takes the
+levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
+``neck=[dict(type='FPN', ...), dict(type='icconv_mm.SEPC', in_channels=256, out_channels=256, num_outs=5)]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icconv_mm.layers import PConv as PyramidConv
+from icconv_mm.layers.pyramid_conv import make_ibn, normalise_and_rectify
+from icconv_mm.layers.scale_equalized_conv import JointConvs, ScaleEqualizedConv2d
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class PConv(BaseModule):
+    """Stacked pyramid convolutions; gives as many maps as it takes, of the same sizes.
+
+    Args:
+        in_channels: Channels of the levels: a number, or one per level, all equal as the levels share their weights.
+        out_channels: Channels of the outputs.
+        num_outs: Number of levels, 2 or more.
+        pconv_num: Number of pyramid convolutions.
+        pconv_deform: Whether they deform (scale equalisation). Weights of all levels are made; of two levels, what the
+            coarser adds to the finer one never deforms, and its offsets get no gradient.
+        ibn: Whether to normalise with statistics of all levels (integrated batch norm).
+        start_level: Finest level that deforms; the authors' is 1.
+        sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
+        norm_eval: Keep integrated batch norm on its running statistics in training.
+        init_cfg: As in every mmengine module; by default weights are N(0, 0.01), biases and offsets zero.
+
+    Raises:
+        ValueError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int,
+        num_outs: int,
+        pconv_num: int = 4,
+        pconv_deform: bool = False,
+        ibn: bool = False,
+        start_level: int = 1,
+        sync_ibn: bool = False,
+        norm_eval: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.num_outs = num_outs
+        self.norm_eval = norm_eval
+        channels = self._channels(in_channels)
+        if num_outs < 2:
+            raise ValueError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
+        if pconv_num < 1:
+            raise ValueError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
+        self.pconvs = nn.Sequential(
+            *(
+                PyramidConv(out_channels if i else channels, out_channels, pconv_deform, start_level, ibn, sync_ibn)
+                for i in range(pconv_num)
+            )
+        )
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _channels(self, in_channels: int | Sequence[int]) -> int:
+        if isinstance(in_channels, int):
+            return in_channels
+        if len(in_channels) != self.num_outs or len(set(in_channels)) != 1:
+            raise ValueError(
+                f'{self._name}: in_channels: the levels share their weights, so expected one number or {self.num_outs} '
+                f'(num_outs) equal ones, got {list(in_channels)}'
+            )
+        return in_channels[0]
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Levels ``[N, C_in, H_l, W_l]``, finest first, -> levels ``[N, C_out, H_l, W_l]``."""
+        return tuple(self._stack(levels))
+
+    def _stack(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        if len(levels) != self.num_outs:
+            shapes = ', '.join(str(list(x.shape)) for x in levels)
+            raise ValueError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
+        return self.pconvs(levels)
+
+    def train(self, mode: bool = True) -> PConv:
+        """As ``nn.Module.train``, but norms stay in evaluation mode with ``norm_eval``."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+@MODELS.register_module()
+class SEPC(PConv):
+    """Stacked pyramid convolutions, then one 3x3 convolution for classification and one for localisation.
+
+    Gives, per level, the pair (classification map, localisation map) for a head without convolutions of its own
+    (``icconv_mm.SplitFeatureHead``). Variants: all off is PConv of the paper's tables; ``ibn``; ``ibn`` and
+    ``lcconv_deform`` is SEPC-lite; these and ``pconv_deform`` is SEPC.
+
+    Args:
+        in_channels, out_channels, num_outs, pconv_num, pconv_deform: As for :class:`PConv`.
+        lcconv_deform: Whether the last two convolutions deform.
+        ibn: Integrated batch norm after every pyramid convolution and after the last two.
+        lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
+            by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
+        branches: Which maps to give: 'both' as pairs, 'cls' or 'reg' as plain tensors (dense prediction).
+        start_level, sync_ibn, norm_eval, init_cfg: As for :class:`PConv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int,
+        num_outs: int,
+        pconv_num: int = 4,
+        pconv_deform: bool = False,
+        lcconv_deform: bool = False,
+        ibn: bool = False,
+        lcconv_padding: int = 0,
+        start_level: int = 1,
+        branches: str = 'both',
+        sync_ibn: bool = False,
+        norm_eval: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            num_outs,
+            pconv_num,
+            pconv_deform,
+            ibn,
+            start_level,
+            sync_ibn,
+            norm_eval,
+            init_cfg,
+        )
+        if branches not in ('both', 'cls', 'reg'):
+            raise ValueError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
+        if lcconv_padding < 0:
+            raise ValueError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
+        self.lcconv_deform = lcconv_deform
+        self.lcconv_padding = lcconv_padding
+        self.start_level = start_level
+        self.branches = ('cls', 'reg') if branches == 'both' else (branches,)
+        for branch in self.branches:
+            conv = ScaleEqualizedConv2d(out_channels, out_channels, padding=lcconv_padding, deform=lcconv_deform)
+            self.add_module(f'{branch}_conv', conv)
+            self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple:
+        """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
+
+        Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
+        ``'reg'`` one map per level.
+        """
+        self._check_sizes(levels)
+        features = self._stack(levels)
+        joint = JointConvs([getattr(self, f'{branch}_conv') for branch in self.branches])
+        maps = [joint(x, self.lcconv_deform and level >= self.start_level) for level, x in enumerate(features)]
+        outputs = []
+        for branch, of_branch in zip(self.branches, zip(*maps)):
+            norm = getattr(self, f'{branch}_norm')
+            # without a norm these may be parts of a joint output, views
+            outputs.append(normalise_and_rectify(of_branch, norm, inplace=norm is not None))
+        return tuple(zip(*outputs)) if len(outputs) > 1 else tuple(outputs[0])
+
+    def _check_sizes(self, levels: Sequence[Tensor]) -> None:
+        least = 3 - 2 * self.lcconv_padding
+        for level, x in enumerate(levels):
+            if min(x.shape[-2:]) < least:
+                raise ValueError(
+                    f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
+                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger pictures, fewer levels, '
+                    'or lcconv_padding=1'
+                )

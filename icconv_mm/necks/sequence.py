@@ -1,0 +1,37 @@
+"""Necks one after the other, as one neck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
+
+from icconv_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class SequenceNeck(BaseModule):
+    """What a list of necks is in mmdet and mmseg, for libraries that take a single one: mmpose drops lists silently.
+
+    The keys of neck i are those below ``neck.necks.i.``.
+
+    Args:
+        necks: Configs of the necks, the first of which reads the backbone.
+        init_cfg: As in every mmengine module.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def __init__(self, necks: Sequence[dict], init_cfg: dict | list | None = None):
+        super().__init__(init_cfg)
+        if not necks:
+            raise ValueError('SequenceNeck: necks is empty')
+        self.necks = ModuleList(MODELS.build(neck) for neck in necks)
+
+    def forward(self, levels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the last neck makes of what the others made of the backbone's maps."""
+        for neck in self.necks:
+            levels = neck(levels)
+        return levels

@@ -1,0 +1,87 @@
+"""Dense heads of mmdet on a neck that gives a map of its own to each of their two branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
+from torch import Tensor, nn
+
+from icconv_mm.registry import MODELS
+
+_BRANCHES = ('cls_convs', 'reg_convs')
+
+
+@MODELS.register_module()
+def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
+    """Build a dense head of mmdet whose levels are pairs (classification map, localisation map).
+
+    The head is mmdet's own, with its keys, losses and post-processing: only what enters its towers is exchanged. With
+    ``stacked_convs=0`` the towers are empty and the pair goes straight to the predictors, as in SEPC
+    (https://arxiv.org/abs/2005.03101); ``feat_channels`` then has to be ``in_channels``.
+
+    Args:
+        head_type: Type of the head. Any with two flat towers ``cls_convs`` and ``reg_convs`` will do: RetinaHead,
+            FreeAnchorRetinaHead, FSAFHead, ATSSHead, GFLHead, FCOSHead, PAAHead, VFNetHead, ...
+        prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops
+            one cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin all
+            the same, as the authors' do and as their weights expect; 1: priors are where the maps look.
+        kwargs: Those of the head.
+
+    Returns:
+        An instance of ``head_type``.
+
+    Raises:
+        ValueError: If the head has no such towers, or priors that cannot be moved.
+    """
+    head = MODELS.build(dict(type=head_type, **kwargs))
+    for branch, name in enumerate(_BRANCHES):
+        _read_branch(head, name, branch)
+    if prior_shift:
+        _shift_priors(head, prior_shift)
+    return head
+
+
+def _read_branch(head: nn.Module, name: str, branch: int) -> None:
+    """Let the tower ``name`` of a head start from one of the two maps."""
+    tower = getattr(head, name, None)
+    if not isinstance(tower, nn.ModuleList) or any(isinstance(layer, nn.ModuleList) for layer in tower):
+        found = 'none' if tower is None else 'one per level'
+        raise ValueError(
+            f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs, that '
+            f'all levels share; {name}: {found}'
+        )
+    if not len(tower):
+        tower.append(nn.Identity())
+    tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
+
+
+def _pick(module: nn.Module, args: tuple, branch: int) -> tuple[Tensor]:
+    """What a tower reads: its own map of a level's pair."""
+    level = args[0]
+    if isinstance(level, Tensor) or not isinstance(level, Sequence) or len(level) != 2:
+        shape = f'a map of shape {list(level.shape)}' if isinstance(level, Tensor) else f'{type(level).__name__}'
+        raise ValueError(
+            'a head built by SplitFeatureHead takes a pair (classification map, localisation map) per level, as '
+            f"icconv_mm.SEPC with branches='both' gives; got {shape}"
+        )
+    return (level[branch],)
+
+
+def _shift_priors(head: nn.Module, cells: int) -> None:
+    # a head may hold one generator under several names
+    generators = {id(value): value for value in vars(head).values() if hasattr(value, 'grid_priors')}
+    for generator in generators.values():
+        if isinstance(generator, AnchorGenerator):
+            generator.base_anchors = [
+                anchors + anchors.new_tensor([width, height, width, height]) * cells
+                for anchors, (width, height) in zip(generator.base_anchors, generator.strides)
+            ]
+        elif isinstance(generator, MlvlPointGenerator):
+            generator.offset += cells
+        else:
+            raise ValueError(
+                f'SplitFeatureHead: prior_shift={cells}: {type(head).__name__} has priors of type '
+                f'{type(generator).__name__}, expected AnchorGenerator or MlvlPointGenerator'
+            )

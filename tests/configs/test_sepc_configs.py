@@ -1,0 +1,102 @@
+"""The recipes of SEPC: upstream's but for backbone, neck, head adaptor, clipping and batch size."""
+
+import pytest
+from config_utils import CONFIGS, read_config
+from mmengine.config import Config
+
+FAMILY = CONFIGS / 'sepc'
+VARIANTS = {  # pconv_deform, lcconv_deform, ibn
+    'pconv': (False, False, False),
+    'pconv-ibn': (False, False, True),
+    'sepc-lite': (False, True, True),
+    'sepc': (True, True, True),
+}
+HEADS = {'retinanet': 'RetinaHead', 'freeanchor': 'FreeAnchorRetinaHead', 'fsaf': 'FSAFHead', 'atss': 'ATSSHead'}
+ONE_STAGE = [(arch, variant) for arch in ('retinanet', 'freeanchor', 'fsaf') for variant in VARIANTS] + [
+    ('atss', 'sepc')
+]
+BACKBONE_LINE = "'../_base_/backbones/resnet50.py'"
+TWO_STAGE = ['faster-rcnn', 'cascade-rcnn', 'mask-rcnn']
+
+
+def recipe(arch, variant=None):
+    return FAMILY / f'{arch}_r50_fpn{f"-{variant}" if variant else ""}_1x_coco.py'
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    """Gives a recipe and the config that it inherits from, as dicts."""
+    folder = tmp_path_factory.mktemp('upstream')
+
+    def both(path):
+        upstream = next(base for base in Config._get_base_files(str(path)) if '::' in base)
+        alone = folder / upstream.replace('/', '_').replace(':', '_')
+        alone.write_text(f'_base_ = [{upstream!r}]\n')
+        return read_config(path).to_dict(), read_config(alone).to_dict()
+
+    return both
+
+
+def without_what_may_differ(cfg):
+    for extra in ('backbone', 'neck', 'custom_imports'):
+        cfg.pop(extra, None)
+    del cfg['model']['backbone'], cfg['model']['neck']
+    cfg['optim_wrapper'].pop('clip_grad', None)
+    del cfg['train_dataloader']['batch_size']
+    head = cfg['model'].get('bbox_head', {})
+    for key in ('type', 'head_type', 'stacked_convs'):
+        head.pop(key, None)
+    return cfg
+
+
+@pytest.mark.parametrize('arch, variant', ONE_STAGE, ids='-'.join)
+def test_one_stage_recipe(arch, variant, both):
+    ours, upstream = both(recipe(arch, variant))
+    head, neck = ours['model']['bbox_head'], ours['model']['neck']
+    assert (head['type'], head['head_type']) == ('icconv_mm.SplitFeatureHead', HEADS[arch])
+    assert (head['stacked_convs'], upstream['model']['bbox_head']['type']) == (0, HEADS[arch])
+    assert neck[0] == upstream['model']['neck'] and neck[1]['type'] == 'icconv_mm.SEPC'
+    assert neck[1]['num_outs'] == neck[0]['num_outs'] and neck[1]['in_channels'] == neck[0]['out_channels']
+    assert tuple(neck[1].get(key, False) for key in ('pconv_deform', 'lcconv_deform', 'ibn')) == VARIANTS[variant]
+    assert 'lcconv_padding' not in neck[1]  # the authors'
+    assert ours['train_dataloader']['batch_size'] == (4 if neck[1].get('ibn') else 2)
+    assert ours['optim_wrapper']['clip_grad']['max_norm'] == (10 if arch == 'fsaf' else 35)
+    assert without_what_may_differ(ours) == without_what_may_differ(upstream)
+
+
+@pytest.mark.parametrize('arch', ['retinanet', 'freeanchor', 'fsaf'])
+def test_baseline_is_upstreams(arch, both):
+    ours, upstream = both(recipe(arch))
+    assert ours['model']['neck'] == upstream['model']['neck']
+    assert ours['model']['bbox_head'] == upstream['model']['bbox_head']
+    assert without_what_may_differ(ours) == without_what_may_differ(upstream)
+
+
+@pytest.mark.parametrize('arch', TWO_STAGE)
+def test_two_stage_recipe(arch, both):
+    ours, upstream = both(recipe(arch, 'pconv'))
+    neck = ours['model']['neck']
+    assert neck[0] == upstream['model']['neck'] and neck[1]['type'] == 'icconv_mm.PConv'
+    assert ours['model']['rpn_head'] == upstream['model']['rpn_head']
+    assert ours['model']['roi_head'] == upstream['model']['roi_head']
+    assert without_what_may_differ(ours) == without_what_may_differ(upstream)
+
+
+def test_every_recipe_takes_its_backbone_by_one_line():
+    counts = {path.stem: path.read_text().count(BACKBONE_LINE) for path in FAMILY.glob('*_coco.py')}
+    assert set(counts.values()) == {1} and len(counts) == 19
+
+
+@pytest.mark.parametrize(
+    'path', [recipe('retinanet', 'sepc'), recipe('mask-rcnn', 'pconv')], ids=lambda path: path.stem
+)
+def test_one_line_changes_the_backbone(path, tmp_path):
+    line, text = BACKBONE_LINE, path.read_text()
+    expected = read_config(path).to_dict()
+    text = text.replace(line, line.replace('resnet50', 'ic_resnet50_k9')).replace("'../_base_", f"'{CONFIGS}/_base_")
+    (tmp_path / 'other.py').write_text(text)
+    changed = Config.fromfile(tmp_path / 'other.py', import_custom_modules=False).to_dict()
+    assert changed['model']['backbone'].pop('pattern') == 'detection/ic_resnet50_k9'
+    assert expected['model']['backbone'].pop('pattern') == 'dense'
+    del changed['backbone'], expected['backbone']
+    assert changed == expected

@@ -1,0 +1,130 @@
+"""SEPC through the real tools: RetinaNet on photographs, FSAF and FreeAnchor in both precisions, lite against full."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from workspaces import short
+
+pytestmark = pytest.mark.slow
+
+SEPC = 'sepc/retinanet_ic-r18_fpn-sepc_miniature.py'
+NECK = """
+neck = [
+    dict(type='FPN', in_channels={channels}, out_channels=32, num_outs=4, norm_cfg=dict(type='BN')),
+    dict(type='icconv_mm.SEPC', in_channels=32, out_channels=32, num_outs=4, pconv_deform={full}, lcconv_deform=True,
+         ibn=True, lcconv_padding=1, start_level=2)]
+"""
+HEAD = """
+head = dict(
+    _delete_=True, type='icconv_mm.SplitFeatureHead', head_type={head!r}, num_classes=6, in_channels=32,
+    feat_channels=32, stacked_convs=0, **{options})
+"""
+RESNET18, RESNET50 = [64, 128, 256, 512], [256, 512, 1024, 2048]
+
+ITERATIONS = 30
+PHOTOGRAPHS = """
+data_root = {root!r}
+size = dict(type='Resize', scale=(128, 128), keep_ratio=True)
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+dataset = dict(
+    ann_file='annotations/person_keypoints_sample.json', data_prefix=dict(img='val2017/'), data_root=data_root,
+    metainfo=dict(_delete_=True, classes=('person',), palette=[(220, 20, 60)]))
+model = dict(
+    backbone=dict(depth=50), neck=neck, bbox_head=dict(num_classes=1, in_channels=32, feat_channels=32))
+train_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=[*load, size, dict(type='PackDetInputs')]))
+val_dataloader = dict(
+    batch_size=4,
+    dataset=dict(**dataset, pipeline=[load[0], size, load[1], dict(type='PackDetInputs', meta_keys=keys)]))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + '/annotations/person_keypoints_sample.json')
+test_evaluator = val_evaluator
+param_scheduler = []
+"""
+
+
+def test_retinanet_with_ic_resnet50_overfits_photographs(workspace, shared):
+    """The loss halves, and the test tool, which ``mim test`` runs, evaluates the checkpoint."""
+    text = NECK.format(channels=RESNET50, full=True) + PHOTOGRAPHS.format(root=str(shared / 'coco_sample'))
+    config = workspace.derive('sepc_photographs', SEPC, text)
+    folder = workspace.root / 'runs/sepc_photographs'
+    assert workspace.tool('train', config, '--work-dir', folder, *short(ITERATIONS)) is None
+    losses = list(workspace.losses('runs/sepc_photographs').values())
+    assert len(losses) == ITERATIONS and np.isfinite(losses).all()
+    assert np.mean(losses[-5:]) <= 0.5 * np.mean(losses[:3])
+
+    checkpoint, tested = folder / f'iter_{ITERATIONS}.pth', workspace.root / 'runs/sepc_tested'
+    predictions = ('test_evaluator.outfile_prefix', str(tested / 'results'))
+    assert workspace.tool('test', config, checkpoint, '--work-dir', tested, *short(1), '='.join(predictions)) is None
+    boxes = json.loads((tested / 'results.bbox.json').read_text())
+    assert {box['category_id'] for box in boxes} == {1}
+
+
+FSAF = {
+    'bbox_coder': {'type': 'TBLRBBoxCoder', 'normalizer': 4.0},
+    'reg_decoded_bbox': True,
+    'anchor_generator': {
+        'type': 'AnchorGenerator',
+        'octave_base_scale': 1,
+        'scales_per_octave': 1,
+        'ratios': [1.0],
+        'strides': [4, 8, 16, 32],
+    },
+    'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True, 'reduction': 'none'},
+    'loss_bbox': {'type': 'IoULoss', 'eps': 1e-6, 'reduction': 'none'},
+}
+FREE_ANCHOR = {
+    'bbox_coder': {'type': 'DeltaXYWHBBoxCoder', 'target_stds': [0.1, 0.1, 0.2, 0.2]},
+    'anchor_generator': {
+        'type': 'AnchorGenerator',
+        'octave_base_scale': 4,
+        'scales_per_octave': 3,
+        'ratios': [0.5, 1.0, 2.0],
+        'strides': [4, 8, 16, 32],
+    },
+    'loss_bbox': {'type': 'SmoothL1Loss', 'beta': 0.11, 'loss_weight': 0.75},
+}
+HEADS = {
+    'FSAFHead': (
+        FSAF,
+        "model = dict(type='FSAF', neck=neck, bbox_head=head, train_cfg=dict(assigner=dict(_delete_=True,"
+        " type='CenterRegionAssigner', pos_scale=0.2, neg_scale=0.2, min_pos_iof=0.01)))",
+    ),
+    'FreeAnchorRetinaHead': (FREE_ANCHOR, 'model = dict(neck=neck, bbox_head=head)'),
+}
+
+
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('head', HEADS)
+def test_other_heads_train_without_nan(workspace, head, precision):
+    options, model = HEADS[head]
+    text = NECK.format(channels=RESNET18, full=True) + HEAD.format(head=head, options=options) + model
+    config = workspace.derive(f'sepc_{head}', SEPC, text)
+    name = f'runs/sepc_{head}_{precision}'
+    amp = ['--amp'] if precision == 'bfloat16' else []
+    assert workspace.tool('train', config, '--work-dir', name, *amp, *short(20)) is None
+    losses = list(workspace.losses(name).values())
+    assert len(losses) == 20 and np.isfinite(losses).all()
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    weights = torch.load(workspace.root / name / 'iter_20.pth', weights_only=True)['state_dict']
+    assert all(value.isfinite().all() for value in weights.values())
+    assert any(value.any() for key, value in weights.items() if 'conv_offset' in key)  # offsets have left zero
+
+
+def test_checkpoint_of_lite_in_lite_and_in_full(workspace):
+    text = 'model = dict(neck=neck, bbox_head=dict(in_channels=32, feat_channels=32))'
+    configs = [
+        workspace.derive(name, SEPC, NECK.format(channels=RESNET18, full=full) + text)
+        for name, full in (('sepc_lite', False), ('sepc_full', True))
+    ]
+    assert workspace.tool('train', configs[0], '--work-dir', 'runs/sepc_lite', *short(1)) is None
+    checkpoint = workspace.root / 'runs/sepc_lite/iter_1.pth'
+    assert workspace.tool('test', configs[0], checkpoint, '--work-dir', 'runs/sepc_lite', *short(1)) is None
+    error = workspace.tool('test', configs[1], checkpoint, '--work-dir', 'runs/sepc_full', *short(1))
+    first, *lines = error.splitlines()
+    assert first == f'error: {checkpoint} does not fit RetinaNet, nothing was loaded:'
+    assert len(lines) == 1
+    assert re.match(r'  missing in the checkpoint \(24\): neck\.1\.pconvs\S* .*conv_offset', lines[0])

@@ -1,0 +1,109 @@
+"""PConv, integrated batch norm and SEPC against tensors computed with the official implementation."""
+
+import json
+import math
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from icconv_mm.checkpoints.sepc import rename_neck
+from icconv_mm.necks import SEPC
+
+NARROW = [
+    'sepc_pconv_c32_pyrA',
+    'sepc_pconv_c32_pyrB',
+    'sepc_ibn_c32_pyrA',
+    'sepc_lite_noibn_c32_pyrA',
+    'sepc_lite_c32_pyrA',
+    'sepc_full_c32_pyrA',
+    'sepc_full_c32_pyrA_train',
+]
+# Every 16th channel is stored, and means and deviations of all.
+WIDE = [
+    'sepc_pconv_c256_pyrA',
+    'sepc_ibn_c256_pyrA',
+    'sepc_ibn_c256_pyrA_train',
+    'sepc_lite_noibn_c256_pyrA',
+    'sepc_lite_c256_pyrA',
+    'sepc_full_c256_pyrA',
+    'sepc_full_c256_pyrB',
+]
+
+
+def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The fill rule crc32-v1 with offsets (weights and biases) a tenth as large."""
+    rng = np.random.RandomState(zlib.crc32(key.encode()))
+    if key.endswith('num_batches_tracked'):
+        return np.zeros(shape, np.int64)
+    if len(shape) >= 2:
+        value = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
+    elif key.endswith(('running_var', '.weight')):
+        value = rng.uniform(0.5, 1.5, shape)
+    else:
+        value = rng.standard_normal(shape) * 0.1
+    return value * 0.1 if 'conv_offset' in key else value
+
+
+@pytest.fixture(scope='module')
+def case(request, shared):
+    """The meta data, the stored tensors, the neck in float64 and its input."""
+    folder = shared / 'parity/sepc'
+    meta = json.loads((folder / f'{request.param}.json').read_text())
+    args = meta['args']
+    neck = SEPC(
+        args['in_channels'],
+        args['out_channels'],
+        args['num_outs'],
+        args['Pconv_num'],
+        args['pconv_deform'],
+        args['lcconv_deform'],
+        args['iBN'],
+    )
+    state = {
+        rename_neck(key): torch.from_numpy(np.asarray(fill(key, tuple(s)))) for key, s in meta['state_dict'].items()
+    }
+    neck = neck.double().train(meta['mode'] == 'train')
+    neck.load_state_dict(state)
+    levels = []
+    for name, info in meta['inputs'].items():
+        rng = np.random.RandomState(zlib.crc32(f'input:{request.param}:{name}'.encode()))
+        levels.append(torch.from_numpy(rng.standard_normal(info['shape'])))
+    return meta, np.load(folder / f'{request.param}.npz'), neck, state, levels
+
+
+@torch.no_grad()
+def errors(case, dtype: torch.dtype) -> dict[str, float]:
+    """Largest deviation of every stored tensor, relative to its maximum."""
+    meta, stored, neck, state, levels = case
+    neck = neck.to(dtype)
+    neck.load_state_dict(state)
+    found = {}
+    for level, (cls, loc) in enumerate(neck([x.to(dtype) for x in levels])):
+        for name, value in ((f'cls{level}', cls), (f'loc{level}', loc)):
+            found[name] = value[:, :: meta['channel_step']]
+            found[f'{name}_chmean'] = value.double().mean((2, 3))
+            found[f'{name}_chstd'] = value.double().std((2, 3), unbiased=False)
+    for key, value in neck.state_dict().items():
+        found[f'buffer/{key}'] = value
+    result = {}
+    for name in stored.files:
+        ours = f'buffer/{rename_neck(name[7:])}' if name.startswith('buffer/') else name
+        want = stored[name]
+        got = found[ours].double().numpy()
+        assert got.shape == want.shape, name
+        result[name] = float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
+    return result
+
+
+@pytest.mark.parametrize('case', NARROW, indirect=True)
+def test_float64(case):
+    assert max(errors(case, torch.float64).values()) < 1e-6  # stored in float32
+
+
+@pytest.mark.parametrize(
+    'case', [*NARROW, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)], indirect=True
+)
+def test_float32(case):
+    assert max(errors(case, torch.float32).values()) < 1e-5
