@@ -144,7 +144,8 @@ class RenderingTransformer(nn.Module):
     A weight for every channel, from the mean of the fine level, multiplies the coarse level, which a convolution then
     refines; the fine level is brought to the size of the coarse one by convolutions of stride 2; a convolution refines
     the sum. Equation 6 has the mean itself for a weight; as in the authors' code it goes through a projection, a norm
-    and a ReLU. A batch norm is left out there: it would see one value of each image.
+    and a ReLU. That norm is there only if it is a group norm of several channels: any other has a single value to
+    normalise in each image.
 
     Args:
         channels: Channels of both levels.
@@ -159,8 +160,8 @@ class RenderingTransformer(nn.Module):
         super().__init__()
         if ratio < 1 or ratio & (ratio - 1):
             raise ValueError(f'the ratio of two levels must be 1, 2, 4, ..., got {ratio}')
-        batch_norm = norm_cfg is not None and norm_cfg['type'].endswith('BN')
-        self.weight_conv = ConvModule(channels, channels, 1, norm_cfg=None if batch_norm else norm_cfg)
+        grouped = norm_cfg is not None and norm_cfg['type'] == 'GN' and norm_cfg['num_groups'] < channels
+        self.weight_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
         self.query_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
         strides = [2] * (ratio.bit_length() - 1) or [1]
         self.value_convs = nn.Sequential(
