@@ -28,9 +28,9 @@ class MixtureWeights(nn.Module):
 
     def forward(self, keys: Tensor) -> Tensor:
         """Keys ``[B, C, N_k]`` -> weights ``[B, N]``, in float32 at least."""
-        with torch.autocast(keys.device.type, enabled=False):
-            mean = _at_least_float32(keys).mean(-1)
-            return (mean @ self.weight.to(mean.dtype).t()).softmax(-1)
+        mean = _at_least_float32(keys).mean(-1)
+        # not as a matrix product, which autocast would take to half precision
+        return (mean[:, None] * self.weight.to(mean.dtype)).sum(-1).softmax(-1)
 
 
 class SelfTransformer(nn.Module):
@@ -202,11 +202,10 @@ def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tens
     Returns:
         ``[B, C, N_q]``.
     """
-    with torch.autocast(queries.device.type, enabled=False):
-        queries, keys = _at_least_float32(queries), _at_least_float32(keys)
-        origin = keys.detach().mean(-1, keepdim=True)
-        queries, keys = queries - origin, keys - origin
-        return mixture_attention(queries, keys, values, mix, -keys.square().sum(2), 2.0)
+    queries, keys = _at_least_float32(queries), _at_least_float32(keys)
+    origin = keys.detach().mean(-1, keepdim=True)
+    queries, keys = queries - origin, keys - origin
+    return mixture_attention(queries, keys, values, mix, -keys.square().sum(2), 2.0)
 
 
 def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
