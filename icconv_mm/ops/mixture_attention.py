@@ -58,7 +58,7 @@ def mixture_attention(
     if tracing():
         with constants_of_a_trace():
             _check(q, k, v, mix, bias)
-        return _reference(q, k, v, mix, bias, scale)
+        return reference(q, k, v, mix, bias, scale)
     _check(q, k, v, mix, bias)
     return _ops.mixture_attention(q, k, v, mix, bias, scale)
 
@@ -82,7 +82,7 @@ def _check(q, k, v, mix, bias):
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
 
 
-def _reference(q, k, v, mix, bias, scale):
+def reference(q, k, v, mix, bias=None, scale=1.0):
     """The definition, in quadratic memory: what a trace or an exported ONNX model holds."""
     logits = scale * q.transpose(-2, -1) @ k
     if bias is not None:

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import attention_common, mixture_attention, window_attention
-from icconv_mm.ops.mixture_attention import _reference as mixture_reference
+from icconv_mm.ops.mixture_attention import reference as mixture_reference
 from icconv_mm.ops.window_attention import SIMILARITIES
-from icconv_mm.ops.window_attention import _reference as window_reference
+from icconv_mm.ops.window_attention import reference as window_reference
 
 
 def mixture_inputs(dtype=torch.float64, bias=True):
