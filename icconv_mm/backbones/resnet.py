@@ -1,7 +1,7 @@
 """The ResNet skeleton that the backbones of this package share.
 
-Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options of
-mmdet's ResNet. A variant overrides the ``make_*`` method of the part in which it differs.
+Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options
+of mmdet's ResNet. A variant overrides the ``make_*`` method of the part in which it differs.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Suite 'fpt': time and memory of the FPT neck, forward and backward, against its literal form.
 
-The literal form is the same neck with attention as the equations say it: the weights of all pairs of positions as tensors,
-which autograd keeps for the backward pass.
+The literal form is the same neck with attention as equations 2 to 5 of the paper say it: similarities and weights of
+all pairs of positions as tensors, which autograd keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from icconv_mm.layers import feature_transformers
 from icconv_mm.necks import FPT
-from icconv_mm.ops.mixture_attention import reference
 
 from . import Disagreement, Figure, Options, Timing, interleave
 
@@ -48,8 +47,25 @@ def run(options: Options) -> list[Figure]:
 @contextmanager
 def literal_form() -> Iterator[None]:
     """Within it, transformers compute attention in quadratic memory."""
-    with patch.object(feature_transformers, 'mixture_attention', reference):
+    with (
+        patch.object(feature_transformers, 'mixture_attention', _dot_product_form),
+        patch.object(feature_transformers, 'euclidean_attention', _euclidean_form),
+    ):
         yield
+
+
+def _mixture(scores: Tensor, values: Tensor, mix: Tensor) -> Tensor:
+    weights = (mix[..., None, None] * scores.softmax(-1)).sum(1)
+    return values @ weights.transpose(-2, -1)
+
+
+def _dot_product_form(queries, keys, values, mix, bias=None, scale=1.0):
+    return _mixture(scale * queries.transpose(-2, -1) @ keys, values, mix)
+
+
+def _euclidean_form(queries, keys, values, mix):
+    distances = torch.cdist(queries.transpose(-2, -1), keys.transpose(-2, -1))
+    return _mixture(-distances.square(), values, mix)
 
 
 def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
@@ -153,7 +169,7 @@ def print_peak_memory(call: str) -> None:
         with suppress(OSError):
             Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
         before = _resident('VmRSS')
-    with literal_form() if literal else suppress():
+    with literal_form() if literal else nullcontext():
         step(neck, levels)
     after = torch.cuda.max_memory_allocated(device) if cuda else _resident('VmHWM')
     print((after - before) / 1e6)

@@ -1,7 +1,8 @@
 """Reading the pickles of Detectron (Caffe2): numpy arrays by name, and nothing else.
 
-A pickle may name any importable function to be called. Here every name that such a file needs stands for a class of this
-module that only takes down what it is given; arrays are made from their bytes afterwards. Any other name is refused.
+A pickle may name any importable function to be called. Here every name that such a file needs stands for a class of
+this module that only takes down what it is given; arrays are made from their bytes afterwards. Any other name is
+refused.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
             content = _Unpickler(file, encoding='latin1').load()
     except _RefusedName as refused:
         raise UnsafeCheckpointError(
-            f'{path}: refused, and nothing in it was executed: it asks for {refused}, but a Detectron file may hold only '
-            'plain data and numpy arrays'
+            f'{path}: refused, and nothing in it was executed: it asks for {refused}, but a Detectron file may hold '
+            'only plain data and numpy arrays'
         ) from None
     except Exception as error:  # whatever opcodes out of order lead to
         raise CheckpointError(f'{path}: truncated, or not a pickle: {type(error).__name__}({error})') from None
@@ -138,10 +139,18 @@ class _Bytes(_Stand):
         return text.encode('latin1')
 
 
+class _NoBytes(_Stand):
+    """Stands for ``bytes``, which Python 3 calls in protocol 2 for no bytes at all."""
+
+    def __new__(cls):
+        return b''
+
+
 _NAMES = {
     'numpy.ndarray': _ArrayType,
     'numpy.dtype': _DType,
     '_codecs.encode': _Bytes,
+    '__builtin__.bytes': _NoBytes,
     **{f'{package}.multiarray._reconstruct': _Array for package in ('numpy.core', 'numpy._core')},
     **{f'{package}.multiarray.scalar': _Scalar for package in ('numpy.core', 'numpy._core')},
 }

@@ -1,8 +1,8 @@
 """The three transformers of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451 (ECCV 2020), section 3.
 
-A fine level holds pixels, a coarse one concepts. The self-transformer relates the positions of a level to each other, the
-grounding transformer brings the concepts of a coarser level to the pixels of a finer one, the rendering transformer the
-looks of a finer level to the concepts of a coarser one. Each returns a map of the size of the level that it enriches.
+A fine level holds pixels, a coarse one concepts. The self-transformer relates the positions of a level to each other,
+the grounding transformer brings the concepts of a coarser level to the pixels of a finer one, the rendering transformer
+the looks of a finer level to the concepts of a coarser one. Each returns a map of the size of the level it enriches.
 """
 
 import torch
@@ -42,7 +42,7 @@ class SelfTransformer(nn.Module):
     Args:
         channels: Channels of the level, of the queries, keys and values.
         mixtures: Number of parts N, each with a softmax of its own.
-        pool_keys: Whether keys and values come from the level averaged over 3x3 at stride 2, a quarter of the positions.
+        pool_keys: Whether keys and values come from the level averaged over 3x3 at stride 2, a quarter as many.
         norm_cfg: Of the norm layer; None for none.
 
     Raises:
@@ -83,8 +83,8 @@ class GroundingTransformer(nn.Module):
         inner_channels: Channels of queries, keys and values; half of ``channels`` by default.
         mixtures: Number of parts N, each with a softmax of its own.
         similarity: 'euclidean', ``-|q - k|^2``, the paper's; 'embedded', ``q . k / sqrt(d)``, both under a softmax;
-            'dot', ``q . k`` divided by the number of keys, without a softmax. The last two are the embedded Gaussian and
-            the dot product of non-local networks, https://arxiv.org/abs/1711.07971.
+            'dot', ``q . k`` divided by the number of keys, without a softmax. The last two are the embedded Gaussian
+            and the dot product of non-local networks, https://arxiv.org/abs/1711.07971.
         window: Side of the square of coarse cells around its own position that a pixel sees, odd: the
             locality-constrained form (LGT). None for all of them.
         norm_cfg: Of the norm layer; None for none.
@@ -189,9 +189,9 @@ class RenderingTransformer(nn.Module):
 def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
     """Mixture of softmaxes of ``-|q - k|^2`` over the keys (equation 4), in float32 at least.
 
-    In ``-|q|^2 + 2 q . k - |k|^2`` the first term is the same for all keys of a query and cancels in the softmax; the last
-    is a bias of the key. Distances stay as they are when the mean of the keys becomes the origin, which keeps the terms
-    small: their difference would lose its digits in large numbers.
+    In ``-|q|^2 + 2 q . k - |k|^2`` the first term is the same for all keys of a query and cancels in the softmax; the
+    last is a bias of the key. Distances stay as they are when the mean of the keys becomes the origin, which keeps the
+    terms small: their difference would lose its digits in large numbers.
 
     Args:
         queries: ``[B, N, d, N_q]``.

@@ -22,9 +22,9 @@ class FPT(BaseModule):
     """Feature Pyramid Transformer.
 
     Every level is projected to ``out_channels``. A level then is concatenated with its self-transformer, the grounding
-    transformers from all coarser and the rendering transformers from all finer levels, each followed by DropBlock, and a
-    3x3 convolution brings that to ``out_channels`` again (section 3.5). There is no top-down sum before: the input is the
-    bottom-up pyramid of the backbone.
+    transformers from all coarser and the rendering transformers from all finer levels, each followed by DropBlock, and
+    a 3x3 convolution brings that to ``out_channels`` again (section 3.5). There is no top-down sum before: the input is
+    the bottom-up pyramid of the backbone.
 
     For detection the levels halve in size. For segmentation they have one size (``strides=[8, 8, 8, 8]``) and the
     grounding transformers a ``window``.
@@ -36,8 +36,9 @@ class FPT(BaseModule):
         strides: Of each level of the input, up to a common factor; each is 1, 2, 4, ... times that of the finest. By
             default every level is half as large as the one before.
         start_level: The first level that is used.
-        add_extra_convs: How output levels beyond those used are made: False, by taking every second position of the last
-            output; 'on_input' (or True) and 'on_output', by 3x3 convolutions of stride 2 on the last input or output.
+        add_extra_convs: How output levels beyond those used are made: False, by taking every second position of the
+            last output; 'on_input' (or True) and 'on_output', by 3x3 convolutions of stride 2 on the last input or
+            output.
         interactions: Which of 'self', 'grounding', 'rendering' there are.
         self_mixtures: Softmaxes of the self-transformers; divides ``out_channels``.
         grounding_mixtures: Softmaxes of the grounding transformers; divides half of ``out_channels``.
@@ -127,9 +128,7 @@ class FPT(BaseModule):
         for finer, coarser in zip(self.strides, self.strides[1:]):
             ratio = coarser // max(finer, 1)
             if finer < 1 or coarser % finer or ratio & (ratio - 1):
-                raise ValueError(
-                    f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}'
-                )
+                raise ValueError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
         if self.add_extra_convs not in (False, 'on_input', 'on_output'):
             raise ValueError(
                 f"FPT: add_extra_convs must be False, 'on_input' or 'on_output', got {self.add_extra_convs!r}"

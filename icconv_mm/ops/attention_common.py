@@ -7,8 +7,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.inception_conv_flops import _register_flops as register_flops
-
 # Bytes of scratch memory of one call: on a CPU what stays in its caches, on a card what fills it.
 SCRATCH = {'cpu': 16 << 20, 'cuda': 512 << 20}
 

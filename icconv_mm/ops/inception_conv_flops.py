@@ -27,7 +27,8 @@ def _grad_weight_flops(grad, x, *_, out_shape=None, **__) -> int:
     return _flops(grad, out_shape)
 
 
-def _register_flops(operator, formula) -> None:
+def register_formula(operator, formula) -> None:
+    """Tells torch how to count the FLOPs of an operator from the shapes of its tensors."""
     if hasattr(flop_counter, 'register_flop_formula'):
         flop_counter.register_flop_formula(operator)(formula)
     else:  # before torch 2.2
@@ -36,6 +37,6 @@ def _register_flops(operator, formula) -> None:
 
 def register(forward, grad_input, grad_weight) -> None:
     """Tells torch the FLOPs of ``torch.ops.icconv_mm.inception_conv2d`` and of its gradients."""
-    _register_flops(forward, _forward_flops)
-    _register_flops(grad_input, _grad_input_flops)
-    _register_flops(grad_weight, _grad_weight_flops)
+    register_formula(forward, _forward_flops)
+    register_formula(grad_input, _grad_input_flops)
+    register_formula(grad_weight, _grad_weight_flops)

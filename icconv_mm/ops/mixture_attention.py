@@ -21,9 +21,9 @@ from icconv_mm.ops.attention_common import (
     constants_of_a_trace,
     exact,
     in_blocks,
-    register_flops,
     tracing,
 )
+from icconv_mm.ops.inception_conv_flops import register_formula
 
 _library = torch.library.Library('icconv_mm', 'FRAGMENT')
 _library.define('mixture_attention(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor')
@@ -69,7 +69,7 @@ def _check(q, k, v, mix, bias):
             f'expected q [B, N, d, N_q], k [B, N, d, N_k] and v [B, C, N_k], got {list(q.shape)}, {list(k.shape)} and '
             f'{list(v.shape)}'
         )
-    batch, parts, channels, keys = k.shape
+    batch, parts, _, keys = k.shape
     if q.shape[:3] != k.shape[:3]:
         raise ValueError(f'q {list(q.shape)} and k {list(k.shape)} differ in batch, parts or channels')
     if v.shape[0] != batch or v.shape[2] != keys:
@@ -203,5 +203,5 @@ def _backward_flops(grad, q, k, v, mix=None, bias=None, scale=None, **_):
     return 2 * q[0] * q[3] * k[3] * (3 * q[1] * q[2] + 2 * v[1])
 
 
-register_flops(_ops.mixture_attention, _flops)
-register_flops(_ops.mixture_attention_backward, _backward_flops)
+register_formula(_ops.mixture_attention, _flops)
+register_formula(_ops.mixture_attention_backward, _backward_flops)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops.attention_common import constants_of_a_trace, exact, register_flops, rows_of_a_block, tracing
+from icconv_mm.ops.attention_common import constants_of_a_trace, exact, rows_of_a_block, tracing
+from icconv_mm.ops.inception_conv_flops import register_formula
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
 
@@ -285,5 +286,5 @@ def _backward_flops(grad, q, k, v, mix=None, window=None, similarity=None, **_):
     return 2 * q[0] * q[2] * q[3] * window**2 * (3 * q[1] + 2 * v[1])
 
 
-register_flops(_ops.window_attention, _flops)
-register_flops(_ops.window_attention_backward, _backward_flops)
+register_formula(_ops.window_attention, _flops)
+register_formula(_ops.window_attention_backward, _backward_flops)

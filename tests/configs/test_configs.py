@@ -24,7 +24,7 @@ FAST = {
     'mask-rcnn_ic-r18_fpt_miniature',
     'ufp-fpt_ic-r18_miniature',
 }
-# The head reads the finest level alone, which coarser ones reach through transformers that start at zero: after one step.
+# The head reads the finest level alone, which coarser ones reach through transformers that start at zero.
 SECOND_STEP = {'ae_ic-r50-k13_fpt_8xb16-300e_coco-640x640'}
 
 

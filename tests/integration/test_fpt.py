@@ -53,20 +53,18 @@ def test_resume_restores_step_count_and_optimiser(workspace, trained):
 
 
 def test_fine_tuning_with_other_classes(workspace, trained):
+    classes = "train_dataloader = dict(dataset=dict(metainfo=dict(_delete_=True, classes=('person', 'ball', 'box'))))"
+    config = workspace.derive('fpt_three', CONFIG, classes)
     options = {
         **COARSE,
         'load_from': trained,
         'model.roi_head.bbox_head.num_classes': 3,
         'model.roi_head.mask_head.num_classes': 3,
-        'train_dataloader.dataset.metainfo.classes': '"person,ball,box"',
         'optim_wrapper.optimizer.lr': 0.0,
         'train_cfg.val_begin': 9,
     }
     args = ('--work-dir', 'runs/fpt_tuned', *short(1, **options))
     names = ('--allow-mismatch', 'roi_head.bbox_head', 'roi_head.mask_head')
-    config = workspace.derive('fpt_three', CONFIG, "train_dataloader = dict(dataset=dict(metainfo=dict(_delete_=True, "
-                              "classes=('person', 'ball', 'box'))))")
-    args = [arg for arg in args if 'metainfo' not in str(arg)]
     assert workspace.tool('train', config, *args, *names) is None
     before = torch.load(trained, weights_only=True)['state_dict']
     after = torch.load(workspace.root / 'runs/fpt_tuned/iter_1.pth', weights_only=True)['state_dict']
@@ -107,9 +105,10 @@ def test_detectron_weights_start_a_training(workspace):
         CONFIG,
         f"""
 norm_cfg = dict(type='GN', num_groups=4)
+init_cfg = dict(type='Pretrained', checkpoint={str(out)!r}, prefix='backbone.')
 model = dict(
-    backbone=dict(_delete_=True, type='icconv_mm.ICResNet', depth=50, base_channels=8, pattern='dense', norm_cfg=norm_cfg,
-                  init_cfg=dict(type='Pretrained', checkpoint={str(out)!r}, prefix='backbone.')),
+    backbone=dict(_delete_=True, type='icconv_mm.ICResNet', depth=50, base_channels=8, pattern='dense',
+                  norm_cfg=norm_cfg, init_cfg=init_cfg),
     neck=dict(in_channels=[32, 64, 128, 256]))
 """,
     )

@@ -135,7 +135,10 @@ def test_a_narrow_neck_of_one_image_trains():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(out_channels=18, norm_cfg=None, self_mixtures=4), 'self-transformer: 18 channels cannot be .* 4 mixtures'),
+        (
+            dict(out_channels=18, norm_cfg=None, self_mixtures=4),
+            'self-transformer: 18 channels cannot be .* 4 mixtures',
+        ),
         (dict(grounding_mixtures=3), 'grounding transformer: 8 channels cannot be divided into 3 mixtures'),
         (dict(window=4), 'odd and positive, got 4'),
         (dict(drop_prob=1.0), r'drop_prob must be in \[0, 1\), got 1.0'),
