@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from test_photographs import CONFIG as PHOTOGRAPHS
 from workspaces import TINY, short
 
 from icconv_mm.backbones.resnet import ResNet
@@ -117,3 +118,13 @@ model = dict(
     state = torch.load(workspace.root / 'runs/fpt_detectron/iter_1.pth', weights_only=True)['state_dict']
     np.testing.assert_array_equal(state['backbone.layer4.2.conv2.weight'].numpy(), blobs['res5_2_branch2b_w'])
     np.testing.assert_array_equal(state['backbone.gn1.weight'].numpy(), blobs['conv1_gn_s'])
+
+
+def test_learns_photographs(workspace, shared):
+    """On four photographs of COCO with their polygons the loss halves within 40 steps."""
+    config = workspace.derive('fpt_photographs', CONFIG, PHOTOGRAPHS.format(root=str(shared / 'coco_sample')))
+    args = ('--work-dir', 'runs/fpt_photographs', *short(40, **{'train_cfg.val_begin': 99}))
+    assert workspace.tool('train', config, *args) is None
+    losses = list(workspace.losses('runs/fpt_photographs').values())
+    assert len(losses) == 40
+    assert np.mean(losses[-5:]) <= 0.5 * np.mean(losses[:5])
