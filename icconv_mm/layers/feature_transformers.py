@@ -115,7 +115,7 @@ class GroundingTransformer(nn.Module):
         self.value_conv = nn.Conv2d(channels, inner_channels, 1)
         self.mixture = MixtureWeights(inner_channels, mixtures)
         self.out_conv = ConvModule(inner_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-        if norm_cfg is not None:
+        if norm_cfg is not None and self.out_conv.norm.weight is not None:  # an instance norm may have none
             nn.init.zeros_(self.out_conv.norm.weight)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def _forward_kernel(q, k, v, mix, bias, scale):
 
 def _backward_kernel(grad, q, k, v, mix, bias, scale):
     with exact(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
-        to_q, to_k, to_v, to_mix = (torch.zeros_like(tensor) for tensor in (q_, k_, v_, mix_))
+        to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
         to_bias = k_.new_zeros((*k.shape[:2], k.shape[3]))
         for image in range(q.shape[0]):
             for rows, (scores, weights, outer, mixed) in in_blocks(q.shape[3], k.shape[3], 4, like=v_):

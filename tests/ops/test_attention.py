@@ -21,8 +21,15 @@ def window_inputs(similarity='euclidean', coarse=(4, 5), dtype=torch.float64):
     return [*(torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes), 3, similarity]
 
 
+def channels_last(args):
+    """The same values, the positions of queries, keys and values first in memory: as of a convolution in that format."""
+    strided = [x.detach().transpose(-1, -2).contiguous().transpose(-1, -2).requires_grad_() for x in args[:3]]
+    return [*strided, *args[3:]]
+
+
 CALLS = {
     'mixture': lambda: (mixture_attention, mixture_reference, mixture_inputs()),
+    'mixture, channels last': lambda: (mixture_attention, mixture_reference, channels_last(mixture_inputs())),
     'mixture without bias': lambda: (mixture_attention, mixture_reference, mixture_inputs(bias=False)),
     **{
         f'window {similarity} {coarse}': lambda similarity=similarity, coarse=coarse: (
