@@ -22,7 +22,7 @@ def window_inputs(similarity='euclidean', coarse=(4, 5), dtype=torch.float64):
 
 
 def channels_last(args):
-    """The same values, the positions of queries, keys and values first in memory: as of a convolution in that format."""
+    """The same values, positions first in memory: as a convolution in that format leaves them."""
     strided = [x.detach().transpose(-1, -2).contiguous().transpose(-1, -2).requires_grad_() for x in args[:3]]
     return [*strided, *args[3:]]
 
