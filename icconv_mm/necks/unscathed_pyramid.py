@@ -45,7 +45,8 @@ class UnscathedPyramid(BaseModule):
     """Global convolutions of several kernels on one level of a backbone: a pyramid whose levels have one size.
 
     Feature Pyramid Transformer (https://arxiv.org/abs/2007.09451), section 3.5: kernels of 1, 7, 15 and 31 on the last
-    level of a dilated ResNet.
+    level of a dilated ResNet. A 1x1 convolution first takes its 2048 channels to those of the output, which the paper
+    does not mention: kernels of 31 on all of them would have 50 million weights.
 
     Args:
         in_channels: Of the level that is read.
@@ -70,10 +71,12 @@ class UnscathedPyramid(BaseModule):
     ):
         super().__init__(init_cfg)
         self.in_index = in_index
+        self.reduce = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
         self.levels = nn.ModuleList(
-            GlobalConvolution(in_channels, out_channels, size, norm_cfg) for size in kernel_sizes
+            GlobalConvolution(out_channels, out_channels, size, norm_cfg) for size in kernel_sizes
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The maps of a backbone -> ``len(kernel_sizes)`` maps ``[B, out_channels, H, W]`` of one size."""
-        return tuple(level(inputs[self.in_index]) for level in self.levels)
+        x = self.reduce(inputs[self.in_index])
+        return tuple(level(x) for level in self.levels)

@@ -231,7 +231,7 @@ def test_unscathed_pyramid():
     outputs = neck(pyramid((9, 7)))
     assert [tuple(out.shape) for out in outputs] == [(2, 8, 2, 1)] * 4
     sum(out.sum() for out in outputs).backward()
-    x = torch.zeros(1, 12, 33, 33)
+    x = torch.zeros(1, 8, 33, 33)
     x[..., 16, 16] = 1
     spans = []
     for level in neck.eval().levels:
