@@ -1,8 +1,7 @@
 """The ResNet skeleton that the backbones of this package share.
 
-Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with the stride on the 3x3 convolution
-("pytorch style"), torchvision's keys, and the options of mmdet's ResNet. A variant overrides the ``make_*`` method of
-the part in which it differs.
+Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options
+of mmdet's ResNet. A variant overrides the ``make_*`` method of the part in which it differs.
 """
 
 from collections.abc import Sequence
@@ -57,9 +56,10 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.with_cp = net.with_cp
         width, out_channels = net.block_width(planes), planes * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        first, second = (stride, 1) if net.style == 'caffe' else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
         self.norm1_name = net.add_norm(self, width, 1)
-        self.conv2 = net.make_conv3x3(width, width, stage, stride, dilation)
+        self.conv2 = net.make_conv3x3(width, width, stage, second, dilation)
         self.norm2_name = net.add_norm(self, width, 2)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.norm3_name = net.add_norm(self, out_channels, 3)
@@ -99,7 +99,8 @@ class ResNet(BaseModule):
         dilations: Of each stage.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         out_indices: The stages whose outputs are returned.
-        style: 'pytorch', the only one: the stride is on the 3x3 convolution.
+        style: Where the stride of a bottleneck is: 'pytorch', on the 3x3 convolution; 'caffe', on the first 1x1 one,
+            as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
         avg_down: Average pooling before the 1x1 convolution of a strided shortcut.
         frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
@@ -152,7 +153,7 @@ class ResNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg or self.default_init_cfg())
-        self.depth = depth
+        self.depth, self.style = depth, style
         self.base_channels = base_channels
         self.strides, self.dilations, self.contract_dilation = tuple(strides), tuple(dilations), contract_dilation
         if output_stride is not None:
@@ -163,7 +164,7 @@ class ResNet(BaseModule):
         self.norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
         self.with_cp, self.zero_init_residual = with_cp, zero_init_residual
         self.groups, self.base_width = groups, base_width
-        self._check(num_stages, style)
+        self._check(num_stages)
 
         self.make_stem(in_channels, stem_channels or base_channels)
         self.out_channels: list[int] = []  # of each stage
@@ -185,7 +186,7 @@ class ResNet(BaseModule):
             )
         self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
-    def _check(self, num_stages: int, style: str) -> None:
+    def _check(self, num_stages: int) -> None:
         if self.depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth}')
         if not 1 <= num_stages <= 4:
@@ -197,8 +198,8 @@ class ResNet(BaseModule):
             raise ValueError(f'out_indices must be stages 0 to {num_stages - 1}, got {self.out_indices}')
         if not -1 <= self.frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {self.frozen_stages}')
-        if style != 'pytorch':
-            raise ValueError(f"style must be 'pytorch' (the stride is on the 3x3 convolution), got {style!r}")
+        if self.style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style must be 'pytorch' or 'caffe', got {self.style!r}")
         if self.arch_settings[self.depth][0] is BasicBlock and (self.groups, self.base_width) != (1, None):
             raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
 

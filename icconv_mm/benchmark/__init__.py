@@ -16,6 +16,7 @@ __all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave'
 # Suite -> the module that has it, imported when it is run: a suite may need a task library.
 SUITES = {
     'ops': 'icconv_mm.benchmark.operators',
+    'fpt': 'icconv_mm.benchmark.fpt',
     'pose': 'icconv_mm.tasks.pose.benchmark',
     'sepc': 'icconv_mm.tasks.detection.benchmark',
 }

@@ -18,15 +18,16 @@ from .timing import Options, Timing
 
 @dataclass(frozen=True)
 class Figure:
-    """One time against another.
+    """One time, or amount of memory, against another.
 
     Attributes:
         suite: Where it belongs.
         name: What is compared with what.
-        subject: Time of what is judged.
+        subject: Time of what is judged; of memory, megabytes stand in the place of seconds.
         baseline: Time of what it is judged by.
         limit: Largest ratio that is wanted, None where none is set.
         notes: What a reader must know, such as sizes.
+        unit: 'ms' of times, 'MB' of memory.
     """
 
     suite: str
@@ -35,6 +36,7 @@ class Figure:
     baseline: Timing
     limit: float | None = None
     notes: dict[str, object] = field(default_factory=dict)
+    unit: str = 'ms'
 
     @property
     def ratio(self) -> float:
@@ -48,15 +50,21 @@ class Figure:
 
 
 def print_figures(figures: Sequence[Figure]) -> None:
-    """A table on the terminal: medians (and minima) in milliseconds, and the ratio of the medians."""
+    """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
     table = Table(title=_machine())
-    for column in ('suite', 'figure', 'ms (min)', 'baseline ms (min)', 'ratio', 'limit', 'notes'):
+    for column in ('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes'):
         table.add_column(column, justify='right' if column not in ('suite', 'figure', 'notes') else 'left')
     for figure in figures:
         limit = '' if figure.limit is None else f'{figure.limit:.3f} {"kept" if figure.met else "MISSED"}'
         notes = ', '.join(f'{key} {value}' for key, value in figure.notes.items())
         table.add_row(
-            figure.suite, figure.name, _ms(figure.subject), _ms(figure.baseline), f'{figure.ratio:.3f}', limit, notes
+            figure.suite,
+            figure.name,
+            _shown(figure.subject, figure.unit),
+            _shown(figure.baseline, figure.unit),
+            f'{figure.ratio:.3f}',
+            limit,
+            notes,
         )
     Console(width=None if os.isatty(1) else 160).print(table)
 
@@ -68,8 +76,10 @@ def write_json(figures: Sequence[Figure], options: Options, path: str | Path) ->
     Path(path).write_text(json.dumps(content, indent=1) + '\n')
 
 
-def _ms(timing: Timing) -> str:
-    return f'{1e3 * timing.median:.2f} ({1e3 * timing.minimum:.2f})'
+def _shown(timing: Timing, unit: str) -> str:
+    if unit == 'ms':
+        return f'{1e3 * timing.median:.2f} ({1e3 * timing.minimum:.2f}) ms'
+    return f'{timing.median:.0f} {unit}'
 
 
 def _machine() -> str:

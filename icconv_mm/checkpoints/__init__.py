@@ -2,6 +2,7 @@
 
 from icconv_mm.checkpoints.conversion import UnmatchedKeysError
 from icconv_mm.checkpoints.convert import SOURCES, convert
+from icconv_mm.checkpoints.detectron_pickle import load_detectron
 from icconv_mm.checkpoints.files import convert_file
 from icconv_mm.checkpoints.rules import RenameRule, load_rules
 from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError, load
@@ -15,5 +16,6 @@ __all__ = [
     'convert',
     'convert_file',
     'load',
+    'load_detectron',
     'load_rules',
 ]

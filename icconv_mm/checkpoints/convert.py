@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from icconv_mm.checkpoints.conversion import Conversion, UnmatchedKeysError, unwrap
+from icconv_mm.checkpoints.detectron import convert_detectron
 from icconv_mm.checkpoints.ic_conv import convert_ic_conv
 from icconv_mm.checkpoints.pyconv import convert_pyconv, convert_pyconvsegnet
 from icconv_mm.checkpoints.rules import RenameRule
@@ -19,6 +20,7 @@ SOURCES: dict[str, Callable[..., None]] = {
     'pyconv': convert_pyconv,
     'pyconvsegnet': convert_pyconvsegnet,
     'sepc': convert_sepc,
+    'detectron': convert_detectron,
 }
 
 

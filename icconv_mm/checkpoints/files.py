@@ -14,6 +14,7 @@ from icconv_mm._version import __version__
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.checkpoints.detectron_pickle import load_detectron
 
 
 def convert_file(path: str | Path, out: str | Path, source: str, **options) -> Conversion:
@@ -62,12 +63,15 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
 
 
 def read_checkpoint(path: str | Path) -> Mapping:
-    """Read a checkpoint without running code from it.
+    """Read a checkpoint without running code from it; a ``.pkl`` file as one of Detectron.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: As :func:`icconv_mm.checkpoints.safe.load`, or the file holds something else than a dict.
+        ValueError: As :func:`icconv_mm.checkpoints.safe.load` and :func:`icconv_mm.checkpoints.load_detectron`, or the
+            file holds something else than a dict.
     """
+    if Path(path).suffix == '.pkl':
+        return {'state_dict': load_detectron(path)}
     checkpoint = safe.load(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')

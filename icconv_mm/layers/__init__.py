@@ -1,6 +1,8 @@
 """Layers: modules over the operators."""
 
 from icconv_mm.layers.convert import to_inception, to_supernet
+from icconv_mm.layers.drop_block import DropBlock2d
+from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.layers.ic_conv import ICConv2d
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.py_conv import PyConv2d
@@ -8,12 +10,16 @@ from icconv_mm.layers.pyramid_conv import PConv
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d
 
 __all__ = [
+    'DropBlock2d',
+    'GroundingTransformer',
     'ICConv2d',
     'IntegratedBatchNorm',
     'IntegratedSyncBatchNorm',
     'PConv',
     'PyConv2d',
+    'RenderingTransformer',
     'ScaleEqualizedConv2d',
+    'SelfTransformer',
     'integrated_batch_norm',
     'to_inception',
     'to_supernet',

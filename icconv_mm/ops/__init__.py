@@ -2,6 +2,16 @@
 
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.inception_conv import inception_conv2d
+from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d
+from icconv_mm.ops.window_attention import window_attention
 
-__all__ = ['backends', 'explain', 'inception_conv2d', 'pyconv2d', 'use_backend']
+__all__ = [
+    'backends',
+    'explain',
+    'inception_conv2d',
+    'mixture_attention',
+    'pyconv2d',
+    'use_backend',
+    'window_attention',
+]

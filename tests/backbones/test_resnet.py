@@ -44,6 +44,7 @@ def assert_same_network(ours: ResNet, theirs: nn.Module, x):
         {'depth': 18},
         {'depth': 34},
         {'depth': 50},
+        {'depth': 50, 'style': 'caffe'},
         {'depth': 18, 'deep_stem': True, 'avg_down': True},
         {'depth': 50, 'deep_stem': True, 'avg_down': True, 'stem_channels': 16},
         {'depth': 50, 'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)},
@@ -188,7 +189,7 @@ def test_is_initialised_inside_a_model():
         ({'out_indices': (0, 4)}, r'out_indices must be stages 0 to 3, got \(0, 4\)'),
         ({'out_indices': ()}, 'out_indices must be stages 0 to 3'),
         ({'frozen_stages': 5}, 'frozen_stages must be -1 to 4, got 5'),
-        ({'style': 'caffe'}, "style must be 'pytorch' .*, got 'caffe'"),
+        ({'style': 'torch'}, "style must be 'pytorch' or 'caffe', got 'torch'"),
         ({'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
     ],
 )

@@ -56,8 +56,12 @@ def classes_of(model):
     raise AssertionError(f'no head found in {type(model).__name__}')
 
 
-def learn_one_step_and_predict(cfg):
+def learn_one_step_and_predict(cfg, warm_up=False):
     """Builds the model of a config, takes a step on random pictures and predicts for them.
+
+    Args:
+        cfg: The config.
+        warm_up: Take a small step before, whose gradients do not count.
 
     Returns:
         The model, its parameters before the step, and the loss.
@@ -71,8 +75,12 @@ def learn_one_step_and_predict(cfg):
     batch = make_batch(cfg.default_scope, size=size, count=2, num_classes=classes_of(model))
 
     model.train()
-    loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
-    loss.backward()
+    for lr in (1e-3, None) if warm_up else (None,):
+        model.zero_grad()
+        loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+        loss.backward()
+        if lr:
+            torch.optim.SGD(model.parameters(), lr=lr).step()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.optim.SGD(model.parameters(), lr=0.1).step()
 

@@ -1,0 +1,28 @@
+# The scales of FPT: trained at short sides of 400 to 1200 with long ones up to 1400, tested at 1000. Upstream's dataset
+# stays, a config gives it these pipelines; masks are loaded only where there is a head for them.
+fpt_resize = dict(type='RandomResize', scale=[(1400, 400), (1400, 1200)], keep_ratio=True)
+fpt_box_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    fpt_resize,
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+fpt_mask_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    fpt_resize,
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+fpt_test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(1400, 1000), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+# Mean and standard deviation with which Detectron's weights were trained, on BGR.
+detectron_gn_pixels = dict(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)
+detectron_resnext_pixels = dict(mean=[103.530, 116.280, 123.675], std=[57.375, 57.120, 58.395], bgr_to_rgb=False)
+group_norm = dict(type='GN', num_groups=32)
+frozen_batch_norm = dict(type='BN', requires_grad=False)

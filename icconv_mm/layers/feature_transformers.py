@@ -1,0 +1,234 @@
+"""The three transformers of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451 (ECCV 2020), section 3.
+
+A fine level holds pixels, a coarse one concepts. The self-transformer relates the positions of a level to each other,
+the grounding transformer brings the concepts of a coarser level to the pixels of a finer one, the rendering transformer
+the looks of a finer level to the concepts of a coarser one. Each returns a map of the size of the level it enriches.
+"""
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from icconv_mm.ops import mixture_attention, window_attention
+from icconv_mm.ops.window_attention import SIMILARITIES, check_window
+
+
+class MixtureWeights(nn.Module):
+    """The weight of each softmax of a mixture: ``softmax_n(w_n . mean_j k_j)`` (below equation 2).
+
+    Args:
+        channels: Channels of the keys, all parts together.
+        mixtures: Number of softmaxes N.
+    """
+
+    def __init__(self, channels: int, mixtures: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(mixtures, channels))
+        nn.init.normal_(self.weight, std=channels**-0.5)
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """Keys ``[B, C, N_k]`` -> weights ``[B, N]``, in float32 at least."""
+        mean = _at_least_float32(keys).mean(-1)
+        # not as a matrix product, which autocast would take to half precision
+        return (mean[:, None] * self.weight.to(mean.dtype)).sum(-1).softmax(-1)
+
+
+class SelfTransformer(nn.Module):
+    """Interaction of all positions of one level (section 3.2, equations 2 and 3).
+
+    Queries and keys are one projection of the level; softmaxes of their N parts are mixed; the result is projected,
+    normalised and added to the level.
+
+    Args:
+        channels: Channels of the level, of the queries, keys and values.
+        mixtures: Number of parts N, each with a softmax of its own.
+        pool_keys: Whether keys and values come from the level averaged over 3x3 at stride 2, a quarter as many.
+        norm_cfg: Of the norm layer; None for none.
+
+    Raises:
+        ValueError: If ``mixtures`` does not divide ``channels``.
+    """
+
+    def __init__(self, channels: int, mixtures: int = 2, pool_keys: bool = True, norm_cfg: dict | None = None):
+        super().__init__()
+        _check_parts('self-transformer', channels, mixtures)
+        self.mixtures = mixtures
+        self.pool = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False) if pool_keys else nn.Identity()
+        self.key_conv = nn.Conv2d(channels, channels, 1)
+        self.value_conv = nn.Conv2d(channels, channels, 1)
+        self.mixture = MixtureWeights(channels, mixtures)
+        self.out_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` -> the same shape."""
+        pooled = self.pool(x)
+        queries, keys = self.key_conv(x), self.key_conv(pooled).flatten(2)
+        out = mixture_attention(
+            _parts(queries.flatten(2), self.mixtures),
+            _parts(keys, self.mixtures),
+            self.value_conv(pooled).flatten(2),
+            self.mixture(keys),
+            scale=(queries.shape[1] // self.mixtures) ** -0.5,
+        )
+        return x + self.out_conv(out.unflatten(2, x.shape[2:]))
+
+
+class GroundingTransformer(nn.Module):
+    """Concepts of a coarser level for the pixels of a finer one (section 3.3, equations 4 and 5).
+
+    The norm after the last projection starts at zero, so that training starts from the pyramid as it is.
+
+    Args:
+        channels: Channels of both levels.
+        inner_channels: Channels of queries, keys and values; half of ``channels`` by default.
+        mixtures: Number of parts N, each with a softmax of its own.
+        similarity: 'euclidean', ``-|q - k|^2``, the paper's; 'embedded', ``q . k / sqrt(d)``, both under a softmax;
+            'dot', ``q . k`` divided by the number of keys, without a softmax. The last two are the embedded Gaussian
+            and the dot product of non-local networks, https://arxiv.org/abs/1711.07971.
+        window: Side of the square of coarse cells around its own position that a pixel sees, odd: the
+            locality-constrained form (LGT). None for all of them.
+        norm_cfg: Of the norm layer; None for none.
+
+    Raises:
+        ValueError: If an argument is out of range; in ``forward`` if the window is larger than the coarse map.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int | None = None,
+        mixtures: int = 4,
+        similarity: str = 'euclidean',
+        window: int | None = None,
+        norm_cfg: dict | None = None,
+    ):
+        super().__init__()
+        inner_channels = inner_channels or channels // 2
+        _check_parts('grounding transformer', inner_channels, mixtures)
+        if similarity not in SIMILARITIES:
+            raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
+        if window is not None:
+            check_window(window)
+        self.mixtures, self.similarity, self.window = mixtures, similarity, window
+        self.query_conv = nn.Conv2d(channels, inner_channels, 1)
+        self.key_conv = nn.Conv2d(channels, inner_channels, 1)
+        self.value_conv = nn.Conv2d(channels, inner_channels, 1)
+        self.mixture = MixtureWeights(inner_channels, mixtures)
+        self.out_conv = ConvModule(inner_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+        if norm_cfg is not None and self.out_conv.norm.weight is not None:  # an instance norm may have none
+            nn.init.zeros_(self.out_conv.norm.weight)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """``[B, C, H, W]`` and ``[B, C, h, w]`` -> ``[B, C, H, W]``."""
+        queries, keys, values = self.query_conv(fine), self.key_conv(coarse), self.value_conv(coarse)
+        mix = self.mixture(keys.flatten(2))
+        if self.window is not None:
+            out = window_attention(queries, keys, values, mix, self.window, self.similarity)
+        else:
+            out = self._attend_to_all(queries.flatten(2), keys.flatten(2), values.flatten(2), mix)
+            out = out.unflatten(2, fine.shape[2:])
+        return self.out_conv(out)
+
+    def _attend_to_all(self, queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
+        if self.similarity == 'euclidean':
+            return euclidean_attention(_parts(queries, self.mixtures), _parts(keys, self.mixtures), values, mix)
+        queries, keys = _parts(queries, self.mixtures), _parts(keys, self.mixtures)
+        if self.similarity == 'embedded':
+            return mixture_attention(queries, keys, values, mix, scale=queries.shape[2] ** -0.5)
+        return dot_product_attention(queries, keys, values, mix)
+
+
+class RenderingTransformer(nn.Module):
+    """Looks of a finer level for the concepts of a coarser one (section 3.4, equation 6).
+
+    A weight for every channel, from the mean of the fine level, multiplies the coarse level, which a convolution then
+    refines; the fine level is brought to the size of the coarse one by convolutions of stride 2; a convolution refines
+    the sum. Equation 6 has the mean itself for a weight; as in the authors' code it goes through a projection, a norm
+    and a ReLU. That norm is there only if it is a group norm of several channels: any other has a single value to
+    normalise in each image.
+
+    Args:
+        channels: Channels of both levels.
+        ratio: How many times finer the fine level is: 1, 2, 4, ...
+        norm_cfg: Of the norm layers; None for none.
+
+    Raises:
+        ValueError: If the ratio is not a power of two.
+    """
+
+    def __init__(self, channels: int, ratio: int = 2, norm_cfg: dict | None = None):
+        super().__init__()
+        if ratio < 1 or ratio & (ratio - 1):
+            raise ValueError(f'the ratio of two levels must be 1, 2, 4, ..., got {ratio}')
+        grouped = norm_cfg is not None and norm_cfg['type'] == 'GN' and norm_cfg['num_groups'] < channels
+        self.weight_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
+        self.query_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
+        strides = [2] * (ratio.bit_length() - 1) or [1]
+        self.value_convs = nn.Sequential(
+            *(
+                ConvModule(
+                    channels,
+                    channels,
+                    3,
+                    stride=stride,
+                    padding=1,
+                    norm_cfg=norm_cfg,
+                    act_cfg=None if last else {'type': 'ReLU'},
+                )
+                for stride, last in zip(strides, [False] * (len(strides) - 1) + [True])
+            )
+        )
+        self.out_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """``[B, C, h, w]`` and ``[B, C, H, W]`` with ``h = ceil(H / ratio)``, ``w`` alike -> ``[B, C, h, w]``."""
+        weights = self.weight_conv(fine.mean((2, 3), keepdim=True))
+        return self.out_conv(self.query_conv(coarse * weights) + self.value_convs(fine))
+
+
+def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
+    """Mixture of softmaxes of ``-|q - k|^2`` over the keys (equation 4), in float32 at least.
+
+    In ``-|q|^2 + 2 q . k - |k|^2`` the first term is the same for all keys of a query and cancels in the softmax; the
+    last is a bias of the key. Distances stay as they are when the mean of the keys becomes the origin, which keeps the
+    terms small: their difference would lose its digits in large numbers.
+
+    Args:
+        queries: ``[B, N, d, N_q]``.
+        keys: ``[B, N, d, N_k]``.
+        values: ``[B, C, N_k]``.
+        mix: ``[B, N]``.
+
+    Returns:
+        ``[B, C, N_q]``.
+    """
+    queries, keys = _at_least_float32(queries), _at_least_float32(keys)
+    origin = keys.detach().mean(-1, keepdim=True)
+    queries, keys = queries - origin, keys - origin
+    return mixture_attention(queries, keys, values, mix, -keys.square().sum(2), 2.0)
+
+
+def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
+    """Mixture of ``q . k / N_k`` without a softmax; shapes as in :func:`euclidean_attention`.
+
+    Without a softmax the products may be taken in another order, keys with values first, which needs no weights at all.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        dtype = values.dtype
+        queries, keys, values = (_at_least_float32(tensor) for tensor in (queries, keys, values))
+        summed = values[:, None] @ keys.transpose(-2, -1) / keys.shape[-1]  # [B, N, C, d]
+        return ((mix[..., None, None] * summed) @ queries).sum(1).to(dtype)
+
+
+def _parts(x: Tensor, parts: int) -> Tensor:
+    """``[B, C, L]`` -> ``[B, N, C / N, L]``."""
+    return x.unflatten(1, (parts, -1))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_parts(what: str, channels: int, mixtures: int) -> None:
+    if mixtures < 1 or channels % mixtures:
+        raise ValueError(f'{what}: {channels} channels cannot be divided into {mixtures} mixtures')

@@ -1,0 +1,194 @@
+"""Feature Pyramid Transformer, ECCV 2020, https://arxiv.org/abs/2007.09451.
+
+A feature pyramid becomes another one of the same sizes, in which every level has met itself and every other level.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
+from icconv_mm.registry import MODELS
+
+INTERACTIONS = ('self', 'grounding', 'rendering')
+
+
+@MODELS.register_module()
+class FPT(BaseModule):
+    """Feature Pyramid Transformer.
+
+    Every level is projected to ``out_channels``. A level then is concatenated with its self-transformer, the grounding
+    transformers from all coarser and the rendering transformers from all finer levels, each followed by DropBlock, and
+    a 3x3 convolution brings that to ``out_channels`` again (section 3.5). There is no top-down sum before: the input is
+    the bottom-up pyramid of the backbone.
+
+    For detection the levels halve in size. For segmentation they have one size (``strides=[8, 8, 8, 8]``) and the
+    grounding transformers a ``window``.
+
+    Args:
+        in_channels: Of each level of the input, the finest first.
+        out_channels: Of each level of the output.
+        num_outs: Number of output levels; those beyond the levels used are made from the last. None for no more.
+        strides: Of each level of the input, up to a common factor; each is 1, 2, 4, ... times that of the finest. By
+            default every level is half as large as the one before.
+        start_level: The first level that is used.
+        add_extra_convs: How output levels beyond those used are made: False, by taking every second position of the
+            last output; 'on_input' (or True) and 'on_output', by 3x3 convolutions of stride 2 on the last input or
+            output.
+        interactions: Which of 'self', 'grounding', 'rendering' there are.
+        self_mixtures: Softmaxes of the self-transformers; divides ``out_channels``.
+        grounding_mixtures: Softmaxes of the grounding transformers; divides half of ``out_channels``.
+        similarity: Of the grounding transformers: 'euclidean', 'embedded' or 'dot'.
+        window: Side of the window of the grounding transformers, odd; None for the whole coarse level.
+        pool_keys: Whether the self-transformers average the keys and values to a quarter of the positions.
+        drop_prob: Of DropBlock, in [0, 1).
+        block_size: Of DropBlock.
+        norm_cfg: Of all norm layers; GroupNorm of 32 groups by default; None for none.
+        init_cfg: mmengine initialisation.
+
+    Raises:
+        ValueError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        num_outs: int | None = None,
+        strides: Sequence[int] | None = None,
+        start_level: int = 0,
+        add_extra_convs: bool | str = False,
+        interactions: Sequence[str] = INTERACTIONS,
+        self_mixtures: int = 2,
+        grounding_mixtures: int = 4,
+        similarity: str = 'euclidean',
+        window: int | None = None,
+        pool_keys: bool = True,
+        drop_prob: float = 0.2,
+        block_size: int = 3,
+        norm_cfg: dict | None = dict(type='GN', num_groups=32),  # noqa: B006
+        init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
+    ):
+        super().__init__(init_cfg)
+        self.in_channels, self.out_channels = list(in_channels), out_channels
+        self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
+        self.start_level = start_level
+        self.num_levels = len(in_channels) - start_level
+        self.num_outs = self.num_levels if num_outs is None else num_outs
+        self.add_extra_convs = 'on_input' if add_extra_convs is True else add_extra_convs
+        self.interactions = tuple(interactions)
+        self._check_arguments()
+
+        used = range(self.num_levels)
+        self.laterals = nn.ModuleList(
+            ConvModule(channels, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+            for channels in in_channels[start_level:]
+        )
+        self.self_transformers = nn.ModuleList()
+        if 'self' in self.interactions:
+            self.self_transformers.extend(
+                SelfTransformer(out_channels, self_mixtures, pool_keys, norm_cfg) for _ in used
+            )
+        # by the names of the two levels, the enriched one first
+        self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
+        for fine in used:
+            for coarse in used[fine + 1 :]:
+                if 'grounding' in self.interactions:
+                    self.groundings[f'{fine}_{coarse}'] = GroundingTransformer(
+                        out_channels, None, grounding_mixtures, similarity, window, norm_cfg
+                    )
+                if 'rendering' in self.interactions:
+                    self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(
+                        out_channels, self._stride(coarse) // self._stride(fine), norm_cfg
+                    )
+        self.drop_block = DropBlock2d(drop_prob, block_size)
+        self.outputs = nn.ModuleList(
+            ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
+            for level in used
+        )
+        self.extra_convs = nn.ModuleList()
+        if self.add_extra_convs:
+            for extra in range(self.num_outs - self.num_levels):
+                from_input = extra == 0 and self.add_extra_convs == 'on_input'
+                channels = in_channels[-1] if from_input else out_channels
+                self.extra_convs.append(ConvModule(channels, out_channels, 3, stride=2, padding=1, act_cfg=None))
+
+    def _check_arguments(self) -> None:
+        levels = len(self.in_channels)
+        if not 0 <= self.start_level < levels:
+            raise ValueError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
+        if self.num_outs < self.num_levels:
+            raise ValueError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
+        if len(self.strides) != levels:
+            raise ValueError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
+        for finer, coarser in zip(self.strides, self.strides[1:]):
+            ratio = coarser // max(finer, 1)
+            if finer < 1 or coarser % finer or ratio & (ratio - 1):
+                raise ValueError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
+        if self.add_extra_convs not in (False, 'on_input', 'on_output'):
+            raise ValueError(
+                f"FPT: add_extra_convs must be False, 'on_input' or 'on_output', got {self.add_extra_convs!r}"
+            )
+        unknown = [name for name in self.interactions if name not in INTERACTIONS]
+        if unknown:
+            raise ValueError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
+
+    def _stride(self, level: int) -> int:
+        return self.strides[self.start_level + level]
+
+    def _maps(self, level: int) -> int:
+        """How many maps are concatenated at a level."""
+        coarser = self.num_levels - 1 - level
+        counts = {'self': 1, 'grounding': coarser, 'rendering': level}
+        return 1 + sum(counts[name] for name in set(self.interactions))
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps ``[B, in_channels[i], H_i, W_i]``, the finest first -> ``num_outs`` maps ``[B, out_channels, ...]``.
+
+        Raises:
+            ValueError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
+                s is ``ceil(H s_0 / s)`` high, as strided convolutions make it.
+        """
+        self._check_inputs(inputs)
+        levels = [conv(x) for conv, x in zip(self.laterals, inputs[self.start_level :])]
+        outputs = [conv(self._interact(levels, index)) for index, conv in enumerate(self.outputs)]
+        return (*outputs, *self._extra_levels(inputs[-1], outputs[-1]))
+
+    def _interact(self, levels: list[Tensor], index: int) -> Tensor:
+        """The concatenated maps of one level."""
+        maps = []
+        if self.self_transformers:
+            maps.append(self.self_transformers[index](levels[index]))
+        for other in range(self.num_levels):
+            name = f'{index}_{other}'
+            if name in self.groundings:
+                maps.append(self.groundings[name](levels[index], levels[other]))
+            if name in self.renderings:
+                maps.append(self.renderings[name](levels[index], levels[other]))
+        return torch.cat([levels[index], *(self.drop_block(each) for each in maps)], 1)
+
+    def _extra_levels(self, last_input: Tensor, last_output: Tensor) -> list[Tensor]:
+        extra: list[Tensor] = []
+        source = last_input if self.add_extra_convs == 'on_input' else last_output
+        for index in range(self.num_outs - self.num_levels):
+            source = self.extra_convs[index](source) if self.extra_convs else F.max_pool2d(source, 1, stride=2)
+            extra.append(source)
+        return extra
+
+    def _check_inputs(self, inputs: Sequence[Tensor]) -> None:
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
+        first = inputs[self.start_level]
+        for level in range(self.start_level, len(inputs)):
+            x, channels = inputs[level], self.in_channels[level]
+            ratio = self.strides[level] // self.strides[self.start_level]
+            expected = [first.shape[0], channels, *(-(-size // ratio) for size in first.shape[2:])]
+            if list(x.shape) != expected:
+                raise ValueError(
+                    f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
+                    f'{expected}, got {list(x.shape)}'
+                )

@@ -1,0 +1,82 @@
+"""The unscathed feature pyramid (UFP) on which FPT segments: levels of one size that see further and further."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from icconv_mm.registry import MODELS
+
+
+class GlobalConvolution(nn.Module):
+    """A large kernel as the sum of two separable ones, ``k x 1`` then ``1 x k`` and the other way round.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, and between the two convolutions.
+        kernel_size: k, odd.
+        norm_cfg: Of the norm after the sum; None for none.
+
+    Source: Large Kernel Matters, https://arxiv.org/abs/1703.02719, figure 3 B.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict | None = None):
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'the kernel of a global convolution must be odd and positive, got {kernel_size}')
+        tall, wide = (kernel_size, 1), (1, kernel_size)
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, first, padding=(first[0] // 2, first[1] // 2)),
+                nn.Conv2d(out_channels, out_channels, second, padding=(second[0] // 2, second[1] // 2)),
+            )
+            for first, second in ((tall, wide), (wide, tall))
+        )
+        self.refine = ConvModule(out_channels, out_channels, 1, norm_cfg=norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C_in, H, W]`` -> ``[B, C_out, H, W]``."""
+        return self.refine(self.branches[0](x) + self.branches[1](x))
+
+
+@MODELS.register_module()
+class UnscathedPyramid(BaseModule):
+    """Global convolutions of several kernels on one level of a backbone: a pyramid whose levels have one size.
+
+    Feature Pyramid Transformer (https://arxiv.org/abs/2007.09451), section 3.5: kernels of 1, 7, 15 and 31 on the last
+    level of a dilated ResNet. A 1x1 convolution first takes its 2048 channels to those of the output, which the paper
+    does not mention: kernels of 31 on all of them would have 50 million weights.
+
+    Args:
+        in_channels: Of the level that is read.
+        out_channels: Of each level of the output.
+        in_index: Which level is read.
+        kernel_sizes: One per level of the output, odd.
+        norm_cfg: Of the norm layers; None for none.
+        init_cfg: mmengine initialisation.
+
+    Raises:
+        ValueError: If a kernel is even.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        in_index: int = -1,
+        kernel_sizes: Sequence[int] = (1, 7, 15, 31),
+        norm_cfg: dict | None = dict(type='GN', num_groups=32),  # noqa: B006
+        init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
+    ):
+        super().__init__(init_cfg)
+        self.in_index = in_index
+        self.reduce = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
+        self.levels = nn.ModuleList(
+            GlobalConvolution(out_channels, out_channels, size, norm_cfg) for size in kernel_sizes
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The maps of a backbone -> ``len(kernel_sizes)`` maps ``[B, out_channels, H, W]`` of one size."""
+        x = self.reduce(inputs[self.in_index])
+        return tuple(level(x) for level in self.levels)

@@ -1,0 +1,207 @@
+"""Attention with a mixture of softmaxes, forward and backward in memory that is linear in the positions.
+
+Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, equations 2 and 3: the channels of queries and keys are
+divided into N parts, each part has a softmax of its own over the keys, and the attention weights are the mixture
+
+    A_ij = sum_n mix_n softmax_j(scale q_in . k_jn + bias_jn),        out_i = sum_j A_ij v_j
+
+A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. Here it never exists: blocks of
+queries are computed one after the other in scratch memory of fixed size, and computed again in the backward pass, which
+therefore needs nothing but the inputs. Mixing the weights before they meet the values costs one product with the
+values, where an attention per softmax would cost N.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from icconv_mm.ops.attention_common import (
+    computed_dtype,
+    constants_of_a_trace,
+    exact,
+    in_blocks,
+    tracing,
+)
+from icconv_mm.ops.inception_conv_flops import register_formula
+
+_library = torch.library.Library('icconv_mm', 'FRAGMENT')
+_library.define('mixture_attention(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor')
+_library.define(
+    'mixture_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor)'
+)
+_ops = torch.ops.icconv_mm
+
+
+def mixture_attention(
+    q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    """Attention with a mixture of softmaxes, once differentiable.
+
+    Half precision is computed in float32; the result has the dtype of ``v``. Autocast leaves the dtypes as they are.
+
+    Args:
+        q: Queries ``[B, N, d, N_q]``: N parts of d channels.
+        k: Keys ``[B, N, d, N_k]``.
+        v: Values ``[B, C, N_k]``, of all parts.
+        mix: Weight of each part's softmax, ``[B, N]``.
+        bias: Added to the logits of a key, ``[B, N, N_k]``, or None.
+        scale: Factor of the dot products.
+
+    Returns:
+        ``[B, C, N_q]``.
+
+    Raises:
+        ValueError: If shapes do not fit, or there is no key; the message says what was got.
+    """
+    if tracing():
+        with constants_of_a_trace():
+            _check(q, k, v, mix, bias)
+        return reference(q, k, v, mix, bias, scale)
+    _check(q, k, v, mix, bias)
+    return _ops.mixture_attention(q, k, v, mix, bias, scale)
+
+
+def _check(q, k, v, mix, bias):
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 3:
+        raise ValueError(
+            f'expected q [B, N, d, N_q], k [B, N, d, N_k] and v [B, C, N_k], got {list(q.shape)}, {list(k.shape)} and '
+            f'{list(v.shape)}'
+        )
+    batch, parts, _, keys = k.shape
+    if q.shape[:3] != k.shape[:3]:
+        raise ValueError(f'q {list(q.shape)} and k {list(k.shape)} differ in batch, parts or channels')
+    if v.shape[0] != batch or v.shape[2] != keys:
+        raise ValueError(f'v {list(v.shape)} does not fit k {list(k.shape)}: expected [{batch}, C, {keys}]')
+    if tuple(mix.shape) != (batch, parts):
+        raise ValueError(f'mix must have the shape {[batch, parts]}, got {list(mix.shape)}')
+    if bias is not None and tuple(bias.shape) != (batch, parts, keys):
+        raise ValueError(f'bias must have the shape {[batch, parts, keys]}, got {list(bias.shape)}')
+    if keys == 0:
+        raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
+
+
+def reference(q, k, v, mix, bias=None, scale=1.0):
+    """The definition, in quadratic memory: what a trace or an exported ONNX model holds."""
+    logits = scale * q.transpose(-2, -1) @ k
+    if bias is not None:
+        logits = logits + bias[:, :, None]
+    weights = (mix[..., None, None] * F.softmax(logits, -1)).sum(1)
+    return v @ weights.transpose(-2, -1)
+
+
+# --- kernels
+
+
+def _weights(q, k, bias, scale, scores, out):
+    """softmax(scale q^T k + bias) [rows, N_k] of one part, into ``out``; ``scores`` is scratch memory."""
+    if bias is None:
+        torch.mm(q.t(), k, out=scores).mul_(scale)
+    else:
+        torch.addmm(bias, q.t(), k, alpha=scale, out=scores)
+    return torch.softmax(scores, -1, out=out)
+
+
+def _forward_kernel(q, k, v, mix, bias, scale):
+    with exact(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
+        out = v_.new_empty((q.shape[0], v.shape[1], q.shape[3]))
+        for image in range(q.shape[0]):
+            for rows, (scores, weights, mixed) in in_blocks(q.shape[3], k.shape[3], 3, like=v_):
+                mixed.zero_()
+                for part in range(q.shape[1]):
+                    part_bias = None if bias is None else bias_[image, part]
+                    _weights(q_[image, part, :, rows], k_[image, part], part_bias, scale, scores, weights)
+                    mixed.addcmul_(weights, mix_[image, part])
+                torch.mm(v_[image], mixed.t(), out=out[image, :, rows])
+        return out.to(v.dtype)
+
+
+def _backward_kernel(grad, q, k, v, mix, bias, scale):
+    with exact(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
+        to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
+        to_bias = k_.new_zeros((*k.shape[:2], k.shape[3]))
+        for image in range(q.shape[0]):
+            for rows, (scores, weights, outer, mixed) in in_blocks(q.shape[3], k.shape[3], 4, like=v_):
+                torch.mm(grad_[image, :, rows].t(), v_[image], out=outer)  # gradient of the mixed weights
+                mixed.zero_()
+                for part in range(q.shape[1]):
+                    share = mix_[image, part]
+                    part_q, part_k = q_[image, part, :, rows], k_[image, part]
+                    part_bias = None if bias is None else bias_[image, part]
+                    _weights(part_q, part_k, part_bias, scale, scores, weights)
+                    mixed.addcmul_(weights, share)
+                    to_mix[image, part] += torch.dot(weights.flatten(), outer.flatten())
+                    _softmax_backward(outer, weights, out=scores)
+                    # of the logits, but for the factor `share`, which is left to the small tensors
+                    torch.mm(part_k, scores.t(), out=to_q[image, part, :, rows])
+                    to_k[image, part].addmm_(part_q * share, scores, alpha=scale)
+                    if bias is not None:
+                        to_bias[image, part].addcmul_(scores.sum(0), share)
+                to_v[image].addmm_(grad_[image, :, rows], mixed)
+        to_q.mul_(scale * mix_[..., None, None])
+        return (
+            to_q.to(q.dtype),
+            to_k.to(k.dtype),
+            to_v.to(v.dtype),
+            to_mix.to(mix.dtype),
+            to_bias if bias is None else to_bias.to(bias.dtype),
+        )
+
+
+def _softmax_backward(grad, weights, out):
+    torch.ops.aten._softmax_backward_data.out(grad, weights, -1, weights.dtype, grad_input=out)
+
+
+_library.impl('mixture_attention', _forward_kernel, 'CompositeExplicitAutograd')
+_library.impl('mixture_attention_backward', _backward_kernel, 'CompositeExplicitAutograd')
+
+# --- fake kernels
+
+
+def _forward_fake(q, k, v, mix, bias, scale):
+    return v.new_empty((q.shape[0], v.shape[1], q.shape[3]))
+
+
+def _backward_fake(grad, q, k, v, mix, bias, scale):
+    to_bias = k.new_empty((*k.shape[:2], k.shape[3]), dtype=computed_dtype(k.dtype) if bias is None else bias.dtype)
+    return (*(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix)), to_bias)
+
+
+_library.impl('mixture_attention', _forward_fake, 'Meta')
+_library.impl('mixture_attention_backward', _backward_fake, 'Meta')
+
+# --- gradients
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, mix, bias, scale):
+        ctx.save_for_backward(q, k, v, mix, bias)
+        ctx.scale = scale
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.mixture_attention(q, k, v, mix, bias, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        *grads, to_bias = _ops.mixture_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
+        return *grads, to_bias if ctx.saved_tensors[-1] is not None else None, None
+
+
+_library.impl('mixture_attention', lambda *args: _Forward.apply(*args), 'Autograd')
+
+# --- FLOPs
+
+
+def _flops(q, k, v, mix=None, bias=None, scale=None, **_):
+    """Multiplications and additions of the two products."""
+    return 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1])
+
+
+def _backward_flops(grad, q, k, v, mix=None, bias=None, scale=None, **_):
+    return 2 * q[0] * q[3] * k[3] * (3 * q[1] * q[2] + 2 * v[1])
+
+
+register_formula(_ops.mixture_attention, _flops)
+register_formula(_ops.mixture_attention_backward, _backward_flops)

@@ -1,0 +1,290 @@
+"""Attention of a fine map to windows of a coarse one, forward and backward in memory that is linear in the pixels.
+
+Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, section 3.3 (locality-constrained grounding transformer):
+a query sees the square of coarse cells around its own position; cells beyond the border count as zeros, in keys and
+values alike. The channels of queries and keys are divided into N parts with a softmax each, as in
+:mod:`icconv_mm.ops.mixture_attention`.
+
+Rows of queries are computed block by block, offset by offset, and again in the backward pass: neither N_q x N_k weights
+nor the unfolded windows, window^2 times the size of the queries, ever exist.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from icconv_mm.ops.attention_common import constants_of_a_trace, exact, rows_of_a_block, tracing
+from icconv_mm.ops.inception_conv_flops import register_formula
+
+SIMILARITIES = ('euclidean', 'embedded', 'dot')
+
+_library = torch.library.Library('icconv_mm', 'FRAGMENT')
+_library.define('window_attention(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor')
+_library.define(
+    'window_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) '
+    '-> (Tensor, Tensor, Tensor, Tensor)'
+)
+_ops = torch.ops.icconv_mm
+
+
+def window_attention(
+    q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str = 'euclidean'
+) -> Tensor:
+    """Attention of every position of ``q`` to a window of ``k`` and ``v`` around it, once differentiable.
+
+    A position of the fine map belongs to the coarse cell that holds its centre; the sizes need not be multiples of each
+    other. Half precision is computed in float32; the result has the dtype of ``v``.
+
+    Args:
+        q: Queries ``[B, C, H, W]``.
+        k: Keys ``[B, C, h, w]``.
+        v: Values ``[B, D, h, w]``.
+        mix: Weight of each part, ``[B, N]``; N divides C.
+        window: Side of the window, odd and no larger than the coarse map.
+        similarity: 'euclidean', softmax of ``-|q - k|^2``; 'embedded', softmax of ``q . k / sqrt(C / N)``; 'dot',
+            ``q . k / window^2`` without a softmax.
+
+    Returns:
+        ``[B, D, H, W]``.
+
+    Raises:
+        ValueError: If shapes do not fit or the window is even or too large; the message says what was got.
+    """
+    if tracing():
+        with constants_of_a_trace():
+            _check(q, k, v, mix, window, similarity)
+            return reference(q, k, v, mix, window, similarity)
+    _check(q, k, v, mix, window, similarity)
+    return _ops.window_attention(q, k, v, mix, window, similarity)
+
+
+def _check(q, k, v, mix, window, similarity):
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        raise ValueError(
+            f'expected q [B, C, H, W], k [B, C, h, w] and v [B, D, h, w], got {list(q.shape)}, {list(k.shape)} and '
+            f'{list(v.shape)}'
+        )
+    if q.shape[:2] != k.shape[:2] or v.shape[0] != k.shape[0] or v.shape[2:] != k.shape[2:]:
+        raise ValueError(f'q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} do not fit')
+    if mix.dim() != 2 or mix.shape[0] != q.shape[0] or q.shape[1] % mix.shape[1]:
+        raise ValueError(f'mix {list(mix.shape)} must be [B, N] with B = {q.shape[0]} and N a divisor of {q.shape[1]}')
+    if similarity not in SIMILARITIES:
+        raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
+    check_window(window)
+    if window > min(k.shape[2:]):
+        raise ValueError(f'a window of {window} is larger than the coarse map of {k.shape[2]} x {k.shape[3]}')
+
+
+def check_window(window: int) -> None:
+    """Raises ValueError unless the side of a window is odd and positive."""
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f'the side of a window must be odd and positive, got {window}')
+
+
+def _cells(fine: int, coarse: int, device) -> Tensor:
+    """For every fine position along an axis, the coarse cell that holds its centre."""
+    return (2 * torch.arange(fine, device=device) + 1) * coarse // (2 * fine)
+
+
+def _scale(channels: int, parts: int, window: int, similarity: str) -> float:
+    return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
+
+
+def reference(q, k, v, mix, window, similarity):
+    """The definition on unfolded windows: what a trace or an exported ONNX model holds."""
+    (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
+    rows, columns = _cells(height, k.shape[2], q.device), _cells(width, k.shape[3], q.device)
+
+    def unfold(x):  # [B, N, channels of a part, window^2, H, W]
+        x = F.unfold(x, window, padding=window // 2).reshape(batch, x.shape[1], area, *k.shape[2:])
+        return x.index_select(3, rows).index_select(4, columns)
+
+    keys = unfold(k).reshape(batch, parts, -1, area, height, width)
+    queries = q.reshape(batch, parts, -1, 1, height, width)
+    if similarity == 'euclidean':
+        logits = -(queries - keys).square().sum(2)
+    else:
+        logits = _scale(channels, parts, window, similarity) * (queries * keys).sum(2)
+    weights = logits if similarity == 'dot' else logits.softmax(2)
+    weights = (mix[:, :, None, None, None] * weights).sum(1)
+    return (weights[:, None] * unfold(v)).sum(2)
+
+
+# --- kernels
+
+
+class _Window(NamedTuple):
+    """A block of rows of the fine map, and how it meets the coarse map, padded by half a window."""
+
+    rows: slice  # of the fine map
+    cells: tuple[Tensor, Tensor] | None  # rows and columns of the coarse map; None where the sizes are equal
+    width: int
+    side: int
+
+    def offsets(self) -> Iterator[tuple]:
+        """The coarse cells of the block at each offset: rows and columns of the padded map, as slices or indices."""
+        for down in range(self.side):
+            for right in range(self.side):
+                if self.cells is None:
+                    start, stop = self.rows.start, self.rows.stop
+                    yield slice(start + down, stop + down), slice(right, right + self.width)
+                else:
+                    yield self.cells[0][self.rows] + down, self.cells[1] + right
+
+
+def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Window]:
+    (_, channels, height, width), coarse = q.shape, tuple(k.shape[2:])
+    cells = None
+    if coarse != (height, width):
+        cells = _cells(height, coarse[0], q.device), _cells(width, coarse[1], q.device)
+    # beside the weights, a few maps of the block's queries and keys are in memory at a time
+    count = max(1, rows_of_a_block(width * (channels + side**2), 4, q) if height * width else height)
+    for start in range(0, height, count):
+        yield _Window(slice(start, min(start + count, height)), cells, width, side)
+
+
+def _take(padded: Tensor, rows, columns) -> Tensor:
+    """The coarse cells [C, rows, columns] of a padded map [C, h, w]."""
+    return padded[:, rows][:, :, columns]
+
+
+def _add(padded: Tensor, rows, columns, values: Tensor) -> None:
+    """The transpose of :func:`_take`: adds values where they were taken from."""
+    if isinstance(rows, slice):
+        padded[:, rows, columns] += values
+    else:
+        by_column = values.new_zeros((*values.shape[:2], padded.shape[2])).index_add_(2, columns, values)
+        padded.index_add_(1, rows, by_column)
+
+
+def _by_part(x: Tensor, parts: int) -> Tensor:
+    """[C, ...] -> [N, C / N, ...]."""
+    return x.unflatten(0, (parts, -1))
+
+
+def _weights(query, keys, parts, block, similarity):
+    """Weights of each part [window^2, N, rows, W] before they are mixed, for queries [C, rows, W] of one image."""
+    weights = query.new_empty((block.side**2, parts, *query.shape[1:]))
+    for offset, cells in enumerate(block.offsets()):
+        key = _take(keys, *cells)
+        if similarity == 'euclidean':
+            torch.sum(_by_part((query - key).square_(), parts), 1, out=weights[offset]).neg_()
+        else:
+            torch.sum(_by_part(query * key, parts), 1, out=weights[offset])
+    weights.mul_(_scale(query.shape[0], parts, block.side, similarity))
+    return weights if similarity == 'dot' else weights.softmax(0)
+
+
+def _forward_kernel(q, k, v, mix, window, similarity):
+    with exact(q, k, v, mix) as (q_, k_, v_, mix_):
+        k_, v_ = (F.pad(tensor, [window // 2] * 4) for tensor in (k_, v_))
+        out = v_.new_zeros((q.shape[0], v.shape[1], *q.shape[2:]))
+        for image in range(q.shape[0]):
+            for block in _blocks(q_, k, window):
+                weights = _weights(q_[image, :, block.rows], k_[image], mix.shape[1], block, similarity)
+                mixed = torch.tensordot(mix_[image], weights, ([0], [1]))
+                for offset, cells in enumerate(block.offsets()):
+                    out[image, :, block.rows].addcmul_(_take(v_[image], *cells), mixed[offset])
+        return out.to(v.dtype)
+
+
+def _backward_kernel(grad, q, k, v, mix, window, similarity):
+    parts, border = mix.shape[1], window // 2
+    with exact(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
+        k_, v_ = (F.pad(tensor, [border] * 4) for tensor in (k_, v_))
+        to_q, to_k, to_v, to_mix = (torch.zeros_like(tensor) for tensor in (q_, k_, v_, mix_))
+        for image in range(q.shape[0]):
+            for block in _blocks(q_, k, window):
+                query, outer = q_[image, :, block.rows], grad_[image, :, block.rows]
+                weights = _weights(query, k_[image], parts, block, similarity)
+                mixed = torch.tensordot(mix_[image], weights, ([0], [1]))
+                to_mixed = torch.empty_like(mixed)
+                for offset, cells in enumerate(block.offsets()):
+                    torch.sum(outer * _take(v_[image], *cells), 0, out=to_mixed[offset])
+                    _add(to_v[image], *cells, outer * mixed[offset])
+                to_mix[image] += (weights * to_mixed[:, None]).sum((0, 2, 3))
+                to_logits = _to_logits(weights, to_mixed, mix_[image], similarity)
+                to_logits.mul_(_scale(q.shape[1], parts, window, similarity))
+                for offset, cells in enumerate(block.offsets()):
+                    _add_logits(
+                        to_q[image, :, block.rows], to_k[image], query, k_[image], to_logits[offset], cells, similarity
+                    )
+        to_k, to_v = (F.pad(tensor, [-border] * 4) for tensor in (to_k, to_v))
+        return tuple(t.to(of.dtype).contiguous() for t, of in zip((to_q, to_k, to_v, to_mix), (q, k, v, mix)))
+
+
+def _to_logits(weights, to_mixed, mix, similarity):
+    """Gradient of the logits [window^2, N, rows, W], which for 'dot' are the weights."""
+    grad = to_mixed[:, None] * mix[:, None, None]
+    if similarity == 'dot':
+        return grad
+    return weights * (grad - (weights * grad).sum(0))
+
+
+def _add_logits(to_q, to_k, query, keys, to_logits, cells, similarity):
+    """Adds what the logits of one offset [N, rows, W] contribute to the gradients of queries and (padded) keys."""
+    parts, key = to_logits.shape[0], _take(keys, *cells)
+    share = to_logits[:, None]
+    if similarity == 'euclidean':
+        change = (_by_part(query - key, parts) * (2 * share)).flatten(0, 1)
+        to_q -= change
+        _add(to_k, *cells, change)
+    else:
+        to_q += (_by_part(key, parts) * share).flatten(0, 1)
+        _add(to_k, *cells, (_by_part(query, parts) * share).flatten(0, 1))
+
+
+_library.impl('window_attention', _forward_kernel, 'CompositeExplicitAutograd')
+_library.impl('window_attention_backward', _backward_kernel, 'CompositeExplicitAutograd')
+
+# --- fake kernels
+
+
+def _forward_fake(q, k, v, mix, window, similarity):
+    return v.new_empty((q.shape[0], v.shape[1], *q.shape[2:]))
+
+
+def _backward_fake(grad, q, k, v, mix, window, similarity):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix))
+
+
+_library.impl('window_attention', _forward_fake, 'Meta')
+_library.impl('window_attention_backward', _backward_fake, 'Meta')
+
+# --- gradients
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, mix, window, similarity):
+        ctx.save_for_backward(q, k, v, mix)
+        ctx.call = window, similarity
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.window_attention(q, k, v, mix, window, similarity)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return *_ops.window_attention_backward(grad, *ctx.saved_tensors, *ctx.call), None, None
+
+
+_library.impl('window_attention', lambda *args: _Forward.apply(*args), 'Autograd')
+
+# --- FLOPs
+
+
+def _flops(q, k, v, mix=None, window=None, similarity=None, **_):
+    """Multiplications and additions of the similarities and of the weighted values."""
+    return 2 * q[0] * q[2] * q[3] * window**2 * (q[1] + v[1])
+
+
+def _backward_flops(grad, q, k, v, mix=None, window=None, similarity=None, **_):
+    return 2 * q[0] * q[2] * q[3] * window**2 * (3 * q[1] + 2 * v[1])
+
+
+register_formula(_ops.window_attention, _flops)
+register_formula(_ops.window_attention_backward, _backward_flops)

@@ -1,0 +1,195 @@
+import itertools
+
+import pytest
+import torch
+from fpt_literal import grounding_transformer, rendering_transformer, self_transformer
+from torch import nn
+
+from icconv_mm.layers import GroundingTransformer, RenderingTransformer, SelfTransformer
+from icconv_mm.ops import attention_common
+
+GN = {'type': 'GN', 'num_groups': 4}
+SIMILARITIES = ('euclidean', 'embedded', 'dot')
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Scratch memory for a few rows, so that every call has several blocks and a last one that is smaller."""
+    monkeypatch.setitem(attention_common.SCRATCH, 'cpu', 1)
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """As after training: no norm is zero, no mixture is even."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def self_case(**settings):
+    return randomise(SelfTransformer(8, **settings)), self_transformer, [(2, 8, 9, 7)]
+
+
+def grounding_case(fine=(9, 7), coarse=(5, 4), **settings):
+    module = randomise(GroundingTransformer(8, **settings))
+    return module, grounding_transformer, [(2, 8, *fine), (2, 8, *coarse)]
+
+
+def rendering_case(ratio=2, **settings):
+    size = (-(-9 // ratio), -(-7 // ratio))
+    return randomise(RenderingTransformer(8, ratio, **settings)), rendering_transformer, [(2, 8, *size), (2, 8, 9, 7)]
+
+
+CASES = {
+    'self': lambda: self_case(norm_cfg=GN),
+    'self, one softmax': lambda: self_case(mixtures=1),
+    'self, four, all keys': lambda: self_case(mixtures=4, pool_keys=False),
+    'grounding': lambda: grounding_case(norm_cfg=GN),
+    'grounding, one softmax': lambda: grounding_case(mixtures=1, inner_channels=6),
+    'grounding, equal sizes': lambda: grounding_case(coarse=(9, 7)),
+    **{f'grounding, {kind}': lambda kind=kind: grounding_case(similarity=kind) for kind in SIMILARITIES[1:]},
+    **{
+        f'window {window}, {kind}, {coarse}': lambda kind=kind, window=window, coarse=coarse: grounding_case(
+            similarity=kind, window=window, coarse=coarse, mixtures=2
+        )
+        for kind, window, coarse in itertools.product(SIMILARITIES, (1, 3), ((9, 7), (5, 4)))
+    },
+    'window of the whole map': lambda: grounding_case(window=3, coarse=(3, 3), norm_cfg=GN),
+    'rendering': lambda: rendering_case(norm_cfg=GN),
+    'rendering, equal sizes': lambda: rendering_case(ratio=1),
+    'rendering, three levels up': lambda: rendering_case(ratio=8, norm_cfg={'type': 'BN'}),
+}
+
+
+def both(module, literal, inputs, autocast=False):
+    """Outputs and gradients (of inputs, then of parameters) of a transformer and of its literal form."""
+    results = []
+    for call in (lambda *args: module(*args), lambda *args: literal(module, *args)):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+            out = call(*leaves)
+        outer = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+        grads = torch.autograd.grad(out, [*leaves, *module.parameters()], outer)
+        results.append((out, grads))
+    return results
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=str)
+@pytest.mark.parametrize('case', CASES)
+def test_equals_the_equations(case, dtype, tolerance):
+    module, literal, shapes = CASES[case]()
+    module.to(dtype)
+    (out, grads), (expected, expected_grads) = both(module, literal, [torch.randn(s, dtype=dtype) for s in shapes])
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(grads, expected_grads, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_equals_the_equations_under_autocast(case):
+    """Convolutions in bfloat16, equations in float32; differences relative to the largest value."""
+    module, literal, shapes = CASES[case]()
+    (out, grads), (expected, expected_grads) = both(module, literal, [torch.randn(s) for s in shapes], autocast=True)
+    assert out.dtype in (torch.bfloat16, torch.float32)
+    for got, want in zip((out, *grads), (expected, *expected_grads), strict=True):
+        assert (got.float() - want).abs().max() <= 2e-2 * max(1, want.abs().max())
+
+
+@pytest.mark.parametrize(
+    ('module', 'sizes'),
+    [
+        (SelfTransformer(4), [(4, 3)]),
+        (GroundingTransformer(4, mixtures=2), [(4, 3), (2, 2)]),
+        (GroundingTransformer(4, mixtures=2, similarity='dot'), [(4, 3), (2, 2)]),
+        (GroundingTransformer(4, mixtures=2, window=3), [(4, 5), (3, 3)]),
+        (GroundingTransformer(4, mixtures=2, window=3), [(3, 3), (3, 3)]),
+        (RenderingTransformer(4), [(2, 2), (4, 3)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_gradcheck(module, sizes):
+    randomise(module).double()
+    inputs = [torch.randn((1, 4, *size), dtype=torch.float64, requires_grad=True) for size in sizes]
+    assert torch.autograd.gradcheck(module, inputs)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('size', [1.0, 1e3])
+@pytest.mark.parametrize('window', [None, 3])
+@pytest.mark.parametrize('similarity', SIMILARITIES)
+def test_large_values_in_half_precision(similarity, window, size, dtype):
+    """|q - k|^2 of values of 1e3 is far beyond float16; finite input gives finite output and gradients."""
+    module = randomise(GroundingTransformer(8, similarity=similarity, window=window))
+    for part in ('query', 'key', 'value'):  # the projections return their input, so that values are as large as it
+        weight = getattr(module, f'{part}_conv').weight
+        nn.init.zeros_(weight), nn.init.eye_(weight.data[:, :4, 0, 0])
+        nn.init.zeros_(getattr(module, f'{part}_conv').bias)
+    fine, coarse = (size * torch.randn(1, 8, *s) for s in ((6, 5), (3, 3)))
+    expected = grounding_transformer(module, fine, coarse)
+    if similarity == 'dot':  # whose output is as large as the product of three inputs
+        fine, coarse, expected = fine / size, coarse / size, expected / size**3
+    try:
+        module.to(dtype)
+        inputs = [x.to(dtype).requires_grad_() for x in (fine, coarse)]
+        out = module(*inputs)
+    except RuntimeError as error:
+        if 'not implemented' in str(error):
+            pytest.skip(f'this torch has no convolution of {dtype} on a CPU')
+        raise
+    out.float().sum().backward()
+    assert out.isfinite().all()
+    assert all(x.grad.isfinite().all() for x in inputs)
+    if size == 1:
+        assert (out.float() - expected).abs().max() <= 2e-2 * max(1, expected.abs().max())
+
+
+def test_large_offsets_keep_the_digits():
+    """Distances do not change when all features move by 1e3, and neither do the float32 results."""
+    module = randomise(GroundingTransformer(8, mixtures=1)).double()
+    fine, coarse = torch.randn(1, 8, 9, 7), torch.randn(1, 8, 5, 4)
+    module.query_conv.weight.data.copy_(module.key_conv.weight)
+    module.query_conv.bias.data.copy_(module.key_conv.bias)
+    expected = module(fine.double(), coarse.double())
+    module.float()
+    module.query_conv.bias.data += 1e3
+    module.key_conv.bias.data += 1e3
+    torch.testing.assert_close(module(fine, coarse).double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_grounding_transformer_starts_at_zero_and_learns():
+    module = GroundingTransformer(8, norm_cfg=GN)
+    fine, coarse = torch.randn(2, 8, 9, 7), torch.randn(2, 8, 5, 4)
+    out = module(fine, coarse)
+    assert not out.any()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(2):
+        (module(fine, coarse) - fine).square().mean().backward()
+        optimiser.step()
+    assert module(fine, coarse).any()
+    assert all(parameter.grad.any() for name, parameter in module.named_parameters() if 'query' not in name)
+
+
+@pytest.mark.parametrize('norm_cfg', [None, GN, {'type': 'GN', 'num_groups': 8}, {'type': 'BN'}, {'type': 'IN'}])
+def test_one_image_trains(norm_cfg):
+    out = RenderingTransformer(8, 2, norm_cfg)(torch.randn(1, 8, 3, 3), torch.randn(1, 8, 6, 5))
+    assert out.shape == (1, 8, 3, 3) and out.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: SelfTransformer(8, 3), 'self-transformer: 8 channels cannot be divided into 3 mixtures'),
+        (lambda: SelfTransformer(8, 0), 'cannot be divided into 0 mixtures'),
+        (lambda: GroundingTransformer(8, mixtures=3), 'grounding transformer: 4 channels cannot be .* 3 mixtures'),
+        (lambda: GroundingTransformer(8, similarity='cosine'), "one of euclidean, embedded, dot, got 'cosine'"),
+        (lambda: GroundingTransformer(8, window=4), 'window must be odd and positive, got 4'),
+        (lambda: GroundingTransformer(8, window=-1), 'window must be odd and positive, got -1'),
+        (lambda: RenderingTransformer(8, 3), r'must be 1, 2, 4, \.\.\., got 3'),
+        (
+            lambda: GroundingTransformer(8, window=5)(torch.randn(1, 8, 9, 9), torch.randn(1, 8, 5, 4)),
+            'window of 5 is larger than the coarse map of 5 x 4',
+        ),
+    ],
+)
+def test_errors(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,242 @@
+import logging
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from icconv_mm.necks import FPT, UnscathedPyramid
+from icconv_mm.registry import MODELS
+
+CHANNELS = [4, 6, 8, 12]
+GN = {'type': 'GN', 'num_groups': 4}
+SMALL = dict(out_channels=16, norm_cfg=GN, drop_prob=0.0)
+TWO = dict(in_channels=[8] * 2, strides=[8] * 2)
+SEGMENTATION = dict(in_channels=[8] * 3, strides=[8] * 3, window=3, **SMALL)
+
+
+def pyramid(size=(25, 19), channels=CHANNELS, batch=2, ratio=2):
+    """Maps as strided convolutions make them: every level is half of the one before, rounded up."""
+    maps = []
+    for level, count in enumerate(channels):
+        maps.append(torch.randn(batch, count, *(-(-side // ratio**level) for side in size)))
+    return maps
+
+
+def randomise(neck: nn.Module) -> nn.Module:
+    """As after training: the norms of the grounding transformers are no longer zero."""
+    with torch.no_grad():
+        for parameter in neck.parameters():
+            parameter.normal_(std=0.2)
+    return neck
+
+
+@pytest.mark.parametrize('size', [(32, 32), (25, 19), (33, 8), (1, 1)])
+def test_a_pyramid_of_any_size_becomes_one_of_the_same_sizes(size):
+    inputs = pyramid(size)
+    outputs = FPT(CHANNELS, **SMALL)(inputs)
+    assert [tuple(out.shape) for out in outputs] == [(2, 16, *x.shape[2:]) for x in inputs]
+    assert all(out.isfinite().all() for out in outputs)
+
+
+@pytest.mark.parametrize('levels', [1, 2, 5])
+@pytest.mark.parametrize('norm_cfg', [GN, {'type': 'BN'}, None], ids=str)
+def test_any_number_of_levels_and_any_norm(levels, norm_cfg):
+    channels = [4] * levels
+    neck = FPT(channels, **{**SMALL, 'norm_cfg': norm_cfg, 'drop_prob': 0.2})
+    outputs = neck(pyramid(channels=channels))
+    assert len(outputs) == levels
+    sum(out.square().mean() for out in outputs).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in neck.parameters())
+
+
+def test_every_level_learns_from_every_level():
+    neck, inputs = randomise(FPT(CHANNELS, **SMALL)), [x.requires_grad_() for x in pyramid()]
+    for out in neck(inputs):
+        grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+        assert all(grad.abs().max() > 0 for grad in grads)
+
+
+def test_each_interaction_goes_the_way_of_its_name():
+    """With grounding alone a level depends on itself and coarser ones, with rendering on itself and finer ones."""
+    for name, sees in (('self', int.__eq__), ('grounding', int.__ge__), ('rendering', int.__le__)):
+        neck = randomise(FPT(CHANNELS, **SMALL, interactions=[name]))
+        inputs = [x.requires_grad_() for x in pyramid()]
+        for level, out in enumerate(neck(inputs)):
+            grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True, allow_unused=True)
+            for other, grad in enumerate(grads):
+                assert (grad is not None and bool(grad.any())) == sees(other, level), (name, level, other)
+
+
+def test_no_interaction_is_a_plain_pyramid():
+    neck = FPT(CHANNELS, **SMALL, interactions=())
+    inputs = pyramid()
+    expected = [neck.outputs[i](neck.laterals[i](x)) for i, x in enumerate(inputs)]
+    torch.testing.assert_close(list(neck(inputs)), expected)
+
+
+def test_the_order_of_the_maps():
+    """Itself, its self-transformer, then the other levels from fine to coarse: what the weights of a file mean."""
+    neck, inputs = randomise(FPT(CHANNELS[:3], **SMALL)), pyramid(channels=CHANNELS[:3])
+    fine, middle, coarse = (conv(x) for conv, x in zip(neck.laterals, inputs))
+    maps = [
+        middle,
+        neck.self_transformers[1](middle),
+        neck.renderings['1_0'](middle, fine),
+        neck.groundings['1_2'](middle, coarse),
+    ]
+    torch.testing.assert_close(neck(inputs)[1], neck.outputs[1](torch.cat(maps, 1)))
+
+
+def test_segmentation_form():
+    neck = randomise(FPT(**SEGMENTATION))
+    inputs = pyramid((13, 9), [8] * 3, ratio=1)
+    assert [tuple(out.shape) for out in neck(inputs)] == [(2, 16, 13, 9)] * 3
+    assert neck.renderings['2_0'].value_convs[0].conv.stride == (1, 1)
+
+
+def test_drop_block_acts_in_training_only():
+    neck, inputs = randomise(FPT(CHANNELS, **{**SMALL, 'drop_prob': 0.3})), pyramid()
+    assert not torch.equal(neck(inputs)[0], neck(inputs)[0])
+    neck.eval()
+    assert torch.equal(neck(inputs)[0], neck(inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ('settings', 'sizes'),
+    [
+        (dict(num_outs=5), [(25, 19), (13, 10), (7, 5), (4, 3), (2, 2)]),
+        (dict(start_level=1, num_outs=5, add_extra_convs=True), [(13, 10), (7, 5), (4, 3), (2, 2), (1, 1)]),
+        (dict(start_level=1, num_outs=5, add_extra_convs='on_output'), [(13, 10), (7, 5), (4, 3), (2, 2), (1, 1)]),
+    ],
+)
+def test_further_levels(settings, sizes):
+    neck = FPT(CHANNELS, **SMALL, **settings)
+    outputs = neck(pyramid())
+    assert [tuple(out.shape[2:]) for out in outputs] == sizes
+    if not settings.get('add_extra_convs'):
+        assert torch.equal(outputs[-1], outputs[-2][:, :, ::2, ::2])
+
+
+def test_initialisation_keeps_the_zero_norms():
+    neck = FPT(CHANNELS, **SMALL)
+    logging.getLogger('mmengine').setLevel(logging.ERROR)
+    neck.init_weights()
+    assert not any(module.out_conv.norm.weight.any() for module in neck.groundings.values())
+    assert neck.outputs[0].conv.weight.std() > 0 and not neck.outputs[0].conv.bias
+
+
+def test_a_narrow_neck_of_one_image_trains():
+    neck = FPT([32] * 2, out_channels=32, drop_prob=0.2)  # as many groups as channels
+    outputs = neck(pyramid(channels=[32] * 2, batch=1))
+    sum(out.sum() for out in outputs).backward()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (
+            dict(out_channels=18, norm_cfg=None, self_mixtures=4),
+            'self-transformer: 18 channels cannot be .* 4 mixtures',
+        ),
+        (dict(grounding_mixtures=3), 'grounding transformer: 8 channels cannot be divided into 3 mixtures'),
+        (dict(window=4), 'odd and positive, got 4'),
+        (dict(drop_prob=1.0), r'drop_prob must be in \[0, 1\), got 1.0'),
+        (dict(drop_prob=-0.1), r'got -0.1'),
+        (dict(strides=[4, 8, 16]), r'strides must have 4 entries \(in_channels\), got \[4, 8, 16\]'),
+        (dict(strides=[4, 8, 16, 24]), r'1, 2, 4, ... times the one before it, got \[4, 8, 16, 24\]'),
+        (dict(strides=[32, 16, 8, 4]), r'times the one before it, got \[32, 16, 8, 4\]'),
+        (dict(strides=[4, 12, 24, 48]), r'times the one before it, got \[4, 12, 24, 48\]'),
+        (dict(start_level=4), 'start_level must be a level, 0 to 3, got 4'),
+        (dict(num_outs=3), 'num_outs must be at least 4, the levels used, got 3'),
+        (dict(interactions=['self', 'cross']), "interactions are self, grounding, rendering, got 'cross'"),
+        (dict(similarity='cosine'), "one of euclidean, embedded, dot, got 'cosine'"),
+        (dict(add_extra_convs='on_lateral'), "on_output', got 'on_lateral'"),
+    ],
+)
+def test_bad_arguments(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FPT(CHANNELS, **{**SMALL, **settings})
+
+
+def test_inputs_that_are_no_pyramid():
+    neck, inputs = FPT(CHANNELS, **SMALL), pyramid()
+    with pytest.raises(ValueError, match='expected 4 levels, got 3'):
+        neck(inputs[:3])
+    with pytest.raises(ValueError, match=r'level 2 must have the shape \[2, 8, 7, 5\], got \[2, 8, 6, 5\]'):
+        neck([*inputs[:2], inputs[2][:, :, :6], inputs[3]])
+    with pytest.raises(ValueError, match=r'level 1 must have the shape \[2, 6, 13, 10\], got \[2, 5, 13, 10\]'):
+        neck([inputs[0], inputs[1][:, :5], *inputs[2:]])
+    with pytest.raises(ValueError, match=r'level 3 must have the shape \[2, 12, 4, 3\], got \[1, 12, 4, 3\]'):
+        neck([*inputs[:3], inputs[3][:1]])
+    with pytest.raises(ValueError, match=r'strides \[8, 8, 8\]: level 1 must'):
+        FPT(**SEGMENTATION)(pyramid((13, 9), [8] * 3))
+    with pytest.raises(ValueError, match='window of 3 is larger than the coarse map of 2 x 9'):
+        FPT(**SEGMENTATION)(pyramid((2, 9), [8] * 3, ratio=1))
+
+
+def test_half_precision_with_large_values_is_finite():
+    neck = FPT(CHANNELS, **SMALL).eval()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        outputs = neck([1e3 * x for x in pyramid()])
+    assert all(out.isfinite().all() for out in outputs)
+
+
+@pytest.mark.parametrize('form', ['detection', 'segmentation'])
+class TestTools:
+    @pytest.fixture(autouse=True)
+    def make(self, form):
+        torch._dynamo.reset()
+        settings = dict(in_channels=CHANNELS[:2], **SMALL) if form == 'detection' else {**SEGMENTATION, **TWO}
+        self.neck = randomise(FPT(**settings)).eval()
+        ratio = 2 if form == 'detection' else 1
+        self.inputs = pyramid((13, 11), settings['in_channels'], ratio=ratio)
+
+    @pytest.mark.slow
+    def test_compile(self, form):
+        compiled = torch.compile(self.neck, backend='aot_eager', fullgraph=True)
+        expected, got = self.neck(self.inputs), compiled(self.inputs)
+        torch.testing.assert_close(got, expected)
+        grads = [
+            torch.autograd.grad(sum(out.square().sum() for out in outputs), list(self.neck.parameters()))
+            for outputs in (got, expected)
+        ]
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+    def test_export(self, form):
+        program = torch.export.export(self.neck, (self.inputs,))
+        names = [str(node.target) for node in program.graph.nodes]
+        expected = 3 if form == 'detection' else 2  # self- and grounding transformers; self-transformers
+        assert sum('icconv_mm.mixture_attention' in name for name in names) == expected
+        assert sum('icconv_mm.window_attention' in name for name in names) == 3 - expected
+        torch.testing.assert_close(program.module()(self.inputs), self.neck(self.inputs))
+
+    def test_onnx(self, form, tmp_path):
+        """Written out in ONNX's own operators."""
+        onnx, runtime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+        settings = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+        path = tmp_path / 'neck.onnx'
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            torch.onnx.export(self.neck, (self.inputs,), str(path), opset_version=17, **settings)
+        assert {node.domain for node in onnx.load(path).graph.node} <= {'', 'ai.onnx'}
+        session = runtime.InferenceSession(str(path))
+        feeds = {slot.name: x.numpy() for slot, x in zip(session.get_inputs(), self.inputs, strict=True)}
+        for got, expected in zip(session.run(None, feeds), self.neck(self.inputs), strict=True):
+            assert abs(got - expected.detach().numpy()).max() <= 1e-3
+
+
+def test_unscathed_pyramid():
+    neck = MODELS.build(dict(type='icconv_mm.UnscathedPyramid', in_channels=12, out_channels=8, norm_cfg=GN))
+    outputs = neck(pyramid((9, 7)))
+    assert [tuple(out.shape) for out in outputs] == [(2, 8, 2, 1)] * 4
+    sum(out.sum() for out in outputs).backward()
+    x = torch.zeros(1, 8, 33, 33)
+    x[..., 16, 16] = 1
+    spans = []
+    for level in neck.eval().levels:
+        differs = (level.branches[0](x) - level.branches[0](torch.zeros_like(x))).abs().sum((0, 1)) > 0
+        spans.append(int(differs.any(0).sum()))
+    assert spans == [1, 7, 15, 31]
+    with pytest.raises(ValueError, match='odd and positive, got 2'):
+        UnscathedPyramid(8, kernel_sizes=(1, 2))
