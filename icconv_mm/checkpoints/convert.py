@@ -8,11 +8,13 @@ from torch import Tensor
 
 from icconv_mm.checkpoints.conversion import Conversion, UnmatchedKeysError, unwrap
 from icconv_mm.checkpoints.ic_conv import convert_ic_conv
+from icconv_mm.checkpoints.mmpose import convert_mmpose
 from icconv_mm.checkpoints.rules import RenameRule
 
 # Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
 SOURCES: dict[str, Callable[..., None]] = {
     'ic-conv': convert_ic_conv,
+    'mmpose': convert_mmpose,
 }
 
 
