@@ -100,7 +100,8 @@ class AECodec(BaseKeypointCodec):
         if ori_shape is not None:
             image_size = ori_shape[1], ori_shape[0]
             matrix = np.eye(2, 3) * np.divide(self.input_size, image_size)[:, None] if warp_mat is None else warp_mat
-            mask = valid_mask(invalid_segs or (), image_size, matrix * scale[:, None], self.heatmap_size, flip_direction)
+            matrix = matrix * scale[:, None]
+            mask = valid_mask(invalid_segs or (), image_size, matrix, self.heatmap_size, flip_direction)
         return dict(
             heatmaps=gaussian_heatmaps(keypoints, keypoints_visible, self.heatmap_size, self.sigma),
             keypoint_indices=indices,

@@ -37,7 +37,7 @@ def check_source(image_size: tuple[int, int]) -> None:
         raise ValueError(f'an image of {width} x {height} pixels has no content')
     if max(width, height) > _MAX_SIDE:
         raise ValueError(
-            f'an image of {width} x {height} pixels is too large: a side has more than {_MAX_SIDE} pixels; shrink it first'
+            f'an image of {width} x {height} pixels is too large: a side has more than {_MAX_SIDE}; shrink it first'
         )
 
 

@@ -217,6 +217,6 @@ def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int)
         for joint, values in enumerate(maps):
             if count := int((~torch.isfinite(values)).sum()):
                 raise ValueError(
-                    f'the {name} of joint {joint} is not finite (NaN or infinity) at {count} of {values.numel()} values; '
-                    'has training diverged?'
+                    f'the {name} of joint {joint} is not finite (NaN or infinity) at {count} of '
+                    f'{values.numel()} values; has training diverged?'
                 )

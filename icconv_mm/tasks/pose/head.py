@@ -140,8 +140,8 @@ class AEHead(AssociativeEmbeddingHead):
                 tags = flipped_tags = None
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
         if count != len(scales):
-            found = f'{count}' if count < len(scales) else f'more than {len(scales)}'
-            raise ValueError(f'AEHead: expected features of the scales {list(scales)}, one after the other, got {found}')
+            found = count if count < len(scales) else f'more than {len(scales)}'
+            raise ValueError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:
