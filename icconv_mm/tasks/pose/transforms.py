@@ -68,10 +68,13 @@ class BottomupAffine(BottomupRandomAffine):
         """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
 
         Raises:
-            ValueError: For a picture with a side of more than 32766 pixels.
+            ValueError: For a picture with a side of more than 32766 pixels, or one that was mirrored before.
         """
         with _naming(results):
             check_source(results['img'].shape[1::-1])
+            if results.get('flip_direction') is not None:
+                raise ValueError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
+        results['flip_direction'] = None  # mmpose 1.2 has no default for what a codec asks for
         # cv2.transform refuses arrays without rows, which an image without people has.
         empty = {key: results.pop(key) for key in ('keypoints', 'bbox') if key in results and len(results[key]) == 0}
         results = super().transform(results)

@@ -64,6 +64,11 @@ def test_joint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
     assert results['heatmaps'][0, 2, 0] == 1
 
 
+def test_mirroring_before_the_affine_is_refused(pipeline, sample):
+    with pytest.raises(ValueError, match=r'seven\.jpg: RandomFlip stands before BottomupAffine'):
+        pipeline(dict(type='RandomFlip', prob=1.0), AFFINE)(sample)
+
+
 def test_affine_is_uniform_and_translates_relative_to_the_scale(mmpose):
     from icconv_mm.tasks.pose import BottomupAffine
 
