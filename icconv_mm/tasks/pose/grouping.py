@@ -210,7 +210,7 @@ def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int)
         raise ValueError(f'nms_kernel must be a positive odd number, got {nms_kernel}')
     if max_num_people < 1:
         raise ValueError(f'max_num_people must be at least 1, got {max_num_people}')
-    for name, maps in (('heatmap', heatmaps), ('tags', tags)):
+    for name, maps in (('heatmap', heatmaps), ('tag map', tags)):
         # A sum is read faster than every value is tested; it is not finite either where finite values overflow it.
         if torch.isfinite(maps.sum()):
             continue

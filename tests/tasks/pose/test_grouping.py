@@ -98,7 +98,7 @@ def test_maps_that_are_not_finite_are_refused(bad):
         group_keypoints(broken, tags)
     broken = tags.clone()
     broken[5, -1, -1] = bad  # far from every peak
-    with pytest.raises(ValueError, match=r'tags of joint 5 is not finite .* at 1 of 3072 values'):
+    with pytest.raises(ValueError, match=r'tag map of joint 5 is not finite .* at 1 of 3072 values'):
         group_keypoints(heatmaps, broken)
 
 
