@@ -14,7 +14,7 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'mmcv': (('mmcv', 'mmcv-lite', 'onedl-mmcv'), '2.0.0', '3'),
     'mmdet': (('mmdet', 'onedl-mmdetection', 'onedl-mmdet'), '3.0', '4'),
     'mmseg': (('mmsegmentation', 'onedl-mmsegmentation'), '1.0', '2'),
-    'mmpose': (('mmpose', 'onedl-mmpose'), '1.0', '2'),
+    'mmpose': (('mmpose', 'onedl-mmpose'), '1.2', '2'),
     'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
 }
 REQUIRED = ('torch', 'mmengine', 'mmcv')

@@ -39,6 +39,7 @@ def test_forks_are_accepted(monkeypatch):
         ({'torch': '2.0.1'}, ['torch: found torch 2.0.1', '>=2.1']),
         ({'mmcv': '1.7.2'}, ['mmcv: found mmcv 1.7.2', '>=2.0.0']),
         ({'mmdet': '2.28.0'}, ['mmdet: found mmdet 2.28.0', '>=3.0']),
+        ({'mmpose': '1.1.0'}, ['mmpose: found mmpose 1.1.0', '>=1.2']),
         ({'mmengine': None}, ['mmengine: not installed', 'onedl-mmengine']),
     ],
 )

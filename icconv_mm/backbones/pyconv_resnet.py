@@ -68,8 +68,8 @@ class PyConvResNet(ResNet):
         self.stage_groups = stage_groups or self.default_groups
         super().__init__(depth, **kwargs)
 
-    def _check(self, num_stages: int, style: str) -> None:
-        super()._check(num_stages, style)
+    def _check(self, num_stages: int) -> None:
+        super()._check(num_stages)
         name = type(self).__name__
         if (self.groups, self.base_width) != (1, None):
             raise ValueError(f'{name} has stage_groups, not groups and base_width')

@@ -10,6 +10,7 @@ from torch import Tensor
 from icconv_mm.checkpoints.conversion import Conversion, UnmatchedKeysError, unwrap
 from icconv_mm.checkpoints.detectron import convert_detectron
 from icconv_mm.checkpoints.ic_conv import convert_ic_conv
+from icconv_mm.checkpoints.mmpose import convert_mmpose
 from icconv_mm.checkpoints.pyconv import convert_pyconv, convert_pyconvsegnet
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sepc import convert_sepc
@@ -21,6 +22,7 @@ SOURCES: dict[str, Callable[..., None]] = {
     'pyconvsegnet': convert_pyconvsegnet,
     'sepc': convert_sepc,
     'detectron': convert_detectron,
+    'mmpose': convert_mmpose,
 }
 
 

@@ -5,29 +5,28 @@ An official inception convolution is a list of convolutions, one per non-zero en
 channels, are the one weight ``layer1.0.conv2.weight`` of this package. All other backbone keys are torchvision's.
 
 Which framework wrote the released detectors is not documented. The backbone is therefore found by its keys, under
-whatever prefix; heads are converted where they have the layout of mmdet (any version) or of mmpose 0.x.
+whatever prefix; heads are converted where they have the layout of mmdet or of mmpose (any version).
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.mmdet_heads import convert_heads
+from icconv_mm.checkpoints.mmpose_heads import convert_pose_head
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
 from icconv_mm.patterns import load_pattern
 
 _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\.weight')
-_BACKBONE_KEY = re.compile(
+BACKBONE_KEY = re.compile(
     r'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))'
     r'\.(?:conv_list\.\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked)'
 )
-# mmpose 0.x: associative embedding behind a ResNet, deconvolutions and a 1x1 convolution to heatmaps and tags.
-_POSE_HEAD = re.compile(r'keypoint_head\.(?:deconv_layers\.\d+|final_layer(?:\.\d+)?)\.\w+')
 _CLASSIFIERS = ('fc', 'backbone.fc', 'head.fc')
 
 
@@ -55,29 +54,42 @@ def convert_ic_conv(
     outer = prefix.removesuffix('backbone.')
     conversion.rename_left({key: key.removeprefix(outer) for key in conversion.left})
     apply_rules(conversion, rules)
-    if not (convert_heads(conversion) or _convert_pose_head(conversion) or _convert_classifier(conversion)):
+    if not (convert_heads(conversion) or convert_pose_head(conversion) or _convert_classifier(conversion)):
         conversion.layout = 'unknown' if conversion.left else 'backbone alone'
 
 
 def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
-    prefixes = {match['prefix']: None for key in conversion.left if (match := _IC_KEY.fullmatch(key))}
-    found = ', '.join(map(repr, prefixes))
-    if not prefixes:
-        if any(_BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
-            raise ValueError(
-                'the file holds a ResNet without sub-convolutions (no key ends in conv_list.N.weight): '
-                'it is a dense ResNet, or converted already, and loads as it is'
-            )
+    prefixes = [match['prefix'] for key in conversion.left if (match := _IC_KEY.fullmatch(key))]
+    if prefixes:
+        return choose_backbone(prefixes, wanted, 'IC-Conv backbone')
+    if not any(BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
         raise ValueError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
+    dense = 'the file holds a ResNet without sub-convolutions (no key ends in conv_list.N.weight): '
+    if conversion.matching(r'keypoint_head\..*'):
+        raise ValueError(f"{dense}a dense estimator of mmpose 0.x is converted with source 'mmpose'")
+    raise ValueError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
+
+
+def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
+    """The prefix ``wanted``, or the only one there is.
+
+    Args:
+        prefixes: What stands before ``layer1`` in the file; repetitions do not count.
+        wanted: The user's choice, if any.
+        kind: What they are prefixes of, for the messages.
+
+    Raises:
+        ValueError: ``wanted`` is not among them, or none is wanted and there are several.
+    """
+    prefixes = list(dict.fromkeys(prefixes))
+    found = ', '.join(map(repr, prefixes))
     if wanted is not None:
         if wanted not in prefixes:
-            raise ValueError(f'no IC-Conv backbone under the prefix {wanted!r}; found {found}')
+            raise ValueError(f'no {kind} under the prefix {wanted!r}; found {found}')
         return wanted
     if len(prefixes) > 1:
-        raise ValueError(
-            f'the file holds {len(prefixes)} IC-Conv backbones, under {found}; say which (backbone_prefix)'
-        )
-    return next(iter(prefixes))
+        raise ValueError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
+    return prefixes[0]
 
 
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
@@ -85,7 +97,7 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key in list(conversion.left):
         name = key.removeprefix(prefix)
-        if not key.startswith(prefix) or not _BACKBONE_KEY.fullmatch(name):
+        if not key.startswith(prefix) or not BACKBONE_KEY.fullmatch(name):
             continue
         conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
         if separator:
@@ -129,15 +141,6 @@ def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern:
         expected = [run.out_channels for run in layer]
         if runs != expected:
             raise ValueError(f'{conv}: pattern {pattern} has runs of {expected} channels, the file {runs}')
-
-
-def _convert_pose_head(conversion: Conversion) -> bool:
-    keys = conversion.matching(_POSE_HEAD)
-    for key in keys:
-        conversion.place(key, key.replace('keypoint_head', 'head', 1))
-    if keys:
-        conversion.layout = 'mmpose 0.x bottom-up'
-    return bool(keys)
 
 
 def _convert_classifier(conversion: Conversion) -> bool:

@@ -78,21 +78,36 @@ def classifier(depth: int = 18, width: int = 64, classes: int = 10) -> dict[str,
     }
 
 
-def bottom_up_pose(depth: int = 18, width: int = 64, filters: int = 256) -> dict[str, torch.Tensor]:
-    """mmpose 0.x: a ResNet, three deconvolutions, a 1x1 convolution to 17 heatmaps and 17 tags."""
-    state = with_prefix('backbone.', resnet(depth, width))
-    channels = width * 8 * (4 if depth >= 50 else 1)
-    head = 'keypoint_head.deconv_layers'
-    for layer in range(3):
-        key = f'{head}.{3 * layer}.weight'
-        state[key] = tensor(key, channels, filters, 4, 4)
+def bottom_up_pose(
+    depth: int = 18,
+    width: int = 64,
+    filters: int = 256,
+    sub_convolutions: bool = True,
+    convs: int = 0,
+    version: int = 0,
+) -> dict[str, torch.Tensor]:
+    """A ResNet, three deconvolutions, ``convs`` convolutions, one to 17 heatmaps and 17 tags; of mmpose 0.x or 1.x."""
+    state = with_prefix('backbone.', resnet(depth, width, sub_convolutions))
+    head = 'keypoint_head' if version == 0 else 'head'
+
+    def norm(key):
         for name in ('weight', 'bias', 'running_mean', 'running_var'):
-            key = f'{head}.{3 * layer + 1}.{name}'
-            state[key] = tensor(key, filters)
-        state[f'{head}.{3 * layer + 1}.num_batches_tracked'] = torch.tensor(7)
+            value = tensor(f'{key}.{name}', filters)
+            state[f'{key}.{name}'] = value.abs() if name == 'running_var' else value
+        state[f'{key}.num_batches_tracked'] = torch.tensor(7)
+
+    channels = width * 8 * (4 if depth >= 50 else 1)
+    for layer in range(3):
+        key = f'{head}.deconv_layers.{3 * layer}.weight'
+        state[key] = tensor(key, channels, filters, 4, 4)
+        norm(f'{head}.deconv_layers.{3 * layer + 1}')
         channels = filters
-    state['keypoint_head.final_layer.weight'] = tensor('final.weight', 34, filters, 1, 1)
-    state['keypoint_head.final_layer.bias'] = tensor('final.bias', 34)
+    sequence = f'{head}.final_layer' if version == 0 else f'{head}.conv_layers'
+    for layer in range(convs):
+        _linear(state, f'{sequence}.{3 * layer}', filters, filters, 3, 3)
+        norm(f'{sequence}.{3 * layer + 1}')
+    last = f'{head}.final_layer.{3 * convs}' if version == 0 and convs else f'{head}.final_layer'
+    _linear(state, last, 34, filters, 1, 1)
     return state
 
 

@@ -33,7 +33,7 @@ class AECodec(BaseKeypointCodec):
     """
 
     # What ``GenerateTarget`` takes from the sample for ``encode``, and what ``PackPoseInputs`` packs of the result.
-    auxiliary_encode_keys = {'invalid_segs', 'ori_shape', 'warp_mat', 'flip'}
+    auxiliary_encode_keys = {'invalid_segs', 'ori_shape', 'warp_mat', 'flip_direction'}
     field_mapping_table = dict(heatmaps='heatmaps', heatmap_mask='heatmap_mask')
     label_mapping_table = dict(keypoint_indices='keypoint_indices')
 
@@ -72,7 +72,7 @@ class AECodec(BaseKeypointCodec):
         invalid_segs: Sequence | None = None,
         ori_shape: tuple[int, int] | None = None,
         warp_mat: np.ndarray | None = None,
-        flip: bool | None = None,
+        flip_direction: str | None = None,
     ) -> dict:
         """Targets of one image.
 
@@ -82,7 +82,7 @@ class AECodec(BaseKeypointCodec):
             invalid_segs: Segmentations of crowds and of people without keypoints, in pixels of the original image.
             ori_shape: ``(height, width)`` of the original image.
             warp_mat: 2 x 3, original image to input; None if the image was only resized.
-            flip: Whether the input was mirrored after ``warp_mat``.
+            flip_direction: How the input was mirrored after ``warp_mat``: 'horizontal', 'vertical', 'diagonal' or None.
 
         Returns:
             ``heatmaps`` [K, H, W] float32; ``keypoint_indices`` [n, K, 2], see
@@ -100,7 +100,8 @@ class AECodec(BaseKeypointCodec):
         if ori_shape is not None:
             image_size = ori_shape[1], ori_shape[0]
             matrix = np.eye(2, 3) * np.divide(self.input_size, image_size)[:, None] if warp_mat is None else warp_mat
-            mask = valid_mask(invalid_segs or (), image_size, matrix * scale[:, None], self.heatmap_size, bool(flip))
+            matrix = matrix * scale[:, None]
+            mask = valid_mask(invalid_segs or (), image_size, matrix, self.heatmap_size, flip_direction)
         return dict(
             heatmaps=gaussian_heatmaps(keypoints, keypoints_visible, self.heatmap_size, self.sigma),
             keypoint_indices=indices,

@@ -24,13 +24,15 @@ class AEPoseEstimator(BottomupPoseEstimator):
         """Predict from one tuple of [3, H, W] per image, largest scale first, or from a batch [B, 3, H, W].
 
         Raises:
-            ValueError: If ``flip_test`` is on and a sample does not say which joints are swapped.
+            ValueError: If ``flip_test`` is on and a sample does not say which joints are swapped, or if a sample has
+                another number of images than of ``test_scales``.
         """
         pyramids = [(image,) for image in inputs] if isinstance(inputs, Tensor) else inputs
         flip = self.test_cfg.get('flip_test', False)
         if flip:
             _require_flip_indices(data_samples)
-        for indices in _same_size(pyramids):
+        _check_levels(pyramids, data_samples)
+        for indices in _same_size(pyramids, data_samples):
             samples = [data_samples[i] for i in indices]
             feats = self._features([pyramids[i] for i in indices], flip)
             preds = self.head.predict(feats, samples, test_cfg=self.test_cfg)
@@ -45,12 +47,27 @@ class AEPoseEstimator(BottomupPoseEstimator):
             yield self.extract_feat(batch), self.extract_feat(batch.flip(-1)) if flip else None
 
 
-def _same_size(pyramids: Sequence[Sequence[Tensor]]) -> list[list[int]]:
-    """Indices of the images, grouped by the sizes of all their levels."""
+def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> list[list[int]]:
+    """Indices of the images that share the sizes of all levels, and what the head resizes the maps to.
+
+    Levels of one size may belong to two base sizes, where a level went to the nearest multiple of the stride.
+    """
     groups: dict[tuple, list[int]] = {}
-    for index, pyramid in enumerate(pyramids):
-        groups.setdefault(tuple(level.shape for level in pyramid), []).append(index)
+    for index, (pyramid, sample) in enumerate(zip(pyramids, data_samples)):
+        levels = tuple(level.shape for level in pyramid)
+        base = tuple(sample.metainfo['input_size']), tuple(sample.metainfo.get('test_scales', (1,)))
+        groups.setdefault((levels, base), []).append(index)
     return list(groups.values())
+
+
+def _check_levels(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> None:
+    for pyramid, sample in zip(pyramids, data_samples):
+        scales = sample.metainfo.get('test_scales', (1,))
+        if len(pyramid) != len(scales):
+            raise ValueError(
+                f'{sample.metainfo.get("img_path")} comes at {len(pyramid)} sizes, but its test_scales are '
+                f'{list(scales)}: both are written by icconv_mm.PyramidResize and packed by icconv_mm.PackPyramidInputs'
+            )
 
 
 def _require_flip_indices(data_samples: Sequence) -> None:

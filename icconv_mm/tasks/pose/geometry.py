@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MAX_SIDE = 32766  # cv2.warpAffine addresses the output with 16-bit coordinates
+_MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-bit coordinates
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Pyramid:
     base_size: tuple[int, int]
     center: tuple[float, float]
     extent: tuple[float, float]
+
+
+def check_source(image_size: tuple[int, int]) -> None:
+    """Raise ValueError for an image [width, height] that has no pixels, or more on a side than can be warped."""
+    width, height = image_size
+    if width < 1 or height < 1:
+        raise ValueError(f'an image of {width} x {height} pixels has no content')
+    if max(width, height) > _MAX_SIDE:
+        raise ValueError(
+            f'an image of {width} x {height} pixels is too large: a side has more than {_MAX_SIDE}; shrink it first'
+        )
 
 
 def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
@@ -71,13 +82,12 @@ def image_pyramid(
         stride: Largest stride of the network.
 
     Raises:
-        ValueError: If the scales are unusable (see :func:`check_scales`), the image has an empty side, or it is so
-            long and thin that a level would exceed 32766 pixels.
+        ValueError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds 32766
+            pixels, or the image is so long and thin that a level would.
     """
     scales = check_scales(scales)
+    check_source(image_size)
     width, height = image_size
-    if width < 1 or height < 1:
-        raise ValueError(f'an image of {width} x {height} pixels has no content')
     smallest = min(scales)
     if width < height:
         short, long, short_input = width, height, input_size[0]

@@ -136,8 +136,6 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, thr
     joint, y, x = find_peaks(heatmaps, kernel, threshold)
     peak_scores = heatmaps[joint, y, x].double().cpu().numpy()
     peak_tags = tags[joint, y, x].double().cpu().numpy()
-    if not np.isfinite(peak_tags).all():
-        raise ValueError('tags are not finite (NaN or infinity) at detected peaks; has training diverged?')
     pixels = torch.stack([x, y], 1).cpu().numpy()
     joint = joint.cpu().numpy()
     candidates = []
@@ -212,6 +210,13 @@ def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int)
         raise ValueError(f'nms_kernel must be a positive odd number, got {nms_kernel}')
     if max_num_people < 1:
         raise ValueError(f'max_num_people must be at least 1, got {max_num_people}')
-    for joint, heatmap in enumerate(heatmaps):
-        if not torch.isfinite(heatmap.sum()) and not torch.isfinite(heatmap).all():
-            raise ValueError(f'the heatmap of joint {joint} is not finite (NaN or infinity); has training diverged?')
+    for name, maps in (('heatmap', heatmaps), ('tag map', tags)):
+        # A sum is read faster than every value is tested; it is not finite either where finite values overflow it.
+        if torch.isfinite(maps.sum()):
+            continue
+        for joint, values in enumerate(maps):
+            if count := int((~torch.isfinite(values)).sum()):
+                raise ValueError(
+                    f'the {name} of joint {joint} is not finite (NaN or infinity) at {count} of '
+                    f'{values.numel()} values; has training diverged?'
+                )

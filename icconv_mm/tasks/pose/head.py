@@ -95,7 +95,7 @@ class AEHead(AssociativeEmbeddingHead):
         Args:
             feats: One (features, features of the mirrored image or None) per scale, in the order of the samples'
                 ``test_scales``. An iterator is asked for one scale at a time, so that only one is in memory.
-            batch_data_samples: Samples of one input size.
+            batch_data_samples: Samples of one ``input_size`` and with the same ``test_scales``.
             test_cfg: ``restore_heatmap_size`` (True): decode at the resolution of the input at scale 1, as the
                 published models were tested, rather than at that of the network's output; ``align_corners`` (False);
                 ``output_heatmaps`` (False): return the merged maps as well.
@@ -103,10 +103,16 @@ class AEHead(AssociativeEmbeddingHead):
         Returns:
             One ``InstanceData`` per image with ``keypoints`` [P, K, 2] in input pixels, ``keypoint_scores`` [P, K] and
             ``bbox_scores`` [P]; with ``output_heatmaps`` also a list of ``PixelData``.
+
+        Raises:
+            ValueError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
         """
         if self.decoder is None:
             raise RuntimeError('AEHead: prediction needs a decoder, e.g. decoder=dict(type="icconv_mm.AECodec")')
         test_cfg = test_cfg or {}
+        sizes = {tuple(sample.metainfo['input_size']) for sample in batch_data_samples}
+        if len(sizes) > 1:
+            raise ValueError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
         meta = batch_data_samples[0].metainfo
         heatmaps, tags = self._merge(feats, meta, test_cfg)
         decoded = self.decoder.batch_decode(heatmaps, tags, meta['input_size'])
@@ -124,11 +130,18 @@ class AEHead(AssociativeEmbeddingHead):
         project = test_cfg.get('restore_heatmap_size', True)
         aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
         scales = meta.get('test_scales', (1,))
-        for scale, maps in zip(scales, self._maps(feats)):
+        count = 0
+        for count, maps in enumerate(self._maps(feats), start=1):
+            if count > len(scales):
+                break
+            scale = scales[count - 1]
             (heatmaps, tags), (flipped_heatmaps, flipped_tags) = maps
             if scale != tag_scale(scales):
                 tags = flipped_tags = None
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
+        if count != len(scales):
+            found = count if count < len(scales) else f'more than {len(scales)}'
+            raise ValueError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:

@@ -6,6 +6,10 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from .geometry import check_source
+
+_FLIPPED_AXES = {'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}
+
 
 def ignored_region(segmentations: Sequence, image_size: tuple[int, int]) -> np.ndarray:
     """Union of COCO segmentations.
@@ -37,7 +41,7 @@ def valid_mask(
     image_size: tuple[int, int],
     matrix: np.ndarray,
     heatmap_size: tuple[int, int],
-    flip: bool = False,
+    flip: str | None = None,
 ) -> np.ndarray:
     """Heatmap pixels that count in the loss: inside the image and outside the ignored people.
 
@@ -46,13 +50,20 @@ def valid_mask(
         image_size: ``(width, height)`` of the image as loaded.
         matrix: 2 x 3, image coordinates to heatmap coordinates, before the flip.
         heatmap_size: ``(W, H)``.
-        flip: Whether the image was mirrored after the affine transform.
+        flip: Direction in which the image was mirrored after the affine transform: 'horizontal', 'vertical',
+            'diagonal' (both) or None.
 
     Returns:
         [H, W], bool.
+
+    Raises:
+        ValueError: For another direction, or a side of the image above 32766 pixels.
     """
+    if flip is not None and flip not in _FLIPPED_AXES:
+        raise ValueError(f'flip direction must be one of {", ".join(_FLIPPED_AXES)} or None, got {flip!r}')
+    check_source(image_size)
     valid = (1 - ignored_region(segmentations, image_size)) * np.uint8(255)
     warped = cv2.warpAffine(valid, np.asarray(matrix, dtype=np.float64), heatmap_size, flags=cv2.INTER_LINEAR)
-    if flip:
-        warped = warped[:, ::-1]
+    if flip is not None:
+        warped = np.flip(warped, _FLIPPED_AXES[flip])
     return warped > 127

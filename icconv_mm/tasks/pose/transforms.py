@@ -1,6 +1,7 @@
 """Transforms that mmpose lacks, or has with another meaning, for bottom-up training and testing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -10,7 +11,16 @@ from mmpose.datasets.transforms.formatting import image_to_tensor
 
 from icconv_mm.registry import TRANSFORMS
 
-from .geometry import check_scales, image_pyramid, warp_matrix
+from .geometry import check_scales, check_source, image_pyramid, warp_matrix
+
+
+@contextmanager
+def _naming(results: dict) -> Iterator[None]:
+    """Put the path of the picture before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'{results.get("img_path")}: {error}') from None
 
 
 @TRANSFORMS.register_module()
@@ -26,6 +36,9 @@ class BottomupAffine(BottomupRandomAffine):
         shift_factor: Largest translation, relative to the scaled image. mmpose 0.x counts it in units of 1/200.
         scale_type: Whether the 'short' or the 'long' side of the region determines its scale.
         **kwargs: Those of ``BottomupRandomAffine``.
+
+    Joints that leave the picture stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
+    heatmap pixels what is inside, so a joint up to one heatmap pixel left of or above the border still counts.
     """
 
     def __init__(
@@ -44,7 +57,7 @@ class BottomupAffine(BottomupRandomAffine):
             shift_factor=shift_factor,
             scale_type=scale_type,
             distribution='uniform',
-            **kwargs,
+            **{'clip_border': False, **kwargs},
         )
 
     def _get_transform_params(self) -> tuple:
@@ -52,7 +65,16 @@ class BottomupAffine(BottomupRandomAffine):
         return offset * scale, scale, rotation, shear
 
     def transform(self, results: dict) -> dict:
-        """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``."""
+        """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
+
+        Raises:
+            ValueError: For a picture with a side of more than 32766 pixels, or one that was mirrored before.
+        """
+        with _naming(results):
+            check_source(results['img'].shape[1::-1])
+            if results.get('flip_direction') is not None:
+                raise ValueError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
+        results['flip_direction'] = None  # mmpose 1.2 has no default for what a codec asks for
         # cv2.transform refuses arrays without rows, which an image without people has.
         empty = {key: results.pop(key) for key in ('keypoints', 'bbox') if key in results and len(results[key]) == 0}
         results = super().transform(results)
@@ -79,7 +101,7 @@ class PyramidResize(BaseTransform):
 
     Raises:
         ValueError: If ``scales`` is empty, has a value that is not positive, or one twice; for an image so long and
-            thin that a resized side would exceed 32766 pixels.
+            thin that a resized side would exceed 32766 pixels, or with a side of more than that.
     """
 
     def __init__(
@@ -94,10 +116,8 @@ class PyramidResize(BaseTransform):
         """Build the pyramid."""
         image = results['img']
         height, width = image.shape[:2]
-        try:
+        with _naming(results):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
-        except ValueError as error:
-            raise ValueError(f'{results.get("img_path")}: {error}') from None
         results['img'] = [
             cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes
         ]

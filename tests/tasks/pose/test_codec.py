@@ -77,5 +77,5 @@ def test_mask_is_in_the_coordinates_of_the_input(codec):
     for mask in (codec.encode(**args)['heatmap_mask'], codec.encode(**args, warp_mat=warp)['heatmap_mask']):
         assert mask.shape == (1, 24, 32) and mask.dtype == bool
         assert not mask[..., :15].any() and mask[..., 17:].all()
-    flipped = codec.encode(**args, warp_mat=warp, flip=True)['heatmap_mask']
+    flipped = codec.encode(**args, warp_mat=warp, flip_direction='horizontal')['heatmap_mask']
     assert flipped[..., :15].all() and not flipped[..., 17:].any()

@@ -5,7 +5,7 @@ from scenes import decode_literally, scene
 from torch.nn.functional import max_pool2d
 
 from icconv_mm.tasks.pose import COCO_JOINT_ORDER, group_keypoints
-from icconv_mm.tasks.pose.grouping import find_peaks
+from icconv_mm.tasks.pose.grouping import _joint_order, find_peaks
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,42 @@ def test_maps_that_are_not_finite_are_refused(bad):
     heatmaps, tags = scene(2, noise=0)
     broken = heatmaps.clone()
     broken[3, 0, 0] = bad
-    with pytest.raises(ValueError, match='heatmap of joint 3 is not finite'):
+    with pytest.raises(ValueError, match=r'heatmap of joint 3 is not finite .* at 1 of 3072 values'):
         group_keypoints(broken, tags)
-    with pytest.raises(ValueError, match='tags are not finite'):
-        group_keypoints(heatmaps, torch.full_like(tags, bad))
+    broken = tags.clone()
+    broken[5, -1, -1] = bad  # far from every peak
+    with pytest.raises(ValueError, match=r'tag map of joint 5 is not finite .* at 1 of 3072 values'):
+        group_keypoints(heatmaps, broken)
+
+
+def test_large_finite_tags_are_taken():
+    """Their sum overflows, they do not."""
+    heatmaps, tags = scene(2, noise=0)
+    expected, _ = group_keypoints(heatmaps, tags + 1e3)
+    tags = tags + 1e3
+    tags[:, 0, :2] = 3e38
+    assert torch.isinf(tags.sum())
+    assert torch.equal(group_keypoints(heatmaps, tags)[0], expected)
+
+
+def test_joint_orders_name_the_torso_first(mmpose):
+    from mmpose.datasets.datasets.utils import parse_pose_metainfo
+
+    def names(dataset, order):
+        meta = parse_pose_metainfo(dict(from_file=f'configs/_base_/datasets/{dataset}.py'))
+        return [meta['keypoint_id2name'][joint] for joint in order]
+
+    head = ['nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear']
+    torso = ['left_shoulder', 'right_shoulder', 'left_hip', 'right_hip']
+    limbs = [f'{side}_{joint}' for joint in ('elbow', 'wrist', 'knee', 'ankle') for side in ('left', 'right')]
+    assert names('coco', COCO_JOINT_ORDER) == head + torso + limbs
+    # mmpose 0.x grouped any other skeleton in the order of the dataset; in CrowdPose that starts with the shoulders.
+    order = _joint_order(14, None)
+    assert names('crowdpose', order) == [
+        f'{side}_{joint}'
+        for joint in ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
+        for side in ('left', 'right')
+    ] + ['top_head', 'neck']
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,23 @@ def test_mask_follows_the_image():
     identity = np.eye(2, 3)
     valid = valid_mask([SQUARE], (16, 12), identity, (16, 12))
     np.testing.assert_array_equal(valid, _square() == 0)
-    flipped = valid_mask([SQUARE], (16, 12), identity, (16, 12), flip=True)
-    np.testing.assert_array_equal(flipped, valid[:, ::-1])
     shifted = valid_mask([SQUARE], (16, 12), np.array([[1, 0, 4], [0, 1, 0]]), (16, 12))
     np.testing.assert_array_equal(shifted[:, 4:], valid[:, :-4])
     assert not shifted[:, :4].any()  # outside the image nothing is known
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
+def test_mask_follows_the_mirrored_image(direction):
+    corner = [[[0, 0, 5, 0, 5, 3, 0, 3]]]
+    args = corner, (16, 12), np.eye(2, 3), (16, 12)
+    axes = {'horizontal': 1, 'vertical': 0, 'diagonal': (0, 1)}[direction]
+    expected = np.flip(valid_mask(*args), axes)
+    np.testing.assert_array_equal(valid_mask(*args, flip=direction), expected)
+    assert not np.array_equal(expected, valid_mask(*args))
+
+
+def test_what_cannot_be_masked_is_named():
+    with pytest.raises(ValueError, match=r'flip direction must be one of horizontal, .* got True'):
+        valid_mask([], (16, 12), np.eye(2, 3), (16, 12), flip=True)
+    with pytest.raises(ValueError, match='an image of 32767 x 1 pixels is too large'):
+        valid_mask([], (32767, 1), np.eye(2, 3), (16, 12))

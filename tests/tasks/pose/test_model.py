@@ -26,10 +26,10 @@ def _training_batch(people=(2, 0), joints=17, size=64):
     return torch.randn(len(people), 3, size, size), samples
 
 
-def _pyramids(coco_meta, shapes, scales=(1,), **meta):
+def _pyramids(coco_meta, shapes, scales=(1,), size_divisor=32, **meta):
     from icconv_mm.tasks.pose import PackPyramidInputs, PyramidResize
 
-    resize, pack = PyramidResize((64, 64), list(scales), size_divisor=32), PackPyramidInputs()
+    resize, pack = PyramidResize((64, 64), list(scales), size_divisor), PackPyramidInputs()
     rng = np.random.RandomState(0)
     items = []
     for number, (height, width) in enumerate(shapes):
@@ -133,6 +133,34 @@ def test_result_does_not_depend_on_the_batch(model, coco_meta, scales):
     together = _predict(model, items)
     assert max(len(people.bbox_scores) for people in together) > 0
     _assert_same(together, [_predict(model, [item])[0] for item in items])
+
+
+def test_pictures_of_one_size_with_different_base_sizes(model, coco_meta):
+    """At size_divisor 8 these have bases of 64 x 72 and 64 x 64, and both go to 64 x 64, a multiple of the stride."""
+    items = _pyramids(coco_meta, [(64, 72), (64, 64), (64, 72)], size_divisor=8)
+    assert {tuple(item['inputs'][0].shape) for item in items} == {(3, 64, 64)}
+    assert {item['data_samples'].input_size for item in items} == {(72, 64), (64, 64)}
+    _assert_same(_predict(model, items), [_predict(model, [item])[0] for item in items])
+
+
+def test_head_refuses_samples_of_several_base_sizes(model, coco_meta):
+    samples = [item['data_samples'] for item in _pyramids(coco_meta, [(64, 72), (64, 64)], size_divisor=8)]
+    feats = [((torch.rand(2, 64, 2, 2),), None)]
+    with pytest.raises(ValueError, match=r'must have one input_size, got \[\(64, 64\), \(72, 64\)\]'):
+        model.head.predict(feats, samples)
+
+
+@pytest.mark.parametrize('levels', [0, 1, 3])
+def test_number_of_sizes_must_be_that_of_the_scales(model, coco_meta, levels):
+    (item,) = _pyramids(coco_meta, [(64, 96)], (2, 1))
+    item['inputs'] = [item['inputs'][0]] * levels
+    if levels:
+        with pytest.raises(ValueError, match=rf'0\.jpg comes at {levels} sizes, but its test_scales are \[2, 1\]'):
+            _predict(model, [item])
+    feats = [((torch.rand(1, 64, 2, 2),), None)] * levels
+    found = 'more than 2' if levels > 2 else levels
+    with pytest.raises(ValueError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
+        model.head.predict(feats, [item['data_samples']])
 
 
 def test_scales_and_flip_change_the_result(model, coco_meta):

@@ -40,15 +40,33 @@ def test_keypoints_move_with_the_picture(pipeline, sample, prob):
     np.testing.assert_allclose(results['keypoints'][0, joint], _brightest(results['img']), atol=1.2)
 
 
-def test_targets_and_mask_move_with_the_picture(pipeline, sample):
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])  # mmpose 1.3 cannot mirror boxes diagonally
+def test_targets_and_mask_move_with_the_picture(pipeline, sample, direction):
     sample['invalid_segs'] = [[[65, 45, 76, 45, 76, 56, 65, 56]]]
-    flip = dict(type='RandomFlip', prob=1.0, direction='horizontal')
+    flip = dict(type='RandomFlip', prob=1.0, direction=direction)
     generate = dict(type='GenerateTarget', encoder=ENCODER)
     results = pipeline(dict(AFFINE, shift_factor=0.05), flip, generate)(_dot(sample))
-    x, y = results['keypoints'][0, 0] / 4
-    assert results['heatmaps'][0, int(y), int(x)] == 1
+    joint = results['flip_indices'][0]
+    x, y = results['keypoints'][0, joint] / 4
+    assert results['heatmaps'][joint, int(y), int(x)] == 1
     assert not results['heatmap_mask'][0, int(y), int(x)]
     assert results['heatmap_mask'].any()
+
+
+def test_joint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
+    """The target of mmpose 0.x truncates towards zero: -0.75 heatmap pixels is pixel 0, -1.25 is outside."""
+    sample['keypoints'][0, :2] = (-3, 10), (-5, 10)
+    still = dict(AFFINE, rotate_factor=0, scale_factor=(1, 1), shift_factor=0)
+    sample.update(img=np.zeros((64, 96, 3), np.uint8), img_shape=(64, 96), ori_shape=(64, 96))
+    results = pipeline(still, dict(type='GenerateTarget', encoder=ENCODER))(sample)
+    np.testing.assert_allclose(results['keypoints'][0, :2], [(-3, 10), (-5, 10)], atol=1e-4)
+    assert results['keypoint_indices'][0, :2].tolist() == [[2 * 24, 1], [0, 0]]
+    assert results['heatmaps'][0, 2, 0] == 1
+
+
+def test_mirroring_before_the_affine_is_refused(pipeline, sample):
+    with pytest.raises(ValueError, match=r'seven\.jpg: RandomFlip stands before BottomupAffine'):
+        pipeline(dict(type='RandomFlip', prob=1.0), AFFINE)(sample)
 
 
 def test_affine_is_uniform_and_translates_relative_to_the_scale(mmpose):
@@ -106,6 +124,13 @@ def test_every_level_shows_the_dot_at_the_same_place(pipeline, sample):
 def test_bad_scales_are_refused_when_the_pipeline_is_built(pipeline, scales):
     with pytest.raises(ValueError, match='scale'):
         pipeline(dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=scales))
+
+
+@pytest.mark.parametrize('transform', [AFFINE, dict(type='icconv_mm.PyramidResize', input_size=(640, 640))])
+def test_picture_that_cannot_be_warped_is_named(pipeline, sample, transform):
+    sample.update(img=np.zeros((1, 32767, 3), dtype=np.uint8), img_shape=(1, 32767))
+    with pytest.raises(ValueError, match=r'seven\.jpg: an image of 32767 x 1 pixels is too large: .* 32766;'):
+        pipeline(transform)(sample)
 
 
 def test_impossible_picture_is_named(pipeline, sample):

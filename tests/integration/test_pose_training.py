@@ -1,0 +1,133 @@
+"""Training of bottom-up pose: mixed precision, accumulated gradients, two processes, the recipe at 640 x 640."""
+
+import sys
+
+import pytest
+import torch
+from workspaces import short
+
+pytestmark = pytest.mark.slow
+
+POSE = 'pose/ae_ic-r18_miniature.py'
+RECIPE = 'pose/ae_ic-r50-k13_8xb16-300e_coco-640x640.py'
+# Nothing is random and nothing depends on how pictures are shared out: no augmentation, a fixed order, no batch norm in
+# the head (a stage of stride 4 needs no deconvolution), running statistics in the backbone, plain SGD. The losses are
+# means over pictures, so the mean over two halves of a batch is that of the batch, up to the order of summation.
+SAME_IN_EVERY_SPLIT = """
+model = dict(
+    backbone=dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), norm_eval=True),
+    head=dict(in_channels=64, deconv_out_channels=(), deconv_kernel_sizes=()))
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='icconv_mm.BottomupAffine', input_size=_base_.input_size, rotate_factor=0, scale_factor=(1, 1),
+         shift_factor=0),
+    dict(type='GenerateTarget', encoder=_base_.codec),
+    dict(type='icconv_mm.PackPyramidInputs')]
+train_dataloader = dict(
+    sampler=dict(type='InfiniteSampler', shuffle=False), dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))
+param_scheduler = []
+custom_imports = dict(imports=['icconv_mm', 'interruptions'], allow_failed_imports=False)
+custom_hooks = [dict(type='SaveWeightsHook')]
+"""
+STEPS = 3
+
+
+def trained(workspace, name, iterations=STEPS, **options):
+    """Weights and losses after training in one process with four pictures per step."""
+    config = workspace.derive(f'pose_{name}', POSE, SAME_IN_EVERY_SPLIT)
+    assert workspace.tool('train', config, '--work-dir', f'runs/pose_{name}', *short(iterations, **options)) is None
+    return torch.load(workspace.root / f'runs/pose_{name}/rank_0.pth', weights_only=True)
+
+
+@pytest.fixture(scope='module')
+def one(workspace):
+    return trained(workspace, 'one_process')
+
+
+def same(found, expected):
+    assert set(found) == set(expected)
+    return all(torch.allclose(found[key], value, rtol=1e-4, atol=1e-6) for key, value in expected.items())
+
+
+def test_amp_trains_like_float32(workspace):
+    losses = {}
+    for name, options in (('float32', []), ('amp', ['--amp'])):
+        args = ('--work-dir', f'runs/pose_{name}', *options, *short(3))
+        assert workspace.tool('train', workspace.config(POSE), *args) is None
+        losses[name] = [line for line in workspace.scalars(f'runs/pose_{name}') if 'loss' in line]
+    assert len(losses['amp']) == 3
+    for low, full in zip(losses['amp'], losses['float32']):
+        for key in ('loss_kpt', 'loss_push', 'loss_pull'):
+            assert low[key] == pytest.approx(full[key], rel=0.05, abs=1e-5), key
+    assert losses['amp'][-1]['loss_kpt'] != losses['float32'][-1]['loss_kpt']
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(workspace, one):
+    small = {'train_dataloader.batch_size': 2}
+    accumulate = {'optim_wrapper.accumulative_counts': 2}
+    twice = trained(workspace, 'accumulated', 2 * STEPS, **small, **accumulate)
+    assert same(twice['weights'], one['weights'])
+    torch.testing.assert_close(twice['losses'].view(STEPS, 2).mean(1), one['losses'], rtol=1e-5, atol=0)
+    assert not same(trained(workspace, 'small', STEPS, **small)['weights'], one['weights'])
+
+
+def test_two_processes_train_as_one_with_the_doubled_batch(workspace, one):
+    config = workspace.derive('pose_two', POSE, SAME_IN_EVERY_SPLIT)
+    torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
+    tool = (workspace.repo / 'tools/train.py', config, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two_train')
+    workspace.run(*torchrun, *tool, *short(STEPS, **{'train_dataloader.batch_size': 2}))
+    folder = workspace.root / 'runs/pose_two_train'
+    first, second = (torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(value, second['weights'][key]) for key, value in first['weights'].items())
+    assert not torch.allclose(first['losses'], second['losses'], rtol=1e-4)  # of other pictures
+    torch.testing.assert_close((first['losses'] + second['losses']) / 2, one['losses'], rtol=1e-5, atol=0)
+    assert same(first['weights'], one['weights'])
+
+
+# The recipe with its pipeline, head, optimiser and schedule, on a narrow network and four photographs.
+ONE_STEP = """
+dataset = dict(data_root={root!r}, data_prefix=dict(img='val2017/'),
+               ann_file='annotations/person_keypoints_sample.json')
+model = dict(
+    backbone=dict(_delete_=True, type='icconv_mm.ICResNet', depth=18, pattern='geometric_d4', base_channels=16,
+                  out_indices=(3,)),
+    head=dict(in_channels=128, deconv_out_channels=(32, 32, 32)))
+loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
+train_dataloader = dict(batch_size=4, **loader)
+val_dataloader = loader
+test_dataloader = loader
+val_evaluator = dict(ann_file={root!r} + '/annotations/person_keypoints_sample.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=0)
+"""
+
+
+def test_recipe_takes_a_step_at_its_full_input(workspace, shared):
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    config = workspace.derive('pose_step', RECIPE, ONE_STEP.format(root=str(shared / 'coco_sample')))
+    cfg = Config.fromfile(config)
+    init_default_scope('mmpose')
+    from mmpose.registry import DATASETS
+
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    samples = [dataset[index % 4] for index in range(12)]
+    assert {tuple(sample['inputs'].shape) for sample in samples} == {(3, 640, 640)}
+    assert {sample['data_samples'].flip for sample in samples} == {True, False}
+    for sample in samples:
+        fields, labels = sample['data_samples'].gt_fields, sample['data_samples'].gt_instance_labels
+        assert fields.heatmaps.shape == (17, 160, 160) and fields.heatmap_mask.shape == (1, 160, 160)
+        position, visible = labels.keypoint_indices.unbind(-1)
+        assert visible.any()
+        peaks = fields.heatmaps.flatten(1).gather(1, position.T)[visible.T > 0]
+        assert (peaks == 1).all()  # every tag is read where the heatmap of its joint peaks
+
+    assert workspace.tool('train', config, '--work-dir', 'runs/pose_step') is None
+    (line,) = [line for line in workspace.scalars('runs/pose_step') if 'loss' in line]
+    assert line['lr'] == pytest.approx(1e-6)  # Adam's 1e-3 at the first of 500 iterations of warm-up
+    assert line['loss'] == pytest.approx(line['loss_kpt'] + line['loss_push'] + line['loss_pull'], rel=1e-3)
+    assert 0 < line['loss_kpt'] < 1 and 0 < line['loss_push'] <= 5e-4
