@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 # tests of one file stay on one process: they share what they trained
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export PYTHON
+# mmengine's use of it; the pins hold a setuptools that has it
+export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
 .PHONY: setup demo test test-fast test-slow lint clean
 

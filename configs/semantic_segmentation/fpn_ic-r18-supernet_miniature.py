@@ -5,12 +5,7 @@ _base_ = ['./fpn_ic-r18_miniature.py']
 model = dict(
     backbone=dict(pattern=None, supernet_d_max=2, base_channels=32, zero_init_residual=False),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
-    decode_head=dict(
-        in_channels=[32, 32, 32, 32],
-        channels=32,
-        # three of four pixels are background
-        loss_decode=dict(class_weight=[0.3, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
-    ),
+    decode_head=dict(in_channels=[32, 32, 32, 32], channels=32),
 )
 
 small = dict(type='Resize', scale=(96, 96), keep_ratio=True)
@@ -39,7 +34,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_cfg = dict(max_iters=300, val_interval=300)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
