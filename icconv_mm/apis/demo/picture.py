@@ -18,7 +18,7 @@ from .tasks import Task
 
 _TILE = 288  # pixels of one drawn picture
 _EXAMPLES = 3
-_MIN_SCORE = {'boxes': 0.5, 'masks': 0.5, 'keypoints': 0.2}  # poses score the mean height of their joints' peaks
+_MIN_SCORE = {'boxes': 0.3, 'masks': 0.3, 'keypoints': 0.2}  # poses score the mean height of their joints' peaks
 _MARGIN = 26  # for titles
 _MAX_BYTES = 400_000
 
