@@ -27,7 +27,7 @@ from icconv_mm.apis.demo.tasks import NECKS, TASKS
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
-REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds']
+REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds', 'backbone_from']
 
 # They write what the real tools write, at once. The value of every metric comes from a file beside them.
 FAKE_TRAIN = """
@@ -92,6 +92,11 @@ def test_course_and_report(home, data, tmp_path):
     assert {each['backbone_file'] for each in report} == {'configs/_base_/backbones/ic_resnet18.py'}
     assert all((home / each['config']).is_file() and each['seconds'] > 0 for each in report)
     assert all(result.passed for result in results)
+    assert [each['backbone_from'] for each in report] == [None, None, None, 'detection', 'detection']
+    assert 'bottom-up pose: started with the backbone of detection' in printed
+    first = str(tmp_path / 'work/detection/train/iter_20.pth')
+    start = Config.fromfile(tmp_path / 'work/pose/config.py', import_custom_modules=False).model.backbone.init_cfg
+    assert start == {'type': 'Pretrained', 'checkpoint': first, 'prefix': 'backbone.'}
     for task, row in zip(TASKS, report):
         assert f'{task.title}: train' in printed  # progress
         line = next(line for line in printed.splitlines() if task.title in line and row['metric'] in line)

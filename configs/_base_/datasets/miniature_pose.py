@@ -8,7 +8,8 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset',
+        type='icconv_mm.BottomupCocoDataset',
+        keep_empty=True,
         data_root=data_root,
         data_mode=data_mode,
         ann_file='annotations/person_keypoints_train.json',
@@ -22,7 +23,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
-        type='CocoDataset',
+        type='icconv_mm.BottomupCocoDataset',
         data_root=data_root,
         data_mode=data_mode,
         ann_file='annotations/person_keypoints_val.json',

@@ -27,7 +27,9 @@ def backbone_file(home: Path, name: str) -> Path:
     return path
 
 
-def prepare_config(home: Path, task: Task, backbone: Path, data: Path, seed: int, folder: Path) -> Path:
+def prepare_config(
+    home: Path, task: Task, backbone: Path, data: Path, seed: int, folder: Path, start: Path | None = None
+) -> Path:
     """Write the config that trains and tests a task.
 
     Args:
@@ -37,12 +39,15 @@ def prepare_config(home: Path, task: Task, backbone: Path, data: Path, seed: int
         data: The miniature dataset.
         seed: Of the training.
         folder: Where the config and, later, the predictions go.
+        start: A checkpoint with the backbone to start from; random weights without one.
 
     Returns:
         The file written.
     """
     cfg = Config.fromfile(str(home / 'configs' / task.config), import_custom_modules=False, format_python_code=False)
     use_backbone(cfg, Config.fromfile(str(backbone), import_custom_modules=False).backbone.to_dict())
+    if start is not None:
+        cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
     cfg = Config(_with_data_root(cfg.to_dict(), f'{data}/'), format_python_code=False)
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One row: value and threshold in 0..1 (None: reported only), seconds of training and test together."""
+    """One row: value and threshold in 0..1 (None: reported only), seconds of training and test together.
+
+    ``backbone_from`` is the task whose trained backbone this one started with (None: random weights).
+    """
 
     task: str
     config: str
@@ -26,6 +29,7 @@ class Result:
     value: float
     threshold: float | None
     seconds: float
+    backbone_from: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -56,6 +60,13 @@ def print_table(results: Sequence[Result], console: Console) -> None:
     for result in results:
         table.add_row(*_cells(result), style=None if result.passed else 'red')
     console.print(table)
+    for note in _notes(results):
+        console.print(note)
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    """Which tasks did not start from random weights."""
+    return [f'{each.task}: started with the backbone of {each.backbone_from}' for each in results if each.backbone_from]
 
 
 def write_reports(results: Sequence[Result], folder: Path, picture: Path | None = None) -> None:
@@ -64,6 +75,7 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
     (folder / 'report.json').write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
     rows = [_COLUMNS, ('---',) * len(_COLUMNS), *(_cells(result) for result in results)]
     lines = ['# icconv_mm on the miniature dataset', '', *('| ' + ' | '.join(row) + ' |' for row in rows)]
+    lines += [''] + _notes(results) if _notes(results) else []
     if picture is not None:
         lines += ['', f'![ground truth and predictions]({picture.name})']
     (folder / 'report.md').write_text('\n'.join(lines) + '\n')

@@ -71,9 +71,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
     console.print(f'backbone of every task: {_below(options.home, backbone)}')
-    results = []
+    results, trained = [], {}
     for number, task in enumerate(tasks, 1):
-        results += _run_task(task, options, backbone, console, f'{number}/{len(tasks)}')
+        start_from = trained.get(task.starts_from)
+        results += _run_task(task, options, backbone, start_from, console, f'{number}/{len(tasks)}')
+        trained[task.name] = _checkpoint(options.work_dir / task.name)
         write_reports(results, options.work_dir)
     picture = options.work_dir / 'demo.jpg'
     predictions = {task: options.work_dir / task.name / WRITTEN[task.predictions] for task in tasks}
@@ -85,18 +87,25 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     return results
 
 
-def _run_task(task: Task, options: DemoOptions, backbone: Path, console: Console, number: str) -> list[Result]:
+def _checkpoint(folder: Path) -> Path:
+    """What the training of a task has left."""
+    return Path((folder / 'train/last_checkpoint').read_text().strip())
+
+
+def _run_task(
+    task: Task, options: DemoOptions, backbone: Path, start_from: Path | None, console: Console, number: str
+) -> list[Result]:
     """Train a task and test it, once more for each of its retests; the first result counts the training's seconds."""
     start = time.monotonic()
     folder = options.work_dir / task.name
     if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
         shutil.rmtree(folder)
-    config = prepare_config(options.home, task, backbone, options.data, options.seed, folder)
+    config = prepare_config(options.home, task, backbone, options.data, options.seed, folder, start_from)
     env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
     tools = options.home / 'tools'
     train = python(tools / 'train.py', config, '--work-dir', folder / 'train')
     run_tool(train, folder / 'train.log', f'{number} {task.title}: train', console, env)
-    checkpoint = Path((folder / 'train/last_checkpoint').read_text().strip())
+    checkpoint = _checkpoint(folder)
     results = []
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
@@ -112,6 +121,7 @@ def _run_task(task: Task, options: DemoOptions, backbone: Path, console: Console
             value=round(task.scale * read_metric(work_dir, task.key), 4),
             threshold=task.threshold if i == 0 else None,
             seconds=round(time.monotonic() - start, 1),
+            backbone_from=task.starts_from if start_from else None,
         )
         results.append(result)
         start = time.monotonic()

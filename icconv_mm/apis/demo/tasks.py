@@ -21,6 +21,8 @@ class Task:
         scale: What the evaluator's value is multiplied with, to be in 0..1.
         retests: Further tests of the checkpoint, which are reported and have no threshold: what the title adds, and
             the ``--cfg-options`` of the test.
+        starts_from: The task whose trained backbone this one starts with, if the same demo has run it before, as
+            recipes start with an ImageNet one; otherwise from random weights.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Task:
     predictions: str
     scale: float = 1.0
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    starts_from: str | None = None
 
 
 TASKS = (
@@ -72,6 +75,7 @@ TASKS = (
         threshold=0.40,
         predictions='keypoints',
         retests=((', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),),
+        starts_from='detection',
     ),
 )
 
