@@ -1,5 +1,5 @@
-# PyConvSegNet in small, from scratch within minutes on a CPU: three stages, the last dilated to keep output stride 8, and
-# narrow heads.
+# PyConvSegNet in small, from scratch within minutes on a CPU: three stages, the last dilated to keep output stride 8,
+# and narrow heads.
 _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../_base_/models/pyconvsegnet.py',
