@@ -24,7 +24,7 @@ head = dict(
 """
 RESNET18, RESNET50 = [64, 128, 256, 512], [256, 512, 1024, 2048]
 
-ITERATIONS = 16
+ITERATIONS = 30
 PHOTOGRAPHS = """
 data_root = {root!r}
 size = dict(type='Resize', scale=(128, 128), keep_ratio=True)
