@@ -10,11 +10,11 @@ SETTINGS = {'in_channels': [8] * 4, 'out_channels': 16, 'drop_prob': 0.0, 'norm_
 def small(monkeypatch):
     monkeypatch.setattr(fpt, 'SETTINGS', SETTINGS)
     monkeypatch.setattr(fpt, 'TIMED', {(64, 96): 1.0})
-
-
-def test_both_forms_are_timed_after_they_agree(small, monkeypatch):
     memory = {(fpt.SMALL, False): 100.0, (fpt.LARGE, False): 390.0, (fpt.SMALL, True): 4000.0}
     monkeypatch.setattr(fpt, 'peak_memory', lambda size, options, literal=False: memory[size, literal])
+
+
+def test_both_forms_are_timed_after_they_agree(small):
     figures = {figure.name: figure for figure in benchmark.run(['fpt'], benchmark.Options(repeats=2, warmup=1))}
     timed = figures['neck / literal form']
     assert timed.subject.repeats == 2 and timed.limit == 1.0 and timed.unit == 'ms'
