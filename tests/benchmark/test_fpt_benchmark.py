@@ -26,7 +26,7 @@ def test_both_forms_are_timed_after_they_agree(small):
 
 
 def test_what_the_literal_form_keeps():
-    """Two levels would be enough to see it: of the finest level alone 54400 x 13600 x 3 weights, 4 bytes each."""
+    """At least what the finest level keeps of itself (two softmaxes, their mixture) and of the next one (four)."""
     assert fpt.kept_by_literal_form((800, 1088)) > 4e-6 * (3 + 5) * 54400 * 13600
     ratio = fpt.kept_by_literal_form((800, 1088)) / fpt.kept_by_literal_form((400, 544))
     assert ratio == pytest.approx(16, rel=0.05)
