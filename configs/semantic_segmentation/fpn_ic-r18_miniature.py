@@ -11,7 +11,7 @@ log_processor = _base_.iteration_log
 
 model = dict(
     pretrained=None,
-    data_preprocessor=dict(size_divisor=32, test_cfg=dict(size_divisor=32)),
+    data_preprocessor=dict(size_divisor=32, seg_pad_val=0, test_cfg=dict(size_divisor=32)),  # class_weight has no 255
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=dict(type='BN')),
     decode_head=dict(

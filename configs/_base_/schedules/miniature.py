@@ -1,5 +1,5 @@
 # From scratch on the miniature set within minutes on a CPU: AdamW, one cycle, evaluation at the end.
-max_iters = 300
+max_iters = 260
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
