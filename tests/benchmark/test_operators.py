@@ -29,5 +29,5 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
 
 
 def test_unknown_suite():
-    with pytest.raises(ValueError, match=r'no benchmark suite nothing; there are ops, pose, sepc'):
+    with pytest.raises(ValueError, match=r'no benchmark suite nothing; there are ops, fpt, pose, sepc'):
         benchmark.run(['nothing'], benchmark.Options())

@@ -73,6 +73,11 @@ def learn_one_step_and_predict(cfg, warm_up=False):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     batch = make_batch(cfg.default_scope, size=size, count=2, num_classes=classes_of(model))
+    if cfg.default_scope == 'mmpose':
+        decoder = cfg.model.head.decoder
+        batch['data_samples'] = [
+            _pose(size, classes_of(model), stride=decoder.input_size[0] // decoder.heatmap_size[0]) for _ in range(2)
+        ]
 
     model.train()
     for lr in (1e-3, None) if warm_up else (None,):
@@ -136,12 +141,12 @@ def _classification(size: int, num_classes: int):
     return DataSample(metainfo=_metainfo(size)).set_gt_label(int(torch.randint(0, num_classes, ())))
 
 
-def _pose(size: int, num_keypoints: int):
+def _pose(size: int, num_keypoints: int, stride: int = 4):
     from mmpose.structures import PoseDataSample
 
     from icconv_mm.tasks.pose import AECodec
 
-    codec = AECodec(input_size=(size, size), heatmap_size=(size // 4, size // 4))
+    codec = AECodec(input_size=(size, size), heatmap_size=(size // stride, size // stride))
     encoded = codec.encode(np.random.uniform(4, size - 4, (2, num_keypoints, 2)))
     fields = {name: torch.from_numpy(encoded[name]) for name in ('heatmaps', 'heatmap_mask')}
     sample = PoseDataSample(
