@@ -23,8 +23,6 @@ FAST = {
     'mask-rcnn_ic-r18_fpt_miniature',
     'ufp-fpt_ic-r18_miniature',
 }
-# Coarse levels of small pictures meet the loss only through transformers that start at zero: after one step.
-SECOND_STEP = {'ae_ic-r50-k13_fpt_8xb16-300e_coco-640x640', 'mask-rcnn_ic-r18_fpt_miniature'}
 
 
 def each(paths, fast=None):
@@ -75,7 +73,8 @@ def load(published, monkeypatch):
 
 @pytest.mark.parametrize('path', each(TASK_CONFIGS, FAST))
 def test_config_builds_learns_one_step_and_predicts(path, load):
-    model, before, loss = learn_one_step_and_predict(load(path), warm_up=path.stem in SECOND_STEP)
+    # with FPT, coarse levels may meet the loss only through transformers that start at zero: after one step
+    model, before, loss = learn_one_step_and_predict(load(path), warm_up='fpt' in path.stem)
     last = len(model.backbone.out_channels)  # stages
     name = f'backbone.layer{last}.0.conv2.weight'
     weight = model.get_parameter(name)
