@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
-from icconv_mm.layers.scale_equalized_conv import JointConvs, ScaleEqualizedConv2d
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
 
 
 class PConv(nn.Module):
@@ -69,12 +69,12 @@ class PConv(nn.Module):
 
     def _from_same_and_coarser(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Per level what it adds to itself, and what it adds, once upsampled, to the next finer level."""
-        joint = JointConvs([self.from_same, self.from_coarser])
+        pair, joined = (self.from_same, self.from_coarser), {}
         same, upwards = [self.from_same(levels[0], self._deforms(0))], [None]
         for level, x in enumerate(levels[1:], 1):
             here, finer = self._deforms(level), self._deforms(level - 1)
             if here == finer:
-                own, up = joint(x, here)
+                own, up = joint_convs(x, pair, here, joined)
             else:
                 own, up = self.from_same(x, here), self.from_coarser(x, finer)
             same.append(own)

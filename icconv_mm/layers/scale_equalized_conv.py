@@ -54,29 +54,30 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         return y + self.bias.to(y.dtype)[:, None, None]
 
 
-class JointConvs:
-    """Several :class:`ScaleEqualizedConv2d` of equal stride and padding that read the same maps.
+def joint_convs(
+    x: Tensor, convs: Sequence[ScaleEqualizedConv2d], deform: bool, joined: dict[bool, tuple[Tensor, Tensor]]
+) -> Sequence[Tensor]:
+    """The outputs of several convolutions of equal stride and padding for one map, all plain or all deformable.
 
     The plain forms run as one convolution, and so do the convolutions to offsets: on the small maps of a pyramid the
-    number of launches is what counts. Weights are concatenated at construction, so an instance lives for one forward.
+    number of launches is what counts.
+
+    Args:
+        x: ``[N, C_in, H, W]``.
+        convs: The convolutions.
+        deform: Whether they run in their deformable form.
+        joined: Empty at first; keeps their concatenated weights between the calls of one forward.
     """
-
-    def __init__(self, convs: Sequence[ScaleEqualizedConv2d]):
-        self.convs = convs
-        self._joined: dict[bool, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, x: Tensor, deform: bool) -> Sequence[Tensor]:
-        """The output of every convolution for the map ``[N, C_in, H, W]``, all of them plain or all deformable."""
-        first = self.convs[0]
-        if len(self.convs) == 1:
-            return [first(x, deform)]
-        if deform not in self._joined:
-            parts = [conv.conv_offset for conv in self.convs] if deform else self.convs
-            self._joined[deform] = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
-        y = F.conv2d(x, *self._joined[deform], first.stride, first.padding)
-        if not deform:
-            return y.split([conv.out_channels for conv in self.convs], 1)
-        return [conv.sample(x, offset) for conv, offset in zip(self.convs, y.split(OFFSETS, 1))]
+    first = convs[0]
+    if len(convs) == 1:
+        return [first(x, deform)]
+    if deform not in joined:
+        parts = [conv.conv_offset for conv in convs] if deform else convs
+        joined[deform] = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+    y = F.conv2d(x, *joined[deform], first.stride, first.padding)
+    if not deform:
+        return y.split([conv.out_channels for conv in convs], 1)
+    return [conv.sample(x, offset) for conv, offset in zip(convs, y.split(OFFSETS, 1))]
 
 
 def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:

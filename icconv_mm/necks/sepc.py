@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.layers import PConv as PyramidConv
 from icconv_mm.layers.pyramid_conv import make_ibn, normalise_and_rectify
-from icconv_mm.layers.scale_equalized_conv import JointConvs, ScaleEqualizedConv2d
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
 from icconv_mm.registry import MODELS
 
 
@@ -169,8 +169,11 @@ class SEPC(PConv):
         """
         self._check_sizes(levels)
         features = self._stack(levels)
-        joint = JointConvs([getattr(self, f'{branch}_conv') for branch in self.branches])
-        maps = [joint(x, self.lcconv_deform and level >= self.start_level) for level, x in enumerate(features)]
+        convs, joined = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
+        maps = [
+            joint_convs(x, convs, self.lcconv_deform and level >= self.start_level, joined)
+            for level, x in enumerate(features)
+        ]
         outputs = []
         for branch, of_branch in zip(self.branches, zip(*maps)):
             norm = getattr(self, f'{branch}_norm')
