@@ -346,7 +346,8 @@ def test_interrupt_ends_the_running_tool(home, data, tmp_path, number, status):
         f'os.rename({str(pid)!r} + "x", {str(pid)!r})\ntime.sleep(60)'
     )
     script = (
-        f'import runpy, sys, icconv_mm.apis.demo.run as run\n'
+        f'import runpy, signal, sys, icconv_mm.apis.demo.run as run\n'
+        f'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # a shell's background jobs ignore it
         f'run.ensure_miniature = lambda *_: False\n'
         f'sys.argv = ["demo.py", "--data", {str(data)!r}, "--work-dir", {str(tmp_path / "work")!r}]\n'
         f'sys.exit(runpy.run_path({str(home / "tools/demo.py")!r})["main"]())'
