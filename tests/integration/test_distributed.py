@@ -13,7 +13,8 @@ pytestmark = pytest.mark.slow
 # the mean over the whole batch, up to the order of summation in float32.
 SAME_IN_EVERY_SPLIT = """
 model = dict(backbone=dict(norm_eval=True), neck=dict(norm_cfg=dict(type='GN', num_groups=8, _delete_=True)),
-             decode_head=dict(norm_cfg=dict(type='GN', num_groups=8, _delete_=True)))
+             decode_head=dict(norm_cfg=dict(type='GN', num_groups=8, _delete_=True),
+                              loss_decode=dict(_delete_=True, type='CrossEntropyLoss')))
 train_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=False), dataset=dict(pipeline=train_pipeline))

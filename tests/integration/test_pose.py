@@ -29,7 +29,9 @@ dataset = dict(type='icconv_mm.BottomupCocoDataset', data_root={root!r}, data_pr
                ann_file='annotations/person_keypoints_sample.json')
 model = dict(
     backbone=dict(base_channels=32, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),
-    head=dict(in_channels=128, decoder=dict(input_size=input_size, heatmap_size=(112, 64))),
+    head=dict(
+        in_channels=128, deconv_out_channels=(64, 64), deconv_kernel_sizes=(4, 4), decoder=codec,
+        keypoint_loss=dict(peak_weight=0.0), tag_loss=dict(push_weight=0.001, pull_weight=0.001), init_cfg=None),
     test_cfg=dict(flip_test=False))
 train_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(**dataset, pipeline=test_pipeline))

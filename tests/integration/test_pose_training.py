@@ -14,14 +14,16 @@ RECIPE = 'pose/ae_ic-r50-k13_8xb16-300e_coco-640x640.py'
 # the head (a stage of stride 4 needs no deconvolution), running statistics in the backbone, plain SGD. The losses are
 # means over pictures, so the mean over two halves of a batch is that of the batch, up to the order of summation.
 SAME_IN_EVERY_SPLIT = """
+codec = dict(type='icconv_mm.AECodec', input_size=_base_.input_size, heatmap_size=(32, 32), sigma=2)
 model = dict(
     backbone=dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), norm_eval=True),
-    head=dict(in_channels=64, deconv_out_channels=(), deconv_kernel_sizes=()))
+    head=dict(in_channels=64, deconv_out_channels=(), deconv_kernel_sizes=(), decoder=codec,
+              keypoint_loss=dict(peak_weight=0.0), tag_loss=dict(push_weight=0.001, pull_weight=0.001), init_cfg=None))
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='icconv_mm.BottomupAffine', input_size=_base_.input_size, rotate_factor=0, scale_factor=(1, 1),
          shift_factor=0),
-    dict(type='GenerateTarget', encoder=_base_.codec),
+    dict(type='GenerateTarget', encoder=codec),
     dict(type='icconv_mm.PackPyramidInputs')]
 train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=False), dataset=dict(pipeline=train_pipeline))
