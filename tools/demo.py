@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data', type=Path, default=Path('data/miniature'), help='drawn if missing; default: %(default)s'
     )
-    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic; default: all')
+    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose; default: all')
     parser.add_argument(
         '--backbone', default='ic_resnet18', metavar='NAME', help='a file of configs/_base_/backbones, without .py'
     )

@@ -172,7 +172,8 @@ def _sums(grad: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Ten
     """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
     if x.numel() == 0:
         return mean.new_zeros(2, len(mean))
-    ones = torch.ones_like(mean)
+    ones, inverse = torch.ones_like(mean), torch.rsqrt(var + eps)
+    # the form of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
     backward = torch.ops.aten.native_batch_norm_backward.default
-    _, weighted, plain = backward(grad, x, ones, mean, var, None, None, False, eps, [False, True, True])
+    _, weighted, plain = backward(grad, x, ones, None, None, mean, inverse, True, eps, [False, True, True])
     return torch.stack([weighted, plain])
