@@ -43,7 +43,7 @@ model = dict(
     test_cfg=dict(_delete_=True, mode='whole'),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 train_dataloader = dict(batch_size=12)
 max_iters = 450
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

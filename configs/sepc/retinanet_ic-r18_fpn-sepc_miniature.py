@@ -38,3 +38,18 @@ model = dict(
     train_cfg=dict(assigner=dict(ignore_iof_thr=0.5)),
     test_cfg=dict(nms_pre=300, max_per_img=50),
 )
+
+# a focal loss takes longer than two stages to predict anything from random weights
+max_iters, warm_up = 400, 40
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=warm_up,
+        end=max_iters,
+        T_max=max_iters - warm_up,
+        eta_min_ratio=0.01,
+    ),
+]

@@ -92,7 +92,7 @@ def test_course_and_report(home, data, tmp_path):
     assert {each['backbone_file'] for each in report} == {'configs/_base_/backbones/ic_resnet18.py'}
     assert all((home / each['config']).is_file() and each['seconds'] > 0 for each in report)
     assert all(result.passed for result in results)
-    assert [each['backbone_from'] for each in report] == [None, None, None, 'detection', 'detection']
+    assert [each['backbone_from'] for each in report] == [None, *['detection'] * 4]
     assert 'bottom-up pose: started with the backbone of detection' in printed
     first = str(tmp_path / 'work/detection/train/iter_20.pth')
     start = Config.fromfile(tmp_path / 'work/pose/config.py', import_custom_modules=False).model.backbone.init_cfg
@@ -236,10 +236,7 @@ def test_prepared_config(task, backbone, repo, tmp_path):
     expected = Config.fromfile(repo / f'configs/_base_/backbones/{backbone}.py').backbone
     assert cfg.backbone == expected and dict(cfg.model.backbone) == cfg.model.backbone | expected
     channels = [64 * 2**i * (4 if '50' in backbone else 1) for i in range(4)]
-    if 'neck' in cfg.model:
-        assert cfg.model.backbone == expected and cfg.model.neck.in_channels == channels
-    else:
-        assert cfg.model.head.in_channels == channels[cfg.model.backbone.out_indices[-1]]
+    assert cfg.model.neck.in_channels == channels[: len(cfg.model.backbone.get('out_indices', channels))]
     assert 'data/miniature' not in cfg.pretty_text
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.data_root == f'{tmp_path}/elsewhere/'
@@ -248,6 +245,25 @@ def test_prepared_config(task, backbone, repo, tmp_path):
     assert cfg.optim_wrapper == original.optim_wrapper and cfg.param_scheduler == original.param_scheduler
     if backbone == 'ic_resnet18':
         assert cfg.model == original.model
+
+
+def test_fine_tuning(repo, tmp_path):
+    """A task that starts with a trained backbone may be shorter; its schedule keeps its shape."""
+    task = next(task for task in TASKS if task.fine_tuning)
+    backbone = backbone_file(repo, 'ic_resnet18')
+    scratch, tuned = (
+        Config.fromfile(
+            prepare_config(repo, task, backbone, tmp_path, 0, tmp_path / name, start), import_custom_modules=False
+        )
+        for name, start in (('scratch', None), ('tuned', tmp_path / 'detector.pth'))
+    )
+    assert 'init_cfg' not in scratch.model.backbone
+    assert tuned.model.backbone.init_cfg.checkpoint == str(tmp_path / 'detector.pth')
+    assert tuned.train_cfg.max_iters == task.fine_tuning < scratch.train_cfg.max_iters
+    assert tuned.default_hooks.checkpoint.interval == tuned.param_scheduler[-1].end == task.fine_tuning
+    factor = task.fine_tuning / scratch.train_cfg.max_iters
+    for short, whole in zip(tuned.param_scheduler, scratch.param_scheduler, strict=True):
+        assert short.end == pytest.approx(factor * whole.end, abs=0.5) and short.type == whole.type
 
 
 @pytest.mark.parametrize(

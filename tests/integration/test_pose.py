@@ -17,7 +17,7 @@ MULTI_SCALE = ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]', 'model.tes
 # the borders would never be learned.
 PHOTOGRAPHS = """
 input_size = (448, 256)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(112, 64), sigma=2)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(112, 64), sigma=2, detection_threshold=0.1)
 affine = dict(
     type='icconv_mm.BottomupAffine', input_size=input_size, rotate_factor=0, scale_factor=(1, 1), shift_factor=0,
     scale_type='long')
@@ -28,9 +28,10 @@ test_pipeline = [dict(type='LoadImage'), dict(type='icconv_mm.PyramidResize', in
 dataset = dict(type='icconv_mm.BottomupCocoDataset', data_root={root!r}, data_prefix=dict(img='val2017/'),
                ann_file='annotations/person_keypoints_sample.json')
 model = dict(
-    backbone=dict(base_channels=32, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),
+    backbone=dict(base_channels=32, num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(2,)),
+    neck=None,
     head=dict(
-        in_channels=128, deconv_out_channels=(64, 64), deconv_kernel_sizes=(4, 4), decoder=codec,
+        in_channels=128, in_index=-1, deconv_out_channels=(64, 64), deconv_kernel_sizes=(4, 4), decoder=codec,
         keypoint_loss=dict(peak_weight=0.0), tag_loss=dict(push_weight=0.001, pull_weight=0.001), init_cfg=None),
     test_cfg=dict(flip_test=False))
 train_dataloader = dict(batch_size=4, dataset=dict(**dataset, pipeline=train_pipeline))

@@ -17,7 +17,8 @@ SAME_IN_EVERY_SPLIT = """
 codec = dict(type='icconv_mm.AECodec', input_size=_base_.input_size, heatmap_size=(32, 32), sigma=2)
 model = dict(
     backbone=dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), norm_eval=True),
-    head=dict(in_channels=64, deconv_out_channels=(), deconv_kernel_sizes=(), decoder=codec,
+    neck=None,
+    head=dict(in_channels=64, in_index=-1, deconv_out_channels=(), deconv_kernel_sizes=(), decoder=codec,
               keypoint_loss=dict(peak_weight=0.0), tag_loss=dict(push_weight=0.001, pull_weight=0.001), init_cfg=None))
 train_pipeline = [
     dict(type='LoadImage'),

@@ -32,8 +32,10 @@ def test_cuda_is_the_cpu(variant, mode):
             sum(x.square().mean() for x in model.outputs).backward()
     for got, want in zip(on_card.outputs, on_cpu.outputs, strict=True):
         assert (got.cpu() - want).abs().max() <= 1e-4 * want.abs().max()
+    # a bias before a norm has the gradient zero, of which rounding leaves a trace as large as the others' rounding
+    trace = 1e-5 * max(parameter.grad.abs().max() for parameter in on_cpu.parameters())
     for (name, got), want in zip(on_card.named_parameters(), on_cpu.parameters(), strict=True):
-        assert (got.grad.cpu() - want.grad).abs().max() <= 1e-3 * want.grad.abs().max() + 1e-7, name
+        assert (got.grad.cpu() - want.grad).abs().max() <= 1e-3 * want.grad.abs().max() + trace, name
     for (name, got), want in zip(on_card.named_buffers(), on_cpu.buffers(), strict=True):
         torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f'{name}: {text}')
 

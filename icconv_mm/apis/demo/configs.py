@@ -48,6 +48,8 @@ def prepare_config(
     use_backbone(cfg, Config.fromfile(str(backbone), import_custom_modules=False).backbone.to_dict())
     if start is not None:
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
+        if task.fine_tuning:
+            _set_iterations(cfg, task.fine_tuning)
     cfg = Config(_with_data_root(cfg.to_dict(), f'{data}/'), format_python_code=False)
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
@@ -67,12 +69,22 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     channels = [factor * width for width in (64, 128, 256, 512)]
     if 'neck' in cfg.model:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
-        neck.in_channels = channels
+        neck.in_channels = channels[: len(neck.in_channels)]
         return
     last = cfg.model.backbone.get('out_indices', range(4))[-1]
     for name in ('head', 'decode_head', 'auxiliary_head'):
         if head := cfg.model.get(name):
             head.in_channels = channels[head.get('in_index', last)]
+
+
+def _set_iterations(cfg: Config, iterations: int) -> None:
+    """Train for so many iterations, with the schedule of the learning rate in proportion."""
+    factor = iterations / cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = iterations
+    for scheduler in cfg.param_scheduler:
+        for key in ('begin', 'end', 'T_max'):
+            if key in scheduler:
+                scheduler[key] = round(factor * scheduler[key])
 
 
 def _with_data_root(node: Any, root: str) -> Any:

@@ -23,6 +23,7 @@ class Task:
             the ``--cfg-options`` of the test.
         starts_from: The task whose trained backbone this one starts with, if the same demo has run it before, as
             recipes start with an ImageNet one; otherwise from random weights.
+        fine_tuning: Iterations from there, where the config's would be more than it takes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Task:
     scale: float = 1.0
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
     starts_from: str | None = None
+    fine_tuning: int | None = None
 
 
 TASKS = (
@@ -55,6 +57,8 @@ TASKS = (
         key='coco/segm_mAP_50',
         threshold=0.50,
         predictions='masks',
+        starts_from='detection',
+        fine_tuning=200,
     ),
     Task(
         name='semantic',
@@ -65,6 +69,7 @@ TASKS = (
         threshold=0.60,
         predictions='labels',
         scale=0.01,
+        starts_from='detection',
     ),
     Task(
         name='pose',
@@ -89,6 +94,7 @@ NECKS = {
         key='coco/bbox_mAP_50',
         threshold=0.50,
         predictions='boxes',
+        starts_from='detection',
     ),
 }
 

@@ -91,6 +91,7 @@ def _initialised(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # its rounding would hide a difference
 def _check_necks(detectors: dict[str, nn.Module]) -> None:
     """With the same weights and zero offsets all variants with iBN are one function."""
     plain = detectors['PConv + iBN'].neck[1].eval()
