@@ -14,9 +14,7 @@ log_processor = _base_.iteration_log
 # picture's size. From random weights within minutes: joints count more than the empty rest, larger weights at the start
 # than the published 0.001, and tags are pushed harder than pulled, which at first are all the same.
 input_size = (128, 128)
-codec = dict(
-    type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3
-)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3)
 model = dict(
     backbone=dict(**_base_.backbone, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2)),
     neck=dict(type='FPN', in_channels=[64, 128, 256], out_channels=64, num_outs=3),
