@@ -1,0 +1,350 @@
+// Forward pass as an implicit matrix product: rows are 128 output pixels, columns output channels in groups of eight
+// that share a dilation, the reduction goes over input channels (32 bytes at a time) and the nine taps. One launch
+// serves all runs; input and output are channels_last, filters [C_out][tap][C_in / groups].
+#include "tables.h"
+#include "tile.cuh"
+
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+namespace icconv_mm::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarpsN = 4;         // 2 x 4 warps, each 64 pixels x up to 4 column tiles
+constexpr int kWarpM = 4, kWarpN = 4;              // 16 x 8 accumulators of a warp
+constexpr int kMaxTiles = kWarpsN * kWarpN;        // of a block
+constexpr int kPitch = kStepBytes + kVectorBytes;  // bytes of a row in shared memory: an odd number of vectors
+constexpr int kBlockFields = 6, kTileFields = 4;
+
+// The table: blocks [kBlockFields], tiles [kTileFields], then output channels, all of them sorted by dilation.
+struct Block {
+  int group, tiles, rows, first_tile, first_row, contiguous;  // offsets into the table; rows: its output channels
+};
+struct ColumnTile {
+  int dilation_h, dilation_w, row, count;  // row: the first one, within the block
+};
+
+struct Arguments {
+  Problem p;
+  Patch patch;
+  const void *x, *weight, *bias;
+  void* out;
+  const int* table;
+  bool relu;
+  int stages, stage_bytes;
+};
+
+struct Shared {
+  int offsets[kTaps][kMaxTiles];  // bytes from a pixel to the tap, per column tile
+  int rows[kMaxTiles + 1], counts[kMaxTiles];
+  int channels[kPixels];
+};
+
+template <typename Math>
+__device__ void load_stage(const Arguments& a, const Block& block, const Shared& shared, const int* sources, int image,
+                           uint32_t target, int step) {
+  using T = typename Math::Element;
+  const int channel = step * kStep<Math>, vectors = (a.p.group_in - channel) / kVector<Math>;
+  const T* pixels = static_cast<const T*>(a.x) + int64_t(image) * a.p.height * a.p.width * a.p.in_channels +
+                    block.group * a.p.group_in + channel;
+  load_rows<2>(target, kPitch, sources, a.patch.slots, pixels, a.p.in_channels * int64_t(sizeof(T)), vectors);
+  target += a.patch.slots * kPitch;
+  const T* filters = static_cast<const T*>(a.weight) + channel;
+  for (int i = threadIdx.x; i < block.rows * kTaps * 2; i += kThreads) {
+    const int vector = i % 2, tap = i / 2 % kTaps, row = i / (2 * kTaps);
+    const bool valid = vector < vectors;
+    const T* source = filters + (int64_t(shared.channels[row]) * kTaps + tap) * a.p.group_in;
+    copy_async(target + (tap * block.rows + row) * kPitch + vector * kVectorBytes,
+               valid ? source + vector * kVector<Math> : filters, valid);
+  }
+}
+
+// One stage: all taps of 32 bytes of input channels. Column tiles that read the same pixels share the loads.
+template <typename Math>
+__device__ void multiply_stage(const Shared& shared, int first, int tiles, const uint32_t (&pixels)[kWarpM],
+                               const uint32_t (&filters)[kWarpN / 2], uint32_t tap_bytes,
+                               float (&sums)[kWarpM][kWarpN][4]) {
+#pragma unroll 1
+  for (int tap = 0; tap < kTaps; ++tap) {
+    typename Math::A a[kWarpM];
+    int previous = -1;
+#pragma unroll
+    for (int pair = 0; pair < kWarpN / 2; ++pair) {
+      if (2 * pair >= tiles) break;
+      uint32_t words[4];
+      load_matrices(words, filters[pair] + tap * tap_bytes);
+      const typename Math::B b[2] = {Math::make_b(words[0], words[1]), Math::make_b(words[2], words[3])};
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        const int j = 2 * pair + odd;
+        if (j >= tiles) break;
+        const int offset = shared.offsets[tap][first + j];
+        if (offset != previous) {
+#pragma unroll
+          for (int m = 0; m < kWarpM; ++m) {
+            uint32_t rows[4];
+            load_matrices(rows, pixels[m] + offset);
+            a[m] = Math::make_a(rows);
+          }
+          previous = offset;
+        }
+#pragma unroll
+        for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][j], a[m], b[odd]);
+      }
+    }
+  }
+}
+
+// Through shared memory, so that the channels of a pixel are written together.
+template <typename Math>
+__device__ void store(const Arguments& a, const Block& block, const Shared& shared, const Tile& tile, char* memory,
+                      int first, int tiles, int first_pixel, const float (&sums)[kWarpM][kWarpN][4]) {
+  using T = typename Math::Element;
+  constexpr int kVec = kVector<Math>;
+  const int lane = threadIdx.x % 32;
+  // the first channel's place within its 16 bytes of the output, where the channels follow one another there
+  const bool vectors = block.contiguous && a.p.out_channels % kVec == 0;
+  const int shift = vectors ? shared.channels[0] % kVec : 0;
+  const int groups = (shift + block.rows + kVec - 1) / kVec, pitch = (groups + 1) * kVec;
+  T* staged = reinterpret_cast<T*>(memory);
+#pragma unroll
+  for (int j = 0; j < kWarpN; ++j) {
+    if (j >= tiles) break;
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      const int column = lane % 4 * 2 + odd, row = shared.rows[first + j] + column;
+      if (column >= shared.counts[first + j]) continue;
+      const float bias = a.bias ? Math::widen(static_cast<const T*>(a.bias)[shared.channels[row]]) : 0.f;
+#pragma unroll
+      for (int m = 0; m < kWarpM; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float value = sums[m][j][2 * half + odd] + bias;
+          if (a.relu && value < 0) value = 0;  // NaN stays
+          staged[(first_pixel + 16 * m + 8 * half + lane / 4) * pitch + shift + row] = Math::round(value);
+        }
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kPixels * groups; i += kThreads) {
+    const int pixel = i / groups, group = i % groups;
+    const int y = tile.y + pixel / a.patch.tile_w, x = tile.x + pixel % a.patch.tile_w;
+    if (pixel >= a.patch.tile_h * a.patch.tile_w || y >= a.p.out_height || x >= a.p.out_width) continue;
+    T* out = static_cast<T*>(a.out) +
+             ((int64_t(tile.image) * a.p.out_height + y) * a.p.out_width + x) * a.p.out_channels;
+    const T* values = staged + pixel * pitch + group * kVec;
+    const int row = group * kVec - shift;
+    if (vectors && row >= 0 && row + kVec <= block.rows) {
+      *reinterpret_cast<uint4*>(out + shared.channels[row]) = *reinterpret_cast<const uint4*>(values);
+    } else {
+      for (int e = 0; e < kVec; ++e)
+        if (row + e >= 0 && row + e < block.rows) out[shared.channels[row + e]] = values[e];
+    }
+  }
+}
+
+template <typename Math>
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a) {
+  extern __shared__ __align__(16) char memory[];
+  __shared__ Shared shared;
+  int* sources = reinterpret_cast<int*>(memory + a.stages * a.stage_bytes);
+  const Block block = reinterpret_cast<const Block*>(a.table)[blockIdx.y];
+  const Tile tile = locate_tile(a.patch, blockIdx.x);
+  for (int slot = threadIdx.x; slot < a.patch.slots; slot += kThreads)
+    sources[slot] = source_pixel(a.patch, tile, slot, a.p.height, a.p.width);
+  for (int row = threadIdx.x; row < block.rows; row += kThreads)
+    shared.channels[row] = a.table[block.first_row + row];
+  for (int i = threadIdx.x; i < kTaps * block.tiles; i += kThreads) {
+    const int tap = i / block.tiles, j = i % block.tiles;
+    const ColumnTile t = reinterpret_cast<const ColumnTile*>(a.table + block.first_tile)[j];
+    shared.offsets[tap][j] = kPitch * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * t.dilation_h,
+                                                     a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
+    if (tap == 0) shared.rows[j] = t.row, shared.counts[j] = t.count;
+  }
+  __syncthreads();
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int first = block.tiles * (warp % kWarpsN) / kWarpsN;
+  const int tiles = block.tiles * (warp % kWarpsN + 1) / kWarpsN - first;
+  const int first_pixel = warp / kWarpsN * 16 * kWarpM;
+  const uint32_t base = shared_address(memory), filter_base = base + a.patch.slots * kPitch;
+  uint32_t pixels[kWarpM], filters[kWarpN / 2];
+  const int area = a.patch.tile_h * a.patch.tile_w;
+#pragma unroll
+  for (int m = 0; m < kWarpM; ++m) {
+    const int pixel = min(first_pixel + 16 * m + lane % 16, area - 1);  // a surplus row computes what nobody stores
+    pixels[m] = base + a.patch.slot_of(pixel) * kPitch + lane / 16 * kVectorBytes;
+  }
+#pragma unroll
+  for (int pair = 0; pair < kWarpN / 2; ++pair) {
+    const int j = min(2 * pair + lane / 16, max(tiles - 1, 0));
+    const int row = tiles > 0 ? shared.rows[first + j] + lane % 8 : 0;  // past its tile: columns that nobody stores
+    filters[pair] = filter_base + min(row, block.rows - 1) * kPitch + lane / 8 % 2 * kVectorBytes;
+  }
+
+  float sums[kWarpM][kWarpN][4] = {};
+  const int steps = (a.p.group_in + kStep<Math> - 1) / kStep<Math>;
+  load_stage<Math>(a, block, shared, sources, tile.image, base, 0);
+  commit_copies();
+  for (int step = 0; step < steps; ++step) {
+    const uint32_t stage = step % a.stages * a.stage_bytes;
+    if (a.stages == 2 && step + 1 < steps) {
+      load_stage<Math>(a, block, shared, sources, tile.image, base + (step + 1) % 2 * a.stage_bytes, step + 1);
+      commit_copies();
+      wait_copies<1>();
+    } else {
+      wait_copies<0>();
+    }
+    __syncthreads();
+    uint32_t stage_pixels[kWarpM], stage_filters[kWarpN / 2];
+#pragma unroll
+    for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + stage;
+#pragma unroll
+    for (int pair = 0; pair < kWarpN / 2; ++pair) stage_filters[pair] = filters[pair] + stage;
+    multiply_stage<Math>(shared, first, tiles, stage_pixels, stage_filters, block.rows * kPitch, sums);
+    __syncthreads();
+    if (a.stages == 1 && step + 1 < steps) {
+      load_stage<Math>(a, block, shared, sources, tile.image, base, step + 1);
+      commit_copies();
+    }
+  }
+  store<Math>(a, block, shared, tile, memory, first, tiles, first_pixel, sums);
+}
+
+// Cuts the column tiles of each group into `blocks` blocks of nearly equal number.
+std::vector<int> build_table(const Problem& p, Pattern pattern, int blocks) {
+  std::vector<std::vector<ColumnTile>> tiles(p.groups);
+  std::vector<std::vector<int>> channels(p.groups);
+  for (const Share& share : make_shares(p, pattern)) {
+    std::vector<int>& list = channels[share.group];
+    for (size_t i = 0; i < share.channels.size(); i += 8) {
+      const int count = static_cast<int>(std::min<size_t>(8, share.channels.size() - i));
+      tiles[share.group].push_back(
+          {share.dilation_h, share.dilation_w, static_cast<int>(list.size() + i), count});
+    }
+    list.insert(list.end(), share.channels.begin(), share.channels.end());
+  }
+  std::vector<Block> made;
+  std::vector<int> tile_numbers, rows;
+  for (int group = 0; group < p.groups; ++group) {
+    const int count = static_cast<int>(tiles[group].size()), parts = std::min(blocks, count);
+    for (int part = 0; part < parts; ++part) {
+      const int begin = count * part / parts, end = count * (part + 1) / parts, row = tiles[group][begin].row;
+      const int end_row = tiles[group][end - 1].row + tiles[group][end - 1].count;
+      Block block{group, end - begin, end_row - row, static_cast<int>(tile_numbers.size()),
+                  static_cast<int>(rows.size()), 1};
+      for (int i = begin; i < end; ++i) {
+        const ColumnTile& t = tiles[group][i];
+        tile_numbers.insert(tile_numbers.end(), {t.dilation_h, t.dilation_w, t.row - row, t.count});
+      }
+      for (int i = row; i < end_row; ++i) {
+        if (i > row && channels[group][i] != channels[group][i - 1] + 1) block.contiguous = 0;
+        rows.push_back(channels[group][i]);
+      }
+      made.push_back(block);
+    }
+  }
+  std::vector<int> numbers;
+  const int tile_base = static_cast<int>(made.size()) * kBlockFields;
+  // tiles are read as groups of four numbers: keep them aligned
+  const int tile_start = round_up(tile_base, kTileFields);
+  for (const Block& b : made)
+    numbers.insert(numbers.end(), {b.group, b.tiles, b.rows, b.first_tile + tile_start,
+                                   b.first_row + tile_start + static_cast<int>(tile_numbers.size()), b.contiguous});
+  numbers.resize(tile_start);
+  numbers.insert(numbers.end(), tile_numbers.begin(), tile_numbers.end());
+  numbers.insert(numbers.end(), rows.begin(), rows.end());
+  numbers.push_back(static_cast<int>(made.size()));  // last, for the host
+  return numbers;
+}
+
+// Column tiles of the group that has most: how far the columns can be cut.
+int most_tiles(const Problem& p, Pattern pattern) {
+  const Table& table = cached_table(TableKind::kForwardTiles, {p.groups}, pattern, [&] {
+    std::vector<int> counts(p.groups);
+    for (const Share& share : make_shares(p, pattern))
+      counts[share.group] += static_cast<int>(share.channels.size() + 7) / 8;
+    return std::vector<int>{*std::max_element(counts.begin(), counts.end())};
+  });
+  return table.host[0];
+}
+
+// As few blocks as fill the card evenly: each block loads the patch again.
+int choose_blocks(int tiles, int64_t others, int processors) {
+  int best = 0;
+  int64_t best_cost = 0;
+  for (int blocks = (tiles + kMaxTiles - 1) / kMaxTiles; blocks <= tiles; ++blocks) {
+    const int64_t turns = (others * blocks + processors - 1) / processors;
+    const int64_t cost = turns * ((tiles + blocks - 1) / blocks + 3);  // 3: the patch, in column tiles
+    if (best == 0 || cost < best_cost) best = blocks, best_cost = cost;
+    if (4 * blocks >= tiles) break;
+  }
+  return best;
+}
+
+template <typename Math>
+at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  Pattern pattern, bool relu) {
+  const Device& device = current_device();
+  const int halo_h = max_dilation(pattern, 0), halo_w = max_dilation(pattern, 1);
+  const Patch patch = make_patch(p.out_height, p.out_width, p.stride, halo_h, halo_h, halo_w, halo_w);
+  const int64_t tiles = int64_t(p.batch) * patch.tiles();
+  if (tiles > INT_MAX) return {};
+  const int columns = most_tiles(p, pattern);
+  const int blocks = choose_blocks(columns, tiles * p.groups, device.processors);
+  const Table& table = cached_table(TableKind::kForward, {p.groups, blocks}, pattern,
+                                    [&] { return build_table(p, pattern, blocks); });
+  const int grid_y = table.host.back();
+  int rows = 0;
+  for (int i = 0; i < grid_y; ++i) rows = std::max(rows, table.host[i * kBlockFields + 2]);
+
+  const int64_t stage_bytes = (int64_t(patch.slots) + kTaps * rows) * kPitch;
+  const int64_t source_bytes = 4 * int64_t(patch.slots);
+  const int64_t staged = int64_t(kPixels) * (rows + 3 * kVector<Math>) * sizeof(typename Math::Element);
+  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  const int stages = p.group_in > kStep<Math> && 2 * stage_bytes + source_bytes <= limit ? 2 : 1;
+  // the sources are no longer needed when results are staged
+  const int64_t bytes = std::max(stages * stage_bytes + source_bytes, staged);
+  if (bytes > limit || grid_y > 65535) return {};
+
+  at::Tensor out = at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(),
+                             at::MemoryFormat::ChannelsLast);
+  const Arguments a{p,
+                    patch,
+                    x.const_data_ptr(),
+                    weight.const_data_ptr(),
+                    bias.defined() ? bias.const_data_ptr() : nullptr,
+                    out.mutable_data_ptr(),
+                    table.device,
+                    relu,
+                    stages,
+                    static_cast<int>(stage_bytes)};
+  C10_CUDA_CHECK(cudaFuncSetAttribute(forward_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(bytes)));
+  const dim3 grid(static_cast<unsigned>(tiles), grid_y);
+  forward_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+
+at::Tensor forward_tiled(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         Pattern pattern, bool relu, Precision precision) {
+  if (current_device().major < 8 || p.group_in % (kVectorBytes / x.element_size()) != 0) return {};
+  const at::Tensor nhwc = channels_last(x), filters = channels_last(weight);
+  switch (x.scalar_type()) {
+    case at::kHalf:
+      return launch<Float16>(p, nhwc, filters, bias, pattern, relu);
+    case at::kBFloat16:
+      return launch<BFloat16>(p, nhwc, filters, bias, pattern, relu);
+    case at::kFloat:
+      return precision == Precision::kTf32 ? launch<Tf32>(p, nhwc, filters, bias, pattern, relu)
+                                           : launch<Float32>(p, nhwc, filters, bias, pattern, relu);
+    default:
+      return {};
+  }
+}
+
+}  // namespace icconv_mm::cuda

@@ -1,0 +1,337 @@
+// Gradient of the weight: rows are 16 output channels of one dilation, columns input channels, the reduction goes over
+// pixels. A block holds four such row tiles x 64 bytes of input channels x nine taps, a warp per tap, and walks over
+// some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in a fixed order.
+#include "tables.h"
+#include "tile.cuh"
+
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+namespace icconv_mm::cuda {
+namespace {
+
+constexpr int kThreads = 32 * kTaps;
+constexpr int kRowTiles = 4;
+constexpr int kColumnVectors = 4;
+constexpr int kBlockFields = 3;  // group, tiles, first tile
+constexpr int kTileFields = 8;   // dilation_h, dilation_w, mask of channels, up to four 16-byte vectors of channels
+
+// 32-bit elements are read word by word: their pitches are odd multiples of 32 bytes, those of the others of 16.
+template <typename Math>
+constexpr bool kWords = sizeof(typename Math::Element) == 4;
+template <typename Math>
+constexpr int kTileVectors = 16 / kVector<Math>;
+template <typename Math>
+constexpr int kRowPitch = kRowTiles * kTileVectors<Math> * kVectorBytes + (kWords<Math> ? 32 : 16);
+template <typename Math>
+constexpr int kColumnPitch = kColumnVectors * kVectorBytes + (kWords<Math> ? 32 : 16);
+template <typename Math>
+constexpr int kColumns = kColumnVectors * kVector<Math>;
+
+struct Arguments {
+  Problem p;
+  Patch patch;
+  const void *grad, *x;
+  float* partial;  // [slabs][C_out][tap][C_in / groups]
+  const int* table;
+  int pixel_tiles, stages, stage_bytes;
+};
+
+// The patch's places are divided into rows and columns once, not for each tile: divisions are slow.
+struct Shared {
+  int vectors[kRowTiles * 4];  // which 16 bytes of output channels, or -1
+  int slots[kPixels];          // bytes from the patch's start to a tile pixel's first source pixel
+  int pixels[kPixels];         // row * 2^16 + column of a tile pixel; -1 past the tile
+  int dilations[kRowTiles][2], masks[kRowTiles];
+};
+
+template <typename Math>
+__device__ void load_stage(const Arguments& a, const Shared& shared, const int* places, uint32_t target,
+                           int pixel_tile, int channel, int group) {
+  using T = typename Math::Element;
+  const Tile tile = locate_tile(a.patch, pixel_tile);
+  const int vectors = min(kColumnVectors, (a.p.group_in - channel) / kVector<Math>);
+  const T* pixels = static_cast<const T*>(a.x) + int64_t(tile.image) * a.p.height * a.p.width * a.p.in_channels +
+                    group * a.p.group_in + channel;
+  const int top = tile.y * a.p.stride - a.patch.before_h, left = tile.x * a.p.stride - a.patch.before_w;
+  for (int i = threadIdx.x; i < a.patch.slots * kColumnVectors; i += kThreads) {
+    const int slot = i / kColumnVectors, vector = i % kColumnVectors;
+    const int y = top + (places[slot] >> 16), column = places[slot] & 0xffff, x = left + column;
+    const bool valid = column != kNoColumn && y >= 0 && y < a.p.height && x >= 0 && x < a.p.width && vector < vectors;
+    const T* source = pixels;
+    if (valid) source += (int64_t(y) * a.p.width + x) * a.p.in_channels + vector * kVector<Math>;
+    copy_async(target + slot * kColumnPitch<Math> + vector * kVectorBytes, source, valid);
+  }
+  target += a.patch.slots * kColumnPitch<Math>;
+  constexpr int kVectors = kRowTiles * kTileVectors<Math>;
+  const T* grads =
+      static_cast<const T*>(a.grad) + int64_t(tile.image) * a.p.out_height * a.p.out_width * a.p.out_channels;
+  for (int i = threadIdx.x; i < kPixels * kVectors; i += kThreads) {
+    const int pixel = i / kVectors, vector = i % kVectors;
+    const int y = tile.y + (shared.pixels[pixel] >> 16), x = tile.x + (shared.pixels[pixel] & 0xffff);
+    const bool valid =
+        shared.pixels[pixel] >= 0 && y < a.p.out_height && x < a.p.out_width && shared.vectors[vector] >= 0;
+    const T* source = grads;
+    if (valid)
+      source += (int64_t(y) * a.p.out_width + x) * a.p.out_channels + shared.vectors[vector] * kVector<Math>;
+    copy_async(target + pixel * kRowPitch<Math> + vector * kVectorBytes, source, valid);
+  }
+}
+
+// Fragments of the transposed gradient: 16 channels x the pixels of a reduction step.
+template <typename Math>
+__device__ typename Math::A load_grads(uint32_t grads, int step, int tile) {
+  const int lane = threadIdx.x % 32;
+  uint32_t w[4];
+  if constexpr (!kWords<Math>) {
+    const int pixel = step * 16 + lane % 8 + lane / 16 * 8, vector = tile * 2 + lane / 8 % 2;
+    load_matrices_transposed(w, grads + pixel * kRowPitch<Math> + vector * kVectorBytes);
+  } else {
+    const uint32_t at = grads + (step * 8 + lane % 4) * kRowPitch<Math> + (tile * 16 + lane / 4) * 4;
+    w[0] = load_word(at), w[1] = load_word(at + 32);
+    w[2] = load_word(at + 4 * kRowPitch<Math>), w[3] = load_word(at + 4 * kRowPitch<Math> + 32);
+  }
+  return Math::make_a(w);
+}
+
+// Fragments of the input at one tap: the pixels of a reduction step x all columns.
+template <typename Math>
+__device__ void load_inputs(uint32_t patch, const uint32_t (&slots)[2], int offset,
+                            typename Math::B (&b)[kColumns<Math> / 8]) {
+  const int lane = threadIdx.x % 32;
+  if constexpr (!kWords<Math>) {
+#pragma unroll
+    for (int n = 0; n < kColumns<Math> / 8; n += 2) {
+      uint32_t w[4];
+      load_matrices_transposed(w, patch + slots[0] + offset + (n + lane / 16) * 16);
+      b[n] = Math::make_b(w[0], w[1]), b[n + 1] = Math::make_b(w[2], w[3]);
+    }
+  } else {
+#pragma unroll
+    for (int n = 0; n < kColumns<Math> / 8; ++n) {
+      const uint32_t at = patch + offset + n * 32 + lane / 4 * 4;
+      b[n] = Math::make_b(load_word(at + slots[0]), load_word(at + slots[1]));
+    }
+  }
+}
+
+template <typename Math>
+__device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t grads, int tiles,
+                               const int (&offsets)[kRowTiles],
+                               float (&sums)[kRowTiles][kColumns<Math> / 8][4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int step = 0; step < kPixels / kStep<Math>; ++step) {
+    uint32_t slots[2];
+    if constexpr (!kWords<Math>) {
+      slots[0] = shared.slots[step * 16 + lane % 16];
+    } else {
+      slots[0] = shared.slots[step * 8 + lane % 4], slots[1] = shared.slots[step * 8 + lane % 4 + 4];
+    }
+    typename Math::B b[kColumns<Math> / 8];
+#pragma unroll
+    for (int i = 0; i < kRowTiles; ++i) {
+      if (i >= tiles) break;
+      if (i == 0 || offsets[i] != offsets[i - 1]) load_inputs<Math>(patch, slots, offsets[i], b);
+      const typename Math::A a = load_grads<Math>(grads, step, i);
+#pragma unroll
+      for (int n = 0; n < kColumns<Math> / 8; ++n) Math::multiply(sums[i][n], a, b[n]);
+    }
+  }
+}
+
+template <typename Math>
+__global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Arguments a) {
+  extern __shared__ __align__(16) char memory[];
+  __shared__ Shared shared;
+  const int* block = a.table + blockIdx.y * kBlockFields;
+  const int group = block[0], tiles = block[1];
+  const int* entries = a.table + block[2] * kTileFields;
+  const int channel = blockIdx.z * kColumns<Math>;
+  constexpr int kVectors = kRowTiles * kTileVectors<Math>;
+  for (int i = threadIdx.x; i < kVectors; i += kThreads) {
+    const int tile = i / kTileVectors<Math>;
+    shared.vectors[i] = tile < tiles ? entries[tile * kTileFields + 3 + i % kTileVectors<Math>] : -1;
+    if (i < tiles) {
+      shared.dilations[i][0] = entries[i * kTileFields], shared.dilations[i][1] = entries[i * kTileFields + 1];
+      shared.masks[i] = entries[i * kTileFields + 2];
+    }
+  }
+  const int area = a.patch.tile_h * a.patch.tile_w, width = a.patch.tile_w;
+  for (int pixel = threadIdx.x; pixel < kPixels; pixel += kThreads) {
+    shared.slots[pixel] = a.patch.slot_of(min(pixel, area - 1)) * kColumnPitch<Math>;
+    shared.pixels[pixel] = pixel < area ? pixel / width << 16 | pixel % width : -1;
+  }
+  int* places = reinterpret_cast<int*>(memory + a.stages * a.stage_bytes);
+  for (int slot = threadIdx.x; slot < a.patch.slots; slot += kThreads)
+    places[slot] = slot / a.patch.pitch << 16 | a.patch.column_of(slot);
+  __syncthreads();
+
+  const int tap = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int offsets[kRowTiles];
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+    const int tile = min(i, tiles - 1);
+    offsets[i] = kColumnPitch<Math> * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * shared.dilations[tile][0],
+                                                     a.patch.before_w + (tap % 3 - 1) * shared.dilations[tile][1]);
+  }
+  float sums[kRowTiles][kColumns<Math> / 8][4] = {};
+  const uint32_t base = shared_address(memory);
+  const int stride = gridDim.x;
+  int stage = 0;
+  load_stage<Math>(a, shared, places, base, blockIdx.x, channel, group);
+  commit_copies();
+  for (int pixel_tile = blockIdx.x; pixel_tile < a.pixel_tiles; pixel_tile += stride) {
+    const bool more = pixel_tile + stride < a.pixel_tiles;
+    if (a.stages == 2 && more) {
+      load_stage<Math>(a, shared, places, base + (1 - stage) * a.stage_bytes, pixel_tile + stride, channel, group);
+      commit_copies();
+      wait_copies<1>();
+    } else {
+      wait_copies<0>();
+    }
+    __syncthreads();
+    const uint32_t patch = base + stage * a.stage_bytes;
+    multiply_stage<Math>(shared, patch, patch + a.patch.slots * kColumnPitch<Math>, tiles, offsets, sums);
+    __syncthreads();
+    if (a.stages == 2) {
+      stage = 1 - stage;
+    } else if (more) {
+      load_stage<Math>(a, shared, places, base, pixel_tile + stride, channel, group);
+      commit_copies();
+    }
+  }
+
+  float* partial = a.partial + int64_t(blockIdx.x) * a.p.out_channels * kTaps * a.p.group_in;
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+    if (i >= tiles) break;
+#pragma unroll
+    for (int n = 0; n < kColumns<Math> / 8; ++n)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = lane / 4 + 8 * half, column = channel + n * 8 + lane % 4 * 2;
+        if ((shared.masks[i] >> row & 1) == 0 || column >= a.p.group_in) continue;
+        const int vector = shared.vectors[i * kTileVectors<Math> + row / kVector<Math>];
+        const int64_t output = vector * kVector<Math> + row % kVector<Math>;
+        *reinterpret_cast<float2*>(partial + (output * kTaps + tap) * a.p.group_in + column) =
+            make_float2(sums[i][n][2 * half], sums[i][n][2 * half + 1]);
+      }
+  }
+}
+
+// [slabs][C_out][tap][C] -> [C_out][C][tap]
+template <typename Math>
+__global__ void add_slabs(const float* partial, typename Math::Element* out, int slabs, int64_t filters, int channels) {
+  const int64_t size = filters * kTaps * channels;
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x) {
+    float sum = 0;
+    for (int slab = 0; slab < slabs; ++slab) sum += partial[slab * size + i];
+    const int64_t channel = i % channels, tap = i / channels % kTaps, filter = i / (int64_t(kTaps) * channels);
+    out[(filter * channels + channel) * kTaps + tap] = Math::round(sum);
+  }
+}
+
+// Row tiles of 16 channels of one dilation: 2 (4 for 32-bit elements) vectors of 16 bytes, aligned as in memory.
+std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
+  const int vectors = 16 / vector;
+  std::vector<int> blocks, tiles;
+  int group = -1;
+  for (int wanted = 0; wanted < p.groups; ++wanted)
+    for (const Share& share : make_shares(p, pattern)) {
+      if (share.group != wanted) continue;
+      int used = vectors;  // of the last tile
+      int last = -1;
+      for (int channel : share.channels) {
+        if (channel / vector != last) {
+          last = channel / vector;
+          if (used == vectors) {
+            used = 0;
+            if (group != wanted || blocks[blocks.size() - 2] == kRowTiles)
+              blocks.insert(blocks.end(), {wanted, 0, static_cast<int>(tiles.size()) / kTileFields});
+            group = wanted;
+            ++blocks[blocks.size() - 2];
+            tiles.insert(tiles.end(), {share.dilation_h, share.dilation_w, 0, -1, -1, -1, -1, 0});
+          }
+          tiles[tiles.size() - kTileFields + 3 + used++] = last;
+        }
+        tiles[tiles.size() - kTileFields + 2] |= 1 << ((used - 1) * vector + channel % vector);
+      }
+    }
+  const int count = static_cast<int>(blocks.size()) / kBlockFields;
+  const int start = round_up(static_cast<int>(blocks.size()), kTileFields) / kTileFields;
+  for (int i = 0; i < count; ++i) blocks[i * kBlockFields + 2] += start;
+  blocks.resize(static_cast<size_t>(start) * kTileFields);
+  blocks.insert(blocks.end(), tiles.begin(), tiles.end());
+  blocks.push_back(count);  // last, for the host
+  return blocks;
+}
+
+template <typename Math>
+at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
+  const Device& device = current_device();
+  const int dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
+  const Patch patch = make_patch(p.out_height, p.out_width, p.stride, dh, dh, dw, dw);
+  const int64_t tiles = int64_t(p.batch) * patch.tiles();
+  const Table& table = cached_table(TableKind::kGradWeight, {p.groups, kVector<Math>}, pattern,
+                                    [&] { return build_table(p, pattern, kVector<Math>); });
+  const int grid_y = table.host.back(), grid_z = (p.group_in + kColumns<Math> - 1) / kColumns<Math>;
+  const int64_t stage_bytes = int64_t(patch.slots) * kColumnPitch<Math> + kPixels * kRowPitch<Math>;
+  const int64_t place_bytes = 4 * int64_t(patch.slots);
+  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  if (tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 ||
+      stage_bytes + place_bytes > limit)
+    return {};
+  // three turns of two blocks per processor, and no more slabs than 64: each is a copy of the gradient
+  const int64_t wanted = (6 * int64_t(device.processors) + grid_y * grid_z - 1) / (grid_y * int64_t(grid_z));
+  const int64_t slabs = std::min({tiles, wanted, int64_t(64)});
+  const int stages = tiles > slabs && 2 * stage_bytes + place_bytes <= limit ? 2 : 1;
+  const int64_t bytes = stages * stage_bytes + place_bytes;
+
+  const at::Tensor partial = at::empty({slabs, p.out_channels, kTaps, p.group_in}, grad.options().dtype(at::kFloat));
+  at::Tensor out = at::empty({p.out_channels, p.group_in, 3, 3}, grad.options());
+  const Arguments a{p,
+                    patch,
+                    grad.const_data_ptr(),
+                    x.const_data_ptr(),
+                    partial.mutable_data_ptr<float>(),
+                    table.device,
+                    static_cast<int>(tiles),
+                    stages,
+                    static_cast<int>(stage_bytes)};
+  C10_CUDA_CHECK(cudaFuncSetAttribute(grad_weight_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(bytes)));
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const dim3 grid(static_cast<unsigned>(slabs), grid_y, grid_z);
+  grad_weight_kernel<Math><<<grid, kThreads, bytes, stream>>>(a);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t blocks = std::min<int64_t>((out.numel() + 255) / 256, 16 * device.processors);
+  add_slabs<Math><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
+      partial.const_data_ptr<float>(), static_cast<typename Math::Element*>(out.mutable_data_ptr()),
+      static_cast<int>(slabs), p.out_channels, p.group_in);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+
+at::Tensor grad_weight_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+                             Precision precision) {
+  const int vector = static_cast<int>(kVectorBytes / grad.element_size());
+  if (current_device().major < 8 || p.group_in % vector != 0 || p.out_channels % vector != 0) return {};
+  const at::Tensor grads = channels_last(grad), inputs = channels_last(x);
+  switch (grad.scalar_type()) {
+    case at::kHalf:
+      return launch<Float16>(p, grads, inputs, pattern);
+    case at::kBFloat16:
+      return launch<BFloat16>(p, grads, inputs, pattern);
+    case at::kFloat:
+      return precision == Precision::kTf32 ? launch<Tf32>(p, grads, inputs, pattern)
+                                           : launch<Float32>(p, grads, inputs, pattern);
+    default:
+      return {};
+  }
+}
+
+}  // namespace icconv_mm::cuda
