@@ -11,15 +11,19 @@
 namespace icconv_mm::cuda {
 namespace {
 
+constexpr int kPixels = 128;
 constexpr int kThreads = 256, kWarpsN = 4;         // 2 x 4 warps, each 64 pixels x up to 4 column tiles
 constexpr int kWarpM = 4, kWarpN = 4;              // 16 x 8 accumulators of a warp
 constexpr int kMaxTiles = kWarpsN * kWarpN;        // of a block
+constexpr int kMaxRows = 64;                       // of a block, so that two fit a processor
 constexpr int kPitch = kStepBytes + kVectorBytes;  // bytes of a row in shared memory: an odd number of vectors
-constexpr int kBlockFields = 6, kTileFields = 4;
+constexpr int kFilterBytes = kTaps * kPitch;       // of an output channel
+constexpr int kBlockFields = 11, kTileFields = 4;
 
 // The table: blocks [kBlockFields], tiles [kTileFields], then output channels, all of them sorted by dilation.
 struct Block {
   int group, tiles, rows, first_tile, first_row, contiguous;  // offsets into the table; rows: its output channels
+  int warps[kWarpsN + 1];                                     // the tiles of each column of warps
 };
 struct ColumnTile {
   int dilation_h, dilation_w, row, count;  // row: the first one, within the block
@@ -42,28 +46,29 @@ struct Shared {
 };
 
 template <typename Math>
-__device__ void load_stage(const Arguments& a, const Block& block, const Shared& shared, const int* sources, int image,
-                           uint32_t target, int step) {
+__device__ void load_stage(const Arguments& a, const Block& block, const Shared& shared, const uint32_t* sources,
+                           int image, uint32_t target, int step) {
   using T = typename Math::Element;
   const int channel = step * kStep<Math>, vectors = (a.p.group_in - channel) / kVector<Math>;
   const T* pixels = static_cast<const T*>(a.x) + int64_t(image) * a.p.height * a.p.width * a.p.in_channels +
                     block.group * a.p.group_in + channel;
-  load_rows<2>(target, kPitch, sources, a.patch.slots, pixels, a.p.in_channels * int64_t(sizeof(T)), vectors);
-  target += a.patch.slots * kPitch;
-  const T* filters = static_cast<const T*>(a.weight) + channel;
-  for (int i = threadIdx.x; i < block.rows * kTaps * 2; i += kThreads) {
-    const int vector = i % 2, tap = i / 2 % kTaps, row = i / (2 * kTaps);
-    const bool valid = vector < vectors;
-    const T* source = filters + (int64_t(shared.channels[row]) * kTaps + tap) * a.p.group_in;
-    copy_async(target + (tap * block.rows + row) * kPitch + vector * kVectorBytes,
-               valid ? source + vector * kVector<Math> : filters, valid);
+  load_pairs(target, kPitch, sources, a.patch.slots, pixels, vectors);
+  const int vector = threadIdx.x % 2;
+  const bool valid = vector < vectors;
+  target += a.patch.slots * kPitch + vector * kVectorBytes;
+  const T* filters = static_cast<const T*>(a.weight) + channel + (valid ? vector * kVector<Math> : 0);
+  if (block.contiguous) filters += int64_t(shared.channels[0]) * kTaps * a.p.group_in;
+  for (int i = threadIdx.x / 2; i < block.rows * kTaps; i += kThreads / 2) {  // i: channel and tap, as in memory
+    int64_t place = i;
+    if (!block.contiguous) place = int64_t(shared.channels[i / kTaps]) * kTaps + i % kTaps;
+    copy_async(target + i * kPitch, filters + place * a.p.group_in, valid);
   }
 }
 
 // One stage: all taps of 32 bytes of input channels. Column tiles that read the same pixels share the loads.
 template <typename Math>
 __device__ void multiply_stage(const Shared& shared, int first, int tiles, const uint32_t (&pixels)[kWarpM],
-                               const uint32_t (&filters)[kWarpN / 2], uint32_t tap_bytes,
+                               const uint32_t (&filters)[kWarpN / 2],
                                float (&sums)[kWarpM][kWarpN][4]) {
 #pragma unroll 1
   for (int tap = 0; tap < kTaps; ++tap) {
@@ -73,7 +78,7 @@ __device__ void multiply_stage(const Shared& shared, int first, int tiles, const
     for (int pair = 0; pair < kWarpN / 2; ++pair) {
       if (2 * pair >= tiles) break;
       uint32_t words[4];
-      load_matrices(words, filters[pair] + tap * tap_bytes);
+      load_matrices(words, filters[pair] + tap * kPitch);
       const typename Math::B b[2] = {Math::make_b(words[0], words[1]), Math::make_b(words[2], words[3])};
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
@@ -148,11 +153,10 @@ template <typename Math>
 __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a) {
   extern __shared__ __align__(16) char memory[];
   __shared__ Shared shared;
-  int* sources = reinterpret_cast<int*>(memory + a.stages * a.stage_bytes);
+  uint32_t* sources = reinterpret_cast<uint32_t*>(memory + a.stages * a.stage_bytes);
   const Block block = reinterpret_cast<const Block*>(a.table)[blockIdx.y];
   const Tile tile = locate_tile(a.patch, blockIdx.x);
-  for (int slot = threadIdx.x; slot < a.patch.slots; slot += kThreads)
-    sources[slot] = source_pixel(a.patch, tile, slot, a.p.height, a.p.width);
+  find_sources(sources, a.patch, tile, a.p.height, a.p.width, a.p.in_channels / kVector<Math>);
   for (int row = threadIdx.x; row < block.rows; row += kThreads)
     shared.channels[row] = a.table[block.first_row + row];
   for (int i = threadIdx.x; i < kTaps * block.tiles; i += kThreads) {
@@ -165,8 +169,8 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   __syncthreads();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first = block.tiles * (warp % kWarpsN) / kWarpsN;
-  const int tiles = block.tiles * (warp % kWarpsN + 1) / kWarpsN - first;
+  const int* bounds = reinterpret_cast<const Block*>(a.table)[blockIdx.y].warps + warp % kWarpsN;
+  const int first = bounds[0], tiles = bounds[1] - first;
   const int first_pixel = warp / kWarpsN * 16 * kWarpM;
   const uint32_t base = shared_address(memory), filter_base = base + a.patch.slots * kPitch;
   uint32_t pixels[kWarpM], filters[kWarpN / 2];
@@ -180,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   for (int pair = 0; pair < kWarpN / 2; ++pair) {
     const int j = min(2 * pair + lane / 16, max(tiles - 1, 0));
     const int row = tiles > 0 ? shared.rows[first + j] + lane % 8 : 0;  // past its tile: columns that nobody stores
-    filters[pair] = filter_base + min(row, block.rows - 1) * kPitch + lane / 8 % 2 * kVectorBytes;
+    filters[pair] = filter_base + min(row, block.rows - 1) * kFilterBytes + lane / 8 % 2 * kVectorBytes;
   }
 
   float sums[kWarpM][kWarpN][4] = {};
@@ -189,98 +193,153 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   commit_copies();
   for (int step = 0; step < steps; ++step) {
     const uint32_t stage = step % a.stages * a.stage_bytes;
+    wait_copies<0>();
+    __syncthreads();
     if (a.stages == 2 && step + 1 < steps) {
       load_stage<Math>(a, block, shared, sources, tile.image, base + (step + 1) % 2 * a.stage_bytes, step + 1);
       commit_copies();
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
     }
-    __syncthreads();
     uint32_t stage_pixels[kWarpM], stage_filters[kWarpN / 2];
 #pragma unroll
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + stage;
 #pragma unroll
     for (int pair = 0; pair < kWarpN / 2; ++pair) stage_filters[pair] = filters[pair] + stage;
-    multiply_stage<Math>(shared, first, tiles, stage_pixels, stage_filters, block.rows * kPitch, sums);
-    __syncthreads();
+    multiply_stage<Math>(shared, first, tiles, stage_pixels, stage_filters, sums);
     if (a.stages == 1 && step + 1 < steps) {
+      __syncthreads();
       load_stage<Math>(a, block, shared, sources, tile.image, base, step + 1);
       commit_copies();
     }
   }
+  __syncthreads();  // the stages become the store's
   store<Math>(a, block, shared, tile, memory, first, tiles, first_pixel, sums);
 }
 
-// Cuts the column tiles of each group into `blocks` blocks of nearly equal number.
-std::vector<int> build_table(const Problem& p, Pattern pattern, int blocks) {
-  std::vector<std::vector<ColumnTile>> tiles(p.groups);
-  std::vector<std::vector<int>> channels(p.groups);
+// The column tiles of a group, and its output channels sorted by dilation.
+struct Columns {
+  std::vector<ColumnTile> tiles;
+  std::vector<int> channels;
+};
+
+std::vector<Columns> make_columns(const Problem& p, Pattern pattern) {
+  std::vector<Columns> columns(p.groups);
   for (const Share& share : make_shares(p, pattern)) {
-    std::vector<int>& list = channels[share.group];
-    for (size_t i = 0; i < share.channels.size(); i += 8) {
-      const int count = static_cast<int>(std::min<size_t>(8, share.channels.size() - i));
-      tiles[share.group].push_back(
-          {share.dilation_h, share.dilation_w, static_cast<int>(list.size() + i), count});
-    }
-    list.insert(list.end(), share.channels.begin(), share.channels.end());
+    auto& [tiles, channels] = columns[share.group];
+    for (size_t i = 0; i < share.channels.size(); i += 8)
+      tiles.push_back({share.dilation_h, share.dilation_w, static_cast<int>(channels.size() + i),
+                       static_cast<int>(std::min<size_t>(8, share.channels.size() - i))});
+    channels.insert(channels.end(), share.channels.begin(), share.channels.end());
   }
-  std::vector<Block> made;
-  std::vector<int> tile_numbers, rows;
+  return columns;
+}
+
+// What a tile costs a warp: its products, and the loads of pixels unless the tile before it made them.
+int cost_of(const std::vector<ColumnTile>& tiles, int i, int begin) {
+  const bool shared = i > begin && tiles[i].dilation_h == tiles[i - 1].dilation_h &&
+                      tiles[i].dilation_w == tiles[i - 1].dilation_w;
+  return shared ? 1 : 3;
+}
+
+// Bounds of at least `parts` consecutive ranges of tiles of nearly equal cost, none of which exceeds its limits.
+std::vector<int> cut(const std::vector<ColumnTile>& tiles, int begin, int end, int parts, int max_tiles, int max_rows) {
+  std::vector<int> bounds{begin};
+  int left = 0;
+  for (int i = begin; i < end; ++i) left += cost_of(tiles, i, begin);
+  int cost = 0, rows = 0;
+  for (int i = begin; i < end; ++i) {
+    const int here = cost_of(tiles, i, bounds.back()), open = std::max(1, parts - static_cast<int>(bounds.size()) + 1);
+    const bool full = i - bounds.back() == max_tiles || rows + tiles[i].count > max_rows;
+    // close where that is nearer to an equal share of what is left
+    if (i > bounds.back() && (full || (open > 1 && 2 * cost + here > 2 * ((left + cost) / open)))) {
+      bounds.push_back(i);
+      cost = rows = 0;
+    }
+    const int added = cost_of(tiles, i, bounds.back());
+    cost += added, rows += tiles[i].count;
+    left = std::max(0, left - added);
+  }
+  bounds.push_back(end);
+  return bounds;
+}
+
+// At most kWarpN tiles for each of the kWarpsN columns of warps.
+std::vector<int> cut_for_warps(const std::vector<ColumnTile>& tiles, int begin, int end) {
+  std::vector<int> bounds = cut(tiles, begin, end, kWarpsN, kWarpN, kMaxRows);
+  if (static_cast<int>(bounds.size()) > kWarpsN + 1) {  // by number, where limits of the even cut left too many
+    bounds.assign(1, begin);
+    for (int warp = 1; warp <= kWarpsN; ++warp) bounds.push_back(begin + (end - begin) * warp / kWarpsN);
+  }
+  bounds.resize(kWarpsN + 1, end);
+  return bounds;
+}
+
+std::vector<int> build_table(const Problem& p, Pattern pattern, int parts) {
+  std::vector<Block> blocks;
+  std::vector<int> tiles, rows;
+  const std::vector<Columns> columns = make_columns(p, pattern);
   for (int group = 0; group < p.groups; ++group) {
-    const int count = static_cast<int>(tiles[group].size()), parts = std::min(blocks, count);
-    for (int part = 0; part < parts; ++part) {
-      const int begin = count * part / parts, end = count * (part + 1) / parts, row = tiles[group][begin].row;
-      const int end_row = tiles[group][end - 1].row + tiles[group][end - 1].count;
-      Block block{group, end - begin, end_row - row, static_cast<int>(tile_numbers.size()),
-                  static_cast<int>(rows.size()), 1};
+    const Columns& of = columns[group];
+    const std::vector<int> bounds =
+        cut(of.tiles, 0, static_cast<int>(of.tiles.size()), parts, kMaxTiles, kMaxRows);
+    for (size_t part = 0; part + 1 < bounds.size(); ++part) {
+      const int begin = bounds[part], end = bounds[part + 1], row = of.tiles[begin].row;
+      const int end_row = of.tiles[end - 1].row + of.tiles[end - 1].count;
+      Block block{group, end - begin, end_row - row, static_cast<int>(tiles.size()), static_cast<int>(rows.size()), 1,
+                  {}};
+      const std::vector<int> warps = cut_for_warps(of.tiles, begin, end);
+      for (int warp = 0; warp <= kWarpsN; ++warp) block.warps[warp] = warps[warp] - begin;
       for (int i = begin; i < end; ++i) {
-        const ColumnTile& t = tiles[group][i];
-        tile_numbers.insert(tile_numbers.end(), {t.dilation_h, t.dilation_w, t.row - row, t.count});
+        const ColumnTile& t = of.tiles[i];
+        tiles.insert(tiles.end(), {t.dilation_h, t.dilation_w, t.row - row, t.count});
       }
       for (int i = row; i < end_row; ++i) {
-        if (i > row && channels[group][i] != channels[group][i - 1] + 1) block.contiguous = 0;
-        rows.push_back(channels[group][i]);
+        if (i > row && of.channels[i] != of.channels[i - 1] + 1) block.contiguous = 0;
+        rows.push_back(of.channels[i]);
       }
-      made.push_back(block);
+      blocks.push_back(block);
     }
   }
   std::vector<int> numbers;
-  const int tile_base = static_cast<int>(made.size()) * kBlockFields;
-  // tiles are read as groups of four numbers: keep them aligned
-  const int tile_start = round_up(tile_base, kTileFields);
-  for (const Block& b : made)
-    numbers.insert(numbers.end(), {b.group, b.tiles, b.rows, b.first_tile + tile_start,
-                                   b.first_row + tile_start + static_cast<int>(tile_numbers.size()), b.contiguous});
+  const int tile_start = round_up(static_cast<int>(blocks.size()) * kBlockFields, kTileFields);
+  int most_rows = 0;
+  for (Block& b : blocks) {
+    b.first_tile += tile_start, b.first_row += tile_start + static_cast<int>(tiles.size());
+    most_rows = std::max(most_rows, b.rows);
+    const int* fields = reinterpret_cast<const int*>(&b);
+    numbers.insert(numbers.end(), fields, fields + kBlockFields);
+  }
   numbers.resize(tile_start);
-  numbers.insert(numbers.end(), tile_numbers.begin(), tile_numbers.end());
+  numbers.insert(numbers.end(), tiles.begin(), tiles.end());
   numbers.insert(numbers.end(), rows.begin(), rows.end());
-  numbers.push_back(static_cast<int>(made.size()));  // last, for the host
+  numbers.insert(numbers.end(), {most_rows, static_cast<int>(blocks.size())});  // last, for the host
   return numbers;
 }
 
-// Column tiles of the group that has most: how far the columns can be cut.
-int most_tiles(const Problem& p, Pattern pattern) {
-  const Table& table = cached_table(TableKind::kForwardTiles, {p.groups}, pattern, [&] {
-    std::vector<int> counts(p.groups);
-    for (const Share& share : make_shares(p, pattern))
-      counts[share.group] += static_cast<int>(share.channels.size() + 7) / 8;
-    return std::vector<int>{*std::max_element(counts.begin(), counts.end())};
+// Into how many blocks to cut the columns so that the card is filled evenly: each of them loads the patch again.
+int choose_parts(const Problem& p, Pattern pattern, int64_t others, int processors) {
+  const Table& table = cached_table(TableKind::kForwardParts, {p.groups, others}, pattern, [&] {
+    const std::vector<Columns> columns = make_columns(p, pattern);
+    const auto largest = std::max_element(columns.begin(), columns.end(), [](const Columns& a, const Columns& b) {
+      return a.tiles.size() < b.tiles.size();
+    });
+    const std::vector<ColumnTile>& tiles = largest->tiles;
+    int best = 1;
+    int64_t best_cost = 0;
+    for (int parts = 1; parts <= static_cast<int>(tiles.size()); ++parts) {
+      const std::vector<int> bounds =
+          cut(tiles, 0, static_cast<int>(tiles.size()), parts, kMaxTiles, kMaxRows);
+      int64_t most = 0;
+      for (size_t part = 0; part + 1 < bounds.size(); ++part) {
+        int64_t cost = 6;  // the patch
+        for (int i = bounds[part]; i < bounds[part + 1]; ++i) cost += cost_of(tiles, i, bounds[part]);
+        most = std::max(most, cost);
+      }
+      const int64_t turns = (others * static_cast<int64_t>(bounds.size() - 1) + processors - 1) / processors;
+      if (best_cost == 0 || turns * most < best_cost) best = parts, best_cost = turns * most;
+    }
+    return std::vector<int>{best};
   });
   return table.host[0];
-}
-
-// As few blocks as fill the card evenly: each block loads the patch again.
-int choose_blocks(int tiles, int64_t others, int processors) {
-  int best = 0;
-  int64_t best_cost = 0;
-  for (int blocks = (tiles + kMaxTiles - 1) / kMaxTiles; blocks <= tiles; ++blocks) {
-    const int64_t turns = (others * blocks + processors - 1) / processors;
-    const int64_t cost = turns * ((tiles + blocks - 1) / blocks + 3);  // 3: the patch, in column tiles
-    if (best == 0 || cost < best_cost) best = blocks, best_cost = cost;
-    if (4 * blocks >= tiles) break;
-  }
-  return best;
 }
 
 template <typename Math>
@@ -288,16 +347,13 @@ at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weigh
                   Pattern pattern, bool relu) {
   const Device& device = current_device();
   const int halo_h = max_dilation(pattern, 0), halo_w = max_dilation(pattern, 1);
-  const Patch patch = make_patch(p.out_height, p.out_width, p.stride, halo_h, halo_h, halo_w, halo_w);
+  const Patch patch = make_patch(kPixels, p.out_height, p.out_width, p.stride, halo_h, halo_h, halo_w, halo_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
-  if (tiles > INT_MAX) return {};
-  const int columns = most_tiles(p, pattern);
-  const int blocks = choose_blocks(columns, tiles * p.groups, device.processors);
-  const Table& table = cached_table(TableKind::kForward, {p.groups, blocks}, pattern,
-                                    [&] { return build_table(p, pattern, blocks); });
-  const int grid_y = table.host.back();
-  int rows = 0;
-  for (int i = 0; i < grid_y; ++i) rows = std::max(rows, table.host[i * kBlockFields + 2]);
+  if (tiles > INT_MAX || !addressable(p.height, p.width, p.in_channels, kVector<Math>)) return {};
+  const int parts = choose_parts(p, pattern, tiles * p.groups, device.processors);
+  const Table& table =
+      cached_table(TableKind::kForward, {p.groups, parts}, pattern, [&] { return build_table(p, pattern, parts); });
+  const int grid_y = table.host.back(), rows = table.host[table.host.size() - 2];
 
   const int64_t stage_bytes = (int64_t(patch.slots) + kTaps * rows) * kPitch;
   const int64_t source_bytes = 4 * int64_t(patch.slots);

@@ -1,4 +1,4 @@
-// Gradient of the input in gather form: rows are 128 input pixels, columns 64 input channels, the reduction goes over
+// Gradient of the input in gather form: rows are 256 input pixels, columns 64 input channels, the reduction goes over
 // output channels and taps. Half a reduction step is 16 bytes of output channels; where a run ends inside them, they
 // are taken once per dilation, with the filters of the others as zeros. All runs add up in fp32 registers, in a fixed
 // order.
@@ -15,8 +15,9 @@
 namespace icconv_mm::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarpsN = 2;  // 4 x 2 warps, each 32 pixels x 32 channels
-constexpr int kWarpM = 2, kWarpN = 4;
+constexpr int kPixels = 256;
+constexpr int kThreads = 256, kWarpsN = 2;  // 4 x 2 warps, each 64 pixels x 32 channels
+constexpr int kWarpM = 4, kWarpN = 4;
 constexpr int kColumns = kWarpsN * kWarpN * 8;
 constexpr int kPitch = kStepBytes + kVectorBytes;
 constexpr int kMaxSteps = 8;      // of a chunk: 16 channels of as many dilations, two in each
@@ -60,7 +61,7 @@ __device__ int tap_offset(const Arguments& a, const Position& at, const int* uni
 }
 
 template <typename Math>
-__device__ void load_stage(const Arguments& a, const Position& at, Shared& shared, const int* sources, uint32_t base,
+__device__ void load_stage(const Arguments& a, const Position& at, Shared& shared, const uint32_t* sources, uint32_t base,
                            int chunk) {
   using T = typename Math::Element;
   const int stage = chunk % a.stages;
@@ -68,17 +69,15 @@ __device__ void load_stage(const Arguments& a, const Position& at, Shared& share
   const int first = at.group * a.p.group_out + chunk * kStep<Math>, left = a.p.group_out - chunk * kStep<Math>;
   const T* pixels =
       static_cast<const T*>(a.grad) + int64_t(at.image) * a.p.out_height * a.p.out_width * a.p.out_channels + first;
-  load_rows<2>(target, kPitch, sources, a.patch.slots, pixels, a.p.out_channels * int64_t(sizeof(T)),
-               left / kVector<Math>);
+  load_pairs(target, kPitch, sources, a.patch.slots, pixels, left / kVector<Math>);
   const uint32_t filter_target = target + (a.patch.slots + 1) * kPitch;  // + 1: the slot of zeros
-  constexpr int kRowVectors = kColumns / kVector<Math>;
-  for (int i = threadIdx.x; i < kStep<Math> * kTaps * kRowVectors; i += kThreads) {
-    const int vector = i % kRowVectors, row = i / kRowVectors;  // row: channel and tap, as in memory
-    const int column = at.column + vector * kVector<Math>;
-    const bool valid = row / kTaps < left && column < a.p.group_in;
-    const T* source = static_cast<const T*>(a.weight);
-    if (valid) source += (int64_t(first) * kTaps + row) * a.p.group_in + column;
-    copy_async(filter_target + row * kFilterPitch<Math> + vector * kVectorBytes, source, valid);
+  constexpr int kRowVectors = kColumns / kVector<Math>;  // threads keep their vector: kThreads is a multiple
+  const int vector = threadIdx.x % kRowVectors, column = at.column + vector * kVector<Math>;
+  const T* filters = static_cast<const T*>(a.weight) + int64_t(first) * kTaps * a.p.group_in;
+  for (int row = threadIdx.x / kRowVectors; row < kStep<Math> * kTaps; row += kThreads / kRowVectors) {
+    const bool valid = row < left * kTaps && column < a.p.group_in;  // row: channel and tap, as in memory
+    copy_async(filter_target + row * kFilterPitch<Math> + vector * kVectorBytes,
+               valid ? filters + int64_t(row) * a.p.group_in + column : filters, valid);
   }
   const int* entry = a.table + (at.group * a.chunks + chunk) * kChunkFields;
   const int* units = a.table + entry[0] * 2 * kUnitFields;
@@ -131,7 +130,7 @@ __device__ void multiply_stage(const Shared& shared, int stage, const uint32_t (
   const int half = threadIdx.x % 32 / 16, steps = shared.steps[stage];
   for (int step = 0; step < steps; ++step) {
     const Filters<Math> rows(filters, zeros, shared.units[stage][step], column);
-#pragma unroll 3
+#pragma unroll 1
     for (int tap = 0; tap < kTaps; ++tap) {
       const int(&offsets)[2] = shared.offsets[stage][step][tap];
       if (offsets[0] == kSkip && offsets[1] == kSkip) continue;
@@ -187,14 +186,13 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
   extern __shared__ __align__(16) char memory[];
   __shared__ Shared shared;
   char* zeros = memory + a.stages * a.stage_bytes;
-  int* sources = reinterpret_cast<int*>(zeros + kFilterBytes<Math>);
+  uint32_t* sources = reinterpret_cast<uint32_t*>(zeros + kFilterBytes<Math>);
   const int blocks = (a.p.group_in + kColumns - 1) / kColumns;
   const Tile tile = locate_tile(a.patch, blockIdx.x);
   const Position at{tile.image, static_cast<int>(blockIdx.y) / blocks,
                     static_cast<int>(blockIdx.y) % blocks * kColumns, static_cast<int>(blockIdx.z) / a.p.stride,
                     static_cast<int>(blockIdx.z) % a.p.stride};
-  for (int slot = threadIdx.x; slot < a.patch.slots; slot += kThreads)
-    sources[slot] = source_pixel(a.patch, tile, slot, a.p.out_height, a.p.out_width);
+  find_sources(sources, a.patch, tile, a.p.out_height, a.p.out_width, a.p.out_channels / kVector<Math>);
   for (int i = threadIdx.x; i < kFilterBytes<Math> / 4; i += kThreads) reinterpret_cast<int*>(zeros)[i] = 0;
   for (int i = threadIdx.x; i < a.stages * kPitch / 4; i += kThreads)  // the slot of zeros in each stage
     reinterpret_cast<int*>(memory + i / (kPitch / 4) * a.stage_bytes + a.patch.slots * kPitch)[i % (kPitch / 4)] = 0;
@@ -214,26 +212,25 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
   commit_copies();
   for (int chunk = 0; chunk < a.chunks; ++chunk) {
     const int stage = chunk % a.stages;
+    wait_copies<0>();
+    __syncthreads();
     if (a.stages == 2 && chunk + 1 < a.chunks) {
       load_stage<Math>(a, at, shared, sources, base, chunk + 1);
       commit_copies();
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
     }
-    __syncthreads();
     const uint32_t start = stage * a.stage_bytes, zero_slot = base + start + a.patch.slots * kPitch;
     uint32_t stage_pixels[kWarpM];
 #pragma unroll
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + start;
     multiply_stage<Math>(shared, stage, stage_pixels, zero_slot, zero_slot + kPitch, shared_address(zeros), column,
                          sums);
-    __syncthreads();
     if (a.stages == 1 && chunk + 1 < a.chunks) {
+      __syncthreads();
       load_stage<Math>(a, at, shared, sources, base, chunk + 1);
       commit_copies();
     }
   }
+  __syncthreads();  // the stages become the store's
   store<Math>(a, at, tile, memory, first_pixel, column, sums);
 }
 
@@ -273,11 +270,13 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& we
   const Device& device = current_device();
   // tile pixel i of a remainder r meets outputs from i - dilation / s to i + (r + dilation) / s
   const int s = p.stride, dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
-  const Patch patch = make_patch((p.height + s - 1) / s, (p.width + s - 1) / s, 1, dh / s, (dh + s - 1) / s, dw / s,
-                                 (dw + s - 1) / s);
+  const Patch patch = make_patch(kPixels, (p.height + s - 1) / s, (p.width + s - 1) / s, 1, dh / s, (dh + s - 1) / s,
+                                 dw / s, (dw + s - 1) / s);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   const int64_t grid_y = int64_t(p.groups) * ((p.group_in + kColumns - 1) / kColumns);
-  if (tiles > INT_MAX || grid_y > 65535 || s * s > 65535) return {};
+  if (tiles > INT_MAX || grid_y > 65535 || s * s > 65535 ||
+      !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
+    return {};
   const Table& table = cached_table(TableKind::kGradInput, {p.groups, kVector<Math>}, pattern,
                                     [&] { return build_table(p, pattern, kVector<Math>); });
   const int64_t stage_bytes = (patch.slots + 1) * int64_t(kPitch) + kStep<Math> * kFilterBytes<Math>;

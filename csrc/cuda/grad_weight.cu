@@ -1,6 +1,6 @@
 // Gradient of the weight: rows are 16 output channels of one dilation, columns input channels, the reduction goes over
-// pixels. A block holds four such row tiles x 64 bytes of input channels x nine taps, a warp per tap, and walks over
-// some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in a fixed order.
+// pixels. A block holds four such row tiles x 64 bytes of input channels x nine taps, a warp two row tiles and a row of
+// taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in a fixed order.
 #include "tables.h"
 #include "tile.cuh"
 
@@ -11,8 +11,9 @@
 namespace icconv_mm::cuda {
 namespace {
 
-constexpr int kThreads = 32 * kTaps;
-constexpr int kRowTiles = 4;
+constexpr int kPixels = 128;
+constexpr int kRowTiles = 4, kWarpTiles = 2;
+constexpr int kThreads = 32 * 3 * (kRowTiles / kWarpTiles);
 constexpr int kColumnVectors = 4;
 constexpr int kBlockFields = 3;  // group, tiles, first tile
 constexpr int kTileFields = 8;   // dilation_h, dilation_w, mask of channels, up to four 16-byte vectors of channels
@@ -55,27 +56,29 @@ __device__ void load_stage(const Arguments& a, const Shared& shared, const int* 
   const T* pixels = static_cast<const T*>(a.x) + int64_t(tile.image) * a.p.height * a.p.width * a.p.in_channels +
                     group * a.p.group_in + channel;
   const int top = tile.y * a.p.stride - a.patch.before_h, left = tile.x * a.p.stride - a.patch.before_w;
-  for (int i = threadIdx.x; i < a.patch.slots * kColumnVectors; i += kThreads) {
-    const int slot = i / kColumnVectors, vector = i % kColumnVectors;
-    const int y = top + (places[slot] >> 16), column = places[slot] & 0xffff, x = left + column;
-    const bool valid = column != kNoColumn && y >= 0 && y < a.p.height && x >= 0 && x < a.p.width && vector < vectors;
-    const T* source = pixels;
-    if (valid) source += (int64_t(y) * a.p.width + x) * a.p.in_channels + vector * kVector<Math>;
-    copy_async(target + slot * kColumnPitch<Math> + vector * kVectorBytes, source, valid);
+  const unsigned height = a.p.height, width = a.p.width, pixel_vectors = a.p.in_channels / kVector<Math>;
+  const int column_vector = threadIdx.x % kColumnVectors;
+  for (int slot = threadIdx.x / kColumnVectors; slot < a.patch.slots; slot += kThreads / kColumnVectors) {
+    const int place = places[slot], column = place & 0xffff;
+    const unsigned y = top + (place >> 16), x = left + column;  // negative: beyond every height
+    const bool valid = column != kNoColumn && y < height && x < width && column_vector < vectors;
+    const uint64_t source = valid ? uint64_t((y * width + x) * pixel_vectors + column_vector) * kVectorBytes : 0;
+    copy_async(target + slot * kColumnPitch<Math> + column_vector * kVectorBytes,
+               reinterpret_cast<const char*>(pixels) + source, valid);
   }
   target += a.patch.slots * kColumnPitch<Math>;
   constexpr int kVectors = kRowTiles * kTileVectors<Math>;
   const T* grads =
       static_cast<const T*>(a.grad) + int64_t(tile.image) * a.p.out_height * a.p.out_width * a.p.out_channels;
-  for (int i = threadIdx.x; i < kPixels * kVectors; i += kThreads) {
-    const int pixel = i / kVectors, vector = i % kVectors;
-    const int y = tile.y + (shared.pixels[pixel] >> 16), x = tile.x + (shared.pixels[pixel] & 0xffff);
-    const bool valid =
-        shared.pixels[pixel] >= 0 && y < a.p.out_height && x < a.p.out_width && shared.vectors[vector] >= 0;
-    const T* source = grads;
-    if (valid)
-      source += (int64_t(y) * a.p.out_width + x) * a.p.out_channels + shared.vectors[vector] * kVector<Math>;
-    copy_async(target + pixel * kRowPitch<Math> + vector * kVectorBytes, source, valid);
+  const unsigned out_vectors = a.p.out_channels / kVector<Math>;
+  const int vector = threadIdx.x % kVectors, row_vector = shared.vectors[vector];
+  for (int pixel = threadIdx.x / kVectors; pixel < kPixels; pixel += kThreads / kVectors) {
+    const int place = shared.pixels[pixel];
+    const unsigned y = tile.y + (place >> 16), x = tile.x + (place & 0xffff);
+    const bool valid = place >= 0 && row_vector >= 0 && y < unsigned(a.p.out_height) && x < unsigned(a.p.out_width);
+    const uint64_t source = valid ? uint64_t((y * a.p.out_width + x) * out_vectors + row_vector) * kVectorBytes : 0;
+    copy_async(target + pixel * kRowPitch<Math> + vector * kVectorBytes,
+               reinterpret_cast<const char*>(grads) + source, valid);
   }
 }
 
@@ -117,9 +120,11 @@ __device__ void load_inputs(uint32_t patch, const uint32_t (&slots)[2], int offs
 }
 
 template <typename Math>
-__device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t grads, int tiles,
-                               const int (&offsets)[kRowTiles],
-                               float (&sums)[kRowTiles][kColumns<Math> / 8][4]) {
+using Sums = float[kWarpTiles][3][kColumns<Math> / 8][4];
+
+template <typename Math>
+__device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t grads, int first, int tiles,
+                               const int (&offsets)[kWarpTiles][3], Sums<Math>& sums) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int step = 0; step < kPixels / kStep<Math>; ++step) {
@@ -129,14 +134,20 @@ __device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t gr
     } else {
       slots[0] = shared.slots[step * 8 + lane % 4], slots[1] = shared.slots[step * 8 + lane % 4 + 4];
     }
-    typename Math::B b[kColumns<Math> / 8];
+    typename Math::A a[kWarpTiles];
 #pragma unroll
-    for (int i = 0; i < kRowTiles; ++i) {
-      if (i >= tiles) break;
-      if (i == 0 || offsets[i] != offsets[i - 1]) load_inputs<Math>(patch, slots, offsets[i], b);
-      const typename Math::A a = load_grads<Math>(grads, step, i);
+    for (int i = 0; i < kWarpTiles; ++i)
+      if (i < tiles) a[i] = load_grads<Math>(grads, step, first + i);
 #pragma unroll
-      for (int n = 0; n < kColumns<Math> / 8; ++n) Math::multiply(sums[i][n], a, b[n]);
+    for (int tap = 0; tap < 3; ++tap) {
+      typename Math::B b[kColumns<Math> / 8];
+#pragma unroll
+      for (int i = 0; i < kWarpTiles; ++i) {
+        if (i >= tiles) break;
+        if (i == 0 || offsets[i][tap] != offsets[0][tap]) load_inputs<Math>(patch, slots, offsets[i][tap], b);
+#pragma unroll
+        for (int n = 0; n < kColumns<Math> / 8; ++n) Math::multiply(sums[i][tap][n], a[i], b[n]);
+      }
     }
   }
 }
@@ -168,15 +179,18 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
     places[slot] = slot / a.patch.pitch << 16 | a.patch.column_of(slot);
   __syncthreads();
 
-  const int tap = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int offsets[kRowTiles];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row_of_taps = warp % 3;
+  const int first = warp / 3 * kWarpTiles, own = min(kWarpTiles, max(0, tiles - first));
+  int offsets[kWarpTiles][3];
 #pragma unroll
-  for (int i = 0; i < kRowTiles; ++i) {
-    const int tile = min(i, tiles - 1);
-    offsets[i] = kColumnPitch<Math> * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * shared.dilations[tile][0],
-                                                     a.patch.before_w + (tap % 3 - 1) * shared.dilations[tile][1]);
-  }
-  float sums[kRowTiles][kColumns<Math> / 8][4] = {};
+  for (int i = 0; i < kWarpTiles; ++i)
+#pragma unroll
+    for (int tap = 0; tap < 3; ++tap) {
+      const int* dilation = shared.dilations[min(first + i, tiles - 1)];
+      offsets[i][tap] = kColumnPitch<Math> * a.patch.offset(a.patch.before_h + (row_of_taps - 1) * dilation[0],
+                                                            a.patch.before_w + (tap - 1) * dilation[1]);
+    }
+  Sums<Math> sums = {};
   const uint32_t base = shared_address(memory);
   const int stride = gridDim.x;
   int stage = 0;
@@ -184,20 +198,18 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
   commit_copies();
   for (int pixel_tile = blockIdx.x; pixel_tile < a.pixel_tiles; pixel_tile += stride) {
     const bool more = pixel_tile + stride < a.pixel_tiles;
+    wait_copies<0>();
+    __syncthreads();
     if (a.stages == 2 && more) {
       load_stage<Math>(a, shared, places, base + (1 - stage) * a.stage_bytes, pixel_tile + stride, channel, group);
       commit_copies();
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
     }
-    __syncthreads();
     const uint32_t patch = base + stage * a.stage_bytes;
-    multiply_stage<Math>(shared, patch, patch + a.patch.slots * kColumnPitch<Math>, tiles, offsets, sums);
-    __syncthreads();
+    multiply_stage<Math>(shared, patch, patch + a.patch.slots * kColumnPitch<Math>, first, own, offsets, sums);
     if (a.stages == 2) {
       stage = 1 - stage;
     } else if (more) {
+      __syncthreads();
       load_stage<Math>(a, shared, places, base, pixel_tile + stride, channel, group);
       commit_copies();
     }
@@ -205,19 +217,26 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
 
   float* partial = a.partial + int64_t(blockIdx.x) * a.p.out_channels * kTaps * a.p.group_in;
 #pragma unroll
-  for (int i = 0; i < kRowTiles; ++i) {
-    if (i >= tiles) break;
+  for (int i = 0; i < kWarpTiles; ++i) {
+    if (i >= own) break;
+    const int tile = first + i;
 #pragma unroll
-    for (int n = 0; n < kColumns<Math> / 8; ++n)
+    for (int half = 0; half < 2; ++half) {
+      const int row = lane / 4 + 8 * half;
+      if ((shared.masks[tile] >> row & 1) == 0) continue;
+      const int vector = shared.vectors[tile * kTileVectors<Math> + row / kVector<Math>];
+      const int64_t output = int64_t(vector) * kVector<Math> + row % kVector<Math>;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = lane / 4 + 8 * half, column = channel + n * 8 + lane % 4 * 2;
-        if ((shared.masks[i] >> row & 1) == 0 || column >= a.p.group_in) continue;
-        const int vector = shared.vectors[i * kTileVectors<Math> + row / kVector<Math>];
-        const int64_t output = vector * kVector<Math> + row % kVector<Math>;
-        *reinterpret_cast<float2*>(partial + (output * kTaps + tap) * a.p.group_in + column) =
-            make_float2(sums[i][n][2 * half], sums[i][n][2 * half + 1]);
-      }
+      for (int tap = 0; tap < 3; ++tap)
+#pragma unroll
+        for (int n = 0; n < kColumns<Math> / 8; ++n) {
+          const int column = channel + n * 8 + lane % 4 * 2;
+          if (column >= a.p.group_in) continue;
+          float* target = partial + (output * kTaps + row_of_taps * 3 + tap) * a.p.group_in + column;
+          *reinterpret_cast<float2*>(target) =
+              make_float2(sums[i][tap][n][2 * half], sums[i][tap][n][2 * half + 1]);
+        }
+    }
   }
 }
 
@@ -272,7 +291,7 @@ template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
   const Device& device = current_device();
   const int dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
-  const Patch patch = make_patch(p.out_height, p.out_width, p.stride, dh, dh, dw, dw);
+  const Patch patch = make_patch(kPixels, p.out_height, p.out_width, p.stride, dh, dh, dw, dw);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   const Table& table = cached_table(TableKind::kGradWeight, {p.groups, kVector<Math>}, pattern,
                                     [&] { return build_table(p, pattern, kVector<Math>); });
@@ -280,6 +299,9 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x,
   const int64_t stage_bytes = int64_t(patch.slots) * kColumnPitch<Math> + kPixels * kRowPitch<Math>;
   const int64_t place_bytes = 4 * int64_t(patch.slots);
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  if (!addressable(p.height, p.width, p.in_channels, kVector<Math>) ||
+      !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
+    return {};
   if (tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 ||
       stage_bytes + place_bytes > limit)
     return {};

@@ -1,4 +1,4 @@
-// A rectangle of source pixels in shared memory, from which a tile of 128 pixels reads all taps of all dilations: a
+// A rectangle of source pixels in shared memory, from which a tile of pixels reads all taps of all dilations: a
 // dilation is then an offset of the address, not a copy of the tile.
 #pragma once
 
@@ -6,7 +6,6 @@
 
 namespace icconv_mm::cuda {
 
-constexpr int kPixels = 128;       // of a tile, the rows of the matrix product
 constexpr int kNoColumn = 0xffff;  // a patch that fits shared memory is narrower
 
 // A tile is tile_h x tile_w pixels that lie `step` source pixels apart. Source columns are stored by their remainder
@@ -51,12 +50,13 @@ inline Patch try_patch(int height, int width, int tile_h, int tile_w, int step, 
   return patch;
 }
 
-// The tile shape for a map of height x width pixels that needs the fewest tiles, and among those the smallest patch.
-inline Patch make_patch(int height, int width, int step, int before_h, int after_h, int before_w, int after_w) {
+// The shape of a tile of at most `pixels` for a map of height x width that needs the fewest tiles and small patches.
+inline Patch make_patch(int pixels, int height, int width, int step, int before_h, int after_h, int before_w,
+                        int after_w) {
   Patch best{};
   double best_cost = 0;
-  for (int tile_w = std::min(width, 4); tile_w <= std::min(width, kPixels); ++tile_w) {
-    const int tile_h = std::min(height, kPixels / tile_w);
+  for (int tile_w = std::min(width, 4); tile_w <= std::min(width, pixels); ++tile_w) {
+    const int tile_h = std::min(height, pixels / tile_w);
     const Patch patch = try_patch(height, width, tile_h, tile_w, step, before_h, after_h, before_w, after_w);
     const bool conflicts = (step * patch.pitch - tile_w) % 8 != 0;
     const double cost =
