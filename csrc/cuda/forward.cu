@@ -40,7 +40,7 @@ struct Arguments {
 };
 
 struct Shared {
-  int offsets[kTaps][kMaxTiles];  // bytes from a pixel to the tap, per column tile
+  int4 offsets[kTaps][kWarpsN];  // bytes from a pixel to the tap, for the column tiles of each warp
   int rows[kMaxTiles + 1], counts[kMaxTiles];
   int channels[kPixels];
 };
@@ -65,38 +65,53 @@ __device__ void load_stage(const Arguments& a, const Block& block, const Shared&
   }
 }
 
-// One stage: all taps of 32 bytes of input channels. Column tiles that read the same pixels share the loads.
-template <typename Math>
-__device__ void multiply_stage(const Shared& shared, int first, int tiles, const uint32_t (&pixels)[kWarpM],
-                               const uint32_t (&filters)[kWarpN / 2],
-                               float (&sums)[kWarpM][kWarpN][4]) {
-#pragma unroll 1
+// One stage: all taps of 32 bytes of input channels. `kTiles` column tiles, straight on: those past a warp's last repeat
+// it, and nobody stores them. `kAlike`: they share a dilation, and so the loads of pixels.
+template <typename Math, int kTiles, bool kAlike>
+__device__ void multiply_taps(const int* offsets, const uint32_t (&pixels)[kWarpM],
+                              const uint32_t (&filters)[kWarpN / 2], float (&sums)[kWarpM][kWarpN][4]) {
+#pragma unroll 3
   for (int tap = 0; tap < kTaps; ++tap) {
+    const int4 four = *reinterpret_cast<const int4*>(offsets + tap * kMaxTiles);
+    const int offset[kWarpN] = {four.x, four.y, four.z, four.w};
     typename Math::A a[kWarpM];
-    int previous = -1;
 #pragma unroll
-    for (int pair = 0; pair < kWarpN / 2; ++pair) {
-      if (2 * pair >= tiles) break;
+    for (int pair = 0; pair < kTiles / 2; ++pair) {
       uint32_t words[4];
       load_matrices(words, filters[pair] + tap * kPitch);
       const typename Math::B b[2] = {Math::make_b(words[0], words[1]), Math::make_b(words[2], words[3])};
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const int j = 2 * pair + odd;
-        if (j >= tiles) break;
-        const int offset = shared.offsets[tap][first + j];
-        if (offset != previous) {
+        if (j == 0 || !kAlike) {
 #pragma unroll
           for (int m = 0; m < kWarpM; ++m) {
             uint32_t rows[4];
-            load_matrices(rows, pixels[m] + offset);
+            load_matrices(rows, pixels[m] + offset[j]);
             a[m] = Math::make_a(rows);
           }
-          previous = offset;
         }
 #pragma unroll
         for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][j], a[m], b[odd]);
       }
+    }
+  }
+}
+
+template <typename Math>
+__device__ void multiply_stage(const int* offsets, int tiles, bool alike, const uint32_t (&pixels)[kWarpM],
+                               const uint32_t (&filters)[kWarpN / 2], float (&sums)[kWarpM][kWarpN][4]) {
+  if (tiles > 2) {
+    if (alike) {
+      multiply_taps<Math, 4, true>(offsets, pixels, filters, sums);
+    } else {
+      multiply_taps<Math, 4, false>(offsets, pixels, filters, sums);
+    }
+  } else if (tiles > 0) {
+    if (alike) {
+      multiply_taps<Math, 2, true>(offsets, pixels, filters, sums);
+    } else {
+      multiply_taps<Math, 2, false>(offsets, pixels, filters, sums);
     }
   }
 }
@@ -159,18 +174,24 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   find_sources(sources, a.patch, tile, a.p.height, a.p.width, a.p.in_channels / kVector<Math>);
   for (int row = threadIdx.x; row < block.rows; row += kThreads)
     shared.channels[row] = a.table[block.first_row + row];
-  for (int i = threadIdx.x; i < kTaps * block.tiles; i += kThreads) {
-    const int tap = i / block.tiles, j = i % block.tiles;
-    const ColumnTile t = reinterpret_cast<const ColumnTile*>(a.table + block.first_tile)[j];
-    shared.offsets[tap][j] = kPitch * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * t.dilation_h,
-                                                     a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
-    if (tap == 0) shared.rows[j] = t.row, shared.counts[j] = t.count;
+  const int* bounds = reinterpret_cast<const Block*>(a.table)[blockIdx.y].warps;
+  const ColumnTile* entries = reinterpret_cast<const ColumnTile*>(a.table + block.first_tile);
+  for (int i = threadIdx.x; i < kTaps * kMaxTiles; i += kThreads) {
+    const int tap = i / kMaxTiles, place = i % kMaxTiles, of = place / kWarpN;
+    const ColumnTile t = entries[max(0, min(bounds[of] + place % kWarpN, bounds[of + 1] - 1))];
+    reinterpret_cast<int*>(shared.offsets)[i] = kPitch * a.patch.offset(
+        a.patch.before_h + (tap / 3 - 1) * t.dilation_h, a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
   }
+  for (int j = threadIdx.x; j < block.tiles; j += kThreads)
+    shared.rows[j] = entries[j].row, shared.counts[j] = entries[j].count;
   __syncthreads();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int* bounds = reinterpret_cast<const Block*>(a.table)[blockIdx.y].warps + warp % kWarpsN;
-  const int first = bounds[0], tiles = bounds[1] - first;
+  const int first = bounds[warp % kWarpsN], tiles = bounds[warp % kWarpsN + 1] - first;
+  bool alike = true;
+  for (int j = 1; j < tiles; ++j)
+    alike = alike && entries[first + j].dilation_h == entries[first].dilation_h &&
+            entries[first + j].dilation_w == entries[first].dilation_w;
   const int first_pixel = warp / kWarpsN * 16 * kWarpM;
   const uint32_t base = shared_address(memory), filter_base = base + a.patch.slots * kPitch;
   uint32_t pixels[kWarpM], filters[kWarpN / 2];
@@ -187,6 +208,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
     filters[pair] = filter_base + min(row, block.rows - 1) * kFilterBytes + lane / 8 % 2 * kVectorBytes;
   }
 
+  const int* offsets = reinterpret_cast<const int*>(&shared.offsets[0][warp % kWarpsN]);
   float sums[kWarpM][kWarpN][4] = {};
   const int steps = (a.p.group_in + kStep<Math> - 1) / kStep<Math>;
   load_stage<Math>(a, block, shared, sources, tile.image, base, 0);
@@ -204,7 +226,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + stage;
 #pragma unroll
     for (int pair = 0; pair < kWarpN / 2; ++pair) stage_filters[pair] = filters[pair] + stage;
-    multiply_stage<Math>(shared, first, tiles, stage_pixels, stage_filters, sums);
+    multiply_stage<Math>(offsets, tiles, alike, stage_pixels, stage_filters, sums);
     if (a.stages == 1 && step + 1 < steps) {
       __syncthreads();
       load_stage<Math>(a, block, shared, sources, tile.image, base, step + 1);
@@ -325,16 +347,19 @@ int choose_parts(const Problem& p, Pattern pattern, int64_t others, int processo
     const std::vector<ColumnTile>& tiles = largest->tiles;
     int best = 1;
     int64_t best_cost = 0;
+    const int64_t places = 2 * int64_t(processors);
     for (int parts = 1; parts <= static_cast<int>(tiles.size()); ++parts) {
       const std::vector<int> bounds =
           cut(tiles, 0, static_cast<int>(tiles.size()), parts, kMaxTiles, kMaxRows);
       int64_t most = 0;
       for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-        int64_t cost = 6;  // the patch
+        int64_t cost = 8;  // the patch, and what every block does once
         for (int i = bounds[part]; i < bounds[part + 1]; ++i) cost += cost_of(tiles, i, bounds[part]);
         most = std::max(most, cost);
       }
-      const int64_t turns = (others * static_cast<int64_t>(bounds.size() - 1) + processors - 1) / processors;
+      // two blocks share a processor; one that has it for itself takes about two thirds of the time
+      const int64_t blocks = others * static_cast<int64_t>(bounds.size() - 1), rest = blocks % places;
+      const int64_t turns = blocks / places * 3 + (rest == 0 ? 0 : rest <= processors ? 2 : 3);
       if (best_cost == 0 || turns * most < best_cost) best = parts, best_cost = turns * most;
     }
     return std::vector<int>{best};
@@ -359,7 +384,8 @@ at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weigh
   const int64_t source_bytes = 4 * int64_t(patch.slots);
   const int64_t staged = int64_t(kPixels) * (rows + 3 * kVector<Math>) * sizeof(typename Math::Element);
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
-  const int stages = p.group_in > kStep<Math> && 2 * stage_bytes + source_bytes <= limit ? 2 : 1;
+  // two stages where two blocks of them fit a processor: two blocks hide more than two stages do
+  const int stages = p.group_in > kStep<Math> && 2 * (2 * stage_bytes + source_bytes) <= limit - kReserved ? 2 : 1;
   // the sources are no longer needed when results are staged
   const int64_t bytes = std::max(stages * stage_bytes + source_bytes, staged);
   if (bytes > limit || grid_y > 65535) return {};

@@ -55,7 +55,7 @@ struct Position {
 // Bytes from a tile pixel's slot to the one that a tap meets, or kSkip.
 __device__ int tap_offset(const Arguments& a, const Position& at, const int* unit, int tap) {
   const int down = at.remainder_h - (tap / 3 - 1) * unit[0], right = at.remainder_w - (tap % 3 - 1) * unit[1];
-  if (unit[3] == 0 || down % a.p.stride != 0 || right % a.p.stride != 0) return kSkip;
+  if (down % a.p.stride != 0 || right % a.p.stride != 0) return kSkip;
   return kPitch * a.patch.offset(a.patch.before_h + down / a.p.stride, a.patch.before_w + right / a.p.stride) +
          unit[2] * kVectorBytes;
 }
@@ -125,29 +125,49 @@ struct Filters {
 };
 
 template <typename Math>
-__device__ void multiply_stage(const Shared& shared, int stage, const uint32_t (&pixels)[kWarpM], uint32_t zero_slot,
-                               uint32_t filters, uint32_t zeros, int column, float (&sums)[kWarpM][kWarpN][4]) {
+__device__ void multiply_tap(const uint32_t (&pixels)[kWarpM], const Filters<Math>& rows, int tap,
+                             float (&sums)[kWarpM][kWarpN][4]) {
+  typename Math::A a[kWarpM];
+  typename Math::B b[kWarpN];
+#pragma unroll
+  for (int m = 0; m < kWarpM; ++m) {
+    uint32_t words[4];
+    load_matrices(words, pixels[m]);
+    a[m] = Math::make_a(words);
+  }
+  rows.load(tap, b);
+#pragma unroll
+  for (int n = 0; n < kWarpN; ++n)
+#pragma unroll
+    for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][n], a[m], b[n]);
+}
+
+template <typename Math>
+__device__ void multiply_stage(const Shared& shared, int stage, bool strided, const uint32_t (&pixels)[kWarpM],
+                               uint32_t zero_slot, uint32_t filters, uint32_t zeros, int column,
+                               float (&sums)[kWarpM][kWarpN][4]) {
   const int half = threadIdx.x % 32 / 16, steps = shared.steps[stage];
   for (int step = 0; step < steps; ++step) {
     const Filters<Math> rows(filters, zeros, shared.units[stage][step], column);
-#pragma unroll 1
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int(&offsets)[2] = shared.offsets[stage][step][tap];
-      if (offsets[0] == kSkip && offsets[1] == kSkip) continue;
-      const int offset = offsets[half];
-      typename Math::A a[kWarpM];
-      typename Math::B b[kWarpN];
+    const int(&offsets)[kTaps][2] = shared.offsets[stage][step];
+    uint32_t at[kWarpM];
+    if (!strided) {  // every tap meets an output: straight on
+#pragma unroll 3
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const int offset = offsets[tap][half];
 #pragma unroll
-      for (int m = 0; m < kWarpM; ++m) {
-        uint32_t words[4];
-        load_matrices(words, offset == kSkip ? zero_slot : pixels[m] + offset);
-        a[m] = Math::make_a(words);
+        for (int m = 0; m < kWarpM; ++m) at[m] = pixels[m] + offset;
+        multiply_tap<Math>(at, rows, tap, sums);
       }
-      rows.load(tap, b);
+    } else {
+#pragma unroll 1
+      for (int tap = 0; tap < kTaps; ++tap) {
+        if (offsets[tap][0] == kSkip && offsets[tap][1] == kSkip) continue;
+        const int offset = offsets[tap][half];
 #pragma unroll
-      for (int n = 0; n < kWarpN; ++n)
-#pragma unroll
-        for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][n], a[m], b[n]);
+        for (int m = 0; m < kWarpM; ++m) at[m] = offset == kSkip ? zero_slot : pixels[m] + offset;
+        multiply_tap<Math>(at, rows, tap, sums);
+      }
     }
   }
 }
@@ -222,7 +242,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
     uint32_t stage_pixels[kWarpM];
 #pragma unroll
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + start;
-    multiply_stage<Math>(shared, stage, stage_pixels, zero_slot, zero_slot + kPitch, shared_address(zeros), column,
+    multiply_stage<Math>(shared, stage, a.p.stride > 1, stage_pixels, zero_slot, zero_slot + kPitch, shared_address(zeros), column,
                          sums);
     if (a.stages == 1 && chunk + 1 < a.chunks) {
       __syncthreads();
@@ -254,7 +274,10 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
   int first = round_up(static_cast<int>(units.size()) * kChunkFields, 2 * kUnitFields) / (2 * kUnitFields);
   std::vector<int> numbers, rest;
   for (std::vector<Unit>& list : units) {
-    if (list.size() % 2 == 1) list.push_back({1, 1, 0, 0});
+    if (list.size() % 2 == 1) {  // its pair: the same pixels, times zero
+      list.push_back(list.back());
+      list.back().mask = 0;
+    }
     numbers.insert(numbers.end(), {first, static_cast<int>(list.size()) / 2});
     first += static_cast<int>(list.size()) / 2;
     for (const Unit& unit : list)

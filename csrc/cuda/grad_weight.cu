@@ -122,11 +122,12 @@ __device__ void load_inputs(uint32_t patch, const uint32_t (&slots)[2], int offs
 template <typename Math>
 using Sums = float[kWarpTiles][3][kColumns<Math> / 8][4];
 
-template <typename Math>
-__device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t grads, int first, int tiles,
+// Straight on: a missing second tile repeats the first, and nobody stores it. `kAlike`: both have one dilation.
+template <typename Math, bool kAlike>
+__device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t grads, int first, int second,
                                const int (&offsets)[kWarpTiles][3], Sums<Math>& sums) {
   const int lane = threadIdx.x % 32;
-#pragma unroll 1
+#pragma unroll 2
   for (int step = 0; step < kPixels / kStep<Math>; ++step) {
     uint32_t slots[2];
     if constexpr (!kWords<Math>) {
@@ -134,17 +135,14 @@ __device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t gr
     } else {
       slots[0] = shared.slots[step * 8 + lane % 4], slots[1] = shared.slots[step * 8 + lane % 4 + 4];
     }
-    typename Math::A a[kWarpTiles];
-#pragma unroll
-    for (int i = 0; i < kWarpTiles; ++i)
-      if (i < tiles) a[i] = load_grads<Math>(grads, step, first + i);
+    const typename Math::A a[kWarpTiles] = {load_grads<Math>(grads, step, first),
+                                            load_grads<Math>(grads, step, second)};
 #pragma unroll
     for (int tap = 0; tap < 3; ++tap) {
       typename Math::B b[kColumns<Math> / 8];
 #pragma unroll
       for (int i = 0; i < kWarpTiles; ++i) {
-        if (i >= tiles) break;
-        if (i == 0 || offsets[i][tap] != offsets[0][tap]) load_inputs<Math>(patch, slots, offsets[i][tap], b);
+        if (i == 0 || !kAlike) load_inputs<Math>(patch, slots, offsets[i][tap], b);
 #pragma unroll
         for (int n = 0; n < kColumns<Math> / 8; ++n) Math::multiply(sums[i][tap][n], a[i], b[n]);
       }
@@ -190,6 +188,9 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
       offsets[i][tap] = kColumnPitch<Math> * a.patch.offset(a.patch.before_h + (row_of_taps - 1) * dilation[0],
                                                             a.patch.before_w + (tap - 1) * dilation[1]);
     }
+  const int second = min(first + 1, tiles - 1);
+  const bool alike = shared.dilations[min(first, tiles - 1)][0] == shared.dilations[second][0] &&
+                     shared.dilations[min(first, tiles - 1)][1] == shared.dilations[second][1];
   Sums<Math> sums = {};
   const uint32_t base = shared_address(memory);
   const int stride = gridDim.x;
@@ -205,7 +206,9 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
       commit_copies();
     }
     const uint32_t patch = base + stage * a.stage_bytes;
-    multiply_stage<Math>(shared, patch, patch + a.patch.slots * kColumnPitch<Math>, first, own, offsets, sums);
+    const uint32_t grads = patch + a.patch.slots * kColumnPitch<Math>;
+    if (own > 0 && alike) multiply_stage<Math, true>(shared, patch, grads, first, second, offsets, sums);
+    if (own > 0 && !alike) multiply_stage<Math, false>(shared, patch, grads, first, second, offsets, sums);
     if (a.stages == 2) {
       stage = 1 - stage;
     } else if (more) {
@@ -308,7 +311,8 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x,
   // three turns of two blocks per processor, and no more slabs than 64: each is a copy of the gradient
   const int64_t wanted = (6 * int64_t(device.processors) + grid_y * grid_z - 1) / (grid_y * int64_t(grid_z));
   const int64_t slabs = std::min({tiles, wanted, int64_t(64)});
-  const int stages = tiles > slabs && 2 * stage_bytes + place_bytes <= limit ? 2 : 1;
+  // two stages where two blocks of them fit a processor
+  const int stages = tiles > slabs && 2 * (2 * stage_bytes + place_bytes) <= limit - kReserved ? 2 : 1;
   const int64_t bytes = stages * stage_bytes + place_bytes;
 
   const at::Tensor partial = at::empty({slabs, p.out_channels, kTaps, p.group_in}, grad.options().dtype(at::kFloat));

@@ -51,6 +51,8 @@ inline bool addressable(int64_t height, int64_t width, int64_t channels, int vec
   return height * width * (channels / vector) < static_cast<int64_t>(kNothing);
 }
 
+constexpr int64_t kReserved = 4096;  // of a processor's shared memory, by the system and for each block's own tables
+
 inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 }  // namespace icconv_mm::cuda

@@ -46,7 +46,7 @@ def wide_call(seed: int) -> Call:
     generator = torch.Generator().manual_seed(seed)
     groups = rng.choice([1, 1, 1, 1, 2, 3])
     group_in = rng.choice([8, 16, 24, 32, 40, 64, 72, 100])
-    group_out = rng.choice([8, 16, 24, 40, 64, 72, 136, rng.randint(1, 90)])
+    group_out = rng.choice([8, 16, 24, 40, 64, 72, 136, rng.randint(2, 90)])
     batch, height, width = rng.randint(1, 3), rng.randint(1, 40), rng.randint(1, 40)
     d_max = rng.choice([1, 2, 4, 4, 4, 6, 12, 24])
 
@@ -60,8 +60,8 @@ def wide_call(seed: int) -> Call:
     if rng.random() < 0.5:
         weight = weight.to(memory_format=torch.channels_last)
     bias = tensor(groups * group_out) if rng.random() < 0.5 else None
-    # runs of one channel to all, some dilations in several places
-    pattern, left = [], groups * group_out
+    # runs of one channel to all but one (a single run is torch's own convolution), some dilations in several places
+    pattern, left = [(1, rng.randint(1, d_max), rng.randint(1, d_max))], groups * group_out - 1
     while left:
         count = min(left, rng.choice([1, 1, 2, 3, 5, 8, 16, 40, left]))
         pattern.append((count, rng.randint(1, d_max), rng.randint(1, d_max)))
@@ -165,7 +165,7 @@ def test_tensors_that_are_not_contiguous(precision):
 
 def test_batches_and_maps_of_nothing():
     call = on_card(wide_call(1), torch.bfloat16)
-    for shape in ((0, *call.x.shape[1:]), (2, call.x.shape[1], 0, 7)):
+    for shape in ((0, *call.x.shape[1:]), (2, call.x.shape[1], 0, 7), (2, call.x.shape[1], 3, 0)):
         x = torch.zeros(shape, device='cuda', dtype=torch.bfloat16)
         got = gradients(on_cuda, call._replace(x=x, stride=1))
         assert got[0].numel() == 0 and got[1].shape == x.shape and not got[2].any()
