@@ -1,4 +1,4 @@
-// Forward pass as an implicit matrix product: rows are 128 output pixels, columns output channels in groups of eight
+// Forward pass as an implicit matrix product: rows are 256 output pixels, columns output channels in groups of eight
 // that share a dilation, the reduction goes over input channels (32 bytes at a time) and the nine taps. One launch
 // serves all runs; input and output are channels_last, filters [C_out][tap][C_in / groups].
 #include "tables.h"
@@ -11,14 +11,15 @@
 namespace icconv_mm::cuda {
 namespace {
 
-constexpr int kPixels = 128;
-constexpr int kThreads = 256, kWarpsN = 4;         // 2 x 4 warps, each 64 pixels x up to 4 column tiles
+constexpr int kPixels = 256;
+constexpr int kThreads = 256, kWarpsN = 2;         // 4 x 2 warps, each 64 pixels x up to 4 column tiles
 constexpr int kWarpM = 4, kWarpN = 4;              // 16 x 8 accumulators of a warp
 constexpr int kMaxTiles = kWarpsN * kWarpN;        // of a block
-constexpr int kMaxRows = 64;                       // of a block, so that two fit a processor
+constexpr int kMaxRows = 56;                       // of a block, so that two fit a processor
+constexpr int kManyTiles = 128;                    // pixel tiles from which a warp takes more dilations
 constexpr int kPitch = kStepBytes + kVectorBytes;  // bytes of a row in shared memory: an odd number of vectors
 constexpr int kFilterBytes = kTaps * kPitch;       // of an output channel
-constexpr int kBlockFields = 11, kTileFields = 4;
+constexpr int kBlockFields = 6 + kWarpsN + 1, kTileFields = 4;
 
 // The table: blocks [kBlockFields], tiles [kTileFields], then output channels, all of them sorted by dilation.
 struct Block {
@@ -42,7 +43,7 @@ struct Arguments {
 struct Shared {
   int4 offsets[kTaps][kWarpsN];  // bytes from a pixel to the tap, for the column tiles of each warp
   int rows[kMaxTiles + 1], counts[kMaxTiles];
-  int channels[kPixels];
+  int channels[kMaxRows];
 };
 
 template <typename Math>
@@ -65,25 +66,29 @@ __device__ void load_stage(const Arguments& a, const Block& block, const Shared&
   }
 }
 
-// One stage: all taps of 32 bytes of input channels. `kTiles` column tiles, straight on: those past a warp's last repeat
-// it, and nobody stores them. `kAlike`: they share a dilation, and so the loads of pixels.
-template <typename Math, int kTiles, bool kAlike>
+// Which loads of pixels the column tiles of a warp share: none, those of the middle column of taps (one dilation of the
+// height), or all (one dilation).
+enum class Sharing { kNone, kColumn, kAll };
+
+// One stage: all taps of 32 bytes of input channels, straight on for a number of column tiles.
+template <typename Math, int kTiles, Sharing kSharing>
 __device__ void multiply_taps(const int* offsets, const uint32_t (&pixels)[kWarpM],
                               const uint32_t (&filters)[kWarpN / 2], float (&sums)[kWarpM][kWarpN][4]) {
-#pragma unroll 3
-  for (int tap = 0; tap < kTaps; ++tap) {
-    const int4 four = *reinterpret_cast<const int4*>(offsets + tap * kMaxTiles);
-    const int offset[kWarpN] = {four.x, four.y, four.z, four.w};
-    typename Math::A a[kWarpM];
+#pragma unroll 1
+  for (int row = 0; row < 3; ++row) {
 #pragma unroll
-    for (int pair = 0; pair < kTiles / 2; ++pair) {
+    for (int column = 0; column < 3; ++column) {
+      const int tap = row * 3 + column;
+      const int4 four = *reinterpret_cast<const int4*>(offsets + tap * kMaxTiles);
+      const int offset[kWarpN] = {four.x, four.y, four.z, four.w};
+      const bool share = kSharing == Sharing::kAll || (kSharing == Sharing::kColumn && column == 1);
+      typename Math::A a[kWarpM];
       uint32_t words[4];
-      load_matrices(words, filters[pair] + tap * kPitch);
-      const typename Math::B b[2] = {Math::make_b(words[0], words[1]), Math::make_b(words[2], words[3])};
 #pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        const int j = 2 * pair + odd;
-        if (j == 0 || !kAlike) {
+      for (int j = 0; j < kTiles; ++j) {
+        if (j % 2 == 0) load_matrices(words, filters[j / 2] + tap * kPitch);
+        const typename Math::B b = Math::make_b(words[j % 2 * 2], words[j % 2 * 2 + 1]);
+        if (j == 0 || !share) {
 #pragma unroll
           for (int m = 0; m < kWarpM; ++m) {
             uint32_t rows[4];
@@ -92,27 +97,27 @@ __device__ void multiply_taps(const int* offsets, const uint32_t (&pixels)[kWarp
           }
         }
 #pragma unroll
-        for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][j], a[m], b[odd]);
+        for (int m = 0; m < kWarpM; ++m) Math::multiply(sums[m][j], a[m], b);
       }
     }
   }
 }
 
+// Three tiles of different dilations run as four, the last of them twice: nobody stores what is past a warp's tiles.
 template <typename Math>
-__device__ void multiply_stage(const int* offsets, int tiles, bool alike, const uint32_t (&pixels)[kWarpM],
+__device__ void multiply_stage(const int* offsets, int tiles, Sharing sharing, const uint32_t (&pixels)[kWarpM],
                                const uint32_t (&filters)[kWarpN / 2], float (&sums)[kWarpM][kWarpN][4]) {
-  if (tiles > 2) {
-    if (alike) {
-      multiply_taps<Math, 4, true>(offsets, pixels, filters, sums);
-    } else {
-      multiply_taps<Math, 4, false>(offsets, pixels, filters, sums);
-    }
-  } else if (tiles > 0) {
-    if (alike) {
-      multiply_taps<Math, 2, true>(offsets, pixels, filters, sums);
-    } else {
-      multiply_taps<Math, 2, false>(offsets, pixels, filters, sums);
-    }
+  if (sharing == Sharing::kAll) {
+    if (tiles == 4) multiply_taps<Math, 4, Sharing::kAll>(offsets, pixels, filters, sums);
+    if (tiles == 3) multiply_taps<Math, 3, Sharing::kAll>(offsets, pixels, filters, sums);
+    if (tiles == 2) multiply_taps<Math, 2, Sharing::kAll>(offsets, pixels, filters, sums);
+    if (tiles == 1) multiply_taps<Math, 1, Sharing::kAll>(offsets, pixels, filters, sums);
+  } else if (sharing == Sharing::kColumn) {
+    if (tiles > 2) multiply_taps<Math, 4, Sharing::kColumn>(offsets, pixels, filters, sums);
+    if (tiles == 2) multiply_taps<Math, 2, Sharing::kColumn>(offsets, pixels, filters, sums);
+  } else {
+    if (tiles > 2) multiply_taps<Math, 4, Sharing::kNone>(offsets, pixels, filters, sums);
+    if (tiles == 2) multiply_taps<Math, 2, Sharing::kNone>(offsets, pixels, filters, sums);
   }
 }
 
@@ -188,10 +193,12 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int first = bounds[warp % kWarpsN], tiles = bounds[warp % kWarpsN + 1] - first;
-  bool alike = true;
-  for (int j = 1; j < tiles; ++j)
-    alike = alike && entries[first + j].dilation_h == entries[first].dilation_h &&
-            entries[first + j].dilation_w == entries[first].dilation_w;
+  bool one_height = true, one_width = true;
+  for (int j = 1; j < tiles; ++j) {
+    one_height = one_height && entries[first + j].dilation_h == entries[first].dilation_h;
+    one_width = one_width && entries[first + j].dilation_w == entries[first].dilation_w;
+  }
+  const Sharing sharing = !one_height ? Sharing::kNone : one_width ? Sharing::kAll : Sharing::kColumn;
   const int first_pixel = warp / kWarpsN * 16 * kWarpM;
   const uint32_t base = shared_address(memory), filter_base = base + a.patch.slots * kPitch;
   uint32_t pixels[kWarpM], filters[kWarpN / 2];
@@ -226,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + stage;
 #pragma unroll
     for (int pair = 0; pair < kWarpN / 2; ++pair) stage_filters[pair] = filters[pair] + stage;
-    multiply_stage<Math>(offsets, tiles, alike, stage_pixels, stage_filters, sums);
+    multiply_stage<Math>(offsets, tiles, sharing, stage_pixels, stage_filters, sums);
     if (a.stages == 1 && step + 1 < steps) {
       __syncthreads();
       load_stage<Math>(a, block, shared, sources, tile.image, base, step + 1);
@@ -255,69 +262,61 @@ std::vector<Columns> make_columns(const Problem& p, Pattern pattern) {
   return columns;
 }
 
-// What a tile costs a warp: its products, and the loads of pixels unless the tile before it made them.
-int cost_of(const std::vector<ColumnTile>& tiles, int i, int begin) {
-  const bool shared = i > begin && tiles[i].dilation_h == tiles[i - 1].dilation_h &&
-                      tiles[i].dilation_w == tiles[i - 1].dilation_w;
-  return shared ? 1 : 3;
-}
-
-// Bounds of at least `parts` consecutive ranges of tiles of nearly equal cost, none of which exceeds its limits.
-std::vector<int> cut(const std::vector<ColumnTile>& tiles, int begin, int end, int parts, int max_tiles, int max_rows) {
-  std::vector<int> bounds{begin};
-  int left = 0;
-  for (int i = begin; i < end; ++i) left += cost_of(tiles, i, begin);
-  int cost = 0, rows = 0;
-  for (int i = begin; i < end; ++i) {
-    const int here = cost_of(tiles, i, bounds.back()), open = std::max(1, parts - static_cast<int>(bounds.size()) + 1);
-    const bool full = i - bounds.back() == max_tiles || rows + tiles[i].count > max_rows;
-    // close where that is nearer to an equal share of what is left
-    if (i > bounds.back() && (full || (open > 1 && 2 * cost + here > 2 * ((left + cost) / open)))) {
-      bounds.push_back(i);
-      cost = rows = 0;
+// How many consecutive tiles each warp takes. A dilation of several tiles has warps for itself, about 3.5 tiles each so
+// that two of them keep within kMaxRows; dilations of one tile share a warp, up to `most` of them.
+std::vector<int> share_out(const std::vector<ColumnTile>& tiles, int most) {
+  const auto same = [&](size_t a, size_t b) {
+    return tiles[a].dilation_h == tiles[b].dilation_h && tiles[a].dilation_w == tiles[b].dilation_w;
+  };
+  std::vector<int> warps;
+  int lone = 0;  // dilations of one tile in the last warp; 0 where it is none of theirs
+  for (size_t i = 0, end; i < tiles.size(); i = end) {
+    for (end = i + 1; end < tiles.size() && same(i, end);) ++end;
+    const int count = static_cast<int>(end - i), parts = count <= kWarpN ? 1 : (2 * count + 6) / 7;
+    if (count > 1) {
+      for (int part = 0; part < parts; ++part)
+        warps.push_back(count * (part + 1) / parts - count * part / parts);
+      lone = 0;
+    } else if (lone > 0 && lone < most) {
+      ++warps.back(), ++lone;
+    } else {
+      warps.push_back(1);
+      lone = 1;
     }
-    const int added = cost_of(tiles, i, bounds.back());
-    cost += added, rows += tiles[i].count;
-    left = std::max(0, left - added);
   }
-  bounds.push_back(end);
-  return bounds;
+  return warps;
 }
 
-// At most kWarpN tiles for each of the kWarpsN columns of warps.
-std::vector<int> cut_for_warps(const std::vector<ColumnTile>& tiles, int begin, int end) {
-  std::vector<int> bounds = cut(tiles, begin, end, kWarpsN, kWarpN, kMaxRows);
-  if (static_cast<int>(bounds.size()) > kWarpsN + 1) {  // by number, where limits of the even cut left too many
-    bounds.assign(1, begin);
-    for (int warp = 1; warp <= kWarpsN; ++warp) bounds.push_back(begin + (end - begin) * warp / kWarpsN);
-  }
-  bounds.resize(kWarpsN + 1, end);
-  return bounds;
-}
-
-std::vector<int> build_table(const Problem& p, Pattern pattern, int parts) {
+std::vector<int> build_table(const Problem& p, Pattern pattern, int most) {
   std::vector<Block> blocks;
   std::vector<int> tiles, rows;
   const std::vector<Columns> columns = make_columns(p, pattern);
   for (int group = 0; group < p.groups; ++group) {
     const Columns& of = columns[group];
-    const std::vector<int> bounds =
-        cut(of.tiles, 0, static_cast<int>(of.tiles.size()), parts, kMaxTiles, kMaxRows);
-    for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-      const int begin = bounds[part], end = bounds[part + 1], row = of.tiles[begin].row;
-      const int end_row = of.tiles[end - 1].row + of.tiles[end - 1].count;
-      Block block{group, end - begin, end_row - row, static_cast<int>(tiles.size()), static_cast<int>(rows.size()), 1,
-                  {}};
-      const std::vector<int> warps = cut_for_warps(of.tiles, begin, end);
-      for (int warp = 0; warp <= kWarpsN; ++warp) block.warps[warp] = warps[warp] - begin;
-      for (int i = begin; i < end; ++i) {
+    const std::vector<int> warps = share_out(of.tiles, most);
+    int begin = 0;
+    for (size_t warp = 0; warp < warps.size();) {
+      const int row = of.tiles[begin].row;
+      Block block{group, 0, 0, static_cast<int>(tiles.size()), static_cast<int>(rows.size()), 1, {}};
+      for (int place = 0; place < kWarpsN; ++place) {
+        if (warp < warps.size()) {
+          const ColumnTile& last = of.tiles[begin + block.tiles + warps[warp] - 1];
+          if (last.row + last.count - row <= kMaxRows) {
+            block.tiles += warps[warp++];
+            block.rows = last.row + last.count - row;
+          }
+        }
+        block.warps[place + 1] = block.tiles;
+      }
+      for (int i = begin; i < begin + block.tiles; ++i) {
         const ColumnTile& t = of.tiles[i];
         tiles.insert(tiles.end(), {t.dilation_h, t.dilation_w, t.row - row, t.count});
       }
-      for (int i = row; i < end_row; ++i) {
+      for (int i = row; i < row + block.rows; ++i) {
         if (i > row && of.channels[i] != of.channels[i - 1] + 1) block.contiguous = 0;
         rows.push_back(of.channels[i]);
       }
+      begin += block.tiles;
       blocks.push_back(block);
     }
   }
@@ -337,53 +336,25 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int parts) {
   return numbers;
 }
 
-// Into how many blocks to cut the columns so that the card is filled evenly: each of them loads the patch again.
-int choose_parts(const Problem& p, Pattern pattern, int64_t others, int processors) {
-  const Table& table = cached_table(TableKind::kForwardParts, {p.groups, others}, pattern, [&] {
-    const std::vector<Columns> columns = make_columns(p, pattern);
-    const auto largest = std::max_element(columns.begin(), columns.end(), [](const Columns& a, const Columns& b) {
-      return a.tiles.size() < b.tiles.size();
-    });
-    const std::vector<ColumnTile>& tiles = largest->tiles;
-    int best = 1;
-    int64_t best_cost = 0;
-    const int64_t places = 2 * int64_t(processors);
-    for (int parts = 1; parts <= static_cast<int>(tiles.size()); ++parts) {
-      const std::vector<int> bounds =
-          cut(tiles, 0, static_cast<int>(tiles.size()), parts, kMaxTiles, kMaxRows);
-      int64_t most = 0;
-      for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-        int64_t cost = 8;  // the patch, and what every block does once
-        for (int i = bounds[part]; i < bounds[part + 1]; ++i) cost += cost_of(tiles, i, bounds[part]);
-        most = std::max(most, cost);
-      }
-      // two blocks share a processor; one that has it for itself takes about two thirds of the time
-      const int64_t blocks = others * static_cast<int64_t>(bounds.size() - 1), rest = blocks % places;
-      const int64_t turns = blocks / places * 3 + (rest == 0 ? 0 : rest <= processors ? 2 : 3);
-      if (best_cost == 0 || turns * most < best_cost) best = parts, best_cost = turns * most;
-    }
-    return std::vector<int>{best};
-  });
-  return table.host[0];
-}
-
 template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   Pattern pattern, bool relu) {
   const Device& device = current_device();
   const int halo_h = max_dilation(pattern, 0), halo_w = max_dilation(pattern, 1);
-  const Patch patch = make_patch(kPixels, p.out_height, p.out_width, p.stride, halo_h, halo_h, halo_w, halo_w);
+  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  const Patch patch = fit_patch((limit - kMaxRows * kFilterBytes) / (kPitch + 4), kPixels, p.out_height, p.out_width,
+                                p.stride, halo_h, halo_h, halo_w, halo_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
-  if (tiles > INT_MAX || !addressable(p.height, p.width, p.in_channels, kVector<Math>)) return {};
-  const int parts = choose_parts(p, pattern, tiles * p.groups, device.processors);
+  if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.in_channels, kVector<Math>)) return {};
+  // many pixel tiles fill the card as they are: then fewer blocks, each of which loads the patch again, are better
+  const int most = tiles * p.groups >= kManyTiles ? kWarpN : 2;
   const Table& table =
-      cached_table(TableKind::kForward, {p.groups, parts}, pattern, [&] { return build_table(p, pattern, parts); });
+      cached_table(TableKind::kForward, {p.groups, most}, pattern, [&] { return build_table(p, pattern, most); });
   const int grid_y = table.host.back(), rows = table.host[table.host.size() - 2];
 
   const int64_t stage_bytes = (int64_t(patch.slots) + kTaps * rows) * kPitch;
   const int64_t source_bytes = 4 * int64_t(patch.slots);
   const int64_t staged = int64_t(kPixels) * (rows + 3 * kVector<Math>) * sizeof(typename Math::Element);
-  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   // two stages where two blocks of them fit a processor: two blocks hide more than two stages do
   const int stages = p.group_in > kStep<Math> && 2 * (2 * stage_bytes + source_bytes) <= limit - kReserved ? 2 : 1;
   // the sources are no longer needed when results are staged

@@ -293,19 +293,21 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& we
   const Device& device = current_device();
   // tile pixel i of a remainder r meets outputs from i - dilation / s to i + (r + dilation) / s
   const int s = p.stride, dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
-  const Patch patch = make_patch(kPixels, (p.height + s - 1) / s, (p.width + s - 1) / s, 1, dh / s, (dh + s - 1) / s,
-                                 dw / s, (dw + s - 1) / s);
+  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  const int64_t filter_bytes = kStep<Math> * kFilterBytes<Math>;
+  const Patch patch =
+      fit_patch((limit - filter_bytes - kFilterBytes<Math> - kPitch) / (kPitch + 4), kPixels, (p.height + s - 1) / s,
+                (p.width + s - 1) / s, 1, dh / s, (dh + s - 1) / s, dw / s, (dw + s - 1) / s);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   const int64_t grid_y = int64_t(p.groups) * ((p.group_in + kColumns - 1) / kColumns);
-  if (tiles > INT_MAX || grid_y > 65535 || s * s > 65535 ||
+  if (tiles == 0 || tiles > INT_MAX || grid_y > 65535 || s * s > 65535 ||
       !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
     return {};
   const Table& table = cached_table(TableKind::kGradInput, {p.groups, kVector<Math>}, pattern,
                                     [&] { return build_table(p, pattern, kVector<Math>); });
-  const int64_t stage_bytes = (patch.slots + 1) * int64_t(kPitch) + kStep<Math> * kFilterBytes<Math>;
+  const int64_t stage_bytes = (patch.slots + 1) * int64_t(kPitch) + filter_bytes;
   const int64_t fixed = kFilterBytes<Math> + 4 * int64_t(patch.slots);
   const int64_t staged = int64_t(kPixels) * (kColumns + kVector<Math>) * sizeof(typename Math::Element);
-  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const int chunks = (p.group_out + kStep<Math> - 1) / kStep<Math>;
   const int stages = chunks > 1 && 2 * stage_bytes + fixed <= limit ? 2 : 1;
   const int64_t bytes = std::max(stages * stage_bytes + fixed, staged);

@@ -294,18 +294,19 @@ template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
   const Device& device = current_device();
   const int dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
-  const Patch patch = make_patch(kPixels, p.out_height, p.out_width, p.stride, dh, dh, dw, dw);
+  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
+  const Patch patch = fit_patch((limit - kPixels * kRowPitch<Math>) / (kColumnPitch<Math> + 4), kPixels, p.out_height,
+                                p.out_width, p.stride, dh, dh, dw, dw);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   const Table& table = cached_table(TableKind::kGradWeight, {p.groups, kVector<Math>}, pattern,
                                     [&] { return build_table(p, pattern, kVector<Math>); });
   const int grid_y = table.host.back(), grid_z = (p.group_in + kColumns<Math> - 1) / kColumns<Math>;
   const int64_t stage_bytes = int64_t(patch.slots) * kColumnPitch<Math> + kPixels * kRowPitch<Math>;
   const int64_t place_bytes = 4 * int64_t(patch.slots);
-  const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   if (!addressable(p.height, p.width, p.in_channels, kVector<Math>) ||
       !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
     return {};
-  if (tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 ||
+  if (tiles == 0 || tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 ||
       stage_bytes + place_bytes > limit)
     return {};
   // three turns of two blocks per processor, and no more slabs than 64: each is a copy of the gradient

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 namespace icconv_mm::cuda {
 
@@ -64,6 +65,19 @@ inline Patch make_patch(int pixels, int height, int width, int step, int before_
     if (best_cost == 0 || cost < best_cost) best = patch, best_cost = cost;
   }
   return best;
+}
+
+constexpr int kMaxHalo = 2048, kMaxPatchStep = 64;  // far beyond what fits: keeps the numbers of slots in 32 bits
+
+// The same with at most `max_slots` slots, for fewer pixels if need be; without tiles where none fits.
+inline Patch fit_patch(int64_t max_slots, int pixels, int height, int width, int step, int before_h, int after_h,
+                       int before_w, int after_w) {
+  if (std::max({before_h, after_h, before_w, after_w}) > kMaxHalo || step > kMaxPatchStep) return Patch{};
+  for (; pixels >= 16; pixels /= 2) {
+    const Patch patch = make_patch(pixels, height, width, step, before_h, after_h, before_w, after_w);
+    if (patch.slots <= max_slots) return patch;
+  }
+  return Patch{};
 }
 
 }  // namespace icconv_mm::cuda

@@ -13,7 +13,7 @@ struct Table {
   std::vector<int> host;        // the same numbers
 };
 
-enum class TableKind : int64_t { kChannels, kForwardParts, kForward, kGradInput, kGradWeight };
+enum class TableKind : int64_t { kChannels, kForward, kGradInput, kGradWeight };
 
 // The table for this key on the current device; `build` makes its numbers the first time. Safe from several threads,
 // on any stream and while a graph is captured: a new table is uploaded on a stream of its own before this returns.
