@@ -1,5 +1,6 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends."""
 
+from icconv_mm.ops import inception_conv_cuda  # noqa: F401 - registers the compiled kernels
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.inception_conv import inception_conv2d
 from icconv_mm.ops.mixture_attention import mixture_attention

@@ -125,12 +125,6 @@ def _refuses_cpu(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-def _refuses_cuda(x, weight, bias, pattern, stride, groups) -> str | None:
-    if x.device.type != 'cuda':
-        return f'it takes tensors on a CUDA device, got {x.device}'
-    return backend.compiled('inception_conv2d_compiled', 'cuda')
-
-
 def _long_runs(x, weight, bias, pattern, stride, groups) -> str | None:
     # measured (docs/backends.md): with more channels to each dilation, one dense convolution per dilation is faster
     mean = weight.shape[0] / max(1, len(set(zip(pattern[1::3], pattern[2::3]))))
@@ -141,16 +135,11 @@ def _long_runs(x, weight, bias, pattern, stride, groups) -> str | None:
     )
 
 
-def _untested(*_) -> str:
-    return 'its tests have not passed on a card yet'  # docs/backends.md keeps that table
-
-
 def _compiled(*args):
     return _ops.inception_conv2d_compiled(*args)
 
 
 backend.register('inception_conv2d', 'cpu', _compiled, _refuses_cpu, advice=_long_runs)
-backend.register('inception_conv2d', 'cuda', _compiled, _refuses_cuda, advice=_untested)
 backend.register('inception_conv2d', 'reference', reference.forward)
 backend.register('inception_conv2d_grad_input', 'reference', reference.grad_input)
 backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_weight)

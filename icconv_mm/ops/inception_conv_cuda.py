@@ -1,0 +1,104 @@
+"""The compiled CUDA kernels of the inception convolution and its gradients: what they take, and when they are chosen.
+
+``csrc/cuda`` holds them. They compile wherever nvcc is, with or without a card, so having them says nothing about a
+card: they are chosen only on those, and for those dtypes, for which their tests have passed and they were faster than
+the reference (docs/backends.md has card, date and figures). They can be asked for by name everywhere.
+"""
+
+from functools import cache
+
+import torch
+
+from icconv_mm.ops import backend
+
+# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
+# passed as well, but its kernels are plain ones
+PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
+    (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
+}
+MAX_DILATION = 8  # of what is chosen: with wider surroundings of a tile, less of it fits a processor
+_MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
+_ops = torch.ops.icconv_mm
+
+
+def _refusal(compiled: str, first, second) -> str | None:
+    for tensor in (first, second):
+        if tensor.device.type != 'cuda':
+            return f'it takes tensors on a CUDA device, got {tensor.device}'
+    if first.device != second.device:
+        return f'it takes tensors on one device, got {first.device} and {second.device}'
+    if first.dtype not in _DTYPES or first.dtype != second.dtype:
+        return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
+    return backend.compiled(compiled, 'cuda')
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def _advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
+    if tensor.device.type != 'cuda':
+        return None
+    if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
+        return f'its tests have not passed with {tensor.dtype} on a card like {tensor.device}'
+    vector = _VECTOR_BYTES // tensor.element_size()
+    if group_in % vector or group_out % vector:
+        return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
+    dilation = max((max(h, w) for n, h, w in zip(*[iter(pattern)] * 3) if n), default=1)
+    if dilation > MAX_DILATION:
+        return f'its largest dilation is {dilation}; above {MAX_DILATION} it was not measured'
+    return None
+
+
+def _refuses(x, weight, *_) -> str | None:
+    return _refusal('inception_conv2d_compiled', x, weight)
+
+
+def _advises(x, weight, bias, pattern, stride, groups) -> str | None:
+    if x.device.type == 'cuda' and x.dtype == torch.float32:
+        mean = weight.shape[0] / len(set(zip(pattern[1::3], pattern[2::3])))
+        if mean >= _MANY_CHANNELS:
+            return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
+    return _advice(x, weight.shape[1], weight.shape[0] // groups, pattern)
+
+
+def _refuses_grad_input(grad, weight, *_) -> str | None:
+    return _refusal('inception_conv2d_grad_input_cuda', grad, weight)
+
+
+def _advises_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
+    return _advice(grad, weight.shape[1], weight.shape[0] // groups, pattern)
+
+
+def _refuses_grad_weight(grad, x, *_) -> str | None:
+    return _refusal('inception_conv2d_grad_weight_cuda', grad, x)
+
+
+def _advises_grad_weight(grad, x, pattern, stride, groups) -> str | None:
+    return _advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
+
+
+def _forward(*args):
+    return _ops.inception_conv2d_compiled(*args)
+
+
+def _forward_relu(*args):
+    return _ops.inception_conv2d_relu_cuda(*args)
+
+
+def _grad_input(grad, weight, size, pattern, stride, groups):
+    return _ops.inception_conv2d_grad_input_cuda(grad, weight, *size, pattern, stride, groups)
+
+
+def _grad_weight(*args):
+    return _ops.inception_conv2d_grad_weight_cuda(*args)
+
+
+backend.register('inception_conv2d', 'cuda', _forward, _refuses, _advises)
+backend.register('inception_conv2d_relu', 'cuda', _forward_relu, _refuses, _advises)
+backend.register('inception_conv2d_grad_input', 'cuda', _grad_input, _refuses_grad_input, _advises_grad_input)
+backend.register('inception_conv2d_grad_weight', 'cuda', _grad_weight, _refuses_grad_weight, _advises_grad_weight)
