@@ -1,6 +1,6 @@
 """Convolution and ReLU in one operator, for networks in inference form.
 
-``inception_conv2d_relu`` and ``pyconv2d_relu`` are the operators without the suffix, followed by ReLU: a compiled kernel
+``inception_conv2d_relu`` and ``pyconv2d_relu`` are the operators without the suffix, then ReLU: a compiled kernel
 rectifies while it stores, which saves a pass over the output. They have no gradient, and say so when one is asked for.
 
 Their reference is the plain operator and a ReLU. It runs on the backend that serves the plain call, so that a backend
@@ -88,7 +88,7 @@ def _no_gradient(name: str) -> Callable:
         tensors = [each for arg in args for each in (arg if isinstance(arg, (list, tuple)) else [arg])]
         if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in tensors):
             raise RuntimeError(
-                f'{name} is for inference and has no gradient: use torch.no_grad() or the plain operator'
+                f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator'
             )
         with torch._C._AutoDispatchBelowAutograd():
             return getattr(_ops, name)(*args)
