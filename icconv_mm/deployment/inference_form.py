@@ -10,9 +10,10 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from icconv_mm.deployment.chains import Chain, find_chains
+from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
 from icconv_mm.deployment.folding import Folded, fold_norm, rectified
 from icconv_mm.deployment.pyramids import fold_pyramid_norms
+from icconv_mm.layers import ICConv2dReLU, PyConv2d
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,15 @@ def deploy(model: nn.Module) -> nn.Module:
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
-    return model.to(memory_format=torch.channels_last)
+    _lay_out(model)
+    return model
+
+
+def _lay_out(model: nn.Module) -> None:
+    """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
+    for module in model.modules():
+        if type(module) in (*CONVOLUTIONS, ICConv2dReLU) and type(module) is not PyConv2d:
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _shorten(container: nn.Module, chain: Chain) -> bool:

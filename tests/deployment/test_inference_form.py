@@ -168,7 +168,7 @@ class Lists(Block):
 
     def __init__(self):
         super().__init__()
-        self.convs = nn.ModuleList([nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)])
+        self.convs = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)])
         self.bns = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
         del self.conv, self.bn
 
