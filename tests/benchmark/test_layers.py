@@ -56,7 +56,7 @@ def test_limits_are_those_of_the_published_pattern(no_published_pattern, shared)
     shutil.copytree(shared / 'patterns', no_published_pattern / 'patterns')
     published = list(layers.inception_layers(options))
     assert len(published) == 16 and all(layer.limits == {'dense': 1.25} for layer in published)
-    assert published[1].notes == {'pattern': 'detection/ic_resnet50_k9', 'dilations': 16}
+    assert published[1].notes == {'pattern': 'detection/ic_resnet50_k9', 'dilations': 12}
     assert [layer.limits for layer in layers.pyconv_layers(options)] == [
         {'dense': 1.2, 'composition': 0.25},
         {'dense': 1.1},
