@@ -208,7 +208,9 @@ def compiled(operator: str, device: str) -> str | None:
     """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
     if reason := missing_library():
         return Absence(reason)
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
+    # a library that was built from older sources does not even have the schema
+    known = hasattr(torch.ops.icconv_mm, operator)
+    if known and torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
         return None
     return Absence(f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}')
 
