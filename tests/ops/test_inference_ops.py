@@ -146,6 +146,8 @@ class Net(nn.Module):
     def __init__(self, kind):
         super().__init__()
         self.operator, call = KINDS[kind][0], first_of_several(kind)
+        if kind == 'inception_conv2d':
+            call = call._replace(pattern=DilationPattern.of(call.pattern))  # as a layer has it
         self.weights = call[1] if kind == 'inception_conv2d' else list(call[1])
         self.rest = call[2:]
 
