@@ -23,6 +23,7 @@ _SUBPACKAGES = (
     'benchmark',
     'checkpoints',
     'datasets',
+    'deployment',
     'hooks',
     'layers',
     'necks',
@@ -31,12 +32,14 @@ _SUBPACKAGES = (
     'patterns',
     'tasks',
 )
-__all__ = ['__version__', 'registry', 'versions', *_SUBPACKAGES]
+__all__ = ['__version__', 'deploy', 'registry', 'versions', *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
+    if name == 'deploy':
+        return importlib.import_module('.deployment', __name__).deploy
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -1,10 +1,12 @@
-"""Time what this package promises to be fast at, against its baselines, on this machine.
+"""Time what this package does against its baselines, on this machine.
 
-Contenders run in turn in one process, after a check that they give equal results; ratios are of medians.
+Contenders run in turn in one process, after a check that they give equal results; ratios are of medians. Networks and
+layers are timed in both memory formats, and each contender's better one counts.
 
 Examples:
-  python tools/benchmark.py --suite pose --threads 2
-  python tools/benchmark.py --json benchmark.json
+  python tools/benchmark.py --suite layers --threads 2 --picture layers.png
+  python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmark.json
+  python tools/benchmark.py --suite backbone --device cuda
 """
 
 import argparse
@@ -18,28 +20,49 @@ def parse_args(argv=None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument('--suite', action='append', choices=benchmark.SUITES, help='may be repeated; default: all')
+    parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbones, detectors: names with this')
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', help='where networks run; default: %(default)s')
-    parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
+    parser.add_argument(
+        '--dtype',
+        choices=('float32', 'bfloat16', 'float16'),
+        help='of layers, backbones, detectors; default: float32 on the CPU, else bfloat16',
+    )
+    parser.add_argument(
+        '--scale', type=float, default=1.0, help='factor of the sizes of pictures, for a quick look without limits'
+    )
+    parser.add_argument('--out', metavar='FILE.json', help='also write the figures to this file')
+    parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
     if args.repeats < 1:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
+    if not 0 < args.scale <= 1:
+        parser.error(f'--scale: expected more than 0 and at most 1, got {args.scale}')
     return args
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    options = benchmark.Options(repeats=args.repeats, threads=args.threads, device=args.device)
+    options = benchmark.Options(
+        repeats=args.repeats,
+        threads=args.threads,
+        device=args.device,
+        dtype=args.dtype,
+        scale=args.scale,
+        only=args.only,
+    )
     try:
         figures = benchmark.run(args.suite or list(benchmark.SUITES), options)
-    except (ImportError, benchmark.Disagreement) as error:
+        benchmark.print_figures(figures)
+        if args.out:
+            benchmark.write_json(figures, options, args.out)
+        if args.picture:
+            benchmark.write_picture(figures, args.picture)
+    except (ImportError, ValueError, benchmark.Disagreement) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    benchmark.print_figures(figures)
-    if args.json:
-        benchmark.write_json(figures, options, args.json)
     return int(args.strict and not all(figure.met for figure in figures))
 
 

@@ -16,6 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the predictions below this folder')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each picture shown')
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
+    parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
     cli.add_launcher(parser)
     args = parser.parse_args()
     cli.set_local_rank(args)
@@ -36,6 +37,7 @@ def main() -> None:
             show_dir=args.show_dir,
             wait_time=args.wait_time,
             tta=args.tta,
+            deploy=args.deploy,
             launcher=args.launcher,
         )
         if not metrics:

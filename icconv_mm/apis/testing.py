@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from ..checkpoints import safe
 from ..datasets.loading import check_pictures
+from ..hooks import InferenceFormHook
 from ..tasks import get_task
 from .datasets import build_loop, check_dataloader_paths
 from .distributed import prepare_launch
@@ -24,6 +25,7 @@ def test(
     show_dir: str | None = None,
     wait_time: float = 2.0,
     tta: bool = False,
+    deploy: bool = False,
     launcher: str = 'none',
 ) -> dict[str, float]:
     """Evaluate a checkpoint with the metrics of the config.
@@ -36,6 +38,7 @@ def test(
         show_dir: Write pictures with predictions below this folder.
         wait_time: Seconds.
         tta: Average over augmented copies of each picture.
+        deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
         launcher: As for :func:`icconv_mm.apis.train`.
 
     Returns:
@@ -63,6 +66,8 @@ def test(
 
     runner = build_runner(cfg)
     add_hooks(runner, cfg)
+    if deploy:
+        runner.register_hook(InferenceFormHook())
     build_loop(runner, task, 'test')
     return runner.test()
 

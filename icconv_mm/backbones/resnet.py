@@ -33,6 +33,7 @@ class BasicBlock(nn.Module):
         self.with_cp = net.with_cp
         self.conv1 = net.make_conv3x3(in_channels, planes, stage, stride, dilation)
         self.norm1_name = net.add_norm(self, planes, 1)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = net.make_conv3x3(planes, planes, stage, 1, dilation)
         self.norm2_name = net.add_norm(self, planes, 2)
         self.last_norm_name = self.norm2_name
@@ -43,7 +44,7 @@ class BasicBlock(nn.Module):
         return _run_block(self, x)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
+        x = self.relu1(getattr(self, self.norm1_name)(self.conv1(x)))
         return getattr(self, self.norm2_name)(self.conv2(x))
 
 
@@ -59,8 +60,10 @@ class Bottleneck(nn.Module):
         first, second = (stride, 1) if net.style == 'caffe' else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
         self.norm1_name = net.add_norm(self, width, 1)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = net.make_conv3x3(width, width, stage, second, dilation)
         self.norm2_name = net.add_norm(self, width, 2)
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.norm3_name = net.add_norm(self, out_channels, 3)
         self.last_norm_name = self.norm3_name
@@ -71,8 +74,8 @@ class Bottleneck(nn.Module):
         return _run_block(self, x)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
-        x = self.relu(getattr(self, self.norm2_name)(self.conv2(x)))
+        x = self.relu1(getattr(self, self.norm1_name)(self.conv1(x)))
+        x = self.relu2(getattr(self, self.norm2_name)(self.conv2(x)))
         return getattr(self, self.norm3_name)(self.conv3(x))
 
 

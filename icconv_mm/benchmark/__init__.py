@@ -8,14 +8,30 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+import torch
+
+from .picture import write_picture
 from .report import Figure, print_figures, write_json
 from .timing import Options, Timing, interleave
 
-__all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave', 'print_figures', 'run', 'write_json']
+__all__ = [
+    'SUITES',
+    'Disagreement',
+    'Figure',
+    'Options',
+    'Timing',
+    'interleave',
+    'print_figures',
+    'run',
+    'write_json',
+    'write_picture',
+]
 
 # Suite -> the module that has it, imported when it is run: a suite may need a task library.
 SUITES = {
-    'ops': 'icconv_mm.benchmark.operators',
+    'layers': 'icconv_mm.benchmark.layers',
+    'backbone': 'icconv_mm.benchmark.backbone',
+    'detector': 'icconv_mm.tasks.detection.detector_benchmark',
     'fpt': 'icconv_mm.benchmark.fpt',
     'pose': 'icconv_mm.tasks.pose.benchmark',
     'sepc': 'icconv_mm.tasks.detection.benchmark',
@@ -40,4 +56,6 @@ def run(names: Sequence[str], options: Options) -> list[Figure]:
     unknown = [name for name in names if name not in SUITES]
     if unknown:
         raise ValueError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
+    if options.threads:
+        torch.set_num_threads(options.threads)
     return [figure for name in names for figure in importlib.import_module(SUITES[name]).run(options)]

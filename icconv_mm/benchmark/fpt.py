@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,9 +39,7 @@ def run(options: Options) -> list[Figure]:
     Raises:
         Disagreement: If outputs or gradients of the two forms differ.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options = Options(min(options.repeats, REPEATS), min(options.warmup, 1), options.threads, options.device)
+    options = replace(options, repeats=min(options.repeats, REPEATS), warmup=min(options.warmup, 1))
     return [*_times(options), *_memories(options)]
 
 

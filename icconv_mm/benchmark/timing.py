@@ -19,12 +19,32 @@ class Options:
         warmup: Calls before that.
         threads: Threads of torch; None leaves its default.
         device: Where networks run.
+        dtype: Of suites that leave it open: 'float32', 'bfloat16' or 'float16'; None for float32 on the CPU and
+            bfloat16 elsewhere.
+        scale: Factor of the sizes of pictures. Limits hold at 1, and no limit is reported elsewhere.
+        only: Suites that time many things time those whose name contains this.
     """
 
     repeats: int = 9
     warmup: int = 2
     threads: int | None = None
     device: str = 'cpu'
+    dtype: str | None = None
+    scale: float = 1.0
+    only: str = ''
+
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        """The dtype to time in."""
+        return getattr(torch, self.dtype or ('float32' if self.device == 'cpu' else 'bfloat16'))
+
+    def scaled(self, *sizes: int) -> tuple[int, ...]:
+        """Sizes in pixels, at least one, times ``scale``."""
+        return tuple(max(1, round(size * self.scale)) for size in sizes)
+
+    def wants(self, name: str) -> bool:
+        """Whether ``only`` asks for it."""
+        return self.only in name
 
 
 @dataclass(frozen=True)

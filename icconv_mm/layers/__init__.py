@@ -4,6 +4,7 @@ from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.drop_block import DropBlock2d
 from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.layers.ic_conv import ICConv2d
+from icconv_mm.layers.inference import ICConv2dReLU, PyConv2dReLU
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.py_conv import PyConv2d
 from icconv_mm.layers.pyramid_conv import PConv
@@ -13,10 +14,12 @@ __all__ = [
     'DropBlock2d',
     'GroundingTransformer',
     'ICConv2d',
+    'ICConv2dReLU',
     'IntegratedBatchNorm',
     'IntegratedSyncBatchNorm',
     'PConv',
     'PyConv2d',
+    'PyConv2dReLU',
     'RenderingTransformer',
     'ScaleEqualizedConv2d',
     'SelfTransformer',

@@ -3,6 +3,7 @@
 from icconv_mm.ops import inception_conv_cuda  # noqa: F401 - registers the compiled kernels
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.inception_conv import inception_conv2d
+from icconv_mm.ops.inference import inception_conv2d_relu, pyconv2d_relu
 from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d
 from icconv_mm.ops.window_attention import window_attention
@@ -11,8 +12,10 @@ __all__ = [
     'backends',
     'explain',
     'inception_conv2d',
+    'inception_conv2d_relu',
     'mixture_attention',
     'pyconv2d',
+    'pyconv2d_relu',
     'use_backend',
     'window_attention',
 ]

@@ -44,7 +44,13 @@ class Kernel(NamedTuple):
     advice: Callable[..., str | None] = lambda *_: None  # a sentence why not to choose it, though it can
 
 
+class Absence(str):
+    """A reason not to run that an installation of the compiled operators would remove."""
+
+
 _kernels: dict[str, dict[str, Kernel]] = {}
+_logged: set[str] = set()
+_MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
 def register(
@@ -98,36 +104,86 @@ def requested() -> str:
     return _forced.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
 
 
-def explain(operator: str, *args) -> dict[str, str]:
-    """For every backend of ``operator``, 'can run' or the sentence that says why it cannot; best backend first.
+class Explanation(dict):
+    """For every backend of an operator, best first, 'can run' or the sentence that says why it cannot.
+
+    Attributes:
+        chosen: The backend that serves the call; None where one was asked for by name that cannot.
+    """
+
+    def __init__(self, answers: dict[str, str], chosen: str | None):
+        super().__init__(answers)
+        self.chosen = chosen
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(chosen={self.chosen!r}, {super().__repr__()})'
+
+
+def explain(operator: str, *args) -> Explanation:
+    """Which backend serves a call of ``operator`` here and now, and why not the others.
 
     Args:
         operator: Its name, e.g. 'inception_conv2d'.
         *args: The arguments of one call, as ``torch.ops.icconv_mm.<operator>`` takes them.
+
+    Returns:
+        A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
+        backend that serves the call, ``use_backend`` and the environment variable considered.
     """
 
     def answer(kernel: Kernel) -> str:
         advice = kernel.advice(*args)
         return kernel.refusal(*args) or (f'can run if asked for by name: {advice}' if advice else 'can run')
 
-    return {name: answer(kernel) for name, kernel in _candidates(operator)}
+    answers = {name: answer(kernel) for name, kernel in _candidates(operator)}
+    name = requested()
+    if name == 'auto':
+        return Explanation(answers, next(each for each in answers if answers[each] == 'can run'))
+    if name not in answers:
+        return Explanation(answers, 'reference')
+    return Explanation(answers, name if answers[name].startswith('can run') else None)
 
 
 def run(operator: str, *args):
     """Runs ``operator`` on the backend that is forced, or else on the best one that can."""
     name = requested()
-    if name != 'auto' and name in _kernels[operator]:
-        kernel = _kernels[operator][name]
-        if reason := kernel.refusal(*args):
-            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {reason}')
-        return kernel.run(*args)
     if name == 'auto':
-        for candidate, kernel in _candidates(operator):
-            reason = kernel.refusal(*args) or kernel.advice(*args)
-            if reason is None:
-                return kernel.run(*args)
-            _log.debug('%s: not on the backend %r, because %s', operator, candidate, reason)
-    return _kernels[operator]['reference'].run(*args)
+        name = _choose(operator, args)
+    elif name in _kernels[operator]:
+        if reason := _kernels[operator][name].refusal(*args):
+            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {reason}')
+        _debug(f'{operator}: on the backend {name!r}, which was asked for')
+    else:
+        _debug(f'{operator}: on the reference; the backend {name!r}, which was asked for, does not have it')
+        name = 'reference'
+    return _kernels[operator][name].run(*args)
+
+
+def _choose(operator: str, args: tuple) -> str:
+    """The best backend that can and should serve a call; says once which that is, and why not a better one."""
+    passed_over = []
+    for name, kernel in _candidates(operator):
+        reason = kernel.refusal(*args) or kernel.advice(*args)
+        if reason is None:
+            break
+        passed_over.append((name, reason))
+    if name == 'reference':
+        for _, reason in passed_over:
+            if isinstance(reason, Absence):
+                _notice(reason)
+    if _log.isEnabledFor(logging.DEBUG):
+        why = ''.join(f'; not on the backend {other!r}, because {reason}' for other, reason in passed_over)
+        _debug(f'{operator}: on the backend {name!r}{why}')
+    return name
+
+
+def _debug(message: str) -> None:
+    """Logs at debug level what has not been logged yet: a network makes the same choice thousands of times."""
+    if _log.isEnabledFor(logging.DEBUG) and message not in _logged:
+        if len(_logged) >= _MOST_LOGGED:
+            _logged.clear()
+        _logged.add(message)
+        _log.debug(message)
 
 
 @lru_cache(maxsize=1)
@@ -151,10 +207,12 @@ def missing_library() -> str | None:
 def compiled(operator: str, device: str) -> str | None:
     """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
     if reason := missing_library():
-        return reason
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
+        return Absence(reason)
+    # a library that was built from older sources does not even have the schema
+    known = hasattr(torch.ops.icconv_mm, operator)
+    if known and torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
         return None
-    return f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}'
+    return Absence(f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}')
 
 
 @lru_cache(maxsize=1)
@@ -162,6 +220,22 @@ def notice_missing_library() -> None:
     """Says once in a process that the reference serves calls because there are no compiled operators."""
     if reason := missing_library():
         warnings.warn(f'{reason}. The slower reference operators are used.', stacklevel=2)
+
+
+@lru_cache(maxsize=1)
+def _notice_stale_library() -> None:
+    warnings.warn(
+        f'the compiled operators are of another version of icconv_mm and lack some kernels; re{_REBUILD}. '
+        'The slower reference operators are used instead of those.',
+        stacklevel=2,
+    )
+
+
+def _notice(reason: Absence) -> None:
+    if missing_library():
+        notice_missing_library()
+    elif ' cpu kernel ' in reason:  # a build without CUDA is a choice
+        _notice_stale_library()
 
 
 def _candidates(operator: str) -> list[tuple[str, Kernel]]:

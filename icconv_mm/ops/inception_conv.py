@@ -20,6 +20,7 @@ from torch import Tensor
 from icconv_mm.ops import backend, inception_conv_flops
 from icconv_mm.ops import inception_conv_reference as reference
 from icconv_mm.ops.autocast import lower
+from icconv_mm.ops.checks import check_tensors
 from icconv_mm.patterns import DilationPattern
 
 _library = torch.library.Library('icconv_mm', 'FRAGMENT')
@@ -65,16 +66,17 @@ def inception_conv2d(
         # a trace is for runtimes and FLOP counters that know ordinary convolutions only
         with warnings.catch_warnings():  # of constants in the trace: the numbers of channels, which they are
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
-            _check_shapes(x, weight, bias, pattern, stride, groups)
+            check_call(x, weight, bias, pattern, stride, groups)
             return reference.forward(x, weight, bias, pattern.flat, stride, groups)
-    _check_shapes(x, weight, bias, pattern, stride, groups)
+    check_call(x, weight, bias, pattern, stride, groups)
     if len(pattern) == 1:  # an ordinary convolution, for which torch has the best kernel
         dilation = pattern.runs[0][1:]
         return F.conv2d(x, weight, bias, stride, dilation, dilation, groups)
     return _ops.inception_conv2d(x, weight, bias, pattern.flat, stride, groups)
 
 
-def _check_shapes(x, weight, bias, pattern, stride, groups):
+def check_call(x, weight, bias, pattern, stride, groups) -> None:
+    """Raise ValueError unless these are arguments of an inception convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3):
@@ -90,6 +92,7 @@ def _check_shapes(x, weight, bias, pattern, stride, groups):
         raise ValueError(f'the pattern sums to {pattern.out_channels} channels, weight has {weight.shape[0]} filters')
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f'bias must have the shape [{weight.shape[0]}], got {list(bias.shape)}')
+    check_tensors({'x': x, 'weight': weight, 'bias': bias})
 
 
 # --- kernels

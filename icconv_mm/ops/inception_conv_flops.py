@@ -15,7 +15,7 @@ def _flops(out_shape, weight_shape) -> int:
     return 2 * batch * prod(space) * prod(weight_shape)
 
 
-def _forward_flops(x, weight, bias, pattern, stride, groups, *, out_shape=None, **_) -> int:
+def forward_flops(x, weight, bias, pattern, stride, groups, *, out_shape=None, **_) -> int:
     return _flops(out_shape, weight)
 
 
@@ -37,6 +37,6 @@ def register_formula(operator, formula) -> None:
 
 def register(forward, grad_input, grad_weight) -> None:
     """Tells torch the FLOPs of ``torch.ops.icconv_mm.inception_conv2d`` and of its gradients."""
-    register_formula(forward, _forward_flops)
+    register_formula(forward, forward_flops)
     register_formula(grad_input, _grad_input_flops)
     register_formula(grad_weight, _grad_weight_flops)

@@ -18,6 +18,7 @@ from torch import Tensor
 from icconv_mm.ops import backend, pyconv_flops
 from icconv_mm.ops import pyconv_reference as reference
 from icconv_mm.ops.autocast import lower
+from icconv_mm.ops.checks import check_tensors
 
 _library = torch.library.Library('icconv_mm', 'FRAGMENT')
 _library.define('pyconv2d(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> Tensor')
@@ -60,16 +61,17 @@ def pyconv2d(
         # a trace is for runtimes and FLOP counters that know ordinary convolutions only
         with warnings.catch_warnings():  # of constants in the trace: the numbers of channels, which they are
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
-            _check(x, weights, bias, groups, stride, dilation)
+            check_call(x, weights, bias, groups, stride, dilation)
             return reference.forward(x, weights, bias, groups, stride, dilation)
-    _check(x, weights, bias, groups, stride, dilation)
+    check_call(x, weights, bias, groups, stride, dilation)
     if len(weights) == 1:  # an ordinary convolution, for which torch has the best kernel
         padding = reference.padding(weights[0].shape[2:], dilation)
         return F.conv2d(x, weights[0], bias, stride, padding, dilation, groups[0])
     return _ops.pyconv2d(x, weights, bias, groups, stride, dilation)
 
 
-def _check(x, weights, bias, groups, stride, dilation):
+def check_call(x, weights, bias, groups, stride, dilation) -> None:
+    """Raise ValueError unless these are arguments of a pyramidal convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if not weights or len(weights) != len(groups):
@@ -81,6 +83,8 @@ def _check(x, weights, bias, groups, stride, dilation):
     out_channels = sum(weight.shape[0] for weight in weights)
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f'bias must have the shape [{out_channels}], got {list(bias.shape)}')
+    levels = {f'the weight of level {level}': weight for level, weight in enumerate(weights)}
+    check_tensors({'x': x, **levels, 'bias': bias})
 
 
 def _check_level(name, x, weight, group):

@@ -11,7 +11,7 @@ def _flops(out_shape, weight_shapes) -> int:
     return 2 * batch * prod(space) * sum(map(prod, weight_shapes))
 
 
-def _forward_flops(x, weights, *_, out_shape=None, **__) -> int:
+def forward_flops(x, weights, *_, out_shape=None, **__) -> int:
     return _flops(out_shape, weights)
 
 
@@ -25,6 +25,6 @@ def _grad_weight_flops(grad, *_, out_shape=None, **__) -> int:
 
 def register(forward, grad_input, grad_weight) -> None:
     """Tells torch the FLOPs of ``torch.ops.icconv_mm.pyconv2d`` and of its gradients."""
-    register_formula(forward, _forward_flops)
+    register_formula(forward, forward_flops)
     register_formula(grad_input, _grad_input_flops)
     register_formula(grad_weight, _grad_weight_flops)

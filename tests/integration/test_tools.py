@@ -62,6 +62,20 @@ def test_detection_tools(workspace, detector):
     assert len(images.loadRes(str(root / 'runs/one/predictions.json')).anns) > 0
 
 
+def test_predictions_of_the_inference_form(workspace, detector):
+    """They are those of the model: the best scores, as near ties may change places."""
+    config, root = workspace.config(DETECTION), workspace.root
+    scores = []
+    for name, extra in (('eager', ()), ('form', ('--deploy',))):
+        out = root / f'runs/{name}.pkl'
+        args = ('--work-dir', f'runs/{name}', '--out', out, *extra, *short(1))
+        assert workspace.tool('test', config, detector, *args) is None
+        with open(out, 'rb') as file:
+            scores.append(pickle.load(file)[0]['pred_instances']['scores'][:5])
+    assert len(scores[0]) == 5
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-3, atol=1e-3)
+
+
 def test_test_time_augmentation(workspace, detector):
     """A flip changes scores, so that the predictions differ from the plain ones."""
     config, root = workspace.config(DETECTION), workspace.root

@@ -1,5 +1,4 @@
 import importlib.machinery
-import logging
 import threading
 import warnings
 
@@ -71,12 +70,6 @@ def test_forcing_by_name_says_why_not():
         inception_conv2d(*CALL)
     with use_backend('cpu'), pytest.raises(RuntimeError, match=r'takes float32, got torch\.float64'):
         inception_conv2d(*CALL.to(torch.float64))
-
-
-def test_choosing_automatically_logs_why_not(caplog):
-    with caplog.at_level(logging.DEBUG, 'icconv_mm'):
-        inception_conv2d(*CALL.to(torch.float64))
-    assert "not on the backend 'cpu', because it takes float32" in caplog.text
 
 
 def test_explain_answers_for_every_backend():

@@ -45,12 +45,10 @@ def run(options: Options) -> list[Figure]:
         Disagreement: If a neck whose offsets are zero differs from the one that does not deform, or integrated batch
             norm from batch norm over the concatenated pyramid.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
     device = torch.device(options.device).type
     figures = []
     with DefaultScope.overwrite_default_scope('mmdet'):
-        detectors = {'baseline': _detector(None), **{name: _detector(neck) for name, neck in VARIANTS.items()}}
+        detectors = {'baseline': make_detector(), **{name: make_detector(neck) for name, neck in VARIANTS.items()}}
         for model in detectors.values():
             model.to(options.device)
         _check_necks(detectors)
@@ -60,7 +58,8 @@ def run(options: Options) -> list[Figure]:
     return figures + [_norms(batch, LEVELS[device], options) for batch in BATCHES]
 
 
-def _detector(neck: dict | None) -> nn.Module:
+def make_detector(neck: dict | None = None, pattern: str = 'dense') -> nn.Module:
+    """RetinaNet with a backbone of this pattern and, where ``neck`` says so, SEPC behind its FPN."""
     factor = 4 if DEPTH >= 50 else 1
     fpn = {'type': 'FPN', 'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
     fpn |= {'start_level': 1, 'add_extra_convs': 'on_input', 'num_outs': 5}
@@ -75,7 +74,7 @@ def _detector(neck: dict | None) -> nn.Module:
     nms = {'type': 'nms', 'iou_threshold': 0.5}
     model = {
         'type': 'RetinaNet',
-        'backbone': {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': 'dense', 'norm_eval': True},
+        'backbone': {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': pattern, 'norm_eval': True},
         'neck': fpn,
         'bbox_head': head,
         'train_cfg': train_cfg,
@@ -111,7 +110,8 @@ def _check_necks(detectors: dict[str, nn.Module]) -> None:
                     )
 
 
-def _samples(batch: int, size: tuple[int, int]) -> list[DetDataSample]:
+def make_samples(batch: int, size: tuple[int, int]) -> list[DetDataSample]:
+    """Pictures of a size (height, width) with two boxes each."""
     height, width = size
     boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.2, 0.9, 0.9]]) * torch.tensor([width, height, width, height])
     samples = []
@@ -124,7 +124,7 @@ def _samples(batch: int, size: tuple[int, int]) -> list[DetDataSample]:
 
 
 def _test(detectors, batch, size, limits, options) -> list[Figure]:
-    x, samples = torch.randn(batch, 3, *size, device=options.device), _samples(batch, size)
+    x, samples = torch.randn(batch, 3, *size, device=options.device), make_samples(batch, size)
 
     def call(model: nn.Module) -> object:
         with torch.no_grad():
@@ -146,7 +146,7 @@ def _test(detectors, batch, size, limits, options) -> list[Figure]:
 
 
 def _train(detectors, batch, size, options) -> list[Figure]:
-    x, samples = torch.randn(batch, 3, *size, device=options.device), _samples(batch, size)
+    x, samples = torch.randn(batch, 3, *size, device=options.device), make_samples(batch, size)
     samples = [sample.to(options.device) for sample in samples]
 
     def call(model: nn.Module) -> None:

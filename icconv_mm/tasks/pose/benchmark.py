@@ -24,8 +24,6 @@ def run(options: Options) -> list[Figure]:
     Raises:
         Disagreement: If the two decoders do not find the same people.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
     heatmaps, tags = crowd()
     codec = AssociativeEmbedding(
         input_size=(INPUT, INPUT),

@@ -1,0 +1,148 @@
+"""Which convolutions of a module feed a norm, a ReLU, or both, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mmcv.cnn import ConvModule
+from mmcv.cnn.bricks import wrappers
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icconv_mm.layers import ICConv2d, PyConv2d
+
+# exact types: a subclass may do something else with its weight
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, wrappers.Conv2d, wrappers.ConvTranspose2d, ICConv2d, PyConv2d)
+
+
+class Chain(NamedTuple):
+    """A convolution and what follows it, as names of submodules; at least one of the two is there."""
+
+    conv: str
+    norm: str | None
+    relu: str | None
+
+
+def find_chains(container: nn.Module) -> list[Chain]:
+    """The chains of the convolutions that ``container`` itself calls, in the order of the calls.
+
+    A module in evaluation mode is traced, its submodules being single steps. Where that fails, because the code asks
+    for values or for the kind of its arguments, nothing is known and nothing returned.
+    """
+    if not any(type(module) in CONVOLUTIONS for module in _called(container)):
+        return []
+    if type(container).forward is ConvModule.forward:
+        return _of_conv_module(container)
+    graph = _trace(container)
+    return [] if graph is None else _in_graph(container, graph)
+
+
+def _called(container: nn.Module) -> Iterator[nn.Module]:
+    """Submodules that the container can call as its own: children, also those in lists."""
+    for child in container.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _called(child)
+        else:
+            yield child
+
+
+def _of_conv_module(module: ConvModule) -> list[Chain]:
+    """mmcv's module has its steps in a list instead of in code."""
+    if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # folds at every call
+        return []
+    steps = [step for step in module.order if step != 'norm' or module.with_norm]
+    steps = [step for step in steps if step != 'act' or module.with_activation]
+    steps = steps[steps.index('conv') :]
+    norm = module.norm_name if steps[1:2] == ['norm'] else None
+    relu = 'activate' if steps[1 + (norm is not None) :][:1] == ['act'] else None
+    return _checked(module, Chain('conv', norm, relu))
+
+
+def _trace(container: nn.Module) -> fx.Graph | None:
+    parameters = inspect.signature(container.forward).parameters.values()
+    if any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
+        return None  # a trace would show one of several ways through the code
+    try:
+        return _Tracer().trace(container)
+    except Exception:  # whatever the code of a module does with something that is no tensor
+        return None
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
+    calls = Counter(id(container.get_submodule(node.target)) for node in graph.nodes if node.op == 'call_module')
+    # parameters that the code reads itself are not to change
+    read = {str(node.target).rpartition('.')[0] for node in graph.nodes if node.op == 'get_attr'}
+
+    def called_once(node: fx.Node | None) -> bool:
+        return node is not None and node.target not in read and calls[id(container.get_submodule(node.target))] == 1
+
+    chains = []
+    for node in graph.nodes:
+        if node.op != 'call_module' or not called_once(node):
+            continue
+        norm = _next(node)
+        if not called_once(norm) or not is_batch_norm(container.get_submodule(norm.target)):
+            norm = None
+        relu = _next(norm or node)
+        if not called_once(relu):
+            relu = None
+        chains += _checked(container, Chain(node.target, norm and norm.target, relu and relu.target))
+    return chains
+
+
+def _next(node: fx.Node) -> fx.Node | None:
+    """The one module that takes the result of a node and nothing else, if there is one."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != 'call_module' or users[0].args != (node,) or users[0].kwargs:
+        return None
+    return users[0]
+
+
+def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
+    """The part of a chain whose modules are of known kinds, if there is any."""
+    conv = container.get_submodule(chain.conv)
+    if not _is_convolution(conv):
+        return []
+    norm, relu = chain.norm, chain.relu
+    if norm is not None:
+        module = container.get_submodule(norm)
+        if not is_batch_norm(module) or module.num_features != conv.out_channels:
+            norm = relu = None
+    if relu is not None:
+        module = container.get_submodule(relu)
+        if type(module) is not nn.ReLU or _has_hooks(module):
+            relu = None
+    return [Chain(chain.conv, norm, relu)] if norm or relu else []
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    if type(module) not in CONVOLUTIONS or _has_hooks(module):
+        return False
+    if type(module) is PyConv2d:
+        return all(type(level) is nn.Conv2d and not _has_hooks(level) for level in module.pyconv_levels)
+    # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
+    return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
+    known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return known and not _has_hooks(module) and has_statistics(module)
+
+
+def has_statistics(norm: nn.Module) -> bool:
+    """Whether a batch norm has running statistics."""
+    return norm.running_mean is not None and norm.running_var is not None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to a module or has replaced its forward; then it stays."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))

@@ -1,0 +1,24 @@
+"""The guide to the inference form."""
+
+import re
+
+import pytest
+import torch
+
+from icconv_mm.registry import HOOKS
+
+
+@pytest.mark.slow
+def test_the_code_of_the_guide(repo, tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
+    monkeypatch.chdir(tmp_path)
+    text = (repo / 'docs/deploy.md').read_text()
+    first, second, hook = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
+    names: dict = {}
+    exec(first, names)
+    assert [tuple(level.shape) for level in names['maps']][-1] == (1, 2048, 7, 7)
+    exec(second.replace('torch.compile(form)', "torch.compile(form, backend='eager')"), names)
+    assert (tmp_path / 'backbone.onnx').is_file()
+    assert len(names['compiled'](torch.randn(1, 3, 64, 64))) == 4
+    exec(hook, names)
+    HOOKS.build(names['custom_hooks'][0])

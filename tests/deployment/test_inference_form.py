@@ -1,0 +1,403 @@
+"""Which modules ``deploy`` touches, what it refuses, and what can be done with its result."""
+
+import copy
+import io
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from form_checks import TOLERANCE, assert_same, checked, count, norms, trained
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmengine.model import MMDistributedDataParallel
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from icconv_mm import deploy
+from icconv_mm.backbones import ICResNet, PyConvResNet
+from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
+from icconv_mm.ops import use_backend
+
+RUNS = [(4, 1, 1), (4, 2, 3)]
+
+
+def small() -> nn.Sequential:
+    """Inception, pyramidal and plain convolutions with norms and activations."""
+    pyramid = PyConv2d(8, [4, 8], [3, 5], [1, 4])
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+        *(ICConv2d(8, 8, RUNS), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+        *(pyramid, nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.Conv2d(12, 4, 1)),
+    )
+
+
+X = torch.randn(2, 3, 16, 13)
+WIDE = torch.randn(2, 8, 16, 13)
+
+
+def test_a_sequence():
+    form = checked(small(), X)
+    assert not norms(form) and not count(form, nn.Identity)
+    assert [type(layer) for layer in form] == [type(layer) for layer in deploy(small().eval())]
+    assert count(form, ICConv2dReLU) == count(form, PyConv2dReLU) == count(form, nn.ReLU) == 1
+
+
+def test_the_model_is_not_changed():
+    model = trained(small()).train()
+    before = copy.deepcopy(model)
+    deploy(model)
+    assert model.training and str(model) == str(before)
+    assert all(torch.equal(one, other) for one, other in zip(model.state_dict().values(), before.state_dict().values()))
+
+
+def test_training_is_refused():
+    form = checked(ICResNet(18, 'geometric_d2', base_channels=16), torch.randn(1, 3, 32, 32))
+    for call in (form.train, nn.Sequential(form).train, form.layer2.train):
+        with pytest.raises(RuntimeError, match=r'inference form \(icconv_mm\.deploy\).*cannot be trained'):
+            call()
+    assert not form.eval().training
+    assert not any(parameter.requires_grad for parameter in form.parameters())
+    with pytest.raises(RuntimeError, match='inception_conv2d_relu is for inference'):
+        form(torch.randn(1, 3, 32, 32, requires_grad=True))
+
+
+@pytest.mark.parametrize('given', [None, 'model', lambda x: x], ids=['nothing', 'a name', 'a function'])
+def test_what_is_no_module(given):
+    with pytest.raises(TypeError, match=r'deploy takes a torch\.nn\.Module, got'):
+        deploy(given)
+
+
+def test_a_compiled_model_is_refused():
+    with pytest.raises(TypeError, match=r'call torch\.compile on what deploy returns'):
+        deploy(torch.compile(small()))
+
+
+def test_nothing_to_do_is_said():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 4))
+    with pytest.warns(UserWarning, match='deploy: Sequential has no norm to fold and no ReLU to fuse'):
+        form = deploy(model)
+    assert str(form) == str(model) and form is not model and not form.training
+    with pytest.warns(UserWarning, match='no norm to fold'):
+        deploy(checked(small(), X))
+
+
+def test_what_was_done_is_logged(caplog):
+    with caplog.at_level(logging.INFO, 'icconv_mm'):
+        deploy(small())
+    assert 'deploy: Sequential: 3 norms folded, 2 ReLUs fused' in caplog.text
+
+
+# --- which chains are found
+
+
+class Block(nn.Module):
+    """Convolution, norm and ReLU called by code; subclasses call them otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.relu = ICConv2d(8, 8, RUNS), nn.BatchNorm2d(8), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.bn(self.conv(x)))
+
+
+class OneReLU(Block):
+    """The ReLU is called twice: it cannot be taken away."""
+
+    def forward(self, x):
+        return self.relu(self.bn(self.conv(self.relu(x - 1))))
+
+
+class Functional(Block):
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Branch(Block):
+    """Something else than the norm reads the convolution, too."""
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.relu(self.bn(y)) + y
+
+
+class BranchBeforeReLU(Block):
+    def forward(self, x):
+        y = self.bn(self.conv(x))
+        return self.relu(y) + y
+
+
+class NormFirst(Block):
+    """Registered like the others, but called in another order."""
+
+    def forward(self, x):
+        return self.relu(self.conv(self.bn(x)))
+
+
+class Twice(Block):
+    """One convolution before and behind the norm."""
+
+    def forward(self, x):
+        return self.conv(self.relu(self.bn(self.conv(x))))
+
+
+class ReadsTheWeight(Block):
+    def forward(self, x):
+        return self.relu(self.bn(self.conv(x))) + self.conv.weight.mean()
+
+
+class OfTheSize(Block):
+    """Control flow on the input: the code cannot be traced."""
+
+    def forward(self, x):
+        return self.relu(self.bn(self.conv(x))) if x.shape[2] > 4 else self.conv(x)
+
+
+class Option(Block):
+    """A trace would show only one way through the code."""
+
+    def forward(self, x, skip=None):
+        return self.conv(x) if skip is None else self.bn(self.conv(x))
+
+
+class Lists(Block):
+    """Layers in lists, as heads have them; another norm of the same convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)])
+        self.bns = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+        del self.conv, self.bn
+
+    def forward(self, x):
+        for conv, bn in zip(self.convs, self.bns):
+            x = self.relu(bn(conv(x)))
+        return x
+
+
+# block -> norms left, inception convolutions with ReLU; None: nothing is found, which is said
+BLOCKS = {
+    Block: (0, 1),
+    OneReLU: (0, 0),
+    Functional: (0, 0),
+    Branch: None,
+    BranchBeforeReLU: (0, 0),
+    NormFirst: (1, 1),
+    Twice: None,
+    ReadsTheWeight: None,
+    OfTheSize: None,
+    Option: None,
+    Lists: (0, 0),
+}
+
+
+@pytest.mark.filterwarnings('ignore:deploy')
+@pytest.mark.parametrize('kind', BLOCKS, ids=lambda kind: kind.__name__)
+def test_only_what_the_code_shows_is_folded(kind):
+    model = kind()
+    form = checked(model, WIDE)
+    left, fused = BLOCKS[kind] or (1, 0)
+    assert (len(norms(form)), count(form, ICConv2dReLU)) == (left, fused)
+    assert_same(model, form, WIDE[:, :, :3])  # the other way through the code, where there are two
+
+
+def test_a_hook_keeps_its_module():
+    model, seen = small(), []
+    model[0].register_forward_hook(lambda *_: seen.append('conv'))
+    model[4].register_forward_hook(lambda *_: seen.append('norm'))
+    form = checked(model, X)
+    assert norms(form) == ['1', '4'] and seen == ['conv', 'norm'] * 2
+
+
+def test_a_parametrized_convolution_stays():
+    model = small()
+    parametrizations.orthogonal(model[0])
+    assert norms(checked(model, X)) == ['1']
+
+
+def test_a_weight_that_is_made_at_every_call_stays():
+    model = small()
+    nn.utils.spectral_norm(model[0])
+    form = checked(model, X)
+    assert norms(form) == ['1']
+
+
+def test_one_convolution_with_several_norms():
+    """As in heads that share weights, but not statistics, between levels."""
+    conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    branches = [nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU()) for _ in range(2)]
+    form = checked(nn.Sequential(*branches), WIDE)
+    assert not norms(form) and form[0][0] is not form[1][0]
+
+
+def test_transposed_convolutions():
+    model = nn.Sequential(
+        nn.ConvTranspose2d(8, 6, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 4, 4, 2, 1, groups=2),
+        nn.BatchNorm2d(4),
+    )
+    assert norms(checked(model, WIDE)) == ['4']
+
+
+CONV_MODULES = {
+    'conv, norm, act': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}), 0),
+    'bias': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}, bias=True, act_cfg=None), 0),
+    'conv, act, norm': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}, order=('conv', 'act', 'norm')), 1),
+    'act, norm, conv': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}, order=('act', 'norm', 'conv')), 1),
+    'norm, conv, act': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}, order=('norm', 'conv', 'act')), 1),
+    'reflecting': (ConvModule(8, 4, 3, padding=1, norm_cfg={'type': 'BN'}, padding_mode='reflect'), 0),
+    'weight standardised': (ConvModule(8, 4, 3, conv_cfg={'type': 'ConvAWS'}, norm_cfg={'type': 'BN'}), 1),
+    'spectral norm': (ConvModule(8, 4, 3, with_spectral_norm=True, norm_cfg={'type': 'BN'}), 1),
+    'group norm': (ConvModule(8, 4, 3, norm_cfg={'type': 'GN', 'num_groups': 2}), 0),
+    'separable': (DepthwiseSeparableConvModule(8, 4, 3, norm_cfg={'type': 'BN'}), 0),
+    'efficient': (ConvModule(8, 4, 3, norm_cfg={'type': 'BN'}, efficient_conv_bn_eval=True), 1),
+}
+
+
+@pytest.mark.filterwarnings('ignore:deploy')
+@pytest.mark.parametrize('name', CONV_MODULES)
+def test_conv_modules(name):
+    module, left = CONV_MODULES[name]
+    assert len(norms(checked(module, WIDE))) == left
+
+
+def test_inception_convolutions_in_conv_modules():
+    model = to_inception(nn.Sequential(ConvModule(8, 8, 3, padding=1, norm_cfg={'type': 'BN'}, inplace=False)), [RUNS])
+    form = checked(model, WIDE)
+    assert count(form, ICConv2dReLU) == 1 and not norms(form) and not count(form, nn.ReLU)
+
+
+def test_a_relu_after_a_convolution_with_bias_is_fused():
+    form = checked(nn.Sequential(ICConv2d(8, 8, RUNS, bias=True), nn.ReLU()), WIDE)
+    assert count(form, ICConv2dReLU) == 1 and not count(form, nn.ReLU)
+
+
+# --- what can be done with the result
+
+
+@pytest.fixture(params=['IC', 'PyConv'])
+def network(request):
+    if request.param == 'IC':
+        return trained(ICResNet(18, 'geometric_d3', base_channels=16))
+    return trained(
+        PyConvResNet(18, base_channels=64, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+    )
+
+
+IMAGE = torch.randn(1, 3, 64, 64)
+
+
+def test_pickle_and_copy(network):
+    form = deploy(network)
+    file = io.BytesIO()
+    torch.save(form, file)
+    file.seek(0)
+    for other in (torch.load(file, weights_only=False), copy.deepcopy(form)):
+        assert_same(form, other, IMAGE)
+        with pytest.raises(RuntimeError, match='cannot be trained'):
+            other.train()
+
+
+def test_state_dict_round_trip(network):
+    form = deploy(network)
+    other = copy.deepcopy(form)
+    for parameter in other.parameters():
+        parameter.zero_()
+    other.load_state_dict(form.state_dict())
+    assert_same(network, other, IMAGE)
+
+
+def test_compile(network):
+    torch._dynamo.reset()
+    form = deploy(network)
+    compiled = torch.compile(form, backend='aot_eager', fullgraph=True)
+    assert_same(network, compiled, IMAGE)
+    with use_backend('reference'):  # the choice is made at every call
+        assert_same(network, compiled, IMAGE)
+
+
+def test_export(network):
+    form = deploy(network)
+    program = torch.export.export(form, (IMAGE,))
+    nodes = [str(node.target) for node in program.graph.nodes]
+    fused = count(form, ICConv2dReLU) + count(form, PyConv2dReLU)
+    assert sum('_relu' in node and 'icconv_mm' in node for node in nodes) == fused > 0
+    assert not any('batch_norm' in node for node in nodes)
+    assert_same(network, program.module(), IMAGE)
+
+
+@pytest.mark.parametrize('dynamo', [False, True])
+def test_onnx(network, dynamo, tmp_path):
+    onnx, runtime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+    settings = {}
+    if 'dynamo' in torch.onnx.export.__code__.co_varnames and hasattr(torch.onnx, 'ONNXProgram'):
+        settings['dynamo'] = dynamo
+    elif dynamo:
+        pytest.skip('this torch exports with TorchScript only')
+    if dynamo:
+        pytest.importorskip('onnxscript')
+    path = str(tmp_path / 'net.onnx')
+    torch.onnx.export(deploy(network), (IMAGE,), path, **settings)
+    nodes = onnx.load(path).graph.node
+    assert {node.domain for node in nodes} <= {'', 'ai.onnx'}
+    assert not any(node.op_type == 'BatchNormalization' for node in nodes)
+    session = runtime.InferenceSession(path)
+    got = session.run(None, {session.get_inputs()[0].name: IMAGE.numpy()})
+    with torch.no_grad():
+        expected = network(IMAGE)
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected):
+        assert abs(one - other.numpy()).max() <= TOLERANCE * other.abs().max()
+
+
+def test_trace(network):
+    form = deploy(network)
+    traced = torch.jit.trace(form, IMAGE)
+    assert 'icconv_mm::' not in str(traced.inlined_graph)
+    assert_same(network, traced, IMAGE)
+
+
+def test_autocast(network):
+    form = deploy(network)
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+        outputs = form(IMAGE)
+    with torch.no_grad():
+        expected = network(IMAGE)
+    for got, want in zip(outputs, expected):
+        assert ((got.float() - want).abs().max() / want.abs().max()).item() < 0.1
+
+
+def test_threads(network):
+    """Several threads use one network at once; each may ask for a backend of its own."""
+    form, pictures = deploy(network), [torch.randn(1, 3, 64, 64) for _ in range(8)]
+
+    def run(number):
+        with torch.no_grad(), use_backend('reference' if number % 2 else 'auto'):
+            return form(pictures[number])
+
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        for number, outputs in enumerate(pool.map(run, range(8))):
+            for got, want in zip(outputs, network(pictures[number])):
+                assert ((got - want).abs().max() / want.abs().max()).item() <= TOLERANCE
+
+
+def test_a_wrapper_is_taken_off(tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = trained(small())
+        form = deploy(MMDistributedDataParallel(model))
+        assert type(form) is nn.Sequential
+        assert_same(model, form, X)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_importing_the_package_does_not_import_it():
+    code = 'import sys, icconv_mm; print("icconv_mm.deployment" in sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'False'

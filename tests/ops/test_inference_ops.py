@@ -1,0 +1,181 @@
+"""Convolution and ReLU in one operator: against the plain operators, and in every tool that they work with."""
+
+import pytest
+import torch
+from inception_calls import per_run
+from inception_calls import random_call as inception_call
+from pyconv_calls import by_level
+from pyconv_calls import random_call as pyconv_call
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from icconv_mm.ops import backend, explain, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu
+from icconv_mm.patterns import DilationPattern
+
+ops = torch.ops.icconv_mm
+# operator, the plain one, random calls, definition of the plain one
+KINDS = {
+    'inception_conv2d': (inception_conv2d_relu, inception_conv2d, inception_call, per_run),
+    'pyconv2d': (pyconv2d_relu, pyconv2d, pyconv_call, by_level),
+}
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+kinds = pytest.mark.parametrize('kind', KINDS)
+
+
+def first_of_several(kind):
+    """A call whose operator is used: more than one dilation or level."""
+    seed, make = 0, KINDS[kind][2]
+    while True:
+        call = make(seed, min_batch=1).to(torch.float32)
+        if len(call.pattern if kind == 'inception_conv2d' else call.weights) > 2:
+            return call
+        seed += 1
+
+
+def raw(kind, call):
+    """The arguments of ``torch.ops``."""
+    return tuple(list(DilationPattern(a).flat) if name == 'pattern' else a for name, a in call._asdict().items())
+
+
+@kinds
+@pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
+@pytest.mark.parametrize('name', ['auto', 'reference'])
+def test_is_the_rectified_convolution(kind, dtype, name):
+    fused, _, make, definition = KINDS[kind]
+    for seed in range(60):
+        call = make(seed).to(dtype)
+        expected = definition(call.to(torch.float64)).relu()
+        with backend.use_backend(name):
+            got = fused(*call)
+        assert got.dtype == dtype and got.shape == expected.shape
+        if got.numel():
+            assert ((got - expected).abs().max() / expected.abs().max().clamp(min=1)).item() <= TOLERANCES[dtype]
+
+
+@kinds
+def test_keeps_the_memory_format(kind):
+    call = first_of_several(kind)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, call.x.shape[1], 6, 7).to(memory_format=memory_format)
+        assert KINDS[kind][0](*call._replace(x=x)).is_contiguous(memory_format=memory_format)
+
+
+@kinds
+def test_a_fused_kernel_takes_it_over(kind, monkeypatch):
+    name, call = f'{kind}_relu', first_of_several(kind)
+    marked = torch.full_like(KINDS[kind][0](*call), 7)
+    monkeypatch.setitem(backend._kernels[name], 'cpu', backend.Kernel(lambda *_: marked, lambda *_: None))
+    assert torch.equal(KINDS[kind][0](*call), marked)
+    assert explain(name, *raw(kind, call)).chosen == 'cpu'
+    with backend.use_backend('reference'):
+        assert not torch.equal(KINDS[kind][0](*call), marked)
+
+
+@kinds
+def test_without_a_fused_kernel_the_plain_one_serves(kind, monkeypatch):
+    """A backend that has the convolution alone is not lost to the network in inference form."""
+    call, ran = first_of_several(kind), []
+    reference = backend._kernels[kind]['reference']
+
+    def plain(*args):
+        ran.append(backend.requested())
+        return reference.run(*args)
+
+    monkeypatch.setitem(backend._kernels, kind, {'cpu': backend.Kernel(plain, lambda *_: None), 'reference': reference})
+    only_composed = {'reference': backend._kernels[f'{kind}_relu']['reference']}
+    monkeypatch.setitem(backend._kernels, f'{kind}_relu', only_composed)
+    KINDS[kind][0](*call)
+    with backend.use_backend('cpu'):
+        KINDS[kind][0](*call)
+    with backend.use_backend('reference'):
+        KINDS[kind][0](*call)
+    assert ran == ['auto', 'cpu']
+
+
+@kinds
+def test_has_no_gradient_and_says_so(kind):
+    call = first_of_several(kind)
+    x = call.x.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match=f'{kind}_relu is for inference, without a gradient'):
+        KINDS[kind][0](*call._replace(x=x))
+    with torch.no_grad():
+        expected = KINDS[kind][0](*call._replace(x=x))
+    with torch.inference_mode():
+        assert torch.equal(KINDS[kind][0](*call), expected)
+
+
+@kinds
+def test_autocast(kind):
+    call = first_of_several(kind)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got = KINDS[kind][0](*call)
+        assert KINDS[kind][0](*call.to(torch.float64)).dtype == torch.float64
+    expected = KINDS[kind][3](call).relu()
+    assert got.dtype == torch.bfloat16
+    assert ((got - expected).abs().max() / expected.abs().max()).item() <= 2e-2
+
+
+@kinds
+def test_errors_are_those_of_the_plain_operator(kind):
+    call = first_of_several(kind)
+    for operator in KINDS[kind][:2]:
+        with pytest.raises(ValueError, match=r'x must have the shape \[N, C_in, H, W\], got'):
+            operator(*call._replace(x=call.x[0]))
+
+
+@kinds
+def test_flops_are_those_of_the_plain_operator(kind):
+    call, counts = first_of_several(kind), []
+    for operator in KINDS[kind][:2]:
+        with FlopCounterMode(display=False) as counter:
+            operator(*call)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
+@kinds
+def test_opcheck(kind):
+    args = raw(kind, first_of_several(kind))
+    torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
+    args = (args[0].to(memory_format=torch.channels_last), *args[1:])
+    torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
+
+
+class Net(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.operator, call = KINDS[kind][0], first_of_several(kind)
+        if kind == 'inception_conv2d':
+            call = call._replace(pattern=DilationPattern.of(call.pattern))  # as a layer has it
+        self.weights = call[1] if kind == 'inception_conv2d' else list(call[1])
+        self.rest = call[2:]
+
+    def forward(self, x):
+        return self.operator(x, self.weights, *self.rest)
+
+
+@kinds
+def test_compile_and_export_keep_one_node(kind):
+    torch._dynamo.reset()
+    net, x = Net(kind), first_of_several(kind).x
+    nodes = []
+
+    def record(graph, _):
+        nodes.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    got = torch.compile(net, backend=record, fullgraph=True)(x)
+    torch.testing.assert_close(got, net(x))
+    assert sum(f'icconv_mm.{kind}_relu' in node for node in nodes) == 1
+    program = torch.export.export(net, (x,))
+    assert sum(f'{kind}_relu' in str(node.target) for node in program.graph.nodes) == 1
+    torch.testing.assert_close(program.module()(x), net(x))
+
+
+@kinds
+def test_a_trace_holds_ordinary_operators(kind):
+    net, x = Net(kind), first_of_several(kind).x
+    traced = torch.jit.trace(net, x)
+    assert 'icconv_mm::' not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x), net(x))

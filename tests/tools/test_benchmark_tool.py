@@ -1,0 +1,51 @@
+"""The script, on one tiny layer."""
+
+import importlib.util
+import json
+
+import pytest
+
+
+@pytest.fixture
+def main(repo):
+    spec = importlib.util.spec_from_file_location('benchmark_tool', repo / 'tools/benchmark.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
+    arguments = ['--suite', 'layers', '--scale', '0.02', '--repeats', '1', '--strict', '--only'] + ['layer 14 forward']
+    assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--picture', str(tmp_path / 'it.png')]) == 0
+    assert 'layer 14' in capsys.readouterr().out
+    content = json.loads((tmp_path / 'it.json').read_text())
+    assert content['options']['scale'] == 0.02 and content['machine']
+    assert [row['name'] for row in content['figures']] == [
+        'layer 14 forward: ours / dense',
+        'layer 14 forward: ours / composition',
+    ]
+    for row in content['figures']:
+        assert row['ratio'] == row['subject']['median'] / row['baseline']['median']
+        assert 0 < row['subject']['minimum'] <= row['subject']['median']
+    assert (tmp_path / 'it.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--repeats', '0'], '--repeats: expected 1 or more, got 0'),
+        (['--scale', '0'], '--scale: expected more than 0 and at most 1, got 0.0'),
+        (['--suite', 'ops'], "invalid choice: 'ops'"),
+    ],
+)
+def test_bad_arguments(main, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_selected_for_a_picture(main, tmp_path, capsys):
+    arguments = ['--suite', 'layers', '--only', 'no such layer', '--picture', str(tmp_path / 'it.png')]
+    assert main(arguments) == 1
+    assert 'error: no figure to draw' in capsys.readouterr().err
