@@ -1,6 +1,7 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends."""
 
 from icconv_mm.ops.backend import backends, explain, use_backend
+from icconv_mm.ops.convolutions_cpu import forget_packed_weights
 from icconv_mm.ops.inception_conv import inception_conv2d
 from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d
@@ -9,6 +10,7 @@ from icconv_mm.ops.window_attention import window_attention
 __all__ = [
     'backends',
     'explain',
+    'forget_packed_weights',
     'inception_conv2d',
     'mixture_attention',
     'pyconv2d',
