@@ -1,7 +1,8 @@
 """The compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``), and which calls they get.
 
-The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures); anywhere
-else it can be asked for by name. ``ICCONV_MM_CPU=avx512``, ``avx2`` or ``portable`` chooses the instruction set.
+The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures);
+anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512``, ``avx2`` or ``portable`` chooses the instruction
+set.
 """
 
 from collections.abc import Callable
