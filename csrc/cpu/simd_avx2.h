@@ -11,7 +11,10 @@ ICCONV_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, 
 ICCONV_INLINE Vec relu(Vec v) { return _mm256_max_ps(_mm256_setzero_ps(), v); }  // keeps NaN
 
 // Keeps a loaded vector in its register: gcc would fold the load into each multiplication that uses it.
-ICCONV_INLINE void pin(Vec& v) { asm("" : "+x"(v)); }
+ICCONV_INLINE Vec pinned(Vec v) {
+  asm("" : "+x"(v));
+  return v;
+}
 
 // Quads of sums: lanes 4 j .. 4 j + 3 are the sums of lanes 4 j .. 4 j + 3 of a, b, c, d.
 ICCONV_INLINE Vec sum_quads(Vec a, Vec b, Vec c, Vec d) {

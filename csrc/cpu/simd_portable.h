@@ -13,7 +13,7 @@ ICCONV_INLINE void store_any(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 ICCONV_INLINE Vec broadcast(float value) { return Vec{value, value, value, value}; }
 ICCONV_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 ICCONV_INLINE Vec relu(Vec v) { return v < 0.f ? Vec{} : v; }  // keeps NaN
-ICCONV_INLINE void pin(Vec&) {}
+ICCONV_INLINE Vec pinned(Vec v) { return v; }
 
 ICCONV_INLINE Vec sum_quads(Vec a, Vec b, Vec c, Vec d) {
   return Vec{(a[0] + a[1]) + (a[2] + a[3]), (b[0] + b[1]) + (b[2] + b[3]), (c[0] + c[1]) + (c[2] + c[3]),

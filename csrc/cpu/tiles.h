@@ -99,22 +99,22 @@ void dot_tile(const float* x, const Term* term, const Term* end, const float* we
       if constexpr (R <= P) {
         Vec w[R];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) w[r] = load(weight + r * kLanes), pin(w[r]);
+        for (int r = 0; r < R; ++r) w[r] = pinned(load(weight + r * kLanes));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
           Vec value = load(in + p * S * kBlock);
-          if constexpr (R > 1) pin(value);
+          if constexpr (R > 1) value = pinned(value);
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r) acc[r][p] = multiply_add(value, w[r], acc[r][p]);
         }
       } else {
         Vec value[P];
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) value[p] = load(in + p * S * kBlock), pin(value[p]);
+        for (int p = 0; p < P; ++p) value[p] = pinned(load(in + p * S * kBlock));
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           Vec w = load(weight + r * kLanes);
-          if constexpr (P > 1) pin(w);
+          if constexpr (P > 1) w = pinned(w);
 #pragma GCC unroll 16
           for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(value[p], w, acc[r][p]);
         }
@@ -161,11 +161,11 @@ void outer_tile(const float* x, const Term* term, const Term* end, const float* 
     for (int64_t n = term->count; n; --n, ++in, weight += V * kLanes) {
       Vec w[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) w[v] = load(weight + v * kLanes), pin(w[v]);
+      for (int v = 0; v < V; ++v) w[v] = pinned(load(weight + v * kLanes));
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) {
         Vec value = broadcast(in[p * S * kBlock]);
-        if constexpr (V > 1) pin(value);
+        if constexpr (V > 1) value = pinned(value);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[v][p] = multiply_add(value, w[v], acc[v][p]);
       }
@@ -186,11 +186,11 @@ void weight_tile(const Rectangle& a, float* sums) {
     for (int64_t n = a.width; n; --n, x += a.x_pixel, grad += kBlock) {
       Vec value[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) value[v] = load(x + v * kLanes), pin(value[v]);
+      for (int v = 0; v < V; ++v) value[v] = pinned(load(x + v * kLanes));
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         Vec g = broadcast(grad[channel[r]]);
-        if constexpr (V > 1) pin(g);
+        if constexpr (V > 1) g = pinned(g);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[r][v] = multiply_add(g, value[v], acc[r][v]);
       }
