@@ -14,7 +14,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo test test-fast test-slow lint clean
+.PHONY: setup demo test test-fast test-slow sanitize lint clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -33,6 +33,10 @@ endif
 
 test-slow: setup
 	$(PYTEST) -m "slow and not gpu and not network"
+
+# The compiled CPU operators under the address and undefined-behaviour sanitizers.
+sanitize: setup
+	@scripts/sanitize.sh $(BIN)
 
 lint: setup
 	$(BIN)/ruff check .

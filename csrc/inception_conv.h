@@ -39,21 +39,18 @@ struct Geometry {
 };
 
 // Checks shapes again (the Python layer has already named them to the user) and cuts runs at group boundaries.
-inline Geometry make_geometry(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                              c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
-  TORCH_CHECK(x.dim() == 4 && weight.dim() == 4, "inception_conv2d: x and weight must be 4-d, got ", x.sizes(), " and ",
-              weight.sizes());
+inline Geometry make_geometry(c10::IntArrayRef x, c10::IntArrayRef weight, c10::IntArrayRef pattern, int64_t stride,
+                              int64_t groups) {
+  TORCH_CHECK(x.size() == 4 && weight.size() == 4, "inception_conv2d: x and weight must be 4-d, got ", x, " and ",
+              weight);
   TORCH_CHECK(stride >= 1 && groups >= 1, "inception_conv2d: stride and groups must be positive");
   Geometry g;
-  g.batch = x.size(0), g.in_channels = x.size(1), g.height = x.size(2), g.width = x.size(3);
-  g.out_channels = weight.size(0), g.stride = stride, g.groups = groups;
-  g.group_in = weight.size(1), g.group_out = g.out_channels / groups;
-  TORCH_CHECK(weight.size(2) == 3 && weight.size(3) == 3, "inception_conv2d: kernel must be 3x3, got ", weight.sizes());
+  g.batch = x[0], g.in_channels = x[1], g.height = x[2], g.width = x[3];
+  g.out_channels = weight[0], g.stride = stride, g.groups = groups;
+  g.group_in = weight[1], g.group_out = g.out_channels / groups;
+  TORCH_CHECK(weight[2] == 3 && weight[3] == 3, "inception_conv2d: kernel must be 3x3, got ", weight);
   TORCH_CHECK(g.in_channels == g.group_in * groups && g.out_channels == g.group_out * groups,
-              "inception_conv2d: channels of x ", x.sizes(), " and weight ", weight.sizes(), " do not match groups ",
-              groups);
-  TORCH_CHECK(!bias || bias->numel() == g.out_channels, "inception_conv2d: bias must have ", g.out_channels,
-              " elements");
+              "inception_conv2d: channels of x ", x, " and weight ", weight, " do not match groups ", groups);
   TORCH_CHECK(pattern.size() % 3 == 0, "inception_conv2d: pattern must be triples");
   // padding = dilation, so the output size does not depend on the run
   g.out_height = g.height > 0 ? (g.height - 1) / stride + 1 : 0;
@@ -76,6 +73,14 @@ inline Geometry make_geometry(const at::Tensor& x, const at::Tensor& weight, con
   }
   TORCH_CHECK(begin == g.out_channels, "inception_conv2d: pattern sums to ", begin, ", weight has ", g.out_channels,
               " output channels");
+  return g;
+}
+
+inline Geometry make_geometry(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
+                              c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
+  const Geometry g = make_geometry(x.sizes(), weight.sizes(), pattern, stride, groups);
+  TORCH_CHECK(!bias || bias->numel() == g.out_channels, "inception_conv2d: bias must have ", g.out_channels,
+              " elements");
   return g;
 }
 

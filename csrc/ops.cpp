@@ -7,14 +7,25 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "inception_conv2d_compiled(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups)"
       " -> Tensor");
-
-  // CUDA alone: the inception convolution with ReLU, and its gradients for an input of height x width and the weight.
   m.def(
-      "inception_conv2d_relu_cuda(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups)"
+      "inception_conv2d_relu_compiled(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups)"
       " -> Tensor");
   m.def(
-      "inception_conv2d_grad_input_cuda(Tensor grad, Tensor weight, int height, int width, int[] pattern, int stride,"
+      "inception_conv2d_grad_input_compiled(Tensor grad, Tensor weight, int height, int width, int[] pattern, int stride,"
       " int groups) -> Tensor");
   m.def(
-      "inception_conv2d_grad_weight_cuda(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor");
+      "inception_conv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor");
+  m.def(
+      "pyconv2d_compiled(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> Tensor");
+  m.def(
+      "pyconv2d_relu_compiled(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation)"
+      " -> Tensor");
+  m.def(
+      "pyconv2d_grad_input_compiled(Tensor grad, Tensor[] weights, int height, int width, int[] groups, int stride,"
+      " int dilation) -> Tensor");
+  // shapes: three numbers of each level, its output channels and its kernel
+  m.def(
+      "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
+      " -> Tensor[]");
+  m.def("forget_packed_weights() -> int");
 }

@@ -93,9 +93,9 @@ at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::T
 
 TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
   m.impl("inception_conv2d_compiled", TORCH_FN(inception_conv2d_cuda));
-  m.impl("inception_conv2d_relu_cuda", TORCH_FN(inception_conv2d_relu_cuda));
-  m.impl("inception_conv2d_grad_input_cuda", TORCH_FN(inception_conv2d_grad_input_cuda));
-  m.impl("inception_conv2d_grad_weight_cuda", TORCH_FN(inception_conv2d_grad_weight_cuda));
+  m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_relu_cuda));
+  m.impl("inception_conv2d_grad_input_compiled", TORCH_FN(inception_conv2d_grad_input_cuda));
+  m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(inception_conv2d_grad_weight_cuda));
 }
 
 }  // namespace icconv_mm::cuda

@@ -2,6 +2,7 @@
 
 from icconv_mm.ops import inception_conv_cuda  # noqa: F401 - registers the compiled kernels
 from icconv_mm.ops.backend import backends, explain, use_backend
+from icconv_mm.ops.convolutions_cpu import forget_packed_weights
 from icconv_mm.ops.inception_conv import inception_conv2d
 from icconv_mm.ops.inference import inception_conv2d_relu, pyconv2d_relu
 from icconv_mm.ops.mixture_attention import mixture_attention
@@ -11,6 +12,7 @@ from icconv_mm.ops.window_attention import window_attention
 __all__ = [
     'backends',
     'explain',
+    'forget_packed_weights',
     'inception_conv2d',
     'inception_conv2d_relu',
     'mixture_attention',

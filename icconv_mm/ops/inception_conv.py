@@ -33,7 +33,6 @@ _library.define(
 )
 _library.define('inception_conv2d_grad_weight(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor')
 _ops = torch.ops.icconv_mm
-_SHORT_RUN = 8  # channels of a dilation, on average
 
 
 def inception_conv2d(
@@ -116,33 +115,6 @@ _library.impl('inception_conv2d', _forward_kernel, 'CompositeExplicitAutograd')
 _library.impl('inception_conv2d_grad_input', _grad_input_kernel, 'CompositeExplicitAutograd')
 _library.impl('inception_conv2d_grad_weight', _grad_weight_kernel, 'CompositeExplicitAutograd')
 
-
-def _refuses_cpu(x, weight, bias, pattern, stride, groups) -> str | None:
-    if x.device.type != 'cpu':
-        return f'it takes tensors on the CPU, got {x.device}'
-    if x.dtype != torch.float32 or weight.dtype != torch.float32:
-        return f'it takes float32, got {x.dtype} and {weight.dtype}'
-    if reason := backend.compiled('inception_conv2d_compiled', 'cpu'):
-        backend.notice_missing_library()
-        return reason
-    return None
-
-
-def _long_runs(x, weight, bias, pattern, stride, groups) -> str | None:
-    # measured (docs/backends.md): with more channels to each dilation, one dense convolution per dilation is faster
-    mean = weight.shape[0] / max(1, len(set(zip(pattern[1::3], pattern[2::3]))))
-    return (
-        f'{mean:.0f} channels share a dilation; above {_SHORT_RUN} the reference is faster'
-        if mean > _SHORT_RUN
-        else None
-    )
-
-
-def _compiled(*args):
-    return _ops.inception_conv2d_compiled(*args)
-
-
-backend.register('inception_conv2d', 'cpu', _compiled, _refuses_cpu, advice=_long_runs)
 backend.register('inception_conv2d', 'reference', reference.forward)
 backend.register('inception_conv2d_grad_input', 'reference', reference.grad_input)
 backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_weight)

@@ -67,7 +67,7 @@ def _advises(x, weight, bias, pattern, stride, groups) -> str | None:
 
 
 def _refuses_grad_input(grad, weight, *_) -> str | None:
-    return _refusal('inception_conv2d_grad_input_cuda', grad, weight)
+    return _refusal('inception_conv2d_grad_input_compiled', grad, weight)
 
 
 def _advises_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
@@ -75,7 +75,7 @@ def _advises_grad_input(grad, weight, size, pattern, stride, groups) -> str | No
 
 
 def _refuses_grad_weight(grad, x, *_) -> str | None:
-    return _refusal('inception_conv2d_grad_weight_cuda', grad, x)
+    return _refusal('inception_conv2d_grad_weight_compiled', grad, x)
 
 
 def _advises_grad_weight(grad, x, pattern, stride, groups) -> str | None:
@@ -87,15 +87,15 @@ def _forward(*args):
 
 
 def _forward_relu(*args):
-    return _ops.inception_conv2d_relu_cuda(*args)
+    return _ops.inception_conv2d_relu_compiled(*args)
 
 
 def _grad_input(grad, weight, size, pattern, stride, groups):
-    return _ops.inception_conv2d_grad_input_cuda(grad, weight, *size, pattern, stride, groups)
+    return _ops.inception_conv2d_grad_input_compiled(grad, weight, *size, pattern, stride, groups)
 
 
 def _grad_weight(*args):
-    return _ops.inception_conv2d_grad_weight_cuda(*args)
+    return _ops.inception_conv2d_grad_weight_compiled(*args)
 
 
 backend.register('inception_conv2d', 'cuda', _forward, _refuses, _advises)

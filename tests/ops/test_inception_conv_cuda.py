@@ -176,7 +176,7 @@ def test_rectifies_in_the_same_pass(precision):
     for make in (wide_call, random_call):
         call = on_card(make(2), dtype_of(precision))
         pattern = [number for run in call.pattern for number in run]
-        fused = torch.ops.icconv_mm.inception_conv2d_relu_cuda(
+        fused = torch.ops.icconv_mm.inception_conv2d_relu_compiled(
             call.x, call.weight, call.bias, pattern, call.stride, call.groups
         )
         assert torch.equal(fused.contiguous(), on_cuda(call).relu().contiguous())

@@ -1,0 +1,20 @@
+// Runs a plan over packed input.
+#pragma once
+
+#include "plan.h"
+
+namespace icconv_mm {
+
+// The result, or the pixels of it that one plan computes. Strides are in floats.
+struct Target {
+  float* data;
+  int64_t batch, height, width;
+  int64_t n, c, h, w;
+  const float* bias;  // [channels] or null
+  bool relu;
+};
+
+void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& input, int64_t stride,
+         const Target& target);
+
+}  // namespace icconv_mm

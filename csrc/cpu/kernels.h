@@ -1,0 +1,67 @@
+// What is compiled once per instruction set, and how the rest of the CPU code calls it.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+namespace icconv_mm {
+
+constexpr int64_t kBlock = 64;       // channels of a block of packed input: one pixel of it is contiguous
+constexpr int kMaxRows = 6;          // output channels of a dot tile
+constexpr int kMaxVectors = 4;       // vectors of output channels of an outer-product tile
+constexpr int kMaxPixels = 14;       // of any tile
+constexpr int kMaxLanes = 16;
+
+// Something that every pixel of a tile reads: `count` vectors (dot) or channels (outer) from `offset` floats on.
+struct Term {
+  int64_t offset, count;
+};
+
+enum StoreFlags : int { kAccumulate = 1, kBias = 2, kRelu = 4, kRaw = 8 };
+
+// Where a tile puts its results. Strides are in floats; the output channels of a tile follow each other by `channel`.
+// kRaw: the accumulators as they are, [rows][pixels][lanes] at `out`, for channels that lie elsewhere.
+struct Store {
+  float* out;
+  int64_t pixel, channel;
+  const float* bias;
+  int64_t channels;  // written by an outer-product tile, which may have more
+  int flags;
+};
+
+using Tile = void (*)(const float* x, const Term* begin, const Term* end, const float* weight, const Store& store);
+
+// The weight gradient of `rows` output channels and one tap: a sum over a rectangle of pixels.
+struct Rectangle {
+  const float *x, *grad;        // packed, at the first pixel
+  const int64_t* grad_channel;  // [rows] offsets into a packed pixel of `grad`
+  int64_t height, width;
+  int64_t x_row, x_pixel, grad_row;
+};
+using WeightTile = void (*)(const Rectangle& area, float* sums);  // sums [rows][vectors][lanes], added to
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  int pixels[kMaxRows + 1];  // the most of a tile with so many rows, or vectors
+  double dot_cost[kMaxRows + 1], outer_cost[kMaxVectors + 1];  // per output channel, of the ideal
+  Tile dot[2][kMaxRows + 1][kMaxPixels + 1];  // by stride - 1, rows, pixels; null where there is none
+  Tile outer[2][kMaxVectors + 1][kMaxPixels + 1];
+  WeightTile weight[kMaxRows + 1][kMaxVectors + 1];  // by rows, vectors
+  // target[x * kBlock + c] = source[c * stride + x] for x < pixels, c < channels
+  void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
+  // Sums of groups of `width` lanes: [count][lanes] -> [count][lanes / width]; a width of 1, 2, 4, ... below lanes
+  void (*sum_lanes)(const float* accumulators, int64_t count, int64_t width, float* sums);
+};
+
+// Each must only be called where the processor has these instructions.
+const Kernels& portable_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+// The best kernels of this processor; ICCONV_MM_CPU = avx512, avx2 or portable asks for others that it can run.
+const Kernels& kernels();
+
+}  // namespace icconv_mm

@@ -1,0 +1,99 @@
+#include "packed.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace icconv_mm {
+namespace {
+
+struct Row {  // of the source
+  int64_t channel, pixel;  // strides
+  int64_t width;
+};
+
+// `count` channels of one row, from `source` to `target`, whose pixels are kBlock apart.
+void copy_channels(const Kernels& k, const float* source, const Row& row, int64_t count, float* target) {
+  if (row.channel == 1) {
+    if (count == kBlock) {  // of a size known to the compiler
+      for (int64_t x = 0; x < row.width; ++x) std::memcpy(target + x * kBlock, source + x * row.pixel, kBlock * 4);
+    } else {
+      for (int64_t x = 0; x < row.width; ++x) std::memcpy(target + x * kBlock, source + x * row.pixel, count * 4);
+    }
+  } else if (row.pixel == 1) {
+    k.transpose(source, row.channel, target, row.width, count);
+  } else {
+    for (int64_t x = 0; x < row.width; ++x)
+      for (int64_t c = 0; c < count; ++c) target[x * kBlock + c] = source[c * row.channel + x * row.pixel];
+  }
+}
+
+void copy_channels(const Kernels&, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
+  for (int64_t x = 0; x < row.width; ++x)
+    for (int64_t c = 0; c < count; ++c)
+      target[x * kBlock + c] = static_cast<float>(source[c * row.channel + x * row.pixel]);
+}
+
+// One row of one block; `source` is the row's first pixel of channel 0.
+template <typename T>
+void pack_row(const Kernels& k, const T* source, const Row& row, const Packed& p, int64_t block, float* target) {
+  const Channels& c = p.channels;
+  const int64_t first = block * kBlock, all = c.plain() ? c.groups * c.inside : c.groups * c.padded;
+  const int64_t last = std::min(first + kBlock, all);
+  const bool full = c.plain() && last == first + kBlock;
+  if (full) {
+    std::memset(target, 0, p.border * kBlock * sizeof(float));
+    std::memset(target + (p.border + p.width) * kBlock, 0, p.border * kBlock * sizeof(float));
+  } else {
+    std::memset(target, 0, p.row * sizeof(float));
+  }
+  target += p.border * kBlock;
+  if (c.plain()) {
+    copy_channels(k, source + first * row.channel, row, last - first, target);
+    return;
+  }
+  for (int64_t at = first; at < last;) {  // piece by piece of the groups
+    const int64_t group = at / c.padded, inside = at % c.padded;
+    const int64_t next = std::min((group + 1) * c.padded, last);
+    const int64_t count = std::min(next - at, c.inside - inside);
+    if (count > 0)
+      copy_channels(k, source + (group * c.inside + inside) * row.channel, row, count, target + at - first);
+    at = next;
+  }
+}
+
+template <typename T>
+void pack_all(const Kernels& k, const at::Tensor& x, const Packed& p) {
+  const T* data = x.const_data_ptr<T>();
+  float* packed = p.storage.mutable_data_ptr<float>();
+  const int64_t sn = x.stride(0), sh = x.stride(2), blocks = p.channels.blocks();
+  const Row row{x.stride(1), x.stride(3), p.width};
+  at::parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / p.height, y = i % p.height;
+      for (int64_t block = 0; block < blocks; ++block)
+        pack_row(k, data + n * sn + y * sh, row, p, block, packed + n * p.image + block * p.block + y * p.row);
+    }
+  });
+}
+
+}  // namespace
+
+Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int64_t border) {
+  Packed p;
+  p.channels = channels;
+  p.batch = x.size(0), p.height = x.size(2), p.width = x.size(3), p.border = border;
+  p.row = (p.width + 2 * border) * kBlock;
+  p.block = p.height * p.row;
+  p.image = channels.blocks() * p.block;
+  p.storage = at::empty({p.batch * p.image}, x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
+  if (x.scalar_type() == at::kBFloat16)
+    pack_all<at::BFloat16>(k, x, p);
+  else
+    pack_all<float>(k, x, p);
+  return p;
+}
+
+}  // namespace icconv_mm

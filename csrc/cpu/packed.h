@@ -1,0 +1,38 @@
+// The packed input: channel-inner, in blocks of kBlock channels, with a zero border left and right.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels.h"
+
+namespace icconv_mm {
+
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Where the channels of a tensor lie in packed form. A group starts at a multiple of `padded`, so that vectors either lie
+// within a group or hold whole groups.
+struct Channels {
+  int64_t groups, inside, padded;
+
+  static Channels of(int64_t groups, int64_t inside) {
+    int64_t padded = 1;
+    while (padded < inside && padded < kMaxLanes) padded *= 2;
+    return {groups, inside, inside > kMaxLanes ? round_up(inside, kMaxLanes) : padded};
+  }
+  int64_t blocks() const { return (groups * padded + kBlock - 1) / kBlock; }
+  bool plain() const { return inside == padded || groups == 1; }  // a channel keeps its number
+};
+
+// [N][blocks][H][W + 2 border][kBlock]; strides in floats.
+struct Packed {
+  at::Tensor storage;
+  Channels channels;
+  int64_t batch, height, width, border, row, block, image;
+
+  const float* origin() const { return storage.const_data_ptr<float>() + border * kBlock; }  // of pixel (0, 0)
+};
+
+// Copies x [N, C, H, W], float32 or bfloat16 of any strides.
+Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int64_t border);
+
+}  // namespace icconv_mm

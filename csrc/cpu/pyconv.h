@@ -1,0 +1,74 @@
+// The geometry of one call of the pyramidal convolution.
+#pragma once
+
+#include "../inception_conv.h"
+#include "plan.h"
+
+namespace icconv_mm {
+
+struct Level {
+  int64_t outputs, height, width, groups;  // output channels, kernel
+  int64_t first;                           // its first output channel among those of all levels
+  Channels channels;                       // of its input
+
+  // Kernel positions, seen from the output pixel.
+  std::vector<Tap> taps(int64_t dilation) const {
+    std::vector<Tap> taps;
+    for (int64_t y = 0; y < height; ++y)
+      for (int64_t x = 0; x < width; ++x)
+        taps.push_back({(y - height / 2) * dilation, (x - width / 2) * dilation, y * width + x});
+    return taps;
+  }
+};
+
+struct Pyramid {
+  std::vector<Level> levels;
+  int64_t in_channels = 0, out_channels = 0, reach_w = 0;
+
+  void add(int64_t outputs, int64_t inside, int64_t height, int64_t width, int64_t groups, int64_t dilation) {
+    TORCH_CHECK(groups >= 1 && outputs % groups == 0 && inside * groups == in_channels && height % 2 && width % 2,
+                "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");
+    levels.push_back({outputs, height, width, groups, out_channels, Channels::of(groups, inside)});
+    out_channels += outputs;
+    reach_w = std::max(reach_w, width / 2 * dilation);
+  }
+  // One packed input serves the levels whose channels keep their numbers; each other level needs its own.
+  std::vector<std::vector<size_t>> by_layout() const {
+    std::vector<std::vector<size_t>> sets;
+    size_t plain = 0;  // number of the set, from 1 on
+    for (size_t i = 0; i < levels.size(); ++i) {
+      if (levels[i].channels.plain() && plain) {
+        sets[plain - 1].push_back(i);
+        continue;
+      }
+      sets.push_back({i});
+      if (levels[i].channels.plain()) plain = sets.size();
+    }
+    return sets;
+  }
+};
+
+inline Pyramid make_pyramid(int64_t in_channels, at::TensorList weights, c10::IntArrayRef groups, int64_t stride,
+                            int64_t dilation) {
+  TORCH_CHECK(!weights.empty() && weights.size() == groups.size() && stride >= 1 && dilation >= 1,
+              "pyconv2d: expected one number of groups per level and a positive stride and dilation");
+  Pyramid p;
+  p.in_channels = in_channels;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const auto size = weights[i].sizes();
+    TORCH_CHECK(size.size() == 4, "pyconv2d: the weight of level ", i, " must be 4-d, got ", size);
+    p.add(size[0], size[1], size[2], size[3], groups[i], dilation);
+  }
+  return p;
+}
+
+inline bool is_computed(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kBFloat16; }
+
+inline Filters level_filters(const at::Tensor& weight, const Level& level) {
+  Filters filters{&weight, level.channels, weight.stride(0), weight.stride(1), {}};
+  for (int64_t y = 0; y < level.height; ++y)
+    for (int64_t x = 0; x < level.width; ++x) filters.tap.push_back(y * weight.stride(2) + x * weight.stride(3));
+  return filters;
+}
+
+}  // namespace icconv_mm

@@ -1,0 +1,265 @@
+// The tiles, in terms of the vectors of one instruction set. Included inside a namespace after a simd_*.h.
+//
+// dot:    R output channels x P pixels; the lanes of an accumulator are input channels, summed at the end. One channel
+//         costs nearly the same as many: this is what serves the short runs of a dilation pattern.
+// outer:  V vectors of output channels x P pixels; the lanes are output channels, an input is broadcast.
+// weight: R output channels x V vectors of input channels, summed over pixels.
+//
+// All read packed input in which a pixel has kBlock neighbouring channels; S is the stride in pixels.
+
+ICCONV_INLINE Quad load_quad(const float* p) {
+  Quad q;
+  std::memcpy(&q, p, sizeof q);
+  return q;
+}
+
+// N results that lie `step` floats apart; their biases begin at `first` and lie `bias_step` apart.
+template <int N>
+ICCONV_INLINE void finish(Quad v, float* out, int64_t step, const Store& s, int64_t first, int64_t bias_step) {
+  if (N == 4 && step == 1) {
+    if (s.flags & kAccumulate) v += load_quad(out);
+    if (s.flags & kBias) {
+      const float* bias = s.bias + first;
+      v += bias_step ? load_quad(bias) : Quad{bias[0], bias[0], bias[0], bias[0]};
+    }
+    if (s.flags & kRelu) v = v < 0.f ? Quad{} : v;
+    std::memcpy(out, &v, sizeof v);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+    float value = v[i];
+    if (s.flags & kAccumulate) value += out[i * step];
+    if (s.flags & kBias) value += s.bias[first + i * bias_step];
+    if (s.flags & kRelu) value = value < 0.f ? 0.f : value;
+    out[i * step] = value;
+  }
+}
+
+// Pixels p .. p + N - 1 of one row.
+template <int N, int R, int P>
+ICCONV_INLINE void finish_pixels(const Vec (&acc)[R][P], int r, int p, const Store& s) {
+  const Quad v = sum_vectors(acc[r][p], acc[r][N > 1 ? p + 1 : p], acc[r][N > 2 ? p + 2 : p], acc[r][N > 3 ? p + 3 : p]);
+  finish<N>(v, s.out + r * s.channel + p * s.pixel, s.pixel, s, r, 0);
+}
+
+template <int R, int P>
+ICCONV_INLINE void finish_row(const Vec (&acc)[R][P], int r, const Store& s) {
+#pragma GCC unroll 16
+  for (int p = 0; p + 4 <= P; p += 4) finish_pixels<4>(acc, r, p, s);
+  if constexpr (P % 4 != 0) finish_pixels<P % 4>(acc, r, P / 4 * 4, s);
+}
+
+// Output channels that are neighbours in memory: four, or three, of one pixel make one store.
+template <int R, int P>
+ICCONV_INLINE void finish_channels(const Vec (&acc)[R][P], const Store& s) {
+  constexpr int rest = R / 4 * 4;
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+    float* out = s.out + p * s.pixel;
+    if constexpr (R >= 4)
+      finish<4>(sum_vectors(acc[0][p], acc[1][p], acc[2][p], acc[3][p]), out, 1, s, 0, 1);
+    if constexpr (R % 4 == 3)
+      finish<3>(sum_vectors(acc[rest][p], acc[rest + 1][p], acc[rest + 2][p], acc[rest + 2][p]), out + rest, 1, s,
+                rest, 1);
+  }
+  if constexpr (R % 4 == 1) finish_row(acc, rest, s);
+  if constexpr (R % 4 == 2) {  // two channels of two pixels
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p += 2) {
+      const int q = p + 1 < P ? p + 1 : p;
+      const Quad v = sum_vectors(acc[rest][p], acc[rest + 1][p], acc[rest][q], acc[rest + 1][q]);
+      finish<2>(v, s.out + p * s.pixel + rest, 1, s, rest, 1);
+      if (q != p) finish<2>(Quad{v[2], v[3]}, s.out + q * s.pixel + rest, 1, s, rest, 1);
+    }
+  }
+}
+
+template <int R, int P>
+ICCONV_INLINE void finish_dot(const Vec (&acc)[R][P], const Store& s) {
+  if (s.flags & kRaw) {
+#pragma GCC unroll 32
+    for (int i = 0; i < R * P; ++i) store_any(s.out + i * kLanes, acc[i / P][i % P]);
+  } else if (s.channel == 1) {
+    finish_channels(acc, s);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) finish_row(acc, r, s);
+  }
+}
+
+template <int R, int P, int S>
+void dot_tile(const float* x, const Term* term, const Term* end, const float* weight, const Store& store) {
+  Vec acc[R][P];
+#pragma GCC unroll 32
+  for (int i = 0; i < R * P; ++i) acc[i / P][i % P] = zero();
+  for (; term != end; ++term) {
+    const float* in = x + term->offset;
+    for (int64_t n = term->count; n; --n, in += kLanes, weight += R * kLanes) {
+      if constexpr (R <= P) {
+        Vec w[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) w[r] = pinned(load(weight + r * kLanes));
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+          Vec value = load(in + p * S * kBlock);
+          if constexpr (R > 1) value = pinned(value);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) acc[r][p] = multiply_add(value, w[r], acc[r][p]);
+        }
+      } else {
+        Vec value[P];
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) value[p] = pinned(load(in + p * S * kBlock));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          Vec w = load(weight + r * kLanes);
+          if constexpr (P > 1) w = pinned(w);
+#pragma GCC unroll 16
+          for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(value[p], w, acc[r][p]);
+        }
+      }
+    }
+  }
+  finish_dot(acc, store);
+}
+
+// One vector of output channels of one pixel that does not fit a plain store.
+inline void finish_lanes(const Vec& v, int64_t first, float* out, const Store& s) {
+  float value[kLanes];
+  store_any(value, v);
+  for (int64_t i = 0; i < kLanes && first + i < s.channels; ++i)
+    finish<1>(Quad{value[i]}, out + i * s.channel, 1, s, first + i, 1);
+}
+
+template <int V, int P>
+ICCONV_INLINE void finish_outer(const Vec (&acc)[V][P], const Store& s) {
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      float* out = s.out + p * s.pixel + v * kLanes * s.channel;
+      if (s.channel != 1 || (v + 1) * kLanes > s.channels) {
+        finish_lanes(acc[v][p], v * kLanes, out, s);
+        continue;
+      }
+      Vec value = acc[v][p];
+      if (s.flags & kAccumulate) value += load_any(out);
+      if (s.flags & kBias) value += load_any(s.bias + v * kLanes);
+      if (s.flags & kRelu) value = relu(value);
+      store_any(out, value);
+    }
+}
+
+template <int V, int P, int S>
+void outer_tile(const float* x, const Term* term, const Term* end, const float* weight, const Store& store) {
+  Vec acc[V][P];
+#pragma GCC unroll 32
+  for (int i = 0; i < V * P; ++i) acc[i / P][i % P] = zero();
+  for (; term != end; ++term) {
+    const float* in = x + term->offset;
+    for (int64_t n = term->count; n; --n, ++in, weight += V * kLanes) {
+      Vec w[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) w[v] = pinned(load(weight + v * kLanes));
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        Vec value = broadcast(in[p * S * kBlock]);
+        if constexpr (V > 1) value = pinned(value);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[v][p] = multiply_add(value, w[v], acc[v][p]);
+      }
+    }
+  }
+  finish_outer(acc, store);
+}
+
+template <int R, int V>
+void weight_tile(const Rectangle& a, float* sums) {
+  Vec acc[R][V];
+  int64_t channel[R];
+#pragma GCC unroll 32
+  for (int i = 0; i < R * V; ++i) acc[i / V][i % V] = load_any(sums + i * kLanes);
+  for (int r = 0; r < R; ++r) channel[r] = a.grad_channel[r];
+  for (int64_t y = 0; y < a.height; ++y) {
+    const float *x = a.x + y * a.x_row, *grad = a.grad + y * a.grad_row;
+    for (int64_t n = a.width; n; --n, x += a.x_pixel, grad += kBlock) {
+      Vec value[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) value[v] = pinned(load(x + v * kLanes));
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        Vec g = broadcast(grad[channel[r]]);
+        if constexpr (V > 1) g = pinned(g);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] = multiply_add(g, value[v], acc[r][v]);
+      }
+    }
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < R * V; ++i) store_any(sums + i * kLanes, acc[i / V][i % V]);
+}
+
+inline void transpose(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels) {
+  for (int64_t x = 0; x < pixels; x += kLanes)
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      const float* from = source + c * stride + x;
+      float* to = target + x * kBlock + c;
+      if (x + kLanes <= pixels && c + kLanes <= channels) {
+        transpose_square(from, stride, to, kBlock);
+        continue;
+      }
+      for (int64_t j = 0; j < kLanes && x + j < pixels; ++j)
+        for (int64_t i = 0; i < kLanes && c + i < channels; ++i) to[j * kBlock + i] = from[i * stride + j];
+    }
+}
+
+inline void sum_lanes(const float* accumulators, int64_t count, int64_t width, float* sums) {
+  const int64_t groups = kLanes / width;
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = 0; j < groups; ++j) {
+      float sum = 0;
+      for (int64_t k = 0; k < width; ++k) sum += accumulators[i * kLanes + j * width + k];
+      sums[i * groups + j] = sum;
+    }
+}
+
+// --- tables, by the number of pixels
+
+template <int R, int S, int... P>
+void fill_dot(Kernels& k, std::integer_sequence<int, P...>) {
+  ((k.dot[S - 1][R][P + 1] = dot_tile<R, P + 1, S>), ...);
+}
+
+template <int V, int S, int... P>
+void fill_outer(Kernels& k, std::integer_sequence<int, P...>) {
+  ((k.outer[S - 1][V][P + 1] = outer_tile<V, P + 1, S>), ...);
+}
+
+template <int N, int Pixels>
+void fill(Kernels& k) {
+  const auto pixels = std::make_integer_sequence<int, Pixels>();
+  k.pixels[N] = Pixels;
+  fill_dot<N, 1>(k, pixels);
+  fill_dot<N, 2>(k, pixels);
+  if constexpr (N <= kMaxVectors) {
+    fill_outer<N, 1>(k, pixels);
+    fill_outer<N, 2>(k, pixels);
+  }
+}
+
+template <int R>
+void fill_weight(Kernels& k) {
+  k.weight[R][1] = weight_tile<R, 1>;
+  k.weight[R][2] = weight_tile<R, 2>;
+  k.weight[R][4] = weight_tile<R, 4>;
+}
+
+inline Kernels common_table(const char* name) {
+  Kernels k{};
+  k.name = name;
+  k.lanes = kLanes;
+  k.transpose = transpose;
+  k.sum_lanes = sum_lanes;
+  return k;
+}

@@ -1,0 +1,114 @@
+"""The compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``), and which calls they get.
+
+The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures);
+anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512``, ``avx2`` or ``portable`` chooses the instruction
+set.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from icconv_mm.ops import backend
+
+DTYPES = (torch.float32, torch.bfloat16)
+_LANES = 16  # a group with fewer channels leaves parts of the vectors empty
+_ops = torch.ops.icconv_mm
+
+
+def forget_packed_weights() -> int:
+    """Drops the repacked weights that inference keeps; returns of how many layers.
+
+    They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
+    writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
+    """
+    return 0 if backend.missing_library() else _ops.forget_packed_weights()
+
+
+def _refusal(operator: str) -> Callable[..., str | None]:
+    def refusal(*args) -> str | None:
+        tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else [arg])]
+        tensors = [t for t in tensors if isinstance(t, Tensor)]
+        if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
+            return f'it takes tensors on the CPU, got {device}'
+        dtypes = list(dict.fromkeys(t.dtype for t in tensors))
+        if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+            return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
+        if reason := backend.compiled(operator, 'cpu'):
+            backend.notice_missing_library()
+            return reason
+        return None
+
+    return refusal
+
+
+def _register(operator: str, run: Callable, advice: Callable[..., str | None]) -> None:
+    backend.register(operator, 'cpu', run, _refusal(f'{operator}_compiled'), advice)
+
+
+def _strided(stride: int) -> str | None:
+    return f'stride {stride}; above 2 the reference is faster' if stride > 2 else None
+
+
+def _bfloat16(x: Tensor) -> str | None:
+    return 'bfloat16 is computed in float32; the reference is faster' if x.dtype == torch.bfloat16 else None
+
+
+# --- inception convolution
+
+
+def _forward_advice(x, weight, bias, pattern, stride, groups) -> str | None:
+    return _inception_advice(x, weight.shape[1], stride, groups)
+
+
+def _grad_input_advice(grad, weight, size, pattern, stride, groups) -> str | None:
+    return _inception_advice(grad, weight.shape[1], stride, groups)
+
+
+def _grad_weight_advice(grad, x, pattern, stride, groups) -> str | None:
+    return _inception_advice(grad, x.shape[1] // groups, stride, groups)
+
+
+def _inception_advice(x: Tensor, inside: int, stride: int, groups: int) -> str | None:
+    if groups > 1 and inside < _LANES:
+        return f'{inside} channels in a group; below {_LANES} the reference is faster'
+    return _strided(stride) or _bfloat16(x)
+
+
+def _grad_input(grad, weight, size, pattern, stride, groups):
+    return _ops.inception_conv2d_grad_input_compiled(grad, weight, *size, pattern, stride, groups)
+
+
+_register('inception_conv2d', lambda *args: _ops.inception_conv2d_compiled(*args), _forward_advice)
+_register('inception_conv2d_relu', lambda *args: _ops.inception_conv2d_relu_compiled(*args), _forward_advice)
+_register('inception_conv2d_grad_input', _grad_input, _grad_input_advice)
+_register(
+    'inception_conv2d_grad_weight',
+    lambda *args: _ops.inception_conv2d_grad_weight_compiled(*args),
+    _grad_weight_advice,
+)
+
+# --- pyramidal convolution
+
+
+def _pyconv_advice(x, weights, bias, groups, stride, dilation) -> str | None:
+    return _strided(stride) or _bfloat16(x)
+
+
+def _pyconv_grad_input_advice(grad, weights, size, groups, stride, dilation) -> str | None:
+    return _strided(stride) or _bfloat16(grad)
+
+
+def _pyconv_grad_weight_advice(grad, x, shapes, groups, stride, dilation) -> str | None:
+    return _strided(stride) or _bfloat16(grad)
+
+
+def _pyconv_grad_input(grad, weights, size, groups, stride, dilation):
+    return _ops.pyconv2d_grad_input_compiled(grad, weights, *size, groups, stride, dilation)
+
+
+_register('pyconv2d', lambda *args: _ops.pyconv2d_compiled(*args), _pyconv_advice)
+_register('pyconv2d_relu', lambda *args: _ops.pyconv2d_relu_compiled(*args), _pyconv_advice)
+_register('pyconv2d_grad_input', _pyconv_grad_input, _pyconv_grad_input_advice)
+_register('pyconv2d_grad_weight', lambda *args: _ops.pyconv2d_grad_weight_compiled(*args), _pyconv_grad_weight_advice)

@@ -1,0 +1,283 @@
+"""The compiled CPU kernels against the references in float64, for every instruction set that this processor has."""
+
+import os
+import random
+
+import pytest
+import torch
+from inception_calls import Call, per_run, random_pattern
+from pyconv_calls import Call as Pyramid
+from pyconv_calls import by_level
+
+from icconv_mm.ops import backend, backends, explain, forget_packed_weights, inception_conv2d, pyconv2d, use_backend
+from icconv_mm.ops import inception_conv_reference as inception
+from icconv_mm.ops import pyconv_reference as pyramid
+from icconv_mm.patterns import DilationPattern
+
+# `make sanitize` must not pass because there was nothing to run
+REQUIRED = bool(os.environ.get('ICCONV_MM_REQUIRE_CPU'))
+pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=backends()['cpu'].detail)
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+OPS = torch.ops.icconv_mm
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+# what torch itself found says which instruction sets there are
+INSTRUCTIONS = ['portable'] + ['avx2'] * (CAPABILITY in ('AVX2', 'AVX512')) + ['avx512'] * (CAPABILITY == 'AVX512')
+RUNS_OF_SEEDS = [range(start, start + 50) for start in range(0, 2000, 50)]
+FAST = RUNS_OF_SEEDS[:4]
+
+
+@pytest.fixture(params=INSTRUCTIONS)
+def instructions(request, monkeypatch):
+    monkeypatch.setenv('ICCONV_MM_CPU', request.param)
+    return request.param
+
+
+def stored(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
+    """The same values: contiguous, channels_last, or as a view with gaps."""
+    kind = rng.randrange(4)
+    if kind == 1:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if kind == 2:
+        n, c, h, w = tensor.shape
+        wide = tensor.new_full((n, c + 1, h + 2, 2 * w), float('nan'))
+        wide[:, 1:, 1 : h + 1, ::2] = tensor
+        return wide[:, 1:, 1 : h + 1, ::2]
+    return tensor
+
+
+def random_inception(seed: int) -> Call:
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    groups = rng.choice([1, 1, 1, 2, 3, 4, 8])
+    inside = rng.choice([1, 2, 3, 4, 7, 8, 16, 20, 33, 64, 70] if groups < 4 else [1, 2, 3, 4, 5, 8, 16])
+    out_channels = groups * rng.choice([1, 2, 3, 5, 8, 13, 17, 40] if groups < 4 else [1, 2, 3, 5])
+    height, width = rng.choice([1, 2, 3, 5, 9, 13]), rng.choice([1, 2, 3, 4, 6, 11, 15, 19, 29])
+    if seed % 25 == 0:  # several slices of channels, several columns of tiles
+        groups, inside, out_channels, width = 1, 150, 70, 85
+    x = torch.randn(rng.randint(0, 3), groups * inside, height, width, generator=generator, dtype=torch.float64)
+    weight = torch.randn(out_channels, inside, 3, 3, generator=generator, dtype=torch.float64)
+    bias = torch.randn(out_channels, generator=generator, dtype=torch.float64) if rng.random() < 0.5 else None
+    pattern = random_pattern(rng, out_channels, rng.choice([1, 3, 9, 40]))
+    return Call(stored(rng, x), stored(rng, weight), bias, pattern, rng.choice([1, 1, 2, 2, 3]), groups)
+
+
+def random_pyramid(seed: int) -> Pyramid:
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    channels = rng.choice([1, 4, 6, 16, 24, 32, 64, 80])
+
+    def tensor(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    x = tensor(rng.randint(0, 2), channels, rng.choice([1, 3, 8, 11]), rng.choice([1, 2, 5, 13, 17]))
+    groups = [rng.choice([g for g in (1, 2, 3, 4, 8, 16) if channels % g == 0]) for _ in range(rng.randint(2, 4))]
+    weights = []
+    for group in groups:
+        kernel = rng.choice([1, 3, 5, 7, 9]), rng.choice([1, 3, 5])
+        weights.append(stored(rng, tensor(group * rng.choice([1, 2, 4, 7]), channels // group, *kernel)))
+    bias = tensor(sum(weight.shape[0] for weight in weights)) if rng.random() < 0.5 else None
+    return Pyramid(stored(rng, x), weights, bias, groups, rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2, 4]))
+
+
+def assert_near(got: torch.Tensor, expected: torch.Tensor, tolerance: float, what: object):
+    """Largest deviation relative to the largest value."""
+    assert got.shape == expected.shape, what
+    if expected.numel():
+        scale = expected.abs().max().clamp(min=1e-3)
+        assert ((got.double() - expected).abs().max() / scale).item() <= tolerance, what
+
+
+def rounded(call, dtype):
+    """The call in a dtype, and in float64 with the same, rounded, values."""
+    return call.to(dtype), call.to(dtype).to(torch.float64)
+
+
+def check_inception(seed: int, dtype: torch.dtype):
+    call, exact = rounded(random_inception(seed), dtype)
+    flat, rest = list(DilationPattern(call.pattern).flat), (call.stride, call.groups)
+    expected = per_run(exact)
+    args = call.x, call.weight, call.bias, flat, *rest
+    assert_near(OPS.inception_conv2d_compiled(*args), expected, TOLERANCE[dtype], (seed, 'forward'))
+    assert_near(OPS.inception_conv2d_relu_compiled(*args), expected.relu(), TOLERANCE[dtype], (seed, 'relu'))
+    grad = stored(random.Random(seed), torch.randn(expected.shape).to(dtype))
+    size = tuple(call.x.shape[2:])
+    got = OPS.inception_conv2d_grad_input_compiled(grad, call.weight, *size, flat, *rest)
+    expected = inception.grad_input(grad.double(), exact.weight, size, flat, *rest)
+    assert_near(got, expected, TOLERANCE[dtype], (seed, 'gradient of x'))
+    got = OPS.inception_conv2d_grad_weight_compiled(grad, call.x, flat, *rest)
+    expected = inception.grad_weight(grad.double(), exact.x, flat, *rest)
+    assert_near(got, expected, TOLERANCE[dtype], (seed, 'gradient of the weight'))
+
+
+def check_pyramid(seed: int, dtype: torch.dtype):
+    call, exact = rounded(random_pyramid(seed), dtype)
+    rest = call.groups, call.stride, call.dilation
+    expected = by_level(exact)
+    assert_near(OPS.pyconv2d_compiled(*call), expected, TOLERANCE[dtype], (seed, 'forward'))
+    assert_near(OPS.pyconv2d_relu_compiled(*call), expected.relu(), TOLERANCE[dtype], (seed, 'relu'))
+    grad = stored(random.Random(seed), torch.randn(expected.shape).to(dtype))
+    size = tuple(call.x.shape[2:])
+    got = OPS.pyconv2d_grad_input_compiled(grad, call.weights, *size, *rest)
+    expected = pyramid.grad_input(grad.double(), exact.weights, size, *rest)
+    assert_near(got, expected, TOLERANCE[dtype], (seed, 'gradient of x'))
+    shapes = [number for weight in call.weights for number in (weight.shape[0], *weight.shape[2:])]
+    got = OPS.pyconv2d_grad_weight_compiled(grad, call.x, shapes, *rest)
+    for one, other in zip(got, pyramid.grad_weight(grad.double(), exact.x, shapes, *rest), strict=True):
+        assert_near(one, other, TOLERANCE[dtype], (seed, 'gradient of a weight'))
+
+
+@pytest.mark.parametrize('check', [check_inception, check_pyramid])
+@pytest.mark.parametrize('seeds', FAST[:1], ids=str)
+def test_every_instruction_set(instructions, check, seeds):
+    for seed in seeds:
+        check(seed, torch.float32 if seed % 4 else torch.bfloat16)
+
+
+@pytest.mark.parametrize('check', [check_inception, check_pyramid])
+@pytest.mark.parametrize('seeds', FAST[1:], ids=str)
+def test_random_shapes(check, seeds):
+    for seed in seeds:
+        check(seed, torch.float32 if seed % 4 else torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('check', [check_inception, check_pyramid])
+@pytest.mark.parametrize('seeds', RUNS_OF_SEEDS, ids=str)
+def test_many_random_shapes(instructions, check, seeds):
+    """2000 shapes of each operator, on every instruction set and with one, two and three threads."""
+    threads = torch.get_num_threads()
+    try:
+        for seed in seeds:
+            torch.set_num_threads(1 + seed % 3)
+            check(seed, torch.float32 if seed % 4 else torch.bfloat16)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_result_does_not_depend_on_threads_or_luck():
+    call, pyr = random_inception(25).to(torch.float32), random_pyramid(8).to(torch.float32)
+    call = call._replace(x=torch.randn(2, *call.x.shape[1:]))
+    flat = list(DilationPattern(call.pattern).flat)
+    grad = torch.randn_like(per_run(call))
+
+    def results():
+        return [
+            OPS.inception_conv2d_compiled(call.x, call.weight, call.bias, flat, call.stride, 1),
+            OPS.inception_conv2d_grad_input_compiled(grad, call.weight, *call.x.shape[2:], flat, call.stride, 1),
+            OPS.inception_conv2d_grad_weight_compiled(grad, call.x, flat, call.stride, 1),
+            OPS.pyconv2d_compiled(*pyr),
+        ]
+
+    expected, threads = results(), torch.get_num_threads()
+    try:
+        for count in (1, 2, 3, 3, 2, 1):
+            torch.set_num_threads(count)
+            assert all(torch.equal(got, one) for got, one in zip(results(), expected))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_kept_weights_follow_changes(frozen):
+    """Inference packs a weight once; whatever changes it afterwards is seen."""
+    forget_packed_weights()
+    weight = torch.nn.Parameter(torch.randn(6, 4, 3, 3), requires_grad=not frozen)
+    x, pattern = torch.randn(1, 4, 5, 5), [(4, 1, 1), (2, 2, 2)]
+
+    def check():
+        with torch.no_grad(), use_backend('cpu'):
+            got = inception_conv2d(x, weight, None, pattern)
+        assert_near(got, per_run(Call(x.double(), weight.detach().double(), None, pattern, 1, 1)), 1e-5, 'kept')
+
+    changes = [lambda: None, lambda: None, lambda: weight.mul_(2), lambda: None, lambda: None]
+    changes += [lambda: weight.copy_(torch.randn(6, 4, 3, 3)), lambda: None, lambda: None]
+    if not frozen:  # around the version counter, as some training hooks do
+        changes += [
+            lambda: weight.data.copy_(torch.randn(6, 4, 3, 3)),
+            lambda: None,
+            lambda: weight.data[5, 3, 2].add_(1),
+        ]
+    for change in changes:
+        with torch.no_grad():
+            change()
+        check()
+    check()
+    assert forget_packed_weights() == 1
+    check()
+
+
+def test_dead_weights_are_not_kept():
+    forget_packed_weights()
+    pattern = [4, 1, 1, 2, 2, 2]
+    for _ in range(3):
+        weight = torch.randn(6, 4, 3, 3)
+        for _ in range(3):
+            OPS.inception_conv2d_compiled(torch.randn(1, 4, 5, 5), weight, None, pattern, 1, 1)
+    assert forget_packed_weights() == 1
+
+
+def test_relu_keeps_nan():
+    x = torch.full((1, 20, 6, 20), float('nan'))
+    out = OPS.inception_conv2d_relu_compiled(x, torch.randn(40, 20, 3, 3), None, [20, 1, 1, 20, 2, 2], 1, 1)
+    assert out.isnan().all()
+
+
+def test_a_dilation_larger_than_the_map_needs_no_more_memory():
+    far = 1 << 40
+    call = Call(torch.randn(1, 4, 3, 5), torch.randn(6, 4, 3, 3), None, [(4, far, 1), (2, 1, far)], 1, 1)
+    flat, near = [4, far, 1, 2, 1, far], [4, 3, 1, 2, 1, 5]  # as far as the map is wide
+    out = OPS.inception_conv2d_compiled(*call[:3], flat, 1, 1)
+    assert_near(out, inception.forward(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
+    got = OPS.inception_conv2d_grad_input_compiled(out, call.weight, 3, 5, flat, 1, 1)
+    expected = inception.grad_input(out.double(), call.weight.double(), (3, 5), near, 1, 1)
+    assert_near(got, expected, 1e-5, 'gradient of x')
+    got = OPS.inception_conv2d_grad_weight_compiled(out, call.x, flat, 1, 1)
+    assert_near(got, inception.grad_weight(out.double(), call.x.double(), near, 1, 1), 1e-5, 'gradient of the weight')
+
+
+@pytest.mark.parametrize('shape', [(0, 4, 5, 5), (2, 4, 1, 1), (1, 4, 1, 30)], ids=str)
+@pytest.mark.parametrize('stride', [1, 2, 3])
+def test_empty_and_tiny_maps(shape, stride):
+    x = torch.randn(shape, requires_grad=True)
+    weight = torch.randn(6, 4, 3, 3, requires_grad=True)
+    pyramid_weights = [torch.randn(3, 4, 3, 3, requires_grad=True), torch.randn(4, 1, 9, 9, requires_grad=True)]
+    for expected_backend in ('cpu', 'reference'):
+        with use_backend(expected_backend):
+            out = inception_conv2d(x, weight, None, [(4, 1, 1), (2, 7, 3)], stride)
+            other = pyconv2d(x, pyramid_weights, None, [1, 4], stride)
+            grads = torch.autograd.grad(out.sum() + other.sum(), [x, weight, *pyramid_weights])
+        if expected_backend == 'cpu':
+            got = [out, other, *grads]
+    for one, expected in zip(got, [out, other, *grads], strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_instruction_set_that_is_not_there(monkeypatch):
+    monkeypatch.setenv('ICCONV_MM_CPU', 'mmx')
+    with pytest.raises(RuntimeError, match='ICCONV_MM_CPU=mmx: expected avx512, avx2 or portable'):
+        check_inception(1, torch.float32)
+
+
+def test_shapes_are_checked_once_more():
+    """Someone may call the compiled operators themselves."""
+    x, weight = torch.randn(1, 4, 5, 5), torch.randn(6, 4, 3, 3)
+    for pattern in ([5, 1, 1], [6, 0, 1], [7, 1, 1], [6, 1]):
+        with pytest.raises(RuntimeError, match=r'pattern|run'):
+            OPS.inception_conv2d_compiled(x, weight, None, pattern, 1, 1)
+    with pytest.raises(RuntimeError, match='expected a gradient of'):
+        OPS.inception_conv2d_grad_input_compiled(torch.randn(1, 6, 5, 4), weight, 5, 5, [6, 1, 1], 1, 1)
+    with pytest.raises(RuntimeError, match='expected a gradient of'):
+        OPS.inception_conv2d_grad_weight_compiled(torch.randn(2, 6, 5, 5), x, [6, 1, 1], 1, 1)
+    with pytest.raises(RuntimeError, match='does not fit an input of 4 channels'):
+        OPS.pyconv2d_compiled(x, [torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)], None, [1, 2], 1, 1)
+    with pytest.raises(RuntimeError, match='a weight'):
+        OPS.pyconv2d_compiled(x, [weight.bfloat16()], None, [1], 1, 1)
+
+
+def test_what_is_chosen():
+    flat, pair = (4, 1, 1, 2, 2, 2), torch.randn(6, 4, 3, 3)
+    x = torch.randn(1, 4, 5, 5)
+    assert explain('inception_conv2d', x, pair, None, flat, 1, 1)['cpu'] == 'can run'
+    answer = explain('inception_conv2d', x, pair, None, flat, 3, 1)['cpu']
+    assert answer == 'can run if asked for by name: stride 3; above 2 the reference is faster'
+    answer = explain('inception_conv2d', x.double(), pair.double(), None, flat, 1, 1)['cpu']
+    assert answer == 'it takes float32 or bfloat16, the same for all, got torch.float64'
+    assert set(backend._kernels) >= {'inception_conv2d_relu', 'pyconv2d_relu'}
