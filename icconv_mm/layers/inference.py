@@ -36,7 +36,8 @@ class ICConv2dReLU(ICConv2d):
 class PyConv2dReLU(PyConv2d):
     """``relu(PyConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``PyConv2d``."""
 
-    operator = staticmethod(pyconv2d_relu)
+    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+        return pyconv2d_relu(x, weights, bias, self.groups, self.stride, self.dilation)
 
     @classmethod
     def of(cls, conv: PyConv2d) -> PyConv2dReLU:

@@ -35,8 +35,6 @@ class PyConv2d(nn.Module):
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
     """
 
-    operator = staticmethod(pyconv2d)
-
     def __init__(
         self,
         in_channels: int,
@@ -77,7 +75,10 @@ class PyConv2d(nn.Module):
             return torch.cat([level(x) for level in levels], 1)
         bias = None if levels[0].bias is None else torch.cat([level.bias for level in levels])
         weights = [level.weight for level in levels]
-        return self.operator(x, weights, bias, self.groups, self.stride, self.dilation)
+        return self._convolve(x, weights, bias)
+
+    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+        return pyconv2d(x, weights, bias, self.groups, self.stride, self.dilation)
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):
