@@ -84,8 +84,8 @@ def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
 def step(neck: FPT, levels: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Forward and backward: the outputs, and the gradients of levels and parameters.
 
-    The loss is a fixed mixture of the outputs. That of their squares would hardly change with what comes before the last
-    group norms, and its gradients would be rounding.
+    The loss is a fixed mixture of the outputs. That of their squares would hardly change with what comes before the
+    last group norms, and its gradients would be rounding.
     """
     outputs = neck(levels)
     mixture = [torch.arange(out.numel(), dtype=out.dtype, device=out.device).cos().view_as(out) for out in outputs]
