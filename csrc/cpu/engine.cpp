@@ -26,7 +26,7 @@ class Engine {
   void run() const {
     const int64_t threads = at::get_num_threads(), rows = target_.batch * target_.height;
     // each thread takes some rows of all channels, or some channels of all rows: whichever memory is read less often
-    const bool by_rows = input_.storage.numel() >= plan_.weight_size;
+    const bool by_rows = input_.size() >= plan_.weight_size;
     const int64_t row_parts = by_rows ? std::clamp<int64_t>(rows / kMinRows, 1, threads) : 1;
     const int64_t channel_parts = std::max<int64_t>(threads / row_parts, 1);
     const std::vector<size_t> cuts = cut_jobs(channel_parts);

@@ -5,9 +5,38 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 namespace icconv_mm {
 namespace {
+
+// Memory of one packed input is kept for the next call: fresh pages would cost about a tenth of a shallow layer.
+constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
+
+struct Scratch {
+  std::mutex mutex;
+  at::Tensor kept;  // undefined while in use
+};
+Scratch& scratch() {  // never destroyed: at exit the allocator may be gone before it
+  static auto* one = new Scratch;
+  return *one;
+}
+
+std::shared_ptr<float> borrow(int64_t size) {
+  at::Tensor memory;
+  {
+    const std::lock_guard<std::mutex> lock(scratch().mutex);
+    if (scratch().kept.defined() && scratch().kept.numel() >= size) std::swap(memory, scratch().kept);
+  }
+  if (!memory.defined()) memory = at::empty({size}, at::TensorOptions().dtype(at::kFloat));
+  float* data = memory.mutable_data_ptr<float>();
+  return {data, [memory](float*) {
+            const std::lock_guard<std::mutex> lock(scratch().mutex);
+            const int64_t bytes = memory.numel() * static_cast<int64_t>(sizeof(float));
+            if (bytes > kMostKept || (scratch().kept.defined() && scratch().kept.numel() >= memory.numel())) return;
+            scratch().kept = memory;
+          }};
+}
 
 struct Row {  // of the source
   int64_t channel, pixel;  // strides
@@ -65,9 +94,8 @@ void pack_row(const Kernels& k, const T* source, const Row& row, const Packed& p
 }
 
 template <typename T>
-void pack_all(const Kernels& k, const at::Tensor& x, const Packed& p) {
+void pack_all(const Kernels& k, const at::Tensor& x, const Packed& p, float* packed) {
   const T* data = x.const_data_ptr<T>();
-  float* packed = p.storage.mutable_data_ptr<float>();
   const int64_t sn = x.stride(0), sh = x.stride(2), blocks = p.channels.blocks();
   const Row row{x.stride(1), x.stride(3), p.width};
   at::parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
@@ -88,12 +116,18 @@ Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int
   p.row = (p.width + 2 * border) * kBlock;
   p.block = p.height * p.row;
   p.image = channels.blocks() * p.block;
-  p.storage = at::empty({p.batch * p.image}, x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
+  const std::shared_ptr<float> storage = borrow(p.size());
+  p.storage = storage;
   if (x.scalar_type() == at::kBFloat16)
-    pack_all<at::BFloat16>(k, x, p);
+    pack_all<at::BFloat16>(k, x, p, storage.get());
   else
-    pack_all<float>(k, x, p);
+    pack_all<float>(k, x, p, storage.get());
   return p;
+}
+
+void forget_scratch() {
+  const std::lock_guard<std::mutex> lock(scratch().mutex);
+  scratch().kept = at::Tensor();
 }
 
 }  // namespace icconv_mm

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+
 #include "kernels.h"
 
 namespace icconv_mm {
@@ -25,14 +27,18 @@ struct Channels {
 
 // [N][blocks][H][W + 2 border][kBlock]; strides in floats.
 struct Packed {
-  at::Tensor storage;
+  std::shared_ptr<const float> storage;
   Channels channels;
   int64_t batch, height, width, border, row, block, image;
 
-  const float* origin() const { return storage.const_data_ptr<float>() + border * kBlock; }  // of pixel (0, 0)
+  int64_t size() const { return batch * image; }
+  const float* origin() const { return storage.get() + border * kBlock; }  // of pixel (0, 0)
 };
 
 // Copies x [N, C, H, W], float32 or bfloat16 of any strides.
 Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int64_t border);
+
+// Frees the memory that is kept for the next call.
+void forget_scratch();
 
 }  // namespace icconv_mm

@@ -37,7 +37,7 @@ class WeightGradient {
       for (const Tap& tap : unit.family->taps) reach_ = std::max(reach_, std::abs(tap.dy));
     }
     reach_ = std::min(reach_, x.height);
-    sums_ = at::zeros({size_}, x.storage.options());
+    sums_ = at::zeros({size_}, at::TensorOptions().dtype(at::kFloat));
   }
 
   void run() {

@@ -43,72 +43,31 @@ def _refusal(operator: str) -> Callable[..., str | None]:
     return refusal
 
 
-def _register(operator: str, run: Callable, advice: Callable[..., str | None]) -> None:
+def _register(operator: str, run: Callable, advice: Callable[..., str | None] = lambda *_: None) -> None:
     backend.register(operator, 'cpu', run, _refusal(f'{operator}_compiled'), advice)
 
 
-def _strided(stride: int) -> str | None:
-    return f'stride {stride}; above 2 the reference is faster' if stride > 2 else None
-
-
-def _bfloat16(x: Tensor) -> str | None:
-    return 'bfloat16 is computed in float32; the reference is faster' if x.dtype == torch.bfloat16 else None
-
-
-# --- inception convolution
-
-
-def _forward_advice(x, weight, bias, pattern, stride, groups) -> str | None:
-    return _inception_advice(x, weight.shape[1], stride, groups)
-
-
-def _grad_input_advice(grad, weight, size, pattern, stride, groups) -> str | None:
-    return _inception_advice(grad, weight.shape[1], stride, groups)
-
-
-def _grad_weight_advice(grad, x, pattern, stride, groups) -> str | None:
-    return _inception_advice(grad, x.shape[1] // groups, stride, groups)
-
-
-def _inception_advice(x: Tensor, inside: int, stride: int, groups: int) -> str | None:
+def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
+    inside = weight.shape[1]
     if groups > 1 and inside < _LANES:
         return f'{inside} channels in a group; below {_LANES} the reference is faster'
-    return _strided(stride) or _bfloat16(x)
+    return None
 
 
 def _grad_input(grad, weight, size, pattern, stride, groups):
     return _ops.inception_conv2d_grad_input_compiled(grad, weight, *size, pattern, stride, groups)
 
 
-_register('inception_conv2d', lambda *args: _ops.inception_conv2d_compiled(*args), _forward_advice)
-_register('inception_conv2d_relu', lambda *args: _ops.inception_conv2d_relu_compiled(*args), _forward_advice)
-_register('inception_conv2d_grad_input', _grad_input, _grad_input_advice)
-_register(
-    'inception_conv2d_grad_weight',
-    lambda *args: _ops.inception_conv2d_grad_weight_compiled(*args),
-    _grad_weight_advice,
-)
-
-# --- pyramidal convolution
-
-
-def _pyconv_advice(x, weights, bias, groups, stride, dilation) -> str | None:
-    return _strided(stride) or _bfloat16(x)
-
-
-def _pyconv_grad_input_advice(grad, weights, size, groups, stride, dilation) -> str | None:
-    return _strided(stride) or _bfloat16(grad)
-
-
-def _pyconv_grad_weight_advice(grad, x, shapes, groups, stride, dilation) -> str | None:
-    return _strided(stride) or _bfloat16(grad)
-
-
 def _pyconv_grad_input(grad, weights, size, groups, stride, dilation):
     return _ops.pyconv2d_grad_input_compiled(grad, weights, *size, groups, stride, dilation)
 
 
-_register('pyconv2d', lambda *args: _ops.pyconv2d_compiled(*args), _pyconv_advice)
-_register('pyconv2d_relu', lambda *args: _ops.pyconv2d_relu_compiled(*args), _pyconv_advice)
-_register('pyconv2d_grad_input', _pyconv_grad_input, _pyconv_grad_input_advice)
-_register('pyconv2d_grad_weight', lambda *args: _ops.pyconv2d_grad_weight_compiled(*args), _pyconv_grad_weight_advice)
+# the compiled operators exist only where the library does, hence the functions around them
+_register('inception_conv2d', lambda *args: _ops.inception_conv2d_compiled(*args), _small_groups)
+_register('inception_conv2d_relu', lambda *args: _ops.inception_conv2d_relu_compiled(*args), _small_groups)
+_register('inception_conv2d_grad_input', _grad_input)
+_register('inception_conv2d_grad_weight', lambda *args: _ops.inception_conv2d_grad_weight_compiled(*args))
+_register('pyconv2d', lambda *args: _ops.pyconv2d_compiled(*args))
+_register('pyconv2d_relu', lambda *args: _ops.pyconv2d_relu_compiled(*args))
+_register('pyconv2d_grad_input', _pyconv_grad_input)
+_register('pyconv2d_grad_weight', lambda *args: _ops.pyconv2d_grad_weight_compiled(*args))
