@@ -72,12 +72,21 @@ def make_extension(cuda: bool):
     # compiled against this torch and no other: the name keeps the builds of several environments apart
     name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
     sources = ['csrc/ops.cpp', *sorted(str(p) for p in Path('csrc/cpu').glob('*.cpp'))]
+    # without it at::parallel_for is a loop on one thread
+    compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if not cuda:
-        return CppExtension(name, sources, extra_compile_args=['-O3'])
+        return CppExtension(name, sources, extra_compile_args=compile_args, extra_link_args=link_args)
     # no card to ask: torch's own list would name architectures that an older nvcc does not know
     os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
     sources += sorted(str(p) for p in Path('csrc/cuda').glob('*.cu'))
-    return CUDAExtension(name, sources, extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']})
+    arguments = {'cxx': compile_args, 'nvcc': ['-O3']}
+    return CUDAExtension(name, sources, extra_compile_args=arguments, extra_link_args=link_args)
+
+
+def openmp_library(torch_lib: Path) -> list[str]:
+    """Links torch's own OpenMP runtime where its wheel brings one: a second would have threads of its own."""
+    own = sorted(torch_lib.glob('libgomp*.so*'))
+    return [str(own[0])] if own else ['-fopenmp']
 
 
 def extension_modules() -> list:

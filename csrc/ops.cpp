@@ -28,4 +28,11 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
   m.def("forget_packed_weights() -> int");
+  m.def("compiled_with_openmp() -> bool", [] {
+#ifdef _OPENMP
+    return true;
+#else
+    return false;
+#endif
+  });
 }

@@ -74,10 +74,16 @@ def backends() -> dict[str, Status]:
     if not torch.cuda.is_available():
         cuda = 'torch sees no CUDA device'
     return {
-        'cpu': Status(missing is None, missing or 'compiled operators loaded'),
+        'cpu': Status(missing is None, missing or _threading()),
         'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
         'reference': Status(True, 'plain PyTorch, always available'),
     }
+
+
+def _threading() -> str:
+    with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)
+    threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
+    return f'compiled operators loaded{threads}'
 
 
 @contextmanager

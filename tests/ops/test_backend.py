@@ -1,4 +1,7 @@
 import importlib.machinery
+import re
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -149,3 +152,17 @@ def test_a_kernel_on_request_serves_only_those_who_ask(monkeypatch):
     assert explain('inception_conv2d', *ARGS)['cpu'] == 'can run if asked for by name: it is slow'
     with use_backend('cpu'):
         assert backend.run('inception_conv2d', *ARGS) == 'compiled'
+
+
+@compiled
+def test_compiled_operators_use_the_threads_of_torch():
+    """There is one OpenMP runtime in a process with nothing else: a second one would have threads of its own."""
+    assert backends()['cpu'].detail == 'compiled operators loaded'
+    code = (
+        'import torch\n'
+        f'torch.ops.load_library({str(next(path for path in torch.ops.loaded_libraries if "_C_torch" in path))!r})\n'
+        'print(open("/proc/self/maps").read())'
+    )
+    maps = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    runtimes = {line.split()[-1] for line in maps.splitlines() if re.search(r'/lib(gomp|iomp5|omp)[-.\w]*$', line)}
+    assert len(runtimes) == 1, runtimes
