@@ -76,8 +76,10 @@ def make_extension(cuda: bool):
     compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if not cuda:
         return CppExtension(name, sources, extra_compile_args=compile_args, extra_link_args=link_args)
-    # no card to ask: torch's own list would name architectures that an older nvcc does not know
-    os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
+    if not torch.cuda.is_available():
+        # No card to ask, and torch's own list would name architectures that an older nvcc does not know. Newer cards
+        # compile the PTX at first use.
+        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0+PTX')
     sources += sorted(str(p) for p in Path('csrc/cuda').glob('*.cu'))
     arguments = {'cxx': compile_args, 'nvcc': ['-O3']}
     return CUDAExtension(name, sources, extra_compile_args=arguments, extra_link_args=link_args)

@@ -78,10 +78,14 @@ def random_pyramid(seed: int) -> Pyramid:
 
 
 def assert_near(got: torch.Tensor, expected: torch.Tensor, tolerance: float, what: object):
-    """Largest deviation relative to the largest value."""
+    """Largest deviation relative to the largest value.
+
+    Operands are of size 1, so a float32 product is rounded by 6e-8: a result of nothing but values below 0.01 is what
+    cancellation has left of larger ones.
+    """
     assert got.shape == expected.shape, what
     if expected.numel():
-        scale = expected.abs().max().clamp(min=1e-3)
+        scale = expected.abs().max().clamp(min=1e-2)
         assert ((got.double() - expected).abs().max() / scale).item() <= tolerance, what
 
 

@@ -48,7 +48,7 @@ def prepare_config(
     use_backbone(cfg, Config.fromfile(str(backbone), import_custom_modules=False).backbone.to_dict())
     if start is not None:
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
-        if task.fine_tuning:
+        if task.fine_tuning and task.fine_tuning < cfg.train_cfg.max_iters:
             _set_iterations(cfg, task.fine_tuning)
     cfg = Config(_with_data_root(cfg.to_dict(), f'{data}/'), format_python_code=False)
     cfg.randomness = {'seed': seed}

@@ -23,7 +23,7 @@ class Task:
             the ``--cfg-options`` of the test.
         starts_from: The task whose trained backbone this one starts with, if the same demo has run it before, as
             recipes start with an ImageNet one; otherwise from random weights.
-        fine_tuning: Iterations from there, where the config's would be more than it takes.
+        fine_tuning: Iterations from there at most, where the config's are more than it takes.
     """
 
     name: str
