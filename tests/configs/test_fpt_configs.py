@@ -17,7 +17,10 @@ def names(paths):
 def test_every_recipe_is_there():
     found = {path.stem.removesuffix('_fpt-gn_ms-2x_coco') for path in DETECTORS}
     nets = ('r50', 'r101', 'r152', 'x101-32x8d', 'ic-r50-k9')
-    assert found == {f'{arch}-rcnn_{net}' for arch in ('faster', 'mask') for net in nets} | {'retinanet_r50'}
+    assert found == {f'{arch}-rcnn_{net}' for arch in ('faster', 'mask') for net in nets} | {
+        'retinanet_r50',
+        'faster-rcnn_pyconv-r50',
+    }
     assert {path.stem.split('_')[-1].split('-')[0] for path in SEGMENTERS} == {'ade20k', 'cityscapes', 'lip'}
 
 
