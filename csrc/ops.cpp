@@ -11,8 +11,8 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "inception_conv2d_relu_compiled(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups)"
       " -> Tensor");
   m.def(
-      "inception_conv2d_grad_input_compiled(Tensor grad, Tensor weight, int height, int width, int[] pattern, int stride,"
-      " int groups) -> Tensor");
+      "inception_conv2d_grad_input_compiled(Tensor grad, Tensor weight, int[] size, int[] pattern, int stride, int groups)"
+      " -> Tensor");
   m.def(
       "inception_conv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor");
   m.def(
@@ -21,12 +21,15 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "pyconv2d_relu_compiled(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation)"
       " -> Tensor");
   m.def(
-      "pyconv2d_grad_input_compiled(Tensor grad, Tensor[] weights, int height, int width, int[] groups, int stride,"
-      " int dilation) -> Tensor");
+      "pyconv2d_grad_input_compiled(Tensor grad, Tensor[] weights, int[] size, int[] groups, int stride, int dilation)"
+      " -> Tensor");
   // shapes: three numbers of each level, its output channels and its kernel
   m.def(
       "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
+  m.def(
+      "normalised_gradient_compiled(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift)"
+      " -> Tensor");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

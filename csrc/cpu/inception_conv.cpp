@@ -55,9 +55,10 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   at::Tensor out = at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
   if (out.numel() == 0) return out.to(x.scalar_type());
 
-  const Kernels& k = kernels();
-  const Channels channels = Channels::of(groups, g.group_in);
-  std::vector<int64_t> key{0, k.lanes, groups};
+  const bool pairs = x.scalar_type() == at::kBFloat16 && g.group_in % 2 == 0 && pair_kernels();
+  const Kernels& k = pairs ? *pair_kernels() : kernels();
+  const Channels channels = Channels::of(groups, g.group_in, pairs);
+  std::vector<int64_t> key{0, k.lanes, pairs, groups};
   key.insert(key.end(), pattern.begin(), pattern.end());
   const auto prepared = prepare({weight}, std::move(key), [&] {
     Prepared made;

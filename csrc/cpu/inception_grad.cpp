@@ -49,14 +49,15 @@ Plan plan_of(const Kernels& k, const Geometry& g, const Residue& residue) {
   return planner.finish();
 }
 
-at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, int64_t height, int64_t width,
+at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
                       c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
   check_dtypes(grad, weight);
-  TORCH_CHECK(grad.dim() == 4 && weight.dim() == 4, "gradient of inception_conv2d: expected 4-d tensors");
-  const std::vector<int64_t> size{grad.size(0), weight.size(1) * groups, height, width};
-  const Geometry g = make_geometry(size, weight.sizes(), pattern, stride, groups);
+  TORCH_CHECK(grad.dim() == 4 && weight.dim() == 4 && size.size() == 2,
+              "gradient of inception_conv2d: expected 4-d tensors and a height and a width");
+  const std::vector<int64_t> shape{grad.size(0), weight.size(1) * groups, size[0], size[1]};
+  const Geometry g = make_geometry(shape, weight.sizes(), pattern, stride, groups);
   check_grad(grad, g);
-  at::Tensor result = at::empty(size, grad.options().dtype(at::kFloat), grad.suggest_memory_format());
+  at::Tensor result = at::empty(shape, grad.options().dtype(at::kFloat), grad.suggest_memory_format());
   if (result.numel() == 0 || grad.numel() == 0) return result.zero_().to(grad.scalar_type());
 
   const Kernels& k = kernels();

@@ -40,11 +40,18 @@ struct Rectangle {
 };
 using WeightTile = void (*)(const Rectangle& area, float* sums);  // sums [rows][vectors][lanes], added to
 
+// What tiles of so many rows, or vectors, take per output channel, as a multiple of the ideal; measured.
+struct Costs {
+  double dot[kMaxRows + 1], outer[kMaxVectors + 1];
+};
+constexpr Costs kNarrowCosts{{0, 1.6, 1.25, 1.15, 1.15, 9, 9}, {0, 1.3, 1.0, 1.0, 1.05}};  // of 16 registers
+constexpr Costs kWideCosts{{0, 1.5, 1.09, 1.06, 1.05, 1.06, 1.06}, {0, 1.3, 1.0, 1.0, 1.0}};  // of 32
+
 struct Kernels {
   const char* name;
   int lanes;
+  Costs costs;
   int pixels[kMaxRows + 1];  // the most of a tile with so many rows, or vectors
-  double dot_cost[kMaxRows + 1], outer_cost[kMaxVectors + 1];  // per output channel, of the ideal
   Tile dot[2][kMaxRows + 1][kMaxPixels + 1];  // by stride - 1, rows, pixels; null where there is none
   Tile outer[2][kMaxVectors + 1][kMaxPixels + 1];
   WeightTile weight[kMaxRows + 1][kMaxVectors + 1];  // by rows, vectors
@@ -59,9 +66,15 @@ const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels* avx512_bf16_kernels();  // null where the compiler did not know these instructions
 #endif
 
-// The best kernels of this processor; ICCONV_MM_CPU = avx512, avx2 or portable asks for others that it can run.
+// The best kernels of this processor; ICCONV_MM_CPU = avx512_bf16, avx512, avx2 or portable asks for others that it can
+// run.
 const Kernels& kernels();
+
+// Kernels whose elements are pairs of bfloat16 in the place of floats, or null where there are none. Their weight tiles
+// are not for use: those multiply pixels.
+const Kernels* pair_kernels();
 
 }  // namespace icconv_mm

@@ -25,23 +25,14 @@ namespace avx512 {
 #define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
 #include "simd_avx512.h"
+ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
 #include "tiles.h"
-
-Kernels make_table() {
-  Kernels k = common_table("avx512");
-  fill<1, 14>(k), fill<2, 12>(k), fill<3, 8>(k), fill<4, 6>(k), fill<5, 5>(k), fill<6, 4>(k);
-  fill_weight<1>(k), fill_weight<2>(k), fill_weight<3>(k), fill_weight<4>(k), fill_weight<5>(k), fill_weight<6>(k);
-  const double dot[] = {0, 1.5, 1.09, 1.06, 1.05, 1.06, 1.06}, outer[] = {0, 1.3, 1.0, 1.0, 1.0};
-  for (int r = 1; r <= kMaxRows; ++r) k.dot_cost[r] = dot[r];
-  for (int v = 1; v <= kMaxVectors; ++v) k.outer_cost[v] = outer[v];
-  return k;
-}
 
 }  // namespace avx512
 
 const Kernels& avx512_kernels() {
-  static const Kernels table = avx512::make_table();
-  return table;
+  static const Kernels kernels = avx512::table<6, 14, 12, 8, 6, 5, 4>("avx512", kWideCosts);
+  return kernels;
 }
 
 }  // namespace icconv_mm

@@ -10,7 +10,7 @@
 namespace icconv_mm {
 namespace {
 
-// Memory of one packed input is kept for the next call: fresh pages would cost about a tenth of a shallow layer.
+// Memory of one packed input is kept for the next call: the allocator would give it back and fault in fresh pages.
 constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
 
 struct Scratch {
@@ -41,6 +41,7 @@ std::shared_ptr<float> borrow(int64_t size) {
 struct Row {  // of the source
   int64_t channel, pixel;  // strides
   int64_t width;
+  int64_t second;  // how far the second channel of a pair lies from the first, 0 where there are no pairs
 };
 
 // `count` channels of one row, from `source` to `target`, whose pixels are kBlock apart.
@@ -59,7 +60,42 @@ void copy_channels(const Kernels& k, const float* source, const Row& row, int64_
   }
 }
 
-void copy_channels(const Kernels&, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
+constexpr int64_t kPiece = 256;  // pixels that are paired at a time
+
+uint32_t pair_of(const at::BFloat16* first, int64_t second) {
+  return static_cast<uint32_t>(first->x) | static_cast<uint32_t>(first[second].x) << 16;
+}
+
+// Pairs of channels of rows whose pixels are neighbours: paired row by row, then transposed as floats are.
+void copy_rows_of_pairs(const Kernels& k, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
+  alignas(64) uint32_t pairs[kMaxLanes][kPiece];
+  for (int64_t x = 0; x < row.width; x += kPiece)
+    for (int64_t c = 0; c < count; c += kMaxLanes) {
+      const int64_t pixels = std::min(kPiece, row.width - x), channels = std::min<int64_t>(kMaxLanes, count - c);
+      for (int64_t i = 0; i < channels; ++i) {
+        const at::BFloat16* first = source + (c + i) * row.channel + x;
+        for (int64_t j = 0; j < pixels; ++j) pairs[i][j] = pair_of(first + j, row.second);
+      }
+      k.transpose(reinterpret_cast<const float*>(pairs), kPiece, target + x * kBlock + c, pixels, channels);
+    }
+}
+
+void copy_pairs(const Kernels& k, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
+  if (row.second == 1) {
+    for (int64_t x = 0; x < row.width; ++x) std::memcpy(target + x * kBlock, source + x * row.pixel, count * 4);
+  } else if (row.pixel == 1) {
+    copy_rows_of_pairs(k, source, row, count, target);
+  } else {
+    for (int64_t x = 0; x < row.width; ++x)
+      for (int64_t c = 0; c < count; ++c) {
+        const uint32_t pair = pair_of(source + c * row.channel + x * row.pixel, row.second);
+        std::memcpy(target + x * kBlock + c, &pair, sizeof pair);
+      }
+  }
+}
+
+void copy_channels(const Kernels& k, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
+  if (row.second) return copy_pairs(k, source, row, count, target);
   for (int64_t x = 0; x < row.width; ++x)
     for (int64_t c = 0; c < count; ++c)
       target[x * kBlock + c] = static_cast<float>(source[c * row.channel + x * row.pixel]);
@@ -97,7 +133,8 @@ template <typename T>
 void pack_all(const Kernels& k, const at::Tensor& x, const Packed& p, float* packed) {
   const T* data = x.const_data_ptr<T>();
   const int64_t sn = x.stride(0), sh = x.stride(2), blocks = p.channels.blocks();
-  const Row row{x.stride(1), x.stride(3), p.width};
+  const int64_t second = p.channels.pairs ? x.stride(1) : 0;
+  const Row row{second ? 2 * second : x.stride(1), x.stride(3), p.width, second};
   at::parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / p.height, y = i % p.height;

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 namespace icconv_mm {
@@ -23,10 +24,10 @@ std::vector<int> cover(const Kernels& k, int64_t n, bool dot, bool outer) {
     Choice& b = best[m];
     b.cost = 1e30;
     for (int r = 1; dot && r <= kMaxRows && r <= m; ++r)
-      if (k.pixels[r] && best[m - r].cost + r * k.dot_cost[r] < b.cost)
-        b = {best[m - r].cost + r * k.dot_cost[r], r};
+      if (k.pixels[r] && best[m - r].cost + r * k.costs.dot[r] < b.cost)
+        b = {best[m - r].cost + r * k.costs.dot[r], r};
     for (int v = 1; outer && v <= kMaxVectors; ++v) {
-      const double cost = best[std::max<int64_t>(m - v * k.lanes, 0)].cost + v * k.lanes * k.outer_cost[v];
+      const double cost = best[std::max<int64_t>(m - v * k.lanes, 0)].cost + v * k.lanes * k.costs.outer[v];
       if (cost < b.cost) b = {cost, -v};
     }
   }
@@ -95,7 +96,7 @@ std::vector<Job::Part> Planner::parts_of(const Reads& reads, bool dot) {
 
 void Planner::add_job(Job job) {
   const bool outer = job.kind == Job::kOuter;
-  const double channels = job.width * (outer ? k_.lanes * k_.outer_cost[job.width] : k_.dot_cost[job.width]);
+  const double channels = job.width * (outer ? k_.lanes * k_.costs.outer[job.width] : k_.costs.dot[job.width]);
   for (const Job::Part& part : job.parts)
     job.cost += channels * plan_.readings[part.reading].rows.back().unit * (outer ? 1 : k_.lanes);
   plan_.slices = std::max(plan_.slices, job.parts.size());
@@ -191,7 +192,18 @@ struct Filling {
       if (filter / filters.group_in != inside / filters.group_out) return 0.f;
       filter %= filters.group_in;
     }
-    return static_cast<float>(data[filter * filters.filter + inside * filters.channel + filters.tap[tap]]);
+    const T* place = data + filter * filters.filter + filters.tap[tap];
+    return c.pairs ? pair(place + 2 * inside * filters.channel) : static_cast<float>(place[inside * filters.channel]);
+  }
+
+  // Two neighbouring channels in the bits of one float.
+  float pair(const T* place) const {
+    float bits = 0;
+    if constexpr (sizeof(T) == 2) {
+      const T both[] = {place[0], place[filters.channel]};
+      std::memcpy(&bits, both, sizeof bits);
+    }
+    return bits;
   }
 
   void dot(const Read& read, int64_t units, float* target) const {

@@ -24,7 +24,7 @@ Plan make_plan(const Kernels& k, const Pyramid& p, const std::vector<size_t>& le
 
 std::shared_ptr<const Prepared> prepare_levels(const Kernels& k, const Pyramid& p, at::TensorList weights,
                                                const std::vector<size_t>& levels, int64_t dilation) {
-  std::vector<int64_t> key{1, k.lanes, dilation, p.in_channels};
+  std::vector<int64_t> key{1, k.lanes, p.levels[0].channels.pairs, dilation, p.in_channels};
   std::vector<Filters> filters;
   for (size_t i = 0; i < weights.size(); ++i) {
     key.push_back(p.levels[i].groups);
@@ -45,14 +45,16 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
   for (const at::Tensor& weight : weights)
     TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "pyconv2d: x is ", x.scalar_type(), ", a weight ",
                 weight.scalar_type());
-  const Pyramid p = make_pyramid(x.size(1), weights, groups, stride, dilation);
+  Pyramid p = make_pyramid(x.size(1), weights, groups, stride, dilation);
   TORCH_CHECK(!bias || bias->numel() == p.out_channels, "pyconv2d: bias must have ", p.out_channels, " elements");
   const int64_t height = (x.size(2) + stride - 1) / stride, width = (x.size(3) + stride - 1) / stride;
   at::Tensor out = at::empty({x.size(0), p.out_channels, height, width}, x.options().dtype(at::kFloat),
                              x.suggest_memory_format());
   if (out.numel() == 0) return out.to(x.scalar_type());
 
-  const Kernels& k = kernels();
+  const bool pairs = x.scalar_type() == at::kBFloat16 && p.even() && pair_kernels();
+  if (pairs) p.pair_up();
+  const Kernels& k = pairs ? *pair_kernels() : kernels();
   const at::Tensor shift = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
   for (const std::vector<size_t>& levels : p.by_layout()) {
     const auto prepared = prepare_levels(k, p, weights, levels, dilation);

@@ -25,6 +25,12 @@ struct Pyramid {
   std::vector<Level> levels;
   int64_t in_channels = 0, out_channels = 0, reach_w = 0;
 
+  bool even() const {  // whether channels of every group come in pairs
+    return std::all_of(levels.begin(), levels.end(), [](const Level& level) { return level.channels.inside % 2 == 0; });
+  }
+  void pair_up() {
+    for (Level& level : levels) level.channels = Channels::of(level.groups, level.channels.inside, true);
+  }
   void add(int64_t outputs, int64_t inside, int64_t height, int64_t width, int64_t groups, int64_t dilation) {
     TORCH_CHECK(groups >= 1 && outputs % groups == 0 && inside * groups == in_channels && height % 2 && width % 2,
                 "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");

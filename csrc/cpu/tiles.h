@@ -1,4 +1,5 @@
-// The tiles, in terms of the vectors of one instruction set. Included inside a namespace after a simd_*.h.
+// The tiles, in terms of the vectors of one instruction set. Included inside a namespace after a simd_*.h and
+// accumulate(a, b, sum), the product of two vectors of elements added to sums.
 //
 // dot:    R output channels x P pixels; the lanes of an accumulator are input channels, summed at the end. One channel
 //         costs nearly the same as many: this is what serves the short runs of a dilation pattern.
@@ -105,7 +106,7 @@ void dot_tile(const float* x, const Term* term, const Term* end, const float* we
           Vec value = load(in + p * S * kBlock);
           if constexpr (R > 1) value = pinned(value);
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) acc[r][p] = multiply_add(value, w[r], acc[r][p]);
+          for (int r = 0; r < R; ++r) acc[r][p] = accumulate(value, w[r], acc[r][p]);
         }
       } else {
         Vec value[P];
@@ -116,7 +117,7 @@ void dot_tile(const float* x, const Term* term, const Term* end, const float* we
           Vec w = load(weight + r * kLanes);
           if constexpr (P > 1) w = pinned(w);
 #pragma GCC unroll 16
-          for (int p = 0; p < P; ++p) acc[r][p] = multiply_add(value[p], w, acc[r][p]);
+          for (int p = 0; p < P; ++p) acc[r][p] = accumulate(value[p], w, acc[r][p]);
         }
       }
     }
@@ -167,7 +168,7 @@ void outer_tile(const float* x, const Term* term, const Term* end, const float* 
         Vec value = broadcast(in[p * S * kBlock]);
         if constexpr (V > 1) value = pinned(value);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[v][p] = multiply_add(value, w[v], acc[v][p]);
+        for (int v = 0; v < V; ++v) acc[v][p] = accumulate(value, w[v], acc[v][p]);
       }
     }
   }
@@ -255,11 +256,26 @@ void fill_weight(Kernels& k) {
   k.weight[R][4] = weight_tile<R, 4>;
 }
 
-inline Kernels common_table(const char* name) {
+template <int... Pixels, int... I>
+void fill_all(Kernels& k, std::integer_sequence<int, I...>) {
+  (fill<I + 1, Pixels>(k), ...);
+}
+
+template <int... I>
+void fill_weights(Kernels& k, std::integer_sequence<int, I...>) {
+  (fill_weight<I + 1>(k), ...);
+}
+
+// Tiles of 1, 2, ... rows (or vectors) of so many `Pixels`, weight tiles of up to `Rows` rows.
+template <int Rows, int... Pixels>
+Kernels table(const char* name, const Costs& costs) {
   Kernels k{};
   k.name = name;
   k.lanes = kLanes;
+  k.costs = costs;
   k.transpose = transpose;
   k.sum_lanes = sum_lanes;
+  fill_all<Pixels...>(k, std::make_integer_sequence<int, sizeof...(Pixels)>());
+  fill_weights(k, std::make_integer_sequence<int, Rows>());
   return k;
 }

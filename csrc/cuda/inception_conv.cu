@@ -63,10 +63,11 @@ void check_grad(const char* name, const at::Tensor& grad, const Problem& p) {
               "], got ", grad.sizes());
 }
 
-at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight, int64_t height,
-                                            int64_t width, Pattern pattern, int64_t stride, int64_t groups) {
+at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight,
+                                            c10::IntArrayRef size, Pattern pattern, int64_t stride, int64_t groups) {
   check_pair("inception_conv2d_grad_input", grad, weight);
-  const Problem p = make_problem(grad.size(0), height, width, weight.sizes(), pattern, stride, groups);
+  TORCH_CHECK(size.size() == 2, "inception_conv2d_grad_input: expected a height and a width, got ", size);
+  const Problem p = make_problem(grad.size(0), size[0], size[1], weight.sizes(), pattern, stride, groups);
   check_grad("inception_conv2d_grad_input", grad, p);
   const c10::cuda::CUDAGuard guard(grad.device());
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.layers import ICConv2d, PyConv2d
+
+_log = logging.getLogger(__name__)
 
 # exact types: a subclass may do something else with its weight
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, wrappers.Conv2d, wrappers.ConvTranspose2d, ICConv2d, PyConv2d)
@@ -67,7 +70,8 @@ def _trace(container: nn.Module) -> fx.Graph | None:
         return None  # a trace would show one of several ways through the code
     try:
         return _Tracer().trace(container)
-    except Exception:  # whatever the code of a module does with something that is no tensor
+    except Exception as error:  # whatever the code of a module does with something that is no tensor
+        _log.debug('%s is not traced, its convolutions stay: %s', type(container).__name__, error)
         return None
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.ops.normalised_gradient import normalised_gradient
+
 
 class IntegratedBatchNorm(nn.BatchNorm2d):
     """Batch norm over all levels of a pyramid together; parameters, buffers and keys are those of ``nn.BatchNorm2d``.
@@ -122,7 +124,8 @@ class _Normalise(torch.autograd.Function):
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         grads = [grad.to(x.dtype) for grad, x in zip(grads, levels)]
         # sum of grad * normalised x [C], and of grad [C], over this process's levels
-        sums = torch.stack([_sums(grad, x, mean, var, ctx.eps) for grad, x in zip(grads, levels)]).sum(0)
+        inverse = torch.rsqrt(var + ctx.eps)
+        sums = torch.stack([_sums(grad, x, mean, inverse) for grad, x in zip(grads, levels)]).sum(0)
         grad_weight = sums[0].to(weight.dtype) if weight is not None and ctx.needs_input_grad[0] else None
         grad_bias = sums[1].to(weight.dtype) if ctx.has_bias and ctx.needs_input_grad[1] else None
         grad_levels = [None] * len(levels)
@@ -130,14 +133,12 @@ class _Normalise(torch.autograd.Function):
             if ctx.group is not None:
                 sums = sums.clone()
                 dist.all_reduce(sums, group=ctx.group)
-            slope = scale * torch.rsqrt(var + ctx.eps)
-            # grad_x = slope * (grad - mean(grad) - x_hat * mean(grad * x_hat)): what does not depend on grad is itself
-            # a normalisation of x, one pass over it, to which slope * grad is added in place
-            towards = -slope * sums / count
-            factor = slope[:, None, None]
-            for number, (grad, x) in enumerate(zip(grads, levels)):
-                rest = F.batch_norm(x, mean, var, *towards, False, 0.0, ctx.eps)
-                grad_levels[number] = rest.addcmul_(grad, factor.to(grad.dtype))
+            # grad_x = factor * (grad - mean(grad) - x_hat * mean(grad * x_hat)), x_hat = inverse * (x - mean)
+            factor = scale * inverse
+            slope, shift = -factor * sums / count
+            grad_levels = [
+                normalised_gradient(grad, x, mean, factor, slope * inverse, shift) for grad, x in zip(grads, levels)
+            ]
         return (grad_weight, grad_bias, None, None, *grad_levels)
 
 
@@ -168,12 +169,12 @@ def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Te
     return means, variances, counts[:, 0]
 
 
-def _sums(grad: Tensor, x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
     if x.numel() == 0:
         return mean.new_zeros(2, len(mean))
-    ones, inverse = torch.ones_like(mean), torch.rsqrt(var + eps)
     # the form of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
     backward = torch.ops.aten.native_batch_norm_backward.default
-    _, weighted, plain = backward(grad, x, ones, None, None, mean, inverse, True, eps, [False, True, True])
+    ones, mask = torch.ones_like(mean), [False, True, True]
+    _, weighted, plain = backward(grad, x, ones, None, None, mean, inverse, True, 0.0, mask)
     return torch.stack([weighted, plain])

@@ -67,6 +67,24 @@ def register(
     _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal, advice)
 
 
+def register_compiled(
+    operator: str,
+    device: str,
+    refusal: Callable[..., str | None],
+    advice: Callable[..., str | None] = lambda *_: None,
+) -> None:
+    """Registers the kernel ``<operator>_compiled`` of the compiled library, 'cpu' or 'cuda', with the same arguments.
+
+    It refuses what ``refusal`` refuses, and everything where the library or the kernel is missing.
+    """
+    name = f'{operator}_compiled'
+
+    def run(*args):
+        return getattr(torch.ops.icconv_mm, name)(*args)  # is there only after the library is
+
+    register(operator, device, run, lambda *args: refusal(*args) or compiled(name, device), advice)
+
+
 def backends() -> dict[str, Status]:
     """The backends that exist and whether each is available here, with the reason."""
     missing = missing_library()

@@ -1,11 +1,9 @@
 """The compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``), and which calls they get.
 
 The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures);
-anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512``, ``avx2`` or ``portable`` chooses the instruction
-set.
+anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512_bf16``, ``avx512``, ``avx2`` or ``portable`` chooses
+the instruction set.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +12,6 @@ from icconv_mm.ops import backend
 
 DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
-_ops = torch.ops.icconv_mm
 
 
 def forget_packed_weights() -> int:
@@ -23,28 +20,18 @@ def forget_packed_weights() -> int:
     They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
     writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
     """
-    return 0 if backend.missing_library() else _ops.forget_packed_weights()
+    return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
 
-def _refusal(operator: str) -> Callable[..., str | None]:
-    def refusal(*args) -> str | None:
-        tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else [arg])]
-        tensors = [t for t in tensors if isinstance(t, Tensor)]
-        if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
-            return f'it takes tensors on the CPU, got {device}'
-        dtypes = list(dict.fromkeys(t.dtype for t in tensors))
-        if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-            return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
-        if reason := backend.compiled(operator, 'cpu'):
-            backend.notice_missing_library()
-            return reason
-        return None
-
-    return refusal
-
-
-def _register(operator: str, run: Callable, advice: Callable[..., str | None] = lambda *_: None) -> None:
-    backend.register(operator, 'cpu', run, _refusal(f'{operator}_compiled'), advice)
+def _refusal(*args) -> str | None:
+    tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else [arg])]
+    tensors = [t for t in tensors if isinstance(t, Tensor)]
+    if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
+        return f'it takes tensors on the CPU, got {device}'
+    dtypes = list(dict.fromkeys(t.dtype for t in tensors))
+    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+        return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
+    return None
 
 
 def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
@@ -54,20 +41,11 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-def _grad_input(grad, weight, size, pattern, stride, groups):
-    return _ops.inception_conv2d_grad_input_compiled(grad, weight, *size, pattern, stride, groups)
-
-
-def _pyconv_grad_input(grad, weights, size, groups, stride, dilation):
-    return _ops.pyconv2d_grad_input_compiled(grad, weights, *size, groups, stride, dilation)
-
-
-# the compiled operators exist only where the library does, hence the functions around them
-_register('inception_conv2d', lambda *args: _ops.inception_conv2d_compiled(*args), _small_groups)
-_register('inception_conv2d_relu', lambda *args: _ops.inception_conv2d_relu_compiled(*args), _small_groups)
-_register('inception_conv2d_grad_input', _grad_input)
-_register('inception_conv2d_grad_weight', lambda *args: _ops.inception_conv2d_grad_weight_compiled(*args))
-_register('pyconv2d', lambda *args: _ops.pyconv2d_compiled(*args))
-_register('pyconv2d_relu', lambda *args: _ops.pyconv2d_relu_compiled(*args))
-_register('pyconv2d_grad_input', _pyconv_grad_input)
-_register('pyconv2d_grad_weight', lambda *args: _ops.pyconv2d_grad_weight_compiled(*args))
+backend.register_compiled('inception_conv2d', 'cpu', _refusal, _small_groups)
+backend.register_compiled('inception_conv2d_relu', 'cpu', _refusal, _small_groups)
+backend.register_compiled('inception_conv2d_grad_input', 'cpu', _refusal)
+backend.register_compiled('inception_conv2d_grad_weight', 'cpu', _refusal)
+backend.register_compiled('pyconv2d', 'cpu', _refusal)
+backend.register_compiled('pyconv2d_relu', 'cpu', _refusal)
+backend.register_compiled('pyconv2d_grad_input', 'cpu', _refusal)
+backend.register_compiled('pyconv2d_grad_weight', 'cpu', _refusal)

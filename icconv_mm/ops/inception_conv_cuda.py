@@ -21,10 +21,9 @@ _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
-_ops = torch.ops.icconv_mm
 
 
-def _refusal(compiled: str, first, second) -> str | None:
+def _refusal(first, second, *_) -> str | None:
     for tensor in (first, second):
         if tensor.device.type != 'cuda':
             return f'it takes tensors on a CUDA device, got {tensor.device}'
@@ -32,7 +31,7 @@ def _refusal(compiled: str, first, second) -> str | None:
         return f'it takes tensors on one device, got {first.device} and {second.device}'
     if first.dtype not in _DTYPES or first.dtype != second.dtype:
         return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
-    return backend.compiled(compiled, 'cuda')
+    return None
 
 
 @cache
@@ -54,10 +53,6 @@ def _advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
     return None
 
 
-def _refuses(x, weight, *_) -> str | None:
-    return _refusal('inception_conv2d_compiled', x, weight)
-
-
 def _advises(x, weight, bias, pattern, stride, groups) -> str | None:
     if x.device.type == 'cuda' and x.dtype == torch.float32:
         mean = weight.shape[0] / len(set(zip(pattern[1::3], pattern[2::3])))
@@ -66,39 +61,15 @@ def _advises(x, weight, bias, pattern, stride, groups) -> str | None:
     return _advice(x, weight.shape[1], weight.shape[0] // groups, pattern)
 
 
-def _refuses_grad_input(grad, weight, *_) -> str | None:
-    return _refusal('inception_conv2d_grad_input_compiled', grad, weight)
-
-
 def _advises_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
     return _advice(grad, weight.shape[1], weight.shape[0] // groups, pattern)
-
-
-def _refuses_grad_weight(grad, x, *_) -> str | None:
-    return _refusal('inception_conv2d_grad_weight_compiled', grad, x)
 
 
 def _advises_grad_weight(grad, x, pattern, stride, groups) -> str | None:
     return _advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
 
 
-def _forward(*args):
-    return _ops.inception_conv2d_compiled(*args)
-
-
-def _forward_relu(*args):
-    return _ops.inception_conv2d_relu_compiled(*args)
-
-
-def _grad_input(grad, weight, size, pattern, stride, groups):
-    return _ops.inception_conv2d_grad_input_compiled(grad, weight, *size, pattern, stride, groups)
-
-
-def _grad_weight(*args):
-    return _ops.inception_conv2d_grad_weight_compiled(*args)
-
-
-backend.register('inception_conv2d', 'cuda', _forward, _refuses, _advises)
-backend.register('inception_conv2d_relu', 'cuda', _forward_relu, _refuses, _advises)
-backend.register('inception_conv2d_grad_input', 'cuda', _grad_input, _refuses_grad_input, _advises_grad_input)
-backend.register('inception_conv2d_grad_weight', 'cuda', _grad_weight, _refuses_grad_weight, _advises_grad_weight)
+backend.register_compiled('inception_conv2d', 'cuda', _refusal, _advises)
+backend.register_compiled('inception_conv2d_relu', 'cuda', _refusal, _advises)
+backend.register_compiled('inception_conv2d_grad_input', 'cuda', _refusal, _advises_grad_input)
+backend.register_compiled('inception_conv2d_grad_weight', 'cuda', _refusal, _advises_grad_weight)

@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +21,10 @@ pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=b
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 OPS = torch.ops.icconv_mm
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
-# what torch itself found says which instruction sets there are
+CPUINFO = Path('/proc/cpuinfo')
+# what torch and the kernel found says which instruction sets there are
 INSTRUCTIONS = ['portable'] + ['avx2'] * (CAPABILITY in ('AVX2', 'AVX512')) + ['avx512'] * (CAPABILITY == 'AVX512')
+INSTRUCTIONS += ['avx512_bf16'] * (CPUINFO.exists() and 'avx512_bf16' in CPUINFO.read_text())
 RUNS_OF_SEEDS = [range(start, start + 50) for start in range(0, 2000, 50)]
 FAST = RUNS_OF_SEEDS[:4]
 
@@ -103,7 +106,7 @@ def check_inception(seed: int, dtype: torch.dtype):
     assert_near(OPS.inception_conv2d_relu_compiled(*args), expected.relu(), TOLERANCE[dtype], (seed, 'relu'))
     grad = stored(random.Random(seed), torch.randn(expected.shape).to(dtype))
     size = tuple(call.x.shape[2:])
-    got = OPS.inception_conv2d_grad_input_compiled(grad, call.weight, *size, flat, *rest)
+    got = OPS.inception_conv2d_grad_input_compiled(grad, call.weight, size, flat, *rest)
     expected = inception.grad_input(grad.double(), exact.weight, size, flat, *rest)
     assert_near(got, expected, TOLERANCE[dtype], (seed, 'gradient of x'))
     got = OPS.inception_conv2d_grad_weight_compiled(grad, call.x, flat, *rest)
@@ -119,7 +122,7 @@ def check_pyramid(seed: int, dtype: torch.dtype):
     assert_near(OPS.pyconv2d_relu_compiled(*call), expected.relu(), TOLERANCE[dtype], (seed, 'relu'))
     grad = stored(random.Random(seed), torch.randn(expected.shape).to(dtype))
     size = tuple(call.x.shape[2:])
-    got = OPS.pyconv2d_grad_input_compiled(grad, call.weights, *size, *rest)
+    got = OPS.pyconv2d_grad_input_compiled(grad, call.weights, size, *rest)
     expected = pyramid.grad_input(grad.double(), exact.weights, size, *rest)
     assert_near(got, expected, TOLERANCE[dtype], (seed, 'gradient of x'))
     shapes = [number for weight in call.weights for number in (weight.shape[0], *weight.shape[2:])]
@@ -170,7 +173,7 @@ def test_the_result_does_not_depend_on_threads_or_luck():
     def results():
         return [
             OPS.inception_conv2d_compiled(call.x, call.weight, call.bias, flat, call.stride, 1),
-            OPS.inception_conv2d_grad_input_compiled(grad, call.weight, *call.x.shape[2:], flat, call.stride, 1),
+            OPS.inception_conv2d_grad_input_compiled(grad, call.weight, call.x.shape[2:], flat, call.stride, 1),
             OPS.inception_conv2d_grad_weight_compiled(grad, call.x, flat, call.stride, 1),
             OPS.pyconv2d_compiled(*pyr),
         ]
@@ -235,7 +238,7 @@ def test_a_dilation_larger_than_the_map_needs_no_more_memory():
     flat, near = [4, far, 1, 2, 1, far], [4, 3, 1, 2, 1, 5]  # as far as the map is wide
     out = OPS.inception_conv2d_compiled(*call[:3], flat, 1, 1)
     assert_near(out, inception.forward(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
-    got = OPS.inception_conv2d_grad_input_compiled(out, call.weight, 3, 5, flat, 1, 1)
+    got = OPS.inception_conv2d_grad_input_compiled(out, call.weight, (3, 5), flat, 1, 1)
     expected = inception.grad_input(out.double(), call.weight.double(), (3, 5), near, 1, 1)
     assert_near(got, expected, 1e-5, 'gradient of x')
     got = OPS.inception_conv2d_grad_weight_compiled(out, call.x, flat, 1, 1)
@@ -261,7 +264,7 @@ def test_empty_and_tiny_maps(shape, stride):
 
 def test_an_instruction_set_that_is_not_there(monkeypatch):
     monkeypatch.setenv('ICCONV_MM_CPU', 'mmx')
-    with pytest.raises(RuntimeError, match='ICCONV_MM_CPU=mmx: expected avx512, avx2 or portable'):
+    with pytest.raises(RuntimeError, match='ICCONV_MM_CPU=mmx: expected avx512_bf16, avx512, avx2 or portable'):
         check_inception(1, torch.float32)
 
 
@@ -272,7 +275,7 @@ def test_shapes_are_checked_once_more():
         with pytest.raises(RuntimeError, match=r'pattern|run'):
             OPS.inception_conv2d_compiled(x, weight, None, pattern, 1, 1)
     with pytest.raises(RuntimeError, match='expected a gradient of'):
-        OPS.inception_conv2d_grad_input_compiled(torch.randn(1, 6, 5, 4), weight, 5, 5, [6, 1, 1], 1, 1)
+        OPS.inception_conv2d_grad_input_compiled(torch.randn(1, 6, 5, 4), weight, (5, 5), [6, 1, 1], 1, 1)
     with pytest.raises(RuntimeError, match='expected a gradient of'):
         OPS.inception_conv2d_grad_weight_compiled(torch.randn(2, 6, 5, 5), x, [6, 1, 1], 1, 1)
     with pytest.raises(RuntimeError, match='does not fit an input of 4 channels'):

@@ -1,0 +1,55 @@
+"""The gradient of a normalisation for its input, given the sums that its statistics depend on.
+
+The last step of the backward pass of a batch norm over more than one tensor (integrated batch norm): torch's own takes
+the sums over the one tensor it is given. The compiled CPU kernel passes over memory once, the reference twice.
+"""
+
+import torch
+from torch import Tensor
+
+from icconv_mm.ops import backend
+
+_library = torch.library.Library('icconv_mm', 'FRAGMENT')
+_library.define(
+    'normalised_gradient(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift) -> Tensor'
+)
+
+
+def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+    """``scale * grad + slope * (x - mean) + shift``, without derivatives.
+
+    Args:
+        grad, x: ``[N, C, H, W]`` of one dtype.
+        mean, scale, slope, shift: ``[C]``, float32 (float64 for float64).
+
+    Returns:
+        ``[N, C, H, W]`` of the dtype and memory format of x.
+    """
+    return torch.ops.icconv_mm.normalised_gradient(grad, x, mean, scale, slope, shift)
+
+
+def _reference(grad, x, mean, scale, slope, shift):
+    rest = torch.batch_norm(x, slope, shift, mean, torch.ones_like(mean), False, 0.0, 0.0, False)
+    return rest.addcmul_(grad, scale[:, None, None].to(grad.dtype))
+
+
+def _kernel(*args):
+    return backend.run('normalised_gradient', *args)
+
+
+def _refusal(grad, x, *_) -> str | None:
+    if x.device.type != 'cpu' or grad.device.type != 'cpu':
+        return f'it takes tensors on the CPU, got {grad.device} and {x.device}'
+    if grad.dtype != x.dtype:
+        return f'it takes tensors of one dtype, got {grad.dtype} and {x.dtype}'
+    return None
+
+
+def _fake(grad, x, *_):
+    return torch.empty_like(x)
+
+
+_library.impl('normalised_gradient', _kernel, 'CompositeExplicitAutograd')
+_library.impl('normalised_gradient', _fake, 'Meta')
+backend.register('normalised_gradient', 'reference', _reference)
+backend.register_compiled('normalised_gradient', 'cpu', _refusal)
