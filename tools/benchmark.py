@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import logging
 import sys
 
 from icconv_mm import benchmark
@@ -53,17 +54,35 @@ def main(argv=None) -> int:
         scale=args.scale,
         only=args.only,
     )
+    logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    logging.getLogger('icconv_mm.benchmark').setLevel(logging.INFO)
+    figures, problem = [], None
     try:
-        figures = benchmark.run(args.suite or list(benchmark.SUITES), options)
-        benchmark.print_figures(figures)
-        if args.out:
-            benchmark.write_json(figures, options, args.out)
-        if args.picture:
-            benchmark.write_picture(figures, args.picture)
+        for figure in benchmark.run(args.suite or list(benchmark.SUITES), options):
+            figures.append(figure)  # what is measured is reported, whatever comes later
     except (ImportError, ValueError, benchmark.Disagreement) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    return int(args.strict and not all(figure.met for figure in figures))
+        problem = f'error: {error}'
+    except KeyboardInterrupt:
+        problem = 'interrupted'
+    if not figures:
+        problem = problem or f'error: no figures; --only {args.only!r} selects nothing'
+    try:
+        report(figures, options, args)
+    except ValueError as error:
+        problem = problem or f'error: {error}'
+    if problem:
+        print(problem, file=sys.stderr)
+    return int(bool(problem) or (args.strict and not all(figure.met for figure in figures)))
+
+
+def report(figures: list[benchmark.Figure], options: benchmark.Options, args: argparse.Namespace) -> None:
+    """Table, and the files that were asked for."""
+    if figures:
+        benchmark.print_figures(figures)
+    if args.out:
+        benchmark.write_json(figures, options, args.out)
+    if args.picture:
+        benchmark.write_picture(figures, args.picture)
 
 
 if __name__ == '__main__':

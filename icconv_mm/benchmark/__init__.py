@@ -1,12 +1,13 @@
 """Benchmarks that compare contenders with equal results, interleaved in one process.
 
-A suite is a module with ``run(options) -> list[Figure]``. It checks that contenders agree before it times them.
+A suite is a module with ``run(options)``, which gives figures one by one or all in the end. It checks that contenders
+agree before it times them.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -42,8 +43,8 @@ class Disagreement(RuntimeError):
     """Contenders gave different results, so that timing them would compare nothing."""
 
 
-def run(names: Sequence[str], options: Options) -> list[Figure]:
-    """Run suites one after the other.
+def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
+    """Run suites one after the other; figures come as they are measured.
 
     Args:
         names: Keys of :data:`SUITES`.
@@ -58,4 +59,4 @@ def run(names: Sequence[str], options: Options) -> list[Figure]:
         raise ValueError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
     if options.threads:
         torch.set_num_threads(options.threads)
-    return [figure for name in names for figure in importlib.import_module(SUITES[name]).run(options)]
+    return (figure for name in names for figure in importlib.import_module(SUITES[name]).run(options))

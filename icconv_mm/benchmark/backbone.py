@@ -34,15 +34,16 @@ PYCONV = ((1, (800, 1088), 'eager', 1.15),)
 ON_GPU = ((2, (800, 1344), 'eager', 1.2), (2, (800, 1344), 'step', 1.3))
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Figures of every backbone and size.
 
     Raises:
         Disagreement: If networks that should be equal are not.
     """
     passes = Passes(forward=lambda network, x: network(x), loss=_loss)
-    wanted = [case for case in cases(options) if options.wants(case.label)]
-    return [figure for case in wanted for figure in compare('backbone', case, passes, options)]
+    for case in cases(options):
+        if options.wants(case.label):
+            yield from compare('backbone', case, passes, options)
 
 
 def cases(options: Options) -> Iterator[Case]:

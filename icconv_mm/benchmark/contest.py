@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from . import Disagreement, Figure, Options, Timing, interleave
 FORMATS = {'NCHW': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATMUL = {'cpu': 1536, 'cuda': 8192}  # side of the matrices whose product stands for what the machine can do
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # of the largest value of a result
+
+_log = logging.getLogger(__name__)
 
 # contender -> memory format -> the call to time, which returns tensors
 Contenders = Mapping[str, Mapping[str, Callable[[], Iterable[Tensor]]]]
@@ -36,15 +39,33 @@ class Result:
     share: float
 
 
-def check_agreement(label: str, contenders: Contenders, equal: Iterable[str], tolerance: float) -> None:
+def of_maximum(one: Tensor, other: Tensor) -> float:
+    """Largest deviation, relative to the largest value."""
+    return ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
+
+
+def of_norm(one: Tensor, other: Tensor) -> float:
+    """Euclidean norm of the deviations, relative to that of the values."""
+    return ((one - other).norm() / other.norm().clamp(min=1e-12)).item()
+
+
+def check_agreement(
+    label: str,
+    contenders: Contenders,
+    equal: Iterable[str],
+    tolerance: float,
+    deviation: Callable[[Tensor, Tensor], float] = of_maximum,
+) -> None:
     """Raise Disagreement unless memory formats, and the contenders named ``equal``, have the same results.
 
     Args:
         label: Of what is compared, for the message.
         contenders: All of them.
         equal: Names of those that compute the same; the first is what the others are held against.
-        tolerance: Of the largest value of each tensor.
+        tolerance: Of each tensor's deviation.
+        deviation: Of a result from what it is held against.
     """
+    _log.info('%s: comparing results', label)
     first, *_ = equal = list(equal)
     expected = {}
     for name in [*equal, *(name for name in contenders if name not in equal)]:
@@ -52,23 +73,22 @@ def check_agreement(label: str, contenders: Contenders, equal: Iterable[str], to
             got = [tensor.detach() for tensor in call()]
             held = expected.setdefault(first if name in equal else name, got)
             for number, (one, other) in enumerate(zip(got, held, strict=True)):
-                error = _difference(one, other)
+                same = one.shape == other.shape
+                error = deviation(one.float(), other.float()) if same else float('nan')
                 if not error <= tolerance:
                     raise Disagreement(
-                        f'{label}: result {number} of {name} in {memory_format} is off by {error:.1e} of the maximum, '
-                        f'allowed {tolerance:.0e}'
+                        f'{label}: result {number} of {name} in {memory_format} is off by {error:.1e} '
+                        f'{_unit(deviation)}, allowed {tolerance:.0e}'
                     )
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    if one.shape != other.shape:
-        return float('nan')
-    one, other = one.float(), other.float()
-    return ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
+def _unit(deviation: Callable) -> str:
+    return deviation.__name__.replace('_', ' the ')
 
 
 def hold(contenders: Contenders, options: Options) -> dict[str, Result]:
     """Times every contender in every memory format, and a matrix product, in turn; keeps each one's best format."""
+    _log.info('timing %s', ', '.join(contenders))
     product, product_flops = matmul(options)
     calls = {(name, fmt): call for name, formats in contenders.items() for fmt, call in formats.items()}
     times = interleave({**calls, 'matmul': product}, options)

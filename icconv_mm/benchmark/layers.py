@@ -54,7 +54,7 @@ class Layer(NamedTuple):
     notes: dict[str, object]
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Figures of all layers, and the sum over the inception layers.
 
     Raises:
@@ -64,8 +64,10 @@ def run(options: Options) -> list[Figure]:
     for layer in [*inception_layers(options), *pyconv_layers(options)]:
         for kind in ('forward', 'step'):
             if options.wants(f'{layer.name} {kind}'):
-                figures += _compare(layer, kind, options)
-    return figures + list(_sums(figures))
+                compared = _compare(layer, kind, options)
+                yield from compared
+                figures += compared
+    yield from _sums(figures)
 
 
 def load_or_substitute(name: str, substitute: str, *network: object) -> tuple[str, list[DilationPattern]]:

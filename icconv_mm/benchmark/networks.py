@@ -19,8 +19,9 @@ from . import Figure, Options, contest
 FORMS = ('eager', 'inference form', 'step')
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
 TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-# gradients have passed through all layers backwards
-STEP_TOLERANCES = {torch.float32: 2e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
+# Gradients have passed through all layers backwards, and rounding turns a few ReLUs on or off: on maps of 10 x 10 one
+# of them is several percent of the largest gradient of a filter, but little of the norm of all.
+STEP_TOLERANCES = {torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
 _OPERATORS = ('inception_conv2d', 'inception_conv2d_relu', 'pyconv2d', 'pyconv2d_relu')
 
 
@@ -145,8 +146,10 @@ def _check(case: Case, contenders: dict, eager: dict, options: Options) -> None:
     equal = ['composition', 'ours']
     if case.form == 'inference form':
         contenders, equal = {'eager': eager, **contenders}, ['eager', *equal]
-    tolerances = STEP_TOLERANCES if case.form == 'step' else TOLERANCES
-    contest.check_agreement(case.label, contenders, equal, tolerances[options.tensor_dtype])
+    step = case.form == 'step'
+    tolerance = (STEP_TOLERANCES if step else TOLERANCES)[options.tensor_dtype]
+    deviation = contest.of_norm if step else contest.of_maximum
+    contest.check_agreement(case.label, contenders, equal, tolerance, deviation)
 
 
 class _Choices(TorchDispatchMode):

@@ -39,6 +39,17 @@ def test_less_than_the_tolerance():
     check(ours={'NCHW': call(1.00001)})
 
 
+def test_a_deviation_of_few_values_is_little_of_the_norm():
+    few = torch.zeros(1000)
+    few[0] = 0.1
+    held, deviations = torch.ones(1000), (contest.of_maximum, contest.of_norm)
+    assert [f'{deviation(held + few, held):.4f}' for deviation in deviations] == ['0.1000', '0.0032']
+    calls = {'ours': {'NCHW': lambda: [held], 'channels_last': lambda: [held + few]}}
+    contest.check_agreement('it', calls, ['ours'], 1e-2, contest.of_norm)
+    with pytest.raises(Disagreement, match=r'off by 1\.0e-01 of the maximum'):
+        contest.check_agreement('it', calls, ['ours'], 1e-2)
+
+
 def test_the_better_format_counts(monkeypatch):
     medians = {('a', 'NCHW'): 4.0, ('a', 'channels_last'): 2.0, ('b', 'NCHW'): 1.0, ('b', 'channels_last'): 3.0}
     side = 32

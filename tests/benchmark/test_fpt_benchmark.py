@@ -36,7 +36,7 @@ def test_another_result_is_not_timed(small, monkeypatch):
     right = fpt._euclidean_form
     monkeypatch.setattr(fpt, '_euclidean_form', lambda *args: right(*args).flip(-1))
     with pytest.raises(benchmark.Disagreement, match='outputs 0 of the neck differ from the literal form'):
-        benchmark.run(['fpt'], benchmark.Options(repeats=1))
+        list(benchmark.run(['fpt'], benchmark.Options(repeats=1)))
 
 
 @pytest.mark.slow

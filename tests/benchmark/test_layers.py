@@ -71,7 +71,7 @@ def test_the_sum_needs_all_layers(monkeypatch):
         return [benchmark.Figure('layers', f'{layer.name} {kind}: ours / dense', timing, timing, notes=layer.notes)]
 
     monkeypatch.setattr(layers, '_compare', compare)
-    figures = benchmark.run(['layers'], benchmark.Options(**TINY))
+    figures = list(benchmark.run(['layers'], benchmark.Options(**TINY)))
     total = next(figure for figure in figures if figure.name == 'all layers forward: ours / dense')
     assert (total.subject.minimum, total.subject.median, total.notes['sum of']) == (16, 32, 16)
     assert not any('all layers' in figure.name for figure in layers.run(benchmark.Options(**TINY, only='layer 3')))
@@ -100,7 +100,7 @@ def test_what_differs_is_not_timed(monkeypatch, wrong, kind, number):
     monkeypatch.setattr(layers.contest, 'hold', lambda *_: pytest.fail('timed'))
     message = rf'layer 3 {kind}: result {number} of ours in NCHW is off by .* of the maximum, allowed 1e-04'
     with pytest.raises(benchmark.Disagreement, match=message):
-        benchmark.run(['layers'], benchmark.Options(**TINY, only=f'layer 3 {kind}'))
+        list(benchmark.run(['layers'], benchmark.Options(**TINY, only=f'layer 3 {kind}')))
 
 
 def test_unknown_suite():

@@ -92,7 +92,7 @@ def test_the_cases_and_their_limits(monkeypatch, tmp_path, shared):
 def test_suite_backbone(only, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     options = benchmark.Options(repeats=1, warmup=0, scale=0.15, only=only)
-    figures = benchmark.run(['backbone'], options)
+    figures = list(benchmark.run(['backbone'], options))
     assert figures and all(only in figure.name and figure.suite == 'backbone' for figure in figures)
 
 

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from icconv_mm import benchmark
+
 
 @pytest.fixture
 def main(repo):
@@ -45,7 +47,25 @@ def test_bad_arguments(main, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_nothing_selected_for_a_picture(main, tmp_path, capsys):
+def test_nothing_selected(main, tmp_path, capsys):
     arguments = ['--suite', 'layers', '--only', 'no such layer', '--picture', str(tmp_path / 'it.png')]
     assert main(arguments) == 1
-    assert 'error: no figure to draw' in capsys.readouterr().err
+    assert "error: no figures; --only 'no such layer' selects nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('problem', 'message'),
+    [(benchmark.Disagreement('the second differs'), 'error: the second differs'), (KeyboardInterrupt(), 'interrupted')],
+)
+def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypatch, capsys, problem, message):
+    time = benchmark.Timing(1.0, 1.0, 1)
+
+    def run(names, options):
+        yield benchmark.Figure('layers', 'the first', time, time)
+        raise problem
+
+    monkeypatch.setattr(benchmark, 'run', run)
+    assert main(['--out', str(tmp_path / 'it.json')]) == 1
+    printed = capsys.readouterr()
+    assert 'the first' in printed.out and message in printed.err
+    assert len(json.loads((tmp_path / 'it.json').read_text())['figures']) == 1

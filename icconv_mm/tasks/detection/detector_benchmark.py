@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from mmengine.registry import DefaultScope
@@ -21,7 +21,7 @@ PASSES = {
 }
 
 
-def run(options: Options) -> list[Figure]:
+def run(options: Options) -> Iterator[Figure]:
     """Figures of the detector: forward without the choice of boxes, which is the same for both, and with losses.
 
     Raises:
@@ -29,7 +29,6 @@ def run(options: Options) -> list[Figure]:
     """
     widths = [width for width, blocks in zip(WIDTHS, BLOCKS) for _ in range(blocks)]
     used, pattern = load_or_substitute(PATTERN, SUBSTITUTE, widths)
-    figures = []
     with DefaultScope.overwrite_default_scope('mmdet'):
         for batch, picture, form in PASSES[torch.device(options.device).type]:
             case = Case(
@@ -43,8 +42,7 @@ def run(options: Options) -> list[Figure]:
                 {'pattern': used},
             )
             if options.wants(case.label):
-                figures += compare('detector', case, Passes(_forward, _loss), options)
-    return figures
+                yield from compare('detector', case, Passes(_forward, _loss), options)
 
 
 def _forward(model: nn.Module, x: Tensor) -> Iterable[Tensor]:

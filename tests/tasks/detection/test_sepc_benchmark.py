@@ -52,4 +52,4 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
 
     monkeypatch.setattr(scale_equalized_conv, 'deform_conv2d', wrong)
     with pytest.raises(benchmark.Disagreement, match=r'SEPC-lite with zero offsets differs from PConv \+ iBN by'):
-        benchmark.run(['sepc'], OPTIONS)
+        list(benchmark.run(['sepc'], OPTIONS))

@@ -49,7 +49,7 @@ def test_wrong_people_are_not_timed(suite, small_network, monkeypatch, wrong, me
     group = suite.group_keypoints
     monkeypatch.setattr(suite, 'group_keypoints', lambda *maps: wrong(*group(*maps)))
     with pytest.raises(benchmark.Disagreement, match=message):
-        benchmark.run(['pose'], OPTIONS)
+        list(benchmark.run(['pose'], OPTIONS))
 
 
 def test_maps_are_those_of_a_crowd(suite):
