@@ -1,40 +1,64 @@
 #include "packed.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace icconv_mm {
 namespace {
 
-// Memory of one packed input is kept for the next call: the allocator would give it back and fault in fresh pages.
 constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
+constexpr size_t kHugePage = size_t{2} << 20;
 
+// Memory of one packed input is kept for the next call: the allocator would give it back and fault in fresh pages.
 struct Scratch {
   std::mutex mutex;
-  at::Tensor kept;  // undefined while in use
+  std::shared_ptr<float> kept;  // null while in use
+  int64_t bytes = 0;
 };
-Scratch& scratch() {  // never destroyed: at exit the allocator may be gone before it
+Scratch& scratch() {  // never destroyed: at exit others may still use it
   static auto* one = new Scratch;
   return *one;
 }
 
+// Large inputs lie on huge pages where the system has them: a tile reads a dozen rows at once, each of which is on pages
+// of its own otherwise.
+std::shared_ptr<float> allocate(int64_t& bytes) {
+  const bool large = static_cast<size_t>(bytes) >= kHugePage;
+  const int64_t alignment = large ? static_cast<int64_t>(kHugePage) : 64;
+  bytes = round_up(bytes, alignment);
+  void* memory = std::aligned_alloc(alignment, bytes);
+  TORCH_CHECK(memory, "out of memory: ", bytes, " bytes for the packed input of a convolution");
+#if defined(__linux__)
+  if (large) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; pages are as ever where it is not granted
+#endif
+  return {static_cast<float*>(memory), std::free};
+}
+
 std::shared_ptr<float> borrow(int64_t size) {
-  at::Tensor memory;
+  int64_t bytes = std::max<int64_t>(size, 1) * static_cast<int64_t>(sizeof(float));
+  std::shared_ptr<float> memory;
   {
     const std::lock_guard<std::mutex> lock(scratch().mutex);
-    if (scratch().kept.defined() && scratch().kept.numel() >= size) std::swap(memory, scratch().kept);
+    if (scratch().kept && scratch().bytes >= bytes) {
+      std::swap(memory, scratch().kept);
+      bytes = scratch().bytes;
+    }
   }
-  if (!memory.defined()) memory = at::empty({size}, at::TensorOptions().dtype(at::kFloat));
-  float* data = memory.mutable_data_ptr<float>();
-  return {data, [memory](float*) {
+  if (!memory) memory = allocate(bytes);
+  return {memory.get(), [memory, bytes](float*) {
             const std::lock_guard<std::mutex> lock(scratch().mutex);
-            const int64_t bytes = memory.numel() * static_cast<int64_t>(sizeof(float));
-            if (bytes > kMostKept || (scratch().kept.defined() && scratch().kept.numel() >= memory.numel())) return;
+            if (bytes > kMostKept || (scratch().kept && scratch().bytes >= bytes)) return;
             scratch().kept = memory;
+            scratch().bytes = bytes;
           }};
 }
 
@@ -164,7 +188,7 @@ Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int
 
 void forget_scratch() {
   const std::lock_guard<std::mutex> lock(scratch().mutex);
-  scratch().kept = at::Tensor();
+  scratch().kept = nullptr;
 }
 
 }  // namespace icconv_mm
