@@ -195,14 +195,12 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
     single = nn.ModuleList(nn.BatchNorm2d(CHANNELS) for _ in sizes).to(options.device)
     _check_norm(integrated, levels)
 
-    def step(outputs: Callable[[], list[Tensor]]) -> None:
-        for level in levels:
-            level.grad = None
-        torch.autograd.backward(outputs(), grads)
-
+    # not `backward`, which copies gradients of leaves, and the levels are none in a network
     contenders = {
-        'integrated': lambda: step(lambda: integrated(levels)),
-        'per level': lambda: step(lambda: [norm(x) for norm, x in zip(single, levels)]),
+        'integrated': lambda: torch.autograd.grad(integrated(levels), [*levels, *integrated.parameters()], grads),
+        'per level': lambda: torch.autograd.grad(
+            [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
+        ),
     }
     times = interleave(contenders, options)
     memory = {name: _peak_memory(call, options.device) for name, call in contenders.items()}
