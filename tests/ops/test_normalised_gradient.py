@@ -21,10 +21,21 @@ def formula(grad, x, *channels):
     return scale * grad.double() + slope * (x.double() - mean) + shift
 
 
+def has_half_batch_norm() -> bool:
+    one = torch.ones(1)
+    try:
+        torch.batch_norm(torch.ones(1, 1, 2, 2).half(), one, one, one, one, False, 0.0, 0.0, False)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize('name', BACKENDS)
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
 @pytest.mark.parametrize('shape', [(2, 3, 5, 7), (1, 64, 33, 41), (3, 1, 1, 1), (2, 5, 0, 4), (2, 1, 9, 9)], ids=str)
 def test_is_the_formula(name, dtype, shape):
+    if dtype == torch.float16 and name == 'reference' and not has_half_batch_norm():
+        pytest.skip('this torch has no batch norm of float16 on the CPU')
     args = call(shape, dtype, torch.Generator().manual_seed(0))
     views = [each.transpose(2, 3).contiguous().transpose(2, 3) for each in args[:2]]
     formats = [args[:2], [each.contiguous(memory_format=torch.channels_last) for each in args[:2]], views]
