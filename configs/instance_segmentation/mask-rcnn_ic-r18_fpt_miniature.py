@@ -11,3 +11,19 @@ model = dict(
         norm_cfg=dict(type='GN', num_groups=8),
     ),
 )
+
+# all of it from random weights: two thirds of this are not enough to be sure of a box AP50 of 0.60
+max_iters, warm_up = 420, 40
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=warm_up,
+        end=max_iters,
+        T_max=max_iters - warm_up,
+        eta_min_ratio=0.01,
+    ),
+]
