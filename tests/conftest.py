@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import os
 import random
 
@@ -12,6 +13,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+
+# Before any test brings in pip, as mmengine's package utilities do: pip's own copy of typing_extensions patches the standard
+# library so that a first import of onnxscript fails afterwards.
+with contextlib.suppress(ImportError):
+    import onnxscript  # noqa: F401
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
