@@ -14,8 +14,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-# Before any test brings in pip's own copy of typing_extensions (mmengine's package utilities do): after torch, it patches
-# the standard library so that a first import of onnxscript fails.
+# Before any test brings in pip's own copy of typing_extensions (mmengine's package utilities do): after torch, that
+# patches the standard library so that a first import of onnxscript fails.
 with contextlib.suppress(ImportError):
     import onnxscript  # noqa: F401
 
