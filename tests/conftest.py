@@ -1,6 +1,5 @@
 """Fixtures that every test may use."""
 
-import contextlib
 import os
 import random
 
@@ -13,11 +12,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-
-# Before any test brings in pip's own copy of typing_extensions (mmengine's package utilities do): after torch, that
-# patches the standard library so that a first import of onnxscript fails.
-with contextlib.suppress(ImportError):
-    import onnxscript  # noqa: F401
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops import backend
+from icconv_mm.ops.inception_conv_reference import memory_format
 
 _library = torch.library.Library('icconv_mm', 'FRAGMENT')
 _library.define(
@@ -23,7 +24,10 @@ def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, sl
         mean, scale, slope, shift: ``[C]``, float32 (float64 for float64).
 
     Returns:
-        ``[N, C, H, W]`` of the dtype and memory format of x.
+        ``[N, C, H, W]`` of the dtype of x, channels_last where x is, else contiguous.
+
+    Raises:
+        RuntimeError: From the compiled kernel, if shapes or dtypes do not fit; it names those found.
     """
     return torch.ops.icconv_mm.normalised_gradient(grad, x, mean, scale, slope, shift)
 
@@ -33,8 +37,9 @@ def _reference(grad, x, mean, scale, slope, shift):
     return rest.addcmul_(grad, scale[:, None, None].to(grad.dtype))
 
 
-def _kernel(*args):
-    return backend.run('normalised_gradient', *args)
+def _kernel(grad, x, *channels):
+    out = backend.run('normalised_gradient', grad, x, *channels)
+    return out.contiguous(memory_format=memory_format(x))
 
 
 def _refusal(grad, x, *_) -> str | None:
@@ -46,7 +51,7 @@ def _refusal(grad, x, *_) -> str | None:
 
 
 def _fake(grad, x, *_):
-    return torch.empty_like(x)
+    return torch.empty_like(x, memory_format=memory_format(x))
 
 
 _library.impl('normalised_gradient', _kernel, 'CompositeExplicitAutograd')

@@ -62,11 +62,13 @@ def test_a_large_mean_costs_no_digits():
 @pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
 def test_opcheck():
     args = call((2, 3, 5, 7), torch.float32, torch.Generator().manual_seed(0))
-    torch.library.opcheck(
-        torch.ops.icconv_mm.normalised_gradient.default,
-        tuple(args),
-        test_utils=('test_schema', 'test_faketensor'),
-    )
+    rotated = [each.transpose(2, 3).contiguous().transpose(2, 3) for each in args[:2]]
+    for maps in (args[:2], [each.contiguous(memory_format=torch.channels_last) for each in args[:2]], rotated):
+        torch.library.opcheck(
+            torch.ops.icconv_mm.normalised_gradient.default,
+            (*maps, *args[2:]),
+            test_utils=('test_schema', 'test_faketensor'),
+        )
 
 
 def test_what_the_compiled_kernel_refuses():
