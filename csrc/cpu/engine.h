@@ -1,4 +1,4 @@
-// Runs a plan over packed input.
+// Runs a plan over an input.
 #pragma once
 
 #include "plan.h"
@@ -15,6 +15,9 @@ struct Target {
 };
 
 void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& input, int64_t stride,
+         const Target& target);
+// As above; what of the input is packed when is decided here.
+void run(const Kernels& k, const Plan& plan, const float* weight, const Source& input, int64_t stride,
          const Target& target);
 
 }  // namespace icconv_mm

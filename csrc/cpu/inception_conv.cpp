@@ -55,10 +55,10 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   at::Tensor out = at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
   if (out.numel() == 0) return out.to(x.scalar_type());
 
-  const bool pairs = x.scalar_type() == at::kBFloat16 && g.group_in % 2 == 0 && pair_kernels();
-  const Kernels& k = pairs ? *pair_kernels() : kernels();
+  const Kernels* pairs = x.scalar_type() == at::kBFloat16 && g.group_in % 2 == 0 ? pair_kernels() : nullptr;
+  const Kernels& k = pairs ? *pairs : kernels();
   const Channels channels = Channels::of(groups, g.group_in, pairs);
-  std::vector<int64_t> key{0, k.lanes, pairs, groups};
+  std::vector<int64_t> key{0, k.lanes, channels.pairs, groups};
   key.insert(key.end(), pattern.begin(), pattern.end());
   const auto prepared = prepare({weight}, std::move(key), [&] {
     Prepared made;
@@ -66,8 +66,8 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
     made.weight = pack_weights(made.plan, {filters_of(weight, channels)}, weight.options());
     return made;
   });
-  const Packed input = pack(k, x, channels, std::min(g.max_dilation_w, g.width));
   const at::Tensor shift = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
+  const Source input{x, channels, std::min(g.max_dilation_w, g.width)};
   run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride,
       {out.mutable_data_ptr<float>(), g.batch, g.out_height, g.out_width, out.stride(0), out.stride(1), out.stride(2),
        out.stride(3), bias ? shift.const_data_ptr<float>() : nullptr, relu});

@@ -64,11 +64,11 @@ at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::Int
   // a distance of the gradient is at most (dilation + stride - 1) / stride pixels
   const int64_t border = std::min((g.max_dilation_w - 1) / stride + 1, g.out_width);
   const Channels channels{1, g.out_channels, g.out_channels};
-  const Packed packed = pack(k, grad, channels, border);
   Filters filters{&weight, channels, weight.stride(1), weight.stride(0), {}};
   for (int64_t tap = 0; tap < kTaps; ++tap)
     filters.tap.push_back(tap / 3 * weight.stride(2) + tap % 3 * weight.stride(3));
-  transposed(k, packed, stride, {filters}, [&](const Residue& residue) { return plan_of(k, g, residue); }, result);
+  const auto plan = [&](const Residue& residue) { return plan_of(k, g, residue); };
+  transposed(k, {grad, channels, border}, stride, {filters}, plan, result);
   return result.to(grad.scalar_type());
 }
 
@@ -83,8 +83,8 @@ at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArra
   if (result.numel() == 0 || grad.numel() == 0) return result.to(grad.scalar_type());
 
   const Kernels& k = kernels();
-  const Packed packed = pack(k, x, Channels::of(groups, g.group_in), std::min(g.max_dilation_w, g.width));
-  const Packed packed_grad = pack(k, grad, {1, g.out_channels, g.out_channels}, 0);
+  const Packed packed = pack(k, {x, Channels::of(groups, g.group_in), std::min(g.max_dilation_w, g.width)});
+  const Packed packed_grad = pack(k, {grad, {1, g.out_channels, g.out_channels}, 0});
   std::map<std::vector<int64_t>, WeightFamily> families;
   for (const Run& run : g.runs) {
     WeightFamily& family = families[{run.group, run.dilation_h, run.dilation_w}];

@@ -12,6 +12,13 @@ constexpr int kMaxVectors = 4;       // vectors of output channels of an outer-p
 constexpr int kMaxPixels = 14;       // of any tile
 constexpr int kMaxLanes = 16;
 
+// Rows of taps that sliding tiles are compiled for: so many, so many pixels apart, the middle one at the output pixel.
+struct Slide {
+  int taps, dilation;
+};
+constexpr Slide kSlides[] = {{3, 1}, {3, 2}, {3, 3}, {3, 4}, {5, 1}, {7, 1}, {9, 1}};
+constexpr int kSlideCount = sizeof(kSlides) / sizeof(kSlides[0]);
+
 // Something that every pixel of a tile reads: `count` vectors (dot) or channels (outer) from `offset` floats on.
 struct Term {
   int64_t offset, count;
@@ -45,7 +52,7 @@ struct Costs {
   double dot[kMaxRows + 1], outer[kMaxVectors + 1];
 };
 constexpr Costs kNarrowCosts{{0, 1.6, 1.25, 1.15, 1.15, 9, 9}, {0, 1.3, 1.0, 1.0, 1.05}};  // of 16 registers
-constexpr Costs kWideCosts{{0, 1.5, 1.09, 1.06, 1.05, 1.06, 1.06}, {0, 1.3, 1.0, 1.0, 1.0}};  // of 32
+constexpr Costs kWideCosts{{0, 1.1, 1.08, 1.06, 1.01, 1.01, 1.07}, {0, 1.3, 1.0, 1.0, 1.0}};  // of 32
 
 struct Kernels {
   const char* name;
@@ -54,6 +61,8 @@ struct Kernels {
   int pixels[kMaxRows + 1];  // the most of a tile with so many rows, or vectors
   Tile dot[2][kMaxRows + 1][kMaxPixels + 1];  // by stride - 1, rows, pixels; null where there is none
   Tile outer[2][kMaxVectors + 1][kMaxPixels + 1];
+  Tile sliding[kSlideCount][kMaxPixels + 1];  // dot tiles of one row and stride 1; by slide, pixels
+  int slide_pixels[kSlideCount];              // the most of one, 0 where there is none
   WeightTile weight[kMaxRows + 1][kMaxVectors + 1];  // by rows, vectors
   // target[x * kBlock + c] = source[c * stride + x] for x < pixels, c < channels
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
@@ -73,8 +82,8 @@ const Kernels* avx512_bf16_kernels();  // null where the compiler did not know t
 // run.
 const Kernels& kernels();
 
-// Kernels whose elements are pairs of bfloat16 in the place of floats, or null where there are none. Their weight tiles
-// are not for use: those multiply pixels.
+// Kernels whose elements are pairs of bfloat16 in the place of floats, or null where there are none. They have
+// no weight tiles, which multiply pixels.
 const Kernels* pair_kernels();
 
 }  // namespace icconv_mm

@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// Memory of one packed input is kept for the next call: the allocator would give it back and fault in fresh pages.
+// Memory of one call is kept for the next: the allocator would give it back and fault in fresh pages.
 struct Scratch {
   std::mutex mutex;
   std::shared_ptr<float> kept;  // null while in use
@@ -41,25 +41,6 @@ std::shared_ptr<float> allocate(int64_t& bytes) {
   if (large) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; pages are as ever where it is not granted
 #endif
   return {static_cast<float*>(memory), std::free};
-}
-
-std::shared_ptr<float> borrow(int64_t size) {
-  int64_t bytes = std::max<int64_t>(size, 1) * static_cast<int64_t>(sizeof(float));
-  std::shared_ptr<float> memory;
-  {
-    const std::lock_guard<std::mutex> lock(scratch().mutex);
-    if (scratch().kept && scratch().bytes >= bytes) {
-      std::swap(memory, scratch().kept);
-      bytes = scratch().bytes;
-    }
-  }
-  if (!memory) memory = allocate(bytes);
-  return {memory.get(), [memory, bytes](float*) {
-            const std::lock_guard<std::mutex> lock(scratch().mutex);
-            if (bytes > kMostKept || (scratch().kept && scratch().bytes >= bytes)) return;
-            scratch().kept = memory;
-            scratch().bytes = bytes;
-          }};
 }
 
 struct Row {  // of the source
@@ -125,20 +106,26 @@ void copy_channels(const Kernels& k, const at::BFloat16* source, const Row& row,
       target[x * kBlock + c] = static_cast<float>(source[c * row.channel + x * row.pixel]);
 }
 
-// One row of one block; `source` is the row's first pixel of channel 0.
+// Pixels of one packed row: zeros, pixels of the image, zeros.
+struct Span {
+  int64_t before, after;
+};
+
+void clear(float* target, int64_t pixels) { std::memset(target, 0, pixels * kBlock * sizeof(float)); }
+
+// One row of one block; `source` is the first pixel of channel 0 that is copied.
 template <typename T>
-void pack_row(const Kernels& k, const T* source, const Row& row, const Packed& p, int64_t block, float* target) {
-  const Channels& c = p.channels;
+void pack_row(const Kernels& k, const T* source, const Row& row, const Span& span, const Channels& c, int64_t block,
+              float* target) {
   const int64_t first = block * kBlock, all = c.plain() ? c.groups * c.inside : c.groups * c.padded;
   const int64_t last = std::min(first + kBlock, all);
-  const bool full = c.plain() && last == first + kBlock;
-  if (full) {
-    std::memset(target, 0, p.border * kBlock * sizeof(float));
-    std::memset(target + (p.border + p.width) * kBlock, 0, p.border * kBlock * sizeof(float));
+  if (c.plain() && last == first + kBlock) {
+    clear(target, span.before);
+    clear(target + (span.before + row.width) * kBlock, span.after);
   } else {
-    std::memset(target, 0, p.row * sizeof(float));
+    clear(target, span.before + row.width + span.after);
   }
-  target += p.border * kBlock;
+  target += span.before * kBlock;
   if (c.plain()) {
     copy_channels(k, source + first * row.channel, row, last - first, target);
     return;
@@ -154,36 +141,70 @@ void pack_row(const Kernels& k, const T* source, const Row& row, const Packed& p
 }
 
 template <typename T>
-void pack_all(const Kernels& k, const at::Tensor& x, const Packed& p, float* packed) {
-  const T* data = x.const_data_ptr<T>();
-  const int64_t sn = x.stride(0), sh = x.stride(2), blocks = p.channels.blocks();
-  const int64_t second = p.channels.pairs ? x.stride(1) : 0;
-  const Row row{second ? 2 * second : x.stride(1), x.stride(3), p.width, second};
-  at::parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / p.height, y = i % p.height;
-      for (int64_t block = 0; block < blocks; ++block)
-        pack_row(k, data + n * sn + y * sh, row, p, block, packed + n * p.image + block * p.block + y * p.row);
-    }
-  });
+void pack_rows(const Kernels& k, const Source& source, const Piece& piece, const Layout& layout, float* target) {
+  const at::Tensor& x = source.x;
+  const int64_t columns = layout.row / kBlock, left = piece.x0 - layout.border;  // of the target, where it begins
+  const int64_t begin = std::clamp<int64_t>(left, 0, source.width());
+  const int64_t end = std::clamp<int64_t>(left + columns, begin, source.width());
+  const Span span{std::min(begin - left, columns), columns - std::min(begin - left, columns) - (end - begin)};
+  const int64_t second = source.channels.pairs ? x.stride(1) : 0, blocks = source.channels.blocks();
+  const Row row{second ? 2 * second : x.stride(1), x.stride(3), end - begin, second};
+  const T* data = x.const_data_ptr<T>() + piece.n * x.stride(0) + begin * x.stride(3);
+  for (int64_t y = piece.y0; y < piece.y1; ++y)
+    for (int64_t block = 0; block < blocks; ++block)
+      pack_row(k, data + y * x.stride(2), row, span, source.channels, block,
+               target + block * layout.block + (y - piece.y0) * layout.row);
 }
 
 }  // namespace
 
-Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int64_t border) {
-  Packed p;
-  p.channels = channels;
-  p.batch = x.size(0), p.height = x.size(2), p.width = x.size(3), p.border = border;
-  p.row = (p.width + 2 * border) * kBlock;
-  p.block = p.height * p.row;
-  p.image = channels.blocks() * p.block;
-  const std::shared_ptr<float> storage = borrow(p.size());
-  p.storage = storage;
-  if (x.scalar_type() == at::kBFloat16)
-    pack_all<at::BFloat16>(k, x, p, storage.get());
+std::shared_ptr<float> borrow(int64_t size) {
+  int64_t bytes = std::max<int64_t>(size, 1) * static_cast<int64_t>(sizeof(float));
+  std::shared_ptr<float> memory;
+  {
+    const std::lock_guard<std::mutex> lock(scratch().mutex);
+    if (scratch().kept && scratch().bytes >= bytes) {
+      std::swap(memory, scratch().kept);
+      bytes = scratch().bytes;
+    }
+  }
+  if (!memory) memory = allocate(bytes);
+  return {memory.get(), [memory, bytes](float*) {
+            const std::lock_guard<std::mutex> lock(scratch().mutex);
+            if (bytes > kMostKept || (scratch().kept && scratch().bytes >= bytes)) return;
+            scratch().kept = memory;
+            scratch().bytes = bytes;
+          }};
+}
+
+Layout Layout::of(const Source& source, int64_t height, int64_t width) {
+  Layout layout;
+  layout.border = source.border;
+  layout.row = (width + 2 * source.border) * kBlock;
+  layout.block = height * layout.row;
+  layout.image = source.channels.blocks() * layout.block;
+  return layout;
+}
+
+void pack_piece(const Kernels& k, const Source& source, const Piece& piece, const Layout& layout, float* target) {
+  if (source.x.scalar_type() == at::kBFloat16)
+    pack_rows<at::BFloat16>(k, source, piece, layout, target);
   else
-    pack_all<float>(k, x, p, storage.get());
-  return p;
+    pack_rows<float>(k, source, piece, layout, target);
+}
+
+Packed pack(const Kernels& k, const Source& source) {
+  const int64_t height = source.height();
+  const Layout layout = Layout::of(source, height, source.width());
+  const std::shared_ptr<float> storage = borrow(source.batch() * layout.image);
+  at::parallel_for(0, source.batch() * height, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const int64_t n = i / height, y = i % height, y1 = std::min(height, y + end - i);
+      pack_piece(k, source, {n, y, y1, 0}, layout, storage.get() + n * layout.image + y * layout.row);
+      i += y1 - y;
+    }
+  });
+  return {storage, source.channels, layout, source.batch(), height, source.width()};
 }
 
 void forget_scratch() {

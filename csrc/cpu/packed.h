@@ -30,18 +30,44 @@ struct Channels {
   bool plain() const { return inside == padded || groups == 1; }  // a channel keeps its number
 };
 
+// A tensor to be packed, [N, C, H, W], float32 or bfloat16 of any strides.
+struct Source {
+  const at::Tensor& x;
+  Channels channels;
+  int64_t border;
+
+  int64_t batch() const { return x.size(0); }
+  int64_t height() const { return x.size(2); }
+  int64_t width() const { return x.size(3); }
+};
+
 // [N][blocks][H][W + 2 border][kBlock]; strides in floats.
+struct Layout {
+  int64_t border, row, block, image;
+
+  static Layout of(const Source& source, int64_t height, int64_t width);
+};
+
+// All of a tensor.
 struct Packed {
   std::shared_ptr<const float> storage;
   Channels channels;
-  int64_t batch, height, width, border, row, block, image;
+  Layout layout;
+  int64_t batch, height, width;
 
-  int64_t size() const { return batch * image; }
-  const float* origin() const { return storage.get() + border * kBlock; }  // of pixel (0, 0)
+  const float* origin() const { return storage.get() + layout.border * kBlock; }  // of pixel (0, 0)
 };
+Packed pack(const Kernels& k, const Source& source);
 
-// Copies x [N, C, H, W], float32 or bfloat16 of any strides.
-Packed pack(const Kernels& k, const at::Tensor& x, const Channels& channels, int64_t border);
+// A rectangle of one image: rows [y0, y1), and from column x0 on as many as a row of the target has, with borders on
+// both sides. What lies outside the image becomes zero.
+struct Piece {
+  int64_t n, y0, y1, x0;
+};
+void pack_piece(const Kernels& k, const Source& source, const Piece& piece, const Layout& layout, float* target);
+
+// So many floats, some of which are kept for the next call.
+std::shared_ptr<float> borrow(int64_t size);
 
 // Frees the memory that is kept for the next call.
 void forget_scratch();

@@ -52,6 +52,24 @@ std::vector<Read> cut_at_blocks(const std::vector<Read>& reads) {
   return cut;
 }
 
+// Reads of one row and the same channels are neighbours, by ascending dx.
+int slide_of(const std::vector<Read>& reads) {
+  const auto together = [](const Read& a, const Read& b) {
+    return a.dy == b.dy && a.channel == b.channel && a.count == b.count;
+  };
+  size_t taps = 1;
+  while (taps < reads.size() && together(reads[taps], reads[0])) ++taps;
+  if (taps < 2 || reads.size() % taps != 0) return -1;
+  const int64_t dilation = reads[1].dx - reads[0].dx, middle = static_cast<int64_t>(taps / 2);
+  for (size_t i = 0; i < reads.size(); ++i) {
+    const int64_t dx = (static_cast<int64_t>(i % taps) - middle) * dilation;
+    if (!together(reads[i], reads[i / taps * taps]) || reads[i].dx != dx) return -1;
+  }
+  for (int i = 0; i < kSlideCount; ++i)
+    if (kSlides[i].taps == static_cast<int>(taps) && kSlides[i].dilation == dilation) return i;
+  return -1;
+}
+
 Reading make_reading(std::vector<Read> reads, int64_t unit) {
   std::stable_sort(reads.begin(), reads.end(), [](const Read& a, const Read& b) {
     return a.dy != b.dy ? a.dy < b.dy : a.channel / kBlock < b.channel / kBlock;
@@ -67,6 +85,7 @@ Reading make_reading(std::vector<Read> reads, int64_t unit) {
   }
   reading.rows.push_back({0, static_cast<int64_t>(reads.size()), units});
   reading.blocks = highest < 0 ? 0 : highest - lowest + 1;
+  reading.slide = slide_of(reads);
   reading.reads = std::move(reads);
   return reading;
 }

@@ -24,6 +24,7 @@ struct Reading {
   std::vector<Row> rows;  // and an end
   std::vector<int64_t> units;
   int64_t blocks = 0;  // of packed input that it touches
+  int slide = -1;      // which of kSlides the taps of each row are, if any
 };
 
 // One output channel: its number in the result, and that of its filter in the weight; -1 where a lane has none.

@@ -52,13 +52,13 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
                              x.suggest_memory_format());
   if (out.numel() == 0) return out.to(x.scalar_type());
 
-  const bool pairs = x.scalar_type() == at::kBFloat16 && p.even() && pair_kernels();
+  const Kernels* pairs = x.scalar_type() == at::kBFloat16 && p.even() ? pair_kernels() : nullptr;
   if (pairs) p.pair_up();
-  const Kernels& k = pairs ? *pair_kernels() : kernels();
+  const Kernels& k = pairs ? *pairs : kernels();
   const at::Tensor shift = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
   for (const std::vector<size_t>& levels : p.by_layout()) {
     const auto prepared = prepare_levels(k, p, weights, levels, dilation);
-    const Packed input = pack(k, x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3)));
+    const Source input{x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3))};
     run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride,
         {out.mutable_data_ptr<float>(), x.size(0), height, width, out.stride(0), out.stride(1), out.stride(2),
          out.stride(3), bias ? shift.const_data_ptr<float>() : nullptr, relu});

@@ -64,7 +64,7 @@ at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
 
   const Kernels& k = kernels();
   const Channels channels{1, p.out_channels, p.out_channels};
-  const Packed packed = pack(k, grad, channels, std::min((p.reach_w + stride - 1) / stride, grad.size(3)));
+  const int64_t border = std::min((p.reach_w + stride - 1) / stride, grad.size(3));
   std::vector<Filters> filters;
   for (size_t i = 0; i < weights.size(); ++i) {
     const Level& level = p.levels[i];
@@ -74,7 +74,8 @@ at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
     f.first = level.first, f.group_in = level.channels.inside, f.group_out = level.outputs / level.groups;
     filters.push_back(std::move(f));
   }
-  transposed(k, packed, stride, filters, [&](const Residue& residue) { return plan_of(k, p, dilation, residue); }, result);
+  const auto plan = [&](const Residue& residue) { return plan_of(k, p, dilation, residue); };
+  transposed(k, {grad, channels, border}, stride, filters, plan, result);
   return result.to(grad.scalar_type());
 }
 
@@ -111,9 +112,9 @@ std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x,
   check_grad(grad, p, x, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride);
   if (grad.numel() > 0 && x.numel() > 0) {
     const Kernels& k = kernels();
-    const Packed packed_grad = pack(k, grad, {1, p.out_channels, p.out_channels}, 0);
+    const Packed packed_grad = pack(k, {grad, {1, p.out_channels, p.out_channels}, 0});
     for (const std::vector<size_t>& levels : p.by_layout()) {
-      const Packed packed = pack(k, x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3)));
+      const Packed packed = pack(k, {x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3))});
       weight_gradient(k, families_of(p, levels, dilation, results), packed, packed_grad, stride);
     }
   }

@@ -1,6 +1,6 @@
 // Vectors of 8 floats in AVX2. Included inside a namespace and a target region: see kernels_avx2.cpp.
 using Vec = __m256;
-constexpr int kLanes = 8;
+constexpr int kLanes = 8, kRegisters = 16;
 
 ICCONV_INLINE Vec zero() { return _mm256_setzero_ps(); }
 ICCONV_INLINE Vec load(const float* p) { return _mm256_load_ps(p); }

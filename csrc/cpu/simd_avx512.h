@@ -1,6 +1,6 @@
 // Vectors of 16 floats in AVX-512. Included inside a namespace and a target region: see kernels_avx512.cpp.
 using Vec = __m512;
-constexpr int kLanes = 16;
+constexpr int kLanes = 16, kRegisters = 32;
 
 ICCONV_INLINE Vec zero() { return _mm512_setzero_ps(); }
 ICCONV_INLINE Vec load(const float* p) { return _mm512_load_ps(p); }

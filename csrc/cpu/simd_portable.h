@@ -1,6 +1,6 @@
 // Vectors of 4 floats in the compiler's own terms, which every machine has. Included inside a namespace.
 using Vec = Quad;
-constexpr int kLanes = 4;
+constexpr int kLanes = 4, kRegisters = 0;  // no sliding tiles
 
 ICCONV_INLINE Vec zero() { return Vec{}; }
 ICCONV_INLINE Vec load_any(const float* p) {

@@ -3,6 +3,8 @@
 //
 // dot:    R output channels x P pixels; the lanes of an accumulator are input channels, summed at the end. One channel
 //         costs nearly the same as many: this is what serves the short runs of a dilation pattern.
+// sliding: a dot tile of one output channel whose taps lie in rows at equal distances: a pixel is loaded once for all
+//         taps of its row, where a plain tile of one channel loads a vector for every product.
 // outer:  V vectors of output channels x P pixels; the lanes are output channels, an input is broadcast.
 // weight: R output channels x V vectors of input channels, summed over pixels.
 //
@@ -121,6 +123,31 @@ void dot_tile(const float* x, const Term* term, const Term* end, const float* we
         }
       }
     }
+  }
+  finish_dot(acc, store);
+}
+
+template <int P, int K, int D>
+void sliding_tile(const float* x, const Term* term, const Term* end, const float* weight, const Store& store) {
+  Vec acc[1][P];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) acc[0][p] = zero();
+  for (; term != end; term += K) {  // a row of taps, the leftmost first
+    const float* in = x + term->offset;
+    const int64_t tap = term->count * kLanes;
+    for (int64_t n = term->count; n; --n, in += kLanes, weight += kLanes) {
+      Vec w[K];
+#pragma GCC unroll 16
+      for (int k = 0; k < K; ++k) w[k] = pinned(load(weight + k * tap));
+#pragma GCC unroll 32
+      for (int q = 0; q < P + (K - 1) * D; ++q) {
+        const Vec value = pinned(load(in + q * kBlock));
+#pragma GCC unroll 16
+        for (int k = 0; k < K; ++k)
+          if (q >= k * D && q < k * D + P) acc[0][q - k * D] = accumulate(value, w[k], acc[0][q - k * D]);
+      }
+    }
+    weight += (K - 1) * tap;
   }
   finish_dot(acc, store);
 }
@@ -249,6 +276,26 @@ void fill(Kernels& k) {
   }
 }
 
+// As wide as a plain tile, or as accumulators and weights fit into registers; 0 where that is not worth it.
+constexpr int slide_pixels(int taps, int plain) {
+  const int fitting = kRegisters - 1 - taps, pixels = fitting < plain ? fitting : plain;
+  return pixels < 4 ? 0 : pixels;
+}
+
+template <int I, int Most, int... P>
+void fill_slide(Kernels& k, std::integer_sequence<int, P...>) {
+  k.slide_pixels[I] = Most;
+  ((k.sliding[I][Most - P] = sliding_tile<Most - P, kSlides[I].taps, kSlides[I].dilation>), ...);
+}
+
+// Down to half of the widest: narrower ones only serve narrow maps.
+template <int Plain, int... I>
+void fill_slides(Kernels& k, std::integer_sequence<int, I...>) {
+  (fill_slide<I, slide_pixels(kSlides[I].taps, Plain)>(
+       k, std::make_integer_sequence<int, (slide_pixels(kSlides[I].taps, Plain) + 1) / 2>()),
+   ...);
+}
+
 template <int R>
 void fill_weight(Kernels& k) {
   k.weight[R][1] = weight_tile<R, 1>;
@@ -276,6 +323,8 @@ Kernels table(const char* name, const Costs& costs) {
   k.transpose = transpose;
   k.sum_lanes = sum_lanes;
   fill_all<Pixels...>(k, std::make_integer_sequence<int, sizeof...(Pixels)>());
+  constexpr int plain[] = {Pixels...};
+  fill_slides<plain[0]>(k, std::make_integer_sequence<int, kSlideCount>());
   fill_weights(k, std::make_integer_sequence<int, Rows>());
   return k;
 }

@@ -31,7 +31,7 @@ struct Residue {
 };
 
 // Fills `result` [N, C, H, W], float32, class by class; `plan` makes the plan of one, with the level's `filters`.
-void transposed(const Kernels& k, const Packed& grad, int64_t stride, const std::vector<Filters>& filters,
+void transposed(const Kernels& k, const Source& grad, int64_t stride, const std::vector<Filters>& filters,
                 const std::function<Plan(const Residue&)>& plan, at::Tensor& result);
 
 }  // namespace icconv_mm

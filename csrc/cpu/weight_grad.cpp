@@ -75,7 +75,7 @@ class WeightGradient {
   }
 
   void run_part(size_t begin, size_t end) {
-    const int64_t row_bytes = std::max<int64_t>(x_.row * stride_ * static_cast<int64_t>(sizeof(float)), 1);
+    const int64_t row_bytes = std::max<int64_t>(x_.layout.row * stride_ * static_cast<int64_t>(sizeof(float)), 1);
     const int64_t rows = std::max(kCacheBytes / row_bytes - 2 * reach_ / stride_, kMinRows);
     for (size_t first = begin; first < end;) {
       size_t last = first;
@@ -89,22 +89,23 @@ class WeightGradient {
   }
 
   void run_unit(const Unit& unit, int64_t n, int64_t begin, int64_t end) {
+    const Layout &in = x_.layout, &out = grad_.layout;
     int64_t channels[kMaxRows];
     for (int r = 0; r < unit.rows; ++r) {
       const int64_t channel = unit.family->outputs[unit.first + r].channel;
-      channels[r] = channel / kBlock * grad_.block + channel % kBlock;
+      channels[r] = channel / kBlock * out.block + channel % kBlock;
     }
     float* sums = sums_.mutable_data_ptr<float>() + unit.sums;
     for (const Tap& tap : unit.family->taps) {
       // the rows of the gradient whose input lies inside the map
-      const int64_t dy = std::clamp(tap.dy, -x_.height, x_.height), dx = std::clamp(tap.dx, -x_.border, x_.border);
+      const int64_t dy = std::clamp(tap.dy, -x_.height, x_.height), dx = std::clamp(tap.dx, -in.border, in.border);
       const int64_t y0 = std::max(begin, dy < 0 ? (-dy + stride_ - 1) / stride_ : 0);
       const int64_t y1 = std::min(end, dy < x_.height ? (x_.height - 1 - dy) / stride_ + 1 : 0);
       if (y0 < y1) {
-        const float* x = x_.origin() + n * x_.image + unit.block() * x_.block + (y0 * stride_ + dy) * x_.row +
+        const float* x = x_.origin() + n * in.image + unit.block() * in.block + (y0 * stride_ + dy) * in.row +
                          dx * kBlock + unit.channel % kBlock;
-        k_.weight[unit.rows][unit.vectors]({x, grad_.origin() + n * grad_.image + y0 * grad_.row, channels, y1 - y0,
-                                            grad_.width, stride_ * x_.row, stride_ * kBlock, grad_.row},
+        k_.weight[unit.rows][unit.vectors]({x, grad_.origin() + n * out.image + y0 * out.row, channels, y1 - y0,
+                                            grad_.width, stride_ * in.row, stride_ * kBlock, out.row},
                                            sums);
       }
       sums += unit.rows * unit.vectors * k_.lanes;

@@ -187,6 +187,37 @@ def test_the_result_does_not_depend_on_threads_or_luck():
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(('channels', 'height', 'width'), [(256, 140, 30), (96, 40, 170)])
+def test_large_maps(channels, height, width, layout, dtype):
+    """Threads pack the rows that they read strip by strip: many strips of one chunk of columns; several chunks."""
+    torch.manual_seed(0)
+    x = torch.randn(2, channels, height, width).to(dtype, memory_format=layout)
+    weight, threads = torch.randn(12, channels, 3, 3).to(dtype), torch.get_num_threads()
+    pattern = [(4, 1, 1), (1, 1, 2), (2, 4, 3), (1, 2, 4), (4, 3, 1)]
+    flat = list(DilationPattern(pattern).flat)
+    levels = [weight, torch.randn(8, channels // 8, 7, 9).to(dtype)]
+    try:
+        for stride in (1, 2):
+            call = Call(x.double(), weight.double(), None, pattern, stride, 1)
+            pyr = Pyramid(x.double(), [level.double() for level in levels], None, [1, 8], stride, 1)
+            expected, sums = per_run(call), by_level(pyr)
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                got = OPS.inception_conv2d_compiled(x, weight, None, flat, stride, 1)
+                assert_near(got, expected, TOLERANCE[dtype], (stride, count))
+                got = OPS.pyconv2d_compiled(x, levels, None, [1, 8], stride, 1)
+                assert_near(got, sums, TOLERANCE[dtype], (stride, count, 'pyramid'))
+                size = tuple(x.shape[2:])
+                grad = expected.to(dtype)
+                got = OPS.inception_conv2d_grad_input_compiled(grad, weight, size, flat, stride, 1)
+                exact = inception.grad_input(grad.double(), call.weight, size, flat, stride, 1)
+                assert_near(got, exact, TOLERANCE[dtype], (stride, count, 'gradient of x'))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize('frozen', [False, True])
 def test_kept_weights_follow_changes(frozen):
     """Inference packs a weight once; whatever changes it afterwards is seen."""
