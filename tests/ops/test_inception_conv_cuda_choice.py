@@ -84,3 +84,15 @@ def test_refuses_what_it_cannot_serve():
 def test_explains_a_call_on_the_cpu():
     args = torch.ones(1, 32, 5, 5), torch.ones(32, 32, 3, 3), None, PATTERN, 1, 1
     assert explain('inception_conv2d', *args)['cuda'] == 'it takes tensors on a CUDA device, got cpu'
+
+
+def test_every_kernel_is_in_the_library():
+    """Names and devices of the compiled operators are those that the choice asks for; seen without a card."""
+    if reason := backend.missing_library():
+        pytest.skip(reason)
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    if not has_kernel('icconv_mm::inception_conv2d_compiled', 'CUDA'):
+        pytest.skip('the compiled operators were built without CUDA')
+    wanted = [operator for operator, kernels in backend._kernels.items() if 'cuda' in kernels]
+    assert 'inception_conv2d_grad_input' in wanted
+    assert [name for name in wanted if not has_kernel(f'icconv_mm::{name}_compiled', 'CUDA')] == []
