@@ -9,10 +9,10 @@
 namespace icconv_mm {
 namespace {
 
-constexpr int64_t kCacheBytes = 640 * 1024;  // of input that a thread works on at a time
+constexpr int64_t kCacheBytes = 384 * 1024;  // of input that a thread works on at a time, beside its output
 constexpr int64_t kColumns = 80;             // likewise: three rows of one block of channels
 constexpr int64_t kMinRows = 4;
-constexpr int64_t kStripBytes = 1536 * 1024;  // of packed rows before those that are read again move to the front
+constexpr int64_t kStripBytes = 768 * 1024;  // of packed rows before those that are read again move to the front
 
 // How threads share the work: each takes some rows of all channels, or some channels of all rows, whichever memory is
 // read less often.
