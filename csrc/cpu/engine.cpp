@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kCacheBytes = 384 * 1024;  // of input that a thread works on at a time, beside its output
 constexpr int64_t kColumns = 80;             // likewise: three rows of one block of channels
 constexpr int64_t kMinRows = 4;
-constexpr int64_t kStripBytes = 768 * 1024;  // of packed rows before those that are read again move to the front
+constexpr int64_t kStripBytes = 768 * 1024;  // of a strip, unless one block of rows and its surroundings need more
 
 // How threads share the work: each takes some rows of all channels, or some channels of all rows, whichever memory is
 // read less often.
@@ -152,7 +152,7 @@ class Engine {
     const std::vector<Term>& terms = terms_[job.parts[slice].reading];
     const Term *first = terms.data() + reading.rows[begin].read, *last = terms.data() + reading.rows[end].read;
     const float* weight = weight_ + job.parts[slice].weight + reading.rows[begin].unit * job.width * plan_.lanes;
-    const float* in = view.data + (in_y - view.y) * layout_.row - view.x * kBlock;
+    const float* in = view.data + (in_y - view.y) * layout_.row;
     float* out = target_.data + area.n * target_.n + y * target_.h;
     const bool ends = slice + 1 == job.parts.size();
     const int flags = (slice ? kAccumulate : 0) | (ends && target_.bias ? kBias : 0) | (ends && target_.relu ? kRelu : 0);
@@ -163,7 +163,7 @@ class Engine {
     for (int64_t i = 0, x = area.x0; i < count; ++i) {
       const int64_t pixels = width / count + (i < wide);
       const Tile tile = tiles.sliding && tiles.sliding[pixels] ? tiles.sliding[pixels] : tiles.plain[pixels];
-      run_tile(tile, job, in + x * stride_ * kBlock, first, last, weight, out + x * target_.w, pixels, flags);
+      run_tile(tile, job, in + (x * stride_ - view.x) * kBlock, first, last, weight, out + x * target_.w, pixels, flags);
       x += pixels;
     }
   }
@@ -231,11 +231,12 @@ class Engine {
   std::vector<std::vector<Term>> terms_;
 };
 
-// A strip holds the rows of a block at least; with more of them, fewer move.
+// A strip holds what a block of rows reads, and as much again as moves when it is full: a row is moved once at most for
+// each that is packed.
 Layout layout_of_strip(const Source& source, const Reach& reach, const Blocking& blocking, int64_t stride) {
   const int64_t columns = (blocking.columns - 1) * stride + 1;
   const int64_t bytes = Layout::of(source, 1, columns).image * static_cast<int64_t>(sizeof(float));
-  const int64_t needed = (blocking.rows - 1) * stride + 1 + reach.above + reach.below;
+  const int64_t needed = (blocking.rows - 1) * stride + 1 + 2 * (reach.above + reach.below);
   return Layout::of(source, std::min(std::max(kStripBytes / bytes, needed), source.height()), columns);
 }
 
@@ -257,8 +258,10 @@ void run(const Kernels& k, const Plan& plan, const float* weight, const Source& 
   if (is_empty(target)) return;
   const int64_t size = input.batch() * Layout::of(input, input.height(), input.width()).image;
   const Shares shares = Shares::of(plan, size, target);
-  if (shares.channels > 1) return run(k, plan, weight, pack(k, input), stride, target);  // all threads read all of it
   const Reach reach(plan, input.height());
+  // what threads read of each other's rows they would both pack
+  const int64_t own = target.batch * target.height / shares.rows * stride, others = reach.above + reach.below;
+  if (shares.channels > 1 || own < 2 * others) return run(k, plan, weight, pack(k, input), stride, target);
   const Blocking blocking(plan, reach, input.border, stride, target.width);
   const Layout layout = layout_of_strip(input, reach, blocking, stride);
   const std::shared_ptr<float> memory = borrow(shares.rows * layout.image);

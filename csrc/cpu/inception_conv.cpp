@@ -1,6 +1,6 @@
 // Inception convolution on the CPU: forward, plain and with a ReLU.
 //
-// A direct convolution. The input is packed once into channel-inner form with a zero border, so that a dilation is nothing
+// A direct convolution. The input is packed into channel-inner form with a zero border, so that a dilation is nothing
 // but an offset and all runs of a layer read the same memory; hence the price of a dense convolution and not of one
 // convolution per run. See plan.h for the jobs, tiles.h for the inner loops.
 #include "../inception_conv.h"

@@ -47,7 +47,8 @@ struct Rectangle {
 };
 using WeightTile = void (*)(const Rectangle& area, float* sums);  // sums [rows][vectors][lanes], added to
 
-// What tiles of so many rows, or vectors, take per output channel, as a multiple of the ideal; measured.
+// What tiles of so many rows, or vectors, take per output channel, as a multiple of the ideal; measured. With wide
+// registers one row is that of a sliding tile; where nothing slides, with a stride for one, it takes 1.4.
 struct Costs {
   double dot[kMaxRows + 1], outer[kMaxVectors + 1];
 };

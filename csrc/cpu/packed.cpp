@@ -46,7 +46,8 @@ std::shared_ptr<float> allocate(int64_t& bytes) {
 struct Row {  // of the source
   int64_t channel, pixel;  // strides
   int64_t width;
-  int64_t second;  // how far the second channel of a pair lies from the first, 0 where there are no pairs
+  bool pairs;
+  int64_t second;  // how far the second channel of a pair lies from the first
 };
 
 // `count` channels of one row, from `source` to `target`, whose pixels are kBlock apart.
@@ -100,7 +101,7 @@ void copy_pairs(const Kernels& k, const at::BFloat16* source, const Row& row, in
 }
 
 void copy_channels(const Kernels& k, const at::BFloat16* source, const Row& row, int64_t count, float* target) {
-  if (row.second) return copy_pairs(k, source, row, count, target);
+  if (row.pairs) return copy_pairs(k, source, row, count, target);
   for (int64_t x = 0; x < row.width; ++x)
     for (int64_t c = 0; c < count; ++c)
       target[x * kBlock + c] = static_cast<float>(source[c * row.channel + x * row.pixel]);
@@ -144,11 +145,11 @@ template <typename T>
 void pack_rows(const Kernels& k, const Source& source, const Piece& piece, const Layout& layout, float* target) {
   const at::Tensor& x = source.x;
   const int64_t columns = layout.row / kBlock, left = piece.x0 - layout.border;  // of the target, where it begins
-  const int64_t begin = std::clamp<int64_t>(left, 0, source.width());
-  const int64_t end = std::clamp<int64_t>(left + columns, begin, source.width());
-  const Span span{std::min(begin - left, columns), columns - std::min(begin - left, columns) - (end - begin)};
-  const int64_t second = source.channels.pairs ? x.stride(1) : 0, blocks = source.channels.blocks();
-  const Row row{second ? 2 * second : x.stride(1), x.stride(3), end - begin, second};
+  const int64_t begin = std::max<int64_t>(left, 0), end = std::min(left + columns, source.width());
+  const Span span{begin - left, left + columns - end};
+  const bool pairs = source.channels.pairs;
+  const int64_t blocks = source.channels.blocks();
+  const Row row{pairs ? 2 * x.stride(1) : x.stride(1), x.stride(3), end - begin, pairs, x.stride(1)};
   const T* data = x.const_data_ptr<T>() + piece.n * x.stride(0) + begin * x.stride(3);
   for (int64_t y = piece.y0; y < piece.y1; ++y)
     for (int64_t block = 0; block < blocks; ++block)

@@ -52,7 +52,7 @@ std::vector<Read> cut_at_blocks(const std::vector<Read>& reads) {
   return cut;
 }
 
-// Reads of one row and the same channels are neighbours, by ascending dx.
+// Which of kSlides the reads are, or -1. Those of one row and the same channels must be neighbours.
 int slide_of(const std::vector<Read>& reads) {
   const auto together = [](const Read& a, const Read& b) {
     return a.dy == b.dy && a.channel == b.channel && a.count == b.count;

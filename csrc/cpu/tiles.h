@@ -288,7 +288,7 @@ void fill_slide(Kernels& k, std::integer_sequence<int, P...>) {
   ((k.sliding[I][Most - P] = sliding_tile<Most - P, kSlides[I].taps, kSlides[I].dilation>), ...);
 }
 
-// Down to half of the widest: narrower ones only serve narrow maps.
+// Those of more than half of the widest: narrower ones mostly serve narrow maps.
 template <int Plain, int... I>
 void fill_slides(Kernels& k, std::integer_sequence<int, I...>) {
   (fill_slide<I, slide_pixels(kSlides[I].taps, Plain)>(

@@ -18,7 +18,8 @@ struct Whole {
   View rows(int64_t n, int64_t, int64_t, int64_t) const { return {input.origin() + n * input.layout.image, 0, 0}; }
 };
 
-// Rows packed just before they are read, so that they are in the thread's cache then, and memory sees the input once.
+// Rows packed just before they are read, so that they are near the thread then. Neighbouring strips both pack what they
+// both read.
 class Strip {
  public:
   // `memory` has room for what `layout` says.

@@ -74,7 +74,7 @@ def random_pyramid(seed: int) -> Pyramid:
     groups = [rng.choice([g for g in (1, 2, 3, 4, 8, 16) if channels % g == 0]) for _ in range(rng.randint(2, 4))]
     weights = []
     for group in groups:
-        kernel = rng.choice([1, 3, 5, 7, 9]), rng.choice([1, 3, 5])
+        kernel = rng.choice([1, 3, 5, 7, 9]), rng.choice([1, 3, 5, 7, 9])
         weights.append(stored(rng, tensor(group * rng.choice([1, 2, 4, 7]), channels // group, *kernel)))
     bias = tensor(sum(weight.shape[0] for weight in weights)) if rng.random() < 0.5 else None
     return Pyramid(stored(rng, x), weights, bias, groups, rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2, 4]))
@@ -188,9 +188,12 @@ def test_the_result_does_not_depend_on_threads_or_luck():
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize(('channels', 'height', 'width'), [(256, 140, 30), (96, 40, 170)])
-def test_large_maps(channels, height, width, layout, dtype):
+@pytest.mark.parametrize(
+    ('channels', 'height', 'width', 'layout'),
+    [(256, 110, 30, torch.channels_last), (96, 40, 170, torch.contiguous_format)],
+    ids=['many rows', 'many columns'],
+)
+def test_large_maps(instructions, channels, height, width, layout, dtype):
     """Threads pack the rows that they read strip by strip: many strips of one chunk of columns; several chunks."""
     torch.manual_seed(0)
     x = torch.randn(2, channels, height, width).to(dtype, memory_format=layout)
@@ -255,6 +258,14 @@ def test_dead_weights_are_not_kept():
         for _ in range(3):
             OPS.inception_conv2d_compiled(torch.randn(1, 4, 5, 5), weight, None, pattern, 1, 1)
     assert forget_packed_weights() == 1
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_inputs_whose_channels_are_one(instructions, dtype):
+    x, weight = torch.randn(1, 1, 9, 9).to(dtype).expand(1, 64, 9, 9), torch.randn(6, 64, 3, 3).to(dtype)
+    out = OPS.inception_conv2d_compiled(x, weight, None, [4, 1, 1, 2, 2, 2], 1, 1)
+    expected = inception.forward(x.double(), weight.double(), None, [4, 1, 1, 2, 2, 2], 1, 1)
+    assert_near(out, expected, TOLERANCE[dtype], 'output')
 
 
 def test_relu_keeps_nan():
