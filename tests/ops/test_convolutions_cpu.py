@@ -206,16 +206,15 @@ def test_large_maps(instructions, channels, height, width, layout, dtype):
             call = Call(x.double(), weight.double(), None, pattern, stride, 1)
             pyr = Pyramid(x.double(), [level.double() for level in levels], None, [1, 8], stride, 1)
             expected, sums = per_run(call), by_level(pyr)
+            size, grad = tuple(x.shape[2:]), expected.to(dtype)
+            exact = inception.grad_input(grad.double(), call.weight, size, flat, stride, 1)
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
                 got = OPS.inception_conv2d_compiled(x, weight, None, flat, stride, 1)
                 assert_near(got, expected, TOLERANCE[dtype], (stride, count))
                 got = OPS.pyconv2d_compiled(x, levels, None, [1, 8], stride, 1)
                 assert_near(got, sums, TOLERANCE[dtype], (stride, count, 'pyramid'))
-                size = tuple(x.shape[2:])
-                grad = expected.to(dtype)
                 got = OPS.inception_conv2d_grad_input_compiled(grad, weight, size, flat, stride, 1)
-                exact = inception.grad_input(grad.double(), call.weight, size, flat, stride, 1)
                 assert_near(got, exact, TOLERANCE[dtype], (stride, count, 'gradient of x'))
     finally:
         torch.set_num_threads(threads)

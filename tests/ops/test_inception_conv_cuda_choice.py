@@ -90,9 +90,9 @@ def test_every_kernel_is_in_the_library():
     """Names and devices of the compiled operators are those that the choice asks for; seen without a card."""
     if reason := backend.missing_library():
         pytest.skip(reason)
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    if not has_kernel('icconv_mm::inception_conv2d_compiled', 'CUDA'):
+    there = set(torch._C._dispatch_get_registrations_for_dispatch_key('CUDA'))
+    if not any(name.startswith('icconv_mm::') for name in there):
         pytest.skip('the compiled operators were built without CUDA')
-    wanted = [operator for operator, kernels in backend._kernels.items() if 'cuda' in kernels]
-    assert 'inception_conv2d_grad_input' in wanted
-    assert [name for name in wanted if not has_kernel(f'icconv_mm::{name}_compiled', 'CUDA')] == []
+    wanted = {f'icconv_mm::{operator}_compiled' for operator, kernels in backend._kernels.items() if 'cuda' in kernels}
+    assert len(wanted) >= 4
+    assert wanted <= there
