@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import backend, inception_conv_flops
+from icconv_mm.ops import backend, dense_convolution, inception_conv_flops
 from icconv_mm.ops import inception_conv_reference as reference
 from icconv_mm.ops.autocast import lower
 from icconv_mm.ops.checks import check_tensors
@@ -68,7 +68,7 @@ def inception_conv2d(
             check_call(x, weight, bias, pattern, stride, groups)
             return reference.forward(x, weight, bias, pattern.flat, stride, groups)
     check_call(x, weight, bias, pattern, stride, groups)
-    if len(pattern) == 1:  # an ordinary convolution, for which torch has the best kernel
+    if len(pattern) == 1 and dense_convolution.is_trusted(x, stride):  # torch has the best kernel
         dilation = pattern.runs[0][1:]
         return F.conv2d(x, weight, bias, stride, dilation, dilation, groups)
     return _ops.inception_conv2d(x, weight, bias, pattern.flat, stride, groups)

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from icconv_mm.ops import dense_convolution
 
 
 class Part(NamedTuple):
@@ -48,7 +49,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[in
     """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = [
-        F.conv2d(
+        dense_convolution.forward(
             take(x, 1, part.inputs),
             take(weight, 0, part.outputs),
             None if bias is None else take(bias, 0, part.outputs),
@@ -108,19 +109,8 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _backward(part: Part, grad: Tensor, x: Tensor, weight: Tensor, stride: int, mask: tuple[bool, bool]):
-    return torch.ops.aten.convolution_backward(
-        take(grad, 1, part.outputs),
-        x,
-        weight,
-        None,  # bias sizes
-        (stride, stride),
-        part.dilation,
-        part.dilation,
-        False,  # transposed
-        (0, 0),
-        part.groups,
-        (*mask, False),
-    )
+    grad = take(grad, 1, part.outputs)
+    return dense_convolution.backward(grad, x, weight, stride, part.dilation, part.dilation, part.groups, mask)
 
 
 def _in_order(outputs: list[Tensor], dim: int, parts: tuple[Part, ...]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import backend, pyconv_flops
+from icconv_mm.ops import backend, dense_convolution, pyconv_flops
 from icconv_mm.ops import pyconv_reference as reference
 from icconv_mm.ops.autocast import lower
 from icconv_mm.ops.checks import check_tensors
@@ -64,7 +64,7 @@ def pyconv2d(
             check_call(x, weights, bias, groups, stride, dilation)
             return reference.forward(x, weights, bias, groups, stride, dilation)
     check_call(x, weights, bias, groups, stride, dilation)
-    if len(weights) == 1:  # an ordinary convolution, for which torch has the best kernel
+    if len(weights) == 1 and dense_convolution.is_trusted(x, stride):  # torch has the best kernel
         padding = reference.padding(weights[0].shape[2:], dilation)
         return F.conv2d(x, weights[0], bias, stride, padding, dilation, groups[0])
     return _ops.pyconv2d(x, weights, bias, groups, stride, dilation)

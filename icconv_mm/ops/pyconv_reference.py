@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from icconv_mm.ops import dense_convolution
 from icconv_mm.ops.inception_conv_reference import memory_format
 
 
@@ -20,7 +20,9 @@ def forward(
     """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])
     levels = [
-        F.conv2d(x, weight, level_bias, stride, padding(weight.shape[2:], dilation), dilation, group)
+        dense_convolution.forward(
+            x, weight, level_bias, stride, padding(weight.shape[2:], dilation), (dilation, dilation), group
+        )
         for weight, level_bias, group in zip(weights, biases, groups)
     ]
     return levels[0] if len(levels) == 1 else torch.cat(levels, 1)
@@ -64,16 +66,5 @@ def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
 
 
 def _backward(grad, x, weight, groups, stride, dilation, mask):
-    return torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        None,  # bias sizes
-        (stride, stride),
-        padding(weight.shape[2:], dilation),
-        (dilation, dilation),
-        False,  # transposed
-        (0, 0),
-        groups,
-        (*mask, False),
-    )
+    sides = padding(weight.shape[2:], dilation)
+    return dense_convolution.backward(grad, x, weight, stride, sides, (dilation, dilation), groups, mask)

@@ -56,6 +56,24 @@ def test_agrees_with_the_definition(dtype, backend, seeds):
             assert_near(one, other, DTYPES[dtype])
 
 
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+@pytest.mark.parametrize('levels', [1, 2])
+@pytest.mark.parametrize(('width', 'stride'), [(1, 2), (2, 2), (1, 3), (3, 3)])
+def test_bfloat16_with_one_column_of_outputs(backend, levels, width, stride):
+    """torch 2.11 itself computes such outputs wrongly, and leaves some weight gradients uninitialised."""
+    torch.manual_seed(0)
+    weights = [torch.randn(4, 4, 3, 3), torch.randn(4, 2, 5, 5)][:levels]
+    call = Call(torch.randn(2, 4, 20, width), weights, None, [1, 2][:levels], stride, 1).to(torch.bfloat16)
+    expected = gradients(by_level, call.to(torch.float64))
+    # memory that is handed out again
+    junk = [torch.full((size,), 1e30) for size in range(1, 400, 3)]
+    del junk
+    with use_backend(backend):
+        got = gradients(lambda c: pyconv2d(*c), call)
+    for one, other in zip(got, expected, strict=True):
+        assert_near(one, other, DTYPES[torch.bfloat16])
+
+
 @pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (2, 1), (1, 2)])
 def test_derivatives_of_second_order(stride, dilation):
     shapes = [(1, 4, 4, 3), (6,), (2, 4, 3, 3), (4, 1, 5, 1)]
