@@ -90,6 +90,7 @@ at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArra
     WeightFamily& family = families[{run.group, run.dilation_h, run.dilation_w}];
     family.taps = taps_of(run.dilation_h, run.dilation_w);
     family.channel = run.group * packed.channels.padded, family.inside = g.group_in;
+    family.padded = packed.channels.padded;
     family.result = result.mutable_data_ptr<float>();
     for (int64_t oc = run.begin; oc < run.end; ++oc) family.outputs.push_back({oc, oc});
   }

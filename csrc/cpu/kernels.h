@@ -11,6 +11,8 @@ constexpr int kMaxRows = 6;          // output channels of a dot tile
 constexpr int kMaxVectors = 4;       // vectors of output channels of an outer-product tile
 constexpr int kMaxPixels = 14;       // of any tile
 constexpr int kMaxLanes = 16;
+constexpr int kMaxGroupRows = 4;     // output channels of each group of a weight tile for small groups
+constexpr int kMaxTaps = 9;          // taps of it
 
 // Rows of taps that sliding tiles are compiled for: so many, so many pixels apart, the middle one at the output pixel.
 struct Slide {
@@ -47,6 +49,16 @@ struct Rectangle {
 };
 using WeightTile = void (*)(const Rectangle& area, float* sums);  // sums [rows][vectors][lanes], added to
 
+// The weight gradient where a vector of input channels holds several groups: one row of pixels, `rows` output channels of
+// each group, some taps of one row of the kernel.
+struct Line {
+  const float* x;         // packed, at the first pixel
+  const int64_t* taps;    // offsets from x
+  const float* grad;      // [width][rows][lanes]: in each lane the gradient of an output of that lane's group
+  int64_t width, x_pixel;
+};
+using GroupTile = void (*)(const Line& line, float* sums);  // sums [taps][rows][lanes], added to
+
 // What tiles of so many rows, or vectors, take per output channel, as a multiple of the ideal; measured. With wide
 // registers one row is that of a sliding tile; where nothing slides, with a stride for one, it takes 1.4.
 struct Costs {
@@ -65,6 +77,7 @@ struct Kernels {
   Tile sliding[kSlideCount][kMaxPixels + 1];  // dot tiles of one row and stride 1; by slide, pixels
   int slide_pixels[kSlideCount];              // the most of one, 0 where there is none
   WeightTile weight[kMaxRows + 1][kMaxVectors + 1];  // by rows, vectors
+  GroupTile group_weight[kMaxGroupRows + 1][kMaxTaps + 1];  // by rows, taps; null where there is none
   // target[x * kBlock + c] = source[c * stride + x] for x < pixels, c < channels
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
   // Sums of groups of `width` lanes: [count][lanes] -> [count][lanes / width]; a width of 1, 2, 4, ... below lanes

@@ -87,7 +87,7 @@ std::vector<WeightFamily> families_of(const Pyramid& p, const std::vector<size_t
     const int64_t outside = level.outputs / level.groups;
     for (int64_t group = 0; group < level.groups; ++group) {
       WeightFamily family{level.taps(dilation), {}, group * level.channels.padded, level.channels.inside,
-                          results[number].mutable_data_ptr<float>()};
+                          level.channels.padded, results[number].mutable_data_ptr<float>()};
       for (int64_t i = group * outside; i < (group + 1) * outside; ++i) family.outputs.push_back({level.first + i, i});
       families.push_back(std::move(family));
     }

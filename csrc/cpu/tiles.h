@@ -7,6 +7,7 @@
 //         taps of its row, where a plain tile of one channel loads a vector for every product.
 // outer:  V vectors of output channels x P pixels; the lanes are output channels, an input is broadcast.
 // weight: R output channels x V vectors of input channels, summed over pixels.
+// group weight: R output channels of each group x K taps; the lanes are the input channels of several groups.
 //
 // All read packed input in which a pixel has kBlock neighbouring channels; S is the stride in pixels.
 
@@ -152,22 +153,57 @@ void sliding_tile(const float* x, const Term* term, const Term* end, const float
   finish_dot(acc, store);
 }
 
-// One vector of output channels of one pixel that does not fit a plain store.
-inline void finish_lanes(const Vec& v, int64_t first, float* out, const Store& s) {
+// Output channels from number `first` on of `Count` pixels, [kLanes][kLanes]: transposed, because the pixels of a channel are
+// nearer to each other in memory than its channels. Not inlined: it would be in every tile, several times.
+template <int Count>
+__attribute__((noinline)) void finish_square(const float* pixels, int64_t first, float* out, const Store& s) {
+  alignas(64) float channels[kLanes * kLanes];
+  transpose_square(pixels, kLanes, channels, kLanes);
+  const auto write = [&](const float* value, float bias, float* to, auto step) {
+    for (int p = 0; p < Count; ++p) {
+      float sum = value[p] + bias;
+      if (s.flags & kAccumulate) sum += to[p * step];
+      to[p * step] = s.flags & kRelu && sum < 0.f ? 0.f : sum;
+    }
+  };
+  for (int64_t i = 0; i < kLanes && first + i < s.channels; ++i, out += s.channel) {
+    const float bias = s.flags & kBias ? s.bias[first + i] : 0.f;
+    if (s.pixel == 1)
+      write(channels + i * kLanes, bias, out, std::integral_constant<int64_t, 1>());
+    else
+      write(channels + i * kLanes, bias, out, s.pixel);
+  }
+}
+
+// One vector of output channels of one pixel, of which fewer are wanted.
+__attribute__((noinline)) inline void finish_lanes(const Vec& v, int64_t first, float* out, const Store& s) {
   float value[kLanes];
   store_any(value, v);
   for (int64_t i = 0; i < kLanes && first + i < s.channels; ++i)
-    finish<1>(Quad{value[i]}, out + i * s.channel, 1, s, first + i, 1);
+    finish<1>(Quad{value[i]}, out + i, 1, s, first + i, 1);
 }
 
 template <int V, int P>
 ICCONV_INLINE void finish_outer(const Vec (&acc)[V][P], const Store& s) {
+  if (s.channel != 1) {
+    constexpr int rest = P % kLanes;
+    alignas(64) float pixels[kMaxPixels + kMaxLanes][kLanes] = {};
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      float* out = s.out + v * kLanes * s.channel;
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) store_any(pixels[p], acc[v][p]);
+      for (int p = 0; p + kLanes <= P; p += kLanes) finish_square<kLanes>(pixels[p], v * kLanes, out + p * s.pixel, s);
+      if constexpr (rest > 0) finish_square<rest>(pixels[P - rest], v * kLanes, out + (P - rest) * s.pixel, s);
+    }
+    return;
+  }
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      float* out = s.out + p * s.pixel + v * kLanes * s.channel;
-      if (s.channel != 1 || (v + 1) * kLanes > s.channels) {
+      float* out = s.out + p * s.pixel + v * kLanes;
+      if ((v + 1) * kLanes > s.channels) {
         finish_lanes(acc[v][p], v * kLanes, out, s);
         continue;
       }
@@ -226,6 +262,30 @@ void weight_tile(const Rectangle& a, float* sums) {
   }
 #pragma GCC unroll 32
   for (int i = 0; i < R * V; ++i) store_any(sums + i * kLanes, acc[i / V][i % V]);
+}
+
+template <int R, int K>
+void group_weight_tile(const Line& line, float* sums) {
+  Vec acc[K][R];
+  int64_t tap[K];
+#pragma GCC unroll 32
+  for (int i = 0; i < K * R; ++i) acc[i / R][i % R] = zero();
+  for (int k = 0; k < K; ++k) tap[k] = line.taps[k];
+  const float *x = line.x, *grad = line.grad;
+  for (int64_t n = line.width; n; --n, x += line.x_pixel, grad += R * kLanes) {
+    Vec g[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) g[r] = pinned(load_any(grad + r * kLanes));
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      Vec value = load(x + tap[k]);
+      if constexpr (R > 1) value = pinned(value);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) acc[k][r] = multiply_add(g[r], value, acc[k][r]);
+    }
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < K * R; ++i) store_any(sums + i * kLanes, load_any(sums + i * kLanes) + acc[i / R][i % R]);
 }
 
 inline void transpose(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels) {
@@ -303,6 +363,17 @@ void fill_weight(Kernels& k) {
   k.weight[R][4] = weight_tile<R, 4>;
 }
 
+// Those whose sums, gradients and one input fit into registers; one row always.
+template <int R, int K>
+void fill_group_weight(Kernels& k) {
+  if constexpr (R == 1 || R * (K + 1) + 1 <= kRegisters) k.group_weight[R][K] = group_weight_tile<R, K>;
+}
+
+template <int... I>
+void fill_group_weights(Kernels& k, std::integer_sequence<int, I...>) {
+  (fill_group_weight<I / kMaxTaps + 1, I % kMaxTaps + 1>(k), ...);
+}
+
 template <int... Pixels, int... I>
 void fill_all(Kernels& k, std::integer_sequence<int, I...>) {
   (fill<I + 1, Pixels>(k), ...);
@@ -326,5 +397,6 @@ Kernels table(const char* name, const Costs& costs) {
   constexpr int plain[] = {Pixels...};
   fill_slides<plain[0]>(k, std::make_integer_sequence<int, kSlideCount>());
   fill_weights(k, std::make_integer_sequence<int, Rows>());
+  if constexpr (Rows > 0) fill_group_weights(k, std::make_integer_sequence<int, kMaxGroupRows * kMaxTaps>());
   return k;
 }

@@ -138,7 +138,10 @@ class WeightGradient {
 
 void weight_gradient(const Kernels& k, const std::vector<WeightFamily>& families, const Packed& x, const Packed& grad,
                      int64_t stride) {
-  WeightGradient(k, families, x, grad, stride).run();
+  std::vector<WeightFamily> small, large;
+  for (const WeightFamily& family : families) (family.padded < k.lanes ? small : large).push_back(family);
+  if (!large.empty()) WeightGradient(k, large, x, grad, stride).run();
+  if (!small.empty()) weight_gradient_of_small_groups(k, small, x, grad, stride);
 }
 
 }  // namespace icconv_mm

@@ -169,6 +169,9 @@ def test_the_result_does_not_depend_on_threads_or_luck():
     call = call._replace(x=torch.randn(2, *call.x.shape[1:]))
     flat = list(DilationPattern(call.pattern).flat)
     grad = torch.randn_like(per_run(call))
+    shapes = [8, 3, 3, 16, 5, 5, 16, 9, 9]
+    maps, grads = torch.randn(2, 32, 9, 20), torch.randn(2, 40, 9, 20)
+    levels = [torch.randn(8, 32, 3, 3), torch.randn(16, 4, 5, 5), torch.randn(16, 2, 9, 9)]
 
     def results():
         return [
@@ -176,6 +179,8 @@ def test_the_result_does_not_depend_on_threads_or_luck():
             OPS.inception_conv2d_grad_input_compiled(grad, call.weight, call.x.shape[2:], flat, call.stride, 1),
             OPS.inception_conv2d_grad_weight_compiled(grad, call.x, flat, call.stride, 1),
             OPS.pyconv2d_compiled(*pyr),
+            OPS.pyconv2d_grad_input_compiled(grads, levels, (9, 20), [1, 8, 16], 1, 1),
+            *OPS.pyconv2d_grad_weight_compiled(grads, maps, shapes, [1, 8, 16], 1, 1),
         ]
 
     expected, threads = results(), torch.get_num_threads()
@@ -200,22 +205,33 @@ def test_large_maps(instructions, channels, height, width, layout, dtype):
     weight, threads = torch.randn(12, channels, 3, 3).to(dtype), torch.get_num_threads()
     pattern = [(4, 1, 1), (1, 1, 2), (2, 4, 3), (1, 2, 4), (4, 3, 1)]
     flat = list(DilationPattern(pattern).flat)
-    levels = [weight, torch.randn(8, channels // 8, 7, 9).to(dtype)]
+    groups = [1, 8, 32]
+    levels = [weight, torch.randn(8, channels // 8, 7, 9).to(dtype), torch.randn(64, channels // 32, 5, 7).to(dtype)]
+    shapes = [number for level in levels for number in (level.shape[0], *level.shape[2:])]
     try:
         for stride in (1, 2):
             call = Call(x.double(), weight.double(), None, pattern, stride, 1)
-            pyr = Pyramid(x.double(), [level.double() for level in levels], None, [1, 8], stride, 1)
+            pyr = Pyramid(x.double(), [level.double() for level in levels], None, groups, stride, 1)
             expected, sums = per_run(call), by_level(pyr)
             size, grad = tuple(x.shape[2:]), expected.to(dtype)
             exact = inception.grad_input(grad.double(), call.weight, size, flat, stride, 1)
+            of_sums = sums.to(dtype)
+            rest = groups, stride, 1
+            exact_x = pyramid.grad_input(of_sums.double(), pyr.weights, size, *rest)
+            exact_weights = pyramid.grad_weight(of_sums.double(), pyr.x, shapes, *rest)
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
                 got = OPS.inception_conv2d_compiled(x, weight, None, flat, stride, 1)
                 assert_near(got, expected, TOLERANCE[dtype], (stride, count))
-                got = OPS.pyconv2d_compiled(x, levels, None, [1, 8], stride, 1)
+                got = OPS.pyconv2d_compiled(x, levels, None, *rest)
                 assert_near(got, sums, TOLERANCE[dtype], (stride, count, 'pyramid'))
                 got = OPS.inception_conv2d_grad_input_compiled(grad, weight, size, flat, stride, 1)
                 assert_near(got, exact, TOLERANCE[dtype], (stride, count, 'gradient of x'))
+                got = OPS.pyconv2d_grad_input_compiled(of_sums, levels, size, *rest)
+                assert_near(got, exact_x, TOLERANCE[dtype], (stride, count, 'pyramid, gradient of x'))
+                got = OPS.pyconv2d_grad_weight_compiled(of_sums, x, shapes, *rest)
+                for one, other in zip(got, exact_weights, strict=True):
+                    assert_near(one, other, TOLERANCE[dtype], (stride, count, 'pyramid, gradient of a weight'))
     finally:
         torch.set_num_threads(threads)
 
