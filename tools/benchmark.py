@@ -12,6 +12,7 @@ Examples:
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from icconv_mm import benchmark
 
@@ -41,6 +42,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
     if not 0 < args.scale <= 1:
         parser.error(f'--scale: expected more than 0 and at most 1, got {args.scale}')
+    for option in ('out', 'picture'):  # found out after all the measuring otherwise
+        path = getattr(args, option)
+        if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            parser.error(f'--{option}: expected a file in an existing folder, got {path}')
     return args
 
 

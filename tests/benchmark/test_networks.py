@@ -9,6 +9,7 @@ from icconv_mm import benchmark
 from icconv_mm.backbones import ICResNet
 from icconv_mm.benchmark import backbone, networks
 from icconv_mm.ops import use_backend
+from icconv_mm.ops.backend import requested
 
 OPTIONS = benchmark.Options(repeats=1, warmup=0)
 PASSES = networks.Passes(lambda network, x: network(x), backbone._loss)
@@ -67,6 +68,23 @@ def test_an_inference_form_that_differs_is_not_timed(monkeypatch):
     monkeypatch.setattr(networks.contest, 'hold', lambda *_: pytest.fail('timed'))
     with pytest.raises(benchmark.Disagreement, match=r'small 2x3x64x96 inference form: result 2 of .* is off by'):
         networks.compare('backbone', case('inference form'), PASSES, OPTIONS)
+
+
+def test_gradients_that_differ_are_not_timed(monkeypatch):
+    class Wrong(ICResNet):
+        """One gradient is off by a thousandth where the compiled operators run."""
+
+        def forward(self, x):
+            out = super().forward(x)
+            if requested() == 'reference':
+                return out
+            weight = self.layer1[0].conv2.weight
+            return *out[:-1], out[-1] + (1e-3 * (weight - weight.detach()) * weight.detach()).sum()
+
+    monkeypatch.setattr(networks.contest, 'hold', lambda *_: pytest.fail('timed'))
+    wrong = case('step')._replace(ours=lambda: Wrong(18, 'geometric_d4', base_channels=16))
+    with pytest.raises(benchmark.Disagreement, match=r'small 2x3x64x96 step: result \d+ of ours in .* off by .* norm'):
+        networks.compare('backbone', wrong, PASSES, OPTIONS)
 
 
 def test_the_cases_and_their_limits(monkeypatch, tmp_path, shared):

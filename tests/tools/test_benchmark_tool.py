@@ -39,6 +39,8 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
         (['--repeats', '0'], '--repeats: expected 1 or more, got 0'),
         (['--scale', '0'], '--scale: expected more than 0 and at most 1, got 0.0'),
         (['--suite', 'ops'], "invalid choice: 'ops'"),
+        (['--out', '.'], '--out: expected a file in an existing folder, got .'),
+        (['--picture', 'no_such_folder/it.png'], '--picture: expected a file in an existing folder, got no_such_folder'),
     ],
 )
 def test_bad_arguments(main, capsys, arguments, message):
