@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,11 +232,16 @@ def compiled(operator: str, device: str) -> str | None:
     """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
     if reason := missing_library():
         return Absence(reason)
-    # a library that was built from older sources does not even have the schema
-    known = hasattr(torch.ops.icconv_mm, operator)
-    if known and torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper()):
+    if _is_registered(operator, device):
         return None
     return Absence(f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}')
+
+
+@cache  # asked at every call of an operator
+def _is_registered(operator: str, device: str) -> bool:
+    # a library that was built from older sources does not even have the schema
+    known = hasattr(torch.ops.icconv_mm, operator)
+    return known and torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper())
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,6 @@
 """What the convolutions of this package ask of their tensors, whatever the backend."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +30,17 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
                 f'{first} {list(x.shape)} has the dtype {x.dtype}, {name} {list(tensor.shape)} {tensor.dtype}: '
                 'expected one dtype'
             )
+
+
+def tensors_of(args: Iterable[object]) -> list[Tensor]:
+    """The tensors among the arguments of a call, and those in lists of tensors."""
+    found = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Tensor):
+            found += arg  # patterns are lists of numbers, and long
+    return found
 
 
 def _autocast(device: str) -> bool:

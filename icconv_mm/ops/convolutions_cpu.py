@@ -6,9 +6,9 @@ the instruction set.
 """
 
 import torch
-from torch import Tensor
 
 from icconv_mm.ops import backend
+from icconv_mm.ops.checks import tensors_of
 
 DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
@@ -24,8 +24,7 @@ def forget_packed_weights() -> int:
 
 
 def _refusal(*args) -> str | None:
-    tensors = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else [arg])]
-    tensors = [t for t in tensors if isinstance(t, Tensor)]
+    tensors = tensors_of(args)
     if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
         return f'it takes tensors on the CPU, got {device}'
     dtypes = list(dict.fromkeys(t.dtype for t in tensors))

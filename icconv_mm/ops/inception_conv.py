@@ -205,7 +205,14 @@ class _GradWeight(torch.autograd.Function):
         return to_grad, to_x, None, None, None
 
 
-_library.impl('inception_conv2d', lambda *args: _Forward.apply(*args), 'Autograd')
+def _forward_autograd(*args):
+    if not torch.is_grad_enabled():  # the same without the cost of preparing a gradient
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.inception_conv2d(*args)
+    return _Forward.apply(*args)
+
+
+_library.impl('inception_conv2d', _forward_autograd, 'Autograd')
 _library.impl('inception_conv2d_grad_input', lambda *args: _GradInput.apply(*args), 'Autograd')
 _library.impl('inception_conv2d_grad_weight', lambda *args: _GradWeight.apply(*args), 'Autograd')
 

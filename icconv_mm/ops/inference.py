@@ -14,6 +14,7 @@ from torch import Tensor
 
 from icconv_mm.ops import backend, inception_conv_flops, pyconv_flops
 from icconv_mm.ops.autocast import lower
+from icconv_mm.ops.checks import tensors_of
 from icconv_mm.ops.inception_conv import check_call as check_inception_call
 from icconv_mm.ops.inception_conv import inception_conv2d
 from icconv_mm.ops.inception_conv_reference import memory_format
@@ -85,8 +86,7 @@ def _composed(plain: str) -> Callable:
 
 def _no_gradient(name: str) -> Callable:
     def rule(*args):
-        tensors = [each for arg in args for each in (arg if isinstance(arg, (list, tuple)) else [arg])]
-        if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in tensors):
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of(args)):
             raise RuntimeError(
                 f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator'
             )

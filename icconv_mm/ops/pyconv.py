@@ -219,6 +219,9 @@ def _shapes(weights) -> list[int]:
 
 
 def _forward_autograd(x, weights, bias, groups, stride, dilation):
+    if not torch.is_grad_enabled():  # the same without the cost of preparing a gradient
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.pyconv2d(x, weights, bias, groups, stride, dilation)
     return _Forward.apply(x, bias, groups, stride, dilation, *weights)
 
 

@@ -40,7 +40,7 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
         (['--scale', '0'], '--scale: expected more than 0 and at most 1, got 0.0'),
         (['--suite', 'ops'], "invalid choice: 'ops'"),
         (['--out', '.'], '--out: expected a file in an existing folder, got .'),
-        (['--picture', 'no_such_folder/it.png'], '--picture: expected a file in an existing folder, got no_such_folder'),
+        (['--picture', 'none/it.png'], '--picture: expected a file in an existing folder, got none/it.png'),
     ],
 )
 def test_bad_arguments(main, capsys, arguments, message):
