@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "views.h"
 
@@ -202,21 +203,29 @@ class Engine {
       const int64_t slots = outputs / job.width;
       k_.sum_lanes(results, job.width * pixels, plan_.lanes / slots, sums);
       for (int64_t i = 0; i < outputs; ++i)
-        scatter(job.outputs[i], sums + i / slots * pixels * slots + i % slots, slots, out, pixels, flags);
+        scatter(job.outputs[i], sums + (i % slots * job.width + i / slots) * pixels, out, pixels, flags);
     } else {
       tile(in, first, last, weight, {results, 1, pixels, nullptr, outputs, 0});
-      for (int64_t i = 0; i < outputs; ++i) scatter(job.outputs[i], results + i * pixels, 1, out, pixels, flags);
+      for (int64_t i = 0; i < outputs; ++i) scatter(job.outputs[i], results + i * pixels, out, pixels, flags);
     }
   }
 
-  void scatter(const Output& output, const float* values, int64_t step, float* out, int64_t pixels, int flags) const {
+  void scatter(const Output& output, const float* values, float* out, int64_t pixels, int flags) const {
     if (output.channel < 0) return;
     out += output.channel * target_.c;
     const float bias = flags & kBias ? target_.bias[output.channel] : 0.f;
-    for (int64_t p = 0; p < pixels; ++p, out += target_.w) {
-      float value = values[p * step] + bias;
-      if (flags & kAccumulate) value += *out;
-      *out = flags & kRelu && value < 0.f ? 0.f : value;
+    if (target_.w == 1)
+      write(values, bias, out, std::integral_constant<int64_t, 1>(), pixels, flags);
+    else
+      write(values, bias, out, target_.w, pixels, flags);
+  }
+
+  template <typename Step>
+  static void write(const float* values, float bias, float* out, Step step, int64_t pixels, int flags) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      float value = values[p] + bias;
+      if (flags & kAccumulate) value += out[p * step];
+      out[p * step] = flags & kRelu && value < 0.f ? 0.f : value;
     }
   }
 

@@ -80,7 +80,7 @@ struct Kernels {
   GroupTile group_weight[kMaxGroupRows + 1][kMaxTaps + 1];  // by rows, taps; null where there is none
   // target[x * kBlock + c] = source[c * stride + x] for x < pixels, c < channels
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
-  // Sums of groups of `width` lanes: [count][lanes] -> [count][lanes / width]; a width of 1, 2, 4, ... below lanes
+  // Sums of groups of `width` lanes: [count][lanes] -> [lanes / width][count]; a width of 1, 2, 4, ... below lanes
   void (*sum_lanes)(const float* accumulators, int64_t count, int64_t width, float* sums);
 };
 

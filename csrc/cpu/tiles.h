@@ -302,13 +302,31 @@ inline void transpose(const float* source, int64_t stride, float* target, int64_
     }
 }
 
+// The sums of four accumulators at once.
+inline void sum_lanes_of_four(const float* accumulators, int64_t count, int64_t width, float* sums) {
+  float quads[kLanes];
+  store_any(quads, sum_quads(load_any(accumulators), load_any(accumulators + kLanes),
+                             load_any(accumulators + 2 * kLanes), load_any(accumulators + 3 * kLanes)));
+  for (int64_t first = 0; first < kLanes; first += width, sums += count) {
+    Quad sum = load_quad(quads + first);
+    for (int64_t i = 4; i < width; i += 4) sum += load_quad(quads + first + i);
+    std::memcpy(sums, &sum, sizeof sum);
+  }
+}
+
 inline void sum_lanes(const float* accumulators, int64_t count, int64_t width, float* sums) {
-  const int64_t groups = kLanes / width;
+  if (width >= 4 && count >= 4) {
+    for (int64_t i = 0; i < count; i += 4) {
+      const int64_t at = i + 4 <= count ? i : count - 4;  // some twice at the end
+      sum_lanes_of_four(accumulators + at * kLanes, count, width, sums + at);
+    }
+    return;
+  }
   for (int64_t i = 0; i < count; ++i)
-    for (int64_t j = 0; j < groups; ++j) {
+    for (int64_t j = 0; j < kLanes / width; ++j) {
       float sum = 0;
       for (int64_t k = 0; k < width; ++k) sum += accumulators[i * kLanes + j * width + k];
-      sums[i * groups + j] = sum;
+      sums[j * count + i] = sum;
     }
 }
 
