@@ -25,7 +25,10 @@ def forward(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """``F.conv2d``."""
+    """``F.conv2d``, in float32 where bfloat16 cannot be trusted.
+
+    ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]``, ``[C_out]`` -> ``[N, C_out, H', W']``; padding in pixels.
+    """
     if x.dtype == torch.bfloat16 and not is_trusted(x, stride):
         bias = None if bias is None else bias.float()
         return F.conv2d(x.float(), weight.float(), bias, stride, padding, dilation, groups).to(x.dtype)
@@ -42,9 +45,10 @@ def backward(
     groups: int,
     mask: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients for the input and for the weight, where ``mask`` asks for them.
+    """The gradients for the input and for the weight where ``mask`` asks for them, else None.
 
-    Only the shape is read of ``x`` for its own gradient, and of ``weight`` for its own.
+    ``[N, C_out, H', W']``, ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]`` -> those of ``x`` and ``weight``, of
+    their shapes. Only the shape is read of ``x`` for its own gradient, and of ``weight`` for its own.
     """
     dtype = grad.dtype
     if dtype == torch.bfloat16 and not is_trusted(x, stride):
