@@ -10,6 +10,8 @@
 namespace icconv_mm {
 namespace {
 
+#include "write.h"
+
 constexpr int64_t kCacheBytes = 384 * 1024;  // of input that a thread works on at a time, beside its output
 constexpr int64_t kColumns = 80;             // likewise: three rows of one block of channels
 constexpr int64_t kMinRows = 4;
@@ -212,21 +214,8 @@ class Engine {
 
   void scatter(const Output& output, const float* values, float* out, int64_t pixels, int flags) const {
     if (output.channel < 0) return;
-    out += output.channel * target_.c;
     const float bias = flags & kBias ? target_.bias[output.channel] : 0.f;
-    if (target_.w == 1)
-      write(values, bias, out, std::integral_constant<int64_t, 1>(), pixels, flags);
-    else
-      write(values, bias, out, target_.w, pixels, flags);
-  }
-
-  template <typename Step>
-  static void write(const float* values, float bias, float* out, Step step, int64_t pixels, int flags) {
-    for (int64_t p = 0; p < pixels; ++p) {
-      float value = values[p] + bias;
-      if (flags & kAccumulate) value += out[p * step];
-      out[p * step] = flags & kRelu && value < 0.f ? 0.f : value;
-    }
+    write(values, pixels, bias, out + output.channel * target_.c, target_.w, flags);
   }
 
   const Kernels& k_;
@@ -249,13 +238,11 @@ Layout layout_of_strip(const Source& source, const Reach& reach, const Blocking&
   return Layout::of(source, std::min(std::max(kStripBytes / bytes, needed), source.height()), columns);
 }
 
-bool is_empty(const Target& target) { return target.batch * target.height * target.width == 0; }
-
 }  // namespace
 
 void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& input, int64_t stride,
          const Target& target) {
-  if (is_empty(target)) return;
+  if (target.is_empty()) return;
   const Reach reach(plan, input.height);
   const Blocking blocking(plan, reach, input.layout.border, stride, target.width);
   Engine(k, plan, weight, input.layout, input.height, stride, target, reach, blocking)
@@ -264,7 +251,7 @@ void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& 
 
 void run(const Kernels& k, const Plan& plan, const float* weight, const Source& input, int64_t stride,
          const Target& target) {
-  if (is_empty(target)) return;
+  if (target.is_empty()) return;
   const int64_t size = input.batch() * Layout::of(input, input.height(), input.width()).image;
   const Shares shares = Shares::of(plan, size, target);
   const Reach reach(plan, input.height());

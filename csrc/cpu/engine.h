@@ -12,6 +12,8 @@ struct Target {
   int64_t n, c, h, w;
   const float* bias;  // [channels] or null
   bool relu;
+
+  bool is_empty() const { return batch * height * width == 0; }
 };
 
 void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& input, int64_t stride,

@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <map>
+#include <utility>
 
 #include "transposed.h"
 #include "weight_grad.h"
@@ -96,7 +97,7 @@ at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArra
   }
   std::vector<WeightFamily> list;
   for (auto& family : families) list.push_back(std::move(family.second));
-  weight_gradient(k, list, packed, packed_grad, stride);
+  weight_gradient(k, std::move(list), packed, packed_grad, stride);
   return result.to(grad.scalar_type());
 }
 

@@ -11,6 +11,8 @@
 //
 // All read packed input in which a pixel has kBlock neighbouring channels; S is the stride in pixels.
 
+#include "write.h"
+
 ICCONV_INLINE Quad load_quad(const float* p) {
   Quad q;
   std::memcpy(&q, p, sizeof q);
@@ -159,20 +161,8 @@ template <int Count>
 __attribute__((noinline)) void finish_square(const float* pixels, int64_t first, float* out, const Store& s) {
   alignas(64) float channels[kLanes * kLanes];
   transpose_square(pixels, kLanes, channels, kLanes);
-  const auto write = [&](const float* value, float bias, float* to, auto step) {
-    for (int p = 0; p < Count; ++p) {
-      float sum = value[p] + bias;
-      if (s.flags & kAccumulate) sum += to[p * step];
-      to[p * step] = s.flags & kRelu && sum < 0.f ? 0.f : sum;
-    }
-  };
-  for (int64_t i = 0; i < kLanes && first + i < s.channels; ++i, out += s.channel) {
-    const float bias = s.flags & kBias ? s.bias[first + i] : 0.f;
-    if (s.pixel == 1)
-      write(channels + i * kLanes, bias, out, std::integral_constant<int64_t, 1>());
-    else
-      write(channels + i * kLanes, bias, out, s.pixel);
-  }
+  for (int64_t i = 0; i < kLanes && first + i < s.channels; ++i, out += s.channel)
+    write(channels + i * kLanes, Count, s.flags & kBias ? s.bias[first + i] : 0.f, out, s.pixel, s.flags);
 }
 
 // One vector of output channels of one pixel, of which fewer are wanted.

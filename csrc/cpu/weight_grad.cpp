@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace icconv_mm {
 namespace {
@@ -136,10 +137,10 @@ class WeightGradient {
 
 }  // namespace
 
-void weight_gradient(const Kernels& k, const std::vector<WeightFamily>& families, const Packed& x, const Packed& grad,
+void weight_gradient(const Kernels& k, std::vector<WeightFamily> families, const Packed& x, const Packed& grad,
                      int64_t stride) {
   std::vector<WeightFamily> small, large;
-  for (const WeightFamily& family : families) (family.padded < k.lanes ? small : large).push_back(family);
+  for (WeightFamily& family : families) (family.padded < k.lanes ? small : large).push_back(std::move(family));
   if (!large.empty()) WeightGradient(k, large, x, grad, stride).run();
   if (!small.empty()) weight_gradient_of_small_groups(k, small, x, grad, stride);
 }

@@ -16,7 +16,7 @@ struct WeightFamily {
   float* result;                // [filter][inside][taps]
 };
 
-void weight_gradient(const Kernels& k, const std::vector<WeightFamily>& families, const Packed& x, const Packed& grad,
+void weight_gradient(const Kernels& k, std::vector<WeightFamily> families, const Packed& x, const Packed& grad,
                      int64_t stride);
 
 // The same where a vector of input channels holds several groups.

@@ -7,6 +7,9 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
+#include <optional>
+#include <string>
+
 namespace icconv_mm::cuda {
 namespace {
 
@@ -20,10 +23,22 @@ void check_pair(const char* name, const at::Tensor& first, const at::Tensor& sec
               second.scalar_type(), " on ", second.device());
 }
 
-// What torch lets its own convolutions do to fp32.
+// What torch lets its own convolutions do to fp32. Since 2.9 they have a setting of their own, and asking for that of all
+// of cuDNN is an error where they differ; it is named by a string in 2.9 and by an enumerator since 2.10.
+[[maybe_unused]] bool allows_tf32(bool (at::Context::*get)() const) { return (at::globalContext().*get)(); }
+
+[[maybe_unused]] bool allows_tf32(bool (at::Context::*get)(const std::string&) const) {
+  return (at::globalContext().*get)("conv");
+}
+
+template <typename Operator>
+bool allows_tf32(bool (at::Context::*get)(std::optional<Operator>) const) {
+  return (at::globalContext().*get)(Operator::CONV);
+}
+
 Precision precision_of(const at::Tensor& tensor) {
   if (tensor.scalar_type() != at::kFloat) return Precision::kNative;
-  return at::globalContext().allowTF32CuDNN() ? Precision::kTf32 : Precision::kFp32;
+  return allows_tf32(&at::Context::allowTF32CuDNN) ? Precision::kTf32 : Precision::kFp32;
 }
 
 at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern, int64_t stride,

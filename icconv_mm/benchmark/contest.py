@@ -39,6 +39,17 @@ class Result:
     share: float
 
 
+def uses_tf32(options: Options) -> bool:
+    """Whether convolutions of the contest round their factors to TF32, as torch does on GPUs unless told otherwise."""
+    is_cuda = torch.device(options.device).type == 'cuda'
+    return is_cuda and options.tensor_dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+
+
+def tolerance(options: Options, tolerances: Mapping[torch.dtype, float] = TOLERANCES) -> float:
+    """That of the dtype of the contest; TF32 has the digits of float16."""
+    return tolerances[torch.float16 if uses_tf32(options) else options.tensor_dtype]
+
+
 def of_maximum(one: Tensor, other: Tensor) -> float:
     """Largest deviation, relative to the largest value."""
     return ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
@@ -125,11 +136,20 @@ def figures(
 
 
 def matmul(options: Options) -> tuple[Callable[[], Tensor], int]:
-    """A product of square matrices in the dtype of the contest, and its FLOPs."""
+    """A product of square matrices in the dtype of the contest, rounded as its convolutions are, and its FLOPs."""
     kind = torch.device(options.device).type
     (side,) = options.scaled(MATMUL[kind])
     a, b = (torch.randn(side, side, device=options.device).to(options.tensor_dtype) for _ in range(2))
-    return lambda: a @ b, 2 * side**3
+
+    def product() -> Tensor:
+        allowed = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision('high' if uses_tf32(options) else 'highest')
+        try:
+            return a @ b
+        finally:
+            torch.set_float32_matmul_precision(allowed)
+
+    return product, 2 * side**3
 
 
 def count_flops(call: Callable[[], object]) -> int:

@@ -131,8 +131,7 @@ def pyconv_layers(options: Options) -> Iterator[Layer]:
 def _compare(layer: Layer, kind: str, options: Options) -> list[Figure]:
     contenders, chosen = _contenders(layer, kind, options)
     label = f'{layer.name} {kind}'
-    tolerance = contest.TOLERANCES[options.tensor_dtype]
-    contest.check_agreement(label, contenders, ('composition', 'ours'), tolerance)
+    contest.check_agreement(label, contenders, ('composition', 'ours'), contest.tolerance(options))
     results = contest.hold(contenders, options)
     limits = layer.limits if kind == 'forward' and options.scale == 1 and options.device == 'cpu' else {}
     notes = {'input': 'x'.join(map(str, layer.shape)), 'stride': layer.stride, **layer.notes, 'backend': chosen}

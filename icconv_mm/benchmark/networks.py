@@ -146,16 +146,17 @@ def _check(case: Case, networks: dict[str, nn.Module], passes: Passes, x: Tensor
     gradients of small maps by percents, as a wrong filter would.
     """
     eager = case._replace(form='eager')
-    equal, dtype = ['composition', 'ours'], options.tensor_dtype
+    equal = ['composition', 'ours']
     contenders = _contenders(networks, eager if case.form == 'step' else case, passes, x, training=False)
     if case.form == 'inference form':
         contenders = {'eager': _calls(networks['ours'], eager, passes, x, training=False), **contenders}
         equal = ['eager', *equal]
-    contest.check_agreement(case.label, contenders, equal, TOLERANCES[dtype])
+    contest.check_agreement(case.label, contenders, equal, contest.tolerance(options, TOLERANCES))
     if case.form == 'step':
         smooth = {name: _smooth(network) for name, network in networks.items()}
         contenders = _contenders(smooth, case, passes, x, training=False)
-        contest.check_agreement(case.label, contenders, equal, STEP_TOLERANCES[dtype], contest.of_norm)
+        tolerance = contest.tolerance(options, STEP_TOLERANCES)
+        contest.check_agreement(case.label, contenders, equal, tolerance, contest.of_norm)
 
 
 def _smooth(network: nn.Module) -> nn.Module:

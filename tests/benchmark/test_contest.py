@@ -72,3 +72,24 @@ def test_the_product_is_of_the_dtype_of_the_contest():
     product, flops = contest.matmul(Options(dtype='bfloat16', scale=0.01))
     assert product().dtype == torch.bfloat16 and product().shape == (15, 15) and flops == 2 * 15**3
     assert Options().tensor_dtype == torch.float32 and Options(device='cuda').tensor_dtype == torch.bfloat16
+
+
+def test_tf32_is_held_to_the_digits_that_it_has(monkeypatch):
+    on_gpu = Options(device='cuda', dtype='float32')
+    tolerances = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
+    for allowed, expected in ((True, 5e-3), (False, 1e-4)):
+        monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', allowed)
+        assert contest.tolerance(on_gpu, tolerances) == expected
+        assert contest.tolerance(Options(dtype='float32'), tolerances) == 1e-4
+        assert contest.tolerance(Options(device='cuda'), tolerances) == 2e-2
+
+
+def test_the_product_is_rounded_as_convolutions_are(monkeypatch):
+    precisions = []
+    monkeypatch.setattr(contest, 'uses_tf32', lambda options: True)
+    monkeypatch.setattr(
+        torch.Tensor, '__matmul__', lambda a, b: precisions.append(torch.get_float32_matmul_precision())
+    )
+    product, _ = contest.matmul(Options(scale=0.01))
+    product()
+    assert precisions == ['high'] and torch.get_float32_matmul_precision() == 'highest'

@@ -199,6 +199,25 @@ def test_runs_on_the_current_stream():
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, 'conv'), reason='a setting of torch 2.9 and later')
+@pytest.mark.parametrize('precision', ['ieee', 'tf32'])
+def test_the_setting_of_convolutions_alone(precision, monkeypatch):
+    """It may differ from that of the rest of cuDNN."""
+    call, setting = on_card(wide_call(6), torch.float32), torch.backends.cudnn.conv
+    results = {}
+    for name in ('ieee', 'tf32'):
+        monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', name == 'tf32')
+        results[name] = gradients(on_cuda, call)
+    assert not torch.equal(results['ieee'][0], results['tf32'][0])
+    torch.backends.cudnn.allow_tf32 = precision != 'tf32'
+    setting.fp32_precision = precision
+    try:
+        got = gradients(on_cuda, call)
+    finally:
+        setting.fp32_precision = 'tf32' if precision == 'ieee' else 'ieee'  # as the rest, or nobody may ask
+    assert all(map(torch.equal, got, results[precision]))
+
+
 def test_captured_in_a_graph():
     """Forward and both gradients, with a pattern that no earlier call has uploaded."""
     pattern = [(41, 1, 1), (3, 2, 4), (5, 4, 1), (15, 3, 3)]
