@@ -14,6 +14,8 @@ import logging
 import sys
 from pathlib import Path
 
+import torch
+
 from icconv_mm import benchmark
 
 
@@ -42,6 +44,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
     if not 0 < args.scale <= 1:
         parser.error(f'--scale: expected more than 0 and at most 1, got {args.scale}')
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # the latter: this torch was built without it
+        parser.error(f'--device: {args.device} cannot be used: {str(error).splitlines()[0]}')
     for option in ('out', 'picture'):  # found out after all the measuring otherwise
         path = getattr(args, option)
         if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):

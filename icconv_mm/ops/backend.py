@@ -153,7 +153,12 @@ def explain(operator: str, *args) -> Explanation:
     Returns:
         A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
         backend that serves the call, ``use_backend`` and the environment variable considered.
+
+    Raises:
+        ValueError: If there is no such operator.
+        TypeError: If it takes other arguments; the message says which.
     """
+    _check_arguments(operator, args)
 
     def answer(kernel: Kernel) -> str:
         advice = kernel.advice(*args)
@@ -166,6 +171,18 @@ def explain(operator: str, *args) -> Explanation:
     if name not in answers:
         return Explanation(answers, 'reference')
     return Explanation(answers, name if answers[name].startswith('can run') else None)
+
+
+def _check_arguments(operator: str, args: tuple) -> None:
+    """That a call has the arguments of its schema: backends look at some of them only, and each at others."""
+    if operator not in _kernels:
+        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
+    schema = getattr(torch.ops.icconv_mm, operator).default._schema
+    if len(args) != len(schema.arguments):
+        raise TypeError(f'explain: got {len(args)} of {len(schema.arguments)} arguments of {schema}')
+    for argument, value in zip(schema.arguments, args):
+        if str(argument.type) == 'List[int]' and not all(isinstance(each, (int, torch.SymInt)) for each in value):
+            raise TypeError(f'explain: {argument.name} must be a flat list of integers, got {value!r}, in {schema}')
 
 
 def run(operator: str, *args):

@@ -83,6 +83,19 @@ def test_explain_answers_for_every_backend():
     assert (answers['cpu'] == 'can run') == bool(backends()['cpu'])
 
 
+@pytest.mark.parametrize(
+    ('operator', 'args', 'error', 'message'),
+    [
+        ('inception_conv', ARGS, ValueError, "no operator 'inception_conv'; there are .*inception_conv2d, "),
+        ('inception_conv2d', ARGS[:4], TypeError, r'got 4 of 6 arguments of .*inception_conv2d\(Tensor x, '),
+        ('inception_conv2d', (*ARGS[:3], CALL.pattern, 1, 1), TypeError, r'pattern must be a flat list.*\(4, 1, 1\)'),
+    ],
+)
+def test_explain_says_what_it_takes(operator, args, error, message):
+    with pytest.raises(error, match=message):
+        explain(operator, *args)
+
+
 def test_without_the_library_one_notice_and_the_reference(no_library):
     assert not backends()['cpu']
     with pytest.warns(UserWarning, match='installed without compiled operators.*reference') as caught:

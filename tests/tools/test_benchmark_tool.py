@@ -4,6 +4,7 @@ import importlib.util
 import json
 
 import pytest
+import torch
 
 from icconv_mm import benchmark
 
@@ -38,6 +39,12 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
     [
         (['--repeats', '0'], '--repeats: expected 1 or more, got 0'),
         (['--scale', '0'], '--scale: expected more than 0 and at most 1, got 0.0'),
+        (['--device', 'gpu'], '--device: gpu cannot be used: '),
+        pytest.param(
+            ['--device', 'cuda'],
+            '--device: cuda cannot be used: ',
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason='there is one'),
+        ),
         (['--suite', 'ops'], "invalid choice: 'ops'"),
         (['--out', '.'], '--out: expected a file in an existing folder, got .'),
         (['--picture', 'none/it.png'], '--picture: expected a file in an existing folder, got none/it.png'),

@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -85,7 +86,11 @@ def make_detector(neck: dict | None = None, pattern: str = 'dense') -> nn.Module
 
 def _initialised(model: nn.Module) -> nn.Module:
     """With the bias that makes every score low at first, as in training; random scores would time NMS."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')  # it lists every parameter
     model.bbox_head.init_weights()
+    logger.setLevel(level)
     return model
 
 
