@@ -6,6 +6,7 @@ backend by name turns that sentence into the exception; choosing automatically t
 """
 
 import importlib.machinery
+import inspect
 import logging
 import os
 import warnings
@@ -148,7 +149,8 @@ def explain(operator: str, *args) -> Explanation:
 
     Args:
         operator: Its name, e.g. 'inception_conv2d'.
-        *args: The arguments of one call, as ``torch.ops.icconv_mm.<operator>`` takes them.
+        *args: The arguments of one call, all of them, as its reference takes them: a pattern is a flat list, the size
+            that the gradient of an input has is (height, width).
 
     Returns:
         A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
@@ -174,15 +176,17 @@ def explain(operator: str, *args) -> Explanation:
 
 
 def _check_arguments(operator: str, args: tuple) -> None:
-    """That a call has the arguments of its schema: backends look at some of them only, and each at others."""
+    """That a call has the arguments of the operator: backends look at some of them only, and each at others."""
     if operator not in _kernels:
         raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
-    schema = getattr(torch.ops.icconv_mm, operator).default._schema
-    if len(args) != len(schema.arguments):
-        raise TypeError(f'explain: got {len(args)} of {len(schema.arguments)} arguments of {schema}')
-    for argument, value in zip(schema.arguments, args):
-        if str(argument.type) == 'List[int]' and not all(isinstance(each, (int, torch.SymInt)) for each in value):
-            raise TypeError(f'explain: {argument.name} must be a flat list of integers, got {value!r}, in {schema}')
+    signature = inspect.signature(_kernels[operator]['reference'].run)
+    try:
+        pattern = signature.bind(*args).arguments.get('pattern', ())
+    except TypeError as error:
+        names = ', '.join(signature.parameters)
+        raise TypeError(f'explain: {error}; {operator} takes {names}') from None
+    if not all(isinstance(each, int) for each in pattern):
+        raise TypeError(f'explain: pattern must be a flat list of integers (DilationPattern.flat), got {pattern}')
 
 
 def run(operator: str, *args):

@@ -8,16 +8,16 @@ without a fused kernel costs no more than before.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend, inception_conv_flops, pyconv_flops
+from icconv_mm.ops import backend, inception_conv_flops, inception_conv_reference, pyconv_flops, pyconv_reference
 from icconv_mm.ops.autocast import lower
 from icconv_mm.ops.checks import tensors_of
 from icconv_mm.ops.inception_conv import check_call as check_inception_call
 from icconv_mm.ops.inception_conv import inception_conv2d
-from icconv_mm.ops.inception_conv_reference import memory_format
 from icconv_mm.ops.pyconv import check_call as check_pyconv_call
 from icconv_mm.ops.pyconv import pyconv2d
 from icconv_mm.patterns import DilationPattern
@@ -72,12 +72,13 @@ def _is_traced() -> bool:
 
 def _kernel(name: str) -> Callable:
     def kernel(x, *args):
-        return backend.run(name, x, *args).contiguous(memory_format=memory_format(x))
+        return backend.run(name, x, *args).contiguous(memory_format=inception_conv_reference.memory_format(x))
 
     return kernel
 
 
-def _composed(plain: str) -> Callable:
+def _composed(plain: str, reference: Callable) -> Callable:
+    @wraps(reference)
     def composed(*args):
         return backend.run(plain, *args).relu_()
 
@@ -104,8 +105,8 @@ def _autocast_rule(name: str, device: str) -> Callable:
     return rule
 
 
-def _define(plain: str, schema: str, flops: Callable) -> None:
-    """The operator ``<plain>_relu`` with the arguments ``schema``."""
+def _define(plain: str, schema: str, reference: Callable, flops: Callable) -> None:
+    """The operator ``<plain>_relu`` with the arguments ``schema``, those of the plain one's reference."""
     name = f'{plain}_relu'
     _library.define(f'{name}({schema}) -> Tensor')
     _library.impl(name, _kernel(name), 'CompositeExplicitAutograd')
@@ -114,17 +115,19 @@ def _define(plain: str, schema: str, flops: Callable) -> None:
     _library.impl(name, _no_gradient(name), 'Autograd')
     _library.impl(name, _autocast_rule(name, 'cpu'), 'AutocastCPU')
     _library.impl(name, _autocast_rule(name, 'cuda'), 'AutocastCUDA')
-    backend.register(name, 'reference', _composed(plain))
+    backend.register(name, 'reference', _composed(plain, reference))
     inception_conv_flops.register_formula(getattr(_ops, name), flops)
 
 
 _define(
     'inception_conv2d',
     'Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups',
+    inception_conv_reference.forward,
     inception_conv_flops.forward_flops,
 )
 _define(
     'pyconv2d',
     'Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation',
+    pyconv_reference.forward,
     pyconv_flops.forward_flops,
 )

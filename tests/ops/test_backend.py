@@ -87,8 +87,19 @@ def test_explain_answers_for_every_backend():
     ('operator', 'args', 'error', 'message'),
     [
         ('inception_conv', ARGS, ValueError, "no operator 'inception_conv'; there are .*inception_conv2d, "),
-        ('inception_conv2d', ARGS[:4], TypeError, r'got 4 of 6 arguments of .*inception_conv2d\(Tensor x, '),
-        ('inception_conv2d', (*ARGS[:3], CALL.pattern, 1, 1), TypeError, r'pattern must be a flat list.*\(4, 1, 1\)'),
+        (
+            'inception_conv2d',
+            ARGS[:4],
+            TypeError,
+            "missing .*'stride'; inception_conv2d takes x, weight, bias, pattern, stride, groups",
+        ),
+        ('inception_conv2d_relu', (*ARGS, 1), TypeError, 'too many.*; inception_conv2d_relu takes x, weight, bias, '),
+        (
+            'inception_conv2d',
+            (*ARGS[:3], CALL.pattern, 1, 1),
+            TypeError,
+            r'pattern must be a flat list .*got \[\(4, 1, 1\)',
+        ),
     ],
 )
 def test_explain_says_what_it_takes(operator, args, error, message):
