@@ -7,28 +7,26 @@ registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrai
 
 import importlib
 
-from . import versions
-from ._version import __version__
+from icconv_mm import versions
+from icconv_mm._version import __version__
 
 versions.check()  # before the imports below, which would fail on an unsupported library with a less helpful error
 
-from . import registry  # noqa: E402
-from .checkpoints import safe  # noqa: E402
+from icconv_mm import registry  # noqa: E402
+from icconv_mm.checkpoints import safe  # noqa: E402
 
 safe.activate()
 
 _SUBPACKAGES = (
     'apis',
     'backbones',
-    'benchmark',
     'checkpoints',
     'datasets',
     'deployment',
-    'hooks',
+    'engine',
     'layers',
     'necks',
     'ops',
-    'optim',
     'patterns',
     'tasks',
 )

@@ -24,7 +24,7 @@ class _LazyRegistry(Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        from .tasks import import_loaded
+        from icconv_mm.tasks import import_loaded
 
         import_loaded()
 
@@ -38,6 +38,6 @@ DATASETS = _child(_DATASETS, 'icconv_mm.datasets', 'icconv_mm.tasks')
 TRANSFORMS = _child(_TRANSFORMS, 'icconv_mm.datasets', 'icconv_mm.tasks')
 TASK_UTILS = _child(_TASK_UTILS, 'icconv_mm.tasks')
 METRICS = _child(_METRICS, 'icconv_mm.tasks')
-HOOKS = _child(_HOOKS, 'icconv_mm.hooks', 'icconv_mm.tasks')
-OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.optim')
+HOOKS = _child(_HOOKS, 'icconv_mm.engine', 'icconv_mm.tasks')
+OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.engine')
 VISUALIZERS = _child(_VISUALIZERS, 'icconv_mm.tasks')

@@ -1,7 +1,5 @@
 """Supported versions of the libraries that the package stands on, and the guard that checks them."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re

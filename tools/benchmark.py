@@ -5,7 +5,7 @@ layers are timed in both memory formats, and each contender's better one counts.
 
 Examples:
   python tools/benchmark.py --suite layers --threads 2 --picture layers.png
-  python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmark.json
+  python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmarks.json
   python tools/benchmark.py --suite backbone --device cuda
 """
 
@@ -14,16 +14,15 @@ import logging
 import sys
 from pathlib import Path
 
+import benchmarks
 import torch
-
-from icconv_mm import benchmark
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument('--suite', action='append', choices=benchmark.SUITES, help='may be repeated; default: all')
+    parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbones, detectors: names with this')
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
@@ -57,7 +56,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    options = benchmark.Options(
+    options = benchmarks.Options(
         repeats=args.repeats,
         threads=args.threads,
         device=args.device,
@@ -66,12 +65,12 @@ def main(argv=None) -> int:
         only=args.only,
     )
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    logging.getLogger('icconv_mm.benchmark').setLevel(logging.INFO)
+    logging.getLogger('benchmarks').setLevel(logging.INFO)
     figures, problem = [], None
     try:
-        for figure in benchmark.run(args.suite or list(benchmark.SUITES), options):
+        for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
             figures.append(figure)  # what is measured is reported, whatever comes later
-    except (ImportError, ValueError, benchmark.Disagreement) as error:
+    except (ImportError, ValueError, benchmarks.Disagreement) as error:
         problem = f'error: {error}'
     except KeyboardInterrupt:
         problem = 'interrupted'
@@ -86,14 +85,14 @@ def main(argv=None) -> int:
     return int(bool(problem) or (args.strict and not all(figure.met for figure in figures)))
 
 
-def report(figures: list[benchmark.Figure], options: benchmark.Options, args: argparse.Namespace) -> None:
+def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
     if figures:
-        benchmark.print_figures(figures)
+        benchmarks.print_figures(figures)
     if args.out:
-        benchmark.write_json(figures, options, args.out)
+        benchmarks.write_json(figures, options, args.out)
     if args.picture:
-        benchmark.write_picture(figures, args.picture)
+        benchmarks.write_picture(figures, args.picture)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,5 @@
 """What the command-line tools do, as functions: ``train``, ``test``, ``infer``, ``browse``."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

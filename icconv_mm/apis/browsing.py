@@ -1,18 +1,16 @@
 """A look at what a model is trained on: pictures after the config's transforms, with their annotations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from ..datasets.checks import check_paths
-from ..datasets.loading import check_pictures
-from ..tasks import get_task
-from .datasets import check_dataset, explaining
-from .errors import InputError, building
+from icconv_mm.apis.datasets import check_dataset, explaining
+from icconv_mm.apis.errors import InputError, building
+from icconv_mm.datasets.checks import check_paths
+from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.tasks import get_task
 
 
 def browse(

@@ -1,7 +1,5 @@
 """Arguments that several tools share, named as in the tools of OpenMMLab."""
 
-from __future__ import annotations
-
 import argparse
 import os
 

@@ -1,7 +1,5 @@
 """Reading a config and what the command line changes in it."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -10,8 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..tasks import require_library
-from .errors import InputError
+from icconv_mm.apis.errors import InputError
+from icconv_mm.tasks import require_library
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:

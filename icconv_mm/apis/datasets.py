@@ -1,7 +1,5 @@
 """The datasets of a config: checked before, while and after they are built."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..datasets.checks import (
+from icconv_mm.apis.errors import InputError, building
+from icconv_mm.datasets.checks import (
     DatasetError,
     check_coco_file,
     check_file,
@@ -18,8 +17,7 @@ from ..datasets.checks import (
     join_root,
     leaf_datasets,
 )
-from ..tasks.base import Task
-from .errors import InputError, building
+from icconv_mm.tasks.base import Task
 
 
 def check_dataloader_paths(cfg: Config, *phases: str) -> None:

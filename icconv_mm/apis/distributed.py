@@ -1,7 +1,5 @@
 """Distribution on machines without an accelerator, where mmengine assumes one."""
 
-from __future__ import annotations
-
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device

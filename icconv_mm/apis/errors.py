@@ -1,7 +1,5 @@
 """Bad input is one sentence and exit status 1; a fault of ours keeps its traceback."""
 
-from __future__ import annotations
-
 import re
 import sys
 import warnings
@@ -33,12 +31,12 @@ def building(what: str) -> Iterator[None]:
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """The exceptions of this package whose message is meant for the user."""
-    from ..checkpoints.matching import ArchitectureMismatchError
-    from ..checkpoints.safe import CheckpointError
-    from ..datasets.checks import DatasetError
-    from ..datasets.loading import ImageFileError
-    from ..tasks import MissingLibraryError, UnknownTaskError
-    from ..tasks.base import NotSupportedError
+    from icconv_mm.checkpoints.matching import ArchitectureMismatchError
+    from icconv_mm.checkpoints.safe import CheckpointError
+    from icconv_mm.datasets.checks import DatasetError
+    from icconv_mm.datasets.loading import ImageFileError
+    from icconv_mm.tasks import MissingLibraryError, UnknownTaskError
+    from icconv_mm.tasks.base import NotSupportedError
 
     files = (CheckpointError, ArchitectureMismatchError, DatasetError, ImageFileError)
     return (InputError, *files, MissingLibraryError, UnknownTaskError, NotSupportedError)

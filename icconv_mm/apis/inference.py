@@ -1,7 +1,5 @@
 """Predictions for pictures: drawn, and as COCO results."""
 
-from __future__ import annotations
-
 import glob
 import itertools
 import json
@@ -22,11 +20,11 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 
-from ..checkpoints import safe
-from ..checkpoints.matching import check_fits, state_dict_of
-from ..datasets.loading import check_pictures
-from ..tasks import get_task
-from .errors import InputError, building
+from icconv_mm.apis.errors import InputError, building
+from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.tasks import get_task
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -197,7 +195,7 @@ class _Ids:
         return self._images[path]
 
     def _adopt(self, ann_file: str, paths: Sequence[Path], classes: Sequence[str]) -> None:
-        from ..datasets.checks import check_coco_file, check_file
+        from icconv_mm.datasets.checks import check_coco_file, check_file
 
         check_file(ann_file, '--ann-file')
         check_coco_file(ann_file)

@@ -1,19 +1,17 @@
 """Testing of any task by its config."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mmengine.config import Config
 
-from ..checkpoints import safe
-from ..datasets.loading import check_pictures
-from ..hooks import InferenceFormHook
-from ..tasks import get_task
-from .datasets import build_loop, check_dataloader_paths
-from .distributed import prepare_launch
-from .errors import InputError
-from .training import add_hooks, build_runner
+from icconv_mm.apis.datasets import build_loop, check_dataloader_paths
+from icconv_mm.apis.distributed import prepare_launch
+from icconv_mm.apis.errors import InputError
+from icconv_mm.apis.training import add_hooks, build_runner
+from icconv_mm.checkpoints import safe
+from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.engine import DeployHook
+from icconv_mm.tasks import get_task
 
 
 def test(
@@ -67,7 +65,7 @@ def test(
     runner = build_runner(cfg)
     add_hooks(runner, cfg)
     if deploy:
-        runner.register_hook(InferenceFormHook())
+        runner.register_hook(DeployHook())
     build_loop(runner, task, 'test')
     return runner.test()
 

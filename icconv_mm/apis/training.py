@@ -1,7 +1,5 @@
 """Training of any task by its config."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +9,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
-from ..checkpoints import safe
-from ..checkpoints.matching import check_covers
-from ..datasets.loading import check_pictures
-from ..tasks import get_task
-from ..tasks.base import Task
-from .datasets import build_loop, check_dataloader_paths
-from .distributed import prepare_launch
-from .errors import InputError, building
+from icconv_mm.apis.datasets import build_loop, check_dataloader_paths
+from icconv_mm.apis.distributed import prepare_launch
+from icconv_mm.apis.errors import InputError, building
+from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints.matching import check_covers
+from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.tasks import get_task
+from icconv_mm.tasks.base import Task
 
 
 def train(
@@ -99,7 +97,7 @@ def build_runner(cfg: Config) -> Runner:
 
 def add_hooks(runner: Runner, cfg: Config, allow_mismatch: Sequence[str] = ()) -> None:
     """Add the hooks that every run of the tools has; the config that the runner has written stays the user's."""
-    from ..hooks import CheckpointMatchHook, ResumableRandomnessHook
+    from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
 
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
     runner.register_hook(CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint')))

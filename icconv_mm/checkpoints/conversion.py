@@ -1,7 +1,5 @@
 """Bookkeeping of a checkpoint conversion: which key went where, and which is left."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +15,7 @@ WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 class UnmatchedKeysError(ValueError):
     """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""
 
-    def __init__(self, conversion: Conversion):
+    def __init__(self, conversion: 'Conversion'):
         groups = group(conversion.left)
         shown = ', '.join(f'{name} ({count})' for name, count in groups[:8])
         more = f' and {len(groups) - 8} more groups' if len(groups) > 8 else ''

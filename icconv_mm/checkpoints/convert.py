@@ -1,7 +1,5 @@
 """Conversion of released checkpoints: one converter per source repository, found by name."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 

@@ -7,8 +7,6 @@ Batch norms come as scale and shift (``bn_s``, ``bn_b``) into which the statisti
 statistics make them just that: they must stay in evaluation mode (``norm_eval=True``), as in Detectron.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

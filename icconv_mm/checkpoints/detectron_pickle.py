@@ -5,8 +5,6 @@ this module that only takes down what it is given; arrays are made from their by
 refused.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Checkpoint files: read safely, convert, write atomically."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

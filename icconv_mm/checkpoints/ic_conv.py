@@ -8,8 +8,6 @@ Which framework wrote the released detectors is not documented. The backbone is 
 whatever prefix; heads are converted where they have the layout of mmdet or of mmpose (any version).
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Whether a checkpoint fits a model, and if not, where it differs."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
@@ -51,7 +49,7 @@ class Mismatch:
             lines.append(f'of another shape ({len(self.shapes)}): {"; ".join(shown)}{more}')
         return '\n  '.join(lines)
 
-    def outside(self, modules: Sequence[str]) -> Mismatch:
+    def outside(self, modules: Sequence[str]) -> 'Mismatch':
         """What remains when differences below the given modules (``'bbox_head'``) are accepted."""
 
         def kept(key: str) -> bool:
@@ -70,7 +68,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return {key.removeprefix('module.'): value for key, value in weights.items()}
 
 
-def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mismatch:
+def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
     """Compare keys and shapes; counters of batch norm, which old checkpoints lack, do not count."""
     own = model.state_dict()
     return Mismatch(

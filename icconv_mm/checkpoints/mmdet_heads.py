@@ -12,8 +12,6 @@ The background goes from weights and biases alike. (The upgrade script that came
 the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
 """
 
-from __future__ import annotations
-
 import re
 
 import torch

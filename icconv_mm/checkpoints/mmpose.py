@@ -4,8 +4,6 @@ The backbone has torchvision's names in both versions. An inception convolution 
 3x3 convolution, so a converted file also initialises an IC-ResNet.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

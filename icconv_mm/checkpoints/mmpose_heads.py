@@ -8,8 +8,6 @@ and the order of the channels are the same; names are not:
   ``final_layer`` of 1.x, the others are its ``conv_layers``.
 """
 
-from __future__ import annotations
-
 import re
 
 from icconv_mm.checkpoints.conversion import Conversion

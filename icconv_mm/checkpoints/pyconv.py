@@ -5,8 +5,6 @@ they are ``layer1.0.conv2.pyconv_levels.N.weight`` with N from 0. All other keys
 PyConvSegNet the stem is ``layer0.0`` and ``layer0.1``, and the head counts its layers; ``_HEAD`` says what each is.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

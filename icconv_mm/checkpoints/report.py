@@ -1,7 +1,5 @@
 """Tables of what a conversion did, for people to read."""
 
-from __future__ import annotations
-
 from rich.table import Table
 
 from icconv_mm.checkpoints.conversion import Conversion, group, mask_numbers

@@ -1,7 +1,5 @@
 """A user's rename rules for keys that no converter knows."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ answers only for tensors and plain data, which refuses every file that mmengine 
 :func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

@@ -11,8 +11,6 @@ order stays. What changes:
 The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anchors and coders for these files.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Paths are checked before anything is built. The content of an annotation file is
 dataset failed or left it empty: a good file costs nothing.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Loading of pictures that tells which file is bad."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -12,7 +10,7 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
-from ..registry import TRANSFORMS
+from icconv_mm.registry import TRANSFORMS
 
 # Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
 # JPEG; a file without the mark in its last bytes is decoded in full before it is called truncated.

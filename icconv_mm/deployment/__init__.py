@@ -1,5 +1,5 @@
 """The inference form of a model: norms folded into convolutions, activations fused, memory layout chosen once."""
 
-from icconv_mm.deployment.inference_form import deploy
+from icconv_mm.deployment.deploy import deploy
 
 __all__ = ['deploy']

@@ -1,7 +1,5 @@
 """Which convolutions of a module feed a norm, a ReLU, or both, and nothing else."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections import Counter

@@ -1,7 +1,5 @@
 """One convolution in the place of a convolution, a batch norm and a ReLU."""
 
-from __future__ import annotations
-
 import copy
 
 from torch import nn
@@ -14,7 +12,7 @@ from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
 class Folded(nn.Identity):
     """Stands where a layer was that is now part of the convolution before it."""
 
-    def train(self, mode: bool = True) -> Folded:
+    def train(self, mode: bool = True) -> 'Folded':
         """As ``nn.Module.train``, but training mode is an error."""
         if mode:
             raise RuntimeError(

@@ -1,7 +1,5 @@
 """Integrated batch norm: in evaluation mode it is linear, and part of the pyramid convolution before it."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -9,7 +7,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from icconv_mm.deployment.chains import has_statistics
 from icconv_mm.deployment.folding import Folded
-from icconv_mm.layers import PConv, ScaleEqualizedConv2d
+from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
 from icconv_mm.necks import SEPC
 
 
@@ -18,7 +16,7 @@ def fold_pyramid_norms(module: nn.Module) -> int:
 
     Offsets of deformable convolutions read the input, not the output, and stay as they are.
     """
-    if type(module) is PConv:
+    if type(module) is PConvLayer:
         # y = conv + norm over a sum: all its terms are scaled, one of them is shifted
         norms = [('norm', (module.from_same, module.from_coarser, module.from_finer))]
     elif type(module) is SEPC:

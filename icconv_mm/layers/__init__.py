@@ -3,11 +3,11 @@
 from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.drop_block import DropBlock2d
 from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
-from icconv_mm.layers.ic_conv import ICConv2d
-from icconv_mm.layers.inference import ICConv2dReLU, PyConv2dReLU
+from icconv_mm.layers.fused_relu import ICConv2dReLU, PyConv2dReLU
+from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
-from icconv_mm.layers.py_conv import PyConv2d
-from icconv_mm.layers.pyramid_conv import PConv
+from icconv_mm.layers.pconv import PConvLayer
+from icconv_mm.layers.pyconv import PyConv2d
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     'ICConv2dReLU',
     'IntegratedBatchNorm',
     'IntegratedSyncBatchNorm',
-    'PConv',
+    'PConvLayer',
     'PyConv2d',
     'PyConv2dReLU',
     'RenderingTransformer',

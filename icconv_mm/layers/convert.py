@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from icconv_mm.layers.ic_conv import ICConv2d
+from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.supernet import LayerFilter, candidates, embed_taps, keep_taps, select_convs
 

@@ -4,8 +4,6 @@ Of SEPC, https://arxiv.org/abs/2005.03101. The levels share mean and variance, a
 counts alike. The pyramid is never concatenated: moments are taken per level and combined.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """3x3 convolution that is plain on the finest level of a pyramid and deformable on the others, with one weight."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -5,16 +5,14 @@ levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
 ``neck=[dict(type='FPN', ...), dict(type='icconv_mm.SEPC', in_channels=256, out_channels=256, num_outs=5)]``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from icconv_mm.layers import PConv as PyramidConv
-from icconv_mm.layers.pyramid_conv import make_ibn, normalise_and_rectify
+from icconv_mm.layers import PConvLayer
+from icconv_mm.layers.pconv import make_ibn, normalise_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
 from icconv_mm.registry import MODELS
 
@@ -63,7 +61,7 @@ class PConv(BaseModule):
             raise ValueError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
         self.pconvs = nn.Sequential(
             *(
-                PyramidConv(out_channels if i else channels, out_channels, pconv_deform, start_level, ibn, sync_ibn)
+                PConvLayer(out_channels if i else channels, out_channels, pconv_deform, start_level, ibn, sync_ibn)
                 for i in range(pconv_num)
             )
         )
@@ -92,7 +90,7 @@ class PConv(BaseModule):
             raise ValueError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
         return self.pconvs(levels)
 
-    def train(self, mode: bool = True) -> PConv:
+    def train(self, mode: bool = True) -> 'PConv':
         """As ``nn.Module.train``, but norms stay in evaluation mode with ``norm_eval``."""
         super().train(mode)
         if self.norm_eval:

@@ -1,7 +1,5 @@
 """Necks one after the other, as one neck."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule, ModuleList

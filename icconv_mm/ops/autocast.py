@@ -1,7 +1,5 @@
 """What ``torch.autocast`` does to the arguments of an operator."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,17 +4,15 @@ A folder is imported once its library is, not before: each library costs seconds
 one. What the tools know about a task is its ``adapter.py``, a :class:`~icconv_mm.tasks.base.Task`.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import versions
+from icconv_mm import versions
 
 if TYPE_CHECKING:
-    from .base import Task
+    from icconv_mm.tasks.base import Task
 
 # Task folder -> the library behind it, which is also the default_scope of its configs.
 LIBRARIES = {
@@ -71,7 +69,7 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
             raise MissingLibraryError(f'{name}: {error}') from None
 
 
-def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> Task:
+def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'Task':
     """The adapter of the task that a config describes.
 
     Args:

@@ -1,7 +1,5 @@
 """What the tools need to know about a task; each task folder has one subclass, ``Adapter`` in its ``adapter.py``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

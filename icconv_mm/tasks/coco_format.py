@@ -1,7 +1,5 @@
 """Pieces of the COCO results format."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -3,10 +3,9 @@
 import importlib.util
 import json
 
+import benchmarks
 import pytest
 import torch
-
-from icconv_mm import benchmark
 
 
 @pytest.fixture
@@ -64,16 +63,19 @@ def test_nothing_selected(main, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ('problem', 'message'),
-    [(benchmark.Disagreement('the second differs'), 'error: the second differs'), (KeyboardInterrupt(), 'interrupted')],
+    [
+        (benchmarks.Disagreement('the second differs'), 'error: the second differs'),
+        (KeyboardInterrupt(), 'interrupted'),
+    ],
 )
 def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypatch, capsys, problem, message):
-    time = benchmark.Timing(1.0, 1.0, 1)
+    time = benchmarks.Timing(1.0, 1.0, 1)
 
     def run(names, options):
-        yield benchmark.Figure('layers', 'the first', time, time)
+        yield benchmarks.Figure('layers', 'the first', time, time)
         raise problem
 
-    monkeypatch.setattr(benchmark, 'run', run)
+    monkeypatch.setattr(benchmarks, 'run', run)
     assert main(['--out', str(tmp_path / 'it.json')]) == 1
     printed = capsys.readouterr()
     assert 'the first' in printed.out and message in printed.err

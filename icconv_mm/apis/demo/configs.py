@@ -1,14 +1,12 @@
 """The configs that the demo runs: those of the package with another backbone, data folder or seed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import InputError
-from .tasks import Task, writer_options
+from icconv_mm.apis.demo.tasks import Task, writer_options
+from icconv_mm.apis.errors import InputError
 
 DATA_ROOT = 'data/miniature/'  # as the configs of the package write it
 

@@ -1,7 +1,5 @@
 """The config to start from with one's own data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _CONFIG = 'configs/instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py'

@@ -1,7 +1,5 @@
 """The demo's picture: ground truth and predictions side by side, one row per task."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,9 +10,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from icconv_mm.apis.demo.tasks import Task
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
-
-from .tasks import Task
 
 _TILE = 288  # pixels of one drawn picture
 _EXAMPLES = 3

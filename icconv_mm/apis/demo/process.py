@@ -1,7 +1,5 @@
 """Running a tool as a process of its own, with its progress in sight and its output in a file."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -65,7 +63,7 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _progress(title: str, console: Console) -> _Bar | _Lines:
+def _progress(title: str, console: Console) -> '_Bar | _Lines':
     return _Bar(title, console) if console.is_terminal else _Lines(title, console)
 
 
@@ -88,7 +86,7 @@ class _Reader:
 
 
 class _Bar(_Reader):
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> '_Bar':
         columns = (
             TextColumn('{task.description:<32}'),
             BarColumn(),
@@ -111,7 +109,7 @@ class _Bar(_Reader):
 
 
 class _Lines(_Reader):
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> '_Lines':
         self.console.print(f'{self.title}: starting')
         self.start = self.last = time.monotonic()
         return self

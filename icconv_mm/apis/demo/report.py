@@ -1,7 +1,5 @@
 """What the demo measured: a table on the console, ``report.json`` and ``report.md``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from .run import DemoOptions
+    from icconv_mm.apis.demo.run import DemoOptions
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
     (folder / 'report.md').write_text('\n'.join(lines) + '\n')
 
 
-def print_own_data(config: Path, options: DemoOptions, console: Console) -> None:
+def print_own_data(config: Path, options: 'DemoOptions', console: Console) -> None:
     """Print how to do the same with one's own data."""
     tools, work = _shown(options.home / 'tools'), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'

@@ -1,7 +1,5 @@
 """The demo's course: draw, then train and test task by task, then report."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
@@ -13,15 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm.apis.demo.configs import backbone_file, prepare_config
+from icconv_mm.apis.demo.own_data import write_own_data_config
+from icconv_mm.apis.demo.picture import draw_picture
+from icconv_mm.apis.demo.process import python, run_tool
+from icconv_mm.apis.demo.report import Result, print_own_data, print_table, write_reports
+from icconv_mm.apis.demo.tasks import NECKS, TASKS, WRITTEN, Task, writer_options
+from icconv_mm.apis.errors import InputError
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-
-from ..errors import InputError
-from .configs import backbone_file, prepare_config
-from .own_data import write_own_data_config
-from .picture import draw_picture
-from .process import python, run_tool
-from .report import Result, print_own_data, print_table, write_reports
-from .tasks import NECKS, TASKS, WRITTEN, Task, writer_options
 
 
 @dataclass(frozen=True)

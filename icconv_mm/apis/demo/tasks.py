@@ -1,7 +1,5 @@
 """The tasks of the demo. A row of the table is all that the demo knows of a task."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

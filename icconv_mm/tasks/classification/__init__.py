@@ -5,6 +5,6 @@ from icconv_mm import versions
 __all__ = []
 
 if versions.is_installed('mmpretrain'):
-    from .heads import DropoutLinearClsHead
+    from icconv_mm.tasks.classification.heads import DropoutLinearClsHead
 
     __all__ += ['DropoutLinearClsHead']

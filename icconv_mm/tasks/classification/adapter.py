@@ -1,8 +1,6 @@
 """The tools' view of mmpretrain."""
 
-from __future__ import annotations
-
-from ..base import Task
+from icconv_mm.tasks.base import Task
 
 
 class Adapter(Task):

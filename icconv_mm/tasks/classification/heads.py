@@ -1,7 +1,5 @@
 """Heads for mmpretrain."""
 
-from __future__ import annotations
-
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ from icconv_mm import versions
 __all__ = []
 
 if versions.is_installed('mmdet'):
-    from .anchors import PixelAnchorGenerator
-    from .split_head import SplitFeatureHead
+    from icconv_mm.tasks.detection.anchors import PixelAnchorGenerator
+    from icconv_mm.tasks.detection.split_head import SplitFeatureHead
 
     __all__ += ['PixelAnchorGenerator', 'SplitFeatureHead']

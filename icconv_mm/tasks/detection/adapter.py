@@ -1,7 +1,5 @@
 """The tools' view of mmdet."""
 
-from __future__ import annotations
-
 import copy
 
 from mmdet.datasets import CocoDataset
@@ -10,9 +8,9 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import BaseBoxes
 from mmengine.config import ConfigDict
 
-from ...datasets.checks import check_class_order
-from ..base import Task
-from ..coco_format import run_lengths, xywh
+from icconv_mm.datasets.checks import check_class_order
+from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.coco_format import run_lengths, xywh
 
 
 class Adapter(Task):

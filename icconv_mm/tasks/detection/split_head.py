@@ -1,7 +1,5 @@
 """Dense heads of mmdet on a neck that gives a map of its own to each of their two branches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

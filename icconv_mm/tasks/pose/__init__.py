@@ -4,19 +4,18 @@ The functions on arrays and tensors need no mmpose; where it is installed, the m
 """
 
 from icconv_mm import versions
-
-from .grouping import COCO_JOINT_ORDER, group_keypoints
-from .losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
+from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
+from icconv_mm.tasks.pose.losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
 
 __all__ = ['COCO_JOINT_ORDER', 'MaskedHeatmapLoss', 'TagLoss', 'group_keypoints', 'heatmap_loss', 'tag_loss']
 
 if versions.is_installed('mmpose'):
-    from .codec import AECodec
-    from .data_preprocessor import PyramidDataPreprocessor
-    from .datasets import BottomupCocoDataset, BottomupCrowdPoseDataset
-    from .estimator import AEPoseEstimator
-    from .head import AEHead
-    from .transforms import BottomupAffine, PackPyramidInputs, PyramidResize
+    from icconv_mm.tasks.pose.codec import AECodec
+    from icconv_mm.tasks.pose.data_preprocessor import PyramidDataPreprocessor
+    from icconv_mm.tasks.pose.datasets import BottomupCocoDataset, BottomupCrowdPoseDataset
+    from icconv_mm.tasks.pose.estimator import AEPoseEstimator
+    from icconv_mm.tasks.pose.head import AEHead
+    from icconv_mm.tasks.pose.transforms import BottomupAffine, PackPyramidInputs, PyramidResize
 
     __all__ += [
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',

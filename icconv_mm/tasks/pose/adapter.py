@@ -1,13 +1,11 @@
 """The tools' view of mmpose."""
 
-from __future__ import annotations
-
 import numpy as np
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import DATASETS
 
-from ..base import Task
+from icconv_mm.tasks.base import Task
 
 JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
 

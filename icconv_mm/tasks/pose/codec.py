@@ -6,10 +6,10 @@ import numpy as np
 from mmpose.codecs.base import BaseKeypointCodec
 from torch import Tensor
 
-from .grouping import group_keypoints
-from .masks import valid_mask
-from .registry import KEYPOINT_CODECS
-from .targets import gaussian_heatmaps, keypoint_indices
+from icconv_mm.tasks.pose.grouping import group_keypoints
+from icconv_mm.tasks.pose.masks import valid_mask
+from icconv_mm.tasks.pose.registry import KEYPOINT_CODECS
+from icconv_mm.tasks.pose.targets import gaussian_heatmaps, keypoint_indices
 
 
 @KEYPOINT_CODECS.register_module()

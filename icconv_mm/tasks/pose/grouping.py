@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from .refinement import fill_missing, quarter_shift
+from icconv_mm.tasks.pose.refinement import fill_missing, quarter_shift
 
 # Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
 COCO_JOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from icconv_mm.registry import MODELS
-
-from .aggregation import MapAggregator, tag_scale
+from icconv_mm.tasks.pose.aggregation import MapAggregator, tag_scale
 
 
 @MODELS.register_module()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from .geometry import check_source
+from icconv_mm.tasks.pose.geometry import check_source
 
 _FLIPPED_AXES = {'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}
 

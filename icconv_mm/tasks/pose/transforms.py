@@ -10,8 +10,7 @@ from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
 
 from icconv_mm.registry import TRANSFORMS
-
-from .geometry import check_scales, check_source, image_pyramid, warp_matrix
+from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
 
 
 @contextmanager

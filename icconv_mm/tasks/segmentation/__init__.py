@@ -5,6 +5,6 @@ from icconv_mm import versions
 __all__ = []
 
 if versions.is_installed('mmseg'):
-    from .pyconv_head import PyConvHead
+    from icconv_mm.tasks.segmentation.pyconv_head import PyConvHead
 
     __all__ += ['PyConvHead']

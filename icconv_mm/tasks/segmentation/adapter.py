@@ -1,9 +1,7 @@
 """The tools' view of mmseg."""
 
-from __future__ import annotations
-
-from ..base import Task
-from ..coco_format import run_lengths
+from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.coco_format import run_lengths
 
 
 class Adapter(Task):

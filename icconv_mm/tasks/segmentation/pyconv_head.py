@@ -3,8 +3,6 @@
 PyConvSegNet, https://arxiv.org/abs/2006.11538, section 4.2 and figure 5.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

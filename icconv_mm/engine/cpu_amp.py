@@ -1,0 +1,72 @@
+"""Mixed precision on CPUs, which mmengine's ``AmpOptimWrapper`` refuses."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.utils import apply_to
+from torch import nn
+
+from icconv_mm.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """Train in bfloat16 under ``torch.autocast('cpu')``; weights and optimiser states stay in float32.
+
+    bfloat16 has the range of float32, so that no loss scaling is needed.
+
+    Args:
+        modules: Names of the model's children whose ``forward`` runs under autocast, with float32 outputs; None for the
+            whole training step. Detectors name backbone and neck: the RoIAlign and NMS of mmcv, which their heads call,
+            have no bfloat16 kernels on CPUs.
+        kwargs: As for ``OptimWrapper``.
+
+    Raises:
+        AttributeError: On the first step, if the model has none of ``modules``.
+    """
+
+    def __init__(self, modules: Sequence[str] | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.modules = modules
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The context of one training step."""
+        inner = model.module if is_model_wrapper(model) else model
+        with super().optim_context(model), ExitStack() as stack:
+            if self.modules is None:
+                stack.enter_context(torch.autocast('cpu', torch.bfloat16))
+            for module in self._children(inner):
+                stack.enter_context(_autocast_forward(module))
+            yield
+
+    def _children(self, model: nn.Module) -> list[nn.Module]:
+        names = self.modules or ()
+        found = [child for name in names if isinstance(child := getattr(model, name, None), nn.Module)]
+        if names and not found:
+            raise AttributeError(f'CPUAmpOptimWrapper: {type(model).__name__} has none of the modules {tuple(names)}')
+        return found
+
+
+@contextmanager
+def _autocast_forward(module: nn.Module) -> Iterator[None]:
+    """While in this context, ``module`` computes in bfloat16 and returns float32."""
+    plain = module.forward
+
+    def forward(*args, **kwargs):
+        with torch.autocast('cpu', torch.bfloat16):
+            outputs = plain(*args, **kwargs)
+        return apply_to(outputs, _is_half, torch.Tensor.float)
+
+    module.forward = forward  # shadows the method of the class, for this object alone
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _is_half(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.bfloat16

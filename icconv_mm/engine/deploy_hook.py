@@ -1,0 +1,20 @@
+"""Tests run on the inference form of a model."""
+
+from mmengine.hooks import Hook
+
+from icconv_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DeployHook(Hook):
+    """Puts the inference form (``icconv_mm.deploy``) of the model into the runner before a test.
+
+    By then the checkpoint is loaded and, where weights are averaged, the averages are in their place.
+    """
+
+    priority = 'LOWEST'
+
+    def before_test_epoch(self, runner) -> None:
+        from icconv_mm.deployment import deploy
+
+        runner.model = deploy(runner.model)

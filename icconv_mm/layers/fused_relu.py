@@ -1,0 +1,54 @@
+"""Convolutions with the ReLU that follows them, for networks in inference form (``icconv_mm.deploy``)."""
+
+from torch import Tensor
+
+from icconv_mm.layers.inception_conv import ICConv2d
+from icconv_mm.layers.pyconv import PyConv2d
+from icconv_mm.ops import inception_conv2d_relu, pyconv2d_relu
+
+
+class ICConv2dReLU(ICConv2d):
+    """``relu(ICConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``ICConv2d``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        return inception_conv2d_relu(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+
+    @classmethod
+    def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
+        """The layer with the parameters of ``conv``."""
+        new = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.pattern,
+            stride=conv.stride,
+            groups=conv.groups,
+            dilation=conv.dilation,
+            bias=conv.bias is not None,
+            device='meta',  # the parameters are replaced
+        )
+        new.weight, new.bias = conv.weight, conv.bias
+        return new.train(conv.training)
+
+
+class PyConv2dReLU(PyConv2d):
+    """``relu(PyConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``PyConv2d``."""
+
+    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+        return pyconv2d_relu(x, weights, bias, self.groups, self.stride, self.dilation)
+
+    @classmethod
+    def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':
+        """The layer with the levels of ``conv``, which are plain convolutions."""
+        levels = conv.pyconv_levels
+        new = cls(
+            conv.in_channels,
+            [level.out_channels for level in levels],
+            [level.kernel_size for level in levels],
+            conv.groups,
+            conv.stride,
+            conv.dilation,
+            device='meta',
+        )
+        new.pyconv_levels = levels
+        return new.train(conv.training)

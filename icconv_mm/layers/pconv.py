@@ -1,0 +1,120 @@
+"""Pyramid convolution: a convolution over the levels of a feature pyramid as well as over space."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
+
+
+class PConvLayer(nn.Module):
+    """One pyramid convolution, with integrated batch norm if wanted, and ReLU.
+
+    Of SEPC, https://arxiv.org/abs/2005.03101. All levels share the weights, level l + 1 has half the resolution of
+    level l, and neighbours that do not exist are left out:
+
+        y_l = upsample(w_1 * x_{l+1}) + w_0 * x_l + w_-1 *_{stride 2} x_{l-1}
+
+    Args:
+        in_channels: C_in of every level.
+        out_channels: C_out of every level.
+        deform: Whether the convolutions deform (scale equalisation).
+        start_level: The finest target level whose convolutions deform, the one that reads level ``start_level - 1``
+            included; what lands on finer levels stays plain.
+        ibn: Whether to normalise, with statistics of all levels together.
+        sync_ibn: Whether the statistics are also those of all processes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        deform: bool = False,
+        start_level: int = 1,
+        ibn: bool = False,
+        sync_ibn: bool = False,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.deform = deform
+        self.start_level = start_level
+        self.from_coarser = ScaleEqualizedConv2d(in_channels, out_channels, deform=deform)
+        self.from_same = ScaleEqualizedConv2d(in_channels, out_channels, deform=deform)
+        self.from_finer = ScaleEqualizedConv2d(in_channels, out_channels, stride=2, deform=deform)
+        self.norm = make_ibn(out_channels, sync_ibn) if ibn else None
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels ``[N, C_in, H_l, W_l]``, finest first -> levels ``[N, C_out, H_l, W_l]``.
+
+        Raises:
+            ValueError: As :func:`check_pyramid`.
+        """
+        check_pyramid(levels, self.in_channels)
+        sums, upwards = self._from_same_and_coarser(levels)
+        for target, y in enumerate(sums):
+            if target:
+                y = y + self.from_finer(levels[target - 1], self._deforms(target))
+            if target + 1 < len(levels):
+                coarser = F.interpolate(upwards[target + 1], y.shape[-2:], mode='bilinear', align_corners=True)
+                y = y + coarser.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
+            sums[target] = y
+        return normalise_and_rectify(sums, self.norm)
+
+    def _deforms(self, target: int) -> bool:
+        return self.deform and target >= self.start_level
+
+    def _from_same_and_coarser(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Per level what it adds to itself, and what it adds, once upsampled, to the next finer level."""
+        pair, joined = (self.from_same, self.from_coarser), {}
+        same, upwards = [self.from_same(levels[0], self._deforms(0))], [None]
+        for level, x in enumerate(levels[1:], 1):
+            here, finer = self._deforms(level), self._deforms(level - 1)
+            if here == finer:
+                own, up = joint_convs(x, pair, here, joined)
+            else:
+                own, up = self.from_same(x, here), self.from_coarser(x, finer)
+            same.append(own)
+            upwards.append(up)
+        return same, upwards
+
+
+def make_ibn(channels: int, sync: bool) -> nn.Module:
+    """Integrated batch norm of one process or of all."""
+    return IntegratedSyncBatchNorm(channels) if sync else IntegratedBatchNorm(channels)
+
+
+def normalise_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None, inplace: bool = True) -> list[Tensor]:
+    """Integrated batch norm, unless ``norm`` is None, and ReLU; ``inplace`` on levels that are views is an error."""
+    if norm is not None:
+        levels = integrated_batch_norm(levels, norm)  # not norm(levels): converting to SyncBatchNorm replaces the class
+    return [F.relu(x, inplace) for x in levels]
+
+
+def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
+    """Raise ValueError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
+
+    Raises:
+        ValueError: Fewer than two levels, a level of another shape, or two levels whose sizes do not halve; the message
+            names them.
+    """
+    if len(levels) < 2:
+        raise ValueError(f'a pyramid convolution needs at least 2 levels, got {len(levels)}')
+    batch = levels[0].shape[0]
+    for level, x in enumerate(levels):
+        if x.ndim != 4 or x.shape[:2] != (batch, channels):
+            raise ValueError(f'level {level}: expected [{batch}, {channels}, H, W], got {list(x.shape)}')
+    sizes = [tuple(x.shape[2:]) for x in levels]
+    for level in range(len(sizes) - 1):
+        finer, coarser = sizes[level], sizes[level + 1]
+        half = tuple((size + 1) // 2 for size in finer)
+        if coarser != half:
+            raise ValueError(
+                f'levels {level} and {level + 1} disagree: half of {_text(finer)}, rounded up, is {_text(half)}, '
+                f'but level {level + 1} is {_text(coarser)} (all levels: {", ".join(map(_text, sizes))})'
+            )
+
+
+def _text(size: Sequence[int]) -> str:
+    return f'{size[0]}x{size[1]}'

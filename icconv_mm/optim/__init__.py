@@ -1,5 +1,0 @@
-"""Optimiser wrappers."""
-
-from .cpu_amp import CPUAmpOptimWrapper
-
-__all__ = ['CPUAmpOptimWrapper']

@@ -1,0 +1,56 @@
+"""The benchmark suite of SEPC at a tiny size: that it runs, checks its contenders, and says what it must."""
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet.models')
+
+import benchmarks
+
+from icconv_mm.layers import scale_equalized_conv
+from icconv_mm.tasks.detection import benchmark as suite
+
+OPTIONS = benchmarks.Options(repeats=1, warmup=0)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, value in {'SIZES': {'cpu': (257, 257)}, 'DEPTH': 18, 'CHANNELS': 4, 'BATCHES': (1,)}.items():
+        monkeypatch.setattr(suite, name, value)
+
+
+@pytest.mark.slow
+def test_every_variant_against_the_baseline():
+    figures = {figure.name: figure for figure in benchmarks.run(['sepc'], OPTIONS)}
+    assert len(figures) == 9
+    for name in suite.VARIANTS:
+        test, train = figures[f'test: {name} / baseline'], figures[f'train: {name} / baseline']
+        assert test.limit == (1.10 if name.startswith('PConv') else None) and train.limit is None
+        assert test.notes['batch'] == 1 and test.notes['picture'] == '257x257'
+        assert ('deformable convolution' in test.notes) == name.startswith('SEPC')
+    assert figures['iBN / batch norm per level'].limit == 1.15
+
+
+def test_peak_memory_counts_what_is_held_at_one_time():
+    kept = []
+
+    def call():
+        for _ in range(3):
+            torch.zeros(1000)  # freed at once
+        kept.append(torch.zeros(5000) + 1)  # both operands for a moment
+
+    assert 40_000 <= suite._peak_memory(call, 'cpu') < 44_000
+
+
+def test_integrated_batch_norm_needs_no_more_memory():
+    figure = suite._norms(2, ((16, 16), (8, 8)), OPTIONS)
+    assert float(figure.notes['peak memory ratio'].split()[0]) < 1.5  # parameters' share is large at this size
+
+
+def test_a_wrong_result_is_not_timed(monkeypatch):
+    def wrong(x, offset, weight, stride, padding):
+        return torch.zeros(len(x), len(weight), *offset.shape[2:])
+
+    monkeypatch.setattr(scale_equalized_conv, 'deform_conv2d', wrong)
+    with pytest.raises(benchmarks.Disagreement, match=r'SEPC-lite with zero offsets differs from PConv \+ iBN by'):
+        list(benchmarks.run(['sepc'], OPTIONS))

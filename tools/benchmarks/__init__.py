@@ -1,0 +1,60 @@
+"""Benchmarks that compare contenders with equal results, interleaved in one process.
+
+A suite is a module with ``run(options)``, which gives figures one by one or all in the end. It checks that contenders
+agree before it times them.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from benchmarks.picture import write_picture
+from benchmarks.report import Figure, print_figures, write_json
+from benchmarks.timing import Options, Timing, interleave
+
+__all__ = [
+    'SUITES',
+    'Disagreement',
+    'Figure',
+    'Options',
+    'Timing',
+    'interleave',
+    'print_figures',
+    'run',
+    'write_json',
+    'write_picture',
+]
+
+# Suite -> the module that has it, imported when it is run: a suite may need a task library.
+SUITES = {
+    'layers': 'benchmarks.suites.layers',
+    'backbone': 'benchmarks.suites.backbone',
+    'detector': 'benchmarks.suites.detector',
+    'fpt': 'benchmarks.suites.fpt',
+    'pose': 'benchmarks.suites.pose',
+    'sepc': 'benchmarks.suites.sepc',
+}
+
+
+class Disagreement(RuntimeError):
+    """Contenders gave different results, so that timing them would compare nothing."""
+
+
+def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
+    """Run suites one after the other; figures come as they are measured.
+
+    Args:
+        names: Keys of :data:`SUITES`.
+        options: How to time.
+
+    Raises:
+        ValueError: For a suite that does not exist.
+        Disagreement: If contenders of a suite disagree.
+    """
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        raise ValueError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return (figure for name in names for figure in importlib.import_module(SUITES[name]).run(options))

@@ -1,0 +1,186 @@
+"""Two networks, ours and a dense one, against each other and against the plain composition of ours."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks import Figure, Options, contest
+from icconv_mm.deployment import deploy
+from icconv_mm.ops import explain, use_backend
+
+FORMS = ('eager', 'inference form', 'step')
+# half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
+TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+# Gradients have passed through all layers backwards.
+STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
+_OPERATORS = ('inception_conv2d', 'inception_conv2d_relu', 'pyconv2d', 'pyconv2d_relu')
+
+
+class Case(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        name: Such as 'IC-R50-k9'.
+        ours, dense: Make the networks.
+        batch: Pictures.
+        picture: Their height and width, at full size.
+        form: 'eager' or 'inference form', both of them forward passes, or 'step', forward and backward.
+        limit: Against the dense network, at full size; None for none.
+        notes: For the figures.
+    """
+
+    name: str
+    ours: Callable[[], nn.Module]
+    dense: Callable[[], nn.Module]
+    batch: int
+    picture: tuple[int, int]
+    form: str
+    limit: float | None
+    notes: dict[str, object]
+
+    @property
+    def label(self) -> str:
+        """Name, size and form."""
+        height, width = self.picture
+        return f'{self.name} {self.batch}x3x{height}x{width} {self.form}'
+
+
+class Passes(NamedTuple):
+    """How networks are called.
+
+    Attributes:
+        forward: ``(network, pictures) -> tensors``.
+        loss: ``(network, pictures) -> scalar``, of a network in training mode.
+    """
+
+    forward: Callable[[nn.Module, Tensor], Iterable[Tensor]]
+    loss: Callable[[nn.Module, Tensor], Tensor]
+
+
+def compare(suite: str, case: Case, passes: Passes, options: Options) -> list[Figure]:
+    """The figures of a case: ours against the dense network and against the plain composition.
+
+    Raises:
+        Disagreement: If ours, its composition, or memory formats differ; in inference form also from the network that
+            the form was made of.
+    """
+    size = options.scaled(*case.picture)
+    x = torch.randn(case.batch, 3, *size, generator=torch.Generator().manual_seed(0))
+    x = x.to(options.device, options.tensor_dtype)
+    networks = {'dense': _build(case.dense, options), 'ours': _build(case.ours, options)}
+    _check(case, networks, passes, x, options)
+    contenders = _contenders(networks, case, passes, x, training=case.form == 'step')
+    backends = count_backends(contenders['ours']['channels_last'])
+    results = contest.hold(contenders, options)
+    limits = {'dense': case.limit if options.scale == 1 else None}
+    notes = {**case.notes, 'backends': ' '.join(f'{name} {number}' for name, number in sorted(backends.items()))}
+    if options.scale != 1:
+        notes['scaled to'] = 'x'.join(map(str, size))
+    return contest.figures(suite, case.label, results, limits, notes)
+
+
+def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
+    torch.manual_seed(0)
+    return build().to(options.device, options.tensor_dtype)
+
+
+def _contenders(networks: dict[str, nn.Module], case: Case, passes: Passes, x: Tensor, training: bool) -> dict:
+    contenders = {name: _calls(network, case, passes, x, training) for name, network in networks.items()}
+    contenders['composition'] = {fmt: _composed(call) for fmt, call in contenders['ours'].items()}
+    return contenders
+
+
+def _calls(
+    network: nn.Module, case: Case, passes: Passes, x: Tensor, training: bool
+) -> dict[str, Callable[[], list[Tensor]]]:
+    """The pass to time by memory format, each with a copy of the network in that format."""
+    network.train(training)
+    if case.form == 'inference form':
+        network = deploy(network)
+    make = _step if case.form == 'step' else _forward
+    return {
+        name: make(copy.deepcopy(network).to(memory_format=fmt), x.contiguous(memory_format=fmt), passes)
+        for name, fmt in contest.FORMATS.items()
+    }
+
+
+def _forward(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
+    def forward() -> list[Tensor]:
+        with torch.no_grad():
+            return list(passes.forward(network, x))
+
+    return forward
+
+
+def _step(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    def step() -> list[Tensor]:
+        loss = passes.loss(network, x)
+        return [loss, *torch.autograd.grad(loss, parameters)]
+
+    return step
+
+
+def _composed(call: Callable) -> Callable:
+    def composed():
+        with use_backend('reference'):
+            return call()
+
+    return composed
+
+
+def _check(case: Case, networks: dict[str, nn.Module], passes: Passes, x: Tensor, options: Options) -> None:
+    """Raise Disagreement unless ours and the composition, and the forms, have the same results in every memory format.
+
+    Gradients are compared with running statistics and with smooth activations. Those of a batch turn rounding in one
+    layer into different gradients of the layers before it; and rounding turns single ReLUs on or off, which changes the
+    gradients of small maps by percents, as a wrong filter would.
+    """
+    eager = case._replace(form='eager')
+    equal = ['composition', 'ours']
+    contenders = _contenders(networks, eager if case.form == 'step' else case, passes, x, training=False)
+    if case.form == 'inference form':
+        contenders = {'eager': _calls(networks['ours'], eager, passes, x, training=False), **contenders}
+        equal = ['eager', *equal]
+    contest.check_agreement(case.label, contenders, equal, contest.tolerance(options, TOLERANCES))
+    if case.form == 'step':
+        smooth = {name: _smooth(network) for name, network in networks.items()}
+        contenders = _contenders(smooth, case, passes, x, training=False)
+        tolerance = contest.tolerance(options, STEP_TOLERANCES)
+        contest.check_agreement(case.label, contenders, equal, tolerance, contest.of_norm)
+
+
+def _smooth(network: nn.Module) -> nn.Module:
+    """A copy with SiLU in the place of ReLU."""
+    network = copy.deepcopy(network)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+    return network
+
+
+class _Choices(TorchDispatchMode):
+    """Counts the backends that serve the convolutions of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == 'icconv_mm' and func.overloadpacket.__name__ in _OPERATORS:
+            self.counts[explain(func.overloadpacket.__name__, *args).chosen] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_backends(call: Callable[[], object]) -> Counter[str]:
+    """How many inception and pyramidal convolutions of a call each backend serves."""
+    with _Choices() as choices:
+        call()
+    return choices.counts

@@ -1,0 +1,90 @@
+"""What a benchmark reports: ratios of medians, with the times behind them."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import Options, Timing
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One time, or amount of memory, against another.
+
+    Attributes:
+        suite: Where it belongs.
+        name: What is compared with what.
+        subject: Time of what is judged; of memory, megabytes stand in the place of seconds.
+        baseline: Time of what it is judged by.
+        limit: Largest ratio that is wanted, None where none is set.
+        notes: What a reader must know, such as sizes.
+        unit: 'ms' of times, 'MB' of memory.
+    """
+
+    suite: str
+    name: str
+    subject: Timing
+    baseline: Timing
+    limit: float | None = None
+    notes: dict[str, object] = field(default_factory=dict)
+    unit: str = 'ms'
+
+    @property
+    def ratio(self) -> float:
+        """Median of the subject over median of the baseline."""
+        return self.subject.median / self.baseline.median
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept."""
+        return self.limit is None or self.ratio <= self.limit
+
+
+def print_figures(figures: Sequence[Figure]) -> None:
+    """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
+    table = Table(title=_machine())
+    for column in ('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes'):
+        table.add_column(column, justify='right' if column not in ('suite', 'figure', 'notes') else 'left')
+    for figure in figures:
+        limit = '' if figure.limit is None else f'{figure.limit:.3f} {"kept" if figure.met else "MISSED"}'
+        notes = ', '.join(f'{key} {value}' for key, value in figure.notes.items())
+        table.add_row(
+            figure.suite,
+            figure.name,
+            _shown(figure.subject, figure.unit),
+            _shown(figure.baseline, figure.unit),
+            f'{figure.ratio:.3f}',
+            limit,
+            notes,
+        )
+    Console(width=None if os.isatty(1) else 160).print(table)
+
+
+def write_json(figures: Sequence[Figure], options: Options, path: str | Path) -> None:
+    """The figures as a JSON file, with the machine and the options."""
+    rows = [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures]
+    content = {'machine': _machine(), 'options': asdict(options), 'figures': rows}
+    Path(path).write_text(json.dumps(content, indent=1) + '\n')
+
+
+def _shown(timing: Timing, unit: str) -> str:
+    if unit == 'ms':
+        return f'{1e3 * timing.median:.2f} ({1e3 * timing.minimum:.2f}) ms'
+    return f'{timing.median:.0f} {unit}'
+
+
+def _machine() -> str:
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), cpu)
+    except OSError:
+        pass
+    return f'{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}'

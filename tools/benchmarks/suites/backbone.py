@@ -1,0 +1,87 @@
+"""Suite 'backbone': whole backbones against the dense ResNet of the same depth, forward and training step."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import Figure, Options
+from benchmarks.networks import Case, Passes, compare
+from benchmarks.suites.layers import load_or_substitute
+from icconv_mm.backbones import ICResNet, PyConvResNet
+
+# name -> depth, published pattern and what stands in for it, on the CPU: (batch, picture, form, limit)
+INCEPTION = {
+    'IC-R50-k9': (
+        50,
+        ('detection/ic_resnet50_k9', 'geometric_d4'),
+        (
+            (1, (800, 1088), 'eager', 1.06),
+            (1, (800, 1088), 'inference form', 1.06),
+            (1, (224, 224), 'eager', 1.06),
+            (1, (224, 224), 'inference form', 1.06),
+            (2, (320, 320), 'step', 1.20),
+        ),
+    ),
+    'IC-R50-k13 pose': (50, ('human_pose/ic_resnet50_k13', 'geometric_d6'), ((1, (640, 640), 'eager', 1.12),)),
+    'IC-R101-k9': (101, ('detection/ic_resnet101_k9', 'geometric_d4'), ((1, (800, 1088), 'eager', 1.06),)),
+}
+PYCONV = ((1, (800, 1088), 'eager', 1.15),)
+# the same on a GPU
+ON_GPU = ((2, (800, 1344), 'eager', 1.2), (2, (800, 1344), 'step', 1.3))
+
+
+def run(options: Options) -> Iterator[Figure]:
+    """Figures of every backbone and size.
+
+    Raises:
+        Disagreement: If networks that should be equal are not.
+    """
+    passes = Passes(forward=lambda network, x: network(x), loss=_loss)
+    for case in cases(options):
+        if options.wants(case.label):
+            yield from compare('backbone', case, passes, options)
+
+
+def cases(options: Options) -> Iterator[Case]:
+    """What there is to time on this kind of device."""
+    on_cpu = torch.device(options.device).type == 'cpu'
+    for name, (depth, patterns, passes) in INCEPTION.items():
+        dense = ICResNet(depth, 'dense')
+        widths = [m.out_channels for n, m in dense.named_modules() if n.startswith('layer') and n.endswith('conv2')]
+        used, pattern = load_or_substitute(*patterns, widths)
+        for batch, picture, form, limit in passes if on_cpu else ON_GPU:
+            yield Case(
+                name,
+                lambda depth=depth, pattern=pattern: ICResNet(depth, pattern),
+                lambda depth=depth: ICResNet(depth, 'dense'),
+                batch,
+                picture,
+                form,
+                limit if used == patterns[0] else None,
+                {'pattern': used},
+            )
+    for batch, picture, form, limit in PYCONV if on_cpu else ON_GPU:
+        yield Case(
+            'PyConvResNet-50',
+            lambda: PyConvResNet(50),
+            lambda: ICResNet(50, 'dense'),
+            batch,
+            picture,
+            form,
+            limit if on_cpu else None,
+            {},
+        )
+
+
+def _loss(network: nn.Module, x: Tensor) -> Tensor:
+    return _mixture(network(x))
+
+
+def _mixture(outputs: Iterable[Tensor]) -> Tensor:
+    """A fixed mixture; squares would hardly change with what comes before the last norms."""
+    return sum((out.float() * _waves(out)).mean() for out in outputs)
+
+
+def _waves(out: Tensor) -> Tensor:
+    return torch.arange(out.numel(), dtype=torch.float32, device=out.device).cos().view(out.shape)

@@ -1,0 +1,52 @@
+"""Suite 'detector': RetinaNet on IC-ResNet-50 against RetinaNet on ResNet-50, forward and training step."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from benchmarks import Figure, Options
+from benchmarks.networks import Case, Passes, compare
+from benchmarks.suites.layers import BLOCKS, PATTERN, SUBSTITUTE, WIDTHS, load_or_substitute
+from benchmarks.suites.sepc import make_detector, make_samples
+
+# batch, picture, form, by device
+PASSES = {
+    'cpu': ((1, (800, 1088), 'eager'), (1, (800, 1088), 'inference form'), (2, (320, 320), 'step')),
+    'cuda': ((2, (800, 1344), 'eager'), (2, (800, 1344), 'inference form'), (2, (800, 1344), 'step')),
+}
+
+
+def run(options: Options) -> Iterator[Figure]:
+    """Figures of the detector: forward without the choice of boxes, which is the same for both, and with losses.
+
+    Raises:
+        Disagreement: If networks that should be equal are not.
+    """
+    widths = [width for width, blocks in zip(WIDTHS, BLOCKS) for _ in range(blocks)]
+    used, pattern = load_or_substitute(PATTERN, SUBSTITUTE, widths)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for batch, picture, form in PASSES[torch.device(options.device).type]:
+            case = Case(
+                'RetinaNet IC-R50-k9',
+                lambda: make_detector(pattern=pattern),
+                make_detector,
+                batch,
+                picture,
+                form,
+                None,
+                {'pattern': used},
+            )
+            if options.wants(case.label):
+                yield from compare('detector', case, Passes(_forward, _loss), options)
+
+
+def _forward(model: nn.Module, x: Tensor) -> Iterable[Tensor]:
+    scores, boxes = model(x, mode='tensor')
+    return [*scores, *boxes]
+
+
+def _loss(model: nn.Module, x: Tensor) -> Tensor:
+    samples = [sample.to(x.device) for sample in make_samples(len(x), tuple(x.shape[2:]))]
+    return model.parse_losses(model(x, samples, mode='loss'))[0]

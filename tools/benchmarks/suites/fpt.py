@@ -1,0 +1,185 @@
+"""Suite 'fpt': time and memory of the FPT neck, forward and backward, against its literal form.
+
+The literal form is the same neck with attention as equations 2 to 5 of the paper say it: similarities and weights of
+all pairs of positions as tensors, which autograd keeps for the backward pass.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from benchmarks import Disagreement, Figure, Options, Timing, interleave
+from icconv_mm.layers import feature_transformers
+from icconv_mm.necks import FPT
+
+SETTINGS = {'in_channels': [256, 512, 1024, 2048], 'out_channels': 256, 'drop_prob': 0.0}
+STRIDES = (4, 8, 16, 32)
+# pictures -> largest ratio of the times that is wanted
+TIMED = {(200, 272): 1.0, (400, 544): 0.5}
+SMALL, LARGE = (400, 544), (800, 1088)  # pictures whose memory is measured; the literal form fits for the first
+REPEATS = 5  # at most: a pass of the literal form takes seconds
+TOLERANCE = 1e-3  # of the largest value, in float32, gradients included
+
+
+def run(options: Options) -> list[Figure]:
+    """Times of both forms, their memory, and how ours grows with the picture.
+
+    Raises:
+        Disagreement: If outputs or gradients of the two forms differ.
+    """
+    options = replace(options, repeats=min(options.repeats, REPEATS), warmup=min(options.warmup, 1))
+    return [*_times(options), *_memories(options)]
+
+
+@contextmanager
+def literal_form() -> Iterator[None]:
+    """Within it, transformers compute attention in quadratic memory."""
+    with (
+        patch.object(feature_transformers, 'mixture_attention', _dot_product_form),
+        patch.object(feature_transformers, 'euclidean_attention', _euclidean_form),
+    ):
+        yield
+
+
+def _mixture(scores: Tensor, values: Tensor, mix: Tensor) -> Tensor:
+    weights = (mix[..., None, None] * scores.softmax(-1)).sum(1)
+    return values @ weights.transpose(-2, -1)
+
+
+def _dot_product_form(queries, keys, values, mix, bias=None, scale=1.0):
+    return _mixture(scale * queries.transpose(-2, -1) @ keys, values, mix)
+
+
+def _euclidean_form(queries, keys, values, mix):
+    distances = torch.cdist(queries.transpose(-2, -1), keys.transpose(-2, -1))
+    return _mixture(-distances.square(), values, mix)
+
+
+def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
+    """The neck, its zero norms randomised, and the levels of a picture."""
+    generator = torch.Generator().manual_seed(0)
+    neck = FPT(**SETTINGS)
+    for module in neck.groundings.values():
+        module.out_conv.norm.weight.data.normal_(generator=generator)
+    levels = [
+        torch.randn(1, channels, *(-(-side // stride) for side in size), generator=generator)
+        for channels, stride in zip(SETTINGS['in_channels'], STRIDES)
+    ]
+    return neck.to(device), [level.to(device).requires_grad_() for level in levels]
+
+
+def step(neck: FPT, levels: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Forward and backward: the outputs, and the gradients of levels and parameters.
+
+    The loss is a fixed mixture of the outputs. That of their squares would hardly change with what comes before the
+    last group norms, and its gradients would be rounding.
+    """
+    outputs = neck(levels)
+    mixture = [torch.arange(out.numel(), dtype=out.dtype, device=out.device).cos().view_as(out) for out in outputs]
+    return outputs, torch.autograd.grad(outputs, [*levels, *neck.parameters()], mixture)
+
+
+def _times(options: Options) -> list[Figure]:
+    figures = []
+    for size, limit in TIMED.items():
+        neck, levels = make(size, options.device)
+
+        def literal(neck=neck, levels=levels):
+            with literal_form():
+                return step(neck, levels)
+
+        _agree(step(neck, levels), literal())
+        times = interleave({'lean': lambda n=neck, x=levels: step(n, x), 'literal': literal}, options)
+        notes = {'picture': _name(size), 'pass': 'forward and backward'}
+        figures.append(Figure('fpt', 'neck / literal form', times['lean'], times['literal'], limit, notes))
+    return figures
+
+
+def _agree(ours, theirs) -> None:
+    for kind, got, expected in zip(('outputs', 'gradients'), ours, theirs):
+        for number, (x, y) in enumerate(zip(got, expected, strict=True)):
+            error = ((x - y).abs().max() / y.abs().max().clamp(min=1)).item()
+            if not error <= TOLERANCE:
+                raise Disagreement(f'{kind} {number} of the neck differ from the literal form by {error:.1e}')
+
+
+def _memories(options: Options) -> list[Figure]:
+    lean = {size: peak_memory(size, options) for size in (SMALL, LARGE)}
+    literal = {SMALL: peak_memory(SMALL, options, literal=True), LARGE: lean[LARGE] + kept_by_literal_form(LARGE)}
+    figures = []
+    for size, limit in ((SMALL, None), (LARGE, 0.1)):
+        # what the literal form keeps is checked against the measurement where it can be measured
+        notes = {'picture': _name(size), 'literal': 'computed' if size == LARGE else 'measured'}
+        if size == SMALL:
+            notes['literal computed / measured'] = f'{(lean[size] + kept_by_literal_form(size)) / literal[size]:.2f}'
+        figures.append(_memory_figure('memory / literal form', lean[size], literal[size], limit, notes))
+    notes = {'pictures': f'{_name(LARGE)} / {_name(SMALL)}'}
+    figures.append(_memory_figure('memory by picture', lean[LARGE], lean[SMALL], 4.5, notes))
+    return figures
+
+
+def _memory_figure(name: str, subject: float, baseline: float, limit: float | None, notes: dict) -> Figure:
+    return Figure('fpt', name, Timing(subject, subject, 1), Timing(baseline, baseline, 1), limit, notes, unit='MB')
+
+
+def kept_by_literal_form(size: Sequence[int]) -> float:
+    """Megabytes of float32 weights that the literal form keeps for the backward pass, on top of all else.
+
+    Of every pair of levels each of the N softmaxes and their mixture; scores and gradients, which come and go, not
+    counted.
+    """
+    positions = [-(-size[0] // stride) * -(-size[1] // stride) for stride in STRIDES]
+    pooled = [-(-size[0] // (2 * stride)) * -(-size[1] // (2 * stride)) for stride in STRIDES]
+    own = sum(3 * queries * keys for queries, keys in zip(positions, pooled))  # two softmaxes and the mixture
+    cross = sum(5 * positions[fine] * sum(positions[fine + 1 :]) for fine in range(len(positions)))
+    return 4e-6 * (own + cross)
+
+
+def peak_memory(size: Sequence[int], options: Options, literal: bool = False) -> float:
+    """Megabytes that one forward and backward pass takes beyond the neck and its input, in a process of its own."""
+    call = json.dumps([list(size), options.device, options.threads, literal])
+    code = 'import sys; from benchmarks.suites import fpt; fpt.print_peak_memory(sys.argv[1])'
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, '-c', code, call], env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {done.stderr[-2000:]}')
+    return float(done.stdout.split()[-1])
+
+
+def print_peak_memory(call: str) -> None:
+    """What :func:`peak_memory` runs."""
+    size, device, threads, literal = json.loads(call)
+    if threads:
+        torch.set_num_threads(threads)
+    neck, levels = make(size, device)
+    cuda = device.startswith('cuda')
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    else:
+        with suppress(OSError):
+            Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
+        before = _resident('VmRSS')
+    with literal_form() if literal else nullcontext():
+        step(neck, levels)
+    after = torch.cuda.max_memory_allocated(device) if cuda else _resident('VmHWM')
+    print((after - before) / 1e6)
+
+
+def _resident(field: str) -> int:
+    """Bytes of this process's memory: 'VmRSS' now, 'VmHWM' at most."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f'{field}:'))
+
+
+def _name(size: Sequence[int]) -> str:
+    return 'x'.join(map(str, size))

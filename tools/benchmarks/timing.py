@@ -1,0 +1,77 @@
+"""Timing of contenders in turn, so that whatever else the machine does hits all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to time.
+
+    Attributes:
+        repeats: Timed calls of every contender.
+        warmup: Calls before that.
+        threads: Threads of torch; None leaves its default.
+        device: Where networks run.
+        dtype: Of suites that leave it open: 'float32', 'bfloat16' or 'float16'; None for float32 on the CPU and
+            bfloat16 elsewhere.
+        scale: Factor of the sizes of pictures. Limits hold at 1, and no limit is reported elsewhere.
+        only: Suites that time many things time those whose name contains this.
+    """
+
+    repeats: int = 9
+    warmup: int = 2
+    threads: int | None = None
+    device: str = 'cpu'
+    dtype: str | None = None
+    scale: float = 1.0
+    only: str = ''
+
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        """The dtype to time in."""
+        return getattr(torch, self.dtype or ('float32' if self.device == 'cpu' else 'bfloat16'))
+
+    def scaled(self, *sizes: int) -> tuple[int, ...]:
+        """Sizes in pixels, at least one, times ``scale``."""
+        return tuple(max(1, round(size * self.scale)) for size in sizes)
+
+    def wants(self, name: str) -> bool:
+        """Whether ``only`` asks for it."""
+        return self.only in name
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contender."""
+
+    minimum: float
+    median: float
+    repeats: int
+
+
+def interleave(contenders: Mapping[str, Callable[[], object]], options: Options) -> dict[str, Timing]:
+    """Call every contender in turn, ``warmup + repeats`` times.
+
+    Returns:
+        Minimum and median of the timed calls, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(options.warmup + options.repeats):
+        for name, call in contenders.items():
+            _synchronise(options.device)
+            start = time.perf_counter()
+            call()
+            _synchronise(options.device)
+            if number >= options.warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(min(times), statistics.median(times), len(times)) for name, times in seconds.items()}
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith('cuda'):
+        torch.cuda.synchronize(device)
