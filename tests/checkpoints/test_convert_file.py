@@ -7,11 +7,10 @@ import pickle
 
 import pytest
 import torch
+from layouts import classifier, resnet, with_prefix
 
 from icconv_mm.checkpoints import convert, convert_file
 from icconv_mm.checkpoints.files import write_checkpoint
-
-from .layouts import classifier, resnet, with_prefix
 
 
 @pytest.fixture(scope='module')

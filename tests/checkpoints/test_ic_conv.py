@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.convert import run_conversion
-
-from .layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_prefix
 
 WIDTH = 16
 

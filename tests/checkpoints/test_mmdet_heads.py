@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from layouts import detector, resnet, retinanet, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.convert import run_conversion
-
-from .layouts import detector, resnet, retinanet, with_prefix
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 KINDS = [(cascade, mask) for cascade in (False, True) for mask in (False, True)]

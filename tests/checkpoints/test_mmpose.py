@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from layouts import bottom_up_pose, classifier, resnet, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.convert import run_conversion
-
-from .layouts import bottom_up_pose, classifier, resnet, with_prefix
 
 WIDTH, FILTERS = 8, 16
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from layouts import bottom_up_pose, classifier, detector
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm.checkpoints import convert, convert_file
-
-from .layouts import bottom_up_pose, classifier, detector
 
 CONFIGS = {
     'Faster': ('detection/faster-rcnn_ic-r50-k9_fpn_1x_coco.py', False, False),

@@ -4,13 +4,12 @@ import json
 
 import pytest
 import torch
+from layouts import tensor
 from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.convert import run_conversion
 from icconv_mm.necks import SEPC
-
-from .layouts import tensor
 
 CONFIGS = [
     *(f'{family}/{kind}_{name}.py' for family, name in (('retina', 'retinanet'), ('freeanchor', 'freeanchor'))
