@@ -47,7 +47,7 @@ def test_names_of_the_package_exist(page):
 def registered() -> set[str]:
     """Classes that a config finds as ``icconv_mm.Name``; from the source, which needs no task library."""
     sources = (path.read_text() for path in (REPO / 'icconv_mm').rglob('*.py'))
-    return {name for text in sources for name in re.findall(r'\.register_module\(.*\)\nclass (\w+)', text)}
+    return {name for text in sources for name in re.findall(r'\.register_module\(.*\)\n(?:class|def) (\w+)', text)}
 
 
 def exists(names: list[str]) -> bool:
