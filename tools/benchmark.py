@@ -85,7 +85,7 @@ def main(argv=None) -> int:
 
 def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    benchmarks.print_figures(figures)
+    benchmarks.print_figures(figures, options.device)
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
         benchmarks.write_json(figures, options, args.out, command)

@@ -3,6 +3,7 @@
 import json
 import re
 
+import benchmarks
 import pytest
 from pages import REPO, section, tables
 
@@ -51,6 +52,11 @@ def test_index():
     assert pages == {page.name for page in FOLDER.glob('*.md')} - {'README.md'}
     raw = {link for cells in rows for link in re.findall(r'\]\(([\w.-]+\.json)\)', cells[2])}
     assert raw == {path.name for path in FOLDER.glob('*.json')}
+
+
+def test_raw_files_are_what_the_benchmark_writes(tmp_path):
+    benchmarks.write_json([], benchmarks.Options(), tmp_path / 'it.json', 'the command')
+    assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
 
 
 PAGE = '# It\n\n| | |\n|---|---|\n| date | 2027-01-31 |\n| machine | M |\n| versions | V |\n| command | `c` |\n'

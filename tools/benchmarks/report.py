@@ -49,9 +49,9 @@ class Figure:
         return self.limit is None or self.ratio <= self.limit
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
+def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
-    table = Table(title=f'{_machine()}, torch {torch.__version__}')
+    table = Table(title=f'{_machine(device)}, torch {torch.__version__}')
     for column in ('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes'):
         table.add_column(column, justify='right' if column not in ('suite', 'figure', 'notes') else 'left')
     for figure in figures:
@@ -94,7 +94,7 @@ def _shown(timing: Timing, unit: str) -> str:
     return f'{timing.median:.0f} {unit}'
 
 
-def _machine(device: str = 'cpu') -> str:
+def _machine(device: str) -> str:
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
