@@ -92,6 +92,12 @@ def test_python_parses(page):
         ast.parse(block, page)
 
 
+def test_figures_are_in_the_notebook():
+    """What was measured stands in docs/measurements; guides and reference link it."""
+    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md')}
+    assert [name for name, text in pages.items() if re.search(r'\*\*measured\*\*|^measured ', text, re.M | re.I)] == []
+
+
 def test_index():
     """Every page of docs is a guide or reference, and the index says which."""
     listed = {}
