@@ -27,6 +27,17 @@ def _read(path: Path) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
 
 
+def upstream_of(path: Path) -> str | None:
+    """The config of a task library that a recipe inherits from as a whole, directly or through others."""
+    for base in Config._get_base_files(str(path)):
+        if '::' not in base:
+            if found := upstream_of(path.parent / base):
+                return found
+        elif '::_base_/' not in base:
+            return base
+    return None
+
+
 def shrink(node, size=SIZE):
     """Few proposals and samples, and no padding to the training size."""
     if isinstance(node, list):
