@@ -1,5 +1,5 @@
 // The two gradients of the inception convolution on the CPU.
-#include "../inception_conv.h"
+#include "../../inception_conv.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -8,8 +8,8 @@
 #include <map>
 #include <utility>
 
-#include "transposed.h"
-#include "weight_grad.h"
+#include "../direct/transposed.h"
+#include "../direct/weight_grad.h"
 
 namespace icconv_mm {
 namespace {

@@ -2,16 +2,16 @@
 //
 // A direct convolution. The input is packed into channel-inner form with a zero border, so that a dilation is nothing
 // but an offset and all runs of a layer read the same memory; hence the price of a dense convolution and not of one
-// convolution per run. See plan.h for the jobs, tiles.h for the inner loops.
-#include "../inception_conv.h"
+// convolution per run. See plan.h for the jobs, tiles.inc for the inner loops.
+#include "../../inception_conv.h"
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <map>
 
-#include "engine.h"
-#include "prepared.h"
+#include "../direct/engine.h"
+#include "../direct/prepared.h"
 
 namespace icconv_mm {
 namespace {

@@ -3,9 +3,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include "pyconv.h"
-#include "transposed.h"
-#include "weight_grad.h"
+#include "pyramid.h"
+#include "../direct/transposed.h"
+#include "../direct/weight_grad.h"
 
 namespace icconv_mm {
 namespace {

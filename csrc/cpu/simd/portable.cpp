@@ -8,9 +8,9 @@ namespace portable {
 
 #define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
-#include "simd_portable.h"
+#include "vectors_portable.inc"
 ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
-#include "tiles.h"
+#include "tiles.inc"
 
 }  // namespace portable
 

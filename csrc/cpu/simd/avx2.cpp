@@ -19,9 +19,9 @@ namespace avx2 {
 
 #define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
-#include "simd_avx2.h"
+#include "vectors_avx2.inc"
 ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
-#include "tiles.h"
+#include "tiles.inc"
 
 }  // namespace avx2
 

@@ -1,11 +1,11 @@
 // Pyramidal convolution on the CPU: forward, plain and with a ReLU. All levels read one packed input and write one output.
-#include "pyconv.h"
+#include "pyramid.h"
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include "engine.h"
-#include "prepared.h"
+#include "../direct/engine.h"
+#include "../direct/prepared.h"
 
 namespace icconv_mm {
 namespace {

@@ -1,8 +1,8 @@
 // The geometry of one call of the pyramidal convolution.
 #pragma once
 
-#include "../inception_conv.h"
-#include "plan.h"
+#include "../../inception_conv.h"
+#include "../direct/plan.h"
 
 namespace icconv_mm {
 

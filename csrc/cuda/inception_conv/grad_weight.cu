@@ -2,7 +2,7 @@
 // pixels. A block holds four such row tiles x 64 bytes of input channels x nine taps, a warp two row tiles and a row of
 // taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in a fixed order.
 #include "tables.h"
-#include "tile.cuh"
+#include "../tile.cuh"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

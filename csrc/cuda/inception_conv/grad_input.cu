@@ -6,7 +6,7 @@
 // With stride s, input pixel i meets output pixel (i - offset) / s where that is whole. So a tile takes every s-th
 // pixel (a remainder per axis), for which each tap either always or never meets an output.
 #include "tables.h"
-#include "tile.cuh"
+#include "../tile.cuh"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "kernels.h"
+#include "../simd/kernels.h"
 
 namespace icconv_mm {
 

@@ -10,7 +10,7 @@
 namespace icconv_mm {
 namespace {
 
-#include "write.h"
+#include "../simd/write.inc"
 
 constexpr int64_t kCacheBytes = 384 * 1024;  // of input that a thread works on at a time, beside its output
 constexpr int64_t kColumns = 80;             // likewise: three rows of one block of channels
