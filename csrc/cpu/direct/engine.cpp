@@ -158,7 +158,8 @@ class Engine {
     const float* in = view.data + (in_y - view.y) * layout_.row;
     float* out = target_.data + area.n * target_.n + y * target_.h;
     const bool ends = slice + 1 == job.parts.size();
-    const int flags = (slice ? kAccumulate : 0) | (ends && target_.bias ? kBias : 0) | (ends && target_.relu ? kRelu : 0);
+    const int flags =
+        (slice ? kAccumulate : 0) | (ends && target_.bias ? kBias : 0) | (ends && target_.relu ? kRelu : 0);
 
     const Tiles tiles = tiles_of(job, reading);
     // tiles of two neighbouring widths fill a row exactly
@@ -166,7 +167,8 @@ class Engine {
     for (int64_t i = 0, x = area.x0; i < count; ++i) {
       const int64_t pixels = width / count + (i < wide);
       const Tile tile = tiles.sliding && tiles.sliding[pixels] ? tiles.sliding[pixels] : tiles.plain[pixels];
-      run_tile(tile, job, in + (x * stride_ - view.x) * kBlock, first, last, weight, out + x * target_.w, pixels, flags);
+      run_tile(tile, job, in + (x * stride_ - view.x) * kBlock, first, last, weight, out + x * target_.w, pixels,
+               flags);
       x += pixels;
     }
   }

@@ -29,8 +29,8 @@ Scratch& scratch() {  // never destroyed: at exit others may still use it
   return *one;
 }
 
-// Large inputs lie on huge pages where the system has them: a tile reads a dozen rows at once, each of which is on pages
-// of its own otherwise.
+// Large inputs lie on huge pages where the system has them: a tile reads a dozen rows at once, each of which is on
+// pages of its own otherwise.
 std::shared_ptr<float> allocate(int64_t& bytes) {
   const bool large = static_cast<size_t>(bytes) >= kHugePage;
   const int64_t alignment = large ? static_cast<int64_t>(kHugePage) : 64;
@@ -43,7 +43,8 @@ std::shared_ptr<float> allocate(int64_t& bytes) {
   return {static_cast<float*>(memory), std::free};
 }
 
-struct Row {  // of the source
+// Of the source.
+struct Row {
   int64_t channel, pixel;  // strides
   int64_t width;
   bool pairs;

@@ -11,8 +11,8 @@ namespace icconv_mm {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Where the channels of a tensor lie in packed form. A group starts at a multiple of `padded`, so that vectors either lie
-// within a group or hold whole groups.
+// Where the channels of a tensor lie in packed form. A group starts at a multiple of `padded`, so that vectors either
+// lie within a group or hold whole groups.
 //
 // With `pairs` everything here and in a plan counts pairs of bfloat16 channels instead of channels: two neighbours of a
 // group take the place of one float, and the tiles of pair_kernels() multiply both at once.

@@ -24,8 +24,7 @@ std::vector<int> cover(const Kernels& k, int64_t n, bool dot, bool outer) {
     Choice& b = best[m];
     b.cost = 1e30;
     for (int r = 1; dot && r <= kMaxRows && r <= m; ++r)
-      if (k.pixels[r] && best[m - r].cost + r * k.costs.dot[r] < b.cost)
-        b = {best[m - r].cost + r * k.costs.dot[r], r};
+      if (k.pixels[r] && best[m - r].cost + r * k.costs.dot[r] < b.cost) b = {best[m - r].cost + r * k.costs.dot[r], r};
     for (int v = 1; outer && v <= kMaxVectors; ++v) {
       const double cost = best[std::max<int64_t>(m - v * k.lanes, 0)].cost + v * k.lanes * k.costs.outer[v];
       if (cost < b.cost) b = {cost, -v};
@@ -38,7 +37,8 @@ std::vector<int> cover(const Kernels& k, int64_t n, bool dot, bool outer) {
     m = std::max<int64_t>(m - (width > 0 ? width : -width * k.lanes), 0);
   }
   // long tiles first; the short vector, if any, last
-  std::sort(widths.begin(), widths.end(), [](int a, int b) { return (a < 0) != (b < 0) ? (a > b) : std::abs(a) > std::abs(b); });
+  std::sort(widths.begin(), widths.end(),
+            [](int a, int b) { return (a < 0) != (b < 0) ? (a > b) : std::abs(a) > std::abs(b); });
   return widths;
 }
 
@@ -180,8 +180,7 @@ void plan_groups(Planner& planner, const Kernels& k, const Channels& channels, c
   };
   if (channels.padded >= k.lanes) {
     for (int64_t group = 0; group < channels.groups; ++group)
-      if (!outputs[group].empty())
-        planner.add({reads(group * channels.padded, channels.inside)}, outputs[group]);
+      if (!outputs[group].empty()) planner.add({reads(group * channels.padded, channels.inside)}, outputs[group]);
     return;
   }
   const int64_t slots = k.lanes / channels.padded;

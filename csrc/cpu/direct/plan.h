@@ -1,5 +1,5 @@
-// A direct convolution as a list of jobs. Nothing here depends on the size of the map, so that a plan and the weights that
-// are packed for it serve inputs of every size.
+// A direct convolution as a list of jobs. Nothing here depends on the size of the map, so that a plan and the weights
+// that are packed for it serve inputs of every size.
 #pragma once
 
 #include <vector>

@@ -120,8 +120,8 @@ std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, 
 
 int64_t forget_prepared() {
   const std::lock_guard<std::mutex> lock(mutex);
-  const int64_t kept = std::count_if(entries().begin(), entries().end(),
-                                     [](const Entry& entry) { return entry.prepared != nullptr; });
+  const int64_t kept =
+      std::count_if(entries().begin(), entries().end(), [](const Entry& entry) { return entry.prepared != nullptr; });
   entries().clear();
   forget_scratch();
   return kept;

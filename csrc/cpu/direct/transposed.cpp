@@ -14,9 +14,20 @@ void transposed(const Kernels& k, const Source& grad, int64_t stride, const std:
     for (int64_t x = 0; x < std::min(stride, result.size(3)); ++x) {
       const Plan plan = make_plan({stride, y, x});
       const at::Tensor weight = pack_weights(plan, filters, result.options());
-      const int64_t rows = (result.size(2) - y + stride - 1) / stride, columns = (result.size(3) - x + stride - 1) / stride;
-      const Target target{result.mutable_data_ptr<float>() + y * sh + x * sw, result.size(0), rows, columns,
-                          result.stride(0), result.stride(1), stride * sh, stride * sw, nullptr, false};
+      const int64_t rows = (result.size(2) - y + stride - 1) / stride,
+                    columns = (result.size(3) - x + stride - 1) / stride;
+      const Target target{
+          result.mutable_data_ptr<float>() + y * sh + x * sw,
+          result.size(0),
+          rows,
+          columns,
+          result.stride(0),
+          result.stride(1),
+          stride * sh,
+          stride * sw,
+          nullptr,
+          false,
+      };
       if (packed)
         run(k, plan, weight.const_data_ptr<float>(), *packed, 1, target);
       else

@@ -1,7 +1,7 @@
 // The gradient of a strided convolution for its input, as plain convolutions of the output's gradient.
 //
-// Input pixel y receives from output pixel (y - offset) / stride for every tap whose offset makes that an integer. So the
-// pixels of each residue modulo the stride form a class of their own, and every tap belongs to exactly one class.
+// Input pixel y receives from output pixel (y - offset) / stride for every tap whose offset makes that an integer. So
+// the pixels of each residue modulo the stride form a class of their own, and every tap belongs to exactly one class.
 #pragma once
 
 #include <functional>

@@ -15,10 +15,10 @@ constexpr int64_t kMinRows = 4;
 // A few outputs and a few vectors of input channels, for all taps of their family.
 struct Unit {
   const WeightFamily* family;
-  size_t first;      // of the family's outputs
+  size_t first;  // of the family's outputs
   int rows, vectors;
-  int64_t channel;   // packed
-  int64_t sums;      // offset of [taps][rows][vectors][lanes]
+  int64_t channel;  // packed
+  int64_t sums;     // offset of [taps][rows][vectors][lanes]
   int64_t block() const { return channel / kBlock; }
   int64_t cost() const { return static_cast<int64_t>(family->taps.size()) * rows * vectors; }
 };

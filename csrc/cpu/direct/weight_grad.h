@@ -1,4 +1,5 @@
-// The gradient of a convolution for its weights: one product per output channel, tap and input channel, summed over pixels.
+// The gradient of a convolution for its weights: one product per output channel, tap and input channel, summed over
+// pixels.
 #pragma once
 
 #include <vector>

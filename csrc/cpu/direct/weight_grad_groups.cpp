@@ -27,7 +27,8 @@ struct Unit {
 std::vector<TapRow> rows_of(const std::vector<Tap>& taps) {
   std::vector<TapRow> rows;
   for (size_t i = 0; i < taps.size(); ++i) {
-    if (rows.empty() || rows.back().dy != taps[i].dy || rows.back().count == kMaxTaps) rows.push_back({taps[i].dy, i, 0});
+    if (rows.empty() || rows.back().dy != taps[i].dy || rows.back().count == kMaxTaps)
+      rows.push_back({taps[i].dy, i, 0});
     ++rows.back().count;
   }
   return rows;
@@ -96,10 +97,9 @@ class SmallGroups {
           const TapRow& row = rows[i];
           const int64_t from = y * stride_ + row.dy;
           if (from < 0 || from >= x_.height) continue;
-          k_.group_weight[unit.rows][row.count](
-              {x + n * x_.layout.image + from * x_.layout.row, taps.data() + row.first, spread.data(), grad_.width,
-               stride_ * kBlock},
-              sums.data() + row.first * unit.rows * k_.lanes);
+          k_.group_weight[unit.rows][row.count]({x + n * x_.layout.image + from * x_.layout.row,
+                                                 taps.data() + row.first, spread.data(), grad_.width, stride_ * kBlock},
+                                                sums.data() + row.first * unit.rows * k_.lanes);
         }
       }
     for (size_t i = unit.begin; i < unit.end; ++i) unpack(unit, rows[i], sums.data());

@@ -17,10 +17,10 @@ namespace icconv_mm {
 namespace {
 
 void check_dtypes(const at::Tensor& x, const at::Tensor& weight) {
-  TORCH_CHECK((x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-                  x.scalar_type() == weight.scalar_type(),
-              "inception_conv2d: the CPU kernel takes float32 or bfloat16, got ", x.scalar_type(), " and ",
-              weight.scalar_type());
+  TORCH_CHECK(
+      (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && x.scalar_type() == weight.scalar_type(),
+      "inception_conv2d: the CPU kernel takes float32 or bfloat16, got ", x.scalar_type(), " and ",
+      weight.scalar_type());
 }
 
 Filters filters_of(const at::Tensor& weight, const Channels& channels) {
@@ -52,7 +52,8 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   check_dtypes(x, weight);
   const Geometry g = make_geometry(x, weight, bias, pattern, stride, groups);
   const auto format = x.suggest_memory_format();
-  at::Tensor out = at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
+  at::Tensor out =
+      at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
   if (out.numel() == 0) return out.to(x.scalar_type());
 
   const Kernels* pairs = x.scalar_type() == at::kBFloat16 && g.group_in % 2 == 0 ? pair_kernels() : nullptr;

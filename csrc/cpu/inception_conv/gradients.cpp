@@ -17,8 +17,8 @@ namespace {
 void check_dtypes(const at::Tensor& grad, const at::Tensor& other) {
   TORCH_CHECK((grad.scalar_type() == at::kFloat || grad.scalar_type() == at::kBFloat16) &&
                   grad.scalar_type() == other.scalar_type(),
-              "gradient of inception_conv2d: the CPU kernel takes float32 or bfloat16, got ", grad.scalar_type(), " and ",
-              other.scalar_type());
+              "gradient of inception_conv2d: the CPU kernel takes float32 or bfloat16, got ", grad.scalar_type(),
+              " and ", other.scalar_type());
 }
 
 void check_grad(const at::Tensor& grad, const Geometry& g) {
@@ -50,8 +50,8 @@ Plan plan_of(const Kernels& k, const Geometry& g, const Residue& residue) {
   return planner.finish();
 }
 
-at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
-                      c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
+at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size, c10::IntArrayRef pattern,
+                      int64_t stride, int64_t groups) {
   check_dtypes(grad, weight);
   TORCH_CHECK(grad.dim() == 4 && weight.dim() == 4 && size.size() == 2,
               "gradient of inception_conv2d: expected 4-d tensors and a height and a width");

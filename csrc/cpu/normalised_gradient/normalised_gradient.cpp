@@ -18,7 +18,8 @@ struct PerChannel {
 };
 
 template <typename T, typename A>
-void planes(const T* grad, const T* x, T* out, int64_t count, int64_t channels, int64_t pixels, const PerChannel<A>& p) {
+void planes(const T* grad, const T* x, T* out, int64_t count, int64_t channels, int64_t pixels,
+            const PerChannel<A>& p) {
   at::parallel_for(0, count, kGrain / pixels + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t c = i % channels;
@@ -43,8 +44,8 @@ at::Tensor normalised_gradient(const at::Tensor& grad, const at::Tensor& x, cons
               x.scalar_type(), x.sizes());
   for (const at::Tensor& each : {mean, scale, slope, shift})
     TORCH_CHECK(each.dim() == 1 && each.size(0) == x.size(1) && each.scalar_type() == at::toOpMathType(x.scalar_type()),
-                "normalised_gradient: expected ", x.size(1), " channels of ", at::toOpMathType(x.scalar_type()), ", got ",
-                each.scalar_type(), each.sizes());
+                "normalised_gradient: expected ", x.size(1), " channels of ", at::toOpMathType(x.scalar_type()),
+                ", got ", each.scalar_type(), each.sizes());
   const auto format = x.suggest_memory_format();
   const at::Tensor from = x.contiguous(format), towards = grad.contiguous(format);
   at::Tensor out = at::empty_like(from);

@@ -1,4 +1,5 @@
-// Pyramidal convolution on the CPU: forward, plain and with a ReLU. All levels read one packed input and write one output.
+// Pyramidal convolution on the CPU: forward, plain and with a ReLU. All levels read one packed input and write one
+// output.
 #include "pyramid.h"
 
 #include <ATen/ops/empty.h>
@@ -48,8 +49,8 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
   Pyramid p = make_pyramid(x.size(1), weights, groups, stride, dilation);
   TORCH_CHECK(!bias || bias->numel() == p.out_channels, "pyconv2d: bias must have ", p.out_channels, " elements");
   const int64_t height = (x.size(2) + stride - 1) / stride, width = (x.size(3) + stride - 1) / stride;
-  at::Tensor out = at::empty({x.size(0), p.out_channels, height, width}, x.options().dtype(at::kFloat),
-                             x.suggest_memory_format());
+  at::Tensor out =
+      at::empty({x.size(0), p.out_channels, height, width}, x.options().dtype(at::kFloat), x.suggest_memory_format());
   if (out.numel() == 0) return out.to(x.scalar_type());
 
   const Kernels* pairs = x.scalar_type() == at::kBFloat16 && p.even() ? pair_kernels() : nullptr;

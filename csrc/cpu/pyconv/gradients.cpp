@@ -3,9 +3,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include "pyramid.h"
 #include "../direct/transposed.h"
 #include "../direct/weight_grad.h"
+#include "pyramid.h"
 
 namespace icconv_mm {
 namespace {
@@ -51,8 +51,8 @@ Plan plan_of(const Kernels& k, const Pyramid& p, int64_t dilation, const Residue
   return planner.finish();
 }
 
-at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
-                      c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size, c10::IntArrayRef groups,
+                      int64_t stride, int64_t dilation) {
   TORCH_CHECK(grad.dim() == 4 && !weights.empty() && weights[0].dim() == 4 && !groups.empty() && size.size() == 2,
               "gradient of pyconv2d: expected 4-d tensors and a height and a width");
   const int64_t height = size[0], width = size[1];
@@ -86,8 +86,11 @@ std::vector<WeightFamily> families_of(const Pyramid& p, const std::vector<size_t
     const Level& level = p.levels[number];
     const int64_t outside = level.outputs / level.groups;
     for (int64_t group = 0; group < level.groups; ++group) {
-      WeightFamily family{level.taps(dilation), {}, group * level.channels.padded, level.channels.inside,
-                          level.channels.padded, results[number].mutable_data_ptr<float>()};
+      WeightFamily family;
+      family.taps = level.taps(dilation);
+      family.channel = group * level.channels.padded, family.inside = level.channels.inside;
+      family.padded = level.channels.padded;
+      family.result = results[number].mutable_data_ptr<float>();
       for (int64_t i = group * outside; i < (group + 1) * outside; ++i) family.outputs.push_back({level.first + i, i});
       families.push_back(std::move(family));
     }
@@ -106,8 +109,8 @@ std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x,
     TORCH_CHECK(groups[i] >= 1, "gradient of pyconv2d: groups must be positive");
     const int64_t inside = x.size(1) / groups[i];
     p.add(shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2], groups[i], dilation);
-    results.push_back(at::zeros({shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2]},
-                                grad.options().dtype(at::kFloat)));
+    results.push_back(
+        at::zeros({shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2]}, grad.options().dtype(at::kFloat)));
   }
   check_grad(grad, p, x, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride);
   if (grad.numel() > 0 && x.numel() > 0) {

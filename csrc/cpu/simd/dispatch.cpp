@@ -11,8 +11,7 @@ namespace {
 
 bool can_run(const std::string& name) {
 #if defined(__x86_64__)
-  if (name == "avx512_bf16")
-    return can_run("avx512") && avx512_bf16_kernels() && __builtin_cpu_supports("avx512bf16");
+  if (name == "avx512_bf16") return can_run("avx512") && avx512_bf16_kernels() && __builtin_cpu_supports("avx512bf16");
   if (name == "avx512")
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");

@@ -6,13 +6,13 @@
 
 namespace icconv_mm {
 
-constexpr int64_t kBlock = 64;       // channels of a block of packed input: one pixel of it is contiguous
-constexpr int kMaxRows = 6;          // output channels of a dot tile
-constexpr int kMaxVectors = 4;       // vectors of output channels of an outer-product tile
-constexpr int kMaxPixels = 14;       // of any tile
+constexpr int64_t kBlock = 64;  // channels of a block of packed input: one pixel of it is contiguous
+constexpr int kMaxRows = 6;     // output channels of a dot tile
+constexpr int kMaxVectors = 4;  // vectors of output channels of an outer-product tile
+constexpr int kMaxPixels = 14;  // of any tile
 constexpr int kMaxLanes = 16;
-constexpr int kMaxGroupRows = 4;     // output channels of each group of a weight tile for small groups
-constexpr int kMaxTaps = 9;          // taps of it
+constexpr int kMaxGroupRows = 4;  // output channels of each group of a weight tile for small groups
+constexpr int kMaxTaps = 9;       // taps of it
 
 // Rows of taps that sliding tiles are compiled for: so many, so many pixels apart, the middle one at the output pixel.
 struct Slide {
@@ -49,12 +49,12 @@ struct Rectangle {
 };
 using WeightTile = void (*)(const Rectangle& area, float* sums);  // sums [rows][vectors][lanes], added to
 
-// The weight gradient where a vector of input channels holds several groups: one row of pixels, `rows` output channels of
-// each group, some taps of one row of the kernel.
+// The weight gradient where a vector of input channels holds several groups: one row of pixels, `rows` output channels
+// of each group, some taps of one row of the kernel.
 struct Line {
-  const float* x;         // packed, at the first pixel
-  const int64_t* taps;    // offsets from x
-  const float* grad;      // [width][rows][lanes]: in each lane the gradient of an output of that lane's group
+  const float* x;       // packed, at the first pixel
+  const int64_t* taps;  // offsets from x
+  const float* grad;    // [width][rows][lanes]: in each lane the gradient of an output of that lane's group
   int64_t width, x_pixel;
 };
 using GroupTile = void (*)(const Line& line, float* sums);  // sums [taps][rows][lanes], added to
@@ -64,19 +64,19 @@ using GroupTile = void (*)(const Line& line, float* sums);  // sums [taps][rows]
 struct Costs {
   double dot[kMaxRows + 1], outer[kMaxVectors + 1];
 };
-constexpr Costs kNarrowCosts{{0, 1.6, 1.25, 1.15, 1.15, 9, 9}, {0, 1.3, 1.0, 1.0, 1.05}};  // of 16 registers
+constexpr Costs kNarrowCosts{{0, 1.6, 1.25, 1.15, 1.15, 9, 9}, {0, 1.3, 1.0, 1.0, 1.05}};     // of 16 registers
 constexpr Costs kWideCosts{{0, 1.1, 1.08, 1.06, 1.01, 1.01, 1.07}, {0, 1.3, 1.0, 1.0, 1.0}};  // of 32
 
 struct Kernels {
   const char* name;
   int lanes;
   Costs costs;
-  int pixels[kMaxRows + 1];  // the most of a tile with so many rows, or vectors
+  int pixels[kMaxRows + 1];                   // the most of a tile with so many rows, or vectors
   Tile dot[2][kMaxRows + 1][kMaxPixels + 1];  // by stride - 1, rows, pixels; null where there is none
   Tile outer[2][kMaxVectors + 1][kMaxPixels + 1];
-  Tile sliding[kSlideCount][kMaxPixels + 1];  // dot tiles of one row and stride 1; by slide, pixels
-  int slide_pixels[kSlideCount];              // the most of one, 0 where there is none
-  WeightTile weight[kMaxRows + 1][kMaxVectors + 1];  // by rows, vectors
+  Tile sliding[kSlideCount][kMaxPixels + 1];                // dot tiles of one row and stride 1; by slide, pixels
+  int slide_pixels[kSlideCount];                            // the most of one, 0 where there is none
+  WeightTile weight[kMaxRows + 1][kMaxVectors + 1];         // by rows, vectors
   GroupTile group_weight[kMaxGroupRows + 1][kMaxTaps + 1];  // by rows, taps; null where there is none
   // target[x * kBlock + c] = source[c * stride + x] for x < pixels, c < channels
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);

@@ -112,8 +112,8 @@ unsigned grid_for(int64_t size) {
 
 at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Pattern pattern, bool relu) {
-  at::Tensor out = at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(),
-                             x.suggest_memory_format());
+  at::Tensor out =
+      at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
   const at::Tensor filter = weight.contiguous();
   const int* table = channel_table(p, pattern).device;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "inception_conv2d", [&] {
@@ -128,8 +128,7 @@ at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tenso
 }
 
 at::Tensor grad_input_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
-  at::Tensor out =
-      at::empty({p.batch, p.in_channels, p.height, p.width}, grad.options(), grad.suggest_memory_format());
+  at::Tensor out = at::empty({p.batch, p.in_channels, p.height, p.width}, grad.options(), grad.suggest_memory_format());
   const at::Tensor filter = weight.contiguous();
   const int* table = channel_table(p, pattern).device;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad.scalar_type(), "inception_conv2d_grad_input", [&] {

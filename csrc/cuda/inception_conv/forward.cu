@@ -1,8 +1,8 @@
 // Forward pass as an implicit matrix product: rows are 256 output pixels, columns output channels in groups of eight
 // that share a dilation, the reduction goes over input channels (32 bytes at a time) and the nine taps. One launch
 // serves all runs; input and output are channels_last, filters [C_out][tap][C_in / groups].
-#include "tables.h"
 #include "../tile.cuh"
+#include "tables.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
@@ -156,8 +156,8 @@ __device__ void store(const Arguments& a, const Block& block, const Shared& shar
     const int pixel = i / groups, group = i % groups;
     const int y = tile.y + pixel / a.patch.tile_w, x = tile.x + pixel % a.patch.tile_w;
     if (pixel >= a.patch.tile_h * a.patch.tile_w || y >= a.p.out_height || x >= a.p.out_width) continue;
-    T* out = static_cast<T*>(a.out) +
-             ((int64_t(tile.image) * a.p.out_height + y) * a.p.out_width + x) * a.p.out_channels;
+    T* out =
+        static_cast<T*>(a.out) + ((int64_t(tile.image) * a.p.out_height + y) * a.p.out_width + x) * a.p.out_channels;
     const T* values = staged + pixel * pitch + group * kVec;
     const int row = group * kVec - shift;
     if (vectors && row >= 0 && row + kVec <= block.rows) {
@@ -177,15 +177,15 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   const Block block = reinterpret_cast<const Block*>(a.table)[blockIdx.y];
   const Tile tile = locate_tile(a.patch, blockIdx.x);
   find_sources(sources, a.patch, tile, a.p.height, a.p.width, a.p.in_channels / kVector<Math>);
-  for (int row = threadIdx.x; row < block.rows; row += kThreads)
-    shared.channels[row] = a.table[block.first_row + row];
+  for (int row = threadIdx.x; row < block.rows; row += kThreads) shared.channels[row] = a.table[block.first_row + row];
   const int* bounds = reinterpret_cast<const Block*>(a.table)[blockIdx.y].warps;
   const ColumnTile* entries = reinterpret_cast<const ColumnTile*>(a.table + block.first_tile);
   for (int i = threadIdx.x; i < kTaps * kMaxTiles; i += kThreads) {
     const int tap = i / kMaxTiles, place = i % kMaxTiles, of = place / kWarpN;
     const ColumnTile t = entries[max(0, min(bounds[of] + place % kWarpN, bounds[of + 1] - 1))];
-    reinterpret_cast<int*>(shared.offsets)[i] = kPitch * a.patch.offset(
-        a.patch.before_h + (tap / 3 - 1) * t.dilation_h, a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
+    reinterpret_cast<int*>(shared.offsets)[i] =
+        kPitch * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * t.dilation_h,
+                                a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
   }
   for (int j = threadIdx.x; j < block.tiles; j += kThreads)
     shared.rows[j] = entries[j].row, shared.counts[j] = entries[j].count;
@@ -274,8 +274,7 @@ std::vector<int> share_out(const std::vector<ColumnTile>& tiles, int most) {
     for (end = i + 1; end < tiles.size() && same(i, end);) ++end;
     const int count = static_cast<int>(end - i), parts = count <= kWarpN ? 1 : (2 * count + 6) / 7;
     if (count > 1) {
-      for (int part = 0; part < parts; ++part)
-        warps.push_back(count * (part + 1) / parts - count * part / parts);
+      for (int part = 0; part < parts; ++part) warps.push_back(count * (part + 1) / parts - count * part / parts);
       lone = 0;
     } else if (lone > 0 && lone < most) {
       ++warps.back(), ++lone;
@@ -354,27 +353,29 @@ at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weigh
 
   const int64_t stage_bytes = (int64_t(patch.slots) + kTaps * rows) * kPitch;
   const int64_t source_bytes = 4 * int64_t(patch.slots);
-  const int64_t staged = int64_t(kPixels) * (rows + 3 * kVector<Math>) * sizeof(typename Math::Element);
+  const int64_t staged = int64_t(sizeof(typename Math::Element)) * kPixels * (rows + 3 * kVector<Math>);
   // two stages where two blocks of them fit a processor: two blocks hide more than two stages do
   const int stages = p.group_in > kStep<Math> && 2 * (2 * stage_bytes + source_bytes) <= limit - kReserved ? 2 : 1;
   // the sources are no longer needed when results are staged
   const int64_t bytes = std::max(stages * stage_bytes + source_bytes, staged);
   if (bytes > limit || grid_y > 65535) return {};
 
-  at::Tensor out = at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(),
-                             at::MemoryFormat::ChannelsLast);
-  const Arguments a{p,
-                    patch,
-                    x.const_data_ptr(),
-                    weight.const_data_ptr(),
-                    bias.defined() ? bias.const_data_ptr() : nullptr,
-                    out.mutable_data_ptr(),
-                    table.device,
-                    relu,
-                    stages,
-                    static_cast<int>(stage_bytes)};
-  C10_CUDA_CHECK(cudaFuncSetAttribute(forward_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(bytes)));
+  at::Tensor out =
+      at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
+  const Arguments a{
+      p,
+      patch,
+      x.const_data_ptr(),
+      weight.const_data_ptr(),
+      bias.defined() ? bias.const_data_ptr() : nullptr,
+      out.mutable_data_ptr(),
+      table.device,
+      relu,
+      stages,
+      static_cast<int>(stage_bytes),
+  };
+  C10_CUDA_CHECK(
+      cudaFuncSetAttribute(forward_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   const dim3 grid(static_cast<unsigned>(tiles), grid_y);
   forward_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();

@@ -5,8 +5,8 @@
 //
 // With stride s, input pixel i meets output pixel (i - offset) / s where that is whole. So a tile takes every s-th
 // pixel (a remainder per axis), for which each tap either always or never meets an output.
-#include "tables.h"
 #include "../tile.cuh"
+#include "tables.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
@@ -20,10 +20,10 @@ constexpr int kThreads = 256, kWarpsN = 2;  // 4 x 2 warps, each 64 pixels x 32 
 constexpr int kWarpM = 4, kWarpN = 4;
 constexpr int kColumns = kWarpsN * kWarpN * 8;
 constexpr int kPitch = kStepBytes + kVectorBytes;
-constexpr int kMaxSteps = 8;      // of a chunk: 16 channels of as many dilations, two in each
-constexpr int kChunkFields = 2;   // first step, steps
-constexpr int kUnitFields = 4;    // dilation_h, dilation_w, vector, mask: two units in a step
-constexpr int kSkip = -1;         // offset of a tap that meets no output
+constexpr int kMaxSteps = 8;     // of a chunk: 16 channels of as many dilations, two in each
+constexpr int kChunkFields = 2;  // first step, steps
+constexpr int kUnitFields = 4;   // dilation_h, dilation_w, vector, mask: two units in a step
+constexpr int kSkip = -1;        // offset of a tap that meets no output
 
 struct Arguments {
   Problem p;
@@ -43,8 +43,8 @@ struct Shared {
 
 // Bytes of a row of filters, chosen so that the rows which a warp reads at once lie in different banks.
 template <typename Math>
-constexpr int kFilterPitch = kColumns * static_cast<int>(sizeof(typename Math::Element)) +
-                             (sizeof(typename Math::Element) == 2 ? 16 : 32);
+constexpr int kFilterPitch =
+    kColumns * static_cast<int>(sizeof(typename Math::Element)) + (sizeof(typename Math::Element) == 2 ? 16 : 32);
 template <typename Math>
 constexpr int kFilterBytes = kTaps * kFilterPitch<Math>;  // of one output channel
 
@@ -61,8 +61,8 @@ __device__ int tap_offset(const Arguments& a, const Position& at, const int* uni
 }
 
 template <typename Math>
-__device__ void load_stage(const Arguments& a, const Position& at, Shared& shared, const uint32_t* sources, uint32_t base,
-                           int chunk) {
+__device__ void load_stage(const Arguments& a, const Position& at, Shared& shared, const uint32_t* sources,
+                           uint32_t base, int chunk) {
   using T = typename Math::Element;
   const int stage = chunk % a.stages;
   const uint32_t target = base + stage * a.stage_bytes;
@@ -149,7 +149,7 @@ __device__ void multiply_stage(const Shared& shared, int stage, bool strided, co
   const int half = threadIdx.x % 32 / 16, steps = shared.steps[stage];
   for (int step = 0; step < steps; ++step) {
     const Filters<Math> rows(filters, zeros, shared.units[stage][step], column);
-    const int(&offsets)[kTaps][2] = shared.offsets[stage][step];
+    const int (&offsets)[kTaps][2] = shared.offsets[stage][step];
     uint32_t at[kWarpM];
     if (!strided) {  // every tap meets an output: straight on
 #pragma unroll 3
@@ -209,9 +209,8 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
   uint32_t* sources = reinterpret_cast<uint32_t*>(zeros + kFilterBytes<Math>);
   const int blocks = (a.p.group_in + kColumns - 1) / kColumns;
   const Tile tile = locate_tile(a.patch, blockIdx.x);
-  const Position at{tile.image, static_cast<int>(blockIdx.y) / blocks,
-                    static_cast<int>(blockIdx.y) % blocks * kColumns, static_cast<int>(blockIdx.z) / a.p.stride,
-                    static_cast<int>(blockIdx.z) % a.p.stride};
+  const Position at{tile.image, static_cast<int>(blockIdx.y) / blocks, static_cast<int>(blockIdx.y) % blocks * kColumns,
+                    static_cast<int>(blockIdx.z) / a.p.stride, static_cast<int>(blockIdx.z) % a.p.stride};
   find_sources(sources, a.patch, tile, a.p.out_height, a.p.out_width, a.p.out_channels / kVector<Math>);
   for (int i = threadIdx.x; i < kFilterBytes<Math> / 4; i += kThreads) reinterpret_cast<int*>(zeros)[i] = 0;
   for (int i = threadIdx.x; i < a.stages * kPitch / 4; i += kThreads)  // the slot of zeros in each stage
@@ -242,8 +241,8 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
     uint32_t stage_pixels[kWarpM];
 #pragma unroll
     for (int m = 0; m < kWarpM; ++m) stage_pixels[m] = pixels[m] + start;
-    multiply_stage<Math>(shared, stage, a.p.stride > 1, stage_pixels, zero_slot, zero_slot + kPitch, shared_address(zeros), column,
-                         sums);
+    multiply_stage<Math>(shared, stage, a.p.stride > 1, stage_pixels, zero_slot, zero_slot + kPitch,
+                         shared_address(zeros), column, sums);
     if (a.stages == 1 && chunk + 1 < a.chunks) {
       __syncthreads();
       load_stage<Math>(a, at, shared, sources, base, chunk + 1);
@@ -280,8 +279,7 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
     }
     numbers.insert(numbers.end(), {first, static_cast<int>(list.size()) / 2});
     first += static_cast<int>(list.size()) / 2;
-    for (const Unit& unit : list)
-      rest.insert(rest.end(), {unit.dilation_h, unit.dilation_w, unit.vector, unit.mask});
+    for (const Unit& unit : list) rest.insert(rest.end(), {unit.dilation_h, unit.dilation_w, unit.vector, unit.mask});
   }
   numbers.resize(round_up(static_cast<int>(numbers.size()), 2 * kUnitFields));
   numbers.insert(numbers.end(), rest.begin(), rest.end());
@@ -307,7 +305,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& we
                                     [&] { return build_table(p, pattern, kVector<Math>); });
   const int64_t stage_bytes = (patch.slots + 1) * int64_t(kPitch) + filter_bytes;
   const int64_t fixed = kFilterBytes<Math> + 4 * int64_t(patch.slots);
-  const int64_t staged = int64_t(kPixels) * (kColumns + kVector<Math>) * sizeof(typename Math::Element);
+  const int64_t staged = int64_t(sizeof(typename Math::Element)) * kPixels * (kColumns + kVector<Math>);
   const int chunks = (p.group_out + kStep<Math> - 1) / kStep<Math>;
   const int stages = chunks > 1 && 2 * stage_bytes + fixed <= limit ? 2 : 1;
   const int64_t bytes = std::max(stages * stage_bytes + fixed, staged);
@@ -315,15 +313,10 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& we
 
   at::Tensor out =
       at::empty({p.batch, p.in_channels, p.height, p.width}, grad.options(), at::MemoryFormat::ChannelsLast);
-  const Arguments a{p,
-                    patch,
-                    grad.const_data_ptr(),
-                    weight.const_data_ptr(),
-                    out.mutable_data_ptr(),
-                    table.device,
-                    chunks,
-                    stages,
-                    static_cast<int>(stage_bytes)};
+  const Arguments a{
+      p,      patch,  grad.const_data_ptr(),         weight.const_data_ptr(), out.mutable_data_ptr(), table.device,
+      chunks, stages, static_cast<int>(stage_bytes),
+  };
   C10_CUDA_CHECK(cudaFuncSetAttribute(grad_input_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(bytes)));
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(grid_y), s * s);

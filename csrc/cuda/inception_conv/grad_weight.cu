@@ -1,8 +1,9 @@
 // Gradient of the weight: rows are 16 output channels of one dilation, columns input channels, the reduction goes over
 // pixels. A block holds four such row tiles x 64 bytes of input channels x nine taps, a warp two row tiles and a row of
-// taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in a fixed order.
-#include "tables.h"
+// taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in
+// a fixed order.
 #include "../tile.cuh"
+#include "tables.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
@@ -48,8 +49,8 @@ struct Shared {
 };
 
 template <typename Math>
-__device__ void load_stage(const Arguments& a, const Shared& shared, const int* places, uint32_t target,
-                           int pixel_tile, int channel, int group) {
+__device__ void load_stage(const Arguments& a, const Shared& shared, const int* places, uint32_t target, int pixel_tile,
+                           int channel, int group) {
   using T = typename Math::Element;
   const Tile tile = locate_tile(a.patch, pixel_tile);
   const int vectors = min(kColumnVectors, (a.p.group_in - channel) / kVector<Math>);
@@ -77,8 +78,8 @@ __device__ void load_stage(const Arguments& a, const Shared& shared, const int* 
     const unsigned y = tile.y + (place >> 16), x = tile.x + (place & 0xffff);
     const bool valid = place >= 0 && row_vector >= 0 && y < unsigned(a.p.out_height) && x < unsigned(a.p.out_width);
     const uint64_t source = valid ? uint64_t((y * a.p.out_width + x) * out_vectors + row_vector) * kVectorBytes : 0;
-    copy_async(target + pixel * kRowPitch<Math> + vector * kVectorBytes,
-               reinterpret_cast<const char*>(grads) + source, valid);
+    copy_async(target + pixel * kRowPitch<Math> + vector * kVectorBytes, reinterpret_cast<const char*>(grads) + source,
+               valid);
   }
 }
 
@@ -236,8 +237,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
           const int column = channel + n * 8 + lane % 4 * 2;
           if (column >= a.p.group_in) continue;
           float* target = partial + (output * kTaps + row_of_taps * 3 + tap) * a.p.group_in + column;
-          *reinterpret_cast<float2*>(target) =
-              make_float2(sums[i][tap][n][2 * half], sums[i][tap][n][2 * half + 1]);
+          *reinterpret_cast<float2*>(target) = make_float2(sums[i][tap][n][2 * half], sums[i][tap][n][2 * half + 1]);
         }
     }
   }
@@ -306,9 +306,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x,
   if (!addressable(p.height, p.width, p.in_channels, kVector<Math>) ||
       !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
     return {};
-  if (tiles == 0 || tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 ||
-      stage_bytes + place_bytes > limit)
-    return {};
+  if (tiles == 0 || tiles > INT_MAX || grid_y > 65535 || grid_z > 65535 || stage_bytes + place_bytes > limit) return {};
   // three turns of two blocks per processor, and no more slabs than 64: each is a copy of the gradient
   const int64_t wanted = (6 * int64_t(device.processors) + grid_y * grid_z - 1) / (grid_y * int64_t(grid_z));
   const int64_t slabs = std::min({tiles, wanted, int64_t(64)});
@@ -318,15 +316,17 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x,
 
   const at::Tensor partial = at::empty({slabs, p.out_channels, kTaps, p.group_in}, grad.options().dtype(at::kFloat));
   at::Tensor out = at::empty({p.out_channels, p.group_in, 3, 3}, grad.options());
-  const Arguments a{p,
-                    patch,
-                    grad.const_data_ptr(),
-                    x.const_data_ptr(),
-                    partial.mutable_data_ptr<float>(),
-                    table.device,
-                    static_cast<int>(tiles),
-                    stages,
-                    static_cast<int>(stage_bytes)};
+  const Arguments a{
+      p,
+      patch,
+      grad.const_data_ptr(),
+      x.const_data_ptr(),
+      partial.mutable_data_ptr<float>(),
+      table.device,
+      static_cast<int>(tiles),
+      stages,
+      static_cast<int>(stage_bytes),
+  };
   C10_CUDA_CHECK(cudaFuncSetAttribute(grad_weight_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(bytes)));
   const auto stream = c10::cuda::getCurrentCUDAStream();

@@ -23,8 +23,8 @@ void check_pair(const char* name, const at::Tensor& first, const at::Tensor& sec
               second.scalar_type(), " on ", second.device());
 }
 
-// What torch lets its own convolutions do to fp32. Since 2.9 they have a setting of their own, and asking for that of all
-// of cuDNN is an error where they differ; it is named by a string in 2.9 and by an enumerator since 2.10.
+// What torch lets its own convolutions do to fp32. Since 2.9 they have a setting of their own, and asking for that of
+// all of cuDNN is an error where they differ; it is named by a string in 2.9 and by an enumerator since 2.10.
 [[maybe_unused]] bool allows_tf32(bool (at::Context::*get)() const) { return (at::globalContext().*get)(); }
 
 [[maybe_unused]] bool allows_tf32(bool (at::Context::*get)(const std::string&) const) {
@@ -66,8 +66,8 @@ at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, 
   return forward(x, weight, bias, pattern, stride, groups, false);
 }
 
-at::Tensor inception_conv2d_relu_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
-                                      Pattern pattern, int64_t stride, int64_t groups) {
+at::Tensor inception_conv2d_relu_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
+                                      int64_t stride, int64_t groups) {
   return forward(x, weight, bias, pattern, stride, groups, true);
 }
 
@@ -78,8 +78,8 @@ void check_grad(const char* name, const at::Tensor& grad, const Problem& p) {
               "], got ", grad.sizes());
 }
 
-at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight,
-                                            c10::IntArrayRef size, Pattern pattern, int64_t stride, int64_t groups) {
+at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
+                                            Pattern pattern, int64_t stride, int64_t groups) {
   check_pair("inception_conv2d_grad_input", grad, weight);
   TORCH_CHECK(size.size() == 2, "inception_conv2d_grad_input: expected a height and a width, got ", size);
   const Problem p = make_problem(grad.size(0), size[0], size[1], weight.sizes(), pattern, stride, groups);
@@ -94,8 +94,8 @@ at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Te
 at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                                              int64_t stride, int64_t groups) {
   check_pair("inception_conv2d_grad_weight", grad, x);
-  TORCH_CHECK(groups >= 1 && x.size(1) % groups == 0, "inception_conv2d_grad_weight: x ", x.sizes(),
-              " does not fit ", groups, " groups");
+  TORCH_CHECK(groups >= 1 && x.size(1) % groups == 0, "inception_conv2d_grad_weight: x ", x.sizes(), " does not fit ",
+              groups, " groups");
   const int64_t shape[] = {grad.size(1), x.size(1) / groups, 3, 3};
   const Problem p = make_problem(x.size(0), x.size(2), x.size(3), shape, pattern, stride, groups);
   check_grad("inception_conv2d_grad_weight", grad, p);

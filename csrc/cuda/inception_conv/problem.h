@@ -21,8 +21,8 @@ struct Problem {
 using Pattern = c10::IntArrayRef;  // (out_channels, dilation_h, dilation_w) per run, flattened
 
 // The Python layer has named wrong shapes to the user; these checks keep the kernels inside their tensors.
-inline Problem make_problem(int64_t batch, int64_t height, int64_t width, c10::IntArrayRef weight_shape, Pattern pattern,
-                            int64_t stride, int64_t groups) {
+inline Problem make_problem(int64_t batch, int64_t height, int64_t width, c10::IntArrayRef weight_shape,
+                            Pattern pattern, int64_t stride, int64_t groups) {
   TORCH_CHECK(stride >= 1 && groups >= 1, "inception_conv2d: stride and groups must be positive");
   TORCH_CHECK(weight_shape.size() == 4 && weight_shape[2] == 3 && weight_shape[3] == 3,
               "inception_conv2d: the weight must be [C_out, C_in / groups, 3, 3], got ", weight_shape);

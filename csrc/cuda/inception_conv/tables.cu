@@ -38,8 +38,7 @@ int* upload(const std::vector<int>& numbers) {
   cudaStream_t stream = nullptr;
   C10_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&device), bytes));
   C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  C10_CUDA_CHECK(
-      cudaMemcpyAsync(device, numbers.data(), numbers.size() * sizeof(int), cudaMemcpyHostToDevice, stream));
+  C10_CUDA_CHECK(cudaMemcpyAsync(device, numbers.data(), numbers.size() * sizeof(int), cudaMemcpyHostToDevice, stream));
   C10_CUDA_CHECK(cudaStreamSynchronize(stream));
   C10_CUDA_CHECK(cudaStreamDestroy(stream));
   return device;
