@@ -242,6 +242,19 @@ Layout layout_of_strip(const Source& source, const Reach& reach, const Blocking&
 
 }  // namespace
 
+Target Target::of(at::Tensor& out, const at::Tensor& bias, bool relu) {
+  return {out.mutable_data_ptr<float>(),
+          out.size(0),
+          out.size(2),
+          out.size(3),
+          out.stride(0),
+          out.stride(1),
+          out.stride(2),
+          out.stride(3),
+          bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+          relu};
+}
+
 void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& input, int64_t stride,
          const Target& target) {
   if (target.is_empty()) return;

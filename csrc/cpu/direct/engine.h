@@ -13,6 +13,8 @@ struct Target {
   const float* bias;  // [channels] or null
   bool relu;
 
+  // All of a float32 tensor [N, C, H, W]; `bias` is float32 and contiguous, or undefined.
+  static Target of(at::Tensor& out, const at::Tensor& bias, bool relu);
   bool is_empty() const { return batch * height * width == 0; }
 };
 

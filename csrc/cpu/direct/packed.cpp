@@ -179,6 +179,11 @@ std::shared_ptr<float> borrow(int64_t size) {
           }};
 }
 
+void check_type(const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16, name,
+              ": the CPU kernel takes float32 or bfloat16, got ", tensor.scalar_type());
+}
+
 Layout Layout::of(const Source& source, int64_t height, int64_t width) {
   Layout layout;
   layout.border = source.border;

@@ -30,6 +30,9 @@ struct Channels {
   bool plain() const { return inside == padded || groups == 1; }  // a channel keeps its number
 };
 
+// Refuses tensors of other types than a Source takes, in the name of an operator.
+void check_type(const char* name, const at::Tensor& tensor);
+
 // A tensor to be packed, [N, C, H, W], float32 or bfloat16 of any strides.
 struct Source {
   const at::Tensor& x;

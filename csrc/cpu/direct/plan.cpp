@@ -171,6 +171,21 @@ Plan Planner::finish() {
   return std::move(plan_);
 }
 
+Filters Filters::of(const at::Tensor& weight, const Channels& channels) {
+  Filters filters{&weight, channels, weight.stride(0), weight.stride(1), {}};
+  for (int64_t y = 0; y < weight.size(2); ++y)
+    for (int64_t x = 0; x < weight.size(3); ++x) filters.tap.push_back(y * weight.stride(2) + x * weight.stride(3));
+  return filters;
+}
+
+std::vector<Tap> taps_of(int64_t height, int64_t width, int64_t dilation_h, int64_t dilation_w) {
+  std::vector<Tap> taps;
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t x = 0; x < width; ++x)
+      taps.push_back({(y - height / 2) * dilation_h, (x - width / 2) * dilation_w, y * width + x});
+  return taps;
+}
+
 void plan_groups(Planner& planner, const Kernels& k, const Channels& channels, const std::vector<Tap>& taps,
                  const std::vector<std::vector<Output>>& outputs, int64_t level) {
   const auto reads = [&](int64_t channel, int64_t count) {

@@ -62,6 +62,9 @@ struct Filters {
   // For the gradient of a grouped convolution, whose inputs are the outputs of the convolution, from number `first` on:
   // the filters are input channels, and only those of the same group meet. 0 without groups.
   int64_t first = 0, group_in = 0, group_out = 0;
+
+  // Those of a weight [filters, channels within a group, height, width].
+  static Filters of(const at::Tensor& weight, const Channels& channels);
 };
 
 // Reads of the filters number `level`.
@@ -87,10 +90,13 @@ class Planner {
   Plan plan_;
 };
 
-// The jobs of a grouped convolution whose group g has the outputs outputs[g], with these taps (dy, dx, tap).
+// A position of the kernel, seen from the output pixel, and its number in the weight.
 struct Tap {
   int64_t dy, dx, number;
 };
+std::vector<Tap> taps_of(int64_t height, int64_t width, int64_t dilation_h, int64_t dilation_w);
+
+// The jobs of a grouped convolution whose group g has the outputs outputs[g].
 void plan_groups(Planner& planner, const Kernels& k, const Channels& channels, const std::vector<Tap>& taps,
                  const std::vector<std::vector<Output>>& outputs, int64_t level);
 

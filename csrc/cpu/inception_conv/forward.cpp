@@ -16,41 +16,24 @@
 namespace icconv_mm {
 namespace {
 
-void check_dtypes(const at::Tensor& x, const at::Tensor& weight) {
-  TORCH_CHECK(
-      (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && x.scalar_type() == weight.scalar_type(),
-      "inception_conv2d: the CPU kernel takes float32 or bfloat16, got ", x.scalar_type(), " and ",
-      weight.scalar_type());
-}
-
-Filters filters_of(const at::Tensor& weight, const Channels& channels) {
-  Filters filters{&weight, channels, weight.stride(0), weight.stride(1), {}};
-  for (int64_t tap = 0; tap < kTaps; ++tap)
-    filters.tap.push_back(tap / 3 * weight.stride(2) + tap % 3 * weight.stride(3));
-  return filters;
-}
-
-Plan make_plan(const Kernels& k, const Geometry& g, const Channels& channels) {
+Plan make_plan(const Kernels& k, const Geometry& g, Pattern pattern, const Channels& channels) {
   std::map<std::pair<int64_t, int64_t>, std::vector<std::vector<Output>>> by_dilation;
-  for (const Run& run : g.runs) {
+  for (const Run& run : cut_runs(pattern, g.group_out)) {
     auto& outputs = by_dilation[{run.dilation_h, run.dilation_w}];
     outputs.resize(g.groups);
     for (int64_t oc = run.begin; oc < run.end; ++oc) outputs[run.group].push_back({oc, oc});
   }
   Planner planner(k);
   for (const auto& [dilation, outputs] : by_dilation) {
-    std::vector<Tap> taps;
-    for (int64_t tap = 0; tap < kTaps; ++tap)
-      taps.push_back({(tap / 3 - 1) * dilation.first, (tap % 3 - 1) * dilation.second, tap});
-    plan_groups(planner, k, channels, taps, outputs, 0);
+    plan_groups(planner, k, channels, taps_of(3, 3, dilation.first, dilation.second), outputs, 0);
   }
   return planner.finish();
 }
 
-at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                   c10::IntArrayRef pattern, int64_t stride, int64_t groups, bool relu) {
-  check_dtypes(x, weight);
-  const Geometry g = make_geometry(x, weight, bias, pattern, stride, groups);
+at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias, Pattern pattern,
+                   int64_t stride, int64_t groups, bool relu) {
+  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
+  check_type("inception_conv2d", x);
   const auto format = x.suggest_memory_format();
   at::Tensor out =
       at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
@@ -63,25 +46,23 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   key.insert(key.end(), pattern.begin(), pattern.end());
   const auto prepared = prepare({weight}, std::move(key), [&] {
     Prepared made;
-    made.plan = make_plan(k, g, channels);
-    made.weight = pack_weights(made.plan, {filters_of(weight, channels)}, weight.options());
+    made.plan = make_plan(k, g, pattern, channels);
+    made.weight = pack_weights(made.plan, {Filters::of(weight, channels)}, weight.options());
     return made;
   });
   const at::Tensor shift = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
-  const Source input{x, channels, std::min(g.max_dilation_w, g.width)};
-  run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride,
-      {out.mutable_data_ptr<float>(), g.batch, g.out_height, g.out_width, out.stride(0), out.stride(1), out.stride(2),
-       out.stride(3), bias ? shift.const_data_ptr<float>() : nullptr, relu});
+  const Source input{x, channels, std::min(max_dilation(pattern, 1), g.width)};
+  run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, relu));
   return out.to(x.scalar_type());
 }
 
 at::Tensor inception_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                            c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
+                            Pattern pattern, int64_t stride, int64_t groups) {
   return forward(x, weight, bias, pattern, stride, groups, false);
 }
 
 at::Tensor inception_conv2d_relu(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                                 c10::IntArrayRef pattern, int64_t stride, int64_t groups) {
+                                 Pattern pattern, int64_t stride, int64_t groups) {
   return forward(x, weight, bias, pattern, stride, groups, true);
 }
 

@@ -29,7 +29,7 @@ std::shared_ptr<const Prepared> prepare_levels(const Kernels& k, const Pyramid& 
   std::vector<Filters> filters;
   for (size_t i = 0; i < weights.size(); ++i) {
     key.push_back(p.levels[i].groups);
-    filters.push_back(level_filters(weights[i], p.levels[i]));
+    filters.push_back(Filters::of(weights[i], p.levels[i].channels));
   }
   key.insert(key.end(), levels.begin(), levels.end());
   return prepare(weights.vec(), std::move(key), [&] {
@@ -42,7 +42,8 @@ std::shared_ptr<const Prepared> prepare_levels(const Kernels& k, const Pyramid& 
 
 at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
                    c10::IntArrayRef groups, int64_t stride, int64_t dilation, bool relu) {
-  TORCH_CHECK(x.dim() == 4 && is_computed(x.scalar_type()), "pyconv2d: the CPU kernel takes 4-d float32 or bfloat16");
+  check_type("pyconv2d", x);
+  TORCH_CHECK(x.dim() == 4, "pyconv2d: x must be 4-d, got ", x.sizes());
   for (const at::Tensor& weight : weights)
     TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "pyconv2d: x is ", x.scalar_type(), ", a weight ",
                 weight.scalar_type());
@@ -60,9 +61,7 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
   for (const std::vector<size_t>& levels : p.by_layout()) {
     const auto prepared = prepare_levels(k, p, weights, levels, dilation);
     const Source input{x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3))};
-    run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride,
-        {out.mutable_data_ptr<float>(), x.size(0), height, width, out.stride(0), out.stride(1), out.stride(2),
-         out.stride(3), bias ? shift.const_data_ptr<float>() : nullptr, relu});
+    run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, relu));
   }
   return out.to(x.scalar_type());
 }

@@ -13,9 +13,9 @@ namespace {
 constexpr int64_t kMostChannels = 64;  // input channels that share the reads of a gradient
 
 void check_grad(const at::Tensor& grad, const Pyramid& p, const at::Tensor& other, int64_t height, int64_t width) {
-  TORCH_CHECK(is_computed(grad.scalar_type()) && grad.scalar_type() == other.scalar_type(),
-              "gradient of pyconv2d: the CPU kernel takes float32 or bfloat16, got ", grad.scalar_type(), " and ",
-              other.scalar_type());
+  check_type("gradient of pyconv2d", grad);
+  TORCH_CHECK(grad.scalar_type() == other.scalar_type(), "gradient of pyconv2d: the gradient is ", grad.scalar_type(),
+              ", the other tensor ", other.scalar_type());
   TORCH_CHECK(grad.size(1) == p.out_channels && grad.size(2) == height && grad.size(3) == width,
               "gradient of pyconv2d: expected ", p.out_channels, " channels of ", height, " x ", width, ", got ",
               grad.sizes());
@@ -68,8 +68,7 @@ at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
   std::vector<Filters> filters;
   for (size_t i = 0; i < weights.size(); ++i) {
     const Level& level = p.levels[i];
-    Filters f = level_filters(weights[i], level);
-    f.channels = channels;
+    Filters f = Filters::of(weights[i], channels);
     std::swap(f.filter, f.channel);
     f.first = level.first, f.group_in = level.channels.inside, f.group_out = level.outputs / level.groups;
     filters.push_back(std::move(f));

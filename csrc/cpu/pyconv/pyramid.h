@@ -11,14 +11,7 @@ struct Level {
   int64_t first;                           // its first output channel among those of all levels
   Channels channels;                       // of its input
 
-  // Kernel positions, seen from the output pixel.
-  std::vector<Tap> taps(int64_t dilation) const {
-    std::vector<Tap> taps;
-    for (int64_t y = 0; y < height; ++y)
-      for (int64_t x = 0; x < width; ++x)
-        taps.push_back({(y - height / 2) * dilation, (x - width / 2) * dilation, y * width + x});
-    return taps;
-  }
+  std::vector<Tap> taps(int64_t dilation) const { return taps_of(height, width, dilation, dilation); }
 };
 
 struct Pyramid {
@@ -66,15 +59,6 @@ inline Pyramid make_pyramid(int64_t in_channels, at::TensorList weights, c10::In
     p.add(size[0], size[1], size[2], size[3], groups[i], dilation);
   }
   return p;
-}
-
-inline bool is_computed(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kBFloat16; }
-
-inline Filters level_filters(const at::Tensor& weight, const Level& level) {
-  Filters filters{&weight, level.channels, weight.stride(0), weight.stride(1), {}};
-  for (int64_t y = 0; y < level.height; ++y)
-    for (int64_t x = 0; x < level.width; ++x) filters.tap.push_back(y * weight.stride(2) + x * weight.stride(3));
-  return filters;
 }
 
 }  // namespace icconv_mm

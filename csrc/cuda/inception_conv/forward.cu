@@ -339,7 +339,7 @@ template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   Pattern pattern, bool relu) {
   const Device& device = current_device();
-  const int halo_h = max_dilation(pattern, 0), halo_w = max_dilation(pattern, 1);
+  const int halo_h = static_cast<int>(max_dilation(pattern, 0)), halo_w = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const Patch patch = fit_patch((limit - kMaxRows * kFilterBytes) / (kPitch + 4), kPixels, p.out_height, p.out_width,
                                 p.stride, halo_h, halo_h, halo_w, halo_w);

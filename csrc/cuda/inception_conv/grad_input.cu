@@ -290,7 +290,8 @@ template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
   const Device& device = current_device();
   // tile pixel i of a remainder r meets outputs from i - dilation / s to i + (r + dilation) / s
-  const int s = p.stride, dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
+  const int s = p.stride;
+  const int dh = static_cast<int>(max_dilation(pattern, 0)), dw = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const int64_t filter_bytes = kStep<Math> * kFilterBytes<Math>;
   const Patch patch =

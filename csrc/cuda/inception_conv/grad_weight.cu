@@ -293,7 +293,7 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
 template <typename Math>
 at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
   const Device& device = current_device();
-  const int dh = max_dilation(pattern, 0), dw = max_dilation(pattern, 1);
+  const int dh = static_cast<int>(max_dilation(pattern, 0)), dw = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const Patch patch = fit_patch((limit - kPixels * kRowPitch<Math>) / (kColumnPitch<Math> + 4), kPixels, p.out_height,
                                 p.out_width, p.stride, dh, dh, dw, dw);

@@ -7,6 +7,9 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <climits>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
@@ -15,12 +18,20 @@ namespace {
 
 using Bias = Optional<at::Tensor>;
 
-void check_pair(const char* name, const at::Tensor& first, const at::Tensor& second) {
-  TORCH_CHECK(first.dim() == 4 && second.dim() == 4, name, ": tensors must be 4-d, got ", first.sizes(), " and ",
-              second.sizes());
-  TORCH_CHECK(first.device() == second.device() && first.scalar_type() == second.scalar_type(), name,
-              ": tensors must be alike, got ", first.scalar_type(), " on ", first.device(), " and ",
-              second.scalar_type(), " on ", second.device());
+// The sizes in 32 bits; refuses what the kernels cannot index.
+Problem narrow(const Geometry& g, Pattern pattern) {
+  const int64_t dilation = std::max(max_dilation(pattern, 0), max_dilation(pattern, 1));
+  TORCH_CHECK(dilation < (1 << 24) && g.stride < (1 << 15),
+              "inception_conv2d on CUDA takes dilations below 2^24 and strides below 2^15, got ", dilation, " and ",
+              g.stride);
+  const auto fit = [](std::initializer_list<int64_t> sizes) { return std::max(sizes) < INT_MAX; };
+  TORCH_CHECK(fit({g.batch, g.in_channels, g.out_channels, g.groups, g.height, g.width}) && fit({g.height * g.width}),
+              "inception_conv2d on CUDA takes fewer than 2^31 images, channels, and pixels of an image, got ", g.batch,
+              " of ", g.in_channels, " x ", g.height, " x ", g.width, " and ", g.out_channels, " filters");
+  const auto narrowed = [](int64_t size) { return static_cast<int>(size); };
+  return {narrowed(g.batch),        narrowed(g.in_channels), narrowed(g.height),    narrowed(g.width),
+          narrowed(g.out_channels), narrowed(g.out_height),  narrowed(g.out_width), narrowed(g.stride),
+          narrowed(g.groups),       narrowed(g.group_in),    narrowed(g.group_out)};
 }
 
 // What torch lets its own convolutions do to fp32. Since 2.9 they have a setting of their own, and asking for that of
@@ -43,17 +54,8 @@ Precision precision_of(const at::Tensor& tensor) {
 
 at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern, int64_t stride,
                    int64_t groups, bool relu) {
-  check_pair("inception_conv2d", x, weight);
-  const Problem p = make_problem(x.size(0), x.size(2), x.size(3), weight.sizes(), pattern, stride, groups);
-  TORCH_CHECK(x.size(1) == p.in_channels, "inception_conv2d: x ", x.sizes(), " and weight ", weight.sizes(),
-              " do not fit ", groups, " groups");
-  at::Tensor shift;
-  if (bias) {
-    TORCH_CHECK(bias->dim() == 1 && bias->size(0) == p.out_channels && bias->device() == x.device(),
-                "inception_conv2d: the bias must be [", p.out_channels, "] on ", x.device(), ", got ", bias->sizes(),
-                " on ", bias->device());
-    shift = bias->to(x.scalar_type()).contiguous();
-  }
+  const Problem p = narrow(check_forward(x, weight, bias, pattern, stride, groups), pattern);
+  const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
   const c10::cuda::CUDAGuard guard(x.device());
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
@@ -71,19 +73,9 @@ at::Tensor inception_conv2d_relu_cuda(const at::Tensor& x, const at::Tensor& wei
   return forward(x, weight, bias, pattern, stride, groups, true);
 }
 
-void check_grad(const char* name, const at::Tensor& grad, const Problem& p) {
-  TORCH_CHECK(grad.size(0) == p.batch && grad.size(1) == p.out_channels && grad.size(2) == p.out_height &&
-                  grad.size(3) == p.out_width,
-              name, ": the gradient must be [", p.batch, ", ", p.out_channels, ", ", p.out_height, ", ", p.out_width,
-              "], got ", grad.sizes());
-}
-
 at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
                                             Pattern pattern, int64_t stride, int64_t groups) {
-  check_pair("inception_conv2d_grad_input", grad, weight);
-  TORCH_CHECK(size.size() == 2, "inception_conv2d_grad_input: expected a height and a width, got ", size);
-  const Problem p = make_problem(grad.size(0), size[0], size[1], weight.sizes(), pattern, stride, groups);
-  check_grad("inception_conv2d_grad_input", grad, p);
+  const Problem p = narrow(check_grad_input(grad, weight, size, pattern, stride, groups), pattern);
   const c10::cuda::CUDAGuard guard(grad.device());
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
     return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
@@ -93,14 +85,9 @@ at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Te
 
 at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                                              int64_t stride, int64_t groups) {
-  check_pair("inception_conv2d_grad_weight", grad, x);
-  TORCH_CHECK(groups >= 1 && x.size(1) % groups == 0, "inception_conv2d_grad_weight: x ", x.sizes(), " does not fit ",
-              groups, " groups");
-  const int64_t shape[] = {grad.size(1), x.size(1) / groups, 3, 3};
-  const Problem p = make_problem(x.size(0), x.size(2), x.size(3), shape, pattern, stride, groups);
-  check_grad("inception_conv2d_grad_weight", grad, p);
+  const Problem p = narrow(check_grad_weight(grad, x, pattern, stride, groups), pattern);
   const c10::cuda::CUDAGuard guard(grad.device());
-  if (grad.numel() == 0 || x.numel() == 0) return at::zeros(shape, grad.options());
+  if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
   const at::Tensor out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
   return out.defined() ? out : grad_weight_direct(p, grad, x, pattern);
 }

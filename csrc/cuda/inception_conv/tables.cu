@@ -68,15 +68,14 @@ const Table& cached_table(TableKind kind, c10::IntArrayRef parameters, Pattern p
 std::vector<Share> make_shares(const Problem& p, Pattern pattern) {
   std::vector<Share> shares;
   std::map<std::array<int, 3>, size_t> known;
-  int channel = 0;
-  for (size_t i = 0; i < pattern.size(); i += 3)
-    for (int64_t n = 0; n < pattern[i]; ++n, ++channel) {
-      const int group = channel / p.group_out, dh = static_cast<int>(pattern[i + 1]),
-                dw = static_cast<int>(pattern[i + 2]);
-      const auto [place, is_new] = known.try_emplace({group, dh, dw}, shares.size());
-      if (is_new) shares.push_back({group, dh, dw, {}});
-      shares[place->second].channels.push_back(channel);
-    }
+  for (const Run& run : cut_runs(pattern, p.group_out)) {
+    const int group = static_cast<int>(run.group), dh = static_cast<int>(run.dilation_h),
+              dw = static_cast<int>(run.dilation_w);
+    const auto [place, is_new] = known.try_emplace({group, dh, dw}, shares.size());
+    if (is_new) shares.push_back({group, dh, dw, {}});
+    for (int64_t channel = run.begin; channel < run.end; ++channel)
+      shares[place->second].channels.push_back(static_cast<int>(channel));
+  }
   return shares;
 }
 
@@ -91,13 +90,6 @@ const Table& channel_table(const Problem& p, Pattern pattern) {
       }
     return numbers;
   });
-}
-
-int max_dilation(Pattern pattern, int axis) {
-  int64_t largest = 1;
-  for (size_t i = 0; i < pattern.size(); i += 3)
-    if (pattern[i] > 0) largest = std::max(largest, pattern[i + 1 + axis]);
-  return static_cast<int>(largest);
 }
 
 at::Tensor channels_last(const at::Tensor& tensor) {

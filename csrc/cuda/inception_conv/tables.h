@@ -30,8 +30,6 @@ std::vector<Share> make_shares(const Problem& p, Pattern pattern);
 // [C_out][3] = (dilation_h, dilation_w, group)
 const Table& channel_table(const Problem& p, Pattern pattern);
 
-int max_dilation(Pattern pattern, int axis);  // 0: height, 1: width; of runs that are not empty
-
 // Channels innermost and at a 16-byte boundary, as asynchronous copies need them; the tensor itself where it is so.
 at::Tensor channels_last(const at::Tensor& tensor);
 
