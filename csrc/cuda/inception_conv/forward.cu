@@ -169,6 +169,29 @@ __device__ void store(const Arguments& a, const Block& block, const Shared& shar
   }
 }
 
+// What all warps of a block look up: its column tiles and where their taps lie.
+__device__ __forceinline__ void find_taps(const Arguments& a, const Block& block, const int* bounds,
+                                          const ColumnTile* entries, Shared& shared) {
+  for (int i = threadIdx.x; i < kTaps * kMaxTiles; i += kThreads) {
+    const int tap = i / kMaxTiles, place = i % kMaxTiles, of = place / kWarpN;
+    const ColumnTile t = entries[max(0, min(bounds[of] + place % kWarpN, bounds[of + 1] - 1))];
+    reinterpret_cast<int*>(shared.offsets)[i] =
+        kPitch * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * t.dilation_h,
+                                a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
+  }
+  for (int j = threadIdx.x; j < block.tiles; j += kThreads)
+    shared.rows[j] = entries[j].row, shared.counts[j] = entries[j].count;
+}
+
+__device__ __forceinline__ Sharing sharing_of(const ColumnTile* entries, int first, int tiles) {
+  bool one_height = true, one_width = true;
+  for (int j = 1; j < tiles; ++j) {
+    one_height = one_height && entries[first + j].dilation_h == entries[first].dilation_h;
+    one_width = one_width && entries[first + j].dilation_w == entries[first].dilation_w;
+  }
+  return !one_height ? Sharing::kNone : one_width ? Sharing::kAll : Sharing::kColumn;
+}
+
 template <typename Math>
 __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a) {
   extern __shared__ __align__(16) char memory[];
@@ -180,25 +203,12 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(const Arguments a)
   for (int row = threadIdx.x; row < block.rows; row += kThreads) shared.channels[row] = a.table[block.first_row + row];
   const int* bounds = reinterpret_cast<const Block*>(a.table)[blockIdx.y].warps;
   const ColumnTile* entries = reinterpret_cast<const ColumnTile*>(a.table + block.first_tile);
-  for (int i = threadIdx.x; i < kTaps * kMaxTiles; i += kThreads) {
-    const int tap = i / kMaxTiles, place = i % kMaxTiles, of = place / kWarpN;
-    const ColumnTile t = entries[max(0, min(bounds[of] + place % kWarpN, bounds[of + 1] - 1))];
-    reinterpret_cast<int*>(shared.offsets)[i] =
-        kPitch * a.patch.offset(a.patch.before_h + (tap / 3 - 1) * t.dilation_h,
-                                a.patch.before_w + (tap % 3 - 1) * t.dilation_w);
-  }
-  for (int j = threadIdx.x; j < block.tiles; j += kThreads)
-    shared.rows[j] = entries[j].row, shared.counts[j] = entries[j].count;
+  find_taps(a, block, bounds, entries, shared);
   __syncthreads();
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int first = bounds[warp % kWarpsN], tiles = bounds[warp % kWarpsN + 1] - first;
-  bool one_height = true, one_width = true;
-  for (int j = 1; j < tiles; ++j) {
-    one_height = one_height && entries[first + j].dilation_h == entries[first].dilation_h;
-    one_width = one_width && entries[first + j].dilation_w == entries[first].dilation_w;
-  }
-  const Sharing sharing = !one_height ? Sharing::kNone : one_width ? Sharing::kAll : Sharing::kColumn;
+  const Sharing sharing = sharing_of(entries, first, tiles);
   const int first_pixel = warp / kWarpsN * 16 * kWarpM;
   const uint32_t base = shared_address(memory), filter_base = base + a.patch.slots * kPitch;
   uint32_t pixels[kWarpM], filters[kWarpN / 2];

@@ -151,6 +151,57 @@ __device__ void multiply_stage(const Shared& shared, uint32_t patch, uint32_t gr
   }
 }
 
+// Where the pixels of a tile lie: in the patch, and in the tile.
+template <typename Math>
+__device__ __forceinline__ void find_pixels(const Patch& patch, Shared& shared) {
+  const int area = patch.tile_h * patch.tile_w, width = patch.tile_w;
+  for (int pixel = threadIdx.x; pixel < kPixels; pixel += kThreads) {
+    shared.slots[pixel] = patch.slot_of(min(pixel, area - 1)) * kColumnPitch<Math>;
+    shared.pixels[pixel] = pixel < area ? pixel / width << 16 | pixel % width : -1;
+  }
+}
+
+// Bytes from a tile pixel's first source pixel to the taps of a row, for the tiles of a warp.
+template <typename Math>
+__device__ __forceinline__ void find_offsets(const Patch& patch, const Shared& shared, int first, int tiles,
+                                             int row_of_taps, int (&offsets)[kWarpTiles][3]) {
+#pragma unroll
+  for (int i = 0; i < kWarpTiles; ++i)
+#pragma unroll
+    for (int tap = 0; tap < 3; ++tap) {
+      const int* dilation = shared.dilations[min(first + i, tiles - 1)];
+      offsets[i][tap] = kColumnPitch<Math> * patch.offset(patch.before_h + (row_of_taps - 1) * dilation[0],
+                                                          patch.before_w + (tap - 1) * dilation[1]);
+    }
+}
+
+template <typename Math>
+__device__ __forceinline__ void store(const Arguments& a, const Shared& shared, int first, int own, int row_of_taps,
+                                      int lane, int channel, const Sums<Math>& sums) {
+  float* partial = a.partial + int64_t(blockIdx.x) * a.p.out_channels * kTaps * a.p.group_in;
+#pragma unroll
+  for (int i = 0; i < kWarpTiles; ++i) {
+    if (i >= own) break;
+    const int tile = first + i;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = lane / 4 + 8 * half;
+      if ((shared.masks[tile] >> row & 1) == 0) continue;
+      const int vector = shared.vectors[tile * kTileVectors<Math> + row / kVector<Math>];
+      const int64_t output = int64_t(vector) * kVector<Math> + row % kVector<Math>;
+#pragma unroll
+      for (int tap = 0; tap < 3; ++tap)
+#pragma unroll
+        for (int n = 0; n < kColumns<Math> / 8; ++n) {
+          const int column = channel + n * 8 + lane % 4 * 2;
+          if (column >= a.p.group_in) continue;
+          float* target = partial + (output * kTaps + row_of_taps * 3 + tap) * a.p.group_in + column;
+          *reinterpret_cast<float2*>(target) = make_float2(sums[i][tap][n][2 * half], sums[i][tap][n][2 * half + 1]);
+        }
+    }
+  }
+}
+
 template <typename Math>
 __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Arguments a) {
   extern __shared__ __align__(16) char memory[];
@@ -168,11 +219,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
       shared.masks[i] = entries[i * kTileFields + 2];
     }
   }
-  const int area = a.patch.tile_h * a.patch.tile_w, width = a.patch.tile_w;
-  for (int pixel = threadIdx.x; pixel < kPixels; pixel += kThreads) {
-    shared.slots[pixel] = a.patch.slot_of(min(pixel, area - 1)) * kColumnPitch<Math>;
-    shared.pixels[pixel] = pixel < area ? pixel / width << 16 | pixel % width : -1;
-  }
+  find_pixels<Math>(a.patch, shared);
   int* places = reinterpret_cast<int*>(memory + a.stages * a.stage_bytes);
   for (int slot = threadIdx.x; slot < a.patch.slots; slot += kThreads)
     places[slot] = slot / a.patch.pitch << 16 | a.patch.column_of(slot);
@@ -181,14 +228,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row_of_taps = warp % 3;
   const int first = warp / 3 * kWarpTiles, own = min(kWarpTiles, max(0, tiles - first));
   int offsets[kWarpTiles][3];
-#pragma unroll
-  for (int i = 0; i < kWarpTiles; ++i)
-#pragma unroll
-    for (int tap = 0; tap < 3; ++tap) {
-      const int* dilation = shared.dilations[min(first + i, tiles - 1)];
-      offsets[i][tap] = kColumnPitch<Math> * a.patch.offset(a.patch.before_h + (row_of_taps - 1) * dilation[0],
-                                                            a.patch.before_w + (tap - 1) * dilation[1]);
-    }
+  find_offsets<Math>(a.patch, shared, first, tiles, row_of_taps, offsets);
   const int second = min(first + 1, tiles - 1);
   const bool alike = shared.dilations[min(first, tiles - 1)][0] == shared.dilations[second][0] &&
                      shared.dilations[min(first, tiles - 1)][1] == shared.dilations[second][1];
@@ -219,28 +259,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_weight_kernel(const Argument
     }
   }
 
-  float* partial = a.partial + int64_t(blockIdx.x) * a.p.out_channels * kTaps * a.p.group_in;
-#pragma unroll
-  for (int i = 0; i < kWarpTiles; ++i) {
-    if (i >= own) break;
-    const int tile = first + i;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = lane / 4 + 8 * half;
-      if ((shared.masks[tile] >> row & 1) == 0) continue;
-      const int vector = shared.vectors[tile * kTileVectors<Math> + row / kVector<Math>];
-      const int64_t output = int64_t(vector) * kVector<Math> + row % kVector<Math>;
-#pragma unroll
-      for (int tap = 0; tap < 3; ++tap)
-#pragma unroll
-        for (int n = 0; n < kColumns<Math> / 8; ++n) {
-          const int column = channel + n * 8 + lane % 4 * 2;
-          if (column >= a.p.group_in) continue;
-          float* target = partial + (output * kTaps + row_of_taps * 3 + tap) * a.p.group_in + column;
-          *reinterpret_cast<float2*>(target) = make_float2(sums[i][tap][n][2 * half], sums[i][tap][n][2 * half + 1]);
-        }
-    }
-  }
+  store<Math>(a, shared, first, own, row_of_taps, lane, channel, sums);
 }
 
 // [slabs][C_out][tap][C] -> [C_out][C][tap]
