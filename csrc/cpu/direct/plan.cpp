@@ -180,6 +180,7 @@ Filters Filters::of(const at::Tensor& weight, const Channels& channels) {
 
 std::vector<Tap> taps_of(int64_t height, int64_t width, int64_t dilation_h, int64_t dilation_w) {
   std::vector<Tap> taps;
+  taps.reserve(height * width);
   for (int64_t y = 0; y < height; ++y)
     for (int64_t x = 0; x < width; ++x)
       taps.push_back({(y - height / 2) * dilation_h, (x - width / 2) * dilation_w, y * width + x});
