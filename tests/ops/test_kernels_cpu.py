@@ -331,6 +331,17 @@ def test_shapes_are_checked_once_more():
     for pattern in ([5, 1, 1], [6, 0, 1], [7, 1, 1], [6, 1]):
         with pytest.raises(RuntimeError, match=r'pattern|run'):
             OPS.inception_conv2d_compiled(x, weight, None, pattern, 1, 1)
+    for bias, stride, groups, sentence in (
+        (torch.randn(5), 1, 1, r'the bias must be \[6\] on cpu, got \[5\] on cpu'),
+        (None, 0, 1, 'stride and groups must be positive, got 0 and 1'),
+        (None, 1, 2, 'do not fit 2 groups'),
+    ):
+        with pytest.raises(RuntimeError, match=f'inception_conv2d: .*{sentence}'):
+            OPS.inception_conv2d_compiled(x, weight, bias, [6, 1, 1], stride, groups)
+    with pytest.raises(RuntimeError, match='must be alike, got Float on cpu and BFloat16 on cpu'):
+        OPS.inception_conv2d_compiled(x, weight.bfloat16(), None, [6, 1, 1], 1, 1)
+    with pytest.raises(RuntimeError, match='takes float32 or bfloat16, got Double'):
+        OPS.inception_conv2d_compiled(x.double(), weight.double(), None, [6, 1, 1], 1, 1)
     with pytest.raises(RuntimeError, match='expected a gradient of'):
         OPS.inception_conv2d_grad_input_compiled(torch.randn(1, 6, 5, 4), weight, (5, 5), [6, 1, 1], 1, 1)
     with pytest.raises(RuntimeError, match='expected a gradient of'):
