@@ -8,7 +8,7 @@ the instruction set.
 import torch
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.checks import tensors_of
+from icconv_mm.ops.tensors import tensors_of
 
 DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
@@ -23,7 +23,8 @@ def forget_packed_weights() -> int:
     return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
 
-def _refusal(*args) -> str | None:
+def refusal(*args) -> str | None:
+    """Why they cannot serve a call; None if they can."""
     tensors = tensors_of(args)
     if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
         return f'it takes tensors on the CPU, got {device}'
@@ -33,18 +34,9 @@ def _refusal(*args) -> str | None:
     return None
 
 
-def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
+def small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
+    """Why the forward pass of an inception convolution should not be theirs, though it can."""
     inside = weight.shape[1]
     if groups > 1 and inside < _LANES:
         return f'{inside} channels in a group; below {_LANES} the reference is faster'
     return None
-
-
-backend.register_compiled('inception_conv2d', 'cpu', _refusal, _small_groups)
-backend.register_compiled('inception_conv2d_relu', 'cpu', _refusal, _small_groups)
-backend.register_compiled('inception_conv2d_grad_input', 'cpu', _refusal)
-backend.register_compiled('inception_conv2d_grad_weight', 'cpu', _refusal)
-backend.register_compiled('pyconv2d', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_relu', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_grad_input', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_grad_weight', 'cpu', _refusal)

@@ -307,8 +307,8 @@ def test_chosen_by_default_where_it_is_proven(monkeypatch):
     args = (x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
     capability = torch.cuda.get_device_capability()
     monkeypatch.setattr(kernels_cuda, 'PROVEN', {capability: frozenset({torch.bfloat16})})
-    assert kernels_cuda._advises(*args) is None
-    assert 'have not passed' in kernels_cuda._advises(x.half(), weight.half(), *args[2:])
+    assert kernels_cuda.advice(*args) is None
+    assert 'have not passed' in kernels_cuda.advice(x.half(), weight.half(), *args[2:])
     monkeypatch.setattr(kernels_cuda, 'PROVEN', {})
     assert 'have not passed' in explain('inception_conv2d', *args)['cuda']
     assert call.x.is_cuda
