@@ -1,5 +1,7 @@
 """Layers: modules over the operators."""
 
+import warnings
+
 from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.drop_block import DropBlock2d
 from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
@@ -27,3 +29,10 @@ __all__ = [
     'to_inception',
     'to_supernet',
 ]
+
+
+def __getattr__(name: str):
+    if name != 'PConv':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    warnings.warn('icconv_mm.layers.PConv is called PConvLayer now', DeprecationWarning, stacklevel=2)
+    return PConvLayer

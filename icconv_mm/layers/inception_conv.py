@@ -32,6 +32,11 @@ class ICConv2d(nn.Conv2d):
         ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
+
+    Example:
+        >>> conv = ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)], stride=2)
+        >>> conv(torch.randn(1, 8, 32, 32)).shape
+        torch.Size([1, 6, 16, 16])
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class ICConv2d(nn.Conv2d):
         groups: int = 1,
         dilation: int | tuple[int, int] = 1,
         bias: bool = False,
+        *,
         device=None,
         dtype=None,
     ):

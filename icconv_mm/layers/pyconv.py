@@ -33,6 +33,11 @@ class PyConv2d(nn.Module):
             names the level and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
+
+    Example:
+        >>> conv = PyConv2d(16, out_channels=[8, 8], kernel_sizes=[3, 5], groups=[1, 4])
+        >>> conv(torch.randn(1, 16, 32, 32)).shape
+        torch.Size([1, 16, 32, 32])
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class PyConv2d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         bias: bool = False,
+        *,
         device=None,
         dtype=None,
     ):

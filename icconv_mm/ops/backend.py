@@ -120,7 +120,12 @@ def _compiled(name: str, device: str, limits: Limits) -> Kernel:
 
 
 def backends() -> dict[str, Status]:
-    """The backends that exist and whether each is available here, with the reason."""
+    """The backends that exist and whether each is available here, with the reason.
+
+    Example:
+        >>> backends()['reference']
+        Status(available=True, detail='plain PyTorch, always available')
+    """
     missing = missing_library()
     cuda = missing_kernel('inception_conv2d_compiled', 'cuda')
     if not torch.cuda.is_available():
@@ -149,6 +154,12 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: If there is no backend of this name.
         RuntimeError: From the operator, if the backend cannot serve a call; the message says why.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> with use_backend('reference'):
+        ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
+        torch.Size([1, 6, 32, 32])
     """
     token = _forced.set(_checked(name, 'use_backend'))
     try:
@@ -192,6 +203,12 @@ def explain(operator: str, *args) -> Explanation:
     Raises:
         ValueError: If there is no such operator.
         TypeError: If it takes other arguments; the message says which.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
+        >>> answers = explain('inception_conv2d', x, weight, None, [4, 1, 1, 2, 2, 4], 1, 1)
+        >>> answers.chosen, answers['cpu']
+        ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
     _check_arguments(operator, args)
     answers = {name: kernel.answer(*args) for name, kernel in _kernels[operator].items()}

@@ -19,6 +19,10 @@ def forget_packed_weights() -> int:
 
     They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
     writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
+
+    Example:
+        >>> forget_packed_weights() >= 0
+        True
     """
     return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
