@@ -1,7 +1,5 @@
 """Convolutions with the ReLU that follows them, for networks in inference form (``icconv_mm.deploy``)."""
 
-from torch import Tensor
-
 from icconv_mm.layers.convert import like
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.pyconv import PyConv2d
@@ -17,9 +15,7 @@ class ICConv2dReLU(ICConv2d):
         tensor(0.)
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return inception_conv2d_relu(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+    _operator = staticmethod(inception_conv2d_relu)
 
     @classmethod
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
@@ -36,8 +32,7 @@ class PyConv2dReLU(PyConv2d):
         tensor(0.)
     """
 
-    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
-        return pyconv2d_relu(x, weights, bias, self.groups, self.stride, self.dilation)
+    _operator = staticmethod(pyconv2d_relu)
 
     @classmethod
     def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':

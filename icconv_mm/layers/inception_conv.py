@@ -39,6 +39,8 @@ class ICConv2d(nn.Conv2d):
         torch.Size([1, 6, 16, 16])
     """
 
+    _operator = staticmethod(inception_conv2d)
+
     def __init__(
         self,
         in_channels: int,
@@ -74,7 +76,7 @@ class ICConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return inception_conv2d(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+        return self._operator(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'

@@ -40,6 +40,8 @@ class PyConv2d(nn.Module):
         torch.Size([1, 16, 32, 32])
     """
 
+    _operator = staticmethod(pyconv2d)
+
     def __init__(
         self,
         in_channels: int,
@@ -81,10 +83,7 @@ class PyConv2d(nn.Module):
             return torch.cat([level(x) for level in levels], 1)
         bias = None if levels[0].bias is None else torch.cat([level.bias for level in levels])
         weights = [level.weight for level in levels]
-        return self._convolve(x, weights, bias)
-
-    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
-        return pyconv2d(x, weights, bias, self.groups, self.stride, self.dilation)
+        return self._operator(x, weights, bias, self.groups, self.stride, self.dilation)
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):
