@@ -27,8 +27,7 @@ def forget_packed_weights() -> int:
     return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
 
-def refusal(*args) -> str | None:
-    """Why they cannot serve a call; None if they can."""
+def _refusal(*args) -> str | None:
     tensors = tensors_of(args)
     if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
         return f'it takes tensors on the CPU, got {device}'
@@ -38,9 +37,12 @@ def refusal(*args) -> str | None:
     return None
 
 
-def small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
-    """Why the forward pass of an inception convolution should not be theirs, though it can."""
+def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     inside = weight.shape[1]
     if groups > 1 and inside < _LANES:
         return f'{inside} channels in a group; below {_LANES} the reference is faster'
     return None
+
+
+LIMITS = backend.Limits(_refusal)
+INCEPTION_OUTPUT = backend.Limits(_refusal, _small_groups)

@@ -9,6 +9,7 @@ from functools import cache
 
 import torch
 
+from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.tensors import DTYPES
 
 # compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
@@ -21,8 +22,7 @@ _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
 
 
-def refusal(first, second, *_) -> str | None:
-    """Why they cannot serve a call; None if they can."""
+def _refusal(first, second, *_) -> str | None:
     for tensor in (first, second):
         if tensor.device.type != 'cuda':
             return f'it takes tensors on a CUDA device, got {tensor.device}'
@@ -38,7 +38,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def _general_advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
+def _advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
     if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
         return f'its tests have not passed with {tensor.dtype} on a card like {tensor.device}'
     vector = _VECTOR_BYTES // tensor.element_size()
@@ -50,20 +50,22 @@ def _general_advice(tensor, group_in: int, group_out: int, pattern) -> str | Non
     return None
 
 
-def advice(x, weight, bias, pattern, stride, groups) -> str | None:
-    """Why a call should not be theirs, though it can; None where they were faster."""
+def _advice_output(x, weight, bias, pattern, stride, groups) -> str | None:
     if x.dtype == torch.float32:
         mean = weight.shape[0] / len(set(zip(pattern[1::3], pattern[2::3])))
         if mean >= _MANY_CHANNELS:
             return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
-    return _general_advice(x, weight.shape[1], weight.shape[0] // groups, pattern)
+    return _advice(x, weight.shape[1], weight.shape[0] // groups, pattern)
 
 
-def advice_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
-    """As :func:`advice`, of the gradient for the input."""
-    return _general_advice(grad, weight.shape[1], weight.shape[0] // groups, pattern)
+def _advice_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
+    return _advice(grad, weight.shape[1], weight.shape[0] // groups, pattern)
 
 
-def advice_grad_weight(grad, x, pattern, stride, groups) -> str | None:
-    """As :func:`advice`, of the gradient for the weight."""
-    return _general_advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
+def _advice_grad_weight(grad, x, pattern, stride, groups) -> str | None:
+    return _advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
+
+
+OUTPUT = Limits(_refusal, _advice_output)
+GRAD_INPUT = Limits(_refusal, _advice_grad_input)
+GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight)

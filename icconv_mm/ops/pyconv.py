@@ -15,7 +15,6 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, kernels_cpu
 from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops
@@ -110,14 +109,13 @@ _derivative = partial(
         lambda grad, x, shapes, call: _grad_weight(grad, x, shapes, *call),
     ),
 )
-_on_cpu = {'cpu': Limits(kernels_cpu.refusal)}
 OUTPUT = dict(  # with ReLU as well
     schema='(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> Tensor',
     fake=_output_fake,
     autocast=True,
     flops=lambda x, weights, *_, out_shape, **__: flops(out_shape, weights),
     layout_of=0,
-    kernels=_on_cpu,
+    kernels={'cpu': kernels_cpu.LIMITS},
 )
 _output = define(
     'pyconv2d',
@@ -133,7 +131,7 @@ _grad_input = define(
     autograd=lambda _, grad, weights, size, *call: _derivative(call, grad=grad, weights=weights, sizes=size),
     flops=lambda grad, weights, *_, **__: flops(grad, weights),
     layout_of=0,
-    kernels=_on_cpu,
+    kernels={'cpu': kernels_cpu.LIMITS},
 )
 _grad_weight = define(
     'pyconv2d_grad_weight',
@@ -142,5 +140,5 @@ _grad_weight = define(
     fake=_grad_weight_fake,
     autograd=lambda _, grad, x, shapes, *call: list(_derivative(call, grad=grad, x=x, sizes=shapes)),
     flops=lambda grad, *_, out_shape, **__: flops(grad, out_shape),
-    kernels=_on_cpu,
+    kernels={'cpu': kernels_cpu.LIMITS},
 )
