@@ -12,7 +12,7 @@ from rich.progress import track
 
 from icconv_mm.apis import load_config
 from icconv_mm.apis.search import build_model, read_images, results_table, search_checkpoint
-from icconv_mm.errors import reporting
+from icconv_mm.errors import building, reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
@@ -42,8 +42,11 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     console = Console()
     with reporting(after='Nothing was written.'):
-        config = load_config(args.config) if args.config else None
-        images = None
+        config = model = images = None
+        if args.config:
+            config = load_config(args.config)
+            with building(args.config):
+                model = build_model(config)
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.max_images))
             images = track(images, f'channel means of {len(images)} pictures', console=console)
@@ -55,7 +58,7 @@ def main(argv=None) -> None:
             criterion=args.criterion,
             filter=args.layers,
             groups=args.groups,
-            model=build_model(config) if config else None,
+            model=model,
             images=images,
         )
     console.print(results_table(results))

@@ -1,7 +1,6 @@
 """Layers: modules over the operators."""
 
-import warnings
-
+from icconv_mm._deprecated import renamed
 from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.drop_block import DropBlock2d
 from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
@@ -30,9 +29,4 @@ __all__ = [
     'to_supernet',
 ]
 
-
-def __getattr__(name: str):
-    if name != 'PConv':
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    warnings.warn('icconv_mm.layers.PConv is called PConvLayer now', DeprecationWarning, stacklevel=2)
-    return PConvLayer
+__getattr__ = renamed(__name__, {'PConv': 'icconv_mm.layers.PConvLayer'})

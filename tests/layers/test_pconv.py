@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from icconv_mm import layers
 from icconv_mm.layers import PConvLayer
 
 ODD = [(7, 10), (4, 5), (2, 3), (1, 2)]
@@ -123,10 +122,3 @@ def test_compiles(ibn):
 def test_levels_that_are_no_pyramid(change, message):
     with pytest.raises(ValueError, match=message):
         make()(change(pyramid()))
-
-
-def test_the_old_name_warns():
-    with pytest.warns(DeprecationWarning, match='layers.PConv is called PConvLayer now'):
-        assert layers.PConv is PConvLayer
-    with pytest.raises(AttributeError, match="no attribute 'PConvolution'"):
-        layers.PConvolution  # noqa: B018

@@ -80,7 +80,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     write_reports(results, options.work_dir, picture)
     print_table(results, console)
     console.print(f'report: {options.work_dir}/report.md, report.json, {picture.name}')
-    print_own_data(write_own_data_config(options.home, options.work_dir), options, console)
+    print_own_data(write_own_data_config(options.home, options.work_dir), options.home / 'tools', console)
     return results
 
 
