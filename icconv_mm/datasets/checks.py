@@ -5,9 +5,11 @@ dataset failed or left it empty: a good file costs nothing.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from icconv_mm.datasets.walk import leaf_datasets
 
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
@@ -18,21 +20,6 @@ _REQUIRED_FIELDS = {
 
 class DatasetError(ValueError):
     """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
-
-
-def leaf_datasets(cfg: Mapping[str, Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The datasets that read files, below wrappers such as ``RepeatDataset`` and ``ConcatDataset``.
-
-    Yields:
-        The dotted name in the config and the dict of each.
-    """
-    if isinstance(cfg.get('dataset'), Mapping):
-        yield from leaf_datasets(cfg['dataset'], f'{name}.dataset')
-    elif isinstance(cfg.get('datasets'), Sequence):
-        for i, part in enumerate(cfg['datasets']):
-            yield from leaf_datasets(part, f'{name}.datasets[{i}]')
-    else:
-        yield name, cfg
 
 
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:

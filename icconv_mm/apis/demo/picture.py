@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from icconv_mm.apis.demo.tasks import Task
+from icconv_mm.apis.demo.tasks import DemoTask
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
 _TILE = 288  # pixels of one drawn picture
@@ -20,7 +20,7 @@ _MARGIN = 26  # for titles
 _MAX_BYTES = 400_000
 
 
-def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> None:
+def draw_picture(predictions: Mapping[DemoTask, Path], data: Path, path: Path) -> None:
     """Write a JPEG with ground truth and predictions of the same few validation pictures for every task.
 
     Args:
