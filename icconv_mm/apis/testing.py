@@ -40,14 +40,7 @@ def test(
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     task = prepare_test(
-        cfg,
-        checkpoint,
-        out=out,
-        show=show,
-        show_dir=show_dir,
-        wait_time=wait_time,
-        tta=tta,
-        launcher=launcher,
+        cfg, checkpoint, out=out, show=show, show_dir=show_dir, wait_time=wait_time, tta=tta, launcher=launcher
     )
     check_data_paths(cfg, 'test')
     runner = build_runner(cfg)

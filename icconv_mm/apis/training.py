@@ -44,12 +44,7 @@ def train(
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     task = prepare_training(
-        cfg,
-        resume=resume,
-        amp=amp,
-        auto_scale_lr=auto_scale_lr,
-        launcher=launcher,
-        skip_bad_images=skip_bad_images,
+        cfg, resume=resume, amp=amp, auto_scale_lr=auto_scale_lr, launcher=launcher, skip_bad_images=skip_bad_images
     )
     check_data_paths(cfg, 'train', 'val')
     runner = build_runner(cfg, allow_mismatch=allow_mismatch)
