@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from icconv_mm.apis.datasets import build_dataset
-from icconv_mm.apis.errors import InputError
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.datasets.checks import check_paths
+from icconv_mm.errors import InputError
 
 
 def browse(

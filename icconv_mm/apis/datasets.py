@@ -7,10 +7,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.apis.preparation import as_list
 from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_file, check_paths, explain_empty, join_root
 from icconv_mm.datasets.walk import leaf_datasets
+from icconv_mm.errors import InputError, building
 from icconv_mm.tasks.base import Task
 
 

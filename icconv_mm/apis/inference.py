@@ -19,13 +19,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.apis.preparation import kind_of, model_config, prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import datasets_in, leaf_datasets
+from icconv_mm.errors import InputError, building
 from icconv_mm.tasks import scope_of
 
 

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.runner import find_latest_checkpoint
 
-from icconv_mm.apis.errors import InputError
 from icconv_mm.checkpoints import safe
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.errors import InputError
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import Task
 
@@ -140,10 +140,10 @@ def set_iterations(cfg: Config, iterations: int) -> None:
     """Train for so many iterations, with the schedule of the learning rate in proportion.
 
     Raises:
-        ValueError: ``iterations`` is less than 1.
+        InputError: ``iterations`` is less than 1.
     """
     if iterations < 1:
-        raise ValueError(f'a training needs at least one iteration, got {iterations}')
+        raise InputError(f'a training needs at least one iteration, got {iterations}')
     ratio = iterations / cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters = iterations
     for scheduler in cfg.get('param_scheduler') or []:

@@ -14,6 +14,7 @@ from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_pictures
+from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
@@ -54,7 +55,7 @@ def search_checkpoint(
         ValueError: As ``edo_search``, naming the file as well; or if the weights do not fit the model. Nothing is
             written then.
     """
-    try:
+    with naming(str(checkpoint)):
         state = unwrap(read_checkpoint(checkpoint))
         means = None
         if model is not None:
@@ -63,16 +64,14 @@ def search_checkpoint(
             state = model.state_dict()
         if images is not None:
             if model is None:
-                raise ValueError('channel means are measured in a network: give its model beside the images')
+                raise InputError('channel means are measured in a network: give its model beside the images')
             # all task libraries call it so; what comes after the necks needs no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         results = search_layers(state if model is None else model, d_max, criterion, means, filter, groups)
-    except ValueError as error:
-        prefix = '' if str(error).startswith(str(checkpoint)) else f'{checkpoint}: '
-        raise ValueError(f'{prefix}{error}') from None
     for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
         if path is not None:
-            Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+            with naming(str(path), OSError):
+                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     patterns = [result.pattern(sort=True) for result in results]
     if checkpoint_out is not None:
         patterns, state = inherit_taps(state, results)
@@ -113,7 +112,7 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:
-        ImageFileError: There is no picture, or one of them cannot be read.
+        MissingFileError, ImageFileError: There is no picture, or one of them cannot be read.
     """
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))

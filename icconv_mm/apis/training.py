@@ -9,11 +9,11 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from icconv_mm.apis.datasets import build_loop, check_data_paths
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.apis.preparation import as_list, prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
+from icconv_mm.errors import InputError, building
 
 
 def train(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm.datasets.walk import leaf_datasets
+from icconv_mm.errors import InputError
 
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
@@ -18,7 +19,7 @@ _REQUIRED_FIELDS = {
 }
 
 
-class DatasetError(ValueError):
+class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
 
 

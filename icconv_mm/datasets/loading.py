@@ -11,6 +11,7 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
+from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -20,7 +21,7 @@ _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 
 
-class ImageFileError(RuntimeError):
+class ImageFileError(UserError, RuntimeError):
     """A picture that is missing, empty, truncated or of no known format."""
 
 
@@ -111,7 +112,7 @@ def find_pictures(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
         recursive: Whether subfolders of a folder are searched as well.
 
     Raises:
-        ImageFileError: There is none.
+        MissingFileError: There is none.
     """
     path = Path(inputs)
     if path.is_file():
@@ -123,5 +124,5 @@ def find_pictures(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
     found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not found:
         kind = 'in the folder' if path.is_dir() else 'matches'
-        raise ImageFileError(f'no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+        raise MissingFileError(f'no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
     return found

@@ -3,7 +3,6 @@
 import pytest
 from mmengine.config import Config
 
-from icconv_mm.apis.errors import InputError
 from icconv_mm.apis.inference import _dataset_meta, test_pipeline
 from icconv_mm.apis.preparation import (
     comparison_config,
@@ -13,6 +12,7 @@ from icconv_mm.apis.preparation import (
     replace_image_loading,
     set_iterations,
 )
+from icconv_mm.errors import InputError
 
 LOADING = 'icconv_mm.LoadImageFromFile'
 

@@ -7,6 +7,7 @@ from mmcv.transforms import LoadImageFromFile as Plain
 from mmengine.dataset import BaseDataset
 
 from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, find_pictures, image_defect
+from icconv_mm.errors import MissingFileError
 
 
 @pytest.fixture(params=['.jpg', '.png'])
@@ -113,5 +114,5 @@ def test_finding_pictures(tmp_path):
     assert [path.name for path in find_pictures(tmp_path)] == ['a.jpg', 'b.PNG']
     assert [path.name for path in find_pictures(tmp_path, recursive=True)] == ['a.jpg', 'b.PNG', 'c.tif']
     assert [path.name for path in find_pictures(f'{tmp_path}/*/*')] == ['c.tif']
-    with pytest.raises(ImageFileError, match=r'no picture \(\.jpg, .* matches nothing/\*'):
+    with pytest.raises(MissingFileError, match=r'no picture \(\.jpg, .* matches nothing/\*'):
         find_pictures('nothing/*')

@@ -6,9 +6,9 @@ from typing import Any
 from mmengine.config import Config
 
 from icconv_mm.apis.demo.tasks import DemoTask
-from icconv_mm.apis.errors import InputError
 from icconv_mm.apis.preparation import set_iterations
 from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.errors import InputError
 
 DATA_ROOT = 'data/miniature/'  # as the configs of the package write it
 
