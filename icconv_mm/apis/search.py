@@ -114,11 +114,12 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
     Raises:
         MissingFileError, ImageFileError: There is no picture, or one of them cannot be read.
     """
+    paths = find_pictures(folder, recursive=True)
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
     mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))
     load = LoadImageFromFile()
-    for path in find_pictures(folder, recursive=True):
+    for path in paths:
         image = load({'img_path': str(path)})['img']
         if max(image.shape[:2]) > longest:
             image = mmcv.imrescale(image, (longest, longest))
