@@ -24,7 +24,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
-from icconv_mm.datasets.walk import datasets_in, leaf_datasets
+from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
 from icconv_mm.errors import InputError, building
 from icconv_mm.tasks import scope_of
 
@@ -166,10 +166,10 @@ def test_pipeline(cfg: Config) -> list[dict]:
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not loader:
         raise InputError(f'{cfg.filename}: no test_dataloader, which says how pictures are prepared')
-    pipelines = (each.pipeline for _, each in datasets_in(loader.dataset, '') if each.get('pipeline'))
-    transforms = next(pipelines, None)
-    if transforms is None:
+    datasets = with_pipeline(loader.dataset)
+    if not datasets:
         raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
+    transforms = datasets[0].pipeline
     kinds = map(kind_of, transforms)
     return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith('Annotations'))]
 

@@ -39,6 +39,11 @@ def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[t
     return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
 
 
+def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
+    """The configs among :func:`datasets_in` that have a pipeline."""
+    return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
+
+
 def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
     """What a wrapper wraps, and where: nothing for a dataset that reads files."""
     members = dataset if isinstance(dataset, Mapping) else vars(dataset)

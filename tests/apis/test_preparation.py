@@ -87,6 +87,13 @@ def test_test(cfg, tmp_path):
         prepare_test(cfg, 'gone.pth')
 
 
+def test_augmented_test_below_wrappers(cfg, tmp_path):
+    pytest.importorskip('mmdet')
+    prepare_test(cfg, str(tmp_path / 'weights.pth'), tta=True)
+    for part in cfg.test_dataloader.dataset.datasets:
+        assert [transform.type for transform in part.pipeline] == [LOADING, 'TestTimeAug']
+
+
 def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):
     cfg.data_preprocessor = {'num_classes': 3}  # mmpretrain keeps it beside the model
     backbone = {'type': 'ResNet', 'norm_cfg': {'type': 'SyncBN'}}
