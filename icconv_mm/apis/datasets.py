@@ -8,10 +8,13 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from icconv_mm.apis.preparation import as_list
-from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_file, check_paths, explain_empty, join_root
+from icconv_mm.datasets.checks import DatasetError, check_file, check_paths, explain_coco, join_root
 from icconv_mm.datasets.walk import leaf_datasets
 from icconv_mm.errors import InputError, building
 from icconv_mm.tasks.base import Task
+
+# What BaseDataset of mmengine says when no entry is left.
+_NOTHING_LEFT = 'need at least one array to concatenate'
 
 
 def check_data_paths(cfg: Config, *phases: str) -> None:
@@ -52,25 +55,10 @@ def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: Ta
         for name, leaf in leaf_datasets(cfg, where):
             if leaf.get('ann_file') and task.is_coco(leaf['type']):
                 path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
-                _explain_coco(path, task.classes(leaf), name, empty=_NOTHING_LEFT in str(error))
+                explain_coco(path, task.classes(leaf), name, empty=_NOTHING_LEFT in str(error))
         raise
     for name, leaf in leaf_datasets(dataset, where):
         if len(leaf) == 0:
             raise DatasetError(f'{name}: the dataset is empty')
         task.check_dataset(leaf, name)
     return dataset
-
-
-# What BaseDataset of mmengine says when no entry is left.
-_NOTHING_LEFT = 'need at least one array to concatenate'
-
-
-def _explain_coco(path: str, classes: tuple[str, ...], name: str, *, empty: bool) -> None:
-    if '://' in path:
-        return
-    try:
-        check_coco_file(path)
-    except DatasetError as error:
-        raise DatasetError(f'{name}.ann_file: {error}') from None
-    if empty:
-        explain_empty(path, classes, name)

@@ -127,7 +127,7 @@ def infer(
         The paths written, by name: ``vis``, ``predictions``, ``images``.
     """
     paths = find_pictures(inputs)
-    predictor = Predictor(cfg, checkpoint, device, palette)
+    predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
     image_ids, category_ids = _ids(paths, predictor.classes, ann_file)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -179,8 +179,7 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
     if ann_file is None:
         return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
     check_file(ann_file, '--ann-file')
-    check_coco_file(ann_file)
-    content = json.loads(Path(ann_file).read_bytes())
+    content = check_coco_file(ann_file)
     known = {category['name']: category['id'] for category in content['categories']}
     unused = max(known.values(), default=0) + 1
     absent = [name for name in classes if name not in known]

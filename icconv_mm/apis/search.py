@@ -51,9 +51,9 @@ def search_checkpoint(
         One result per layer.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: As ``edo_search``, naming the file as well; or if the weights do not fit the model. Nothing is
-            written then.
+        MissingFileError: There is no such checkpoint.
+        InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
+            then.
     """
     with naming(str(checkpoint)):
         state = unwrap(read_checkpoint(checkpoint))
@@ -67,7 +67,9 @@ def search_checkpoint(
                 raise InputError('channel means are measured in a network: give its model beside the images')
             # all task libraries call it so; what comes after the necks needs no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
-        results = search_layers(state if model is None else model, d_max, criterion, means, filter, groups)
+        results = search_layers(
+            state if model is None else model, d_max, criterion, channel_means=means, filter=filter, groups=groups
+        )
     for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
         if path is not None:
             with naming(str(path), OSError):

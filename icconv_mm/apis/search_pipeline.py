@@ -30,7 +30,6 @@ VARIANTS = ('dense', 'analytic', 'searched', 'inherited')
 class Stage:
     """One training: its folder, and the config that says everything about it."""
 
-    name: str
     folder: Path
     config: Config
 
@@ -68,7 +67,7 @@ class Pipeline:
         metric: The metric to compare, as the config's evaluator names it.
 
     Raises:
-        ValueError: If the config is not that of a supernet, or a variant is unknown.
+        InputError: The config is not that of a supernet, or a variant is unknown.
     """
 
     def __init__(
@@ -84,9 +83,7 @@ class Pipeline:
     ):
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
-            raise InputError(
-                f'{config.filename}: model.backbone.supernet_d_max is not set, so there is nothing to search'
-            )
+            raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
         if unknown := set(variants) - set(VARIANTS):
             raise InputError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
         if not seeds:
@@ -121,7 +118,9 @@ class Pipeline:
             done = stage.result() is not None
             if not done and limit is not None and started >= limit:
                 return None
-            self.console.rule(f'training {number} of {total}: {stage.name}' + (' (finished before)' if done else ''))
+            self.console.rule(
+                f'training {number} of {total}: {stage.folder.name}' + (' (finished before)' if done else '')
+            )
             if not done:
                 run_stage(stage, self.metric)
                 started += 1
@@ -137,11 +136,10 @@ class Pipeline:
                 yield self._stage(variant, seed)
 
     def _stage(self, variant: str, seed: int) -> Stage:
-        name = variant if variant == 'supernet' else f'{variant}_seed{seed}'
+        folder = self.work_dir / (variant if variant == 'supernet' else f'{variant}_seed{seed}')
         start = self.inherited_file if variant == 'inherited' else None
-        folder = self.work_dir / name
-        config = comparison_config(self.config, folder, seed=seed, pattern=self._pattern(variant), start=start)
-        return Stage(name, folder, config)
+        pattern = self._pattern(variant)
+        return Stage(folder, comparison_config(self.config, folder, seed=seed, pattern=pattern, start=start))
 
     def _pattern(self, variant: str) -> str | list | None:
         files = {'searched': self.pattern_file, 'inherited': self.inherited_file.with_suffix('.json')}
@@ -193,7 +191,7 @@ class Pipeline:
 def run_stage(stage: Stage, metric: str) -> None:
     """Trains and evaluates one stage and records metrics, seconds and weights in its folder."""
     config = copy.deepcopy(stage.config)
-    config.experiment_name = f'{stage.name}_{time.time_ns()}'  # runners of one process must not share their logs
+    config.experiment_name = f'{stage.folder.name}_{time.time_ns()}'  # runners of one process must not share their logs
     start = time.perf_counter()
     runner = train(config)
     seconds = time.perf_counter() - start

@@ -108,11 +108,8 @@ def _run_task(
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
         if changes:
-            changes = (
-                '--cfg-options',
-                *changes,
-                *(f'test_evaluator.{key}=None' for key in task.writer_options(folder)),
-            )
+            keep = [f'test_evaluator.{option}=None' for option in task.writer_options(folder)]  # of the first test
+            changes = ('--cfg-options', *changes, *keep)
         test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
         run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
         result = Result(
