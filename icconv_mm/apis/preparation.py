@@ -146,7 +146,7 @@ def set_iterations(cfg: Config, iterations: int) -> None:
         raise InputError(f'a training needs at least one iteration, got {iterations}')
     ratio = iterations / cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters = iterations
-    for scheduler in cfg.get('param_scheduler') or []:
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
         for key in ('begin', 'end', 'T_max'):
             if key in scheduler:
                 least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
