@@ -100,14 +100,9 @@ def model_config(cfg: Config) -> dict:
 def comparison_config(
     cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
 ) -> Config:
-    """A copy of a supernet's config for one of the trainings that the search compares; ``cfg`` stays as it is.
+    """A copy of a supernet's config for one of the trainings that the search compares.
 
-    Args:
-        cfg: Config of the supernet.
-        work_dir: Where the training writes.
-        seed: Of the training.
-        pattern: The dilation pattern that takes the place of the supernet; the supernet itself without one.
-        start: A checkpoint to start from.
+    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
     """
     cfg = copy.deepcopy(cfg)
     if pattern is not None:

@@ -36,14 +36,9 @@ test_evaluator = val_evaluator
 
 
 def write_own_data_config(home: Path, folder: Path) -> Path:
-    """Write ``own_data.py`` below ``folder``; one that is there already stays, as it may have been filled in.
+    """``own_data.py`` below ``folder``: written if it is not there yet, as it may have been filled in.
 
-    Args:
-        home: The folder that holds ``configs/``.
-        folder: Where to.
-
-    Returns:
-        The file.
+    ``home`` is the folder that holds ``configs/``.
     """
     path = folder / 'own_data.py'
     if not path.exists():
