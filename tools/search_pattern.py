@@ -44,6 +44,7 @@ def main(argv=None) -> None:
     console = Console()
     with reporting(after='Nothing was written.'):
         config = load_config(args.config) if args.config else None
+        model = build_model(config) if config else None
         images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.max_images))
@@ -56,7 +57,7 @@ def main(argv=None) -> None:
             criterion=args.criterion,
             filter=args.layers,
             groups=args.groups,
-            model=build_model(config) if config else None,
+            model=model,
             images=images,
         )
     console.print(results_table(results))

@@ -165,6 +165,6 @@ def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, t
 def test_nothing_is_written_if_one_file_cannot_be(tool, supernet, tmp_path):
     (tmp_path / 'file').touch()
     arguments = ['--out', f'{tmp_path}/file/pattern.json', '--checkpoint-out', f'{tmp_path}/init.pth']
-    with pytest.raises(SystemExit, match=f'error: {tmp_path}/file/pattern.json: .*File exists'):
+    with pytest.raises(SystemExit, match=f'error: {tmp_path}/file/pattern.json: '):
         tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', *arguments])
     assert not (tmp_path / 'init.pth').exists()
