@@ -33,7 +33,7 @@ class Adapter(Task):
         resize = [t for t in transforms if str(t['type']).endswith('PyramidResize')]
         if not resize:
             raise NotSupportedError(
-                f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found none'
+                f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
             )
         for transform in resize:
             transform.scales = [2, 1, 0.5]
