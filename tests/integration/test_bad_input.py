@@ -91,7 +91,7 @@ def test_pictures_to_predict_for(workspace, detector):
     bad.write_bytes((workspace.root / 'data/miniature/val/000001.jpg').read_bytes()[:500])
     assert workspace.tool('infer', *infer, bad, *out).startswith(f'error: {bad}: truncated or corrupt')
     assert workspace.tool('infer', *infer, workspace.root / 'note.txt', *out).startswith('error: ')
-    assert 'input: no picture' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
+    assert 'error: no picture (' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
 
 
 def test_checkpoint_of_another_architecture(workspace, detector, train):
