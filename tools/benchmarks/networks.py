@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Figure, Options, contest
 from icconv_mm.deployment import deploy
-from icconv_mm.ops import explain, use_backend
+from icconv_mm.ops import explain
+from icconv_mm.patterns import load_pattern
 
 FORMS = ('eager', 'inference form', 'step')
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
@@ -19,6 +20,15 @@ TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
 STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
 _OPERATORS = ('inception_conv2d', 'inception_conv2d_relu', 'pyconv2d', 'pyconv2d_relu')
+
+
+def find_pattern(published: str, substitute: str) -> str:
+    """A published pattern, or the analytic one that stands in for it where it is not at hand."""
+    try:
+        load_pattern(published)
+    except FileNotFoundError:
+        return substitute
+    return published
 
 
 class Case(NamedTuple):
@@ -91,7 +101,7 @@ def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
 
 def _contenders(networks: dict[str, nn.Module], case: Case, passes: Passes, x: Tensor, training: bool) -> dict:
     contenders = {name: _calls(network, case, passes, x, training) for name, network in networks.items()}
-    contenders['composition'] = {fmt: _composed(call) for fmt, call in contenders['ours'].items()}
+    contenders['composition'] = {fmt: contest.composed(call) for fmt, call in contenders['ours'].items()}
     return contenders
 
 
@@ -102,37 +112,13 @@ def _calls(
     network.train(training)
     if case.form == 'inference form':
         network = deploy(network)
-    make = _step if case.form == 'step' else _forward
-    return {
-        name: make(copy.deepcopy(network).to(memory_format=fmt), x.contiguous(memory_format=fmt), passes)
-        for name, fmt in contest.FORMATS.items()
-    }
 
+    def make(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
+        if case.form != 'step':
+            return contest.forward(lambda: passes.forward(network, x))
+        return contest.step(lambda: [passes.loss(network, x)], filter(lambda p: p.requires_grad, network.parameters()))
 
-def _forward(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
-    def forward() -> list[Tensor]:
-        with torch.no_grad():
-            return list(passes.forward(network, x))
-
-    return forward
-
-
-def _step(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-    def step() -> list[Tensor]:
-        loss = passes.loss(network, x)
-        return [loss, *torch.autograd.grad(loss, parameters)]
-
-    return step
-
-
-def _composed(call: Callable) -> Callable:
-    def composed():
-        with use_backend('reference'):
-            return call()
-
-    return composed
+    return contest.in_formats(make, network, x)
 
 
 def _check(case: Case, networks: dict[str, nn.Module], passes: Passes, x: Tensor, options: Options) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from benchmarks import Disagreement, Figure, Options, Timing, interleave
+from benchmarks import Figure, Options, Timing, contest, interleave
 from icconv_mm.layers import feature_transformers
 from icconv_mm.necks import FPT
 
@@ -77,15 +77,13 @@ def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
     return neck.to(device), [level.to(device).requires_grad_() for level in levels]
 
 
-def step(neck: FPT, levels: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Forward and backward: the outputs, and the gradients of levels and parameters.
-
-    The loss is a fixed mixture of the outputs. That of their squares would hardly change with what comes before the
-    last group norms, and its gradients would be rounding.
-    """
+def step(neck: FPT, levels: list[Tensor]) -> list[Tensor]:
+    """Forward and backward: the outputs, then the gradients of levels and parameters."""
     outputs = neck(levels)
-    mixture = [torch.arange(out.numel(), dtype=out.dtype, device=out.device).cos().view_as(out) for out in outputs]
-    return outputs, torch.autograd.grad(outputs, [*levels, *neck.parameters()], mixture)
+    return [
+        *outputs,
+        *torch.autograd.grad(outputs, [*levels, *neck.parameters()], [contest.waves(out) for out in outputs]),
+    ]
 
 
 def _times(options: Options) -> list[Figure]:
@@ -97,19 +95,17 @@ def _times(options: Options) -> list[Figure]:
             with literal_form():
                 return step(neck, levels)
 
-        _agree(step(neck, levels), literal())
+        label = f'{_name(size)}, neck against literal form'
+        contest.check_equal(label, step(neck, levels), literal(), TOLERANCE, of_maximum_or_one)
         times = interleave({'lean': lambda n=neck, x=levels: step(n, x), 'literal': literal}, options)
         notes = {'picture': _name(size), 'pass': 'forward and backward'}
         figures.append(Figure('fpt', 'neck / literal form', times['lean'], times['literal'], limit, notes))
     return figures
 
 
-def _agree(ours, theirs) -> None:
-    for kind, got, expected in zip(('outputs', 'gradients'), ours, theirs):
-        for number, (x, y) in enumerate(zip(got, expected, strict=True)):
-            error = ((x - y).abs().max() / y.abs().max().clamp(min=1)).item()
-            if not error <= TOLERANCE:
-                raise Disagreement(f'{kind} {number} of the neck differ from the literal form by {error:.1e}')
+def of_maximum_or_one(one: Tensor, other: Tensor) -> float:
+    """Largest deviation, relative to the largest value, or to 1: gradients before a norm are nothing but rounding."""
+    return ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
 
 
 def _memories(options: Options) -> list[Figure]:
@@ -161,18 +157,18 @@ def print_peak_memory(call: str) -> None:
     if threads:
         torch.set_num_threads(threads)
     neck, levels = make(size, device)
-    cuda = device.startswith('cuda')
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        with suppress(OSError):
-            Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
-        before = _resident('VmRSS')
+    measure = contest.peak_memory if device.startswith('cuda') else _peak_resident
     with literal_form() if literal else nullcontext():
-        step(neck, levels)
-    after = torch.cuda.max_memory_allocated(device) if cuda else _resident('VmHWM')
-    print((after - before) / 1e6)
+        print(measure(lambda: step(neck, levels), device) / 1e6)
+
+
+def _peak_resident(call: Callable[[], object], device: str) -> int:
+    """Bytes that a call adds at most to this process's memory, scratch of libraries included."""
+    with suppress(OSError):
+        Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
+    before = _resident('VmRSS')
+    call()
+    return _resident('VmHWM') - before
 
 
 def _resident(field: str) -> int:
