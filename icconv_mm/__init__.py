@@ -31,7 +31,7 @@ _SUBPACKAGES = (
     'patterns',
     'tasks',
 )
-__all__ = ['__version__', 'deploy', 'errors', 'registry', 'versions', *_SUBPACKAGES]
+__all__ = ['__version__', 'deploy', 'errors', 'registry', 'versions', *_SUBPACKAGES]  # noqa: F822 - found by __getattr__
 
 
 def __getattr__(name: str):
