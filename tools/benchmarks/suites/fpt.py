@@ -4,13 +4,11 @@ The literal form is the same neck with attention as equations 2 to 5 of the pape
 all pairs of positions as tensors, which autograd keeps for the backward pass.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
@@ -142,24 +140,20 @@ def kept_by_literal_form(size: Sequence[int]) -> float:
 
 def peak_memory(size: Sequence[int], options: Options, literal: bool = False) -> float:
     """Megabytes that one forward and backward pass takes beyond the neck and its input, in a process of its own."""
-    call = json.dumps([list(size), options.device, options.threads, literal])
-    code = 'import sys; from benchmarks.suites import fpt; fpt.print_peak_memory(sys.argv[1])'
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, '-c', code, call], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {done.stderr[-2000:]}')
-    return float(done.stdout.split()[-1])
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        try:
+            return pool.submit(_measure, size, options, literal).result() / 1e6
+        except Exception as error:
+            raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {error}') from error
 
 
-def print_peak_memory(call: str) -> None:
-    """What :func:`peak_memory` runs."""
-    size, device, threads, literal = json.loads(call)
-    if threads:
-        torch.set_num_threads(threads)
-    neck, levels = make(size, device)
-    measure = contest.peak_memory if device.startswith('cuda') else _peak_resident
+def _measure(size: Sequence[int], options: Options, literal: bool) -> int:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    neck, levels = make(size, options.device)
+    measure = contest.peak_memory if options.device.startswith('cuda') else _peak_resident
     with literal_form() if literal else nullcontext():
-        print(measure(lambda: step(neck, levels), device) / 1e6)
+        return measure(lambda: step(neck, levels), options.device)
 
 
 def _peak_resident(call: Callable[[], object], device: str) -> int:

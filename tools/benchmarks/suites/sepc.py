@@ -1,14 +1,15 @@
 """Suite 'sepc': RetinaNet with SEPC's necks against RetinaNet with its own head, and integrated batch norm alone."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.hub import get_config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -50,8 +51,7 @@ def run(options: Options) -> list[Figure]:
             model.to(options.device)
         _check_necks(detectors)
         for batch in BATCHES:
-            figures += _test(detectors, batch, SIZES[device], LIMITS[device], options)
-            figures += _train(detectors, batch, SIZES[device], options)
+            figures += _compare(detectors, batch, SIZES[device], LIMITS[device], options)
     return figures + [_norms(batch, LEVELS[device], options) for batch in BATCHES]
 
 
@@ -69,16 +69,10 @@ def make_detector(neck: dict | None = None, pattern: str = 'dense') -> nn.Module
         sepc = {'type': 'icconv_mm.SEPC', 'in_channels': CHANNELS, 'out_channels': CHANNELS, 'num_outs': 5, **neck}
         model.neck = [model.neck, sepc]
     torch.manual_seed(0)
-    return _initialised(MODELS.build(model))
-
-
-def _initialised(model: nn.Module) -> nn.Module:
-    """With the bias that makes every score low at first, as in training; random scores would time NMS."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')  # it lists every parameter
-    model.bbox_head.init_weights()
-    logger.setLevel(level)
+    model = MODELS.build(model)
+    logging.disable(logging.INFO)  # mmengine lists every parameter
+    model.bbox_head.init_weights()  # makes every score low at first, as in training; random scores would time NMS
+    logging.disable(logging.NOTSET)
     return model
 
 
@@ -112,47 +106,32 @@ def make_samples(batch: int, size: tuple[int, int], device: str | torch.device) 
     return samples
 
 
-def _test(detectors, batch, size, limits, options) -> list[Figure]:
+def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:
+    """Every variant against the baseline, in test and in training."""
     x = torch.randn(batch, 3, *size, device=options.device)
     samples = make_samples(batch, size, options.device)
 
-    def call(model: nn.Module) -> object:
-        with torch.no_grad():
-            return model.eval()(x, samples, mode='predict')
+    @torch.no_grad()
+    def test(model: nn.Module) -> None:
+        model.eval()(x, samples, mode='predict')
 
-    times = interleave({name: lambda m=model: call(m) for name, model in detectors.items()}, options)
-    figures = []
-    for name in VARIANTS:
-        notes = _notes(batch, size)
-        if VARIANTS[name].get('lcconv_deform'):
-            with _deformable_seconds(options.device) as seconds:
-                start = time.perf_counter()
-                call(detectors[name])
-                total = time.perf_counter() - start
-            notes['deformable convolution'] = f'{100 * sum(seconds) / total:.0f} %'
-        figure = f'test: {name} / baseline'
-        figures.append(Figure('sepc', figure, times[name], times['baseline'], limits.get(name), notes))
-    return figures
-
-
-def _train(detectors, batch, size, options) -> list[Figure]:
-    x = torch.randn(batch, 3, *size, device=options.device)
-    samples = make_samples(batch, size, options.device)
-
-    def call(model: nn.Module) -> None:
+    def train(model: nn.Module) -> None:
         model.train().zero_grad()
         loss, _ = model.parse_losses(model(x, samples, mode='loss'))
         loss.backward()
 
-    times = interleave({name: lambda m=model: call(m) for name, model in detectors.items()}, options)
-    return [
-        Figure('sepc', f'train: {name} / baseline', times[name], times['baseline'], notes=_notes(batch, size))
-        for name in VARIANTS
-    ]
-
-
-def _notes(batch: int, size: tuple[int, int]) -> dict[str, object]:
-    return {'batch': batch, 'picture': f'{size[0]}x{size[1]}'}
+    for kind, call in (('test', test), ('train', train)):
+        times = interleave({name: partial(call, model) for name, model in detectors.items()}, options)
+        for name, variant in VARIANTS.items():
+            notes = {'batch': batch, 'picture': f'{size[0]}x{size[1]}'}
+            if kind == 'test' and variant.get('lcconv_deform'):
+                with _deformable_seconds(options.device) as seconds:
+                    start = time.perf_counter()
+                    test(detectors[name])
+                    total = time.perf_counter() - start
+                notes['deformable convolution'] = f'{100 * sum(seconds) / total:.0f} %'
+            limit = limits.get(name) if kind == 'test' else None
+            yield Figure('sepc', f'{kind}: {name} / baseline', times[name], times['baseline'], limit, notes)
 
 
 @contextmanager
