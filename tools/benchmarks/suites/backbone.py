@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks import Figure, Options, contest
-from benchmarks.networks import Case, Passes, compare, find_pattern
+from benchmarks import Figure, Options
+from benchmarks.networks import Case, compare, find_pattern
 from icconv_mm.backbones import ICResNet, PyConvResNet
 
 # name -> depth, published pattern and what stands in for it, on the CPU: (batch, picture, form, limit)
@@ -37,10 +36,9 @@ def run(options: Options) -> Iterator[Figure]:
     Raises:
         Disagreement: If networks that should be equal are not.
     """
-    passes = Passes(forward=lambda network, x: network(x), loss=_loss)
     for case in cases(options):
         if options.wants(case.label):
-            yield from compare('backbone', case, passes, options)
+            yield from compare('backbone', case, options)
 
 
 def cases(options: Options) -> Iterator[Case]:
@@ -54,7 +52,3 @@ def cases(options: Options) -> Iterator[Case]:
     networks = partial(PyConvResNet, 50), partial(ICResNet, 50, 'dense')
     for *what, limit in PYCONV if on_cpu else ON_GPU:
         yield Case('PyConvResNet-50', *networks, *what, limit if on_cpu else None, {})
-
-
-def _loss(network: nn.Module, x: Tensor) -> Tensor:
-    return sum((out.float() * contest.waves(out)).mean() for out in network(x))

@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options
-from benchmarks.networks import Case, Passes, compare, find_pattern
+from benchmarks.networks import Case, compare, find_pattern
 from benchmarks.suites.layers import PATTERN, SUBSTITUTE
 from benchmarks.suites.sepc import make_detector, make_samples
 
@@ -29,9 +29,9 @@ def run(options: Options) -> Iterator[Figure]:
     ours = partial(make_detector, pattern=used)
     with DefaultScope.overwrite_default_scope('mmdet'):
         for what in PASSES[torch.device(options.device).type]:
-            case = Case('RetinaNet IC-R50-k9', ours, make_detector, *what, limit=None, notes={'pattern': used})
+            case = Case('RetinaNet IC-R50-k9', ours, make_detector, *what, None, {'pattern': used}, _forward, _loss)
             if options.wants(case.label):
-                yield from compare('detector', case, Passes(_forward, _loss), options)
+                yield from compare('detector', case, options)
 
 
 def _forward(model: nn.Module, x: Tensor) -> Iterable[Tensor]:
