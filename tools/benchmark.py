@@ -11,11 +11,14 @@ Examples:
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 
 import benchmarks
 import torch
+
+from icconv_mm.errors import InputError, reporting
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -35,10 +38,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--scale', type=float, default=1.0, help='factor of the sizes of pictures, for a quick look without limits'
     )
-    parser.add_argument('--out', metavar='FILE.json', help='also write the figures to this file')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else argv
     if args.repeats < 1:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
     if not 0 < args.scale <= 1:
@@ -66,31 +70,25 @@ def main(argv=None) -> int:
     )
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)
-    figures, problem = [], None
-    try:
-        for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
-            figures.append(figure)  # what is measured is reported, whatever comes later
-    except (ImportError, ValueError, benchmarks.Disagreement) as error:
-        problem = f'error: {error}'
-    except KeyboardInterrupt:
-        problem = 'interrupted'
-    if not figures:
-        problem = problem or f'error: no figures; --only {args.only!r} selects nothing'
-    try:
-        report(figures, options, args)
-    except ValueError as error:
-        problem = problem or f'error: {error}'
-    if problem:
-        print(problem, file=sys.stderr)
-    return int(bool(problem) or (args.strict and not all(figure.met for figure in figures)))
+    figures = []
+    with reporting():
+        try:
+            for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
+                figures.append(figure)
+        finally:  # what is measured is reported, whatever comes later
+            if figures:
+                report(figures, options, args)
+        if not figures:
+            raise InputError(f'no figures; --only {args.only!r} selects nothing')
+    return int(args.strict and not all(figure.met for figure in figures))
 
 
 def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    if figures:
-        benchmarks.print_figures(figures)
+    benchmarks.print_figures(figures, options.device)
     if args.out:
-        benchmarks.write_json(figures, options, args.out)
+        command = shlex.join(['python', 'tools/benchmark.py', *args.given])
+        benchmarks.write_json(figures, options, args.out, command)
     if args.picture:
         benchmarks.write_picture(figures, args.picture)
 

@@ -2,10 +2,15 @@
 
 import importlib.util
 import json
+import os
+from datetime import datetime, timedelta, timezone
 
 import benchmarks
+import mmengine
 import pytest
 import torch
+
+from icconv_mm import __version__
 
 
 @pytest.fixture
@@ -22,7 +27,13 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
     assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--picture', str(tmp_path / 'it.png')]) == 0
     assert 'layer 14' in capsys.readouterr().out
     content = json.loads((tmp_path / 'it.json').read_text())
-    assert content['options']['scale'] == 0.02 and content['machine']
+    assert content['options']['scale'] == 0.02
+    assert content['command'].startswith('python tools/benchmark.py --suite layers --scale 0.02 --repeats 1')
+    assert "'layer 14 forward'" in content['command']  # quoted as a shell needs it
+    assert f'{torch.get_num_threads()} of {os.cpu_count()} threads' in content['machine']
+    assert content['versions']['torch'] == torch.__version__ and content['versions']['icconv_mm'] == __version__
+    assert content['versions']['mmengine'] == mmengine.__version__
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(content['date'])) < timedelta(hours=1)
     assert [row['name'] for row in content['figures']] == [
         'layer 14 forward: ours / dense',
         'layer 14 forward: ours / composition',
@@ -55,17 +66,17 @@ def test_bad_arguments(main, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_nothing_selected(main, tmp_path, capsys):
+def test_nothing_selected(main, tmp_path):
     arguments = ['--suite', 'layers', '--only', 'no such layer', '--picture', str(tmp_path / 'it.png')]
-    assert main(arguments) == 1
-    assert "error: no figures; --only 'no such layer' selects nothing" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: no figures; --only 'no such layer' selects nothing"):
+        main(arguments)
 
 
 @pytest.mark.parametrize(
     ('problem', 'message'),
     [
         (benchmarks.Disagreement('the second differs'), 'error: the second differs'),
-        (KeyboardInterrupt(), 'interrupted'),
+        (KeyboardInterrupt(), '130'),
     ],
 )
 def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypatch, capsys, problem, message):
@@ -76,7 +87,7 @@ def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypa
         raise problem
 
     monkeypatch.setattr(benchmarks, 'run', run)
-    assert main(['--out', str(tmp_path / 'it.json')]) == 1
-    printed = capsys.readouterr()
-    assert 'the first' in printed.out and message in printed.err
+    with pytest.raises(SystemExit, match=message):
+        main(['--out', str(tmp_path / 'it.json')])
+    assert 'the first' in capsys.readouterr().out
     assert len(json.loads((tmp_path / 'it.json').read_text())['figures']) == 1

@@ -1,0 +1,79 @@
+"""Bad input is one sentence; a fault of ours keeps its traceback."""
+
+import re
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from icconv_mm.datasets.loading import ImageFileError
+from icconv_mm.errors import InputError, MissingFileError, UserError, building, naming, reporting
+
+
+def test_bad_input_exits_with_a_sentence(capsys):
+    with pytest.raises(SystemExit) as end, reporting():
+        raise InputError('config: no such file: c.py')
+    assert end.value.code == 'error: config: no such file: c.py'  # printed to stderr, status 1
+
+
+def test_debug_raises():
+    with pytest.raises(InputError), reporting(debug=True):
+        raise InputError('x')
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), reporting():
+        1 / 0  # noqa: B018
+
+
+def test_building_names_what_was_built():
+    text = "ICResNet.__init__() got an unexpected keyword argument 'dpeth'"
+    with pytest.raises(InputError, match=re.escape(f'c.py: {text}')), building('c.py'):
+        raise TypeError(text)
+    with pytest.raises(InputError, match=r'c\.py: ResNeXt5 is not in the mmdet::model registry'), building('c.py'):
+        raise KeyError('ResNeXt5 is not in the mmdet::model registry')
+    with pytest.raises(ImageFileError), building('c.py'):
+        raise ImageFileError('a.jpg: truncated')
+
+
+def test_a_second_line_says_how_things_stand(capsys):
+    with pytest.raises(SystemExit, match=r'^error: a\nNothing was written\.$'), reporting(after='Nothing was written.'):
+        raise InputError('a')
+    with pytest.raises(SystemExit) as end, reporting(interrupted='the same command goes on'):
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err == '\ninterrupted; the same command goes on\n'
+
+
+def test_naming_puts_the_place_before_the_message_once():
+    with (
+        pytest.raises(MissingFileError, match=r'^c\.py: p\.json: gone$'),
+        naming('c.py'),
+        naming('p.json'),
+        naming('p.json'),
+    ):
+        raise MissingFileError('gone')
+    with (
+        pytest.raises(InputError, match=r"^out\.pth: .*Permission denied: 'out\.pth\.part'"),
+        naming('out.pth', OSError),
+    ):
+        raise PermissionError(13, 'Permission denied', 'out.pth.part')
+    with pytest.raises(ZeroDivisionError, match=r'^x$'), naming('c.py', OSError):
+        raise ZeroDivisionError('x')
+
+
+def test_errors_for_users_are_also_what_python_calls_them():
+    assert issubclass(InputError, ValueError) and issubclass(MissingFileError, FileNotFoundError)
+    assert issubclass(ImageFileError, RuntimeError) and issubclass(ImageFileError, UserError)
+
+
+class Bad(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ImageFileError('a.jpg: truncated or corrupt (broken data stream)')
+
+
+def test_error_from_a_worker_of_the_data_loader():
+    with pytest.raises(SystemExit) as end, reporting():
+        next(iter(DataLoader(Bad(), num_workers=1)))
+    assert end.value.code == 'error: a.jpg: truncated or corrupt (broken data stream)'
