@@ -94,8 +94,7 @@ def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
         if not called_once(norm) or not is_batch_norm(container.get_submodule(norm.target)):
             norm = None
         relu = _next(norm or node)
-        if not called_once(relu):
-            relu = None
+        relu = relu if called_once(relu) else None
         chains += _checked(container, Chain(node.target, norm and norm.target, relu and relu.target))
     return chains
 

@@ -42,12 +42,7 @@ def _folds(norm: nn.Module | None, convs: tuple[nn.Module, ...]) -> bool:
 def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
     """Folds the norm into a convolution, in place; without its shift where another term of the sum carries that."""
     nothing = torch.zeros_like(norm.running_mean)
+    mean, bias = (norm.running_mean, norm.bias) if shift else (nothing, nothing)
     conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean if shift else nothing,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias if shift else nothing,
+        conv.weight, conv.bias, mean, norm.running_var, norm.eps, norm.weight, bias
     )

@@ -106,16 +106,8 @@ def _check_padding(conv: nn.Conv2d) -> None:
 
 def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
     """A layer of another kind with another weight, else as ``conv``, whose bias it shares."""
-    new = kind(
-        conv.in_channels,
-        conv.out_channels,
-        stride=conv.stride,
-        groups=conv.groups,
-        dilation=conv.dilation,
-        bias=conv.bias is not None,
-        device='meta',  # the parameters are replaced
-        **settings,
-    )
+    settings.update(stride=conv.stride, groups=conv.groups, dilation=conv.dilation, bias=conv.bias is not None)
+    new = kind(conv.in_channels, conv.out_channels, **settings, device='meta')  # the parameters are replaced
     new.weight, new.bias = weight, conv.bias
     return new.train(conv.training)
 

@@ -16,8 +16,7 @@ def heatmap_loss(
     """Squared error averaged over all joints and pixels, with masked pixels counting as zero.
 
     Args:
-        pred: [B, K, H, W].
-        target: [B, K, H, W].
+        pred, target: [B, K, H, W].
         mask: [B, H, W], 0 where people are present but not annotated.
         supervise_empty: If False, maps without any joint add nothing.
         peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a joint, and a network that
@@ -107,8 +106,7 @@ class TagLoss(nn.Module):
     """:func:`tag_loss` averaged over the batch.
 
     Args:
-        push_weight: Factor of the push term.
-        pull_weight: Factor of the pull term.
+        push_weight, pull_weight: Factors of the two terms.
         kind: 'exp' or 'max'.
     """
 

@@ -1,7 +1,6 @@
 """Transforms that mmpose lacks, or has with another meaning, for bottom-up training and testing."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -9,17 +8,9 @@ from mmcv.transforms import BaseTransform
 from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
 
+from icconv_mm.errors import naming
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
-
-
-@contextmanager
-def _naming(results: dict) -> Iterator[None]:
-    """Put the path of the picture before the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'{results.get("img_path")}: {error}') from None
 
 
 @TRANSFORMS.register_module()
@@ -69,7 +60,7 @@ class BottomupAffine(BottomupRandomAffine):
         Raises:
             ValueError: For a picture with a side of more than 32766 pixels, or one that was mirrored before.
         """
-        with _naming(results):
+        with naming(str(results.get('img_path')), ValueError):
             check_source(results['img'].shape[1::-1])
             if results.get('flip_direction') is not None:
                 raise ValueError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
@@ -115,7 +106,7 @@ class PyramidResize(BaseTransform):
         """Build the pyramid."""
         image = results['img']
         height, width = image.shape[:2]
-        with _naming(results):
+        with naming(str(results.get('img_path')), ValueError):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
         results['img'] = [
             cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes
