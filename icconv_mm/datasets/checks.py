@@ -26,9 +26,8 @@ class DatasetError(InputError):
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:
     """Raise DatasetError for the first path of a dataset config that does not exist.
 
-    Args:
-        cfg: A dataset config; wrappers are looked through. Paths with a scheme (``s3://``) are left alone.
-        name: Where it stands in the whole config, such as ``'train_dataloader.dataset'``.
+    Wrappers are looked through; paths with a scheme (``s3://``) are left alone. ``name`` says where the config stands
+    in the whole one, such as ``'train_dataloader.dataset'``.
     """
     for where, leaf in leaf_datasets(cfg, name):
         root = leaf.get('data_root') or ''

@@ -15,8 +15,8 @@ from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
-# JPEG; a file without the mark in its last bytes is decoded in full before it is called truncated.
+# How a file of each format begins and ends. Some cameras append data of their own to a JPEG: a file without the mark in
+# its last bytes is decoded in full before it is called truncated.
 _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 

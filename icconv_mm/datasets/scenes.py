@@ -6,6 +6,7 @@ object's class is its outline and how the tones lie, never a colour or a histogr
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -62,8 +63,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     things = rng.integers(2, 5) + (scale < 0.85)
     if rng.random() < 0.05:
         _add_crowd(rng, scene)
-    order = rng.permutation([0] * people + [1] * things)
-    for is_thing in order:
+    for is_thing in rng.permutation([0] * people + [1] * things):
         add = _add_thing if is_thing else _add_person
         for _ in range(6):  # a refused place is tried elsewhere, then given up
             if add(rng, scene, scale):
@@ -137,22 +137,11 @@ def _hides_an_item(scene: Scene, mask: np.ndarray) -> bool:
     )
 
 
-def _place(
-    scene: Scene,
-    alpha: np.ndarray,
-    paint: Callable[[tuple], np.ndarray],
-    label: int,
-    joints: np.ndarray | None = None,
-    crowd: bool = False,
-) -> bool:
-    """Put an item in front of the scene; false, and nothing changed, if it is too small or hides another.
+def _place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray], label: int, **item) -> bool:
+    """Put an :class:`Item` in front of the scene; false, and nothing changed, if it is too small or hides another.
 
-    Args:
-        scene: The scene so far.
-        alpha: The item's coverage ``[H, W]``, uint8.
-        paint: Gives its colours ``[h, w, 3]`` in a window (a pair of slices) of the picture; asked again while they
-            vanish in the background.
-        label, joints, crowd: As in :class:`Item`.
+    ``alpha`` ``[H, W]``, uint8, is its coverage. ``paint`` gives its colours ``[h, w, 3]`` in a window (a pair of
+    slices) of the picture, and is asked again while they vanish in the background.
     """
     mask = alpha > 127
     area = np.count_nonzero(mask)
@@ -167,7 +156,7 @@ def _place(
             break
     weight = alpha[window][..., None] / np.float32(255)
     scene.image[window] = np.rint(behind + weight * (colors - behind)).astype(np.uint8)
-    scene.items.append(Item(label, area, joints, crowd))
+    scene.items.append(Item(label, area, **item))
     scene.owner[mask] = len(scene.items)
     return True
 
@@ -213,7 +202,7 @@ def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     height = np.clip(size * scale * np.exp(rng.normal(np.log(0.55), 0.25)), 0.22 * size, 1.1 * size)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
-    return _place(scene, _outline(pose, size), lambda window: _dressed(rng, pose, scene.image, window), 0, pose.joints)
+    return _place(scene, _outline(pose, size), partial(_dressed, rng, pose, scene.image), 0, joints=pose.joints)
 
 
 def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:

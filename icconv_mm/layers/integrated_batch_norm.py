@@ -47,9 +47,7 @@ class IntegratedSyncBatchNorm(nn.SyncBatchNorm):
         [torch.Size([1, 8, 16, 16]), torch.Size([1, 8, 8, 8])]
     """
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """As :meth:`IntegratedBatchNorm.forward`."""
-        return integrated_batch_norm(levels, self)
+    forward = IntegratedBatchNorm.forward
 
 
 def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Tensor]:

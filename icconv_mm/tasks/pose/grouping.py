@@ -69,9 +69,8 @@ def group_keypoints(
     heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
     order = _joint_order(heatmaps.shape[0], joint_order)
     candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
-    people = assign_by_tag(
-        candidates, order, tag_threshold, max_num_people if ignore_too_much else None, use_detection_value
-    )
+    limit = max_num_people if ignore_too_much else None
+    people = assign_by_tag(candidates, order, tag_threshold, limit, use_detection_value)
     keypoints = torch.from_numpy(people).to(heatmaps.device)
     scores = keypoints[..., 2].mean(1)
     if len(keypoints) == 0:
@@ -104,16 +103,14 @@ def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor,
 
 def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, threshold: float) -> list[Candidates]:
     """The ``limit`` highest peaks of every joint, with their tags, as float64 numpy arrays."""
-    joint, y, x = find_peaks(heatmaps, kernel, threshold)
-    peak_scores = heatmaps[joint, y, x].double().cpu().numpy()
-    peak_tags = tags[joint, y, x].double().cpu().numpy()
-    pixels = torch.stack([x, y], 1).cpu().numpy()
-    joint = joint.cpu().numpy()
+    joint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
+    scores, peak_tags = (maps[peaks].double().cpu().numpy() for maps in (heatmaps, tags))
+    joint, pixels = joint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
     candidates = []
     for index in range(heatmaps.shape[0]):
         mine = np.flatnonzero(joint == index)
-        mine = mine[np.argsort(-peak_scores[mine], kind='stable')[:limit]]
-        candidates.append(Candidates(pixels[mine], peak_scores[mine], peak_tags[mine]))
+        mine = mine[np.argsort(-scores[mine], kind='stable')[:limit]]
+        candidates.append(Candidates(pixels[mine], scores[mine], peak_tags[mine]))
     return candidates
 
 
