@@ -24,11 +24,9 @@ def fold_pyramid_norms(module: nn.Module) -> int:
     else:
         return 0
     found = [(name, convs) for name, convs in norms if _folds(getattr(module, name), convs)]
-    for name, (first, *others) in found:
-        norm = getattr(module, name)
-        _scale(first, norm, shift=True)
-        for conv in others:
-            _scale(conv, norm, shift=False)
+    for name, convs in found:
+        for conv in convs:
+            _scale(conv, getattr(module, name), shift=conv is convs[0])
         setattr(module, name, None)
         module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode, is not called
     return len(found)

@@ -68,10 +68,8 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Te
     """
     _check_channels(levels, norm.num_features)
     if not norm.training and norm.running_mean is not None:
-        return [
-            F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-            for x in levels
-        ]
+        settings = norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        return [F.batch_norm(x, *settings) for x in levels]
     group = _process_group(norm)
     _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that nobody waits for one that failed
     *outputs, mean, var, count = _Normalise.apply(norm.weight, norm.bias, norm.eps, group, *levels)

@@ -1,5 +1,6 @@
 """Bottom-up pose estimator that can be tested at several scales."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -50,11 +51,10 @@ def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> 
 
     Levels of one size may belong to two base sizes, where a level went to the nearest multiple of the stride.
     """
-    groups: dict[tuple, list[int]] = {}
+    groups = defaultdict(list)
     for index, (pyramid, sample) in enumerate(zip(pyramids, data_samples)):
-        levels = tuple(level.shape for level in pyramid)
         base = tuple(sample.metainfo['input_size']), tuple(sample.metainfo.get('test_scales', (1,)))
-        groups.setdefault((levels, base), []).append(index)
+        groups[(base, *(level.shape for level in pyramid))].append(index)
     return list(groups.values())
 
 
