@@ -13,7 +13,8 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from icconv_mm.patterns.files import MAX_BYTES
+from icconv_mm.errors import InputError, MissingFileError, UserError
+from icconv_mm.patterns.files import MAX_BYTES, write_whole
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer
@@ -38,7 +39,7 @@ PUBLISHED = {
 _log = logging.getLogger(__name__)
 
 
-class DownloadError(OSError):
+class DownloadError(InputError):
     """Published patterns that did not arrive.
 
     Attributes:
@@ -63,19 +64,19 @@ def published_file(name: str) -> Path:
     """The file of a published pattern in the cache; fetched if it is not there, unless ``ICCONV_MM_OFFLINE`` is set.
 
     Raises:
-        FileNotFoundError: If it is not there and is not or cannot be fetched.
+        MissingFileError: If it is not there and is not or cannot be fetched.
     """
     path = _target(name)
     if path.is_file():
         return path
     absent = f'the published pattern {name!r} is not at {path}: run `python tools/download_patterns.py`'
     if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
-        raise FileNotFoundError(absent)
+        raise MissingFileError(absent)
     _log.warning('fetching the published pattern %r from %s into %s', name, PUBLISHED_AT, path.parent)
     try:
         _fetch(name, PUBLISHED_AT)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f'{absent} ({error})') from None
+    except (UserError, OSError) as error:
+        raise MissingFileError(f'{absent} ({error})') from None
     return path
 
 
@@ -96,17 +97,17 @@ def download_patterns(
         For every name whether it was fetched; files that are there and intact are left alone.
 
     Raises:
-        ValueError: If a name is unknown.
+        InputError: If a name is unknown.
         DownloadError: If a file cannot be read or written or is not the published one; the others have arrived.
     """
     names = list(PUBLISHED if names is None else names)
     if unknown := [name for name in names if name not in PUBLISHED]:
-        raise ValueError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
+        raise InputError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
     fetched, failed = {}, {}
     for name in progress(names):
         try:
             fetched[name] = _fetch(name, str(source or PUBLISHED_AT))
-        except (OSError, ValueError) as error:
+        except (UserError, OSError) as error:
             failed[name] = str(error)
     if failed:
         raise DownloadError(failed, fetched)
@@ -128,14 +129,8 @@ def _fetch(name: str, source: str) -> bool:
         return False
     origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
     if (found := _digest(content)) != expected:
-        raise ValueError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'{target.name}.{os.getpid()}.partial')
-    try:
-        partial.write_bytes(content)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
+    write_whole(target, content)
     return True
 
 
@@ -152,7 +147,7 @@ def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
     relative = (path, path.removeprefix('pattern_zoo/'), f'{name}.json')
     found = next((folder / each for each in relative if (folder / each).is_file()), None)
     if found is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{folder}: there is no {path}, no {name}.json, and no git history with commit {commit} '
             '(a clone of depth 1 has the last one only)'
         )
@@ -168,7 +163,7 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
             return address, answer.read(MAX_BYTES)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
-        raise OSError(
+        raise InputError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and pass its folder as --source'
         ) from None
 

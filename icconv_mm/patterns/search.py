@@ -26,6 +26,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.supernet import (
     Kernel,
@@ -114,7 +115,7 @@ def search_layers(
 ) -> list[LayerResult]:
     """As :func:`edo_search`, but with the details of every layer."""
     if criterion not in CRITERIA:
-        raise ValueError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
+        raise InputError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
     kernels = select_kernels(model, d_max, filter, groups)
     means = _means_by_layer(kernels, channel_means)
     return [_search_layer(kernel, d_max, criterion, means[kernel.name]) for kernel in kernels]
@@ -178,16 +179,16 @@ def _means_by_layer(kernels: list[Kernel], means) -> dict[str, Tensor | None]:
         return dict.fromkeys(kernel.name for kernel in kernels)
     if not isinstance(means, Mapping):
         if len(means) != len(kernels):
-            raise ValueError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
+            raise InputError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
         means = {kernel.name: mean for kernel, mean in zip(kernels, means)}
     for kernel in kernels:
         if kernel.name not in means:
-            raise ValueError(f'{kernel.name}: no channel means given')
+            raise InputError(f'{kernel.name}: no channel means given')
         mean = means[kernel.name]
         if mean.shape != (kernel.in_channels,):
-            raise ValueError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
+            raise InputError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
         if not mean.isfinite().all():
-            raise ValueError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
+            raise InputError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
     return dict(means)
 
 
@@ -234,5 +235,5 @@ def measure_channel_means(
         for handle in handles:
             handle.remove()
     if not pixels:
-        raise ValueError('no channel means measured: no batch was given, or none reached a selected convolution')
+        raise InputError('no channel means measured: no batch was given, or none reached a selected convolution')
     return {name: total / pixels[name] for name, total in sums.items()}

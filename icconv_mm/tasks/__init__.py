@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from icconv_mm import versions
+from icconv_mm.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from icconv_mm.tasks.base import Task
@@ -23,11 +24,11 @@ LIBRARIES = {
 }
 
 
-class UnknownTaskError(ValueError):
+class UnknownTaskError(InputError):
     """A config that belongs to no task known here."""
 
 
-class MissingLibraryError(ImportError):
+class MissingLibraryError(UserError, ImportError):
     """A config names a task library that is not installed or not supported."""
 
 

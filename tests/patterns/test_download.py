@@ -198,12 +198,13 @@ def test_the_authors_repository(cache):
 
 
 def test_tool(tool, clone, address, cache, capsys):
-    assert tool.main(['--source', str(clone)]) == 0
+    tool.main(['--source', str(clone)])
     assert '7 fetched, 0 already there' in capsys.readouterr().out
-    assert tool.main([NAME, '--source', address]) == 0
+    tool.main([NAME, '--source', address])
     assert '0 fetched, 1 already there' in capsys.readouterr().out
-    assert tool.main(['nonsense', '--source', str(clone)]) == 1
-    assert "error: no published pattern 'nonsense'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: no published pattern 'nonsense'"):
+        tool.main(['nonsense', '--source', str(clone)])
     (cache / f'patterns/{NAME}.json').unlink()
-    assert tool.main(['--source', f'{address}/nowhere']) == 1
-    assert f'error: 1 of 7 published patterns did not arrive:\n  {NAME}: {address}/nowhere/' in capsys.readouterr().err
+    message = f'error: 1 of 7 published patterns did not arrive:\n  {NAME}: {address}/nowhere/'
+    with pytest.raises(SystemExit, match=message):
+        tool.main(['--source', f'{address}/nowhere'])

@@ -17,8 +17,8 @@ from icconv_mm.apis.demo.picture import draw_picture
 from icconv_mm.apis.demo.process import python, run_tool
 from icconv_mm.apis.demo.report import Result, print_own_data, print_table, write_reports
 from icconv_mm.apis.demo.tasks import NECKS, TASKS, WRITTEN, Task, writer_options
-from icconv_mm.apis.errors import InputError
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.errors import InputError
 
 
 @dataclass(frozen=True)
