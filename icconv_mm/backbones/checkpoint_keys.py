@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from icconv_mm.errors import InputError
+
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
 # convolutions in pieces: sub-convolutions of IC-Conv, levels of PyConv
@@ -23,7 +25,7 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, *_) -> 
     (``prefix``) other keys are that model's affair.
 
     Raises:
-        ValueError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
+        InputError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
             of a network with squeeze and excitation.
         ArchitectureMismatchError: If weights of the backbone or of the file would be left; lists their keys. To load a
             part on purpose: ``net.load_state_dict(net.state_dict() | part)``.
@@ -40,12 +42,12 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
     for key in state_dict:
         if key.startswith(prefix) and _OFFICIAL.search(key):
             source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
-            raise ValueError(
+            raise InputError(
                 f'{key!r} is a key of an official {source} checkpoint: convert the file with '
                 '`python tools/convert_checkpoint.py` first'
             )
         if key.startswith(prefix) and _SQUEEZE.search(key):
-            raise ValueError(
+            raise InputError(
                 f'{key!r} is a key of an SE-ResNet (squeeze and excitation), which {type(module).__name__} has no '
                 'place for: take the weights of the ResNet or ResNeXt of the same depth'
             )
