@@ -49,6 +49,7 @@ class FPT(BaseModule):
         block_size: Of DropBlock.
         norm_cfg: Of all norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
+        relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
 
     Raises:
         ValueError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
@@ -72,8 +73,10 @@ class FPT(BaseModule):
         block_size: int = 3,
         norm_cfg: dict | None = dict(type='GN', num_groups=32),  # noqa: B006
         init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
+        relu_before_extra_convs: bool = False,
     ):
         super().__init__(init_cfg)
+        self.relu_before_extra_convs = relu_before_extra_convs
         self.in_channels, self.out_channels = list(in_channels), out_channels
         self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
         self.start_level = start_level
@@ -175,6 +178,8 @@ class FPT(BaseModule):
         extra: list[Tensor] = []
         source = last_input if self.add_extra_convs == 'on_input' else last_output
         for index in range(self.num_outs - self.num_levels):
+            if index and self.extra_convs and self.relu_before_extra_convs:
+                source = F.relu(source)
             source = self.extra_convs[index](source) if self.extra_convs else F.max_pool2d(source, 1, stride=2)
             extra.append(source)
         return extra

@@ -6,11 +6,13 @@ levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import PConvLayer
 from icconv_mm.layers.pconv import make_ibn, normalise_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
@@ -100,6 +102,45 @@ class PConv(BaseModule):
         return self
 
 
+_IN_COMMON = ('device', 'dtype', 'ndim', 'new_full', 'new_ones', 'new_tensor', 'new_zeros', 'shape', 'size')
+
+
+class LevelPairError(InputError, AttributeError):
+    """A pair of maps was taken for one map."""
+
+
+class LevelPair(NamedTuple):
+    """What :class:`SEPC` gives for a level: a map for each of the two branches of a dense head, of one shape.
+
+    A head may ask for what they have in common, such as their shape. One that takes the pair for a map is told so,
+    instead of failing somewhere with the name of a tuple.
+    """
+
+    cls: Tensor
+    reg: Tensor
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is Tensor.type_as:
+            return args[0].type_as(args[1].cls)
+        raise cls._not_a_map(getattr(func, '__name__', str(func)))
+
+    def __getattr__(self, name: str):
+        if name in _IN_COMMON:
+            return getattr(self.cls, name)
+        if hasattr(Tensor, name) and not name.startswith('__'):
+            raise self._not_a_map(name)
+        raise AttributeError(name)
+
+    @staticmethod
+    def _not_a_map(what: str) -> LevelPairError:
+        return LevelPairError(
+            f"{what}: SEPC with branches='both' gives a pair (classification map, localisation map) per level, which "
+            'only a head of icconv_mm.SplitFeatureHead reads, and in its towers cls_convs and reg_convs alone; for '
+            "other heads take PConv, or SEPC with branches='cls' or 'reg'"
+        )
+
+
 @MODELS.register_module()
 class SEPC(PConv):
     """Stacked pyramid convolutions, then one 3x3 convolution for classification and one for localisation.
@@ -159,7 +200,7 @@ class SEPC(PConv):
             self.add_module(f'{branch}_conv', conv)
             self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple:
+    def forward(self, levels: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
 
         Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
@@ -177,7 +218,7 @@ class SEPC(PConv):
             norm = getattr(self, f'{branch}_norm')
             # without a norm these may be parts of a joint output, views
             outputs.append(normalise_and_rectify(of_branch, norm, inplace=norm is not None))
-        return tuple(zip(*outputs)) if len(outputs) > 1 else tuple(outputs[0])
+        return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def _check_sizes(self, levels: Sequence[Tensor]) -> None:
         least = 3 - 2 * self.lcconv_padding

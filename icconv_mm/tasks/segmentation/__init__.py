@@ -6,5 +6,6 @@ __all__ = []
 
 if versions.is_installed('mmseg'):
     from icconv_mm.tasks.segmentation.pyconv_head import PyConvHead
+    from icconv_mm.tasks.segmentation.visualizer import SegVisualizer
 
-    __all__ += ['PyConvHead']
+    __all__ += ['PyConvHead', 'SegVisualizer']
