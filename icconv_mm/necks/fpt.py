@@ -11,6 +11,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.registry import MODELS
 
@@ -52,7 +53,7 @@ class FPT(BaseModule):
         relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
 
     Raises:
-        ValueError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
+        InputError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
     """
 
     def __init__(
@@ -123,22 +124,22 @@ class FPT(BaseModule):
     def _check_arguments(self) -> None:
         levels = len(self.in_channels)
         if not 0 <= self.start_level < levels:
-            raise ValueError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
+            raise InputError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
         if self.num_outs < self.num_levels:
-            raise ValueError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
+            raise InputError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
         if len(self.strides) != levels:
-            raise ValueError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
+            raise InputError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
         for finer, coarser in zip(self.strides, self.strides[1:]):
             ratio = coarser // max(finer, 1)
             if finer < 1 or coarser % finer or ratio & (ratio - 1):
-                raise ValueError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
+                raise InputError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
         if self.add_extra_convs not in (False, 'on_input', 'on_output'):
-            raise ValueError(
+            raise InputError(
                 f"FPT: add_extra_convs must be False, 'on_input' or 'on_output', got {self.add_extra_convs!r}"
             )
         unknown = [name for name in self.interactions if name not in INTERACTIONS]
         if unknown:
-            raise ValueError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
+            raise InputError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
 
     def _stride(self, level: int) -> int:
         return self.strides[self.start_level + level]
@@ -153,7 +154,7 @@ class FPT(BaseModule):
         """Maps ``[B, in_channels[i], H_i, W_i]``, the finest first -> ``num_outs`` maps ``[B, out_channels, ...]``.
 
         Raises:
-            ValueError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
+            InputError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
                 s is ``ceil(H s_0 / s)`` high, as strided convolutions make it.
         """
         self._check_inputs(inputs)
@@ -186,14 +187,14 @@ class FPT(BaseModule):
 
     def _check_inputs(self, inputs: Sequence[Tensor]) -> None:
         if len(inputs) != len(self.in_channels):
-            raise ValueError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
+            raise InputError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
         first = inputs[self.start_level]
         for level in range(self.start_level, len(inputs)):
             x, channels = inputs[level], self.in_channels[level]
             ratio = self.strides[level] // self.strides[self.start_level]
             expected = [first.shape[0], channels, *(-(-size // ratio) for size in first.shape[2:])]
             if list(x.shape) != expected:
-                raise ValueError(
+                raise InputError(
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
                     f'{expected}, got {list(x.shape)}'
                 )

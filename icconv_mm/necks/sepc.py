@@ -37,7 +37,7 @@ class PConv(BaseModule):
         init_cfg: As in every mmengine module; by default weights are N(0, 0.01), biases and offsets zero.
 
     Raises:
-        ValueError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
+        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class PConv(BaseModule):
         self.norm_eval = norm_eval
         channels = self._channels(in_channels)
         if num_outs < 2:
-            raise ValueError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
+            raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
         if pconv_num < 1:
-            raise ValueError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
+            raise InputError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
         self.pconvs = nn.Sequential(
             *(
                 PConvLayer(out_channels if i else channels, out_channels, pconv_deform, start_level, ibn, sync_ibn)
@@ -76,7 +76,7 @@ class PConv(BaseModule):
         if isinstance(in_channels, int):
             return in_channels
         if len(in_channels) != self.num_outs or len(set(in_channels)) != 1:
-            raise ValueError(
+            raise InputError(
                 f'{self._name}: in_channels: the levels share their weights, so expected one number or {self.num_outs} '
                 f'(num_outs) equal ones, got {list(in_channels)}'
             )
@@ -89,7 +89,7 @@ class PConv(BaseModule):
     def _stack(self, levels: Sequence[Tensor]) -> list[Tensor]:
         if len(levels) != self.num_outs:
             shapes = ', '.join(str(list(x.shape)) for x in levels)
-            raise ValueError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
+            raise InputError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
         return self.pconvs(levels)
 
     def train(self, mode: bool = True) -> 'PConv':
@@ -188,9 +188,9 @@ class SEPC(PConv):
             init_cfg,
         )
         if branches not in ('both', 'cls', 'reg'):
-            raise ValueError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
+            raise InputError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
         if lcconv_padding < 0:
-            raise ValueError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
+            raise InputError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
         self.lcconv_deform = lcconv_deform
         self.lcconv_padding = lcconv_padding
         self.start_level = start_level
@@ -224,7 +224,7 @@ class SEPC(PConv):
         least = 3 - 2 * self.lcconv_padding
         for level, x in enumerate(levels):
             if min(x.shape[-2:]) < least:
-                raise ValueError(
+                raise InputError(
                     f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
                     f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger pictures, fewer levels, '
                     'or lcconv_padding=1'

@@ -44,6 +44,12 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
     return head
 
 
+class _Start(nn.Identity):
+    """Where an empty tower reads; some heads initialise the ``conv`` of every layer of a tower."""
+
+    conv = None
+
+
 def _read_branch(head: nn.Module, name: str, branch: int) -> None:
     """Let the tower ``name`` of a head, or that of each level, start from one of the two maps."""
     found = getattr(head, name, None)
@@ -55,7 +61,7 @@ def _read_branch(head: nn.Module, name: str, branch: int) -> None:
     per_level = len(found) and all(isinstance(tower, nn.ModuleList) for tower in found)
     for tower in found if per_level else [found]:
         if not len(tower):
-            tower.append(nn.Identity())
+            tower.append(_Start())
         tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
 
 
