@@ -7,7 +7,7 @@ registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrai
 
 import importlib
 
-from icconv_mm import versions
+from icconv_mm import _deprecated, errors, versions
 from icconv_mm._version import __version__
 
 versions.check()  # before the imports below, which would fail on an unsupported library with a less helpful error
@@ -17,6 +17,7 @@ from icconv_mm.checkpoints import safe  # noqa: E402
 
 safe.activate()
 versions.find_forks()
+_deprecated.activate()
 
 _SUBPACKAGES = (
     'apis',
@@ -31,7 +32,7 @@ _SUBPACKAGES = (
     'patterns',
     'tasks',
 )
-__all__ = ['__version__', 'deploy', 'registry', 'versions', *_SUBPACKAGES]
+__all__ = ['__version__', 'deploy', 'errors', 'registry', 'versions', *_SUBPACKAGES]  # noqa: F822 - found by __getattr__
 
 
 def __getattr__(name: str):

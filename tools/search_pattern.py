@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from icconv_mm.apis import load_config
-from icconv_mm.apis.search import build_model, read_images, results_table, search_checkpoint
+from icconv_mm.apis.inference import build_model
+from icconv_mm.apis.search import read_images, results_table, search_checkpoint
 from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
@@ -43,6 +44,7 @@ def main(argv=None) -> None:
     console = Console()
     with reporting(after='Nothing was written.'):
         config = load_config(args.config) if args.config else None
+        model = build_model(config) if config else None
         images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.max_images))
@@ -55,7 +57,7 @@ def main(argv=None) -> None:
             criterion=args.criterion,
             filter=args.layers,
             groups=args.groups,
-            model=build_model(config) if config else None,
+            model=model,
             images=images,
         )
     console.print(results_table(results))

@@ -36,7 +36,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--checkpoint', metavar='PTH', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
     parser.add_argument('--images', type=int, default=2, help='how many are averaged; default: %(default)s')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.size < 32 or args.images < 1:
+        parser.error(f'expected --size of 32 or more and --images of 1 or more, got {args.size} and {args.images}')
+    return args
 
 
 def fitting_network(pattern: str) -> str | None:

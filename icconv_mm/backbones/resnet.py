@@ -6,7 +6,6 @@ of mmdet's ResNet. A variant overrides the ``make_*`` method of the part in whic
 
 from collections.abc import Sequence
 
-import torch
 import torch.utils.checkpoint
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule

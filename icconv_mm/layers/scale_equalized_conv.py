@@ -29,6 +29,11 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     Raises:
         InputError: If it is to deform and mmcv has no compiled operators.
+
+    Example:
+        >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
+        >>> conv(x).shape  # the plain form; conv(x, deform=True) is the other one
+        torch.Size([1, 6, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.supernet import (
-    Kernel,
     LayerFilter,
+    SupernetKernel,
     candidates,
     keep_taps,
     select_convs,
@@ -122,7 +122,7 @@ def search_layers(
 
 
 @torch.no_grad()
-def _search_layer(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
+def _search_layer(kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
     errors, mass = dilation_errors(kernel, d_max, criterion, mean)
     least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
     dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals is the smallest
@@ -131,7 +131,9 @@ def _search_layer(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | Non
     return LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0)
 
 
-def dilation_errors(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def dilation_errors(
+    kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The error of every candidate dilation for every filter (or group of filters), in fp64.
 
     Args:
@@ -174,7 +176,7 @@ def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
     return (mean @ weight.double().unflatten(0, (groups, -1))).flatten(0, 2)
 
 
-def _means_by_layer(kernels: list[Kernel], means) -> dict[str, Tensor | None]:
+def _means_by_layer(kernels: list[SupernetKernel], means) -> dict[str, Tensor | None]:
     if means is None:
         return dict.fromkeys(kernel.name for kernel in kernels)
     if not isinstance(means, Mapping):

@@ -19,7 +19,7 @@ IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image: it 
 LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 
 
-class Kernel(NamedTuple):
+class SupernetKernel(NamedTuple):
     """One convolution as the search sees it: its layer's name, its weight [C_out, C_in / groups, kh, kw] and groups."""
 
     name: str
@@ -119,7 +119,7 @@ def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tupl
 
 def select_kernels(
     model: nn.Module | Mapping[str, Tensor], d_max: int, filter: LayerFilter = None, groups: int | Mapping[str, int] = 1
-) -> list[Kernel]:
+) -> list[SupernetKernel]:
     """The supernet kernels of a network or of its state dict, in order of definition.
 
     Args:
@@ -134,7 +134,7 @@ def select_kernels(
     """
     candidates(d_max)  # checks d_max
     if isinstance(model, nn.Module):
-        found = [Kernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
+        found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
     else:
         found = list(_kernels_of_state(model, filter, groups))
     found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
@@ -155,17 +155,17 @@ def _weights(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
     return [value for value in state.values() if isinstance(value, Tensor)]
 
 
-def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[Kernel]:
+def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[SupernetKernel]:
     for key, weight in state.items():
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        kernel = Kernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
+        kernel = SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
         if _wanted(filter, name, weight) if filter is not None else weight.shape[1] != IMAGE_CHANNELS:
             yield kernel
 
 
-def _check_kernel(kernel: Kernel, d_max: int) -> None:
+def _check_kernel(kernel: SupernetKernel, d_max: int) -> None:
     height, width = kernel.size
     side = 2 * d_max + 1
     if (height, width) != (side, side):

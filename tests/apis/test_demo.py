@@ -196,10 +196,15 @@ def test_read_metric_takes_the_latest_test(tmp_path):
     assert read_metric(tmp_path / 'missing', 'm') == 0
 
 
-def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch, capsys):
+def _refused(*arguments):
+    with pytest.raises(SystemExit) as end:
+        _demo(*arguments)
+    return str(end.value)
+
+
+def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
     (home / 'tools/test.py').write_text('import sys\nprint("the last words")\nsys.exit(3)')
-    assert _demo(home, data, monkeypatch) == 1
-    error = capsys.readouterr().err
+    error = _refused(home, data, monkeypatch)
     assert re.match(r'error: 1/4 box detection: test failed with exit status 3(?s:.*)the last words', error)
 
 
@@ -212,16 +217,15 @@ def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch, caps
         (['--data', __file__], r'exists and is not a miniature dataset'),
     ],
 )
-def test_bad_input(home, data, monkeypatch, capsys, arguments, message):
-    assert _demo(home, data, monkeypatch, *arguments) == 1
-    error = capsys.readouterr().err
-    assert re.match(f'error: .*{message}', error) and error.count('\n') == 1
+def test_bad_input(home, data, monkeypatch, arguments, message):
+    error = _refused(home, data, monkeypatch, *arguments)
+    assert re.match(f'error: .*{message}', error) and '\n' not in error
 
 
-def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch, capsys):
+def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    assert _demo(home, data, monkeypatch, '--device', 'cuda') == 1
-    assert capsys.readouterr().err == 'error: --device cuda: torch finds no CUDA device; use --device cpu\n'
+    error = _refused(home, data, monkeypatch, '--device', 'cuda')
+    assert error == 'error: --device cuda: torch finds no CUDA device; use --device cpu'
 
 
 # ------------------------------------------------------------------------------------------------------------- configs
@@ -231,7 +235,10 @@ def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch, ca
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9', 'pyconv_resnet18', 'pyconv_hgresnet50'])
 def test_prepared_config(task, backbone, repo, tmp_path):
     """Backbone, data folder and seed are exchanged, everywhere, and nothing else."""
-    path = prepare_config(repo, task, backbone_file(repo, backbone), tmp_path / 'elsewhere', 7, tmp_path / task.name)
+    data = tmp_path / 'elsewhere'
+    path = prepare_config(
+        task, tmp_path / task.name, home=repo, backbone=backbone_file(repo, backbone), data=data, seed=7
+    )
     cfg = Config.fromfile(path, import_custom_modules=False)
     expected = Config.fromfile(repo / f'configs/_base_/backbones/{backbone}.py').backbone
     assert cfg.backbone == expected and dict(cfg.model.backbone) == cfg.model.backbone | expected
@@ -251,11 +258,10 @@ def test_fine_tuning(repo, tmp_path):
     """A task that starts with a trained backbone may be shorter; its schedule keeps its shape."""
     task = next(task for task in TASKS if task.fine_tuning)
     backbone = backbone_file(repo, 'ic_resnet18')
+    common = {'home': repo, 'backbone': backbone, 'data': tmp_path, 'seed': 0}
     scratch, tuned = (
-        Config.fromfile(
-            prepare_config(repo, task, backbone, tmp_path, 0, tmp_path / name, start), import_custom_modules=False
-        )
-        for name, start in (('scratch', None), ('tuned', tmp_path / 'detector.pth'))
+        Config.fromfile(prepare_config(task, tmp_path / name, **common, **start), import_custom_modules=False)
+        for name, start in (('scratch', {}), ('tuned', {'start': tmp_path / 'detector.pth'}))
     )
     assert 'init_cfg' not in scratch.model.backbone
     assert tuned.model.backbone.init_cfg.checkpoint == str(tmp_path / 'detector.pth')
