@@ -16,7 +16,7 @@ from icconv_mm import registry  # noqa: E402
 from icconv_mm.checkpoints import safe  # noqa: E402
 
 safe.activate()
-versions.find_forks()
+registry.find_forks()
 _deprecated.activate()
 
 _SUBPACKAGES = (

@@ -47,19 +47,6 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def find_forks() -> None:
-    """Let configs inherit from ``mmseg::`` and the like where the library is a fork.
-
-    mmengine looks for the distribution of the original, whose name a fork has not; a fork's module it finds itself.
-    """
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    for name in MODULE2PACKAGE.keys() & SUPPORTED.keys():
-        found = installed(name)
-        if found and found[0] not in (name, MODULE2PACKAGE[name]):
-            MODULE2PACKAGE[name] = name
-
-
 def check(names: tuple[str, ...] | None = None) -> None:
     """Raise ImportError, naming what was found and what is supported, if a library is missing or out of range.
 

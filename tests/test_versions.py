@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from icconv_mm import versions
+from icconv_mm import registry, versions
 
 
 def found(monkeypatch, **known):
@@ -44,7 +44,7 @@ def test_configs_inherit_from_a_fork(monkeypatch, tmp_path):
     with pytest.raises(ModuleNotFoundError):
         Config.fromfile(tmp_path / 'config.py')
     monkeypatch.setattr(versions, 'installed', {'mmseg': ('onedl-mmsegmentation', '1.4.2')}.get)
-    versions.find_forks()
+    registry.find_forks()
     assert Config.fromfile(tmp_path / 'config.py').model.type == 'EncoderDecoder'
 
 
