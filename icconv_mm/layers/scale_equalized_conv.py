@@ -19,10 +19,8 @@ class ScaleEqualizedConv2d(nn.Conv2d):
     Weights start as N(0, 0.01), biases and offsets as zero: at first both forms are the same.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        stride: Of both axes.
-        padding: Of both axes.
+        in_channels, out_channels: C_in and C_out.
+        stride, padding: Of both axes.
         deform: Whether there is a ``conv_offset``; without it only the plain form exists.
 
     Example:
@@ -41,15 +39,12 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
         offset = getattr(self, 'conv_offset', None)  # not there yet when nn.Conv2d's constructor calls
-        if offset is not None:
-            nn.init.zeros_(offset.weight)
-            nn.init.zeros_(offset.bias)
+        for parameter in () if offset is None else offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, deform: bool = False) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, the same size in both forms."""
-        if not deform:
-            return super().forward(x)
-        return self.sample(x, self.conv_offset(x))
+        return self.sample(x, self.conv_offset(x)) if deform else super().forward(x)
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
         """The deformable form at given offsets ``[N, 18, H', W']``."""
@@ -67,8 +62,7 @@ def joint_convs(
 
     Args:
         x: ``[N, C_in, H, W]``.
-        convs: The convolutions.
-        deform: Whether they run in their deformable form.
+        convs, deform: The convolutions, and whether they run in their deformable form.
         joined: Empty at first; keeps their concatenated weights between the calls of one forward.
     """
     first = convs[0]
