@@ -1,9 +1,8 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
-``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` in a config makes every module available as
-``icconv_mm.Name``. Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered
-module when a registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config
-needs it.
+``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
+Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered module when a
+registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it.
 """
 
 import importlib
