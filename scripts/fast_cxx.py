@@ -37,12 +37,12 @@ def precompiled(compiler: str, flags: list[str], text: str, folder: Path) -> Pat
     """
     name = hashlib.sha256('\0'.join([compiler, text, *flags]).encode()).hexdigest()[:16]
     header, done, failed = (folder / f'{name}{suffix}' for suffix in ('.h', '.h.gch', '.failed'))
-    with open(folder / f'{name}.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # a core has better to do than to wait
-            return None
-        if not done.is_file() and not failed.is_file():
+    if not done.is_file() and not failed.is_file():
+        with open(folder / f'{name}.lock', 'w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # a core has better to do than to wait
+                return None
             header.write_text(text)
             unfinished = header.with_suffix('.part')
             command = [compiler, *flags, '-x', 'c++-header', str(header), '-o', str(unfinished)]

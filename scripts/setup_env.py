@@ -195,10 +195,12 @@ class Environment:
     def install_libraries(self) -> None:
         """The libraries arrive while mmcv compiles; then its wheel is installed."""
         key = f'{self.pins["torch"]} {self.pins["mmcv"]} {self.device}'
-        with ThreadPoolExecutor(1) as other:
-            wheel = None if self.complete('mmcv', key) else other.submit(mmcv_wheel, self)
-            self.step('libraries', self.pin_text + str(LIBRARIES), lambda: self.pip('libraries', *LIBRARIES, *TORCH))
-            self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel.result()))
+        with ThreadPoolExecutor(1) as other:  # mmcv stays here: whoever interrupts this thread ends its compilers
+            arriving = other.submit(self.step, 'libraries', self.pin_text + str(LIBRARIES),
+                                    lambda: self.pip('libraries', *LIBRARIES, *TORCH))  # fmt: skip
+            wheel = None if self.complete('mmcv', key) else mmcv_wheel(self)
+            arriving.result()
+        self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel))
 
     def install_package(self) -> None:
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
@@ -282,13 +284,14 @@ def fast_compiler(folder: Path, headers: list[str]) -> dict:
     The name is found on the PATH, because builds split what CXX says at spaces. nvcc does not ask CXX: it goes its way.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    launcher = folder / 'fast-c++'
+    compiler = os.environ.get('CXX', 'c++')
+    launcher = folder / f'{Path(compiler).name}-fast'  # torch looks for clang at the beginning
     launcher.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(FAST_CXX)])} "$@"\n')
     launcher.chmod(0o755)
     return {
         'CXX': launcher.name,
         'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}',
-        'ICCONV_MM_CXX': os.environ.get('CXX', 'c++'),
+        'ICCONV_MM_CXX': compiler,
         'ICCONV_MM_HEADERS': str(folder),
         'ICCONV_MM_HEADER': ''.join(f'#include <{name}>\n' for name in headers),
     }

@@ -102,7 +102,10 @@ def test_other_calls_reach_the_compiler(build):
     variables = {'ICCONV_MM_CXX': COMPILER, 'ICCONV_MM_HEADERS': str(build.folder)}
     assert build(SOURCE).returncode == 0
     done = subprocess.run(
-        [build.folder / 'fast-c++', '-dumpversion'], env={**os.environ, **variables}, capture_output=True, text=True
+        [build.folder / f'{os.path.basename(COMPILER)}-fast', '-dumpversion'],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
     )
     wanted = subprocess.run([COMPILER, '-dumpversion'], capture_output=True, text=True).stdout
     assert wanted and done.stdout == wanted

@@ -112,3 +112,21 @@ def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatc
     assert order[2:] == [('mmcv', 'mmcv.whl')]
     environment.install_libraries()
     assert len(order) == 3
+
+
+def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, environment, monkeypatch):
+    failing, installed = ['libraries'], []
+
+    def pip(label, *arguments, env=None):
+        if label in failing:
+            raise setup_env.SetupError(f'{label} failed')
+        installed.append(label)
+
+    monkeypatch.setattr(setup_env, 'mmcv_wheel', lambda env: 'mmcv.whl')
+    monkeypatch.setattr(environment, 'pip', pip)
+    with pytest.raises(setup_env.SetupError, match='libraries failed'):
+        environment.install_libraries()
+    assert installed == []
+    failing.clear()
+    environment.install_libraries()
+    assert installed == ['libraries', 'mmcv']
