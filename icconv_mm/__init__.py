@@ -30,14 +30,16 @@ _SUBPACKAGES = (
     'patterns',
     'tasks',
 )
-__all__ = ['__version__', 'deploy', 'registry', 'versions', *_SUBPACKAGES]
+# where to find what has a name of its own here
+_OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
+__all__ = ['__version__', 'registry', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
-    if name == 'deploy':
-        return importlib.import_module('.deployment', __name__).deploy
+    if name in _OBJECTS:
+        return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

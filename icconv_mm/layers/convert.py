@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from icconv_mm.layers.inception_conv import ICConv2d
+from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.supernet import LayerFilter, candidates, embed_taps, keep_taps, select_convs
+from icconv_mm.patterns.supernet import LayerFilter, candidates, conv_layers, embed_taps, keep_taps, select_convs
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
@@ -37,18 +38,20 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
         raise ValueError(f'{type(module).__name__}: no 3x3 convolution selected')
-    return _replace(module, {conv: _at(name, supernet_conv, conv, d_max) for name, conv in convs})
+    return replace(module, {conv: at(name, supernet_conv, conv, d_max) for name, conv in convs})
 
 
 def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], filter: LayerFilter = None) -> nn.Module:
     """Turns the 3x3 or supernet convolutions of a network into ``ICConv2d`` by a pattern, in place.
 
     A 3x3 kernel keeps its weights (the dense pattern leaves the network as it was); of a supernet kernel each channel
-    keeps the nine taps of its dilation.
+    keeps the nine taps of its dilation. mmcv's ``ConvWS2d`` and ``ConvAWS2d`` stay weight-standardised; deformable and
+    other convolutions of their own kind stay as they are.
 
     Args:
         module: Any network, or a single convolution.
         patterns: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
+            It may count those that stay as they are.
         filter: Which convolutions of odd square kernels, 3x3 and above; as in :func:`to_supernet`.
 
     Returns:
@@ -58,17 +61,33 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
         ValueError: If the pattern has another number of layers than the network, or does not fit one of them: its
             channels, its padding, or a dilation beyond the supernet's; names the layer and the numbers.
     """
-    convs = list(select_convs(module, filter))
+    convs = list(select_convs(module, filter, tuple(STANDARDISED)))
     if not convs:
         raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
-    patterns = load_pattern(patterns, [conv.out_channels for _, conv in convs], [conv.groups for _, conv in convs])
-    table = {conv: _at(name, inception_conv, conv, pattern) for (name, conv), pattern in zip(convs, patterns)}
-    return _replace(module, table)
+    patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
+    table = {conv: at(name, inception_conv, conv, pattern) for (name, conv), pattern in zip(convs, patterns)}
+    return replace(module, table)
+
+
+def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
+    """The pattern of each of ``convs``, read from one of them alone or from one of ``every`` convolution."""
+
+    def load(layers):
+        return load_pattern(source, [layer.out_channels for _, layer in layers], [layer.groups for _, layer in layers])
+
+    try:
+        chosen = dict(convs)
+        return [pattern for (name, _), pattern in zip(every, load(every)) if name in chosen]
+    except ValueError as error:
+        try:
+            return load(convs)
+        except ValueError:
+            raise error from None
 
 
 def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
     """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
-    _check_padding(conv)
+    check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
     new = _like(conv, nn.Conv2d, kernel_size=2 * d_max + 1, padding=padding)
     return _fill(new, conv, nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad))
@@ -76,7 +95,7 @@ def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     """The inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
-    _check_padding(conv)
+    check_padding(conv)
     kernel = conv.kernel_size[0]
     same = tuple(kernel // 2 * dilation for dilation in conv.dilation)
     if conv.kernel_size != (kernel, kernel) or kernel % 2 == 0:
@@ -84,6 +103,10 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     if conv.padding != same:
         raise ValueError(f'padding {conv.padding}, expected {same}: an inception convolution keeps the size')
     new = _like(conv, ICConv2d, pattern=pattern)
+    if type(conv) in STANDARDISED:
+        new.__class__ = STANDARDISED[type(conv)]
+        new._buffers.update(conv._buffers)
+        vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
     weight = conv.weight
     if kernel > 3:
         dilations = torch.tensor([run[1:] for run in new.pattern for _ in range(run.out_channels)])
@@ -91,7 +114,7 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     return _fill(new, conv, weight)
 
 
-def _check_padding(conv: nn.Conv2d) -> None:
+def check_padding(conv: nn.Conv2d) -> None:
     if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         raise ValueError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
 
@@ -114,14 +137,15 @@ def _fill(new: nn.Conv2d, old: nn.Conv2d, weight: nn.Parameter) -> nn.Conv2d:
     return new.train(old.training)
 
 
-def _at(name: str, convert, conv: nn.Conv2d, setting) -> nn.Module:
+def at(name: str, convert, conv: nn.Conv2d, *settings) -> nn.Module:
+    """``convert(conv, ...)``, whose errors name the layer."""
     try:
-        return convert(conv, setting)
+        return convert(conv, *settings)
     except ValueError as error:
         raise ValueError(f'{name or type(conv).__name__}: {error}') from None
 
 
-def _replace(module: nn.Module, table: dict[nn.Module, nn.Module]) -> nn.Module:
+def replace(module: nn.Module, table: dict[nn.Module, nn.Module]) -> nn.Module:
     """Puts the new layers in the place of the old ones, wherever in the tree a layer appears."""
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):

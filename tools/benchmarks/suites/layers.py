@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import Figure, Options, Timing, contest
-from icconv_mm.backbones.pyconv_resnet import LEVEL_SHARES, STAGE_KERNELS, PyConvResNet
+from icconv_mm.layers.pyramid import LEVEL_SHARES, STAGE_GROUPS, STAGE_KERNELS
 from icconv_mm.ops import explain, inception_conv2d, pyconv2d, use_backend
 from icconv_mm.patterns import DilationPattern, load_pattern
 
@@ -105,7 +105,7 @@ def _places() -> list[tuple[int, int, int]]:
 def pyconv_layers(options: Options) -> Iterator[Layer]:
     """The pyramidal convolution of a later block of each stage of PyConvResNet-50 that has one."""
     for stage, limits in PYCONV_LIMITS.items():
-        kernels, groups = STAGE_KERNELS[stage - 1], PyConvResNet.default_groups[stage - 1]
+        kernels, groups = STAGE_KERNELS[stage - 1], STAGE_GROUPS[stage - 1]
         width = WIDTHS[stage - 1]
         size = tuple(ceil(length / (2 * 2**stage)) for length in options.scaled(*PICTURE))
         weights = [
