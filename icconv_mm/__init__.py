@@ -7,7 +7,7 @@ registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrai
 
 import importlib
 
-from icconv_mm import versions
+from icconv_mm import _deprecated, errors, versions
 from icconv_mm._version import __version__
 
 versions.check()  # before the imports below, which would fail on an unsupported library with a less helpful error
@@ -16,6 +16,7 @@ from icconv_mm import registry  # noqa: E402
 from icconv_mm.checkpoints import safe  # noqa: E402
 
 safe.activate()
+_deprecated.activate()
 
 _SUBPACKAGES = (
     'apis',
@@ -32,7 +33,7 @@ _SUBPACKAGES = (
 )
 # where to find what has a name of its own here
 _OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
-__all__ = ['__version__', 'registry', 'versions', *_OBJECTS, *_SUBPACKAGES]
+__all__ = ['__version__', 'errors', 'registry', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):

@@ -6,6 +6,9 @@ when a registry is first asked for a name, not by ``import icconv_mm``: importin
 library is loaded only when a config needs it.
 """
 
+import importlib
+import sys
+
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
@@ -16,28 +19,30 @@ from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import VISUALIZERS as _VISUALIZERS
 from mmengine.registry import Registry
 
+from icconv_mm.versions import LIBRARIES
+
 SCOPE = 'icconv_mm'
 
 
 class _LazyRegistry(Registry):
-    """A registry that also notices a task library which was imported after the first lookup."""
+    """A registry that also knows the task folders of the libraries which have been imported by the time of a lookup."""
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        from icconv_mm.tasks import import_loaded
-
-        import_loaded()
+        for task, library in LIBRARIES.items():
+            if library in sys.modules:
+                importlib.import_module(f'icconv_mm.tasks.{task}')
 
 
 def _child(parent: Registry, *locations: str) -> Registry:
     return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(_MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', 'icconv_mm.tasks')
-DATASETS = _child(_DATASETS, 'icconv_mm.datasets', 'icconv_mm.tasks')
-TRANSFORMS = _child(_TRANSFORMS, 'icconv_mm.datasets', 'icconv_mm.tasks')
-TASK_UTILS = _child(_TASK_UTILS, 'icconv_mm.tasks')
-METRICS = _child(_METRICS, 'icconv_mm.tasks')
-HOOKS = _child(_HOOKS, 'icconv_mm.engine', 'icconv_mm.tasks')
+MODELS = _child(_MODELS, 'icconv_mm.backbones', 'icconv_mm.necks')
+DATASETS = _child(_DATASETS)
+TRANSFORMS = _child(_TRANSFORMS, 'icconv_mm.datasets.loading')
+TASK_UTILS = _child(_TASK_UTILS)
+METRICS = _child(_METRICS)
+HOOKS = _child(_HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.engine')
-VISUALIZERS = _child(_VISUALIZERS, 'icconv_mm.tasks')
+VISUALIZERS = _child(_VISUALIZERS)

@@ -17,6 +17,14 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 REQUIRED = ('torch', 'mmengine', 'mmcv')
 
+# Folder of icconv_mm.tasks -> the library behind it, which is also the default_scope of its configs.
+LIBRARIES = {
+    'detection': 'mmdet',
+    'segmentation': 'mmseg',
+    'pose': 'mmpose',
+    'classification': 'mmpretrain',
+}
+
 
 def _release(version: str) -> tuple[int, ...]:
     """The numeric release of a version string: ``'2.11.0+cu130'`` -> ``(2, 11, 0)``."""

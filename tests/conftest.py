@@ -13,6 +13,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+pytest_plugins = ['pose_fixtures']
+
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
 

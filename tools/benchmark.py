@@ -17,6 +17,8 @@ from pathlib import Path
 import benchmarks
 import torch
 
+from icconv_mm.errors import InputError, reporting
+
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -66,29 +68,22 @@ def main(argv=None) -> int:
     )
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)
-    figures, problem = [], None
-    try:
-        for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
-            figures.append(figure)  # what is measured is reported, whatever comes later
-    except (ImportError, ValueError, benchmarks.Disagreement) as error:
-        problem = f'error: {error}'
-    except KeyboardInterrupt:
-        problem = 'interrupted'
-    if not figures:
-        problem = problem or f'error: no figures; --only {args.only!r} selects nothing'
-    try:
-        report(figures, options, args)
-    except ValueError as error:
-        problem = problem or f'error: {error}'
-    if problem:
-        print(problem, file=sys.stderr)
-    return int(bool(problem) or (args.strict and not all(figure.met for figure in figures)))
+    figures = []
+    with reporting():
+        try:
+            for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
+                figures.append(figure)
+        finally:  # what is measured is reported, whatever comes later
+            if figures:
+                report(figures, options, args)
+        if not figures:
+            raise InputError(f'no figures; --only {args.only!r} selects nothing')
+    return int(args.strict and not all(figure.met for figure in figures))
 
 
 def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    if figures:
-        benchmarks.print_figures(figures)
+    benchmarks.print_figures(figures)
     if args.out:
         benchmarks.write_json(figures, options, args.out)
     if args.picture:

@@ -5,12 +5,12 @@ Example: python tools/convert_checkpoint.py ckpt/detection/r50_imagenet_retrain/
 """
 
 import argparse
-import sys
 
 from rich.console import Console
 
 from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.report import left_table, moves_table
+from icconv_mm.errors import InputError, reporting
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -31,29 +31,25 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> int:
+def main(argv=None) -> None:
     args = parse_args(argv)
-    console, errors = Console(), Console(stderr=True, soft_wrap=True)
+    console = Console()
     options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
-    try:
+    with reporting(after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
-        with errors.status(f'Converting {args.input}'):
-            conversion = convert_file(
-                args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
-            )
-    except UnmatchedKeysError as error:
-        console.print(moves_table(error.conversion), left_table(error.conversion))
-        errors.print(f'{error}\n(--rename-rules, --allow-unmatched). Nothing was written.', style='red', markup=False)
-        return 1
-    except (OSError, ValueError) as error:
-        errors.print(f'{error}\nNothing was written.', style='red', markup=False)
-        return 1
+        try:
+            with Console(stderr=True).status(f'Converting {args.input}'):
+                conversion = convert_file(
+                    args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
+                )
+        except UnmatchedKeysError as error:
+            console.print(moves_table(error.conversion), left_table(error.conversion))
+            raise InputError(f'{error} (--rename-rules, --allow-unmatched)') from None
     console.print(moves_table(conversion))
     if conversion.left:
         console.print(left_table(conversion))
     console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -29,19 +29,13 @@ def main() -> int:
     args = parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
 
-    from icconv_mm.apis.demo import DemoOptions, run_demo
-    from icconv_mm.apis.demo.process import ToolError
-    from icconv_mm.apis.errors import InputError
+    from icconv_mm.errors import reporting
 
     options = {name: value for name, value in vars(args).items() if value is not None}
-    try:
+    with reporting(interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
+        from icconv_mm.apis.demo import DemoOptions, run_demo
+
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; the dataset in {args.data} stays, the next call trains from the start', file=sys.stderr)
-        return 130
-    except (InputError, ToolError, FileExistsError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
     return 0 if all(result.passed for result in results) else 1
 
 

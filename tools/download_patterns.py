@@ -5,11 +5,11 @@ $ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm.
 """
 
 import argparse
-import sys
 
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
@@ -27,27 +27,20 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> int:
+def main(argv=None) -> None:
     args = parse_args(argv)
-    console, errors = Console(), Console(stderr=True, soft_wrap=True)
-    try:
+    console = Console()
+    with reporting(interrupted='what is already in the cache is complete'):
         fetched = download_patterns(
             args.names or None, args.source, lambda names: track(names, 'patterns', console=console)
         )
-    except (OSError, ValueError) as error:
-        errors.print(f'error: {error}', style='red', markup=False)
-        return 1
-    except KeyboardInterrupt:
-        errors.print('interrupted; what is already in the cache is complete')
-        return 130
     new = sum(fetched.values())
     console.print(
         f'{cache_folder() / "patterns"}: {new} fetched, {len(fetched) - new} already there, all SHA-256 as published',
         soft_wrap=True,
         highlight=False,
     )
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

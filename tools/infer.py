@@ -3,7 +3,7 @@
 import argparse
 
 from icconv_mm.apis import cli
-from icconv_mm.apis.errors import reporting
+from icconv_mm.errors import reporting
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,7 +1,6 @@
 """Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic label maps."""
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -15,24 +14,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
+def main() -> None:
     args = parse_args()
     from rich.progress import track
 
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+    from icconv_mm.errors import reporting
 
-    try:
+    with reporting(interrupted='nothing was left behind'):
         options = MiniatureOptions(args.train, args.val, args.size, args.seed)
         drawn = ensure_miniature(args.root, options, lambda pairs: track(pairs, 'drawing'))
-    except (ValueError, FileExistsError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('interrupted; nothing was left behind', file=sys.stderr)
-        return 130
     print(f'{"drawn" if drawn else "already there"}: {args.root}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -6,13 +6,13 @@ Example: python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.jso
 
 import argparse
 import itertools
-import sys
 
-from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm.apis import load_config
 from icconv_mm.apis.search import build_model, read_images, results_table, search_checkpoint
+from icconv_mm.errors import building, reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
@@ -38,12 +38,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def main(argv=None) -> int:
+def main(argv=None) -> None:
     args = parse_args(argv)
-    console, errors = Console(), Console(stderr=True, soft_wrap=True)
-    try:
-        config = Config.fromfile(args.config) if args.config else None
-        images = None
+    console = Console()
+    with reporting(after='Nothing was written.'):
+        config = model = images = None
+        if args.config:
+            config = load_config(args.config)
+            with building(args.config):
+                model = build_model(config)
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.max_images))
             images = track(images, f'channel means of {len(images)} pictures', console=console)
@@ -55,18 +58,14 @@ def main(argv=None) -> int:
             criterion=args.criterion,
             filter=args.layers,
             groups=args.groups,
-            model=build_model(config) if config else None,
+            model=model,
             images=images,
         )
-    except (OSError, ValueError) as error:
-        errors.print(f'{error}\nNothing was written.', style='red', markup=False)
-        return 1
     console.print(results_table(results))
     console.print(f'pattern: {args.out}', soft_wrap=True, highlight=False)
     if args.checkpoint_out:
         console.print(f'initial checkpoint with the kept taps: {args.checkpoint_out}', soft_wrap=True, highlight=False)
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

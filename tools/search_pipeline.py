@@ -5,16 +5,14 @@ It goes on where it was interrupted. Without a config it works on the miniature 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
-from rich.console import Console
 
 from icconv_mm.apis import load_config
-from icconv_mm.apis.errors import expected_errors
 from icconv_mm.apis.search_pipeline import VARIANTS, Pipeline
 from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
@@ -36,23 +34,19 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> int:
+def main(argv=None) -> None:
     args = parse_args(argv)
-    try:
+    with reporting(interrupted='the same command goes on'):
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
         pipeline = Pipeline(config, args.work_dir, args.seeds, args.iters, args.variants, args.criterion, args.metric)
         report = pipeline.run(args.limit)
-    except (OSError, ValueError, *expected_errors()) as error:
-        Console(stderr=True, soft_wrap=True).print(error, style='red', markup=False)
-        return 1
     if report is None:
         print('trainings are left: the same command goes on')
     else:
         print(f'report: {pipeline.work_dir}/report.md')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

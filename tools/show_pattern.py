@@ -9,7 +9,6 @@ Examples:
 """
 
 import argparse
-import sys
 
 import torch
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.console import Console
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.errors import InputError, reporting
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern
 from icconv_mm.patterns.describe import draw_patterns, pattern_table
@@ -36,19 +36,22 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--checkpoint', metavar='PTH', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
     parser.add_argument('--images', type=int, default=2, help='how many are averaged; default: %(default)s')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.size < 32 or args.images < 1:
+        parser.error(f'expected --size of 32 or more and --images of 1 or more, got {args.size} and {args.images}')
+    return args
 
 
 def fitting_network(pattern: str) -> str | None:
     """The name of the network that a pattern file fits, or None."""
     if pattern == 'dense' or pattern.startswith('geometric_d'):
-        raise ValueError(f'{pattern!r} fits every network: say which with --network')
+        raise InputError(f'{pattern!r} fits every network: say which with --network')
     load_pattern(pattern)  # what is wrong with the file itself is an error
     for name, (backbone, depth) in NETWORKS.items():
         try:
             with torch.device('meta'):
                 backbone(depth, pattern)
-        except ValueError:
+        except InputError:
             continue
         return name
     return None
@@ -95,15 +98,10 @@ def show(args: argparse.Namespace, console: Console) -> None:
         console.print(f'picture: {args.out}', soft_wrap=True, highlight=False)
 
 
-def main(argv=None) -> int:
-    args = parse_args(argv)
-    try:
-        show(args, Console())
-    except (OSError, ValueError) as error:
-        Console(stderr=True, soft_wrap=True).print(f'error: {error}', style='red', markup=False)
-        return 1
-    return 0
+def main(argv=None) -> None:
+    with reporting():
+        show(parse_args(argv), Console())
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -1,19 +1,3 @@
-_base_ = [
-    'mmpretrain::_base_/models/resnet50.py',
-    'mmpretrain::_base_/datasets/imagenet_bs32.py',
-    'mmpretrain::_base_/default_runtime.py',
-    '../_base_/backbones/pyconv_resnet50.py',
-    '../_base_/schedules/pyconv_imagenet_cutmix_300e.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/pyconv_8xb128-cutmix-300e_in1k.py', '../_base_/backbones/pyconv_resnet50.py']
 
-model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)),
-    head=dict(
-        type='icconv_mm.DropoutLinearClsHead',
-        dropout_ratio=0.2,
-        loss=dict(use_soft=True),  # CutMix gives a share to each of two classes
-    ),
-    train_cfg=dict(augments=dict(type='CutMix', alpha=1.0)),
-)
-train_dataloader = dict(batch_size=128)
+model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)))

@@ -1,10 +1,4 @@
-_base_ = [
-    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
-    '../_base_/backbones/resnet101.py',
-    '../_base_/necks/fpt.py',
-    '../_base_/datasets/fpt_multi_scale.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/faster-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/resnet101.py']
 
 model = dict(
     data_preprocessor=_base_.detectron_gn_pixels,
@@ -15,9 +9,4 @@ model = dict(
         frozen_stages=1,
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/resnet101_gn_detectron.pth', prefix='backbone.'),
     ),
-    neck=dict(_delete_=True, **_base_.neck),
-    roi_head=dict(bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=_base_.group_norm)),
 )
-train_dataloader = dict(dataset=dict(pipeline=_base_.fpt_box_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.fpt_test_pipeline))
-test_dataloader = val_dataloader

@@ -1,10 +1,4 @@
-_base_ = [
-    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
-    '../_base_/backbones/resnet152.py',
-    '../_base_/necks/fpt.py',
-    '../_base_/datasets/fpt_multi_scale.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/faster-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/resnet152.py']
 
 model = dict(
     backbone=dict(
@@ -13,11 +7,6 @@ model = dict(
         norm_cfg=_base_.frozen_batch_norm,
         norm_eval=True,
         frozen_stages=1,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet152'),
-    ),
-    neck=dict(_delete_=True, **_base_.neck),
-    roi_head=dict(bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=_base_.group_norm)),
+        init_cfg=_base_.weights,
+    )
 )
-train_dataloader = dict(dataset=dict(pipeline=_base_.fpt_box_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.fpt_test_pipeline))
-test_dataloader = val_dataloader

@@ -17,13 +17,6 @@ max_iters, warm_up = 420, 40
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=max_iters))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=warm_up,
-        end=max_iters,
-        T_max=max_iters - warm_up,
-        eta_min_ratio=0.01,
-    ),
+    dict(_base_.param_scheduler[0], end=warm_up),
+    dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),
 ]

@@ -36,15 +36,8 @@ optim_wrapper = dict(optimizer=dict(lr=2e-3))
 max_iters, warm_up = 500, 50
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=False,
-        begin=warm_up,
-        end=max_iters,
-        T_max=max_iters - warm_up,
-        eta_min_ratio=0.01,
-    ),
+    dict(_base_.param_scheduler[0], end=warm_up),
+    dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),
 ]
 default_hooks = dict(
     visualization=dict(type='PoseVisualizationHook', enable=False),

@@ -7,11 +7,7 @@ _base_ = [
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        **_base_.backbone,
-        out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/ic_resnet50_k13_imagenet.pth', prefix='backbone.'),
-    ),
+    backbone=dict(**_base_.backbone, out_indices=(3,), init_cfg=_base_.weights),
     head=dict(num_keypoints=14),
 )
 default_hooks = dict(checkpoint=dict(save_best='crowdpose/AP', rule='greater'))

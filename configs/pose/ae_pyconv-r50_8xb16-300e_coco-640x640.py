@@ -1,16 +1,3 @@
-_base_ = [
-    '../_base_/models/associative_embedding.py',
-    '../_base_/backbones/pyconv_resnet50.py',
-    '../_base_/datasets/coco_pose_bottomup.py',
-    '../_base_/schedules/pose_300e.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/ae_8xb16-300e_coco-640x640.py', '../_base_/backbones/pyconv_resnet50.py']
 
-model = dict(
-    backbone=dict(
-        **_base_.backbone,
-        out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/pyconv_resnet50_imagenet.pth', prefix='backbone.'),
-    ),
-)
-default_hooks = dict(checkpoint=dict(save_best='coco/AP', rule='greater'))
+model = dict(backbone=dict(**_base_.backbone, out_indices=(3,), init_cfg=_base_.weights))

@@ -1,17 +1,4 @@
-_base_ = [
-    '../_base_/models/associative_embedding.py',
-    '../_base_/backbones/resnet101.py',
-    '../_base_/datasets/coco_pose_bottomup.py',
-    '../_base_/schedules/pose_300e.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/ae_8xb16-300e_coco-640x640.py', '../_base_/backbones/resnet101.py']
 
-model = dict(
-    backbone=dict(
-        **_base_.backbone,
-        out_indices=(3,),
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
-    ),
-)
+model = dict(backbone=dict(**_base_.backbone, out_indices=(3,), init_cfg=_base_.weights))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-default_hooks = dict(checkpoint=dict(save_best='coco/AP', rule='greater'))

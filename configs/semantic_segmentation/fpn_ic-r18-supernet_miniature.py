@@ -10,32 +10,13 @@ model = dict(
 
 small = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 train_dataloader = dict(
-    batch_size=16,
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations'),
-            small,
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackSegInputs'),
-        ]
-    ),
+    batch_size=16, dataset=dict(pipeline=[*_base_.train_pipeline[:2], small, *_base_.train_pipeline[3:]])
 )
-val_dataloader = dict(
-    batch_size=16,
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            small,
-            dict(type='LoadAnnotations'),
-            dict(type='PackSegInputs'),
-        ]
-    ),
-)
+val_dataloader = dict(batch_size=16, dataset=dict(pipeline=[_base_.test_pipeline[0], small, *_base_.test_pipeline[2:]]))
 test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=300, val_interval=300)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=30, end=300, T_max=270, eta_min_ratio=0.01),
+    dict(_base_.param_scheduler[0], end=30),
+    dict(_base_.param_scheduler[1], begin=30, end=300, T_max=270),
 ]

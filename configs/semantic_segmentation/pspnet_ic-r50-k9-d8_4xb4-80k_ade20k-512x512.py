@@ -14,6 +14,6 @@ model = dict(
         dilations=(1, 1, 2, 4),
         contract_dilation=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/ic_resnet50_k9_seg_imagenet.pth', prefix='backbone.'),
+        init_cfg=_base_.weights,
     ),
 )

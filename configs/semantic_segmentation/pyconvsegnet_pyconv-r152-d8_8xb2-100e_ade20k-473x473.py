@@ -1,17 +1,5 @@
-_base_ = [
-    'mmseg::_base_/default_runtime.py',
-    '../_base_/models/pyconvsegnet.py',
-    '../_base_/backbones/pyconv_resnet152.py',
-    '../_base_/datasets/ade20k_473x473.py',
-    '../_base_/schedules/pyconvsegnet_100e_ade20k.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/pyconvsegnet_8xb2-100e_ade20k-473x473.py', '../_base_/backbones/pyconv_resnet152.py']
 
 model = dict(
-    backbone=dict(
-        **_base_.backbone,
-        output_stride=8,
-        norm_cfg=_base_.norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/pyconv_resnet152_imagenet.pth', prefix='backbone.'),
-    ),
+    backbone=dict(**_base_.backbone, output_stride=8, norm_cfg=_base_.norm_cfg, init_cfg=_base_.weights),
 )

@@ -48,6 +48,6 @@ train_dataloader = dict(batch_size=12)
 max_iters = 450
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min_ratio=0.01),
+    dict(_base_.param_scheduler[0], end=50),
+    dict(_base_.param_scheduler[1], begin=50, end=max_iters, T_max=max_iters - 50),
 ]

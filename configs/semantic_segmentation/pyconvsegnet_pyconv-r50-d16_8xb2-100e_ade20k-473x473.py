@@ -1,17 +1,3 @@
-_base_ = [
-    'mmseg::_base_/default_runtime.py',
-    '../_base_/models/pyconvsegnet.py',
-    '../_base_/backbones/pyconv_resnet50.py',
-    '../_base_/datasets/ade20k_473x473.py',
-    '../_base_/schedules/pyconvsegnet_100e_ade20k.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = './pyconvsegnet_pyconv-r50-d8_8xb2-100e_ade20k-473x473.py'
 
-model = dict(
-    backbone=dict(
-        **_base_.backbone,
-        output_stride=16,
-        norm_cfg=_base_.norm_cfg,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/pyconv_resnet50_imagenet.pth', prefix='backbone.'),
-    ),
-)
+model = dict(backbone=dict(output_stride=16))

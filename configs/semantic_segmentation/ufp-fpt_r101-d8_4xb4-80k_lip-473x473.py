@@ -8,34 +8,11 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-# Output stride 8: the last two stages are dilated instead of strided. The head reads all levels at once.
 model = dict(
     pretrained=None,
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(
-        _delete_=True,
-        **_base_.backbone,
-        strides=(1, 2, 1, 1),
-        dilations=(1, 1, 2, 4),
-        contract_dilation=True,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
-    ),
+    backbone=dict(_delete_=True, **_base_.backbone, **_base_.stride_8, init_cfg=_base_.weights),
     neck=_base_.neck,
-    decode_head=dict(
-        _delete_=True,
-        type='FCNHead',
-        in_channels=[256, 256, 256, 256],
-        in_index=[0, 1, 2, 3],
-        input_transform='resize_concat',
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=20,
-        norm_cfg=dict(type='GN', num_groups=32),
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    ),
+    decode_head=dict(_delete_=True, **_base_.all_levels_head, num_classes=20),
     auxiliary_head=None,
 )

@@ -6,13 +6,7 @@ _base_ = [
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        **_base_.backbone,
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
+    backbone=dict(_delete_=True, **_base_.backbone, frozen_stages=1, norm_eval=True, init_cfg=_base_.weights),
     neck=[_base_.model.neck, _base_.neck],
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -1,18 +1,6 @@
-_base_ = [
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    '../_base_/backbones/resnet50.py',
-    '../_base_/necks/sepc_pconv.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['./retinanet_r50_fpn_1x_coco.py', '../_base_/necks/sepc_pconv.py']
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        **_base_.backbone,
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
-    ),
     neck=[_base_.model.neck, _base_.neck],
     bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='RetinaHead', stacked_convs=0),
 )

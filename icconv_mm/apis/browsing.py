@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from icconv_mm.apis.datasets import check_dataset, explaining
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.datasets.checks import check_paths
 from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.errors import InputError, building
 from icconv_mm.tasks import get_task
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.apis.errors import InputError
+from icconv_mm.errors import InputError
 from icconv_mm.tasks import require_library
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.datasets.checks import (
     DatasetError,
     check_coco_file,
@@ -17,6 +16,7 @@ from icconv_mm.datasets.checks import (
     join_root,
     leaf_datasets,
 )
+from icconv_mm.errors import InputError, building
 from icconv_mm.tasks.base import Task
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
+from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
@@ -56,7 +57,7 @@ def search_checkpoint(
         ValueError: As ``edo_search``, naming the file as well; or if the weights do not fit the model. Nothing is
             written then.
     """
-    try:
+    with naming(str(checkpoint)):
         state = unwrap(read_checkpoint(checkpoint))
         means = None
         if model is not None:
@@ -65,16 +66,14 @@ def search_checkpoint(
             state = model.state_dict()
         if images is not None:
             if model is None:
-                raise ValueError('channel means are measured in a network: give its model beside the images')
+                raise InputError('channel means are measured in a network: give its model beside the images')
             # all task libraries call it so; what comes after the necks needs no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         results = search_layers(state if model is None else model, d_max, criterion, means, filter, groups)
-    except ValueError as error:
-        prefix = '' if str(error).startswith(str(checkpoint)) else f'{checkpoint}: '
-        raise ValueError(f'{prefix}{error}') from None
     for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
         if path is not None:
-            Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+            with naming(str(path), OSError):
+                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     patterns = [result.pattern(sort=True) for result in results]
     if checkpoint_out is not None:
         patterns, state = inherit_taps(state, results)
@@ -130,14 +129,14 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
     """
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f'{folder}: no pictures ({", ".join(sorted(IMAGE_SUFFIXES))})')
+        raise MissingFileError(f'{folder}: no pictures ({", ".join(sorted(IMAGE_SUFFIXES))})')
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
     mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))
     for path in paths:
         image = mmcv.imread(path)
         if image is None:
-            raise ValueError(f'{path}: not a picture that can be read')
+            raise InputError(f'{path}: not a picture that can be read')
         if max(image.shape[:2]) > longest:
             image = mmcv.imrescale(image, (longest, longest))
         pixels = torch.from_numpy(image).permute(2, 0, 1).float()

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.training import train
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns, write_patterns
 
 VARIANTS = ('dense', 'analytic', 'searched', 'inherited')
@@ -81,13 +82,13 @@ class Pipeline:
     ):
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
-            raise ValueError(
+            raise InputError(
                 f'{config.filename}: model.backbone.supernet_d_max is not set, so there is nothing to search'
             )
         if unknown := set(variants) - set(VARIANTS):
-            raise ValueError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
+            raise InputError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
         if not seeds:
-            raise ValueError('at least one seed is needed')
+            raise InputError('at least one seed is needed')
         self.config = config if iters is None else with_budget(config, iters)
         self.work_dir = Path(work_dir)
         self.seeds, self.variants, self.criterion, self.metric = tuple(seeds), tuple(variants), criterion, metric
@@ -203,7 +204,7 @@ def run_stage(stage: Stage, metric: str) -> None:
     logs = runner.message_hub.log_scalars  # of the evaluation that ends a training
     metrics = {key.removeprefix('val/'): log.current() for key, log in logs.items() if key.startswith('val/')}
     if metric not in metrics:
-        raise ValueError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
+        raise InputError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
     runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
     result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
     partial = stage.result_file.with_suffix('.partial')
@@ -214,7 +215,7 @@ def run_stage(stage: Stage, metric: str) -> None:
 def with_budget(config: Config, iters: int) -> Config:
     """The config with a training of ``iters`` iterations; its learning-rate schedule is stretched to that."""
     if iters < 1:
-        raise ValueError(f'a training needs at least one iteration, got {iters}')
+        raise InputError(f'a training needs at least one iteration, got {iters}')
     config = copy.deepcopy(config)
     ratio = iters / config.train_cfg.max_iters
     config.train_cfg.max_iters = iters

@@ -6,11 +6,11 @@ from mmengine.config import Config
 
 from icconv_mm.apis.datasets import build_loop, check_dataloader_paths
 from icconv_mm.apis.distributed import prepare_launch
-from icconv_mm.apis.errors import InputError
 from icconv_mm.apis.training import add_hooks, build_runner
 from icconv_mm.checkpoints import safe
 from icconv_mm.datasets.loading import check_pictures
 from icconv_mm.engine import DeployHook
+from icconv_mm.errors import InputError
 from icconv_mm.tasks import get_task
 
 

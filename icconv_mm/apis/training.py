@@ -11,10 +11,10 @@ from torch import nn
 
 from icconv_mm.apis.datasets import build_loop, check_dataloader_paths
 from icconv_mm.apis.distributed import prepare_launch
-from icconv_mm.apis.errors import InputError, building
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.errors import InputError, building
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import Task
 

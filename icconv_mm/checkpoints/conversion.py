@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icconv_mm.errors import InputError
+
 # Where trainers put the weights in a file, tried in this order.
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
-class UnmatchedKeysError(ValueError):
+class UnmatchedKeysError(InputError):
     """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""
 
     def __init__(self, conversion: 'Conversion'):
@@ -60,7 +62,7 @@ class Conversion:
         """Put ``tensor`` (by default the one of key ``old``, as it is) under the key ``new``."""
         old = (old,) if isinstance(old, str) else tuple(old)
         if new in self.state_dict:
-            raise ValueError(f'{", ".join(old)} would overwrite {new}, which another key of the file already became')
+            raise InputError(f'{", ".join(old)} would overwrite {new}, which another key of the file already became')
         values = [self.left.pop(key) for key in old]
         if tensor is None:
             (tensor,) = values
@@ -79,7 +81,7 @@ class Conversion:
         for old in self.left:
             new = names.get(old, old)
             if new in renamed:
-                raise ValueError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
+                raise InputError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
             renamed[new] = old
         self._origin = {new: self._origin.get(old, old) for new, old in renamed.items()}
         self.left = {new: self.left[old] for new, old in renamed.items()}
@@ -99,10 +101,10 @@ def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
         tensors = tensors[wrapper]
     foreign = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
     if len(foreign) == len(tensors):
-        raise ValueError(f'no weights found: the file holds {", ".join(map(repr, tensors)) or "nothing"}')
+        raise InputError(f'no weights found: the file holds {", ".join(map(repr, tensors)) or "nothing"}')
     if foreign:
         kinds = ', '.join(f'{key!r} ({type(tensors[key]).__name__})' for key in foreign[:5])
-        raise ValueError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
+        raise InputError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
     while all(key.startswith('module.') for key in tensors):
         tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
     _check_finite(tensors)
@@ -112,7 +114,7 @@ def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
-            raise ValueError(f'{key} has {int((~finite).sum())} of {value.numel()} values that are NaN or infinite')
+            raise InputError(f'{key} has {int((~finite).sum())} of {value.numel()} values that are NaN or infinite')
 
 
 def mask_numbers(key: str) -> str:

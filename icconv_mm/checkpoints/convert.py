@@ -12,6 +12,7 @@ from icconv_mm.checkpoints.mmpose import convert_mmpose
 from icconv_mm.checkpoints.pyconv import convert_pyconv, convert_pyconvsegnet
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sepc import convert_sepc
+from icconv_mm.errors import InputError
 
 # Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
 SOURCES: dict[str, Callable[..., None]] = {
@@ -61,10 +62,10 @@ def run_conversion(
 ) -> Conversion:
     """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
     if source not in SOURCES:
-        raise ValueError(f'unknown source {source!r}; known: {", ".join(SOURCES)}')
+        raise InputError(f'unknown source {source!r}; known: {", ".join(SOURCES)}')
     unknown = sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters))
     if unknown:
-        raise ValueError(f'the source {source!r} has no option {", ".join(unknown)}')
+        raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
     conversion = Conversion(unwrap(state_dict))
     SOURCES[source](conversion, rules, **options)
     if conversion.left and not allow_unmatched:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.errors import InputError
 
 _EPS = 1e-5  # of torch's batch norms
 _STEM = re.compile(r'(?:res_)?conv1_(?P<what>w|b|(?:bn|gn)_\w+)')
@@ -50,7 +51,7 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
         _fold_bias(conversion, conv, name, bias)
     kinds = {_complete_norm(state, conv) for conv in _convolutions(state)}
     if len(kinds) > 1:
-        raise ValueError(f'the file mixes norms: {", ".join(sorted(kinds))}')
+        raise InputError(f'the file mixes norms: {", ".join(sorted(kinds))}')
     for name in conversion.matching(_CLASSIFIER):
         what = _CLASSIFIER.fullmatch(name)['what']
         conversion.place(name, f'head.fc.{"weight" if what == "w" else "bias"}')
@@ -73,7 +74,7 @@ def _place_backbone(conversion: Conversion) -> dict[str, tuple[str, Tensor]]:
         elif (parameter := _NORM.get(what[3:])) is not None:
             conversion.place(name, f'{_norm_of(conv, what[:2])}.{parameter}')
     if 'backbone.conv1.weight' not in conversion.state_dict:
-        raise ValueError('no Detectron ResNet found: there is no blob conv1_w')
+        raise InputError('no Detectron ResNet found: there is no blob conv1_w')
     return biases
 
 
@@ -102,7 +103,7 @@ def _fold_bias(conversion: Conversion, conv: str, name: str, bias: Tensor) -> No
     """A convolution before a norm needs no bias: its shift goes into that of a scale-and-shift norm."""
     state, norm = conversion.state_dict, _norm_of(conv, 'bn')
     if f'{norm}.weight' not in state or f'{norm}.bias' not in state:
-        raise ValueError(f'{name}: a convolution with a bias, but without a batch norm that could take it')
+        raise InputError(f'{name}: a convolution with a bias, but without a batch norm that could take it')
     mean = f'{norm}.running_mean'
     if mean in state:
         state[mean] = state[mean] - bias
@@ -117,12 +118,12 @@ def _complete_norm(state: dict[str, Tensor], conv: str) -> str:
     found = next((kind for kind, norm in norms.items() if f'{norm}.weight' in state), None)
     channels = state[f'{conv}.weight'].shape[0]
     if found is None:
-        raise ValueError(f'{conv}: its norm is missing')
+        raise InputError(f'{conv}: its norm is missing')
     weight, bias = (state.get(f'{norms[found]}.{name}') for name in ('weight', 'bias'))
     for name, value in (('weight', weight), ('bias', bias)):
         if value is None or tuple(value.shape) != (channels,):
             shape = 'none' if value is None else list(value.shape)
-            raise ValueError(f'{norms[found]}.{name}: expected {[channels]}, found {shape}')
+            raise InputError(f'{norms[found]}.{name}: expected {[channels]}, found {shape}')
     if conv.endswith('downsample.0'):  # whose norm has one name in both kinds; the stem's says which
         found = 'gn' if 'backbone.gn1.weight' in state else 'bn'
     if found == 'bn':
@@ -140,17 +141,17 @@ def _depth(state: dict[str, Tensor]) -> int:
     for stage in range(1, 5):
         found = {int(match[1]) for key in state if (match := re.match(rf'backbone\.layer{stage}\.(\d+)\.', key))}
         if found != set(range(len(found))):
-            raise ValueError(f'res{stage + 1}: blocks are missing, found {sorted(found)}')
+            raise InputError(f'res{stage + 1}: blocks are missing, found {sorted(found)}')
         blocks.append(len(found))
     if tuple(blocks) not in _BLOCKS:
         known = ', '.join(f'{list(counts)} (depth {depth})' for counts, depth in _BLOCKS.items())
-        raise ValueError(f'the stages have {blocks} blocks, expected {known}')
+        raise InputError(f'the stages have {blocks} blocks, expected {known}')
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
             needed = [f'conv{index}' for index in (1, 2, 3)] + (['downsample.0'] if block == 0 else [])
             for conv in needed:
                 if f'backbone.layer{stage}.{block}.{conv}.weight' not in state:
-                    raise ValueError(f'res{stage + 1}_{block}: the weight of {conv} is missing')
+                    raise InputError(f'res{stage + 1}_{block}: the weight of {conv} is missing')
     return _BLOCKS[tuple(blocks)]
 
 

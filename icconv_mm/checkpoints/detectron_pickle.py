@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError
+from icconv_mm.errors import MissingFileError
 
 _NUMBERS = 'fiu'  # kinds of numpy dtypes: floating point, integers with and without sign
 
@@ -36,7 +37,7 @@ def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
+        raise MissingFileError(f'{path}: no such checkpoint file')
     try:
         with open(path, 'rb') as file:
             content = _Unpickler(file, encoding='latin1').load()

@@ -13,6 +13,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.convert import run_conversion
 from icconv_mm.checkpoints.detectron_pickle import load_detectron
+from icconv_mm.errors import InputError, naming
 
 
 def convert_file(path: str | Path, out: str | Path, source: str, **options) -> Conversion:
@@ -36,15 +37,12 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     meta = meta if isinstance(meta, Mapping) else {}
     if 'converted_from' in meta:
         origin = meta['converted_from']
-        raise ValueError(
+        raise InputError(
             f'{path}: converted already, from {origin["file"]} (source {origin["source"]}, sha256 {origin["sha256"]}); '
             'it loads as it is'
         )
-    try:
+    with naming(str(path)):
         conversion = run_conversion(checkpoint, source, **options)
-    except ValueError as error:
-        error.args = (f'{path}: {error}',)
-        raise
     new_meta = {
         'converted_from': {
             'source': source,
@@ -72,25 +70,26 @@ def read_checkpoint(path: str | Path) -> Mapping:
         return {'state_dict': load_detectron(path)}
     checkpoint = safe.load(path)
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
+        raise InputError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
     return checkpoint
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     """Write ``checkpoint`` to ``path`` in one step: readers find the old file or the whole new one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with naming(str(path), OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+        try:
+            with os.fdopen(descriptor, 'wb') as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def sha256(path: str | Path) -> str:

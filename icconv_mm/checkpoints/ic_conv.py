@@ -18,6 +18,7 @@ from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.mmdet_heads import convert_heads
 from icconv_mm.checkpoints.mmpose_heads import convert_pose_head
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 
 _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\.weight')
@@ -61,11 +62,11 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     if prefixes:
         return choose_backbone(prefixes, wanted, 'IC-Conv backbone')
     if not any(BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
-        raise ValueError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
+        raise InputError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
     dense = 'the file holds a ResNet without sub-convolutions (no key ends in conv_list.N.weight): '
     if conversion.matching(r'keypoint_head\..*'):
-        raise ValueError(f"{dense}a dense estimator of mmpose 0.x is converted with source 'mmpose'")
-    raise ValueError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
+        raise InputError(f"{dense}a dense estimator of mmpose 0.x is converted with source 'mmpose'")
+    raise InputError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
 
 
 def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
@@ -83,10 +84,10 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
     found = ', '.join(map(repr, prefixes))
     if wanted is not None:
         if wanted not in prefixes:
-            raise ValueError(f'no {kind} under the prefix {wanted!r}; found {found}')
+            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
         return wanted
     if len(prefixes) > 1:
-        raise ValueError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
+        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
     return prefixes[0]
 
 
@@ -113,7 +114,7 @@ def _join(conversion: Conversion, conv: str, keys: dict[int, str]) -> list[int]:
     """Concatenate the sub-convolutions of one inception convolution; returns how many channels each has."""
     missing = sorted(set(range(max(keys) + 1)) - set(keys))
     if missing:
-        raise ValueError(
+        raise InputError(
             f'{conv}: conv_list has {len(keys)} weights, the last is number {max(keys)}, but {missing} miss'
         )
     ordered = [keys[index] for index in range(len(keys))]
@@ -121,11 +122,11 @@ def _join(conversion: Conversion, conv: str, keys: dict[int, str]) -> list[int]:
     for key, weight in zip(ordered, weights):
         if weight.ndim != 4 or weight.shape[1:] != weights[0].shape[1:]:
             expected = ', '.join(map(str, weights[0].shape[1:]))
-            raise ValueError(f'{key}: expected [n, {expected}], found {list(weight.shape)}')
+            raise InputError(f'{key}: expected [n, {expected}], found {list(weight.shape)}')
     joined = torch.cat(weights)
     norm = conversion.state_dict.get(f'backbone.{conv.replace(".conv", ".bn")}.weight')
     if norm is not None and len(norm) != len(joined):
-        raise ValueError(f'{conv}: its {len(keys)} sub-convolutions have {len(joined)} channels, its norm {len(norm)}')
+        raise InputError(f'{conv}: its {len(keys)} sub-convolutions have {len(joined)} channels, its norm {len(norm)}')
     conversion.place(ordered, f'backbone.{conv}.weight', joined, 'joined over output channels')
     return [len(weight) for weight in weights]
 
@@ -138,7 +139,7 @@ def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern:
     for (conv, runs), layer in zip(found.items(), layers):
         expected = [run.out_channels for run in layer]
         if runs != expected:
-            raise ValueError(f'{conv}: pattern {pattern} has runs of {expected} channels, the file {runs}')
+            raise InputError(f'{conv}: pattern {pattern} has runs of {expected} channels, the file {runs}')
 
 
 def _convert_classifier(conversion: Conversion) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
+
 _GROUPS_SHOWN = 12
 
 
-class ArchitectureMismatchError(ValueError):
+class ArchitectureMismatchError(InputError):
     """A checkpoint holds the weights of another architecture; nothing of it was loaded."""
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.errors import InputError
 
 _PARAM = r'(?:weight|bias)'
 _CONV_MODULE = r'(?:(?:conv|bn|gn)\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked)'
@@ -64,7 +65,7 @@ def _convert_v1_roi_heads(conversion: Conversion) -> None:
             continue
         stage = key.removeprefix(head).partition(f'.{layer}.')[0]
         if stage not in classes:
-            raise ValueError(f'{key}: bbox_head{stage}.fc_cls.weight, which tells the number of classes, is missing')
+            raise InputError(f'{key}: bbox_head{stage}.fc_cls.weight, which tells the number of classes, is missing')
         value, how = _without_leading_background(key, layer, conversion.left[key], classes[stage])
         conversion.place(key, f'roi_head.{key}', value, how)
 
@@ -75,7 +76,7 @@ def _without_leading_background(key: str, layer: str, value: Tensor, classes: in
     if layer != 'fc_cls' and rows == per_class:
         return value, 'renamed (class-agnostic)'
     if rows != per_class * classes:
-        raise ValueError(
+        raise InputError(
             f'{key}: expected {per_class * classes} rows ({classes} classes with background), found {rows}'
         )
     if layer == 'fc_cls':

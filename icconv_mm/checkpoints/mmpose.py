@@ -11,6 +11,7 @@ from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.ic_conv import BACKBONE_KEY, choose_backbone
 from icconv_mm.checkpoints.mmpose_heads import convert_pose_head
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.errors import InputError
 
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')
 _IC_KEY = re.compile(r'.*\.conv_list\.\d+\.weight')
@@ -34,12 +35,12 @@ def convert_mmpose(
         ValueError: No dense ResNet, or several of them, or a pattern was given.
     """
     if pattern is not None:
-        raise ValueError(f"source 'mmpose' is for dense ResNets, which have no pattern to check; got {pattern!r}")
+        raise InputError(f"source 'mmpose' is for dense ResNets, which have no pattern to check; got {pattern!r}")
     if conversion.matching(_IC_KEY):
-        raise ValueError("the file has sub-convolutions (conv_list.N.weight): it is converted with source 'ic-conv'")
+        raise InputError("the file has sub-convolutions (conv_list.N.weight): it is converted with source 'ic-conv'")
     prefixes = [_FIRST_KEY.fullmatch(key)['prefix'] for key in conversion.matching(_FIRST_KEY)]
     if not prefixes:
-        raise ValueError('no ResNet found: no key ends in layer1.0.conv1.weight')
+        raise InputError('no ResNet found: no key ends in layer1.0.conv1.weight')
     prefix = choose_backbone(prefixes, backbone_prefix, 'ResNet')
     for key in list(conversion.left):
         name = key.removeprefix(prefix)

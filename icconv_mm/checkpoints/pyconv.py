@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.errors import InputError
 
 _PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
 _LEVEL = re.compile(r'(?P<conv>.*)\.conv2_(?P<number>\d+)\.weight')
@@ -60,7 +61,7 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
             found = 'no key that ends in layerL.B.convC.conv2_N.weight'
         if any(key.startswith('pyconvhead.') for key in conversion.left):
             found = "the keys of PyConvSegNet: its source is 'pyconvsegnet'"
-        raise ValueError(f'no PyConv classifier found: the file has {found}')
+        raise InputError(f'no PyConv classifier found: the file has {found}')
     _convert_backbone(conversion)
     apply_rules(conversion, rules)
     conversion.layout = 'classifier' if 'fc.weight' in conversion.left else 'backbone alone'
@@ -79,7 +80,7 @@ def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = (
         ValueError: No PyConvSegNet, or levels that are missing or do not fit their norm.
     """
     if not any(_HEAD_KEY.fullmatch(key) for key in conversion.left if key.startswith('pyconvhead.')):
-        raise ValueError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')
+        raise InputError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')
     conversion.layout = 'PyConvSegNet'
     stem = {'layer0.0': 'conv1', 'layer0.1': 'bn1'}
     names = {key: stem[key[:8]] + key[8:] for key in conversion.left if key[:8] in stem and key[8:9] == '.'}
@@ -113,11 +114,11 @@ def _check_levels(conversion: Conversion, keys) -> None:
     for conv, found in numbers.items():
         missing = sorted(set(range(1, max(found) + 1)) - set(found))
         if missing:
-            raise ValueError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
+            raise InputError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
         channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in found)
         norm = conversion.left.get(f'{_norm_of(conv)}.weight')
         if norm is not None and len(norm) != channels:
-            raise ValueError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
+            raise InputError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
 
 
 def _norm_of(conv: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.errors import InputError, MissingFileError, naming
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class RenameRule:
         try:
             re.compile(self.pattern).sub(self.replace or '', '')  # a bad group reference fails here, not halfway
         except (re.error, IndexError) as error:
-            raise ValueError(f'rename rule {self.pattern!r} -> {self.replace!r}: {error}') from None
+            raise InputError(f'rename rule {self.pattern!r} -> {self.replace!r}: {error}') from None
 
     def matches(self, key: str) -> bool:
         """Whether the rule speaks of ``key``."""
@@ -41,26 +42,27 @@ def load_rules(path: str | Path) -> list[RenameRule]:
         FileNotFoundError, ValueError: The file is missing or malformed; the message names the file and the entry.
     """
     path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f'{path}: no such file of rename rules')
     try:
-        text = path.read_text(encoding='utf-8')
+        with naming(str(path), OSError):
+            text = path.read_text(encoding='utf-8')
         entries = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None
+        raise InputError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None
     if not isinstance(entries, list):
-        raise ValueError(f'{path}: expected a list of {{pattern, replace}}, found {type(entries).__name__}')
+        raise InputError(f'{path}: expected a list of {{pattern, replace}}, found {type(entries).__name__}')
     return [_rule(path, index, entry) for index, entry in enumerate(entries)]
 
 
 def _rule(path: Path, index: int, entry) -> RenameRule:
     where = f'{path}: rule {index}'
     if not isinstance(entry, dict) or set(entry) != {'pattern', 'replace'}:
-        raise ValueError(f'{where}: expected the fields pattern and replace, found {entry!r}')
+        raise InputError(f'{where}: expected the fields pattern and replace, found {entry!r}')
     if not isinstance(entry['pattern'], str) or not isinstance(entry['replace'], (str, type(None))):
-        raise ValueError(f'{where}: pattern must be text, replace text or null, found {entry!r}')
-    try:
+        raise InputError(f'{where}: pattern must be text, replace text or null, found {entry!r}')
+    with naming(where):
         return RenameRule(**entry)
-    except ValueError as error:
-        raise ValueError(f'{where}: {error}') from None
 
 
 def apply_rules(conversion: Conversion, rules: list[RenameRule]) -> None:

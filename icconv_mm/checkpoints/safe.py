@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from icconv_mm.errors import InputError, MissingFileError, naming
+
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A file that is no readable checkpoint (truncated, another format)."""
 
 
@@ -49,9 +51,10 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
+        raise MissingFileError(f'{path}: no such checkpoint file')
     try:
-        return _torch_load(path, map_location)
+        with naming(str(path), OSError):
+            return _torch_load(path, map_location)
     except pickle.UnpicklingError as error:
         refused = _refused_globals(path, error)
         if refused:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.errors import InputError
 
 _STATE = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
 _BACKBONE = rf'backbone\.(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))\.{_STATE}'
@@ -47,9 +48,9 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
     """
     apply_rules(conversion, rules)
     if conversion.matching(r'neck\.1\.pconvs\..*'):
-        raise ValueError('the neck has the keys of this package (neck.1.pconvs): converted already, it loads as it is')
+        raise InputError('the neck has the keys of this package (neck.1.pconvs): converted already, it loads as it is')
     if 'bbox_head.retina_reg.weight' not in conversion.left:
-        raise ValueError(
+        raise InputError(
             'no bbox_head.retina_reg.weight: not one of the one-stage detectors that were released with SEPC'
         )
     conversion.layout = _layout(conversion)

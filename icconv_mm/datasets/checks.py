@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from icconv_mm.errors import InputError
+
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
     'annotations': {'id': int, 'image_id': int, 'category_id': int},
@@ -16,7 +18,7 @@ _REQUIRED_FIELDS = {
 }
 
 
-class DatasetError(ValueError):
+class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
 
 

@@ -10,6 +10,7 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
+from icconv_mm.errors import UserError
 from icconv_mm.registry import TRANSFORMS
 
 # Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
@@ -18,7 +19,7 @@ _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 
 
-class ImageFileError(RuntimeError):
+class ImageFileError(UserError, RuntimeError):
     """A picture that is missing, empty, truncated or of no known format."""
 
 

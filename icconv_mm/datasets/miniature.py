@@ -26,6 +26,7 @@ import numpy as np
 
 from icconv_mm.datasets.people import KEYPOINTS, SKELETON
 from icconv_mm.datasets.scenes import CLASSES, Scene, random_scene
+from icconv_mm.errors import InputError, naming
 
 SEMANTIC_CLASSES = ('background', *CLASSES)
 PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238))  # RGB
@@ -35,6 +36,10 @@ STAMP = 'miniature.json'
 _VERSION = 21  # of the drawing: a set drawn by another one is drawn anew
 _JPEG_QUALITY = 95
 _LICENSES = [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}]
+
+
+class OccupiedFolderError(InputError, FileExistsError):
+    """A folder that holds something other than a miniature dataset."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class MiniatureOptions:
         for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f'miniature dataset: {name} must be an integer >= {least}, got {value!r}')
+                raise InputError(f'miniature dataset: {name} must be an integer >= {least}, got {value!r}')
 
 
 def is_drawn(root: str | Path, options: MiniatureOptions | None = None) -> bool:
@@ -87,15 +92,16 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
         Whether it was drawn now.
 
     Raises:
-        FileExistsError: If ``root`` is a file or holds something other than a miniature dataset.
+        OccupiedFolderError: If ``root`` is a file or holds something other than a miniature dataset.
     """
     root, options = Path(root).absolute(), options or MiniatureOptions()
     if is_drawn(root, options):
         return False
     if root.exists() and not is_drawn(root) and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f'{root} exists and is not a miniature dataset (no {STAMP} in it): choose another folder')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent):
+        raise OccupiedFolderError(
+            f'{root} exists and is not a miniature dataset (no {STAMP} in it): choose another folder'
+        )
+    with naming(str(root), OSError), _locked(root.parent):
         if is_drawn(root, options):  # by the process that this one waited for
             return False
         partial = root.with_name(f'.{root.name}.partial')
@@ -122,7 +128,8 @@ def _stamp(options: MiniatureOptions) -> dict:
 
 @contextmanager
 def _locked(folder: Path):
-    """Hold an exclusive lock on a folder; the kernel releases it if the process dies."""
+    """Hold an exclusive lock on a folder, made if need be; the kernel releases it if the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -152,7 +159,7 @@ def _draw(root: Path, options: MiniatureOptions, progress) -> None:
 
 def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
     if not cv2.imwrite(str(path), image, parameters):
-        raise OSError(f'cannot write {path}')
+        raise InputError(f'cannot write {path}')
 
 
 # ------------------------------------------------------------------------------------------------------- COCO documents

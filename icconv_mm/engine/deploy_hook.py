@@ -2,6 +2,8 @@
 
 from mmengine.hooks import Hook
 
+from icconv_mm._deprecated import warn_renamed
+from icconv_mm.deployment import deploy
 from icconv_mm.registry import HOOKS
 
 
@@ -15,6 +17,10 @@ class DeployHook(Hook):
     priority = 'LOWEST'
 
     def before_test_epoch(self, runner) -> None:
-        from icconv_mm.deployment import deploy
-
         runner.model = deploy(runner.model)
+
+
+@HOOKS.register_module(name='InferenceFormHook')
+def _old_name() -> DeployHook:
+    warn_renamed('icconv_mm.InferenceFormHook', 'icconv_mm.DeployHook')
+    return DeployHook()

@@ -1,5 +1,6 @@
 """Layers: modules over the operators."""
 
+from icconv_mm._deprecated import renamed
 from icconv_mm.layers.convert import to_inception, to_supernet
 from icconv_mm.layers.drop_block import DropBlock2d
 from icconv_mm.layers.feature_transformers import GroundingTransformer, RenderingTransformer, SelfTransformer
@@ -27,3 +28,5 @@ __all__ = [
     'to_inception',
     'to_supernet',
 ]
+
+__getattr__ = renamed(__name__, {'PConv': 'icconv_mm.layers.PConvLayer'})

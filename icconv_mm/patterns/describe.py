@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from icconv_mm.errors import naming
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import ReceptiveField
 
@@ -61,8 +62,9 @@ def draw_patterns(
     figure.suptitle(title)
     _draw_histograms(figure, axes[0], patterns)
     _draw_fields(figure, axes[1:], fields)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with naming(str(path), OSError, ValueError):  # the latter: a suffix that matplotlib does not know
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
 
 
 def _draw_histograms(figure, axis, patterns: Sequence[DilationPattern]) -> None:

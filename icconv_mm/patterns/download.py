@@ -5,13 +5,13 @@ The repository of the paper carries no licence, so its files cannot be part of t
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from icconv_mm.patterns.files import MAX_BYTES
+from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.patterns.files import MAX_BYTES, write_whole
 from icconv_mm.patterns.zoo import PUBLISHED, cache_folder
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv/0a92284559f6ddfc9d0e6ad94bcfed3e982d875f/pattern_zoo'
@@ -34,12 +34,12 @@ def download_patterns(
         For every name whether it was fetched; files that are there and intact are left alone.
 
     Raises:
-        ValueError: If a name is unknown, or a file is not the published one (nothing is written then).
-        OSError: If a file cannot be read or written; the message says which and what to try.
+        InputError: If a name is unknown, a file is not the published one (nothing is written then), or it cannot be
+            fetched, read or written; the message says which and what to try.
     """
     names = list(PUBLISHED if names is None else names)
     if unknown := [name for name in names if name not in PUBLISHED]:
-        raise ValueError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
+        raise InputError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
     return {name: _fetch(name, str(source)) for name in progress(names)}
 
 
@@ -49,14 +49,8 @@ def _fetch(name: str, source: str) -> bool:
         return False
     origin, content = _read(name, source)
     if (found := _digest(content)) != PUBLISHED[name]:
-        raise ValueError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'{target.name}.{os.getpid()}.partial')
-    try:
-        partial.write_bytes(content)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')
+    write_whole(target, content)
     return True
 
 
@@ -68,15 +62,16 @@ def _read(name: str, source: str) -> tuple[str, bytes]:
             (p for p in (folder / 'pattern_zoo' / f'{name}.json', folder / f'{name}.json') if p.is_file()), None
         )
         if path is None:
-            raise FileNotFoundError(f'{folder}: neither pattern_zoo/{name}.json nor {name}.json is there')
-        return str(path), path.read_bytes()
+            raise MissingFileError(f'{folder}: neither pattern_zoo/{name}.json nor {name}.json is there')
+        with naming(str(path), OSError):
+            return str(path), path.read_bytes()
     address = f'{source.rstrip("/")}/{name}.json'
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
             return address, answer.read(MAX_BYTES)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
-        raise OSError(
+        raise InputError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and pass its folder as --source'
         ) from None
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.pattern import DilationPattern
 
 MAX_BYTES = 10_000_000  # the largest published file has 26 kB: anything near this limit is not a pattern
@@ -22,41 +23,46 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such pattern file')
+        raise MissingFileError(f'{path}: no such pattern file')
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f'{path}: {size} bytes is too large for a pattern file (at most {MAX_BYTES})')
+        raise InputError(f'{path}: {size} bytes is too large for a pattern file (at most {MAX_BYTES})')
+    with naming(str(path), OSError):
+        content = path.read_bytes()
     try:
-        layers = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
+        layers = json.loads(content, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: not JSON ({error})') from None
+        raise InputError(f'{path}: not JSON ({error})') from None
     if isinstance(layers, _Pairs) or not isinstance(layers, list):
-        raise ValueError(f'{path}: expected a list with one entry per layer, got {type(layers).__name__}')
+        raise InputError(f'{path}: expected a list with one entry per layer, got {type(layers).__name__}')
     return parse_layers(layers, str(path))
 
 
 def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
     """Patterns from a list whose items are patterns, tables of runs or JSON layers; ``source`` names it in errors."""
     if not layers:
-        raise ValueError(f'{source}: the pattern has no layers')
+        raise InputError(f'{source}: the pattern has no layers')
     patterns = []
     for number, layer in enumerate(layers):
-        try:
+        with naming(f'{source}: layer {number}', ValueError):
             patterns.append(_parse_layer(layer))
-        except ValueError as error:
-            raise ValueError(f'{source}: layer {number}: {error}') from None
     return patterns
 
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
     """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(Path(path), (json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file, and the folders above it, so that it appears whole or not at all."""
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_text(json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n')
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming(str(path), OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class _Pairs(list):
@@ -69,7 +75,7 @@ def _parse_layer(layer) -> DilationPattern:
     if isinstance(layer, _Pairs):
         keys = [key for key, _ in layer]
         if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-            raise ValueError(f'the key {repeated[0]!r} appears {keys.count(repeated[0])} times')
+            raise InputError(f'the key {repeated[0]!r} appears {keys.count(repeated[0])} times')
         layer = dict(layer)
     elif isinstance(layer, tuple):
         layer = list(layer)

@@ -26,10 +26,11 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.supernet import (
-    Kernel,
     LayerFilter,
+    SupernetKernel,
     candidates,
     keep_taps,
     select_convs,
@@ -114,14 +115,14 @@ def search_layers(
 ) -> list[LayerResult]:
     """As :func:`edo_search`, but with the details of every layer."""
     if criterion not in CRITERIA:
-        raise ValueError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
+        raise InputError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
     kernels = select_kernels(model, d_max, filter, groups)
     means = _means_by_layer(kernels, channel_means)
     return [_search_layer(kernel, d_max, criterion, means[kernel.name]) for kernel in kernels]
 
 
 @torch.no_grad()
-def _search_layer(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
+def _search_layer(kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
     errors, mass = dilation_errors(kernel, d_max, criterion, mean)
     least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
     dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals is the smallest
@@ -130,7 +131,9 @@ def _search_layer(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | Non
     return LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0)
 
 
-def dilation_errors(kernel: Kernel, d_max: int, criterion: str, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def dilation_errors(
+    kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The error of every candidate dilation for every filter (or group of filters), in fp64.
 
     Args:
@@ -173,21 +176,21 @@ def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
     return (mean @ weight.double().unflatten(0, (groups, -1))).flatten(0, 2)
 
 
-def _means_by_layer(kernels: list[Kernel], means) -> dict[str, Tensor | None]:
+def _means_by_layer(kernels: list[SupernetKernel], means) -> dict[str, Tensor | None]:
     if means is None:
         return dict.fromkeys(kernel.name for kernel in kernels)
     if not isinstance(means, Mapping):
         if len(means) != len(kernels):
-            raise ValueError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
+            raise InputError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
         means = {kernel.name: mean for kernel, mean in zip(kernels, means)}
     for kernel in kernels:
         if kernel.name not in means:
-            raise ValueError(f'{kernel.name}: no channel means given')
+            raise InputError(f'{kernel.name}: no channel means given')
         mean = means[kernel.name]
         if mean.shape != (kernel.in_channels,):
-            raise ValueError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
+            raise InputError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
         if not mean.isfinite().all():
-            raise ValueError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
+            raise InputError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
     return dict(means)
 
 
@@ -234,5 +237,5 @@ def measure_channel_means(
         for handle in handles:
             handle.remove()
     if not pixels:
-        raise ValueError('no channel means measured: no batch was given, or none reached a selected convolution')
+        raise InputError('no channel means measured: no batch was given, or none reached a selected convolution')
     return {name: total / pixels[name] for name, total in sums.items()}

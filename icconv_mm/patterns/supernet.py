@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from icconv_mm.errors import InputError
+
 IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image: it is the stem, not a layer to search
 
 LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 
 
-class Kernel(NamedTuple):
+class SupernetKernel(NamedTuple):
     """One convolution as the search sees it: its layer's name, its weight [C_out, C_in / groups, kh, kw] and groups."""
 
     name: str
@@ -40,7 +42,7 @@ def candidates(d_max: int) -> Tensor:
     The order decides ties: smaller d_h + d_w, then smaller d_h.
     """
     if not isinstance(d_max, int) or d_max < 1:
-        raise ValueError(f'd_max must be a positive integer, got {d_max!r}')
+        raise InputError(f'd_max must be a positive integer, got {d_max!r}')
     pairs = [(h, w) for h in range(1, d_max + 1) for w in range(1, d_max + 1)]
     return torch.tensor(sorted(pairs, key=lambda d: (sum(d), d)))
 
@@ -81,7 +83,7 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
     out_channels, in_channels, kernel = weight.shape[:3]
     d_max = kernel // 2
     if dilations.max() > d_max:
-        raise ValueError(
+        raise InputError(
             f'a {kernel}x{kernel} kernel holds dilations up to {d_max}, got {tuple(dilations.amax(0).tolist())}'
         )
     taps = tap_indices(dilations, d_max).to(weight.device).repeat_interleave(out_channels // len(dilations), 0)
@@ -137,7 +139,7 @@ def select_convs(
 
 def select_kernels(
     model: nn.Module | Mapping[str, Tensor], d_max: int, filter: LayerFilter = None, groups: int | Mapping[str, int] = 1
-) -> list[Kernel]:
+) -> list[SupernetKernel]:
     """The supernet kernels of a network or of its state dict, in order of definition.
 
     Args:
@@ -152,14 +154,14 @@ def select_kernels(
     """
     candidates(d_max)  # checks d_max
     if isinstance(model, nn.Module):
-        found = [Kernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
+        found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
     else:
         found = list(_kernels_of_state(model, filter, groups))
     found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
     if not found:
         sizes = sorted({tuple(w.shape[2:]) for w in _weights(model) if w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
-        raise ValueError(
+        raise InputError(
             f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
             f'(one that reads {IMAGE_CHANNELS} channels, an image, counts only if the filter names it)'
         )
@@ -173,24 +175,24 @@ def _weights(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
     return [value for value in state.values() if isinstance(value, Tensor)]
 
 
-def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[Kernel]:
+def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[SupernetKernel]:
     for key, weight in state.items():
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        kernel = Kernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
+        kernel = SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
         if _wanted(filter, name, weight) if filter is not None else weight.shape[1] != IMAGE_CHANNELS:
             yield kernel
 
 
-def _check_kernel(kernel: Kernel, d_max: int) -> None:
+def _check_kernel(kernel: SupernetKernel, d_max: int) -> None:
     height, width = kernel.size
     side = 2 * d_max + 1
     if (height, width) != (side, side):
         hint = f'that is d_max {height // 2}' if height == width and height % 2 else 'not square and odd'
-        raise ValueError(f'{kernel.name}: kernel {height}x{width} ({hint}), expected {side}x{side} for d_max {d_max}')
+        raise InputError(f'{kernel.name}: kernel {height}x{width} ({hint}), expected {side}x{side} for d_max {d_max}')
     filters = kernel.weight.shape[0]
     if kernel.groups < 1 or filters % kernel.groups:
-        raise ValueError(f'{kernel.name}: {filters} filters do not divide into {kernel.groups} groups')
+        raise InputError(f'{kernel.name}: {filters} filters do not divide into {kernel.groups} groups')
     if bad := (~kernel.weight.isfinite()).sum().item():
-        raise ValueError(f'{kernel.name}: {bad} of {kernel.weight.numel()} weights are NaN or infinite')
+        raise InputError(f'{kernel.name}: {bad} of {kernel.weight.numel()} weights are NaN or infinite')

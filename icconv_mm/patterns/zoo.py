@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.files import parse_layers, read_patterns
 from icconv_mm.patterns.pattern import DilationPattern, Run
 
@@ -54,7 +55,7 @@ def load_pattern(
     network = None if channels is None else _network(channels, groups)
     if isinstance(source, str) and (d_max := _analytic_d_max(source)):
         if network is None:
-            raise ValueError(f'the pattern {source!r} is made for a network: pass the channels of its 3x3 convolutions')
+            raise InputError(f'the pattern {source!r} is made for a network: pass the channels of its 3x3 convolutions')
         # in whole groups, so that no run cuts a group
         layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
@@ -85,11 +86,11 @@ def _find(source: str | Path) -> Path:
     if str(source) in PUBLISHED:
         path = cache_folder() / 'patterns' / f'{source}.json'
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'the published pattern {source!r} is not at {path}: run `python tools/download_patterns.py`'
             )
     elif not path.is_file() and path.suffix != '.json':
-        raise ValueError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
+        raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
     return path
 
 
@@ -97,17 +98,15 @@ def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple
     channels = list(channels)
     groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
     if len(groups) != len(channels):
-        raise ValueError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
+        raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
     return list(zip(channels, groups))
 
 
 def _fit(layers: list[DilationPattern], network: list[tuple[int, int]], source: str) -> list[DilationPattern]:
     if len(layers) != len(network):
-        raise ValueError(f'{source}: the network has {len(network)} 3x3 convolutions, the pattern {len(layers)} layers')
+        raise InputError(f'{source}: the network has {len(network)} 3x3 convolutions, the pattern {len(layers)} layers')
     fitted = []
     for number, (layer, (channels, groups)) in enumerate(zip(layers, network)):
-        try:
+        with naming(f'{source}: layer {number}', ValueError):
             fitted.append(layer.for_convolution(channels, groups))
-        except ValueError as error:
-            raise ValueError(f'{source}: layer {number}: {error}') from None
     return fitted

@@ -1,42 +1,26 @@
 """The task libraries: one folder each, and the only code that imports them.
 
-A folder is imported once its library is, not before: each library costs seconds at start-up, and a config needs only
-one. What the tools know about a task is its ``adapter.py``, a :class:`~icconv_mm.tasks.base.Task`.
+The registry imports a folder once its library is imported, not before: each library costs seconds at start-up, and a
+config needs only one. What the tools know about a task is its ``adapter.py``, a :class:`~icconv_mm.tasks.base.Task`.
 """
 
 import importlib
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from icconv_mm import versions
+from icconv_mm.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from icconv_mm.tasks.base import Task
 
-# Task folder -> the library behind it, which is also the default_scope of its configs.
-LIBRARIES = {
-    'detection': 'mmdet',
-    'segmentation': 'mmseg',
-    'pose': 'mmpose',
-    'classification': 'mmpretrain',
-}
 
-
-class UnknownTaskError(ValueError):
+class UnknownTaskError(InputError):
     """A config that belongs to no task known here."""
 
 
-class MissingLibraryError(ImportError):
+class MissingLibraryError(UserError, ImportError):
     """A config names a task library that is not installed or not supported."""
-
-
-def import_loaded() -> None:
-    """Import the task folders whose library has been imported by now; cheap, called at every registry lookup."""
-    for task, library in LIBRARIES.items():
-        name = f'{__name__}.{task}'
-        if library in sys.modules and name not in sys.modules:
-            importlib.import_module(name)
 
 
 def scope_of(cfg: Mapping[str, Any]) -> str | None:
@@ -81,12 +65,11 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'Task':
         UnknownTaskError: The config belongs to no task known here.
     """
     scope = scope_of(cfg)
-    for task, library in LIBRARIES.items():
+    for task, library in versions.LIBRARIES.items():
         if library == scope:
             require_library(cfg, name)
             return importlib.import_module(f'{__name__}.{task}.adapter').Adapter()
     require_library(cfg, name)
-    raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES.values())}')
-
-
-import_loaded()
+    raise UnknownTaskError(
+        f'{name}: default_scope = {scope!r}, expected one of {", ".join(versions.LIBRARIES.values())}'
+    )

@@ -8,8 +8,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
+from icconv_mm.errors import InputError
 
-class NotSupportedError(ValueError):
+
+class NotSupportedError(InputError):
     """The task or the config lacks what an option of a tool needs."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.apis.config import check_options, load_config
-from icconv_mm.apis.errors import InputError
+from icconv_mm.errors import InputError
 from icconv_mm.tasks import MissingLibraryError
 
 

@@ -196,10 +196,15 @@ def test_read_metric_takes_the_latest_test(tmp_path):
     assert read_metric(tmp_path / 'missing', 'm') == 0
 
 
-def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch, capsys):
+def _refused(*arguments):
+    with pytest.raises(SystemExit) as end:
+        _demo(*arguments)
+    return str(end.value)
+
+
+def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
     (home / 'tools/test.py').write_text('import sys\nprint("the last words")\nsys.exit(3)')
-    assert _demo(home, data, monkeypatch) == 1
-    error = capsys.readouterr().err
+    error = _refused(home, data, monkeypatch)
     assert re.match(r'error: 1/4 box detection: test failed with exit status 3(?s:.*)the last words', error)
 
 
@@ -212,16 +217,15 @@ def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch, caps
         (['--data', __file__], r'exists and is not a miniature dataset'),
     ],
 )
-def test_bad_input(home, data, monkeypatch, capsys, arguments, message):
-    assert _demo(home, data, monkeypatch, *arguments) == 1
-    error = capsys.readouterr().err
-    assert re.match(f'error: .*{message}', error) and error.count('\n') == 1
+def test_bad_input(home, data, monkeypatch, arguments, message):
+    error = _refused(home, data, monkeypatch, *arguments)
+    assert re.match(f'error: .*{message}', error) and '\n' not in error
 
 
-def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch, capsys):
+def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    assert _demo(home, data, monkeypatch, '--device', 'cuda') == 1
-    assert capsys.readouterr().err == 'error: --device cuda: torch finds no CUDA device; use --device cpu\n'
+    error = _refused(home, data, monkeypatch, '--device', 'cuda')
+    assert error == 'error: --device cuda: torch finds no CUDA device; use --device cpu'
 
 
 # ------------------------------------------------------------------------------------------------------------- configs

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm.apis.errors import InputError
 from icconv_mm.apis.inference import _match, _unique_names
+from icconv_mm.errors import InputError
 
 
 def test_pictures_of_equal_names_get_different_ones():

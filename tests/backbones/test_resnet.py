@@ -187,7 +187,7 @@ def test_pretrained_is_an_init_cfg(tmp_path):
     assert net.init_cfg == {'type': 'Pretrained', 'checkpoint': path}
     net.init_weights()
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in net.state_dict().items())
-    with pytest.raises(ValueError, match='both name weights: give one'):
+    with pytest.raises(ValueError, match='both say where weights come from: give one'):
         ResNet(18, pretrained=path, init_cfg=net.init_cfg)
     with pytest.raises(TypeError, match='pretrained must be a path, a URL or None, got True'):
         ResNet(18, pretrained=True)

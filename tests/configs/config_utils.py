@@ -27,8 +27,19 @@ def _read(path: Path) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
 
 
+def upstream_of(path: Path) -> str | None:
+    """The config of a task library that a recipe inherits from as a whole, directly or through others."""
+    for base in Config._get_base_files(str(path)):
+        if '::' not in base:
+            if found := upstream_of(path.parent / base):
+                return found
+        elif '::_base_/' not in base:
+            return base
+    return None
+
+
 def shrink(node, size=SIZE):
-    """Few proposals and samples, and no padding to the training size."""
+    """Few proposals, queries and samples, and no padding to the training size."""
     if isinstance(node, list):
         for item in node:
             shrink(item, size)
@@ -36,8 +47,10 @@ def shrink(node, size=SIZE):
         if node.get('type') == 'icconv_mm.SEPC':
             node['lcconv_padding'] = 1  # the coarsest level of so small a picture has one cell
         for key, value in node.items():
-            if key == 'max_per_img':
+            if key in ('max_per_img', 'num_queries'):
                 node[key] = 20
+            elif key == 'batch_augments':
+                node[key] = None  # to the training size as well
             elif key == 'sampler' and 'num' in value:
                 value['num'] = 16
             elif key == 'data_preprocessor' and value.get('size'):
@@ -47,7 +60,7 @@ def shrink(node, size=SIZE):
 
 def classes_of(model):
     """The number of classes (of joints, in pose) that the head of a model tells apart."""
-    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'decode_head', 'head'):
+    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head'):
         try:
             head = model.get_submodule(name)
             return head.num_keypoints if hasattr(head, 'num_keypoints') else head.num_classes
@@ -72,12 +85,7 @@ def learn_one_step_and_predict(cfg, warm_up=False):
     if 'data_preprocessor' in cfg:  # as the runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    batch = make_batch(cfg.default_scope, size=size, count=2, num_classes=classes_of(model))
-    if cfg.default_scope == 'mmpose':
-        decoder = cfg.model.head.decoder
-        batch['data_samples'] = [
-            _pose(size, classes_of(model), stride=decoder.input_size[0] // decoder.heatmap_size[0]) for _ in range(2)
-        ]
+    batch = make_batch(cfg, size=size, count=2, num_classes=classes_of(model))
 
     model.train()
     for lr in (1e-3, None) if warm_up else (None,):
@@ -90,27 +98,29 @@ def learn_one_step_and_predict(cfg, warm_up=False):
     torch.optim.SGD(model.parameters(), lr=0.1).step()
 
     model.eval()
+    if cfg.model.get('head', {}).get('type') == 'DEKRHead':
+        batch = {key: values[:1] for key, values in batch.items()}  # it predicts for one picture at a time
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode='predict')
-    assert len(results) == 2
+    assert len(results) == len(batch['inputs'])
     return model, before, loss
 
 
-def make_batch(scope: str, size: int, count: int, num_classes: int) -> dict:
+def make_batch(cfg: Config, size: int, count: int, num_classes: int) -> dict:
     """``count`` uint8 images [3, size, size] under 'inputs' and their annotations under 'data_samples'."""
     make_sample = {
         'mmdet': _detection,
         'mmseg': _segmentation,
         'mmpretrain': _classification,
         'mmpose': _pose,
-    }[scope]
+    }[cfg.default_scope]
     return {
         'inputs': [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)],
-        'data_samples': [make_sample(size, num_classes) for _ in range(count)],
+        'data_samples': [make_sample(cfg, size, num_classes) for _ in range(count)],
     }
 
 
-def _detection(size: int, num_classes: int):
+def _detection(cfg: Config, size: int, num_classes: int):
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
@@ -120,50 +130,56 @@ def _detection(size: int, num_classes: int):
     boxes = [[4, 4, size // 2, size // 2], [size // 3, size // 4, size, size]]
     sample = DetDataSample(metainfo=_metainfo(size))
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32),
-        labels=torch.randint(0, num_classes, (2,)),
-        masks=BitmapMasks(masks, size, size),
+        bboxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.randint(0, num_classes, (2,))
     )
+    if any(step.get('with_mask') for step in cfg.train_dataloader.dataset.pipeline):
+        sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
     return sample
 
 
-def _segmentation(size: int, num_classes: int):
+def _segmentation(cfg: Config, size: int, num_classes: int):
     from mmseg.structures import SegDataSample
 
     labels = torch.randint(0, num_classes, (1, size, size))
     return SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=_metainfo(size))
 
 
-def _classification(size: int, num_classes: int):
+def _classification(cfg: Config, size: int, num_classes: int):
     from mmpretrain.structures import DataSample
 
     return DataSample(metainfo=_metainfo(size)).set_gt_label(int(torch.randint(0, num_classes, ())))
 
 
-def _pose(size: int, num_keypoints: int, stride: int = 4):
-    from mmpose.structures import PoseDataSample
+def _pose(cfg: Config, size: int, num_keypoints: int):
+    """Two people, encoded and packed as the training pipeline of a config does."""
+    from mmpose.registry import TRANSFORMS
 
-    from icconv_mm.tasks.pose import AECodec
-
-    codec = AECodec(input_size=(size, size), heatmap_size=(size // stride, size // stride))
-    encoded = codec.encode(np.random.uniform(4, size - 4, (2, num_keypoints, 2)))
-    fields = {name: torch.from_numpy(encoded[name]) for name in ('heatmaps', 'heatmap_mask')}
-    sample = PoseDataSample(
-        gt_fields=PixelData(**fields),
-        gt_instances=InstanceData(),
-        gt_instance_labels=InstanceData(keypoint_indices=torch.from_numpy(encoded['keypoint_indices'])),
-        metainfo=_metainfo(size),
-    )
-    sample.set_metainfo(
-        {
-            'input_size': (size, size),
-            'input_center': np.array([size / 2, size / 2]),
-            'input_scale': np.array([size, size]),
-            'flip_indices': list(range(num_keypoints)),
-        }
-    )
-    return sample
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    first = [step.type for step in pipeline].index('GenerateTarget')
+    target, *rest = pipeline[first:]
+    encoder = dict(target.encoder, input_size=(size, size))
+    if 'heatmap_size' in encoder:
+        cells = size * encoder['heatmap_size'][0] // target.encoder.input_size[0]
+        encoder['heatmap_size'] = (cells, cells)
+    keypoints = np.random.uniform(4, size - 4, (2, num_keypoints, 2)).astype(np.float32)
+    results = {
+        **_metainfo(size),
+        'img': np.zeros((size, size, 3), np.uint8),
+        'keypoints': keypoints,
+        'keypoints_visible': np.ones((2, num_keypoints), np.float32),
+        'bbox': np.concatenate([keypoints.min(1), keypoints.max(1)], axis=1),
+        'category_id': [1, 1],
+        'area': np.full(2, size * size / 2, np.float32),
+        'input_size': (size, size),
+        'input_center': np.array([size / 2, size / 2]),
+        'input_scale': np.array([size, size]),
+        'flip_indices': list(range(num_keypoints)),
+        'warp_mat': np.eye(2, 3),
+    }
+    for step in (dict(target, encoder=encoder), *rest):
+        results = TRANSFORMS.build(step)(results)
+    return results['data_samples']
 
 
 def _metainfo(size: int) -> dict:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from config_utils import CONFIGS, learn_one_step_and_predict, read_config
+from config_utils import CONFIGS, learn_one_step_and_predict, read_config, upstream_of
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -122,7 +122,7 @@ def test_a_backbone_is_written_once():
     dicts = {}
     for path in BACKBONES:
         cfg = Config.fromfile(path)
-        assert set(cfg) == {'backbone'}, path.name
+        assert set(cfg) == {'backbone', 'weights'}, path.name
         assert dicts.setdefault(str(cfg.backbone), path.name) == path.name
 
 
@@ -140,10 +140,22 @@ def test_a_second_copy_of_a_backbone_would_be_noticed(tmp_path):
     assert list(written_backbones(tmp_path / 'good.py')) == []
 
 
-def upstream_of(path):
-    """The config of a task library that a recipe inherits from as a whole, or None."""
-    bases = Config._get_base_files(str(path))
-    return next((base for base in bases if '::' in base and '/_base_/' not in base and '::_base_' not in base), None)
+def test_recipes_start_from_the_weights_of_their_backbone():
+    """Written once, beside the backbone; only Detectron's weights are for some recipes alone."""
+    for path in TASK_CONFIGS:
+        text = path.read_text()
+        if 'detectron' in text:
+            assert "checkpoint='checkpoints/" in text
+        elif 'init_cfg' in text and 'miniature' not in path.stem:
+            assert text.count('init_cfg=_base_.weights') == text.count('init_cfg') == 1, path.stem
+            cfg = read_config(path)
+            assert cfg.model.backbone.init_cfg == cfg.weights
+    for path in BACKBONES:
+        weights = Config.fromfile(path).weights
+        if weights and weights.checkpoint.startswith('checkpoints/'):
+            assert weights == dict(
+                type='Pretrained', checkpoint=f'checkpoints/{path.stem}_imagenet.pth', prefix='backbone.'
+            )
 
 
 # Those of SEPC have a neck and a head of their own: test_sepc_configs.py; those of FPT have another neck and other
@@ -156,16 +168,35 @@ def upstream_folder(tmp_path_factory):
     return tmp_path_factory.mktemp('upstream')
 
 
+# What else a backbone with other channels, or weights that know other pixels, change.
+ADAPTED = {
+    'rtmdet': ('model.data_preprocessor', 'model.neck', 'norm_cfg'),
+    'segformer-head': ('model.decode_head.in_channels',),
+    'rtmo': ('model.data_preprocessor', 'model.neck.in_channels'),
+    'dekr': ('model.head.in_channels',),
+}
+
+
+def take(cfg, path):
+    """Remove a value from a nested dict and return it, None where there is none."""
+    *parents, last = path.split('.')
+    for key in parents:
+        cfg = cfg[key]
+    return cfg.pop(last, None)
+
+
 @pytest.mark.parametrize('path', each(RECIPES))
 def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     alone = upstream_folder / f'{upstream_of(path).replace("/", "_").replace(":", "_")}'
     alone.write_text(f'_base_ = [{upstream_of(path)!r}]\n')
     upstream, ours = read_config(alone).to_dict(), read_config(path).to_dict()
-    for extra in ('backbone', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'custom_imports'):
         del ours[extra]
     for cfg in (ours, upstream):
         del cfg['model']['backbone']
         cfg['model'].pop('pretrained', None)
+    for adapted in ADAPTED.get(path.stem.split('_')[0], ()):
+        assert take(ours, adapted) != take(upstream, adapted), adapted
     assert ours == upstream
 
 
@@ -175,3 +206,6 @@ def test_every_recipe_of_the_zoo_is_there():
     archs = ('faster-rcnn', 'mask-rcnn', 'cascade-rcnn', 'cascade-mask-rcnn')
     assert {f'{arch}_{net}_fpn_1x_coco' for arch in archs for net in nets} <= names
     assert {f'retinanet_{net}_fpn_1x_coco' for net in nets[:2]} <= names
+    modern = ('rtmdet', 'dino-4scale', 'mask2former', 'upernet', 'segformer-head', 'rtmo', 'dekr')
+    assert {name.split('_')[0] for name in names if '_ic-r50-k' in name} >= set(modern)
+    assert {name.split('_')[0] for name in names if '_pyconv-r50_' in name} >= {'upernet', 'segformer-head'}

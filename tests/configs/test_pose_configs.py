@@ -10,7 +10,7 @@ from config_utils import CONFIGS, read_config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 
-RECIPES = sorted((CONFIGS / 'pose').glob('*640x640*.py'))
+RECIPES = sorted((CONFIGS / 'pose').glob('ae_*640x640*.py'))
 MULTI_SCALE = [path for path in RECIPES if path.stem.endswith('_ms-test')]
 
 

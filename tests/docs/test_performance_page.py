@@ -2,7 +2,8 @@
 
 import re
 
-from benchmarks import Options, backbone, layers
+from benchmarks import Options
+from benchmarks.suites import backbone, layers
 
 
 def test_limits(repo, monkeypatch, shared):

@@ -3,6 +3,7 @@ import importlib.util
 
 import pytest
 
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import PUBLISHED, load_pattern
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
@@ -73,7 +74,7 @@ def test_failures_say_where_and_what_to_do(zoo, cache, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'neither pattern_zoo/detection/ic_resnet50_k9\.json nor'):
         download_patterns([NAME], tmp_path)
     address = (tmp_path / 'nowhere').as_uri()
-    with pytest.raises(OSError, match=f'{address}/{NAME}.json: .*clone the repository elsewhere .* --source'):
+    with pytest.raises(InputError, match=f'{address}/{NAME}.json: .*clone the repository elsewhere .* --source'):
         download_patterns([NAME], address)
     with pytest.raises(ValueError, match="no published pattern 'resnet50'; there are detection/ic_resnet50_k9"):
         download_patterns(['resnet50'], zoo)
@@ -105,9 +106,10 @@ def test_the_published_address_is_pinned():
 
 
 def test_tool(tool, zoo, cache, capsys, tmp_path):
-    assert tool.main(['--source', str(zoo.parent)]) == 0
+    tool.main(['--source', str(zoo.parent)])
     assert '7 fetched, 0 already there' in capsys.readouterr().out
-    assert tool.main([NAME, '--source', zoo.as_uri()]) == 0
+    tool.main([NAME, '--source', zoo.as_uri()])
     assert '0 fetched, 1 already there' in capsys.readouterr().out
-    assert tool.main(['nonsense', '--source', str(zoo)]) == 1
-    assert "error: no published pattern 'nonsense'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main(['nonsense', '--source', str(zoo)])
+    assert "error: no published pattern 'nonsense'" in str(end.value)

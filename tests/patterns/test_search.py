@@ -16,7 +16,7 @@ from icconv_mm.patterns.search import (
     runs_of,
     search_layers,
 )
-from icconv_mm.patterns.supernet import Kernel, candidates, tap_indices
+from icconv_mm.patterns.supernet import SupernetKernel, candidates, tap_indices
 
 
 def _planted(filters: int, fan_in: int, d_max: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +117,7 @@ def test_rms_is_the_root_mean_square_for_rectified_gaussian_inputs():
     kernel[..., 2, 2] = 0
     weight[..., 1, 1] = 0
     dropped = torch.einsum('ncp,ocp->no', x, weight.flatten(2))
-    errors, _ = dilation_errors(Kernel('a', kernel, 1), 2, 'rms', scale / math.sqrt(2 * math.pi))
+    errors, _ = dilation_errors(SupernetKernel('a', kernel, 1), 2, 'rms', scale / math.sqrt(2 * math.pi))
     torch.testing.assert_close(errors[:, 0], dropped.square().mean(0).sqrt(), rtol=0.01, atol=0)
     assert errors[:, -1].abs().max() == 0
 

@@ -41,14 +41,16 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     """Each task library costs seconds at start-up."""
     code = """
         import sys
-        import icconv_mm.tasks as tasks
+        from icconv_mm import registry, versions
         loaded = lambda: sorted(name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         assert loaded() == [], loaded()
-        assert not set(tasks.LIBRARIES.values()) & set(sys.modules)
+        assert not set(versions.LIBRARIES.values()) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
-        tasks.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
-        sys.modules['loaded_library'] = sys
-        tasks.import_loaded()
+        registry.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
+        registry.MODELS.get('ICResNet')
+        assert loaded() == [], loaded()
+        sys.modules['loaded_library'] = sys  # imported after the first lookup
+        registry.MODELS.get('ICResNet')
         assert loaded() == ['icconv_mm.tasks.coco_format'], loaded()
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)

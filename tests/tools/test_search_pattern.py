@@ -40,7 +40,7 @@ def supernet(tmp_path):
 
 
 def test_pattern_alone_is_sorted(tool, supernet, tmp_path, capsys):
-    assert tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/out/pattern.json']) == 0
+    tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/out/pattern.json'])
     assert read_patterns(tmp_path / 'out/pattern.json') == edo_search(supernet, 2, sort=True)
     assert all(isinstance(layer, dict) for layer in json.loads((tmp_path / 'out/pattern.json').read_text()))
     assert 'layer4.1.conv2' in capsys.readouterr().out
@@ -50,13 +50,13 @@ def test_pattern_alone_is_sorted(tool, supernet, tmp_path, capsys):
 def test_initial_checkpoint_loads_strictly(tool, supernet, tmp_path):
     out, init = tmp_path / 'pattern.json', tmp_path / 'init.pth'
     arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', str(out), '--checkpoint-out', str(init)]
-    assert tool.main(arguments) == 0
+    tool.main(arguments)
     checkpoint = torch.load(init, weights_only=True)
     ICResNet(18, base_channels=8, pattern=out).load_state_dict(checkpoint['state_dict'], strict=True)
     assert checkpoint['meta']['searched_from']['file'] == 'supernet.pth'
     assert checkpoint['meta']['pattern'] == json.loads(out.read_text())
     first = out.read_bytes(), init.read_bytes()
-    assert tool.main(arguments) == 0
+    tool.main(arguments)
     assert (out.read_bytes(), init.read_bytes()) == first  # deterministic to the byte
 
 
@@ -68,8 +68,8 @@ def test_groups_come_from_the_option_or_the_config(tool, tmp_path):
         f"custom_imports = dict(imports=['icconv_mm'])\nmodel = dict(type='icconv_mm.ICResNeXt', **{settings})\n"
     )
     common = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out']
-    assert tool.main([*common, f'{tmp_path}/a.json', '--groups', '4']) == 0
-    assert tool.main([*common, f'{tmp_path}/b.json', '--config', f'{tmp_path}/config.py']) == 0
+    tool.main([*common, f'{tmp_path}/a.json', '--groups', '4'])
+    tool.main([*common, f'{tmp_path}/b.json', '--config', f'{tmp_path}/config.py'])
     assert read_patterns(tmp_path / 'a.json') == read_patterns(tmp_path / 'b.json')
     assert {pattern.out_channels for pattern in read_patterns(tmp_path / 'a.json')} == {4}
 
@@ -81,7 +81,7 @@ def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys
         cv2.imwrite(f'{tmp_path}/images/{i}.png', np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8))
     arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/pattern.json']
     arguments += ['--config', f'{tmp_path}/config.py', '--images', f'{tmp_path}/images']
-    assert tool.main([*arguments, '--max-images', '1', '--criterion', 'expectation']) == 0
+    tool.main([*arguments, '--max-images', '1', '--criterion', 'expectation'])
     found = read_patterns(tmp_path / 'pattern.json')
     assert found != edo_search(supernet, 2, 'expectation', sort=True)  # the means are not all equal
     with pytest.raises(SystemExit):
@@ -124,9 +124,7 @@ def _with(**changes):
         (lambda state: {'epoch': 3}, 2, "no weights found: the file holds 'epoch'"),
     ],
 )
-def test_unsuitable_checkpoints_are_refused_and_nothing_is_written(
-    tool, supernet, tmp_path, capsys, change, d_max, message
-):
+def test_unsuitable_checkpoints_are_refused_and_nothing_is_written(tool, supernet, tmp_path, change, d_max, message):
     torch.save(change(supernet.state_dict()), tmp_path / 'bad.pth')
     outputs = [tmp_path / 'out/pattern.json', tmp_path / 'out/init.pth']
     arguments = [
@@ -138,29 +136,34 @@ def test_unsuitable_checkpoints_are_refused_and_nothing_is_written(
         '--checkpoint-out',
         str(outputs[1]),
     ]
-    assert tool.main(arguments) == 1
-    error = capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main(arguments)
+    error = str(end.value)
     assert f'{tmp_path}/bad.pth: ' in error and message in error and 'Nothing was written' in error
     assert not (tmp_path / 'out').exists()
 
 
-def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, tmp_path, capsys):
+def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, tmp_path):
     out = ['--d-max', '2', '--out', f'{tmp_path}/pattern.json']
-    assert tool.main([f'{tmp_path}/none.pth', *out]) == 1
-    assert 'none.pth: no such checkpoint file' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main([f'{tmp_path}/none.pth', *out])
+    assert 'none.pth: no such checkpoint file' in str(end.value)
     (tmp_path / 'text.pth').write_text('no checkpoint')
-    assert tool.main([f'{tmp_path}/text.pth', *out]) == 1
-    assert 'text.pth' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main([f'{tmp_path}/text.pth', *out])
+    assert 'text.pth' in str(end.value)
     (tmp_path / 'config.py').write_text(
         CONFIG.replace('data_preprocessor', 'init_cfg=None, **{}) #').replace('=8', '=16')
     )
-    assert tool.main([f'{tmp_path}/supernet.pth', *out, '--config', f'{tmp_path}/config.py']) == 1
-    assert 'bn1.bias [16] in the model, [8] in the checkpoint' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main([f'{tmp_path}/supernet.pth', *out, '--config', f'{tmp_path}/config.py'])
+    assert 'bn1.bias [16] in the model, [8] in the checkpoint' in str(end.value)
     assert not (tmp_path / 'pattern.json').exists()
 
 
 def test_nothing_is_written_if_one_file_cannot_be(tool, supernet, tmp_path):
     (tmp_path / 'file').touch()
     arguments = ['--out', f'{tmp_path}/file/pattern.json', '--checkpoint-out', f'{tmp_path}/init.pth']
-    assert tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', *arguments]) == 1
+    with pytest.raises(SystemExit, match=f'error: {tmp_path}/file/pattern.json: '):
+        tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', *arguments])
     assert not (tmp_path / 'init.pth').exists()

@@ -27,19 +27,20 @@ def pattern(tmp_path):
 
 def test_table_and_picture(tool, pattern, tmp_path, capsys):
     picture = tmp_path / 'own.png'
-    assert tool.main([pattern, '--out', str(picture), *SMALL]) == 0
+    tool.main([pattern, '--out', str(picture), *SMALL])
     out = capsys.readouterr().out
     assert '(resnet18)' in out and 'layer4.1.conv2' in out and '50%' in out
     assert 'effective receptive field of resnet18:' in out and 'effective receptive field of ' + pattern in out
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
-def test_with_the_weights_of_a_checkpoint(tool, pattern, tmp_path, capsys):
+def test_with_the_weights_of_a_checkpoint(tool, pattern, tmp_path):
     torch.save({'state_dict': ICResNet(18, 'dense').state_dict()}, tmp_path / 'net.pth')
-    assert tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL]) == 0
+    tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL])
     torch.save({'state_dict': ICResNet(34, 'dense').state_dict()}, tmp_path / 'net.pth')
-    assert tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL]) == 1
-    assert 'does not fit ICResNet' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL])
+    assert 'does not fit ICResNet' in str(end.value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_finds_the_network(tool, backbone, name, tmp_path):
 
 def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
     (tmp_path / 'own.json').write_text(json.dumps([[[5, 1, 1], [3, 2, 2]]]))
-    assert tool.main([f'{tmp_path}/own.json', '--out', f'{tmp_path}/own.png']) == 0
+    tool.main([f'{tmp_path}/own.json', '--out', f'{tmp_path}/own.png'])
     assert 'it fits no ResNet' in capsys.readouterr().out and (tmp_path / 'own.png').is_file()
 
 
@@ -67,7 +68,8 @@ def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
         (['{folder}/gone.json'], 'no such pattern file'),
     ],
 )
-def test_errors(tool, arguments, message, tmp_path, capsys):
+def test_errors(tool, arguments, message, tmp_path):
     (tmp_path / 'bad.json').write_text('[{"0": 4}]')
-    assert tool.main([argument.format(folder=tmp_path) for argument in arguments]) == 1
-    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        tool.main([argument.format(folder=tmp_path) for argument in arguments])
+    assert message in str(end.value)

@@ -6,12 +6,14 @@ agree before it times them.
 
 import importlib
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import torch
 
 from benchmarks.picture import write_picture
 from benchmarks.report import Figure, print_figures, write_json
 from benchmarks.timing import Options, Timing, interleave
+from icconv_mm.errors import InputError, UserError, naming
 
 __all__ = [
     'SUITES',
@@ -37,7 +39,7 @@ SUITES = {
 }
 
 
-class Disagreement(RuntimeError):
+class Disagreement(UserError, RuntimeError):
     """Contenders gave different results, so that timing them would compare nothing."""
 
 
@@ -49,12 +51,17 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
         options: How to time.
 
     Raises:
-        ValueError: For a suite that does not exist.
+        InputError: For a suite that does not exist, or whose task library is not installed.
         Disagreement: If contenders of a suite disagree.
     """
     unknown = [name for name in names if name not in SUITES]
     if unknown:
-        raise ValueError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
+        raise InputError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
     if options.threads:
         torch.set_num_threads(options.threads)
-    return (figure for name in names for figure in importlib.import_module(SUITES[name]).run(options))
+    return (figure for name in names for figure in _suite(name).run(options))
+
+
+def _suite(name: str) -> ModuleType:
+    with naming(f'suite {name}', ImportError):  # of a task library
+        return importlib.import_module(SUITES[name])

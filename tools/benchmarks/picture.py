@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icconv_mm.errors import InputError
+
 if TYPE_CHECKING:
     from benchmarks.report import Figure
 
@@ -43,7 +45,7 @@ def write_picture(figures: Sequence['Figure'], path: str | Path) -> None:
     }
     panels = {panel: groups for panel, groups in panels.items() if groups}
     if not panels:
-        raise ValueError('no figure to draw: suites layers, backbone and detector have bars')
+        raise InputError('no figure to draw: suites layers, backbone and detector have bars')
     longest = max(map(len, panels.values()))
     canvas = Canvas(figsize=(max(7, 2 + 0.55 * longest), 4.5 * len(panels)), layout='constrained')
     FigureCanvasAgg(canvas)

@@ -1,2 +1,3 @@
 # High groups: bottlenecks of twice the width, 32 or 64 groups in every level.
 backbone = dict(type='icconv_mm.PyConvHGResNet', depth=50)
+weights = dict(type='Pretrained', checkpoint='checkpoints/pyconv_hgresnet50_imagenet.pth', prefix='backbone.')

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from icconv_mm.apis.demo.tasks import Task, writer_options
-from icconv_mm.apis.errors import InputError
+from icconv_mm.errors import InputError
 
 DATA_ROOT = 'data/miniature/'  # as the configs of the package write it
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from icconv_mm.errors import UserError
+
 _STEP = re.compile(r'(?:Iter|Epoch)\(\w+\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
 _LOSS = re.compile(r'\bloss: ([\d.]+|nan|inf)')
 _QUIET_SECONDS = 10.0  # between two lines where no progress bar can be drawn
 
 
-class ToolError(Exception):
+class ToolError(UserError):
     """A tool ended with an error; the message has the end of its output."""
 
 

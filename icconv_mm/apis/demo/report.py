@@ -4,13 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from icconv_mm.apis.demo.run import DemoOptions
 
 
 @dataclass(frozen=True)
@@ -79,9 +75,9 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
     (folder / 'report.md').write_text('\n'.join(lines) + '\n')
 
 
-def print_own_data(config: Path, options: 'DemoOptions', console: Console) -> None:
-    """Print how to do the same with one's own data."""
-    tools, work = _shown(options.home / 'tools'), config.parent / 'own_data'
+def print_own_data(config: Path, tools: Path, console: Console) -> None:
+    """Print how the scripts in ``tools`` do the same with one's own data."""
+    tools, work = _shown(tools), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'
     console.print(
         f'\nThe same on your own COCO-format data:\n'

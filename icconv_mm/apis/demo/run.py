@@ -17,8 +17,8 @@ from icconv_mm.apis.demo.picture import draw_picture
 from icconv_mm.apis.demo.process import python, run_tool
 from icconv_mm.apis.demo.report import Result, print_own_data, print_table, write_reports
 from icconv_mm.apis.demo.tasks import NECKS, TASKS, WRITTEN, Task, writer_options
-from icconv_mm.apis.errors import InputError
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     write_reports(results, options.work_dir, picture)
     print_table(results, console)
     console.print(f'report: {options.work_dir}/report.md, report.json, {picture.name}')
-    print_own_data(write_own_data_config(options.home, options.work_dir), options, console)
+    print_own_data(write_own_data_config(options.home, options.work_dir), options.home / 'tools', console)
     return results
 
 

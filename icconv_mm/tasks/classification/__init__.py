@@ -1,10 +1,5 @@
 """Image classification, and pretraining of backbones, with mmpretrain 1."""
 
-from icconv_mm import versions
+from icconv_mm.tasks.classification.heads import DropoutLinearClsHead
 
-__all__ = []
-
-if versions.is_installed('mmpretrain'):
-    from icconv_mm.tasks.classification.heads import DropoutLinearClsHead
-
-    __all__ += ['DropoutLinearClsHead']
+__all__ = ['DropoutLinearClsHead']

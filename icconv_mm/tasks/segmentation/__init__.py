@@ -1,10 +1,5 @@
 """Semantic segmentation with mmseg 1."""
 
-from icconv_mm import versions
+from icconv_mm.tasks.segmentation.pyconv_head import PyConvHead
 
-__all__ = []
-
-if versions.is_installed('mmseg'):
-    from icconv_mm.tasks.segmentation.pyconv_head import PyConvHead
-
-    __all__ += ['PyConvHead']
+__all__ = ['PyConvHead']

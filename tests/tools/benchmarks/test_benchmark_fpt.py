@@ -1,6 +1,6 @@
 import benchmarks
 import pytest
-from benchmarks import fpt
+from benchmarks.suites import fpt
 
 SETTINGS = {'in_channels': [8] * 4, 'out_channels': 16, 'drop_prob': 0.0, 'norm_cfg': {'type': 'GN', 'num_groups': 4}}
 

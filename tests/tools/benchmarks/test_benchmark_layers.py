@@ -4,7 +4,7 @@ import shutil
 
 import benchmarks
 import pytest
-from benchmarks import layers
+from benchmarks.suites import layers
 
 from icconv_mm.ops import backend
 

@@ -5,7 +5,8 @@ import shutil
 import benchmarks
 import pytest
 import torch
-from benchmarks import backbone, networks
+from benchmarks import networks
+from benchmarks.suites import backbone
 
 from icconv_mm.backbones import ICResNet
 from icconv_mm.ops import use_backend

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def suite(mmpose, model, monkeypatch, tmp_path):
-    from icconv_mm.tasks.pose import benchmark as suite
+    from benchmarks.suites import pose as suite
 
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))  # no published pattern at hand
     monkeypatch.setattr(suite, 'INPUT', 256)

@@ -6,9 +6,9 @@ import torch
 pytest.importorskip('mmdet.models')
 
 import benchmarks
+from benchmarks.suites import sepc as suite
 
 from icconv_mm.layers import scale_equalized_conv
-from icconv_mm.tasks.detection import benchmark as suite
 
 OPTIONS = benchmarks.Options(repeats=1, warmup=0)
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from icconv_mm.apis.errors import InputError, building, reporting
 from icconv_mm.datasets.loading import ImageFileError
+from icconv_mm.errors import InputError, building, reporting
 
 
 def test_bad_input_exits_with_a_sentence(capsys):

@@ -1,0 +1,9 @@
+# Associative embedding on COCO keypoints. A config that inherits it adds the backbone.
+_base_ = [
+    '../models/associative_embedding.py',
+    '../datasets/coco_pose_bottomup.py',
+    '../schedules/pose_300e.py',
+]
+custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+
+default_hooks = dict(checkpoint=dict(save_best='coco/AP', rule='greater'))

@@ -1,0 +1,81 @@
+"""What the user can mend is one sentence and exit status 1; a fault of ours keeps its traceback.
+
+The ground floor: standard library only.
+"""
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+
+class UserError(Exception):
+    """The user can mend this: the message says what is wrong, and where. The root of all such errors."""
+
+
+class InputError(UserError, ValueError):
+    """Something that the user gave cannot be used."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """There is no such file."""
+
+
+# What wrong arguments in a config raise while mmengine builds objects from it.
+_BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, OSError, RuntimeError)
+
+
+@contextmanager
+def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Put ``where`` before the message of a :class:`UserError`, unless it begins so.
+
+    Args:
+        where: The file, the field or the layer.
+        kinds: Other exceptions that only the user's input can cause here; they become an :class:`InputError`.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith(where):
+            error.args = (f'{where}: {sentence(error)}',)
+        raise
+    except kinds as error:
+        raise InputError(f'{where}: {sentence(error)}') from error
+
+
+def building(what: str) -> AbstractContextManager[None]:
+    """:func:`naming`, for code that runs constructors on what a config says: there, an exception is a wrong config."""
+    return naming(what, *_BUILD_ERRORS)
+
+
+@contextmanager
+def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
+    """Print an error that the user can mend as one sentence and exit with status 1; after Ctrl-C, with 130.
+
+    Args:
+        debug: Raise the error, with its traceback.
+        after: A second line, such as ``'Nothing was written.'``.
+        interrupted: How things stand after Ctrl-C.
+    """
+    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
+        warnings.filterwarnings('ignore', message=known)
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            raise
+        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
+        sys.exit(130)
+
+
+def sentence(error: BaseException) -> str:
+    """The message of an exception, without the traceback of the data loader's worker that it may carry."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = str(text).strip()
+    if text.startswith('Caught ') and 'Original Traceback' in text:
+        name = type(error).__name__
+        text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()
+    return text or type(error).__name__

@@ -1,0 +1,44 @@
+"""The floors in CONTRIBUTING.md are those that lint-imports holds, and every module of the package has one."""
+
+import re
+import sys
+
+import pytest
+
+if sys.version_info < (3, 11):
+    pytest.skip('tomllib comes with Python 3.11', allow_module_level=True)
+import tomllib
+
+
+@pytest.fixture
+def contracts(repo):
+    return tomllib.loads((repo / 'pyproject.toml').read_text())['tool']['importlinter']['contracts']
+
+
+@pytest.fixture
+def floors(contracts):
+    """Sets of names, the lowest first."""
+    (layers,) = (contract['layers'] for contract in contracts if contract['type'] == 'layers')
+    return [set(layer.split(' | ')) for layer in reversed(layers)]
+
+
+def test_table_of_contributing(repo, floors):
+    text = (repo / 'CONTRIBUTING.md').read_text()
+    table = text.partition('| floor, lowest first |')[2].partition('\n\n')[0]
+    rows = re.findall(r'^\| (`.*?) \|', table, re.MULTILINE)
+    assert [set(re.findall(r'`(\w+)`', row)) for row in rows] == floors
+
+
+def test_every_module_has_one_floor(repo, floors):
+    package = repo / 'icconv_mm'
+    modules = {path.stem for path in package.glob('*.py')} | {
+        path.parent.name for path in package.glob('*/__init__.py')
+    }
+    assert sorted(name for floor in floors for name in floor) == sorted(modules - {'__init__'})
+
+
+def test_no_exceptions_and_no_task_library_elsewhere(contracts, floors):
+    assert not any('ignore_imports' in contract for contract in contracts)
+    (libraries,) = (contract for contract in contracts if 'mmdet' in contract.get('forbidden_modules', ()))
+    sources = {name.removeprefix('icconv_mm.') for name in libraries['source_modules']}
+    assert sources == set().union(*floors) - {'tasks', '_version'}
