@@ -1,9 +1,9 @@
 """Which configs of the installed libraries keep working when their backbone is swapped for one of ours."""
 
+import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,14 @@ ONE_LINE = {
     'PyConvHG': dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt'), 'icconv_mm.PyConvHGResNet'),
 }
 WRAPPERS = {'Inception': {'pattern': PATTERN}, 'Pyramidal': {}}
-WRAPPED = re.compile(r'ResNe|Res2Net|RegNet|HRNet|SCNet|RSN')  # types tried within a wrapper
+COLUMNS = {
+    'IC': 'IC-ResNet(Xt) by one line',
+    'PyConv': 'PyConvResNet by one line',
+    'PyConvHG': 'PyConvHGResNet by one line, depth 50 and more',
+    'Inception': '`Inception` around it',
+    'Pyramidal': '`Pyramidal` around it',
+}
+WRAPPED = re.compile(r'ResNe|Res2Net|RegNet')  # types tried within a wrapper
 _KEYS = re.compile(r'(teacher_|rfp_)?backbone(_cfg)?')
 
 
@@ -103,15 +110,44 @@ def check_case(case: Case) -> list[Outcome]:
     return outcomes
 
 
-def check_library(library: str, progress: Callable[[list], list] = list) -> list[Outcome]:
-    """The outcomes of all configs of a library; a backbone that several of them have is tried once."""
-    cases = list(find_cases(library))
-    tried = {}
-    for case in progress(cases):
-        key = repr(sorted((k, v) for k, v in case.backbone.items() if k not in ('init_cfg', 'pretrained')))
-        if key not in tried:
-            tried[key] = check_case(case)
-    ...
+def check_library(library: str, progress: Callable[[list], Iterable] = iter) -> list[Outcome]:
+    """The outcomes of all configs of a library; a backbone that several of them have is tried once.
+
+    Args:
+        library: Its import name.
+        progress: What the distinct backbones are passed through as they are tried, such as ``tqdm``.
+    """
+    importlib.import_module(f'{library}.models')
+    alike: dict[str, list[Case]] = {}
+    for case in find_cases(library):
+        options = sorted(item for item in case.backbone.items() if item[0] not in ('init_cfg', 'pretrained'))
+        alike.setdefault(repr(options), []).append(case)
+    outcomes = []
+    for cases in progress(list(alike.values())):
+        tried = check_case(cases[0])
+        outcomes += [outcome._replace(case=case) for case in cases for outcome in tried]
+    return outcomes
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The outcomes in Markdown: a row for each library and swap, then what does not work, by its error."""
+    libraries = list(dict.fromkeys(outcome.case.library for outcome in outcomes))
+    lines = ['| library | ' + ' | '.join(COLUMNS.values()) + ' |', '|---' * (len(COLUMNS) + 1) + '|']
+    for library in libraries:
+        cells = []
+        for swap in COLUMNS:
+            errors = [outcome.error for outcome in outcomes if (outcome.case.library, outcome.swap) == (library, swap)]
+            works = errors.count('')
+            cells.append(f'{works} of {len(errors)} ({works / len(errors):.1%})' if errors else '')
+        lines.append(f'| {library} | ' + ' | '.join(cells) + ' |')
+    failures: dict[tuple, list[str]] = {}
+    for case, swap, error in outcomes:
+        if error:
+            failures.setdefault((case.library, case.kind, swap, error), []).append(case.config)
+    lines += ['', '| library | backbone | swap | configs | the first of them | what it says |', '|---|---|---|---|---|---|']
+    for (library, kind, swap, error), configs in sorted(failures.items()):
+        lines.append(f'| {library} | {kind} | {swap} | {len(configs)} | `{configs[0]}` | {error.replace("|", "/")} |')
+    return '\n'.join(lines if failures else lines[:-3])
 
 
 def _shapes(library: str, backbone: dict) -> list[tuple[int, ...]]:
