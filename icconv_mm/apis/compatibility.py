@@ -150,7 +150,8 @@ def table(outcomes: list[Outcome]) -> str:
         '|---|---|---|---|---|---|',
     ]
     for (library, kind, swap, error), configs in sorted(failures.items()):
-        lines.append(f'| {library} | {kind} | {swap} | {len(configs)} | `{configs[0]}` | {error.replace("|", "/")} |')
+        said = error.replace('|', '/')
+        lines.append(f'| {library} | {kind} | {swap} | {len(configs)} | `{configs[0]}` | {said} |')
     return '\n'.join(lines if failures else lines[:-3])
 
 

@@ -30,7 +30,7 @@ def outside_stem(name: str, conv: nn.Conv2d) -> bool:
 
 
 @MODELS.register_module()
-def Inception(  # noqa: N802  (configs name it where they name a class)
+def Inception(
     backbone: dict | nn.Module,
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
@@ -76,7 +76,7 @@ def Inception(  # noqa: N802  (configs name it where they name a class)
 
 
 @MODELS.register_module()
-def Pyramidal(  # noqa: N802
+def Pyramidal(
     backbone: dict | nn.Module,
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
     stage_groups: Sequence[Sequence[int]] | None = None,
