@@ -41,6 +41,7 @@ sanitize: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files -z 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.cu' 'csrc/*.cuh' | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/lint-imports
 
 clean:

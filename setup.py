@@ -71,7 +71,7 @@ def make_extension(cuda: bool):
 
     # compiled against this torch and no other: the name keeps the builds of several environments apart
     name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
-    sources = ['csrc/ops.cpp', *sorted(str(p) for p in Path('csrc/cpu').glob('*.cpp'))]
+    sources = sorted(str(p) for p in Path('csrc').rglob('*.cpp'))
     # without it at::parallel_for is a loop on one thread
     compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if not cuda:
@@ -80,7 +80,7 @@ def make_extension(cuda: bool):
         # No card to ask, and torch's own list would name architectures that an older nvcc does not know. Newer cards
         # compile the PTX at first use.
         os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0+PTX')
-    sources += sorted(str(p) for p in Path('csrc/cuda').glob('*.cu'))
+    sources += sorted(str(p) for p in Path('csrc').rglob('*.cu'))
     arguments = {'cxx': compile_args, 'nvcc': ['-O3']}
     return CUDAExtension(name, sources, extra_compile_args=arguments, extra_link_args=link_args)
 

@@ -11,8 +11,8 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "inception_conv2d_relu_compiled(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups)"
       " -> Tensor");
   m.def(
-      "inception_conv2d_grad_input_compiled(Tensor grad, Tensor weight, int[] size, int[] pattern, int stride, int groups)"
-      " -> Tensor");
+      "inception_conv2d_grad_input_compiled(Tensor grad, Tensor weight, int[] size, int[] pattern, int stride,"
+      " int groups) -> Tensor");
   m.def(
       "inception_conv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor");
   m.def(

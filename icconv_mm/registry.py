@@ -30,7 +30,7 @@ class _LazyRegistry(Registry):
     def import_from_location(self) -> None:
         super().import_from_location()
         for task, library in LIBRARIES.items():
-            if library in sys.modules:
+            if sys.modules.get(library) is not None:  # None bars an import
                 importlib.import_module(f'icconv_mm.tasks.{task}')
 
 

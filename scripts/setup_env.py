@@ -34,7 +34,7 @@ LIBRARIES = [
     # what mmpose, mmpretrain and openmim ask for, without the packages that do not install beside the rest
     'json-tricks', 'munkres', 'einops', 'mat4py', 'modelindex', 'importlib-metadata',
     'click', 'colorama', 'requests', 'tabulate', 'pandas', 'model-index',
-    'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter',
+    'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'clang-format',
 ]  # fmt: skip
 SOURCE_ONLY = ['chumpy', 'xtcocotools']  # their builds import numpy and pip: no build isolation
 WITHOUT_DEPENDENCIES = ['mmpose', 'mmpretrain', 'openmim']  # openmim's own would downgrade setuptools

@@ -6,7 +6,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from icconv_mm.datasets.loading import ImageFileError
-from icconv_mm.errors import InputError, building, reporting
+from icconv_mm.errors import InputError, MissingFileError, UserError, building, naming, reporting
 
 
 def test_bad_input_exits_with_a_sentence(capsys):
@@ -33,6 +33,36 @@ def test_building_names_what_was_built():
         raise KeyError('ResNeXt5 is not in the mmdet::model registry')
     with pytest.raises(ImageFileError), building('c.py'):
         raise ImageFileError('a.jpg: truncated')
+
+
+def test_a_second_line_says_how_things_stand(capsys):
+    with pytest.raises(SystemExit, match=r'^error: a\nNothing was written\.$'), reporting(after='Nothing was written.'):
+        raise InputError('a')
+    with pytest.raises(SystemExit) as end, reporting(interrupted='the same command goes on'):
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err == '\ninterrupted; the same command goes on\n'
+
+
+def test_naming_puts_the_place_before_the_message_once():
+    with (
+        pytest.raises(MissingFileError, match=r'^c\.py: p\.json: gone$'),
+        naming('c.py'),
+        naming('p.json'),
+        naming('p.json'),
+    ):
+        raise MissingFileError('gone')
+    with (
+        pytest.raises(InputError, match=r"^out\.pth: .*Permission denied: 'out\.pth\.part'"),
+        naming('out.pth', OSError),
+    ):
+        raise PermissionError(13, 'Permission denied', 'out.pth.part')
+    with pytest.raises(ZeroDivisionError, match=r'^x$'), naming('c.py', OSError):
+        raise ZeroDivisionError('x')
+
+
+def test_errors_for_users_are_also_what_python_calls_them():
+    assert issubclass(InputError, ValueError) and issubclass(MissingFileError, FileNotFoundError)
+    assert issubclass(ImageFileError, RuntimeError) and issubclass(ImageFileError, UserError)
 
 
 class Bad(Dataset):

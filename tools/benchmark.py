@@ -11,6 +11,7 @@ Examples:
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,10 +38,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--scale', type=float, default=1.0, help='factor of the sizes of pictures, for a quick look without limits'
     )
-    parser.add_argument('--out', metavar='FILE.json', help='also write the figures to this file')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else argv
     if args.repeats < 1:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
     if not 0 < args.scale <= 1:
@@ -83,9 +85,10 @@ def main(argv=None) -> int:
 
 def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    benchmarks.print_figures(figures)
+    benchmarks.print_figures(figures, options.device)
     if args.out:
-        benchmarks.write_json(figures, options, args.out)
+        command = shlex.join(['python', 'tools/benchmark.py', *args.given])
+        benchmarks.write_json(figures, options, args.out, command)
     if args.picture:
         benchmarks.write_picture(figures, args.picture)
 

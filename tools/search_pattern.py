@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import track
 
 from icconv_mm.apis import load_config
-from icconv_mm.apis.search import build_model, read_images, results_table, search_checkpoint
-from icconv_mm.errors import building, reporting
+from icconv_mm.apis.inference import build_model
+from icconv_mm.apis.search import read_images, results_table, search_checkpoint
+from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
@@ -42,11 +43,9 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     console = Console()
     with reporting(after='Nothing was written.'):
-        config = model = images = None
-        if args.config:
-            config = load_config(args.config)
-            with building(args.config):
-                model = build_model(config)
+        config = load_config(args.config) if args.config else None
+        model = build_model(config) if config else None
+        images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.max_images))
             images = track(images, f'channel means of {len(images)} pictures', console=console)

@@ -40,7 +40,8 @@ def main(argv=None) -> None:
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
-        pipeline = Pipeline(config, args.work_dir, args.seeds, args.iters, args.variants, args.criterion, args.metric)
+        options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'metric')}
+        pipeline = Pipeline(config, args.work_dir, **options)
         report = pipeline.run(args.limit)
     if report is None:
         print('trainings are left: the same command goes on')

@@ -74,8 +74,12 @@ __device__ inline void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], cons
 // Each arithmetic: its element type, fragments, and c += a * b. A fragment is made of words as they lie in memory.
 struct Float16 {
   using Element = __half;
-  struct A { uint32_t r[4]; };
-  struct B { uint32_t r[2]; };
+  struct A {
+    uint32_t r[4];
+  };
+  struct B {
+    uint32_t r[2];
+  };
   static __device__ A make_a(const uint32_t (&w)[4]) { return {{w[0], w[1], w[2], w[3]}}; }
   static __device__ B make_b(uint32_t low, uint32_t high) { return {{low, high}}; }
   static __device__ void multiply(float (&c)[4], const A& a, const B& b) {
@@ -123,8 +127,12 @@ struct Tf32 {
 // smaller still, is left out.
 struct Float32 {
   using Element = float;
-  struct A { uint32_t large[4], small[4]; };
-  struct B { uint32_t large[2], small[2]; };
+  struct A {
+    uint32_t large[4], small[4];
+  };
+  struct B {
+    uint32_t large[2], small[2];
+  };
   static __device__ void split(uint32_t word, uint32_t& large, uint32_t& small) {
     large = round_to_tf32(word);
     const float rest = __uint_as_float(word) - __uint_as_float(large);

@@ -6,11 +6,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from icconv_mm.apis.datasets import check_dataset, explaining
+from icconv_mm.apis.datasets import build_dataset
+from icconv_mm.apis.preparation import prepare
 from icconv_mm.datasets.checks import check_paths
-from icconv_mm.datasets.loading import check_pictures
-from icconv_mm.errors import InputError, building
-from icconv_mm.tasks import get_task
+from icconv_mm.errors import InputError
 
 
 def browse(
@@ -40,17 +39,14 @@ def browse(
     Raises:
         InputError, DatasetError, ImageFileError: Bad input, named in the message.
     """
-    task = get_task(cfg, str(cfg.filename))
+    task = prepare(cfg)
     init_default_scope(task.library)
-    loader = cfg.get(f'{phase}_dataloader')
-    if not loader:
-        raise InputError(f'{cfg.filename}: no {phase}_dataloader')
-    where = f'{phase}_dataloader.dataset'
-    check_paths(loader.dataset, where)
-    check_pictures(loader)
-    with explaining(loader.dataset, task, where), building(where):
-        dataset = DATASETS.build(loader.dataset)
-    check_dataset(dataset, loader.dataset, task, where)
+    where = f'{phase}_dataloader'
+    if not cfg.get(where):
+        raise InputError(f'{cfg.filename}: no {where}')
+    settings = cfg[where].dataset
+    check_paths(settings, f'{where}.dataset')
+    dataset = build_dataset(lambda: DATASETS.build(settings), settings, task, f'{where}.dataset')
     visualizer = task.visualizer(cfg, dataset.metainfo)
     written = []
     for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):

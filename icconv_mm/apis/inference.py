@@ -1,12 +1,10 @@
 """Predictions for pictures: drawn, and as COCO results."""
 
-import glob
 import itertools
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,16 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_state_dict
+from torch import nn
 
+from icconv_mm.apis.preparation import kind_of, model_config, prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.datasets.loading import check_pictures
+from icconv_mm.datasets.checks import check_coco_file, check_file
+from icconv_mm.datasets.loading import find_pictures
+from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
 from icconv_mm.errors import InputError, building
-from icconv_mm.tasks import get_task
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+from icconv_mm.tasks import scope_of
 
 
 class Predictor:
@@ -48,15 +48,12 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str | None = None, palette: Any = None) -> None:
-        self.task = get_task(cfg, str(cfg.filename))
-        safe.install()
-        init_default_scope(self.task.library)
+        self.task = prepare(cfg)
         if not Path(checkpoint).is_file():
             raise InputError(f'checkpoint: no such file: {checkpoint}')
         content = safe.load(checkpoint)
+        self.model = build_model(cfg)
         with building(str(cfg.filename)):
-            cfg.model.pop('pretrained', None)
-            self.model = revert_sync_batchnorm(MODELS.build(_without_pretraining(cfg.model)))
             self.pipeline = Compose(test_pipeline(cfg))
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
@@ -130,8 +127,8 @@ def infer(
         The paths written, by name: ``vis``, ``predictions``, ``images``.
     """
     paths = find_pictures(inputs)
-    predictor = Predictor(cfg, checkpoint, device, palette)
-    ids = _Ids(paths, predictor.classes, ann_file)
+    predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
+    image_ids, category_ids = _ids(paths, predictor.classes, ann_file)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     written = {name: out / f'{name}.json' for name in ('predictions', 'images')}
@@ -140,29 +137,28 @@ def infer(
     results = predictor.predict(paths, batch_size)
     for path, (_, sample) in zip(progress(paths), results):
         height, width = (int(side) for side in sample.ori_shape[:2])
-        image = {'id': ids.image(path), 'file_name': path.name, 'width': width, 'height': height}
+        image = {'id': image_ids[path], 'file_name': path.name, 'width': width, 'height': height}
         images.append(image)
-        records += predictor.task.coco_records(sample, image['id'], ids.categories, json_score_thr)
+        records += predictor.task.coco_records(sample, image['id'], category_ids, json_score_thr)
         if draw:
             written['vis'] = out / 'vis'
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
-    categories = [{'id': i, 'name': name} for i, name in zip(ids.categories, predictor.classes)]
+    categories = [{'id': i, 'name': name} for i, name in zip(category_ids, predictor.classes)]
     written['predictions'].write_text(json.dumps(records))
     written['images'].write_text(json.dumps({'images': images, 'annotations': [], 'categories': categories}))
     return written
 
 
-def find_pictures(inputs: str) -> list[Path]:
-    """The picture files that a path or a glob pattern stands for, sorted by name; folders are not descended into."""
-    path = Path(inputs)
-    if path.is_file():
-        return [path]
-    candidates: Iterable[Path] = path.iterdir() if path.is_dir() else map(Path, glob.glob(inputs, recursive=True))
-    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not found:
-        kind = 'in the folder' if path.is_dir() else 'matches'
-        raise InputError(f'input: no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
-    return found
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config of any task library, for weights that a checkpoint gives; the config is changed in place.
+
+    Raises:
+        InputError: Something that the config names cannot be built.
+    """
+    scope = scope_of(cfg)
+    init_default_scope('mmengine' if scope in (None, 'icconv_mm') else scope)
+    with building(str(cfg.filename)):
+        return revert_sync_batchnorm(MODELS.build(model_config(cfg)))
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
@@ -170,45 +166,27 @@ def test_pipeline(cfg: Config) -> list[dict]:
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not loader:
         raise InputError(f'{cfg.filename}: no test_dataloader, which says how pictures are prepared')
-    dataset = loader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    check_pictures(dataset.pipeline)
-    kinds = [str(transform['type']).split('.')[-1] for transform in dataset.pipeline]
-    return [
-        transform
-        for transform, kind in zip(dataset.pipeline, kinds)
-        if not (kind.startswith('Load') and kind.endswith('Annotations'))
-    ]
+    datasets = with_pipeline(loader.dataset)
+    if not datasets:
+        raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
+    transforms = datasets[0].pipeline
+    kinds = map(kind_of, transforms)
+    return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith('Annotations'))]
 
 
-class _Ids:
-    """Ids of pictures and categories in the results."""
-
-    def __init__(self, paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> None:
-        self._images = {path: i for i, path in enumerate(paths, start=1)}
-        self.categories = list(range(1, len(classes) + 1))
-        if ann_file is not None:
-            self._adopt(ann_file, paths, classes)
-
-    def image(self, path: Path) -> int:
-        return self._images[path]
-
-    def _adopt(self, ann_file: str, paths: Sequence[Path], classes: Sequence[str]) -> None:
-        from icconv_mm.datasets.checks import check_coco_file, check_file
-
-        check_file(ann_file, '--ann-file')
-        check_coco_file(ann_file)
-        content = json.loads(Path(ann_file).read_bytes())
-        for path, image in _match(paths, content['images'], ann_file).items():
-            self._images[path] = image
-        categories = {category['name']: category['id'] for category in content['categories']}
-        unused = max(categories.values(), default=0) + 1
-        absent = [name for name in classes if name not in categories]
-        if absent:
-            print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
-        numbered = {name: unused + i for i, name in enumerate(absent)}
-        self.categories = [categories.get(name, numbered.get(name)) for name in classes]
+def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
+    """The ids of pictures and, by label, of categories: numbered from 1, or those of an annotation file."""
+    if ann_file is None:
+        return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
+    check_file(ann_file, '--ann-file')
+    content = check_coco_file(ann_file)
+    known = {category['name']: category['id'] for category in content['categories']}
+    unused = max(known.values(), default=0) + 1
+    absent = [name for name in classes if name not in known]
+    if absent:
+        print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
+    numbered = {name: unused + i for i, name in enumerate(absent)}
+    return _match(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
 
 
 def _match(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
@@ -256,27 +234,16 @@ def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
         loader = cfg.get(f'{phase}_dataloader')
         if not loader or ('classes' in meta and 'palette' in meta):
             continue
-        dataset = loader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
+        _, dataset = next(leaf_datasets(loader.dataset, ''))
         kind = DATASETS.get(dataset.type)
         for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
             meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
     return meta
 
 
-def _without_pretraining(model: Any) -> Any:
-    """A model config whose parts load no weights of their own: all of them come from the checkpoint."""
-    if isinstance(model, dict):
-        return type(model)({key: _without_pretraining(value) for key, value in model.items() if key != 'init_cfg'})
-    if isinstance(model, (list, tuple)):
-        return [_without_pretraining(value) for value in model]
-    return model
-
-
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
     if size < 1:
         raise InputError(f'--batch-size: expected 1 or more, got {size}')
     items = iter(items)
-    while batch := list(islice(items, size)):
+    while batch := list(itertools.islice(items, size)):
         yield batch

@@ -6,7 +6,6 @@ from pathlib import Path
 import mmcv
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from rich import box
 from rich.table import Table
 from torch import Tensor, nn
@@ -14,13 +13,12 @@ from torch import Tensor, nn
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.datasets.loading import LoadImageFromFile, find_pictures
+from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
 from icconv_mm.patterns.supernet import LayerFilter
-
-IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
 
 
 def search_checkpoint(
@@ -53,9 +51,9 @@ def search_checkpoint(
         One result per layer.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: As ``edo_search``, naming the file as well; or if the weights do not fit the model. Nothing is
-            written then.
+        MissingFileError: There is no such checkpoint.
+        InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
+            then.
     """
     with naming(str(checkpoint)):
         state = unwrap(read_checkpoint(checkpoint))
@@ -69,7 +67,9 @@ def search_checkpoint(
                 raise InputError('channel means are measured in a network: give its model beside the images')
             # all task libraries call it so; what comes after the necks needs no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
-        results = search_layers(state if model is None else model, d_max, criterion, means, filter, groups)
+        results = search_layers(
+            state if model is None else model, d_max, criterion, channel_means=means, filter=filter, groups=groups
+        )
     for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
         if path is not None:
             with naming(str(path), OSError):
@@ -105,16 +105,6 @@ def results_table(results: Sequence[LayerResult]) -> Table:
     return table
 
 
-def build_model(config: str | Path | Config) -> nn.Module:
-    """The model of a config of any task library, without weights."""
-    config = config if isinstance(config, Config) else Config.fromfile(config)
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    settings = config.model.copy()
-    if 'data_preprocessor' in config:  # mmpretrain keeps it beside the model
-        settings.setdefault('data_preprocessor', config.data_preprocessor)
-    return MODELS.build(settings)
-
-
 def read_images(folder: str | Path, config: Config, longest: int = 512) -> Iterator[Tensor]:
     """The pictures of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
 
@@ -124,19 +114,15 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:
-        FileNotFoundError: If there is no picture.
-        ValueError: If one of them cannot be read.
+        MissingFileError, ImageFileError: There is no picture, or one of them cannot be read.
     """
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise MissingFileError(f'{folder}: no pictures ({", ".join(sorted(IMAGE_SUFFIXES))})')
+    paths = find_pictures(folder, recursive=True)
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
     mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))
+    load = LoadImageFromFile()
     for path in paths:
-        image = mmcv.imread(path)
-        if image is None:
-            raise InputError(f'{path}: not a picture that can be read')
+        image = load({'img_path': str(path)})['img']
         if max(image.shape[:2]) > longest:
             image = mmcv.imrescale(image, (longest, longest))
         pixels = torch.from_numpy(image).permute(2, 0, 1).float()

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from icconv_mm.apis.preparation import comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError
@@ -29,7 +30,6 @@ VARIANTS = ('dense', 'analytic', 'searched', 'inherited')
 class Stage:
     """One training: its folder, and the config that says everything about it."""
 
-    name: str
     folder: Path
     config: Config
 
@@ -67,13 +67,14 @@ class Pipeline:
         metric: The metric to compare, as the config's evaluator names it.
 
     Raises:
-        ValueError: If the config is not that of a supernet, or a variant is unknown.
+        InputError: The config is not that of a supernet, or a variant is unknown.
     """
 
     def __init__(
         self,
         config: Config,
         work_dir: str | Path,
+        *,
         seeds: Sequence[int] = (0, 1, 2),
         iters: int | None = None,
         variants: Sequence[str] = VARIANTS[:3],
@@ -82,14 +83,15 @@ class Pipeline:
     ):
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
-            raise InputError(
-                f'{config.filename}: model.backbone.supernet_d_max is not set, so there is nothing to search'
-            )
+            raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
         if unknown := set(variants) - set(VARIANTS):
             raise InputError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
         if not seeds:
             raise InputError('at least one seed is needed')
-        self.config = config if iters is None else with_budget(config, iters)
+        self.config = config
+        if iters is not None:
+            self.config = copy.deepcopy(config)
+            set_iterations(self.config, iters)
         self.work_dir = Path(work_dir)
         self.seeds, self.variants, self.criterion, self.metric = tuple(seeds), tuple(variants), criterion, metric
         self.console = Console()
@@ -116,7 +118,9 @@ class Pipeline:
             done = stage.result() is not None
             if not done and limit is not None and started >= limit:
                 return None
-            self.console.rule(f'training {number} of {total}: {stage.name}' + (' (finished before)' if done else ''))
+            self.console.rule(
+                f'training {number} of {total}: {stage.folder.name}' + (' (finished before)' if done else '')
+            )
             if not done:
                 run_stage(stage, self.metric)
                 started += 1
@@ -132,25 +136,16 @@ class Pipeline:
                 yield self._stage(variant, seed)
 
     def _stage(self, variant: str, seed: int) -> Stage:
-        config = copy.deepcopy(self.config)
-        backbone = config.model.backbone
-        if variant != 'supernet':
-            backbone.pop('supernet_d_max')
-            backbone.pattern = self._pattern(variant)
-        if variant == 'inherited':
-            config.load_from = str(self.inherited_file)
-        config.randomness = {**config.get('randomness', {}), 'seed': seed}
-        config.train_cfg.val_interval = config.train_cfg.max_iters  # evaluated and saved once, at the end
-        config.default_hooks.checkpoint = None
-        name = variant if variant == 'supernet' else f'{variant}_seed{seed}'
-        config.work_dir = str(self.work_dir / name)
-        return Stage(name, Path(config.work_dir), config)
+        folder = self.work_dir / (variant if variant == 'supernet' else f'{variant}_seed{seed}')
+        start = self.inherited_file if variant == 'inherited' else None
+        pattern = self._pattern(variant)
+        return Stage(folder, comparison_config(self.config, folder, seed=seed, pattern=pattern, start=start))
 
-    def _pattern(self, variant: str) -> str | list:
-        if variant in ('dense', 'analytic'):
-            return 'dense' if variant == 'dense' else f'geometric_d{self.d_max}'
-        file = self.pattern_file if variant == 'searched' else self.inherited_file.with_suffix('.json')
-        return [pattern.to_json() for pattern in read_patterns(file)]
+    def _pattern(self, variant: str) -> str | list | None:
+        files = {'searched': self.pattern_file, 'inherited': self.inherited_file.with_suffix('.json')}
+        if variant in files:
+            return [pattern.to_json() for pattern in read_patterns(files[variant])]
+        return {'supernet': None, 'dense': 'dense', 'analytic': f'geometric_d{self.d_max}'}[variant]
 
     def _search(self, supernet: Stage) -> None:
         results = search_checkpoint(
@@ -165,19 +160,7 @@ class Pipeline:
 
     def report(self) -> dict:
         """Writes report.json and report.md, prints the table and returns what report.json holds."""
-        rows = []
-        for variant in self.variants:
-            results = [self._stage(variant, seed).result() for seed in self.seeds]
-            values = [result['metrics'][self.metric] for result in results]
-            rows.append(
-                {
-                    'variant': variant,
-                    'values': values,
-                    'mean': statistics.fmean(values),
-                    'std': statistics.stdev(values) if len(values) > 1 else 0.0,
-                    'seconds': statistics.fmean(result['seconds'] for result in results),
-                }
-            )
+        rows = [self._row(variant) for variant in self.variants]
         supernet = self._stage('supernet', self.seeds[0]).result()
         report = {
             'config': Path(self.config.filename).name,
@@ -193,11 +176,22 @@ class Pipeline:
         self.console.print(_table(report))
         return report
 
+    def _row(self, variant: str) -> dict:
+        results = [self._stage(variant, seed).result() for seed in self.seeds]
+        values = [result['metrics'][self.metric] for result in results]
+        return {
+            'variant': variant,
+            'values': values,
+            'mean': statistics.fmean(values),
+            'std': statistics.stdev(values) if len(values) > 1 else 0.0,
+            'seconds': statistics.fmean(result['seconds'] for result in results),
+        }
+
 
 def run_stage(stage: Stage, metric: str) -> None:
     """Trains and evaluates one stage and records metrics, seconds and weights in its folder."""
     config = copy.deepcopy(stage.config)
-    config.experiment_name = f'{stage.name}_{time.time_ns()}'  # runners of one process must not share their logs
+    config.experiment_name = f'{stage.folder.name}_{time.time_ns()}'  # runners of one process must not share their logs
     start = time.perf_counter()
     runner = train(config)
     seconds = time.perf_counter() - start
@@ -212,41 +206,25 @@ def run_stage(stage: Stage, metric: str) -> None:
     partial.replace(stage.result_file)
 
 
-def with_budget(config: Config, iters: int) -> Config:
-    """The config with a training of ``iters`` iterations; its learning-rate schedule is stretched to that."""
-    if iters < 1:
-        raise InputError(f'a training needs at least one iteration, got {iters}')
-    config = copy.deepcopy(config)
-    ratio = iters / config.train_cfg.max_iters
-    config.train_cfg.max_iters = iters
-    for scheduler in config.get('param_scheduler', []):
-        for key, least in (('begin', 0), ('end', scheduler.get('begin', 0) + 1), ('T_max', 1)):
-            if key in scheduler:
-                scheduler[key] = max(round(scheduler[key] * ratio), least)
-    return config
+def _cells(report: dict) -> list[list[str]]:
+    """What the tables show, titles first."""
+    rows = [['pattern', *(f'seed {seed}' for seed in report['seeds']), 'mean', 'std', 'seconds']]
+    for row in report['rows']:
+        numbers = (f'{value:.2f}' for value in (*row['values'], row['mean'], row['std']))
+        rows.append([row['variant'], *numbers, f'{row["seconds"]:.0f}'])
+    return rows
 
 
 def _table(report: dict) -> Table:
     table = Table(title=f'{report["metric"]} after {report["iterations"]} iterations')
-    for title in ('pattern', *(f'seed {seed}' for seed in report['seeds']), 'mean', 'std', 'seconds'):
+    titles, *rows = _cells(report)
+    for title in titles:
         table.add_column(title, justify='left' if title == 'pattern' else 'right')
-    for row in _cells(report):
+    for row in rows:
         table.add_row(*row)
     return table
 
 
-def _cells(report: dict) -> list[list[str]]:
-    return [
-        [
-            row['variant'],
-            *(f'{value:.2f}' for value in (*row['values'], row['mean'], row['std'])),
-            f'{row["seconds"]:.0f}',
-        ]
-        for row in report['rows']
-    ]
-
-
 def _markdown(report: dict) -> str:
-    seeds = [f'seed {seed}' for seed in report['seeds']]
-    rows = [['pattern', *seeds, 'mean', 'std', 'seconds'], ['---'] * (len(seeds) + 4), *_cells(report)]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in rows) + '\n'
+    titles, *rows = _cells(report)
+    return ''.join(f'| {" | ".join(row)} |\n' for row in (titles, ['---'] * len(titles), *rows))

@@ -37,6 +37,11 @@ class ICResNet(ResNet):
     Raises:
         ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, or the pattern does not fit.
         FileNotFoundError: If the pattern file is missing.
+
+    Example:
+        >>> net = ICResNet(18, pattern='geometric_d4', out_indices=(2, 3))
+        >>> [level.shape for level in net(torch.randn(1, 3, 64, 64))]
+        [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
     def __init__(
@@ -69,6 +74,11 @@ class ICResNeXt(ICResNet):
         groups: Of the 3x3 convolutions.
         base_width: Channels of a group in the first stage.
         **kwargs: Those of :class:`ICResNet`.
+
+    Example:
+        >>> net = ICResNeXt(50, pattern='geometric_d4', out_indices=(3,))
+        >>> net.layer1[0].conv2.groups, net(torch.randn(1, 3, 64, 64))[0].shape
+        (32, torch.Size([1, 2048, 2, 2]))
     """
 
     def __init__(

@@ -37,6 +37,11 @@ class PyConvResNet(ResNet):
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.
+
+    Example:
+        >>> net = PyConvResNet(18, out_indices=(2, 3))
+        >>> [level.shape for level in net(torch.randn(1, 3, 64, 64))]
+        [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
     default_groups = STAGE_GROUPS
@@ -110,6 +115,11 @@ class PyConvHGResNet(PyConvResNet):
     Args:
         depth: 50, 101 or 152.
         **kwargs: Those of :class:`PyConvResNet`.
+
+    Example:
+        >>> net = PyConvHGResNet(50, out_indices=(3,))
+        >>> net.layer1[0].conv2.groups, net(torch.randn(1, 3, 64, 64))[0].shape
+        ((32, 32, 32, 32), torch.Size([1, 2048, 2, 2]))
     """
 
     arch_settings = {depth: ResNet.arch_settings[depth] for depth in (50, 101, 152)}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import InputError
 
 # Where trainers put the weights in a file, tried in this order.
-WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
 class UnmatchedKeysError(InputError):
@@ -88,25 +88,18 @@ class Conversion:
 
 
 def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The weights of a checkpoint by key, whatever wraps them.
-
-    Enters ``state_dict``, ``model``, ``model_state_dict`` or ``net`` (so optimiser states and counters beside them stay
-    behind) and strips the ``module.`` that data-parallel wrappers put before every key.
+    """The weights of a checkpoint by key (:func:`state_dict_of`), of a file from anywhere: checked to be weights.
 
     Raises:
-        ValueError: There is no tensor, something else than tensors lies among them, or a tensor is not finite.
+        InputError: There is no tensor, something else than tensors lies among them, or a tensor is not finite.
     """
-    tensors = checkpoint
-    while wrapper := next((name for name in WRAPPERS if isinstance(tensors.get(name), Mapping)), None):
-        tensors = tensors[wrapper]
+    tensors = state_dict_of(checkpoint)
     foreign = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
     if len(foreign) == len(tensors):
         raise InputError(f'no weights found: the file holds {", ".join(map(repr, tensors)) or "nothing"}')
     if foreign:
         kinds = ', '.join(f'{key!r} ({type(tensors[key]).__name__})' for key in foreign[:5])
         raise InputError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
-    while all(key.startswith('module.') for key in tensors):
-        tensors = {key.removeprefix('module.'): value for key, value in tensors.items()}
     _check_finite(tensors)
     return dict(tensors)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 
 _GROUPS_SHOWN = 12
+_WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
 class ArchitectureMismatchError(InputError):
@@ -64,10 +65,18 @@ class Mismatch:
         )
 
 
-def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """The weights in a checkpoint, without the prefix of a distributed wrapper."""
-    weights = checkpoint.get('state_dict', checkpoint)
-    return {key.removeprefix('module.'): value for key, value in weights.items()}
+def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights in a checkpoint, whatever wraps them.
+
+    Enters ``state_dict``, ``model``, ``model_state_dict`` or ``net`` (so optimiser states and counters beside them stay
+    behind) and strips the ``module.`` that data-parallel wrappers put before every key.
+    """
+    weights = checkpoint
+    while wrapper := next((name for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
+        weights = weights[wrapper]
+    while weights and all(str(key).startswith('module.') for key in weights):
+        weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    return weights
 
 
 def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':

@@ -5,11 +5,12 @@ dataset failed or left it empty: a good file costs nothing.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icconv_mm.errors import InputError
+from icconv_mm.datasets.walk import leaf_datasets
+from icconv_mm.errors import InputError, naming
 
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
@@ -20,21 +21,6 @@ _REQUIRED_FIELDS = {
 
 class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
-
-
-def leaf_datasets(cfg: Mapping[str, Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The datasets that read files, below wrappers such as ``RepeatDataset`` and ``ConcatDataset``.
-
-    Yields:
-        The dotted name in the config and the dict of each.
-    """
-    if isinstance(cfg.get('dataset'), Mapping):
-        yield from leaf_datasets(cfg['dataset'], f'{name}.dataset')
-    elif isinstance(cfg.get('datasets'), Sequence):
-        for i, part in enumerate(cfg['datasets']):
-            yield from leaf_datasets(part, f'{name}.datasets[{i}]')
-    else:
-        yield name, cfg
 
 
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:
@@ -66,8 +52,8 @@ def check_file(path: str, name: str) -> None:
         raise DatasetError(f'{name}: no such file: {_describe(path)}')
 
 
-def check_coco_file(path: str | Path) -> None:
-    """Raise DatasetError, naming file and field, unless ``path`` holds detection annotations in COCO format."""
+def check_coco_file(path: str | Path) -> dict:
+    """The content of a file; raise DatasetError, naming file and field, unless it is annotations in COCO format."""
     try:
         content = json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -82,12 +68,24 @@ def check_coco_file(path: str | Path) -> None:
         for i, entry in enumerate(content[field]):
             _check_entry(entry, members, f'{path}: {field}[{i}]')
     _check_references(content, path)
+    return content
 
 
-def explain_empty(path: str | Path, classes: Sequence[str], where: str) -> None:
-    """Raise DatasetError that says why a COCO dataset has no picture left, if its annotation file is the reason."""
-    check_coco_file(path)
-    content = json.loads(Path(path).read_bytes())
+def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) -> None:
+    """Raise DatasetError that says why a COCO dataset cannot be built, if its annotation file is the reason.
+
+    Args:
+        path: The annotation file.
+        classes: The names of the classes to find in it.
+        where: The dataset's name in the config.
+        empty: Whether no picture was left.
+    """
+    if '://' in path:
+        return
+    with naming(f'{where}.ann_file'):
+        content = check_coco_file(path)
+    if not empty:
+        return
     names = {category['id']: category['name'] for category in content['categories']}
     if not set(names.values()) & set(classes):
         raise DatasetError(

@@ -1,5 +1,6 @@
-"""Loading of pictures that tells which file is bad."""
+"""Finding pictures, and loading that tells which file is bad."""
 
+import glob
 import logging
 import os
 from pathlib import Path
@@ -10,9 +11,10 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
-from icconv_mm.errors import UserError
+from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
 # JPEG; a file without the mark in its last bytes is decoded in full before it is called truncated.
 _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
@@ -102,20 +104,25 @@ def _decoding_error(path: Path) -> str | None:
     return None
 
 
-def check_pictures(cfg, skip_bad: bool = False) -> None:
-    """Replace the image loading of every pipeline in ``cfg`` by :class:`LoadImageFromFile`, in place.
+def find_pictures(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
+    """The picture files that a path or a glob pattern stands for, sorted by name.
 
     Args:
-        cfg: A config or a part of one.
-        skip_bad: As for :class:`LoadImageFromFile`.
+        inputs: A file, a folder, or a glob pattern.
+        recursive: Whether subfolders of a folder are searched as well.
+
+    Raises:
+        MissingFileError: There is none.
     """
-    if isinstance(cfg, dict):
-        if str(cfg.get('type')).split('.')[-1] in ('LoadImageFromFile', 'LoadImage'):
-            cfg['type'] = 'icconv_mm.LoadImageFromFile'
-            if skip_bad:
-                cfg['skip_bad'] = True
-        for value in cfg.values():
-            check_pictures(value, skip_bad)
-    elif isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            check_pictures(value, skip_bad)
+    path = Path(inputs)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = path.rglob('*') if recursive else path.iterdir()
+    else:
+        candidates = map(Path, glob.glob(str(inputs), recursive=True))
+    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        kind = 'in the folder' if path.is_dir() else 'matches'
+        raise MissingFileError(f'no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+    return found

@@ -8,47 +8,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+# fmt: off
 KEYPOINTS = (
-    'nose',
-    'left_eye',
-    'right_eye',
-    'left_ear',
-    'right_ear',
-    'left_shoulder',
-    'right_shoulder',
-    'left_elbow',
-    'right_elbow',
-    'left_wrist',
-    'right_wrist',
-    'left_hip',
-    'right_hip',
-    'left_knee',
-    'right_knee',
-    'left_ankle',
+    'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder', 'left_elbow',
+    'right_elbow', 'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee', 'right_knee', 'left_ankle',
     'right_ankle',
 )
 # COCO's own list: pairs of 1-based joint numbers.
 SKELETON = (
-    (16, 14),
-    (14, 12),
-    (17, 15),
-    (15, 13),
-    (12, 13),
-    (6, 12),
-    (7, 13),
-    (6, 7),
-    (6, 8),
-    (7, 9),
-    (8, 10),
-    (9, 11),
-    (2, 3),
-    (1, 2),
-    (1, 3),
-    (2, 4),
-    (3, 5),
-    (4, 6),
-    (5, 7),
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11),
+    (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )
+# fmt: on
 _JOINT = {name: index for index, name in enumerate(KEYPOINTS)}
 _SUBPIXEL_BITS = 4
 
@@ -105,10 +76,8 @@ def random_pose(rng: np.random.Generator, center: np.ndarray, height: float) -> 
         thigh = _degrees(rng, -12, 55)
         knee = hip + _mirrored(_toward(thigh), sign) * _THIGH * _foreshortening(rng)
         ankle = knee + _mirrored(_toward(thigh + _degrees(rng, -55, 15)), sign) * _SHIN * _foreshortening(rng)
-        for name, point in zip(
-            ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle'), (shoulder, elbow, wrist, hip, knee, ankle)
-        ):
-            joints[_JOINT[f'{side}_{name}']] = point
+        first = _JOINT[f'{side}_shoulder']  # COCO's order from here on: left and right of each joint in turn
+        joints[first::2][:6] = shoulder, elbow, wrist, hip, knee, ankle
     lean = np.clip(rng.normal(0, 12), -35, 35)
     rotation = cv2.getRotationMatrix2D((0, 0), lean, 1.0)[:, :2]
     leg, arm = height * rng.uniform(0.075, 0.105), height * rng.uniform(0.058, 0.08)

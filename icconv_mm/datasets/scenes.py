@@ -268,8 +268,10 @@ def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
     return radius * np.stack([np.sin(angle), -np.cos(angle)], axis=1)
 
 
-def _ball(rng: np.random.Generator) -> list[np.ndarray]:
-    return [_circle() * [1, rng.uniform(0.9, 1)]]
+def _star(rng: np.random.Generator) -> list[np.ndarray]:
+    points = _circle(1.3, 10)
+    points[1::2] *= rng.uniform(0.4, 0.5)
+    return [points]
 
 
 def _ring(rng: np.random.Generator) -> list[np.ndarray]:
@@ -277,22 +279,13 @@ def _ring(rng: np.random.Generator) -> list[np.ndarray]:
     return [_circle(1.1) * flat, _circle(rng.uniform(0.5, 0.62)) * flat]
 
 
-def _box(rng: np.random.Generator) -> list[np.ndarray]:
-    return [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]]
-
-
-def _cone(rng: np.random.Generator) -> list[np.ndarray]:
-    width = rng.uniform(0.75, 1.1)
-    return [np.array([[-width, 0.9], [width, 0.9], [0, -1.25]])]
-
-
-def _star(rng: np.random.Generator) -> list[np.ndarray]:
-    points = _circle(1.3, 10)
-    points[1::2] *= rng.uniform(0.4, 0.5)
-    return [points]
-
-
-_OUTLINES = {'ball': _ball, 'box': _box, 'cone': _cone, 'star': _star, 'ring': _ring}
+_OUTLINES = {
+    'ball': lambda rng: [_circle() * [1, rng.uniform(0.9, 1)]],
+    'box': lambda rng: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]],
+    'cone': lambda rng: [np.array([[-1, 0.9], [1, 0.9], [0, -1.25]]) * [rng.uniform(0.75, 1.1), 1]],
+    'star': _star,
+    'ring': _ring,
+}
 
 
 def _two_tones(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -33,6 +33,10 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
 
     Raises:
         ValueError: If no convolution is selected, or one of them cannot be extended; names the layer.
+
+    Example:
+        >>> to_supernet(nn.Conv2d(8, 8, 3, padding=1), d_max=4).kernel_size
+        (9, 9)
     """
     candidates(d_max)  # checks d_max
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
@@ -60,6 +64,11 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
     Raises:
         ValueError: If the pattern has another number of layers than the network, or does not fit one of them: its
             channels, its padding, or a dilation beyond the supernet's; names the layer and the numbers.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3, padding=1, stride=2))
+        >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
+        DilationPattern(4x(1, 1), 2x(2, 4))
     """
     convs = list(select_convs(module, filter, tuple(STANDARDISED)))
     if not convs:
@@ -89,8 +98,8 @@ def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
     """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
     check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
-    new = _like(conv, nn.Conv2d, kernel_size=2 * d_max + 1, padding=padding)
-    return _fill(new, conv, nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad))
+    weight = nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad)
+    return like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
 
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
@@ -102,16 +111,16 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
         raise ValueError(f'kernel {conv.kernel_size}, expected a square and odd one')
     if conv.padding != same:
         raise ValueError(f'padding {conv.padding}, expected {same}: an inception convolution keeps the size')
-    new = _like(conv, ICConv2d, pattern=pattern)
+    pattern, weight = DilationPattern.of(pattern).for_convolution(conv.out_channels, conv.groups), conv.weight
+    if kernel > 3:
+        dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
+        weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
+    new = like(conv, ICConv2d, weight, pattern=pattern)
     if type(conv) in STANDARDISED:
         new.__class__ = STANDARDISED[type(conv)]
         new._buffers.update(conv._buffers)
         vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
-    weight = conv.weight
-    if kernel > 3:
-        dilations = torch.tensor([run[1:] for run in new.pattern for _ in range(run.out_channels)])
-        weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
-    return _fill(new, conv, weight)
+    return new
 
 
 def check_padding(conv: nn.Conv2d) -> None:
@@ -119,22 +128,20 @@ def check_padding(conv: nn.Conv2d) -> None:
         raise ValueError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
 
 
-def _like(conv: nn.Conv2d, kind: type, **settings) -> nn.Conv2d:
-    return kind(
+def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
+    """A layer of another kind with another weight, else as ``conv``, whose bias it shares."""
+    new = kind(
         conv.in_channels,
         conv.out_channels,
         stride=conv.stride,
         groups=conv.groups,
         dilation=conv.dilation,
         bias=conv.bias is not None,
-        device='meta',  # the parameters come from ``conv``
+        device='meta',  # the parameters are replaced
         **settings,
     )
-
-
-def _fill(new: nn.Conv2d, old: nn.Conv2d, weight: nn.Parameter) -> nn.Conv2d:
-    new.weight, new.bias = weight, old.bias
-    return new.train(old.training)
+    new.weight, new.bias = weight, conv.bias
+    return new.train(conv.training)
 
 
 def at(name: str, convert, conv: nn.Conv2d, *settings) -> nn.Module:

@@ -16,6 +16,12 @@ class DropBlock2d(nn.Module):
         ValueError: If an argument is out of range.
 
     Source: DropBlock, https://arxiv.org/abs/1810.12890, algorithm 1, with a mask per channel.
+
+    Example:
+        >>> drop = DropBlock2d(drop_prob=0.2, block_size=3)
+        >>> dropped = drop(torch.ones(1, 8, 32, 32)) == 0
+        >>> 0.1 < dropped.float().mean() < 0.3
+        tensor(True)
     """
 
     def __init__(self, drop_prob: float, block_size: int):

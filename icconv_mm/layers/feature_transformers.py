@@ -47,6 +47,10 @@ class SelfTransformer(nn.Module):
 
     Raises:
         ValueError: If ``mixtures`` does not divide ``channels``.
+
+    Example:
+        >>> SelfTransformer(16, mixtures=2)(torch.randn(1, 16, 20, 20)).shape
+        torch.Size([1, 16, 20, 20])
     """
 
     def __init__(self, channels: int, mixtures: int = 2, pool_keys: bool = True, norm_cfg: dict | None = None):
@@ -91,6 +95,11 @@ class GroundingTransformer(nn.Module):
 
     Raises:
         ValueError: If an argument is out of range; in ``forward`` if the window is larger than the coarse map.
+
+    Example:
+        >>> fine, coarse = torch.randn(1, 16, 20, 20), torch.randn(1, 16, 10, 10)
+        >>> GroundingTransformer(16, window=5)(fine, coarse).shape
+        torch.Size([1, 16, 20, 20])
     """
 
     def __init__(
@@ -130,9 +139,9 @@ class GroundingTransformer(nn.Module):
         return self.out_conv(out)
 
     def _attend_to_all(self, queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
-        if self.similarity == 'euclidean':
-            return euclidean_attention(_parts(queries, self.mixtures), _parts(keys, self.mixtures), values, mix)
         queries, keys = _parts(queries, self.mixtures), _parts(keys, self.mixtures)
+        if self.similarity == 'euclidean':
+            return euclidean_attention(queries, keys, values, mix)
         if self.similarity == 'embedded':
             return mixture_attention(queries, keys, values, mix, scale=queries.shape[2] ** -0.5)
         return dot_product_attention(queries, keys, values, mix)
@@ -154,6 +163,11 @@ class RenderingTransformer(nn.Module):
 
     Raises:
         ValueError: If the ratio is not a power of two.
+
+    Example:
+        >>> coarse, fine = torch.randn(1, 16, 10, 10), torch.randn(1, 16, 20, 20)
+        >>> RenderingTransformer(16, ratio=2)(coarse, fine).shape
+        torch.Size([1, 16, 10, 10])
     """
 
     def __init__(self, channels: int, ratio: int = 2, norm_cfg: dict | None = None):

@@ -1,41 +1,38 @@
 """Convolutions with the ReLU that follows them, for networks in inference form (``icconv_mm.deploy``)."""
 
-from torch import Tensor
-
+from icconv_mm.layers.convert import like
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.pyconv import PyConv2d
 from icconv_mm.ops import inception_conv2d_relu, pyconv2d_relu
 
 
 class ICConv2dReLU(ICConv2d):
-    """``relu(ICConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``ICConv2d``."""
+    """``relu(ICConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``ICConv2d``.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return inception_conv2d_relu(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+    Example:
+        >>> conv = ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)]).requires_grad_(False)
+        >>> ICConv2dReLU.of(conv)(torch.randn(1, 8, 32, 32)).min()
+        tensor(0.)
+    """
+
+    _operator = staticmethod(inception_conv2d_relu)
 
     @classmethod
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
         """The layer with the parameters of ``conv``."""
-        new = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.pattern,
-            stride=conv.stride,
-            groups=conv.groups,
-            dilation=conv.dilation,
-            bias=conv.bias is not None,
-            device='meta',  # the parameters are replaced
-        )
-        new.weight, new.bias = conv.weight, conv.bias
-        return new.train(conv.training)
+        return like(conv, cls, conv.weight, pattern=conv.pattern)
 
 
 class PyConv2dReLU(PyConv2d):
-    """``relu(PyConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``PyConv2d``."""
+    """``relu(PyConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``PyConv2d``.
 
-    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
-        return pyconv2d_relu(x, weights, bias, self.groups, self.stride, self.dilation)
+    Example:
+        >>> conv = PyConv2d(16, out_channels=[8, 8], kernel_sizes=[3, 5], groups=[1, 4]).requires_grad_(False)
+        >>> PyConv2dReLU.of(conv)(torch.randn(1, 16, 32, 32)).min()
+        tensor(0.)
+    """
+
+    _operator = staticmethod(pyconv2d_relu)
 
     @classmethod
     def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':

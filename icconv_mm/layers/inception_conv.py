@@ -32,7 +32,14 @@ class ICConv2d(nn.Conv2d):
         ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
+
+    Example:
+        >>> conv = ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)], stride=2)
+        >>> conv(torch.randn(1, 8, 32, 32)).shape
+        torch.Size([1, 6, 16, 16])
     """
+
+    _operator = staticmethod(inception_conv2d)
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class ICConv2d(nn.Conv2d):
         groups: int = 1,
         dilation: int | tuple[int, int] = 1,
         bias: bool = False,
+        *,
         device=None,
         dtype=None,
     ):
@@ -68,7 +76,7 @@ class ICConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return inception_conv2d(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+        return self._operator(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'

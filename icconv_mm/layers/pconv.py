@@ -25,6 +25,11 @@ class PConvLayer(nn.Module):
             included; what lands on finer levels stays plain.
         ibn: Whether to normalise, with statistics of all levels together.
         sync_ibn: Whether the statistics are also those of all processes.
+
+    Example:
+        >>> levels = [torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16)]
+        >>> [level.shape for level in PConvLayer(8, 6, ibn=True)(levels)]
+        [torch.Size([1, 6, 32, 32]), torch.Size([1, 6, 16, 16])]
     """
 
     def __init__(

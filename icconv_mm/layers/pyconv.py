@@ -33,7 +33,14 @@ class PyConv2d(nn.Module):
             names the level and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
+
+    Example:
+        >>> conv = PyConv2d(16, out_channels=[8, 8], kernel_sizes=[3, 5], groups=[1, 4])
+        >>> conv(torch.randn(1, 16, 32, 32)).shape
+        torch.Size([1, 16, 32, 32])
     """
+
+    _operator = staticmethod(pyconv2d)
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class PyConv2d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         bias: bool = False,
+        *,
         device=None,
         dtype=None,
     ):
@@ -75,10 +83,7 @@ class PyConv2d(nn.Module):
             return torch.cat([level(x) for level in levels], 1)
         bias = None if levels[0].bias is None else torch.cat([level.bias for level in levels])
         weights = [level.weight for level in levels]
-        return self._convolve(x, weights, bias)
-
-    def _convolve(self, x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
-        return pyconv2d(x, weights, bias, self.groups, self.stride, self.dilation)
+        return self._operator(x, weights, bias, self.groups, self.stride, self.dilation)
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):

@@ -24,6 +24,11 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         stride: Of both axes.
         padding: Of both axes.
         deform: Whether there is a ``conv_offset``; without it only the plain form exists.
+
+    Example:
+        >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
+        >>> conv(x).shape  # the plain form; conv(x, deform=True) is the other one
+        torch.Size([1, 6, 8, 8])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):

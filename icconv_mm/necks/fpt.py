@@ -52,6 +52,11 @@ class FPT(BaseModule):
 
     Raises:
         ValueError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
+
+    Example:
+        >>> neck = FPT(in_channels=[8, 16], out_channels=32)
+        >>> [level.shape for level in neck([torch.randn(1, 8, 32, 32), torch.randn(1, 16, 16, 16)])]
+        [torch.Size([1, 32, 32, 32]), torch.Size([1, 32, 16, 16])]
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class FPT(BaseModule):
         strides: Sequence[int] | None = None,
         start_level: int = 0,
         add_extra_convs: bool | str = False,
+        *,
         interactions: Sequence[str] = INTERACTIONS,
         self_mixtures: int = 2,
         grounding_mixtures: int = 4,
@@ -99,7 +105,11 @@ class FPT(BaseModule):
             for coarse in used[fine + 1 :]:
                 if 'grounding' in self.interactions:
                     self.groundings[f'{fine}_{coarse}'] = GroundingTransformer(
-                        out_channels, None, grounding_mixtures, similarity, window, norm_cfg
+                        out_channels,
+                        mixtures=grounding_mixtures,
+                        similarity=similarity,
+                        window=window,
+                        norm_cfg=norm_cfg,
                     )
                 if 'rendering' in self.interactions:
                     self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(

@@ -36,6 +36,11 @@ class PConv(BaseModule):
 
     Raises:
         ValueError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
+
+    Example:
+        >>> neck = PConv(in_channels=8, out_channels=8, num_outs=2, pconv_num=1)
+        >>> [level.shape for level in neck([torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16)])]
+        [torch.Size([1, 8, 32, 32]), torch.Size([1, 8, 16, 16])]
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class PConv(BaseModule):
         pconv_num: int = 4,
         pconv_deform: bool = False,
         ibn: bool = False,
+        *,
         start_level: int = 1,
         sync_ibn: bool = False,
         norm_eval: bool = False,
@@ -61,7 +67,14 @@ class PConv(BaseModule):
             raise ValueError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
         self.pconvs = nn.Sequential(
             *(
-                PConvLayer(out_channels if i else channels, out_channels, pconv_deform, start_level, ibn, sync_ibn)
+                PConvLayer(
+                    out_channels if i else channels,
+                    out_channels,
+                    deform=pconv_deform,
+                    start_level=start_level,
+                    ibn=ibn,
+                    sync_ibn=sync_ibn,
+                )
                 for i in range(pconv_num)
             )
         )
@@ -116,6 +129,12 @@ class SEPC(PConv):
             by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
         branches: Which maps to give: 'both' as pairs, 'cls' or 'reg' as plain tensors (dense prediction).
         start_level, sync_ibn, norm_eval, init_cfg: As for :class:`PConv`.
+
+    Example:
+        >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)
+        >>> fine, coarse = neck([torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16)])
+        >>> [branch.shape for branch in fine]  # for classification and for localisation
+        [torch.Size([1, 8, 32, 32]), torch.Size([1, 8, 32, 32])]
     """
 
     def __init__(
@@ -128,6 +147,7 @@ class SEPC(PConv):
         lcconv_deform: bool = False,
         ibn: bool = False,
         lcconv_padding: int = 0,
+        *,
         start_level: int = 1,
         branches: str = 'both',
         sync_ibn: bool = False,
@@ -141,10 +161,10 @@ class SEPC(PConv):
             pconv_num,
             pconv_deform,
             ibn,
-            start_level,
-            sync_ibn,
-            norm_eval,
-            init_cfg,
+            start_level=start_level,
+            sync_ibn=sync_ibn,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
         )
         if branches not in ('both', 'cls', 'reg'):
             raise ValueError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")

@@ -20,6 +20,12 @@ class SequenceNeck(BaseModule):
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> pconv = dict(type='icconv_mm.PConv', in_channels=8, out_channels=8, num_outs=2)
+        >>> neck = SequenceNeck([pconv, pconv])
+        >>> [level.shape for level in neck([torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16)])]
+        [torch.Size([1, 8, 32, 32]), torch.Size([1, 8, 16, 16])]
     """
 
     def __init__(self, necks: Sequence[dict], init_cfg: dict | list | None = None):

@@ -58,6 +58,11 @@ class UnscathedPyramid(BaseModule):
 
     Raises:
         ValueError: If a kernel is even.
+
+    Example:
+        >>> neck = UnscathedPyramid(in_channels=64, out_channels=32, kernel_sizes=(1, 7))
+        >>> [level.shape for level in neck([torch.randn(1, 64, 16, 16)])]
+        [torch.Size([1, 32, 16, 16]), torch.Size([1, 32, 16, 16])]
     """
 
     def __init__(

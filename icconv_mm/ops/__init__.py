@@ -1,6 +1,5 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends."""
 
-from icconv_mm.ops import kernels_cuda  # noqa: F401 - registers the compiled kernels
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.fused_relu import inception_conv2d_relu, pyconv2d_relu
 from icconv_mm.ops.inception_conv import inception_conv2d

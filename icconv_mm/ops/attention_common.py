@@ -1,6 +1,5 @@
 """What the attention operators share: scratch memory of fixed size, and the dtype in which they compute."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,16 +36,3 @@ def in_blocks(rows: int, columns: int, buffers: int, like: Tensor) -> Iterator[t
     for start in range(0, rows, block):
         stop = min(start + block, rows)
         yield slice(start, stop), list(scratch[:, : stop - start])
-
-
-def tracing() -> bool:
-    """Whether the call is recorded for a runtime that knows torch's own operators only."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-
-
-@contextmanager
-def constants_of_a_trace() -> Iterator[None]:
-    """Silences the tracer's warnings of shapes that become constants, where that is what they are."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        yield

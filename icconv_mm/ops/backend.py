@@ -1,8 +1,8 @@
 """Which implementation of an operator a call gets.
 
-Every operator has a reference; compiled backends are optional. A compiled implementation answers one question about a
-call, ``refusal(...)``: None if it can serve it, else one sentence that says why not and what it got. Asking for a
-backend by name turns that sentence into the exception; choosing automatically turns it into a debug message.
+Every operator has a reference; compiled backends are optional. Each is asked one question about a call, to which there
+are four answers (:class:`Verdict`), with a sentence that says why and what the kernel got. Asking for a backend by name
+turns that sentence into the exception; choosing automatically turns it into a debug message.
 """
 
 import importlib.machinery
@@ -10,9 +10,10 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,59 +38,96 @@ class Status(NamedTuple):
         return self.available
 
 
+class Verdict(Enum):
+    """What a backend says of a call."""
+
+    CAN_RUN = 'can run'
+    NOT_ADVISED = 'can run if asked for by name'
+    REFUSED = 'cannot run such a call'
+    ABSENT = 'is not installed'
+
+
+class Answer(NamedTuple):
+    """What a backend says of a call, and one sentence why, unless it can run."""
+
+    verdict: Verdict
+    reason: str = ''
+
+    @property
+    def serves(self) -> bool:
+        """Whether the backend runs the call if it is asked for by name."""
+        return self.verdict in (Verdict.CAN_RUN, Verdict.NOT_ADVISED)
+
+    def __str__(self) -> str:
+        if self.verdict is Verdict.NOT_ADVISED:
+            return f'{self.verdict.value}: {self.reason}'
+        return self.reason or self.verdict.value
+
+
+_CAN_RUN = Answer(Verdict.CAN_RUN)
+
+
+def _no_reason(*_) -> None:
+    """No call is refused."""
+
+
+class Limits(NamedTuple):
+    """What a compiled kernel does not serve: functions of a call's arguments that return a reason, or None."""
+
+    refusal: Callable[..., str | None]
+    advice: Callable[..., str | None] = _no_reason  # why it should serve a call only if it is asked for by name
+
+
 class Kernel(NamedTuple):
-    """One implementation of one operator; both functions take the operator's arguments."""
+    """One implementation of one operator; its functions take the operator's arguments."""
 
     run: Callable
-    refusal: Callable[..., str | None]
-    advice: Callable[..., str | None] = lambda *_: None  # a sentence why not to choose it, though it can
+    limits: Limits = Limits(_no_reason)
+    absence: Callable[[], str | None] = _no_reason
+
+    def answer(self, *args) -> Answer:
+        """Whether it runs a call: if it takes it, if it is installed, if it is advised."""
+        if reason := self.limits.refusal(*args):
+            return Answer(Verdict.REFUSED, reason)
+        if reason := self.absence():
+            return Answer(Verdict.ABSENT, reason)
+        if reason := self.limits.advice(*args):
+            return Answer(Verdict.NOT_ADVISED, reason)
+        return _CAN_RUN
 
 
-class Absence(str):
-    """A reason not to run that an installation of the compiled operators would remove."""
-
-
-_kernels: dict[str, dict[str, Kernel]] = {}
+_kernels: dict[str, dict[str, Kernel]] = {}  # of each operator by backend, best first
 _logged: set[str] = set()
 _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
-def register(
-    operator: str,
-    backend: str,
-    run: Callable,
-    refusal: Callable[..., str | None] = lambda *_: None,
-    advice: Callable[..., str | None] = lambda *_: None,
-) -> None:
-    """Makes ``run`` the implementation of ``operator`` on ``backend``; for modules of this package.
+def register(operator: str, reference: Callable, limits: Mapping[str, Limits]) -> None:
+    """Makes known an operator with its reference and its compiled kernels; for modules of this package.
 
-    ``refusal`` says why it cannot serve a call, ``advice`` why it should only if it is asked for by name.
+    That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments.
     """
-    _kernels.setdefault(operator, {})[backend] = Kernel(run, refusal, advice)
+    compiled = {
+        device: _compiled(f'{operator}_compiled', device, limits[device]) for device in BACKENDS if device in limits
+    }
+    _kernels[operator] = {**compiled, 'reference': Kernel(reference)}
 
 
-def register_compiled(
-    operator: str,
-    device: str,
-    refusal: Callable[..., str | None],
-    advice: Callable[..., str | None] = lambda *_: None,
-) -> None:
-    """Registers the kernel ``<operator>_compiled`` of the compiled library, 'cpu' or 'cuda', with the same arguments.
-
-    It refuses what ``refusal`` refuses, and everything where the library or the kernel is missing.
-    """
-    name = f'{operator}_compiled'
-
+def _compiled(name: str, device: str, limits: Limits) -> Kernel:
     def run(*args):
-        return getattr(torch.ops.icconv_mm, name)(*args)  # is there only after the library is
+        return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
-    register(operator, device, run, lambda *args: refusal(*args) or compiled(name, device), advice)
+    return Kernel(run, limits, lambda: missing_kernel(name, device))
 
 
 def backends() -> dict[str, Status]:
-    """The backends that exist and whether each is available here, with the reason."""
+    """The backends that exist and whether each is available here, with the reason.
+
+    Example:
+        >>> backends()['reference']
+        Status(available=True, detail='plain PyTorch, always available')
+    """
     missing = missing_library()
-    cuda = compiled('inception_conv2d_compiled', 'cuda')
+    cuda = missing_kernel('inception_conv2d_compiled', 'cuda')
     if not torch.cuda.is_available():
         cuda = 'torch sees no CUDA device'
     return {
@@ -116,6 +154,12 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: If there is no backend of this name.
         RuntimeError: From the operator, if the backend cannot serve a call; the message says why.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> with use_backend('reference'):
+        ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
+        torch.Size([1, 6, 32, 32])
     """
     token = _forced.set(_checked(name, 'use_backend'))
     try:
@@ -159,20 +203,21 @@ def explain(operator: str, *args) -> Explanation:
     Raises:
         ValueError: If there is no such operator.
         TypeError: If it takes other arguments; the message says which.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
+        >>> answers = explain('inception_conv2d', x, weight, None, [4, 1, 1, 2, 2, 4], 1, 1)
+        >>> answers.chosen, answers['cpu']
+        ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
     _check_arguments(operator, args)
-
-    def answer(kernel: Kernel) -> str:
-        advice = kernel.advice(*args)
-        return kernel.refusal(*args) or (f'can run if asked for by name: {advice}' if advice else 'can run')
-
-    answers = {name: answer(kernel) for name, kernel in _candidates(operator)}
+    answers = {name: kernel.answer(*args) for name, kernel in _kernels[operator].items()}
     name = requested()
     if name == 'auto':
-        return Explanation(answers, next(each for each in answers if answers[each] == 'can run'))
-    if name not in answers:
-        return Explanation(answers, 'reference')
-    return Explanation(answers, name if answers[name].startswith('can run') else None)
+        name = next(each for each, answer in answers.items() if answer.verdict is Verdict.CAN_RUN)
+    elif name not in answers:
+        name = 'reference'
+    return Explanation({each: str(answer) for each, answer in answers.items()}, name if answers[name].serves else None)
 
 
 def _check_arguments(operator: str, args: tuple) -> None:
@@ -191,33 +236,36 @@ def _check_arguments(operator: str, args: tuple) -> None:
 
 def run(operator: str, *args):
     """Runs ``operator`` on the backend that is forced, or else on the best one that can."""
-    name = requested()
+    kernels, name = _kernels[operator], requested()
     if name == 'auto':
         name = _choose(operator, args)
-    elif name in _kernels[operator]:
-        if reason := _kernels[operator][name].refusal(*args):
-            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {reason}')
+    elif name in kernels:
+        answer = kernels[name].answer(*args)
+        if not answer.serves:
+            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {answer.reason}')
         _debug(f'{operator}: on the backend {name!r}, which was asked for')
     else:
         _debug(f'{operator}: on the reference; the backend {name!r}, which was asked for, does not have it')
         name = 'reference'
-    return _kernels[operator][name].run(*args)
+    return kernels[name].run(*args)
 
 
 def _choose(operator: str, args: tuple) -> str:
     """The best backend that can and should serve a call; says once which that is, and why not a better one."""
-    passed_over = []
-    for name, kernel in _candidates(operator):
-        reason = kernel.refusal(*args) or kernel.advice(*args)
-        if reason is None:
+    passed_over = {}
+    for name, kernel in _kernels[operator].items():
+        answer = kernel.answer(*args)
+        if answer.verdict is Verdict.CAN_RUN:
             break
-        passed_over.append((name, reason))
+        passed_over[name] = answer
     if name == 'reference':
-        for _, reason in passed_over:
-            if isinstance(reason, Absence):
-                _notice(reason)
+        for other, answer in passed_over.items():
+            if answer.verdict is Verdict.ABSENT:
+                _notice_absence(other)
     if _log.isEnabledFor(logging.DEBUG):
-        why = ''.join(f'; not on the backend {other!r}, because {reason}' for other, reason in passed_over)
+        why = ''.join(
+            f'; not on the backend {other!r}, because {answer.reason}' for other, answer in passed_over.items()
+        )
         _debug(f'{operator}: on the backend {name!r}{why}')
     return name
 
@@ -249,13 +297,13 @@ def missing_library() -> str | None:
     return None
 
 
-def compiled(operator: str, device: str) -> str | None:
+def missing_kernel(operator: str, device: str) -> str | None:
     """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
     if reason := missing_library():
-        return Absence(reason)
+        return reason
     if _is_registered(operator, device):
         return None
-    return Absence(f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}')
+    return f'the compiled operators have no {device} kernel of {operator}; re{_REBUILD}'
 
 
 @cache  # asked at every call of an operator
@@ -265,32 +313,20 @@ def _is_registered(operator: str, device: str) -> bool:
     return known and torch._C._dispatch_has_kernel_for_dispatch_key(f'icconv_mm::{operator}', device.upper())
 
 
-@lru_cache(maxsize=1)
-def notice_missing_library() -> None:
-    """Says once in a process that the reference serves calls because there are no compiled operators."""
+def _notice_absence(name: str) -> None:
+    """Says once that the reference serves calls because the kernel of a backend is not installed."""
     if reason := missing_library():
-        warnings.warn(f'{reason}. The slower reference operators are used.', stacklevel=2)
+        _warn_once(f'{reason}. The slower reference operators are used.')
+    elif name == 'cpu':  # a build without CUDA is a choice
+        _warn_once(
+            f'the compiled operators are of another version of icconv_mm and lack some kernels; re{_REBUILD}. '
+            'The slower reference operators are used instead of those.'
+        )
 
 
-@lru_cache(maxsize=1)
-def _notice_stale_library() -> None:
-    warnings.warn(
-        f'the compiled operators are of another version of icconv_mm and lack some kernels; re{_REBUILD}. '
-        'The slower reference operators are used instead of those.',
-        stacklevel=2,
-    )
-
-
-def _notice(reason: Absence) -> None:
-    if missing_library():
-        notice_missing_library()
-    elif ' cpu kernel ' in reason:  # a build without CUDA is a choice
-        _notice_stale_library()
-
-
-def _candidates(operator: str) -> list[tuple[str, Kernel]]:
-    kernels = _kernels[operator]
-    return [(name, kernels[name]) for name in BACKENDS if name in kernels]
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _checked(name: str, source: str) -> str:

@@ -4,35 +4,21 @@ IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1: output channel i is the 
 filter at dilation (d_h, d_w)(i). The padding equals the dilation, so the output has the size, and the computation the
 cost, of the dense convolution.
 
-The operator is linear in the input and in the weight, and so are the two that its gradients need. With the trilinear
-form T(x, w, g) = <g, conv(x, w)>, the three are its partial derivatives: ``inception_conv2d(x, w)`` for g,
-``inception_conv2d_grad_input(g, w)`` for x, ``inception_conv2d_grad_weight(g, x)`` for w. The gradient of each is made
-of the other two, which gives derivatives of any order.
+Its gradients are told in :mod:`icconv_mm.ops.trilinear`.
 """
 
-import warnings
 from collections.abc import Iterable
+from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import backend, dense_convolution, inception_conv_flops
+from icconv_mm.ops import dense_convolution, kernels_cpu, kernels_cuda
 from icconv_mm.ops import inception_conv_reference as reference
-from icconv_mm.ops.autocast import lower
-from icconv_mm.ops.checks import check_tensors
+from icconv_mm.ops.operator import define, is_traced, written_out
+from icconv_mm.ops.tensors import check_tensors, empty
+from icconv_mm.ops.trilinear import Form, derivative, flops
 from icconv_mm.patterns import DilationPattern
-
-_library = torch.library.Library('icconv_mm', 'FRAGMENT')
-_library.define(
-    'inception_conv2d(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups) -> Tensor'
-)
-_library.define(
-    'inception_conv2d_grad_input(Tensor grad, Tensor weight, SymInt height, SymInt width, int[] pattern, int stride, '
-    'int groups) -> Tensor'
-)
-_library.define('inception_conv2d_grad_weight(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor')
-_ops = torch.ops.icconv_mm
 
 
 def inception_conv2d(
@@ -59,23 +45,23 @@ def inception_conv2d(
 
     Raises:
         ValueError: If shapes, groups and pattern do not fit; the message says what was got and what was expected.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)], stride=2).shape
+        torch.Size([1, 6, 16, 16])
     """
-    pattern = DilationPattern.of(pattern)
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
-        # a trace is for runtimes and FLOP counters that know ordinary convolutions only
-        with warnings.catch_warnings():  # of constants in the trace: the numbers of channels, which they are
-            warnings.simplefilter('ignore', torch.jit.TracerWarning)
-            check_call(x, weight, bias, pattern, stride, groups)
-            return reference.forward(x, weight, bias, pattern.flat, stride, groups)
+    pattern = DilationPattern.of(pattern).flat
+    if is_traced():
+        return written_out(reference.forward, check_call, x, weight, bias, pattern, stride, groups)
     check_call(x, weight, bias, pattern, stride, groups)
-    if len(pattern) == 1 and dense_convolution.is_trusted(x, stride):  # torch has the best kernel
-        dilation = pattern.runs[0][1:]
-        return F.conv2d(x, weight, bias, stride, dilation, dilation, groups)
-    return _ops.inception_conv2d(x, weight, bias, pattern.flat, stride, groups)
+    if len(pattern) == 3 and dense_convolution.is_trusted(x, stride):  # one run: torch has the best kernel
+        return F.conv2d(x, weight, bias, stride, pattern[1:], pattern[1:], groups)
+    return _output(x, weight, bias, pattern, stride, groups)
 
 
 def check_call(x, weight, bias, pattern, stride, groups) -> None:
-    """Raise ValueError unless these are arguments of an inception convolution."""
+    """Raise ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3):
@@ -87,150 +73,64 @@ def check_call(x, weight, bias, pattern, stride, groups) -> None:
             f'x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '
             f'{weight.shape[1] * groups} channels and weight with a multiple of {groups} filters'
         )
-    if pattern.out_channels != weight.shape[0]:
-        raise ValueError(f'the pattern sums to {pattern.out_channels} channels, weight has {weight.shape[0]} filters')
+    if sum(pattern[::3]) != weight.shape[0]:
+        raise ValueError(f'the pattern sums to {sum(pattern[::3])} channels, weight has {weight.shape[0]} filters')
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f'bias must have the shape [{weight.shape[0]}], got {list(bias.shape)}')
     check_tensors({'x': x, 'weight': weight, 'bias': bias})
 
 
-# --- kernels
-
-
-def _forward_kernel(x, weight, bias, pattern, stride, groups):
-    out = backend.run('inception_conv2d', x, weight, bias, pattern, stride, groups)
-    return out.contiguous(memory_format=reference.memory_format(x))
-
-
-def _grad_input_kernel(grad, weight, height, width, pattern, stride, groups):
-    out = backend.run('inception_conv2d_grad_input', grad, weight, (height, width), pattern, stride, groups)
-    return out.contiguous(memory_format=reference.memory_format(grad))
-
-
-def _grad_weight_kernel(grad, x, pattern, stride, groups):
-    return backend.run('inception_conv2d_grad_weight', grad, x, pattern, stride, groups).contiguous()
-
-
-_library.impl('inception_conv2d', _forward_kernel, 'CompositeExplicitAutograd')
-_library.impl('inception_conv2d_grad_input', _grad_input_kernel, 'CompositeExplicitAutograd')
-_library.impl('inception_conv2d_grad_weight', _grad_weight_kernel, 'CompositeExplicitAutograd')
-
-backend.register('inception_conv2d', 'reference', reference.forward)
-backend.register('inception_conv2d_grad_input', 'reference', reference.grad_input)
-backend.register('inception_conv2d_grad_weight', 'reference', reference.grad_weight)
-
-# --- fake kernels
-
-
-def _forward_fake(x, weight, bias, pattern, stride, groups):
+def _output_fake(x, weight, bias, pattern, stride, groups):
     height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
-    return _empty((x.shape[0], weight.shape[0], height, width), like=x)
+    return empty((x.shape[0], weight.shape[0], height, width), like=x)
 
 
-def _grad_input_fake(grad, weight, height, width, pattern, stride, groups):
-    return _empty((grad.shape[0], weight.shape[1] * groups, height, width), like=grad)
+def _grad_input_fake(grad, weight, size, pattern, stride, groups):
+    return empty((grad.shape[0], weight.shape[1] * groups, *size), like=grad)
 
 
 def _grad_weight_fake(grad, x, pattern, stride, groups):
     return grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3))
 
 
-def _empty(shape, like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=reference.memory_format(like))
-
-
-# the dispatch key of fake tensors; `torch.library.register_fake` came with torch 2.4
-_library.impl('inception_conv2d', _forward_fake, 'Meta')
-_library.impl('inception_conv2d_grad_input', _grad_input_fake, 'Meta')
-_library.impl('inception_conv2d_grad_weight', _grad_weight_fake, 'Meta')
-
-# --- gradients
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, pattern, stride, groups):
-        ctx.save_for_backward(x, weight)
-        ctx.call = tuple(pattern), stride, groups
-        ctx.backend = backend.requested()
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.inception_conv2d(x, weight, bias, pattern, stride, groups)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
-        # autograd may run this on another thread, which knows nothing of the caller's `use_backend`
-        with backend.use_backend(ctx.backend):
-            grad_x = _ops.inception_conv2d_grad_input(grad, weight, *x.shape[2:], *ctx.call) if need_x else None
-            grad_weight = _ops.inception_conv2d_grad_weight(grad, x, *ctx.call) if need_weight else None
-        return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None, None, None, None
-
-
-class _GradInput(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, grad, weight, height, width, pattern, stride, groups):
-        ctx.save_for_backward(grad, weight)
-        ctx.call = tuple(pattern), stride, groups
-        ctx.backend = backend.requested()
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.inception_conv2d_grad_input(grad, weight, height, width, pattern, stride, groups)
-
-    @staticmethod
-    def backward(ctx, outer):
-        grad, weight = ctx.saved_tensors
-        need_grad, need_weight, *_ = ctx.needs_input_grad
-        with backend.use_backend(ctx.backend):
-            to_grad = _ops.inception_conv2d(outer, weight, None, *ctx.call) if need_grad else None
-            to_weight = _ops.inception_conv2d_grad_weight(grad, outer, *ctx.call) if need_weight else None
-        return to_grad, to_weight, None, None, None, None, None
-
-
-class _GradWeight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, grad, x, pattern, stride, groups):
-        ctx.save_for_backward(grad, x)
-        ctx.call = tuple(pattern), stride, groups
-        ctx.backend = backend.requested()
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.inception_conv2d_grad_weight(grad, x, pattern, stride, groups)
-
-    @staticmethod
-    def backward(ctx, outer):
-        grad, x = ctx.saved_tensors
-        need_grad, need_x, *_ = ctx.needs_input_grad
-        with backend.use_backend(ctx.backend):
-            to_grad = _ops.inception_conv2d(x, outer, None, *ctx.call) if need_grad else None
-            to_x = _ops.inception_conv2d_grad_input(grad, outer, *x.shape[2:], *ctx.call) if need_x else None
-        return to_grad, to_x, None, None, None
-
-
-def _forward_autograd(*args):
-    if not torch.is_grad_enabled():  # the same without the cost of preparing a gradient
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.inception_conv2d(*args)
-    return _Forward.apply(*args)
-
-
-_library.impl('inception_conv2d', _forward_autograd, 'Autograd')
-_library.impl('inception_conv2d_grad_input', lambda *args: _GradInput.apply(*args), 'Autograd')
-_library.impl('inception_conv2d_grad_weight', lambda *args: _GradWeight.apply(*args), 'Autograd')
-
-# --- autocast
-
-
-def _autocast_rule(device: str):
-    def rule(x, weight, bias, pattern, stride, groups):
-        with torch.autocast(device, enabled=False):
-            x, weight, bias = lower([x, weight, bias], device)
-            return _ops.inception_conv2d(x, weight, bias, pattern, stride, groups)
-
-    return rule
-
-
-_library.impl('inception_conv2d', _autocast_rule('cpu'), 'AutocastCPU')
-_library.impl('inception_conv2d', _autocast_rule('cuda'), 'AutocastCUDA')
-
-inception_conv_flops.register(
-    _ops.inception_conv2d, _ops.inception_conv2d_grad_input, _ops.inception_conv2d_grad_weight
+_derivative = partial(
+    derivative,
+    Form(
+        lambda x, weights, call, bias=None: _output(x, *weights, bias, *call),
+        lambda grad, weights, size, call: _grad_input(grad, *weights, size, *call),
+        lambda grad, x, _, call: [_grad_weight(grad, x, *call)],
+    ),
+)
+OUTPUT = dict(  # with ReLU as well
+    schema='(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups) -> Tensor',
+    fake=_output_fake,
+    autocast=True,
+    flops=lambda x, weight, *_, out_shape, **__: flops(out_shape, [weight]),
+    layout_of=0,
+    kernels={'cpu': kernels_cpu.INCEPTION_OUTPUT, 'cuda': kernels_cuda.OUTPUT},
+)
+_output = define(
+    'inception_conv2d',
+    reference=reference.forward,
+    autograd=lambda _, x, weight, bias, *call: _derivative(call, x=x, weights=(weight,), bias=bias),
+    **OUTPUT,
+)
+_grad_input = define(
+    'inception_conv2d_grad_input',
+    '(Tensor grad, Tensor weight, SymInt[] size, int[] pattern, int stride, int groups) -> Tensor',
+    reference.grad_input,
+    fake=_grad_input_fake,
+    autograd=lambda _, grad, weight, size, *call: _derivative(call, grad=grad, weights=(weight,), sizes=size),
+    flops=lambda grad, weight, *_, **__: flops(grad, [weight]),
+    layout_of=0,
+    kernels={'cpu': kernels_cpu.LIMITS, 'cuda': kernels_cuda.GRAD_INPUT},
+)
+_grad_weight = define(
+    'inception_conv2d_grad_weight',
+    '(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor',
+    reference.grad_weight,
+    fake=_grad_weight_fake,
+    autograd=lambda _, grad, x, *call: _derivative(call, grad=grad, x=x)[0],
+    flops=lambda grad, *_, out_shape, **__: flops(grad, [out_shape]),
+    kernels={'cpu': kernels_cpu.LIMITS, 'cuda': kernels_cuda.GRAD_WEIGHT},
 )

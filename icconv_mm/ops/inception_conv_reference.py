@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops import dense_convolution
+from icconv_mm.ops.tensors import wide_zeros
 
 
 class Part(NamedTuple):
@@ -68,17 +69,14 @@ def grad_input(
 ) -> Tensor:
     """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
     in_channels = weight.shape[1] * groups
-    # up to d_max^2 contributions are added: in half precision that would cost digits a single convolution keeps
-    wide = torch.float32 if grad.dtype in (torch.float16, torch.bfloat16) else grad.dtype
-    shape = (grad.shape[0], in_channels, *size)
-    total = torch.zeros(shape, dtype=wide, device=grad.device).to(memory_format=memory_format(grad))
+    total = wide_zeros((grad.shape[0], in_channels, *size), like=grad)
     for part in make_parts(tuple(pattern), in_channels, groups):
         like_input = grad.new_empty(1).expand(grad.shape[0], len(part.inputs), *size)
         share = _backward(part, grad, like_input, take(weight, 0, part.outputs), stride, (True, False))[0]
         if len(part.inputs) == in_channels:
             total += share
         else:
-            total.index_add_(1, _index(part.inputs, grad), share.to(wide))
+            total.index_add_(1, _index(part.inputs, grad), share.to(total.dtype))
     return total.to(grad.dtype)
 
 
@@ -99,13 +97,6 @@ def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
     if channels == tuple(range(first, first + count)):
         return tensor if count == int(tensor.shape[dim]) else tensor.narrow(dim, first, count)
     return tensor.index_select(dim, _index(channels, tensor))
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last for an input that is channels_last and not contiguous as well; else contiguous."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return torch.channels_last
-    return torch.contiguous_format
 
 
 def _backward(part: Part, grad: Tensor, x: Tensor, weight: Tensor, stride: int, mask: tuple[bool, bool]):

@@ -8,7 +8,7 @@ the instruction set.
 import torch
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.checks import tensors_of
+from icconv_mm.ops.tensors import tensors_of
 
 DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
@@ -19,6 +19,10 @@ def forget_packed_weights() -> int:
 
     They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
     writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
+
+    Example:
+        >>> forget_packed_weights() >= 0
+        True
     """
     return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
@@ -40,11 +44,5 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-backend.register_compiled('inception_conv2d', 'cpu', _refusal, _small_groups)
-backend.register_compiled('inception_conv2d_relu', 'cpu', _refusal, _small_groups)
-backend.register_compiled('inception_conv2d_grad_input', 'cpu', _refusal)
-backend.register_compiled('inception_conv2d_grad_weight', 'cpu', _refusal)
-backend.register_compiled('pyconv2d', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_relu', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_grad_input', 'cpu', _refusal)
-backend.register_compiled('pyconv2d_grad_weight', 'cpu', _refusal)
+LIMITS = backend.Limits(_refusal)
+INCEPTION_OUTPUT = backend.Limits(_refusal, _small_groups)

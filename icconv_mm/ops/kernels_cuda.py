@@ -9,7 +9,8 @@ from functools import cache
 
 import torch
 
-from icconv_mm.ops import backend
+from icconv_mm.ops.backend import Limits
+from icconv_mm.ops.tensors import DTYPES
 
 # compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
 # passed as well, but its kernels are plain ones
@@ -18,8 +19,6 @@ PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
 }
 MAX_DILATION = 8  # of what is chosen: with wider surroundings of a tile, less of it fits a processor
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
-
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
 
 
@@ -29,7 +28,7 @@ def _refusal(first, second, *_) -> str | None:
             return f'it takes tensors on a CUDA device, got {tensor.device}'
     if first.device != second.device:
         return f'it takes tensors on one device, got {first.device} and {second.device}'
-    if first.dtype not in _DTYPES or first.dtype != second.dtype:
+    if first.dtype not in DTYPES or first.dtype != second.dtype:
         return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
     return None
 
@@ -40,8 +39,6 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 def _advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
-    if tensor.device.type != 'cuda':
-        return None
     if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
         return f'its tests have not passed with {tensor.dtype} on a card like {tensor.device}'
     vector = _VECTOR_BYTES // tensor.element_size()
@@ -53,23 +50,22 @@ def _advice(tensor, group_in: int, group_out: int, pattern) -> str | None:
     return None
 
 
-def _advises(x, weight, bias, pattern, stride, groups) -> str | None:
-    if x.device.type == 'cuda' and x.dtype == torch.float32:
+def _advice_output(x, weight, bias, pattern, stride, groups) -> str | None:
+    if x.dtype == torch.float32:
         mean = weight.shape[0] / len(set(zip(pattern[1::3], pattern[2::3])))
         if mean >= _MANY_CHANNELS:
             return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
     return _advice(x, weight.shape[1], weight.shape[0] // groups, pattern)
 
 
-def _advises_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
+def _advice_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
     return _advice(grad, weight.shape[1], weight.shape[0] // groups, pattern)
 
 
-def _advises_grad_weight(grad, x, pattern, stride, groups) -> str | None:
+def _advice_grad_weight(grad, x, pattern, stride, groups) -> str | None:
     return _advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
 
 
-backend.register_compiled('inception_conv2d', 'cuda', _refusal, _advises)
-backend.register_compiled('inception_conv2d_relu', 'cuda', _refusal, _advises)
-backend.register_compiled('inception_conv2d_grad_input', 'cuda', _refusal, _advises_grad_input)
-backend.register_compiled('inception_conv2d_grad_weight', 'cuda', _refusal, _advises_grad_weight)
+OUTPUT = Limits(_refusal, _advice_output)
+GRAD_INPUT = Limits(_refusal, _advice_grad_input)
+GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight)

@@ -14,24 +14,9 @@ values, where an attention per softmax would cost N.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops.attention_common import (
-    computed_dtype,
-    constants_of_a_trace,
-    exact,
-    in_blocks,
-    tracing,
-)
-from icconv_mm.ops.inception_conv_flops import register_formula
-
-_library = torch.library.Library('icconv_mm', 'FRAGMENT')
-_library.define('mixture_attention(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor')
-_library.define(
-    'mixture_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) '
-    '-> (Tensor, Tensor, Tensor, Tensor, Tensor)'
-)
-_ops = torch.ops.icconv_mm
+from icconv_mm.ops.attention_common import computed_dtype, exact, in_blocks
+from icconv_mm.ops.operator import define, differentiable_once, is_traced, written_out
 
 
 def mixture_attention(
@@ -54,16 +39,19 @@ def mixture_attention(
 
     Raises:
         ValueError: If shapes do not fit, or there is no key; the message says what was got.
+
+    Example:
+        >>> q, k, v = torch.randn(1, 2, 8, 100), torch.randn(1, 2, 8, 25), torch.randn(1, 16, 25)
+        >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
+        torch.Size([1, 16, 100])
     """
-    if tracing():
-        with constants_of_a_trace():
-            _check(q, k, v, mix, bias)
-        return reference(q, k, v, mix, bias, scale)
-    _check(q, k, v, mix, bias)
-    return _ops.mixture_attention(q, k, v, mix, bias, scale)
+    if is_traced():
+        return written_out(reference, _check, q, k, v, mix, bias, scale)
+    _check(q, k, v, mix, bias, scale)
+    return _forward(q, k, v, mix, bias, scale)
 
 
-def _check(q, k, v, mix, bias):
+def _check(q, k, v, mix, bias, scale):
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 3:
         raise ValueError(
             f'expected q [B, N, d, N_q], k [B, N, d, N_k] and v [B, C, N_k], got {list(q.shape)}, {list(k.shape)} and '
@@ -153,12 +141,6 @@ def _softmax_backward(grad, weights, out):
     torch.ops.aten._softmax_backward_data.out(grad, weights, -1, weights.dtype, grad_input=out)
 
 
-_library.impl('mixture_attention', _forward_kernel, 'CompositeExplicitAutograd')
-_library.impl('mixture_attention_backward', _backward_kernel, 'CompositeExplicitAutograd')
-
-# --- fake kernels
-
-
 def _forward_fake(q, k, v, mix, bias, scale):
     return v.new_empty((q.shape[0], v.shape[1], q.shape[3]))
 
@@ -168,40 +150,19 @@ def _backward_fake(grad, q, k, v, mix, bias, scale):
     return (*(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix)), to_bias)
 
 
-_library.impl('mixture_attention', _forward_fake, 'Meta')
-_library.impl('mixture_attention_backward', _backward_fake, 'Meta')
-
-# --- gradients
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, mix, bias, scale):
-        ctx.save_for_backward(q, k, v, mix, bias)
-        ctx.scale = scale
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.mixture_attention(q, k, v, mix, bias, scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        *grads, to_bias = _ops.mixture_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
-        return *grads, to_bias if ctx.saved_tensors[-1] is not None else None, None
-
-
-_library.impl('mixture_attention', lambda *args: _Forward.apply(*args), 'Autograd')
-
-# --- FLOPs
-
-
-def _flops(q, k, v, mix=None, bias=None, scale=None, **_):
-    """Multiplications and additions of the two products."""
-    return 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1])
-
-
-def _backward_flops(grad, q, k, v, mix=None, bias=None, scale=None, **_):
-    return 2 * q[0] * q[3] * k[3] * (3 * q[1] * q[2] + 2 * v[1])
-
-
-register_formula(_ops.mixture_attention, _flops)
-register_formula(_ops.mixture_attention_backward, _backward_flops)
+_backward = define(
+    'mixture_attention_backward',
+    '(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _backward_kernel,
+    fake=_backward_fake,
+    flops=lambda grad, q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (3 * q[1] * q[2] + 2 * v[1]),
+)
+_forward = define(
+    'mixture_attention',
+    '(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor',
+    _forward_kernel,
+    fake=_forward_fake,
+    autograd=differentiable_once(_backward, 5),
+    flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products
+)

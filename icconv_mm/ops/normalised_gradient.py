@@ -7,13 +7,9 @@ the sums over the one tensor it is given. The compiled CPU kernel passes over me
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.inception_conv_reference import memory_format
-
-_library = torch.library.Library('icconv_mm', 'FRAGMENT')
-_library.define(
-    'normalised_gradient(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift) -> Tensor'
-)
+from icconv_mm.ops.backend import Limits
+from icconv_mm.ops.operator import define
+from icconv_mm.ops.tensors import memory_format
 
 
 def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
@@ -29,17 +25,12 @@ def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, sl
     Raises:
         RuntimeError: From the compiled kernel, if shapes or dtypes do not fit; it names those found.
     """
-    return torch.ops.icconv_mm.normalised_gradient(grad, x, mean, scale, slope, shift)
+    return _operator(grad, x, mean, scale, slope, shift)
 
 
 def _reference(grad, x, mean, scale, slope, shift):
     rest = torch.batch_norm(x, slope, shift, mean, torch.ones_like(mean), False, 0.0, 0.0, False)
     return rest.addcmul_(grad, scale[:, None, None].to(grad.dtype))
-
-
-def _kernel(grad, x, *channels):
-    out = backend.run('normalised_gradient', grad, x, *channels)
-    return out.contiguous(memory_format=memory_format(x))
 
 
 def _refusal(grad, x, *_) -> str | None:
@@ -50,11 +41,11 @@ def _refusal(grad, x, *_) -> str | None:
     return None
 
 
-def _fake(grad, x, *_):
-    return torch.empty_like(x, memory_format=memory_format(x))
-
-
-_library.impl('normalised_gradient', _kernel, 'CompositeExplicitAutograd')
-_library.impl('normalised_gradient', _fake, 'Meta')
-backend.register('normalised_gradient', 'reference', _reference)
-backend.register_compiled('normalised_gradient', 'cpu', _refusal)
+_operator = define(
+    'normalised_gradient',
+    '(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift) -> Tensor',
+    _reference,
+    fake=lambda grad, x, *_: torch.empty_like(x, memory_format=memory_format(x)),
+    layout_of=1,
+    kernels={'cpu': Limits(_refusal)},
+)

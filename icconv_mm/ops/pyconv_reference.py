@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops import dense_convolution
-from icconv_mm.ops.inception_conv_reference import memory_format
+from icconv_mm.ops.tensors import wide_zeros
 
 
 def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
@@ -33,9 +33,7 @@ def grad_input(
 ) -> Tensor:
     """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
     shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
-    # one contribution per level is added: in half precision that would cost digits a single convolution keeps
-    wide = torch.float32 if grad.dtype in (torch.float16, torch.bfloat16) else grad.dtype
-    total = torch.zeros(shape, dtype=wide, device=grad.device).to(memory_format=memory_format(grad))
+    total = wide_zeros(shape, like=grad)
     like_input = grad.new_empty(1).expand(shape)
     for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
         total += _backward(part, like_input, weight, group, stride, dilation, (True, False))[0]

@@ -15,20 +15,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops.attention_common import constants_of_a_trace, exact, rows_of_a_block, tracing
-from icconv_mm.ops.inception_conv_flops import register_formula
+from icconv_mm.ops.attention_common import exact, rows_of_a_block
+from icconv_mm.ops.operator import define, differentiable_once, is_traced, written_out
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
-
-_library = torch.library.Library('icconv_mm', 'FRAGMENT')
-_library.define('window_attention(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor')
-_library.define(
-    'window_attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) '
-    '-> (Tensor, Tensor, Tensor, Tensor)'
-)
-_ops = torch.ops.icconv_mm
 
 
 def window_attention(
@@ -53,13 +44,16 @@ def window_attention(
 
     Raises:
         ValueError: If shapes do not fit or the window is even or too large; the message says what was got.
+
+    Example:
+        >>> q, k, v = torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16), torch.randn(1, 4, 16, 16)
+        >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
+        torch.Size([1, 4, 32, 32])
     """
-    if tracing():
-        with constants_of_a_trace():
-            _check(q, k, v, mix, window, similarity)
-            return reference(q, k, v, mix, window, similarity)
+    if is_traced():
+        return written_out(reference, _check, q, k, v, mix, window, similarity)
     _check(q, k, v, mix, window, similarity)
-    return _ops.window_attention(q, k, v, mix, window, similarity)
+    return _forward(q, k, v, mix, window, similarity)
 
 
 def _check(q, k, v, mix, window, similarity):
@@ -214,7 +208,7 @@ def _backward_kernel(grad, q, k, v, mix, window, similarity):
                         to_q[image, :, block.rows], to_k[image], query, k_[image], to_logits[offset], cells, similarity
                     )
         to_k, to_v = (F.pad(tensor, [-border] * 4) for tensor in (to_k, to_v))
-        return tuple(t.to(of.dtype).contiguous() for t, of in zip((to_q, to_k, to_v, to_mix), (q, k, v, mix)))
+        return tuple(t.to(of.dtype) for t, of in zip((to_q, to_k, to_v, to_mix), (q, k, v, mix)))
 
 
 def _to_logits(weights, to_mixed, mix, similarity):
@@ -238,12 +232,6 @@ def _add_logits(to_q, to_k, query, keys, to_logits, cells, similarity):
         _add(to_k, *cells, (_by_part(query, parts) * share).flatten(0, 1))
 
 
-_library.impl('window_attention', _forward_kernel, 'CompositeExplicitAutograd')
-_library.impl('window_attention_backward', _backward_kernel, 'CompositeExplicitAutograd')
-
-# --- fake kernels
-
-
 def _forward_fake(q, k, v, mix, window, similarity):
     return v.new_empty((q.shape[0], v.shape[1], *q.shape[2:]))
 
@@ -252,39 +240,24 @@ def _backward_fake(grad, q, k, v, mix, window, similarity):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix))
 
 
-_library.impl('window_attention', _forward_fake, 'Meta')
-_library.impl('window_attention_backward', _backward_fake, 'Meta')
-
-# --- gradients
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, mix, window, similarity):
-        ctx.save_for_backward(q, k, v, mix)
-        ctx.call = window, similarity
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.window_attention(q, k, v, mix, window, similarity)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return *_ops.window_attention_backward(grad, *ctx.saved_tensors, *ctx.call), None, None
+def _flops(q, window, channels):
+    """Multiplications and additions of so many channels of every cell of a window, for all queries."""
+    return 2 * q[0] * q[2] * q[3] * window**2 * channels
 
 
-_library.impl('window_attention', lambda *args: _Forward.apply(*args), 'Autograd')
-
-# --- FLOPs
-
-
-def _flops(q, k, v, mix=None, window=None, similarity=None, **_):
-    """Multiplications and additions of the similarities and of the weighted values."""
-    return 2 * q[0] * q[2] * q[3] * window**2 * (q[1] + v[1])
-
-
-def _backward_flops(grad, q, k, v, mix=None, window=None, similarity=None, **_):
-    return 2 * q[0] * q[2] * q[3] * window**2 * (3 * q[1] + 2 * v[1])
-
-
-register_formula(_ops.window_attention, _flops)
-register_formula(_ops.window_attention_backward, _backward_flops)
+_backward = define(
+    'window_attention_backward',
+    '(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) '
+    '-> (Tensor, Tensor, Tensor, Tensor)',
+    _backward_kernel,
+    fake=_backward_fake,
+    flops=lambda grad, q, k, v, mix, window, *_, **__: _flops(q, window, 3 * q[1] + 2 * v[1]),
+)
+_forward = define(
+    'window_attention',
+    '(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor',
+    _forward_kernel,
+    fake=_forward_fake,
+    autograd=differentiable_once(_backward, 4),
+    flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),
+)

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
+from icconv_mm.datasets.walk import with_pipeline
 from icconv_mm.errors import InputError
 
 
@@ -41,7 +42,8 @@ class Task:
         if missing:
             raise NotSupportedError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        for dataset in with_pipeline(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
 
     # --- datasets ---
 

@@ -235,7 +235,10 @@ def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch):
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9', 'pyconv_resnet18', 'pyconv_hgresnet50'])
 def test_prepared_config(task, backbone, repo, tmp_path):
     """Backbone, data folder and seed are exchanged, everywhere, and nothing else."""
-    path = prepare_config(repo, task, backbone_file(repo, backbone), tmp_path / 'elsewhere', 7, tmp_path / task.name)
+    data = tmp_path / 'elsewhere'
+    path = prepare_config(
+        task, tmp_path / task.name, home=repo, backbone=backbone_file(repo, backbone), data=data, seed=7
+    )
     cfg = Config.fromfile(path, import_custom_modules=False)
     expected = Config.fromfile(repo / f'configs/_base_/backbones/{backbone}.py').backbone
     assert cfg.backbone == expected and dict(cfg.model.backbone) == cfg.model.backbone | expected
@@ -255,11 +258,10 @@ def test_fine_tuning(repo, tmp_path):
     """A task that starts with a trained backbone may be shorter; its schedule keeps its shape."""
     task = next(task for task in TASKS if task.fine_tuning)
     backbone = backbone_file(repo, 'ic_resnet18')
+    common = {'home': repo, 'backbone': backbone, 'data': tmp_path, 'seed': 0}
     scratch, tuned = (
-        Config.fromfile(
-            prepare_config(repo, task, backbone, tmp_path, 0, tmp_path / name, start), import_custom_modules=False
-        )
-        for name, start in (('scratch', None), ('tuned', tmp_path / 'detector.pth'))
+        Config.fromfile(prepare_config(task, tmp_path / name, **common, **start), import_custom_modules=False)
+        for name, start in (('scratch', {}), ('tuned', {'start': tmp_path / 'detector.pth'}))
     )
     assert 'init_cfg' not in scratch.model.backbone
     assert tuned.model.backbone.init_cfg.checkpoint == str(tmp_path / 'detector.pth')

@@ -106,7 +106,7 @@ def test_not_json(tmp_path, content):
 def test_empty_because_of_other_classes(tmp_path, coco):
     path = write(tmp_path / 'a.json', coco)
     with pytest.raises(DatasetError, match=r"none of the classes \['cat'\] is a category of .* which has \['ball'\]"):
-        checks.explain_empty(path, ('cat',), 'd')
+        checks.explain_coco(str(path), ('cat',), 'd', empty=True)
 
 
 def test_empty_because_nothing_is_annotated(tmp_path, coco):
@@ -114,11 +114,11 @@ def test_empty_because_nothing_is_annotated(tmp_path, coco):
     with pytest.raises(
         DatasetError, match=r'none of the 1 pictures in .* has a box of the classes .*filter_empty_gt=False'
     ):
-        checks.explain_empty(path, ('ball',), 'd')
+        checks.explain_coco(str(path), ('ball',), 'd', empty=True)
 
 
 def test_not_empty_by_its_annotations(tmp_path, coco):
-    checks.explain_empty(write(tmp_path / 'a.json', coco), ('ball', 'cat'), 'd')
+    checks.explain_coco(str(write(tmp_path / 'a.json', coco)), ('ball', 'cat'), 'd', empty=True)
 
 
 def test_labels_that_a_missing_category_shifts(tmp_path, coco):

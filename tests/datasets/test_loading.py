@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile as Plain
-from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 
-from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, check_pictures, image_defect
+from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, find_pictures, image_defect
+from icconv_mm.errors import MissingFileError
 
 
 @pytest.fixture(params=['.jpg', '.png'])
@@ -106,13 +106,13 @@ def test_skipped_in_training(picture, tmp_path, capfd):
         data[0]
 
 
-def test_pipelines_of_a_config_are_changed():
-    cfg = ConfigDict(
-        train_dataloader={'dataset': {'dataset': {'pipeline': [{'type': 'LoadImageFromFile', 'to_float32': True}]}}},
-        hooks=[{'switch_pipeline': [{'type': 'mmpose.LoadImage'}, {'type': 'LoadAnnotations'}]}],
-    )
-    check_pictures(cfg)
-    check_pictures(cfg.train_dataloader, skip_bad=True)
-    load = cfg.train_dataloader.dataset.dataset.pipeline[0]
-    assert dict(load) == {'type': 'icconv_mm.LoadImageFromFile', 'to_float32': True, 'skip_bad': True}
-    assert [t.type for t in cfg.hooks[0].switch_pipeline] == ['icconv_mm.LoadImageFromFile', 'LoadAnnotations']
+def test_finding_pictures(tmp_path):
+    (tmp_path / 'below').mkdir()
+    for name in ('b.PNG', 'a.jpg', 'note.txt', 'below/c.tif'):
+        (tmp_path / name).touch()
+    assert find_pictures(tmp_path / 'note.txt') == [tmp_path / 'note.txt']  # a file is what was asked for
+    assert [path.name for path in find_pictures(tmp_path)] == ['a.jpg', 'b.PNG']
+    assert [path.name for path in find_pictures(tmp_path, recursive=True)] == ['a.jpg', 'b.PNG', 'c.tif']
+    assert [path.name for path in find_pictures(f'{tmp_path}/*/*')] == ['c.tif']
+    with pytest.raises(MissingFileError, match=r'no picture \(\.jpg, .* matches nothing/\*'):
+        find_pictures('nothing/*')

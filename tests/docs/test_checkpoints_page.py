@@ -1,27 +1,20 @@
-"""The config snippets of docs/checkpoints.md build what the text says."""
-
-import re
+"""docs/checkpoints.md: the config snippets build what the text says."""
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from pages import REPO, code_block, config
 
 
-def snippets(repo):
-    """Name of the config -> text, of every Python block of the guide."""
-    text = (repo / 'docs' / 'checkpoints.md').read_text()
-    blocks = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
-    return {re.match(r'# ([\w.-]+\.py)', block).group(1): block for block in blocks}
+def snippet(name, tmp_path, family):
+    """The config of that name, which inherits from a family of configs."""
+    return config(code_block('docs/checkpoints.md', f'# {name}.py'), tmp_path, REPO / 'configs' / family)
 
 
 @pytest.mark.parametrize('name', ['retinanet', 'fsaf'])
-def test_boxes_of_sepc(repo, tmp_path, name):
+def test_boxes_of_sepc(tmp_path, name):
     pytest.importorskip('mmdet')
-    text = snippets(repo)[f'{name}_r50_fpn-sepc_legacy-boxes.py']
-    path = tmp_path / 'config.py'
-    path.write_text(text.replace("'./", f"'{repo}/configs/sepc/"))
-    cfg = Config.fromfile(path)
+    cfg = snippet(f'{name}_r50_fpn-sepc_legacy-boxes', tmp_path, 'sepc')
     init_default_scope('mmdet')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -34,12 +27,9 @@ def test_boxes_of_sepc(repo, tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-rcnn'])
-def test_legacy_boxes(repo, tmp_path, name):
+def test_legacy_boxes(tmp_path, name):
     pytest.importorskip('mmdet')
-    text = snippets(repo)[f'{name}_ic-r50-k9_fpn_legacy-boxes.py']
-    path = tmp_path / 'config.py'
-    path.write_text(text.replace("'./", f"'{repo}/configs/detection/"))
-    cfg = Config.fromfile(path)
+    cfg = snippet(f'{name}_ic-r50-k9_fpn_legacy-boxes', tmp_path, 'detection')
     init_default_scope('mmdet')
     cfg.model.backbone.pattern = 'dense'
     cfg.model.backbone.init_cfg = None

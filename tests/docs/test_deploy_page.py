@@ -1,19 +1,17 @@
-"""The guide to the inference form."""
-
-import re
+"""docs/deploy.md: the code of the guide runs."""
 
 import pytest
 import torch
+from pages import code_blocks
 
 from icconv_mm.registry import HOOKS
 
 
 @pytest.mark.slow
-def test_the_code_of_the_guide(repo, tmp_path, monkeypatch):
+def test_the_code_of_the_guide(tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
-    text = (repo / 'docs/deploy.md').read_text()
-    first, second, hook = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
+    first, second, hook = code_blocks('docs/deploy.md')
     names: dict = {}
     exec(first, names)
     assert [tuple(level.shape) for level in names['maps']][-1] == (1, 2048, 7, 7)

@@ -1,11 +1,9 @@
-"""The config snippets of docs/sepc.md build models whose necks are what the text says."""
-
-import re
+"""docs/sepc.md: the config snippets build models whose necks are what the text says."""
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from pages import code_block, config
 
 NECKS = {
     'RetinaNet with SEPC': ['FPN', 'SEPC'],
@@ -16,12 +14,8 @@ NECKS = {
 
 
 @pytest.mark.parametrize('title', NECKS)
-def test_snippet_builds(repo, tmp_path, title):
-    blocks = re.findall(r'```python\n(.*?)```', (repo / 'docs/sepc.md').read_text(), flags=re.DOTALL)
-    (text,) = (block for block in blocks if block.startswith(f'# {title}'))
-    path = tmp_path / 'config.py'
-    path.write_text(text.replace('{configs}', str(repo / 'configs')))
-    cfg = Config.fromfile(path)
+def test_snippet_builds(tmp_path, title):
+    cfg = config(code_block('docs/sepc.md', f'# {title}'), tmp_path)
     pytest.importorskip(cfg.default_scope)
     init_default_scope(cfg.default_scope)
     cfg.model.pop('pretrained', None)

@@ -1,7 +1,6 @@
 """The three steps of the search on networks of other libraries."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -85,15 +84,3 @@ def test_three_steps(name):
     assert [got.shape for got in _outputs(searched, x)] == [want.shape for want in expected]
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     assert {key: value.shape for key, value in searched.state_dict().items()} == shapes
-
-
-def test_examples_of_the_guide_run(repo, tmp_path, monkeypatch):
-    pytest.importorskip('mmdet')
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r'```python\n(.*?)```', (repo / 'docs/search.md').read_text(), re.DOTALL)
-    assert len(blocks) >= 3
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, 'docs/search.md', 'exec'), namespace)
-    layers = [module for module in namespace['fresh'].modules() if isinstance(module, ICConv2d)]
-    assert len(layers) == 16

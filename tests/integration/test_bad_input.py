@@ -83,6 +83,16 @@ def test_truncated_picture_is_named_or_skipped(workspace):
     assert len(losses) == 4 and all(np.isfinite(loss) for loss in losses.values())
 
 
+def test_truncated_picture_of_the_validation_is_named(workspace):
+    source, copy = workspace.root / 'data/miniature', workspace.root / 'data/damaged_val'
+    shutil.copytree(source, copy)
+    bad = copy / 'val/000001.jpg'
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    options = short(1, **{'val_dataloader.dataset.data_root': 'data/damaged_val/'})
+    error = workspace.tool('train', workspace.config(SEMANTIC), '--work-dir', 'runs/damaged_val', *options)
+    assert error.startswith('error: data/damaged_val/val/000001.jpg: truncated or corrupt (')
+
+
 def test_pictures_to_predict_for(workspace, detector):
     infer = (workspace.config(DETECTION), detector)
     out = ('--out-dir', 'runs/bad_pictures')
@@ -91,7 +101,7 @@ def test_pictures_to_predict_for(workspace, detector):
     bad.write_bytes((workspace.root / 'data/miniature/val/000001.jpg').read_bytes()[:500])
     assert workspace.tool('infer', *infer, bad, *out).startswith(f'error: {bad}: truncated or corrupt')
     assert workspace.tool('infer', *infer, workspace.root / 'note.txt', *out).startswith('error: ')
-    assert 'input: no picture' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
+    assert 'error: no picture (' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
 
 
 def test_checkpoint_of_another_architecture(workspace, detector, train):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.apis.search_pipeline import Pipeline, with_budget
+from icconv_mm.apis.search_pipeline import Pipeline
 from icconv_mm.backbones import ICResNet
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.patterns import read_patterns
@@ -55,16 +55,6 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     ICResNet(18, base_channels=8, pattern=tmp_path / 'inherited.json').load_state_dict(backbone, strict=True)
 
     assert next(pipeline(iters=3).stages()).result() is None  # another budget is another experiment
-
-
-def test_budget_stretches_the_schedule(config):
-    short = with_budget(config, 100)
-    assert short.train_cfg.max_iters == 100
-    assert [scheduler.end for scheduler in short.param_scheduler] == [10, 100]
-    assert short.param_scheduler[1].T_max == 90
-    assert config.train_cfg.max_iters == 300
-    tiny = with_budget(config, 1)
-    assert all(scheduler.end > scheduler.begin for scheduler in tiny.param_scheduler)
 
 
 def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_path):

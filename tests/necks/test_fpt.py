@@ -128,8 +128,16 @@ def test_initialisation_keeps_the_zero_norms():
 
 def test_a_narrow_neck_of_one_image_trains():
     neck = FPT([32] * 2, out_channels=32, drop_prob=0.2)  # as many groups as channels
-    outputs = neck(pyramid(channels=[32] * 2, batch=1))
-    sum(out.sum() for out in outputs).backward()
+    inputs, optimizer, losses = pyramid(channels=[32] * 2, batch=1), torch.optim.SGD(neck.parameters(), 1.0), []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = sum((out - 1).square().mean() for out in neck(inputs))
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in neck.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(module.out_conv.norm.weight.any() for module in neck.groundings.values())  # which start at zero
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,10 @@ compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].de
 
 
 @pytest.fixture
-def no_library(monkeypatch):
+def no_library(choice):
     """As if the package had been installed without a compiler."""
-    monkeypatch.setattr(backend, 'missing_library', lambda: 'icconv_mm was installed without compiled operators')
-    backend.notice_missing_library.cache_clear()
-    yield
-    backend.notice_missing_library.cache_clear()
+    choice.lose_library('icconv_mm was installed without compiled operators')
+    choice.forget()
 
 
 def test_lists_backends_with_reasons():
@@ -120,47 +118,39 @@ def test_without_the_library_one_notice_and_the_reference(no_library):
         inception_conv2d(*CALL)
 
 
-def test_a_library_that_does_not_load(monkeypatch, tmp_path):
+def test_a_library_that_does_not_load(choice, tmp_path):
     """A build for another torch is named, with the way out, and does not stop the package."""
     package = tmp_path / 'icconv_mm'
     (package / 'ops').mkdir(parents=True)
-    monkeypatch.setattr(backend, '__file__', str(package / 'ops/backend.py'))
-    find = backend.missing_library.__wrapped__
-    assert f'no compiled operators for torch {torch.__version__}; build it with `pip' in find()
+    assert f'no compiled operators for torch {torch.__version__}; build it with `pip' in choice.find_library(package)
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
     other = package / f'_C_torch1_13{suffix}'
     other.touch()
-    assert f'found only {other.name}, built for another torch or Python; build it' in find()
+    assert f'found only {other.name}, built for another torch or Python; build it' in choice.find_library(package)
     major, minor = torch.__version__.split('.')[:2]
     library = package / f'_C_torch{major}_{minor}{suffix}'
     library.write_bytes(b'not a library')
-    reason = find()
+    reason = choice.find_library(package)
     assert library.name in reason and torch.__version__ in reason and 'rebuild it with `pip' in reason
     assert '\n' not in reason
 
 
 @compiled
-def test_the_compiled_kernel_is_what_runs(monkeypatch):
-    ran = []
-    kernels = {name: dict(table) for name, table in backend._kernels.items()}
-    cpu = kernels['inception_conv2d']['cpu']
-    kernels['inception_conv2d']['cpu'] = cpu._replace(run=lambda *args: ran.append('cpu') or cpu.run(*args))
-    monkeypatch.setattr(backend, '_kernels', kernels)
+def test_the_compiled_kernel_is_what_runs(choice):
+    ran, cpu = [], choice.operators['inception_conv2d']['cpu']
+    choice.offer('inception_conv2d', lambda *args: ran.append('cpu') or cpu.run(*args))
     torch.testing.assert_close(inception_conv2d(*CALL), per_run(CALL))
     with use_backend('reference'):
         inception_conv2d(*CALL)
     assert ran == ['cpu']
 
 
-def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
+def test_backward_keeps_the_backend_of_the_forward_pass(choice):
     """Also on autograd's own threads, which do not inherit the context."""
     seen = []
-    kernels = {name: dict(table) for name, table in backend._kernels.items()}
     for name in ('inception_conv2d_grad_input', 'inception_conv2d_grad_weight'):
-        reference = kernels[name]['reference']
-        spy = reference._replace(run=lambda *args, run=reference.run: seen.append(backend.requested()) or run(*args))
-        kernels[name]['reference'] = spy
-    monkeypatch.setattr(backend, '_kernels', kernels)
+        run = choice.operators[name]['reference'].run
+        choice.replace(name, reference=lambda *args, run=run: seen.append(backend.requested()) or run(*args))
     x = CALL.x.clone().requires_grad_()
     with use_backend('reference'):
         out = inception_conv2d(x, *CALL[1:])
@@ -168,10 +158,8 @@ def test_backward_keeps_the_backend_of_the_forward_pass(monkeypatch):
     assert seen == ['reference']
 
 
-def test_a_kernel_on_request_serves_only_those_who_ask(monkeypatch):
-    kernels = {**backend._kernels['inception_conv2d']}
-    kernels['cpu'] = backend.Kernel(lambda *_: 'compiled', lambda *_: None, advice=lambda *_: 'it is slow')
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
+def test_a_kernel_on_request_serves_only_those_who_ask(choice):
+    choice.offer('inception_conv2d', lambda *_: 'compiled', advice=lambda *_: 'it is slow')
     assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
     assert explain('inception_conv2d', *ARGS)['cpu'] == 'can run if asked for by name: it is slow'
     with use_backend('cpu'):

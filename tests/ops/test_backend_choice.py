@@ -21,21 +21,21 @@ ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
 
 
 @pytest.fixture
-def served(monkeypatch) -> list[str]:
+def served(choice) -> list[str]:
     """The backends that serve calls, each of which can, in the order of the calls."""
-    seen, reference = [], backend._kernels['inception_conv2d']['reference']
+    seen, reference = [], choice.operators['inception_conv2d']['reference']
 
     def kernel(name):
-        return backend.Kernel(lambda *args: seen.append(name) or reference.run(*args), lambda *_: None)
+        return lambda *args: seen.append(name) or reference.run(*args)
 
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', {name: kernel(name) for name in ('cpu', 'reference')})
+    choice.replace('inception_conv2d', cpu=kernel('cpu'), reference=kernel('reference'))
     return seen
 
 
 @pytest.fixture
-def log(caplog, monkeypatch):
+def log(caplog, choice):
     """What is logged from now on, as if nothing had been before."""
-    monkeypatch.setattr(backend, '_logged', set())
+    choice.forget()
     caplog.set_level(logging.DEBUG, 'icconv_mm')
     return caplog
 
@@ -52,10 +52,8 @@ def test_explanation_names_the_chosen_backend(served):
     assert served == ['reference']
 
 
-def test_explanation_of_what_cannot_be(monkeypatch):
-    kernels = {**backend._kernels['inception_conv2d']}
-    kernels['cpu'] = backend.Kernel(lambda *_: None, lambda *_: 'it takes other things')
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
+def test_explanation_of_what_cannot_be(choice):
+    choice.offer('inception_conv2d', lambda *_: None, refusal=lambda *_: 'it takes other things')
     assert explain('inception_conv2d', *ARGS).chosen == 'reference'
     with use_backend('cpu'):
         assert explain('inception_conv2d', *ARGS).chosen is None
@@ -63,10 +61,8 @@ def test_explanation_of_what_cannot_be(monkeypatch):
             inception_conv2d(*CALL)
 
 
-def test_explanation_and_call_agree_on_advice(monkeypatch, served):
-    kernels = {**backend._kernels['inception_conv2d']}
-    kernels['cpu'] = kernels['cpu']._replace(advice=lambda *_: 'it is slow')
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
+def test_explanation_and_call_agree_on_advice(choice, served):
+    choice.offer('inception_conv2d', choice.operators['inception_conv2d']['cpu'].run, advice=lambda *_: 'it is slow')
     assert explain('inception_conv2d', *ARGS).chosen == 'reference'
     inception_conv2d(*CALL)
     with use_backend('cpu'):
@@ -104,15 +100,27 @@ def test_the_log_says_why_not_the_others(log):
     assert "not on the backend 'cuda', because it takes tensors on a CUDA device, got cpu" in message
 
 
-def test_a_library_without_a_kernel_is_one_warning(monkeypatch):
+def test_refusal_absence_and_advice_are_asked_in_one_order(choice):
+    """So that asking, explaining and choosing say the same of a call."""
+    reasons = {'refusal': lambda *_: 'refused', 'absence': 'absent', 'advice': lambda *_: 'slow'}
+    for left, said in ((3, 'refused'), (2, 'absent'), (1, 'can run if asked for by name: slow'), (0, 'can run')):
+        choice.offer('inception_conv2d', lambda *_: 'compiled', **dict(list(reasons.items())[3 - left :]))
+        assert explain('inception_conv2d', *ARGS)['cpu'] == said
+        with use_backend('cpu'):
+            if left > 1:
+                with pytest.raises(RuntimeError, match=f"'cpu' was asked for, but {said}"):
+                    backend.run('inception_conv2d', *ARGS)
+            else:
+                assert backend.run('inception_conv2d', *ARGS) == 'compiled'
+
+
+def test_a_library_without_a_kernel_is_one_warning(choice):
     """The extension is there, but older than the package."""
-    monkeypatch.setattr(backend, 'missing_library', lambda: None)
-    reason = backend.compiled('no_such_operator', 'cpu')
+    choice.lose_library(None)
+    reason = backend.missing_kernel('no_such_operator', 'cpu')
     assert reason.startswith('the compiled operators have no cpu kernel of no_such_operator; rebuild it with `pip')
-    kernels = {**backend._kernels['inception_conv2d']}
-    kernels['cpu'] = backend.Kernel(lambda *_: None, lambda *_: reason)
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
-    backend._notice_stale_library.cache_clear()
+    choice.offer('inception_conv2d', lambda *_: None, absence=reason)
+    choice.forget()
     with pytest.warns(UserWarning, match='of another version of icconv_mm.*rebuild it with `pip.*reference') as caught:
         out = inception_conv2d(*CALL)
     assert len(caught) == 1
@@ -121,7 +129,6 @@ def test_a_library_without_a_kernel_is_one_warning(monkeypatch):
         warnings.simplefilter('error')
         inception_conv2d(*CALL)
         explain('inception_conv2d', *ARGS)
-    backend._notice_stale_library.cache_clear()
 
 
 def test_threads_choose_for_themselves(served):
@@ -155,16 +162,15 @@ def test_compiled_code_chooses_at_every_call(served, log):
         assert served == ['cpu' if name == 'auto' else name]
 
 
-def test_autocast_chooses_by_the_lower_dtype(monkeypatch):
+def test_autocast_chooses_by_the_lower_dtype(choice):
     """A kernel is asked about the tensors that it gets."""
-    asked, kernels = [], {**backend._kernels['inception_conv2d']}
+    asked = []
 
     def refusal(x, weight, *_):
         asked.append((x.dtype, weight.dtype))
         return 'no'
 
-    kernels['cpu'] = kernels['reference']._replace(refusal=refusal)
-    monkeypatch.setitem(backend._kernels, 'inception_conv2d', kernels)
+    choice.offer('inception_conv2d', lambda *_: None, refusal=refusal)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert inception_conv2d(*CALL).dtype == torch.bfloat16
         with use_backend('reference'):

@@ -61,10 +61,10 @@ def test_keeps_the_memory_format(kind):
 
 
 @kinds
-def test_a_fused_kernel_takes_it_over(kind, monkeypatch):
+def test_a_fused_kernel_takes_it_over(kind, choice):
     name, call = f'{kind}_relu', first_of_several(kind)
     marked = torch.full_like(KINDS[kind][0](*call), 7)
-    monkeypatch.setitem(backend._kernels[name], 'cpu', backend.Kernel(lambda *_: marked, lambda *_: None))
+    choice.offer(name, lambda *_: marked)
     assert torch.equal(KINDS[kind][0](*call), marked)
     assert explain(name, *raw(kind, call)).chosen == 'cpu'
     with backend.use_backend('reference'):
@@ -72,18 +72,17 @@ def test_a_fused_kernel_takes_it_over(kind, monkeypatch):
 
 
 @kinds
-def test_without_a_fused_kernel_the_plain_one_serves(kind, monkeypatch):
+def test_without_a_fused_kernel_the_plain_one_serves(kind, choice):
     """A backend that has the convolution alone is not lost to the network in inference form."""
     call, ran = first_of_several(kind), []
-    reference = backend._kernels[kind]['reference']
+    reference = choice.operators[kind]['reference'].run
 
     def plain(*args):
         ran.append(backend.requested())
-        return reference.run(*args)
+        return reference(*args)
 
-    monkeypatch.setitem(backend._kernels, kind, {'cpu': backend.Kernel(plain, lambda *_: None), 'reference': reference})
-    only_composed = {'reference': backend._kernels[f'{kind}_relu']['reference']}
-    monkeypatch.setitem(backend._kernels, f'{kind}_relu', only_composed)
+    choice.replace(kind, cpu=plain, reference=reference)
+    choice.replace(f'{kind}_relu', reference=choice.operators[f'{kind}_relu']['reference'].run)
     KINDS[kind][0](*call)
     with backend.use_backend('cpu'):
         KINDS[kind][0](*call)

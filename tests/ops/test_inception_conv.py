@@ -190,7 +190,7 @@ def calls_of_all_operators():
     return [
         (ops.inception_conv2d, (x, weight, bias, flat, call.stride, call.groups)),
         (ops.inception_conv2d, (x, weight, None, flat, call.stride, call.groups)),
-        (ops.inception_conv2d_grad_input, (grad, weight, *x.shape[2:], flat, call.stride, call.groups)),
+        (ops.inception_conv2d_grad_input, (grad, weight, x.shape[2:], flat, call.stride, call.groups)),
         (ops.inception_conv2d_grad_weight, (grad, x, flat, call.stride, call.groups)),
     ]
 

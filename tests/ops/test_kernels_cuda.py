@@ -301,14 +301,13 @@ def test_says_what_it_does_not_take():
 
 
 def test_chosen_by_default_where_it_is_proven(monkeypatch):
-    call = on_card(wide_call(0)._replace(groups=1), torch.bfloat16)
-    weight = torch.randn(32, 32, 3, 3, device='cuda', dtype=torch.bfloat16)
-    x = torch.randn(1, 32, 8, 8, device='cuda', dtype=torch.bfloat16)
-    args = (x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
+    def ask(dtype):
+        x, weight = (torch.randn(shape, device='cuda', dtype=dtype) for shape in ((1, 32, 8, 8), (32, 32, 3, 3)))
+        return explain('inception_conv2d', x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
+
     capability = torch.cuda.get_device_capability()
     monkeypatch.setattr(kernels_cuda, 'PROVEN', {capability: frozenset({torch.bfloat16})})
-    assert kernels_cuda._advises(*args) is None
-    assert 'have not passed' in kernels_cuda._advises(x.half(), weight.half(), *args[2:])
+    assert ask(torch.bfloat16).chosen == 'cuda'
+    assert ask(torch.float16).chosen == 'reference' and 'have not passed' in ask(torch.float16)['cuda']
     monkeypatch.setattr(kernels_cuda, 'PROVEN', {})
-    assert 'have not passed' in explain('inception_conv2d', *args)['cuda']
-    assert call.x.is_cuda
+    assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda']

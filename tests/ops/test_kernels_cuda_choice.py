@@ -13,11 +13,27 @@ HOPPER, OTHER = (9, 0), (7, 5)
 
 @pytest.fixture(autouse=True)
 def card(monkeypatch):
-    """A card of the compute capability that the test sets, with the compiled kernels."""
+    """A card of the compute capability that the test sets."""
     held = {'capability': HOPPER}
     monkeypatch.setattr(kernels_cuda, '_capability', lambda device: held['capability'])
-    monkeypatch.setattr(backend, 'compiled', lambda operator, device: None)
     return held
+
+
+@pytest.fixture
+def answers(choice):
+    """Refusal or advice of the forward pass and of both gradients; None where the kernel is chosen."""
+
+    def ask(x, weight, pattern=PATTERN, groups=1):
+        calls = {
+            'inception_conv2d': (x, weight, None, pattern, 1, groups),
+            'inception_conv2d_relu': (x, weight, None, pattern, 1, groups),
+            'inception_conv2d_grad_input': (x, weight, (9, 9), pattern, 1, groups),
+            'inception_conv2d_grad_weight': (tensor(1, weight.shape[0], 9, 9, dtype=x.dtype), x, pattern, 1, groups),
+        }
+        limits = {name: choice.operators[name]['cuda'].limits for name in calls}
+        return [limits[name].refusal(*args) or limits[name].advice(*args) for name, args in calls.items()]
+
+    return ask
 
 
 def tensor(*shape, dtype=torch.bfloat16, device='cuda:0'):
@@ -26,44 +42,32 @@ def tensor(*shape, dtype=torch.bfloat16, device='cuda:0'):
     return SimpleNamespace(shape=shape, dtype=dtype, device=torch.device(device), element_size=lambda: size)
 
 
-def answers(x, weight, pattern=PATTERN, groups=1):
-    """Refusal or advice of the forward pass and of both gradients; None where the kernel is chosen."""
-    calls = {
-        'inception_conv2d': (x, weight, None, pattern, 1, groups),
-        'inception_conv2d_relu': (x, weight, None, pattern, 1, groups),
-        'inception_conv2d_grad_input': (x, weight, (9, 9), pattern, 1, groups),
-        'inception_conv2d_grad_weight': (tensor(1, weight.shape[0], 9, 9, dtype=x.dtype), x, pattern, 1, groups),
-    }
-    kernels = {name: backend._kernels[name]['cuda'] for name in calls}
-    return [kernels[name].refusal(*args) or kernels[name].advice(*args) for name, args in calls.items()]
-
-
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
-def test_chosen_where_it_is_proven(card, dtype):
+def test_chosen_where_it_is_proven(answers, card, dtype):
     call = tensor(1, 32, 9, 9, dtype=dtype), tensor(32, 32, 3, 3, dtype=dtype)
     assert answers(*call) == [None] * 4
     card['capability'] = OTHER
     assert all('tests have not passed' in answer for answer in answers(*call))
 
 
-def test_float64_is_for_those_who_ask():
+def test_float64_is_for_those_who_ask(answers):
     call = tensor(1, 32, 9, 9, dtype=torch.float64), tensor(32, 32, 3, 3, dtype=torch.float64)
     assert all('torch.float64' in answer for answer in answers(*call))
 
 
-def test_channels_that_do_not_fill_vectors():
+def test_channels_that_do_not_fill_vectors(answers):
     assert all('20 -> 32' in answer for answer in answers(tensor(1, 20, 9, 9), tensor(32, 20, 3, 3)))
     assert all('8 -> 4' in answer for answer in answers(tensor(1, 64, 9, 9), tensor(32, 8, 3, 3), groups=8))
 
 
-def test_dilations_beyond_what_was_measured():
+def test_dilations_beyond_what_was_measured(answers):
     call = tensor(1, 32, 9, 9), tensor(32, 32, 3, 3)
     assert answers(*call, pattern=(31, 1, 1, 1, 8, 8)) == [None] * 4
     assert all('largest dilation is 9' in answer for answer in answers(*call, pattern=(31, 1, 1, 1, 1, 9)))
     assert answers(*call, pattern=(31, 1, 1, 0, 1, 9, 1, 2, 2)) == [None] * 4
 
 
-def test_few_dilations_in_float32():
+def test_few_dilations_in_float32(answers):
     """The forward pass alone: the gradients were faster with few dilations, too."""
     call = [tensor(1, 256, 9, 9, dtype=torch.float32), tensor(256, 256, 3, 3, dtype=torch.float32)]
     few = answers(*call, pattern=(64, 1, 1, 64, 1, 2, 64, 2, 1, 64, 2, 2))
@@ -72,7 +76,7 @@ def test_few_dilations_in_float32():
 
 def test_refuses_what_it_cannot_serve():
     x, weight = tensor(1, 32, 9, 9), tensor(32, 32, 3, 3)
-    refuses = backend._kernels['inception_conv2d']['cuda'].refusal
+    refuses = kernels_cuda.OUTPUT.refusal
     rest = None, PATTERN, 1, 1
     assert refuses(x, weight, *rest) is None
     assert 'got cpu' in refuses(x, tensor(32, 32, 3, 3, device='cpu'), *rest)
@@ -86,13 +90,13 @@ def test_explains_a_call_on_the_cpu():
     assert explain('inception_conv2d', *args)['cuda'] == 'it takes tensors on a CUDA device, got cpu'
 
 
-def test_every_kernel_is_in_the_library():
+def test_every_kernel_is_in_the_library(choice):
     """Names and devices of the compiled operators are those that the choice asks for; seen without a card."""
     if reason := backend.missing_library():
         pytest.skip(reason)
     there = set(torch._C._dispatch_get_registrations_for_dispatch_key('CUDA'))
     if not any(name.startswith('icconv_mm::') for name in there):
         pytest.skip('the compiled operators were built without CUDA')
-    wanted = {f'icconv_mm::{operator}_compiled' for operator, kernels in backend._kernels.items() if 'cuda' in kernels}
+    wanted = {f'icconv_mm::{operator}_compiled' for operator, kernels in choice.operators.items() if 'cuda' in kernels}
     assert len(wanted) >= 4
     assert wanted <= there

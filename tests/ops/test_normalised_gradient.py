@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from icconv_mm.ops import backend, backends, use_backend
+from icconv_mm.ops import backends, use_backend
 from icconv_mm.ops.normalised_gradient import normalised_gradient
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of the maximum
@@ -71,9 +71,9 @@ def test_opcheck():
         )
 
 
-def test_what_the_compiled_kernel_refuses():
+def test_what_the_compiled_kernel_refuses(choice):
     grad, x, *channels = call((2, 3, 5, 7), torch.float32, torch.Generator().manual_seed(0))
-    refusal = backend._kernels['normalised_gradient']['cpu'].refusal
+    refusal = choice.operators['normalised_gradient']['cpu'].limits.refusal
     assert refusal(grad.half(), x, *channels) == 'it takes tensors of one dtype, got torch.float16 and torch.float32'
     assert 'on the CPU' in refusal(grad, x.to('meta'), *channels)
     if backends()['cpu']:

@@ -2,10 +2,15 @@
 
 import importlib.util
 import json
+import os
+from datetime import datetime, timedelta, timezone
 
 import benchmarks
+import mmengine
 import pytest
 import torch
+
+from icconv_mm import __version__
 
 
 @pytest.fixture
@@ -22,7 +27,13 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
     assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--picture', str(tmp_path / 'it.png')]) == 0
     assert 'layer 14' in capsys.readouterr().out
     content = json.loads((tmp_path / 'it.json').read_text())
-    assert content['options']['scale'] == 0.02 and content['machine']
+    assert content['options']['scale'] == 0.02
+    assert content['command'].startswith('python tools/benchmark.py --suite layers --scale 0.02 --repeats 1')
+    assert "'layer 14 forward'" in content['command']  # quoted as a shell needs it
+    assert f'{torch.get_num_threads()} of {os.cpu_count()} threads' in content['machine']
+    assert content['versions']['torch'] == torch.__version__ and content['versions']['icconv_mm'] == __version__
+    assert content['versions']['mmengine'] == mmengine.__version__
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(content['date'])) < timedelta(hours=1)
     assert [row['name'] for row in content['figures']] == [
         'layer 14 forward: ours / dense',
         'layer 14 forward: ours / composition',

@@ -10,6 +10,7 @@ import torch
 
 from icconv_mm.apis.search import read_images
 from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.datasets.loading import ImageFileError
 from icconv_mm.patterns import read_patterns
 from icconv_mm.patterns.search import edo_search
 
@@ -96,10 +97,10 @@ def test_pictures_are_normalised_as_the_config_says(tmp_path):
     (batch,) = read_images(tmp_path, Config.fromstring(CONFIG, '.py'), longest=20)
     assert batch.shape == (1, 3, 10, 20)
     assert torch.equal(batch[0, :, 0, 0], torch.tensor([(30 - 1) / 2, (20 - 2) / 2, (10 - 3) / 4]))
-    with pytest.raises(FileNotFoundError, match='no pictures'):
+    with pytest.raises(FileNotFoundError, match='no picture'):
         list(read_images(tmp_path / 'none', Config()))
     (tmp_path / 'b.png').write_bytes(b'no picture')
-    with pytest.raises(ValueError, match=r'b\.png: not a picture'):
+    with pytest.raises(ImageFileError, match=r'b\.png: cannot be decoded'):
         list(read_images(tmp_path, Config.fromstring(CONFIG, '.py')))
 
 

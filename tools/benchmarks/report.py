@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import Options, Timing
+from icconv_mm import __version__, versions
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Figure:
         return self.limit is None or self.ratio <= self.limit
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
+def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
-    table = Table(title=_machine())
+    table = Table(title=f'{_machine(device)}, torch {torch.__version__}')
     for column in ('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes'):
         table.add_column(column, justify='right' if column not in ('suite', 'figure', 'notes') else 'left')
     for figure in figures:
@@ -67,10 +69,22 @@ def print_figures(figures: Sequence[Figure]) -> None:
     Console(width=None if os.isatty(1) else 160).print(table)
 
 
-def write_json(figures: Sequence[Figure], options: Options, path: str | Path) -> None:
-    """The figures as a JSON file, with the machine and the options."""
-    rows = [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures]
-    content = {'machine': _machine(), 'options': asdict(options), 'figures': rows}
+def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
+    """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
+    found = {name: versions.installed(name) for name in versions.SUPPORTED}
+    content = {
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'command': command,
+        'machine': _machine(options.device),
+        'versions': {
+            'python': platform.python_version(),
+            'icconv_mm': __version__,
+            **{name: version[1] for name, version in found.items() if version},
+            'torch': torch.__version__,  # with what it was built for, which the distribution may not say
+        },
+        'options': asdict(options),
+        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
+    }
     Path(path).write_text(json.dumps(content, indent=1) + '\n')
 
 
@@ -80,11 +94,12 @@ def _shown(timing: Timing, unit: str) -> str:
     return f'{timing.median:.0f} {unit}'
 
 
-def _machine() -> str:
+def _machine(device: str) -> str:
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
         cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), cpu)
     except OSError:
         pass
-    return f'{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+    gpu = f', {torch.cuda.get_device_name(device)}' if device.startswith('cuda') else ''
+    return f'{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads{gpu}'

@@ -5,7 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.apis.demo.tasks import Task, writer_options
+from icconv_mm.apis.demo.tasks import DemoTask
+from icconv_mm.apis.preparation import set_iterations
+from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 
 DATA_ROOT = 'data/miniature/'  # as the configs of the package write it
@@ -26,17 +28,17 @@ def backbone_file(home: Path, name: str) -> Path:
 
 
 def prepare_config(
-    home: Path, task: Task, backbone: Path, data: Path, seed: int, folder: Path, start: Path | None = None
+    task: DemoTask, folder: Path, *, home: Path, backbone: Path, data: Path, seed: int, start: Path | None = None
 ) -> Path:
     """Write the config that trains and tests a task.
 
     Args:
-        home: The folder that holds ``configs/``.
         task: Which task.
+        folder: Where the config and, later, the predictions go.
+        home: The folder that holds ``configs/``.
         backbone: The backbone file.
         data: The miniature dataset.
         seed: Of the training.
-        folder: Where the config and, later, the predictions go.
         start: A checkpoint with the backbone to start from; random weights without one.
 
     Returns:
@@ -47,11 +49,12 @@ def prepare_config(
     if start is not None:
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
         if task.fine_tuning and task.fine_tuning < cfg.train_cfg.max_iters:
-            _set_iterations(cfg, task.fine_tuning)
-    cfg = Config(_with_data_root(cfg.to_dict(), f'{data}/'), format_python_code=False)
+            set_iterations(cfg, task.fine_tuning)
+            cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = task.fine_tuning
+    _move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
-    cfg.test_evaluator.update(writer_options(task, str(folder)))
+    cfg.test_evaluator.update(task.writer_options(folder))
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
@@ -75,22 +78,9 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
             head.in_channels = channels[head.get('in_index', last)]
 
 
-def _set_iterations(cfg: Config, iterations: int) -> None:
-    """Train for so many iterations, with the schedule of the learning rate in proportion."""
-    factor = iterations / cfg.train_cfg.max_iters
-    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = iterations
-    for scheduler in cfg.param_scheduler:
-        for key in ('begin', 'end', 'T_max'):
-            if key in scheduler:
-                scheduler[key] = round(factor * scheduler[key])
-
-
-def _with_data_root(node: Any, root: str) -> Any:
-    """A config's values with every path below the package's data folder moved below ``root``."""
-    if isinstance(node, dict):
-        return {key: _with_data_root(value, root) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_with_data_root(value, root) for value in node)
-    if isinstance(node, str) and node.startswith(DATA_ROOT):
-        return root + node[len(DATA_ROOT) :]
-    return node
+def _move_data(cfg: Config, root: str) -> None:
+    """Exchange the folder of the package's miniature dataset for ``root`` in every path."""
+    for node in dicts_in(cfg):
+        for key, value in node.items():
+            if isinstance(value, str) and value.startswith(DATA_ROOT) and not value.startswith(root):
+                node[key] = root + value.removeprefix(DATA_ROOT)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from rich.console import Console
+
 _CONFIG = 'configs/instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py'
 _TEMPLATE = """# Mask R-CNN with an IC-ResNet-18 on your own COCO-format data: fill in the first six lines.
 data_root = 'path/to/your/data/'
@@ -34,16 +36,32 @@ test_evaluator = val_evaluator
 
 
 def write_own_data_config(home: Path, folder: Path) -> Path:
-    """Write ``own_data.py`` below ``folder``; one that is there already stays, as it may have been filled in.
+    """``own_data.py`` below ``folder``: written if it is not there yet, as it may have been filled in.
 
-    Args:
-        home: The folder that holds ``configs/``.
-        folder: Where to.
-
-    Returns:
-        The file.
+    ``home`` is the folder that holds ``configs/``.
     """
     path = folder / 'own_data.py'
     if not path.exists():
         path.write_text(_TEMPLATE.format(base=(home / _CONFIG).resolve()))
     return path
+
+
+def print_own_data(home: Path, config: Path, console: Console) -> None:
+    """Print how to do the same with one's own data, as ``config`` says."""
+    tools, work = _shown(home / 'tools'), config.parent / 'own_data'
+    checkpoint = f'$(cat {work}/last_checkpoint)'
+    console.print(
+        f'\nThe same on your own COCO-format data:\n'
+        f'  1. name its folder, files and classes in {config}\n'
+        f'  2. python {tools}/train.py {config} --work-dir {work}\n'
+        f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'
+        f'  4. python {tools}/infer.py {config} {checkpoint} YOUR_PICTURES --out-dir {work}/drawn',
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _shown(path: Path) -> Path:
+    """``path`` from the current folder if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from icconv_mm.apis.demo.tasks import Task
+from icconv_mm.apis.demo.tasks import DemoTask
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
 _TILE = 288  # pixels of one drawn picture
@@ -20,7 +20,7 @@ _MARGIN = 26  # for titles
 _MAX_BYTES = 400_000
 
 
-def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> None:
+def draw_picture(predictions: Mapping[DemoTask, Path], data: Path, path: Path) -> None:
     """Write a JPEG with ground truth and predictions of the same few validation pictures for every task.
 
     Args:
@@ -28,9 +28,9 @@ def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> No
         data: The miniature dataset.
         path: The file to write; at most 400 kB.
     """
-    truth = _Coco(data / 'annotations/instances_val.json')
-    people = _Coco(data / 'annotations/person_keypoints_val.json')
-    examples = _choose(truth)
+    images, things = _read(data / 'annotations/instances_val.json')
+    _, people = _read(data / 'annotations/person_keypoints_val.json')
+    examples = _choose(images, things)
     rows = [_titles(len(examples))]
     for task, found in predictions.items():
         tiles = []
@@ -40,36 +40,28 @@ def draw_picture(predictions: Mapping[Task, Path], data: Path, path: Path) -> No
                 name = Path(image['file_name']).stem + '.png'
                 pair = [_draw_labels(picture, folder / name) for folder in (data / 'semantic/val', found)]
             else:
-                objects = (people if task.predictions == 'keypoints' else truth).of[image['id']]
-                pair = [
-                    _draw_objects(picture, each, task.predictions)
-                    for each in (objects, _results(found, image, task.predictions))
-                ]
+                truth = (people if task.predictions == 'keypoints' else things)[image['id']]
+                both = truth, _results(found, image, task.predictions)
+                pair = [_draw_objects(picture, objects, task.predictions) for objects in both]
             tiles += pair
-        rows.append(_row(f'{task.title}', tiles))
+        rows.append(_row(task.title, tiles))
     _write_small(path, np.concatenate(rows))
 
 
-class _Coco:
-    """Annotations by picture."""
-
-    def __init__(self, path: Path):
-        document = json.loads(path.read_text())
-        self.images = document['images']
-        self.of = defaultdict(list)
-        for annotation in document['annotations']:
-            self.of[annotation['image_id']].append(annotation)
+def _read(path: Path) -> tuple[list[dict], dict[int, list[dict]]]:
+    """The images of a COCO file, and their annotations by image id."""
+    document = json.loads(path.read_text())
+    objects = defaultdict(list)
+    for annotation in document['annotations']:
+        objects[annotation['image_id']].append(annotation)
+    return document['images'], objects
 
 
-def _choose(truth: _Coco) -> list[dict]:
+def _choose(images: list[dict], objects: Mapping[int, list[dict]]) -> list[dict]:
     """The first pictures with somebody in them and a handful of objects, whatever was found there."""
-
-    def suits(image: dict) -> bool:
-        objects = truth.of[image['id']]
-        return 4 <= len(objects) <= 7 and any(each['category_id'] == 1 for each in objects)
-
-    chosen = [image for image in truth.images if suits(image)]
-    return (chosen or truth.images)[:_EXAMPLES]
+    labels = {image['id']: [each['category_id'] for each in objects[image['id']]] for image in images}
+    chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]
+    return (chosen or images)[:_EXAMPLES]
 
 
 def _results(path: Path, image: dict, kind: str) -> list[dict]:

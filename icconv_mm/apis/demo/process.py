@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -42,11 +44,14 @@ def run_tool(command: list[str], log: Path, title: str, console: Console, env: d
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=os.environ | env
     )
     try:
-        with log.open('w') as file, _progress(title, console) as progress:
+        shown = _bar if console.is_terminal else _lines
+        with log.open('w') as file, shown(title, console) as show:
             for line in process.stdout:
                 file.write(line)
                 tail.append(line)
-                progress.read(line)
+                if step := _STEP.search(line):
+                    loss = _LOSS.search(line)
+                    show(int(step[1]), int(step[2]), f'loss {float(loss[1]):.3f}' if loss else '')
         status = process.wait()
     except BaseException:  # Ctrl-C above all: never leave a training behind
         _stop(process)
@@ -65,66 +70,38 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _progress(title: str, console: Console) -> '_Bar | _Lines':
-    return _Bar(title, console) if console.is_terminal else _Lines(title, console)
+@contextmanager
+def _bar(title: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Gives the function that shows steps done, steps in all and the loss, on a terminal."""
+    columns = (
+        TextColumn('{task.description:<32}'),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn('{task.fields[loss]:<11}'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        row = bar.add_task(title, total=None, loss='starting')
+        yield lambda done, total, loss: bar.update(row, completed=done, total=total, loss=loss)
 
 
-class _Reader:
-    """Finds steps and losses in lines of mmengine's log."""
+@contextmanager
+def _lines(title: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """As :func:`_bar`, where no bar can be drawn."""
+    console.print(f'{title}: starting')
+    start = last = time.monotonic()
 
-    def __init__(self, title: str, console: Console):
-        self.title, self.console = title, console
-        self.loss = ''
-
-    def read(self, line: str) -> None:
-        step = _STEP.search(line)
-        if step:
-            loss = _LOSS.search(line)
-            self.loss = f'loss {float(loss[1]):.3f}' if loss else ''
-            self.show(int(step[1]), int(step[2]))
-
-    def show(self, done: int, total: int) -> None:
-        raise NotImplementedError
-
-
-class _Bar(_Reader):
-    def __enter__(self) -> '_Bar':
-        columns = (
-            TextColumn('{task.description:<32}'),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn('{task.fields[loss]:<11}'),
-            TimeElapsedColumn(),
-            TextColumn('left'),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console)
-        self.bar.start()
-        self.row = self.bar.add_task(self.title, total=None, loss='starting')
-        return self
-
-    def __exit__(self, kind, error, trace) -> None:
-        self.bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        self.bar.update(self.row, completed=done, total=total, loss=self.loss)
-
-
-class _Lines(_Reader):
-    def __enter__(self) -> '_Lines':
-        self.console.print(f'{self.title}: starting')
-        self.start = self.last = time.monotonic()
-        return self
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self.console.print(f'{self.title}: done in {time.monotonic() - self.start:.0f} s')
-
-    def show(self, done: int, total: int) -> None:
+    def show(done: int, total: int, loss: str) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self.last >= _QUIET_SECONDS:
-            self.last = now
-            self.console.print(f'{self.title}: {done}/{total}  {self.loss}'.rstrip())
+        if now - last >= _QUIET_SECONDS:
+            last = now
+            console.print(f'{title}: {done}/{total}  {loss}'.rstrip())
+
+    yield show
+    console.print(f'{title}: done in {time.monotonic() - start:.0f} s')
 
 
 def python(script: Path, *arguments: str | Path) -> list[str]:

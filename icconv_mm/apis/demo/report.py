@@ -73,24 +73,3 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
     if picture is not None:
         lines += ['', f'![ground truth and predictions]({picture.name})']
     (folder / 'report.md').write_text('\n'.join(lines) + '\n')
-
-
-def print_own_data(config: Path, tools: Path, console: Console) -> None:
-    """Print how the scripts in ``tools`` do the same with one's own data."""
-    tools, work = _shown(tools), config.parent / 'own_data'
-    checkpoint = f'$(cat {work}/last_checkpoint)'
-    console.print(
-        f'\nThe same on your own COCO-format data:\n'
-        f'  1. name its folder, files and classes in {config}\n'
-        f'  2. python {tools}/train.py {config} --work-dir {work}\n'
-        f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'
-        f'  4. python {tools}/infer.py {config} {checkpoint} YOUR_PICTURES --out-dir {work}/drawn',
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _shown(path: Path) -> Path:
-    """``path`` from the current folder if it is below it."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

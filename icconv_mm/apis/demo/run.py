@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import track
 
 from icconv_mm.apis.demo.configs import backbone_file, prepare_config
-from icconv_mm.apis.demo.own_data import write_own_data_config
+from icconv_mm.apis.demo.own_data import print_own_data, write_own_data_config
 from icconv_mm.apis.demo.picture import draw_picture
 from icconv_mm.apis.demo.process import python, run_tool
-from icconv_mm.apis.demo.report import Result, print_own_data, print_table, write_reports
-from icconv_mm.apis.demo.tasks import NECKS, TASKS, WRITTEN, Task, writer_options
+from icconv_mm.apis.demo.report import Result, print_table, write_reports
+from icconv_mm.apis.demo.tasks import NECKS, TASKS, DemoTask
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
 
@@ -63,24 +63,24 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         ToolError: A training or test ended with an error.
     """
     console = console or Console()
+    home, work_dir = options.home, options.work_dir
     tasks = _chosen(options.tasks) + _of_neck(options.neck)
-    backbone = backbone_file(options.home, options.backbone)
+    backbone = backbone_file(home, options.backbone)
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
-    console.print(f'backbone of every task: {_below(options.home, backbone)}')
+    console.print(f'backbone of every task: {backbone.relative_to(home)}')
     results, trained = [], {}
     for number, task in enumerate(tasks, 1):
         start_from = trained.get(task.starts_from)
         results += _run_task(task, options, backbone, start_from, console, f'{number}/{len(tasks)}')
-        trained[task.name] = _checkpoint(options.work_dir / task.name)
-        write_reports(results, options.work_dir)
-    picture = options.work_dir / 'demo.jpg'
-    predictions = {task: options.work_dir / task.name / WRITTEN[task.predictions] for task in tasks}
-    draw_picture(predictions, options.data, picture)
-    write_reports(results, options.work_dir, picture)
+        trained[task.name] = _checkpoint(work_dir / task.name)
+        write_reports(results, work_dir)
+    picture = work_dir / 'demo.jpg'
+    draw_picture({task: task.written(work_dir / task.name) for task in tasks}, options.data, picture)
+    write_reports(results, work_dir, picture)
     print_table(results, console)
-    console.print(f'report: {options.work_dir}/report.md, report.json, {picture.name}')
-    print_own_data(write_own_data_config(options.home, options.work_dir), options.home / 'tools', console)
+    console.print(f'report: {work_dir}/report.md, report.json, {picture.name}')
+    print_own_data(home, write_own_data_config(home, work_dir), console)
     return results
 
 
@@ -90,30 +90,32 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _run_task(
-    task: Task, options: DemoOptions, backbone: Path, start_from: Path | None, console: Console, number: str
+    task: DemoTask, options: DemoOptions, backbone: Path, start_from: Path | None, console: Console, number: str
 ) -> list[Result]:
     """Train a task and test it, once more for each of its retests; the first result counts the training's seconds."""
     start = time.monotonic()
-    folder = options.work_dir / task.name
+    home, folder = options.home, options.work_dir / task.name
     if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
         shutil.rmtree(folder)
-    config = prepare_config(options.home, task, backbone, options.data, options.seed, folder, start_from)
+    config = prepare_config(
+        task, folder, home=home, backbone=backbone, data=options.data, seed=options.seed, start=start_from
+    )
     env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
-    tools = options.home / 'tools'
-    train = python(tools / 'train.py', config, '--work-dir', folder / 'train')
+    train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
     run_tool(train, folder / 'train.log', f'{number} {task.title}: train', console, env)
     checkpoint = _checkpoint(folder)
     results = []
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
         if changes:
-            changes = ('--cfg-options', *changes, *(f'test_evaluator.{key}=None' for key in writer_options(task, '')))
-        test = python(tools / 'test.py', config, checkpoint, '--work-dir', work_dir, *changes)
+            keep = [f'test_evaluator.{option}=None' for option in task.writer_options(folder)]  # of the first test
+            changes = ('--cfg-options', *changes, *keep)
+        test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
         run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
         result = Result(
             task=title,
-            config=str(_below(options.home, options.home / 'configs' / task.config)),
-            backbone_file=str(_below(options.home, backbone)),
+            config=f'configs/{task.config}',
+            backbone_file=str(backbone.relative_to(home)),
             metric=task.metric,
             value=round(task.scale * read_metric(work_dir, task.key), 4),
             threshold=task.threshold if i == 0 else None,
@@ -133,7 +135,7 @@ def read_metric(folder: Path, key: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _chosen(names: Sequence[str]) -> list[Task]:
+def _chosen(names: Sequence[str]) -> list[DemoTask]:
     known = {task.name: task for task in TASKS}
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -141,7 +143,7 @@ def _chosen(names: Sequence[str]) -> list[Task]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
-def _of_neck(name: str | None) -> list[Task]:
+def _of_neck(name: str | None) -> list[DemoTask]:
     if name is not None and name not in NECKS:
         raise InputError(f'--neck: no neck {name}; there are: {", ".join(NECKS)}')
     return [NECKS[name]] if name is not None else []
@@ -152,8 +154,3 @@ def _require_device(device: str) -> None:
 
     if device == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
-
-
-def _below(home: Path, path: Path) -> Path:
-    """``path`` as seen from the folder that holds ``configs/``."""
-    return path.relative_to(home)

@@ -1,10 +1,11 @@
 """The tasks of the demo. A row of the table is all that the demo knows of a task."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Task:
+class DemoTask:
     """What one task trains and how it is judged.
 
     Attributes:
@@ -36,9 +37,26 @@ class Task:
     starts_from: str | None = None
     fine_tuning: int | None = None
 
+    def writer_options(self, folder: Path) -> dict[str, str]:
+        """What makes ``test_evaluator`` write the predictions below ``folder``: an option of the task's own library."""
+        option, name, _ = _WRITERS[self.predictions]
+        return {option: f'{folder}/{name}'}
+
+    def written(self, folder: Path) -> Path:
+        """The file, or the folder of label maps, that comes of it."""
+        return folder / _WRITERS[self.predictions][2]
+
+
+# Per kind of prediction: the evaluator's option, the name that it gets, and the name of what is written.
+_WRITERS = {
+    'boxes': ('outfile_prefix', 'results', 'results.bbox.json'),
+    'masks': ('outfile_prefix', 'results', 'results.segm.json'),
+    'keypoints': ('outfile_prefix', 'results', 'results.keypoints.json'),
+    'labels': ('output_dir', 'labels', 'labels'),
+}
 
 TASKS = (
-    Task(
+    DemoTask(
         name='detection',
         title='box detection',
         config='detection/faster-rcnn_ic-r18_fpn_miniature.py',
@@ -47,7 +65,7 @@ TASKS = (
         threshold=0.60,
         predictions='boxes',
     ),
-    Task(
+    DemoTask(
         name='instance',
         title='instance segmentation',
         config='instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py',
@@ -58,7 +76,7 @@ TASKS = (
         starts_from='detection',
         fine_tuning=200,
     ),
-    Task(
+    DemoTask(
         name='semantic',
         title='semantic segmentation',
         config='semantic_segmentation/fpn_ic-r18_miniature.py',
@@ -69,7 +87,7 @@ TASKS = (
         scale=0.01,
         starts_from='detection',
     ),
-    Task(
+    DemoTask(
         name='pose',
         title='bottom-up pose',
         config='pose/ae_ic-r18_miniature.py',
@@ -84,7 +102,7 @@ TASKS = (
 
 # What ``--neck`` adds to the table: a task with that neck.
 NECKS = {
-    'sepc': Task(
+    'sepc': DemoTask(
         name='detection_sepc',
         title='box detection, SEPC',
         config='sepc/retinanet_ic-r18_fpn-sepc_miniature.py',
@@ -95,23 +113,3 @@ NECKS = {
         starts_from='detection',
     ),
 }
-
-# What ``test_evaluator`` needs to write predictions of a kind below a folder (all three libraries' own options).
-_WRITERS = {
-    'boxes': {'outfile_prefix': '{folder}/results'},
-    'masks': {'outfile_prefix': '{folder}/results'},
-    'keypoints': {'outfile_prefix': '{folder}/results'},
-    'labels': {'output_dir': '{folder}/labels'},
-}
-# The file or folder of label maps that comes of it.
-WRITTEN = {
-    'boxes': 'results.bbox.json',
-    'masks': 'results.segm.json',
-    'keypoints': 'results.keypoints.json',
-    'labels': 'labels',
-}
-
-
-def writer_options(task: Task, folder: str) -> dict[str, str]:
-    """The evaluator's options that make it write the task's predictions below ``folder``."""
-    return {key: value.format(folder=folder) for key, value in _WRITERS[task.predictions].items()}

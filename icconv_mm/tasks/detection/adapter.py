@@ -9,6 +9,7 @@ from mmdet.structures.bbox import BaseBoxes
 from mmengine.config import ConfigDict
 
 from icconv_mm.datasets.checks import check_class_order
+from icconv_mm.datasets.walk import with_pipeline
 from icconv_mm.tasks.base import Task
 from icconv_mm.tasks.coco_format import run_lengths, xywh
 
@@ -31,7 +32,7 @@ class Adapter(Task):
             nms = dict(type='nms', iou_threshold=0.5)
             cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
         if 'tta_pipeline' not in cfg:
-            cfg.tta_pipeline = _flip_pipeline(cfg.test_dataloader.dataset.pipeline)
+            cfg.tta_pipeline = _flip_pipeline(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
         super().enable_tta(cfg)
 
     def is_coco(self, dataset_type):

@@ -5,6 +5,7 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import DATASETS
 
+from icconv_mm.datasets.walk import with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, Task
 
 JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
@@ -28,12 +29,14 @@ class Adapter(Task):
 
     def enable_tta(self, cfg):
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
-        resize = [t for t in cfg.test_dataloader.dataset.pipeline if str(t['type']).endswith('PyramidResize')]
-        if len(resize) != 1:
+        transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
+        resize = [t for t in transforms if str(t['type']).endswith('PyramidResize')]
+        if not resize:
             raise NotSupportedError(
-                f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found {len(resize)}'
+                f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
             )
-        resize[0].scales = [2, 1, 0.5]
+        for transform in resize:
+            transform.scales = [2, 1, 0.5]
         cfg.model.setdefault('test_cfg', {})
         cfg.model.test_cfg.flip_test = True
 

@@ -42,6 +42,7 @@ class AECodec(BaseKeypointCodec):
         input_size: tuple[int, int] = (640, 640),
         heatmap_size: tuple[int, int] = (160, 160),
         sigma: float = 2.0,
+        *,
         max_num_people: int = 30,
         nms_kernel: int = 5,
         detection_threshold: float = 0.1,

@@ -1,0 +1,27 @@
+// Plans with their packed weights, kept while the weights stay the same.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "plan.h"
+
+namespace icconv_mm {
+
+struct Prepared {
+  Plan plan;
+  at::Tensor weight;
+};
+
+// What `make` makes for these weights and this key (everything else that it depends on). Once weights have been seen
+// twice unchanged, the result is kept until they change or die; so inference packs once, and training keeps nothing.
+//
+// A change is seen by the tensor's version counter. Weights that require gradients are compared by their content as
+// well, because training code writes to them around the counter (`parameter.data.copy_`).
+std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, std::vector<int64_t> key,
+                                        const std::function<Prepared()>& make);
+
+// Drops everything that is kept, scratch memory as well. Returns how many sets of weights that were.
+int64_t forget_prepared();
+
+}  // namespace icconv_mm

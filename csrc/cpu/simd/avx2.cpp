@@ -1,0 +1,40 @@
+// The tiles for AVX2 with FMA: 16 registers of 8 floats, of which 12 accumulate.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstring>
+
+// headers of the standard library stay outside: their inline functions are shared with code for older machines
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+namespace icconv_mm {
+namespace avx2 {
+
+#define ICCONV_INLINE inline __attribute__((always_inline))
+typedef float Quad __attribute__((vector_size(16)));
+#include "vectors_avx2.inc"
+ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
+#include "tiles.inc"
+
+}  // namespace avx2
+
+const Kernels& avx2_kernels() {
+  static const Kernels kernels = avx2::table<3, 10, 6, 4, 3>("avx2", kNarrowCosts);
+  return kernels;
+}
+
+}  // namespace icconv_mm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,46 @@
+// The tiles for AVX-512: 32 registers of 16 floats, of which 24 accumulate.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+// gcc 12 calls the undefined operands of its own intrinsics uninitialized
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstring>
+
+// headers of the standard library stay outside: their inline functions are shared with code for older machines
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#endif
+
+namespace icconv_mm {
+namespace avx512 {
+
+#define ICCONV_INLINE inline __attribute__((always_inline))
+typedef float Quad __attribute__((vector_size(16)));
+#include "vectors_avx512.inc"
+ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
+#include "tiles.inc"
+
+}  // namespace avx512
+
+const Kernels& avx512_kernels() {
+  static const Kernels kernels = avx512::table<6, 14, 12, 8, 6, 5, 4>("avx512", kWideCosts);
+  return kernels;
+}
+
+}  // namespace icconv_mm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,31 @@
+// One call of the inception convolution or of a gradient, as the CUDA kernels see it.
+#pragma once
+
+#include "../../inception_conv.h"
+
+#include <ATen/core/Tensor.h>
+
+namespace icconv_mm::cuda {
+
+// Plain sizes, passed to kernels by value. A single image is indexed in 32 bits per axis and pixel, tensors in 64.
+using Problem = Sizes<int>;
+
+// How the tensor-core kernels multiply: the type's own unit, TF32, or fp32 as three TF32 products.
+enum class Precision { kNative, kTf32, kFp32 };
+
+// Each returns an undefined tensor where it has no kernel for the call: sizes that do not fill 16-byte vectors,
+// dilations whose halo exceeds shared memory, types and cards without the instructions.
+at::Tensor forward_tiled(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         Pattern pattern, bool relu, Precision precision);
+at::Tensor grad_input_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
+                            Precision precision);
+at::Tensor grad_weight_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+                             Precision precision);
+
+// One thread (or block) per element, any type, shape and strides: what serves the rest.
+at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          Pattern pattern, bool relu);
+at::Tensor grad_input_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
+at::Tensor grad_weight_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
+
+}  // namespace icconv_mm::cuda

@@ -1,0 +1,222 @@
+"""What a run changes in its config: one function per purpose, in the order in which its lines stand.
+
+Each takes a config as :func:`icconv_mm.apis.load_config` returns it, changes it in place and returns the task that
+it is for. Nothing else in the package changes a config that a run is given.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device, is_cuda_available
+from mmengine.runner import find_latest_checkpoint
+
+from icconv_mm.checkpoints import safe
+from icconv_mm.datasets.loading import LoadImageFromFile
+from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.errors import InputError
+from icconv_mm.tasks import get_task
+from icconv_mm.tasks.base import Task
+
+
+def prepare(cfg: Config) -> Task:
+    """What every purpose needs: pictures are checked as they are read, and no two runs share a visualiser."""
+    task = get_task(cfg, str(cfg.filename))
+    safe.install()
+    replace_image_loading(cfg)
+    # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
+    (cfg.get('visualizer') or {}).pop('name', None)
+    return task
+
+
+def prepare_training(
+    cfg: Config,
+    *,
+    resume: str | bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    skip_bad_images: bool = False,
+) -> Task:
+    """Arguments and errors as of :func:`icconv_mm.apis.train`."""
+    task = prepare(cfg)
+    _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    _distribute(cfg, launcher)
+    if amp:
+        _use_amp(cfg, task)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise InputError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        _resume(cfg, resume)
+    elif cfg.get('load_from'):
+        _require_file(cfg.load_from, 'load_from')
+    if skip_bad_images:
+        replace_image_loading(cfg.train_dataloader, skip_bad=True)
+    return task
+
+
+def prepare_test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    launcher: str = 'none',
+) -> Task:
+    """Arguments and errors as of :func:`icconv_mm.apis.test`."""
+    task = prepare(cfg)
+    _require(cfg, 'tested', 'test_dataloader', 'test_evaluator')
+    _require_file(checkpoint, 'checkpoint')
+    _distribute(cfg, launcher)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show or show_dir:
+        task.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
+    if tta:
+        task.enable_tta(cfg)
+    if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise InputError(f'--out: expected a name that ends in .pkl, got {out}')
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
+    return task
+
+
+def model_config(cfg: Config) -> dict:
+    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    cfg.model.pop('pretrained', None)
+    for node in dicts_in(cfg.model):
+        node.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def comparison_config(
+    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
+) -> Config:
+    """A copy of a supernet's config for one of the trainings that the search compares.
+
+    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
+    """
+    cfg = copy.deepcopy(cfg)
+    if pattern is not None:
+        cfg.model.backbone.pop('supernet_d_max')
+        cfg.model.backbone.pattern = pattern
+    if start is not None:
+        cfg.load_from = str(start)
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
+    cfg.default_hooks.checkpoint = None
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
+    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load pictures.
+
+    Args:
+        cfg: A config, or a part of one; changed in place.
+        skip_bad: As for the transform.
+    """
+    for node in dicts_in(cfg):
+        if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):
+            node['type'] = f'icconv_mm.{LoadImageFromFile.__name__}'
+            if skip_bad:
+                node['skip_bad'] = True
+
+
+def set_iterations(cfg: Config, iterations: int) -> None:
+    """Train for so many iterations, with the schedule of the learning rate in proportion.
+
+    Raises:
+        InputError: ``iterations`` is less than 1.
+    """
+    if iterations < 1:
+        raise InputError(f'a training needs at least one iteration, got {iterations}')
+    ratio = iterations / cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = iterations
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
+        for key in ('begin', 'end', 'T_max'):
+            if key in scheduler:
+                least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
+                scheduler[key] = max(round(ratio * scheduler[key]), least)
+
+
+def kind_of(node: dict) -> str:
+    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    kind = node.get('type') or ''
+    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
+
+
+def as_list(value: Any) -> list:
+    """A setting that is one thing or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _require(cfg: Config, purpose: str, *names: str) -> None:
+    missing = [name for name in names if not cfg.get(name)]
+    if missing:
+        raise InputError(f'{cfg.filename} cannot be {purpose}: it has no {", ".join(missing)}')
+
+
+def _require_file(path: str, option: str) -> None:
+    if '://' not in path and not Path(path).is_file():
+        raise InputError(f'{option}: no such file: {path}')
+
+
+def _distribute(cfg: Config, launcher: str) -> None:
+    """Set ``cfg.launcher``; without an accelerator, make distributed runs use gloo and plain batch norm."""
+    cfg.launcher = launcher
+    if get_device() != 'cpu':
+        return
+    for node in dicts_in(cfg.model):
+        if node.get('type') == 'SyncBN':  # torch's SyncBatchNorm refuses CPU tensors
+            node['type'] = 'BN'
+    if launcher == 'none':
+        return
+    # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
+    if launcher == 'pytorch' and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
+    if 'model_wrapper_cfg' not in cfg:
+        cfg.model_wrapper_cfg = {
+            'type': 'MMDistributedDataParallel',
+            'device_ids': None,  # required on CPU
+            'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        }
+
+
+def _use_amp(cfg: Config, task: Task) -> None:
+    """Mixed precision by the wrapper that fits the machine."""
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'icconv_mm.CPUAmpOptimWrapper'):
+        raise InputError(f'--amp: optim_wrapper.type is {kind!r}, expected OptimWrapper')
+    if is_cuda_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
+            wrapper.pop(option, None)
+        wrapper.type = 'icconv_mm.CPUAmpOptimWrapper'
+        wrapper.setdefault('modules', task.autocast_modules)
+
+
+def _resume(cfg: Config, resume: str | bool) -> None:
+    """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
+    path = None if resume in (True, 'auto') else str(resume)
+    if path is not None:
+        _require_file(path, '--resume')
+    cfg.resume, cfg.load_from = True, path
+    if cfg.get('randomness', {}).get('seed') is None:
+        latest = path or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
+        if latest is not None and Path(latest).is_file():
+            seed = safe.load(latest).get('meta', {}).get('seed')
+            cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}

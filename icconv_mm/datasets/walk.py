@@ -1,0 +1,54 @@
+"""Walking what OpenMMLab nests: the dicts of a config, and the datasets below wrappers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from torch.utils.data import Dataset
+
+
+def dicts_in(cfg: Any) -> Iterator[dict]:
+    """Every dict of a config or of a part of one, outer ones first; they may be changed as they come."""
+    node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but holds one
+    if isinstance(node, dict):
+        yield node
+        node = node.values()
+    elif not isinstance(node, (list, tuple)):
+        return
+    for value in list(node):
+        yield from dicts_in(value)
+
+
+def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
+    """A dataset and those below it if it is a wrapper (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
+
+    Args:
+        dataset: A dataset, or the config of one: wrappers call the parts by the same names.
+        name: Where it stands in the whole config, such as ``'train_dataloader.dataset'``.
+
+    Yields:
+        The dotted name of each in the config, and the dataset or its config.
+    """
+    yield name, dataset
+    for step, part in _parts(dataset):
+        yield from datasets_in(part, name + step)
+
+
+def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
+    """Those of :func:`datasets_in` that read files."""
+    return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
+
+
+def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
+    """The configs among :func:`datasets_in` that have a pipeline."""
+    return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
+
+
+def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
+    """What a wrapper wraps, and where: nothing for a dataset that reads files."""
+    members = dataset if isinstance(dataset, Mapping) else vars(dataset)
+    if isinstance(members.get('dataset'), (Mapping, Dataset)):
+        return [('.dataset', members['dataset'])]
+    if isinstance(members.get('datasets'), (list, tuple)):
+        return [(f'.datasets[{i}]', part) for i, part in enumerate(members['datasets'])]
+    return []

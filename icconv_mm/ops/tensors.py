@@ -1,0 +1,79 @@
+"""What the operators of this package ask of their tensors, and what they do with them, whatever the backend."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
+    """Raise ValueError unless the tensors of a call share a device and a dtype that convolutions have.
+
+    Args:
+        tensors: By name; the first is the input. None is left out. Under autocast dtypes may differ.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    (first, x), *others = given.items()
+    for name, tensor in given.items():
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {DTYPES}')
+    for name, tensor in others:
+        if tensor.device != x.device:
+            raise ValueError(
+                f'{first} {list(x.shape)} is on {x.device}, {name} {list(tensor.shape)} on {tensor.device}: '
+                'expected one device'
+            )
+        if tensor.dtype != x.dtype and not _autocast(x.device.type):
+            raise ValueError(
+                f'{first} {list(x.shape)} has the dtype {x.dtype}, {name} {list(tensor.shape)} {tensor.dtype}: '
+                'expected one dtype'
+            )
+
+
+def _autocast(device: str) -> bool:
+    return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
+
+
+def is_list_of_tensors(arg: object) -> bool:
+    """Whether an argument of a call is a list of tensors; patterns are lists of numbers, and long."""
+    return isinstance(arg, (list, tuple)) and bool(arg) and isinstance(arg[0], Tensor)
+
+
+def tensors_of(args: Iterable[object]) -> list[Tensor]:
+    """The tensors among the arguments of a call, and those in lists of tensors."""
+    found = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif is_list_of_tensors(arg):
+            found += arg
+    return found
+
+
+def lower(arg: object, device: str) -> object:
+    """An argument of a call as ``torch.autocast`` of a device type has it: float64 and what is no float stay."""
+    if is_list_of_tensors(arg):
+        return [lower(each, device) for each in arg]
+    if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
+        return arg
+    return arg.to(torch.get_autocast_gpu_dtype() if device == 'cuda' else torch.get_autocast_cpu_dtype())
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """channels_last for an input that is channels_last and not contiguous as well; else contiguous."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Uninitialised values of the dtype, device and memory format of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like))
+
+
+def wide_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros to add many contributions to: in half precision that costs digits that a single convolution keeps."""
+    dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    return torch.zeros(shape, dtype=dtype, device=like.device).to(memory_format=memory_format(like))

@@ -1,0 +1,94 @@
+"""The gradients of convolutions that are linear in the input and in the weights.
+
+With the trilinear form T(x, w, g) = <g, conv(x, w)>, such a convolution is the partial derivative of T for g, the
+gradient for its input the one for x, the gradient for its weights the one for w. Each is a function of the two other
+arguments, and its own gradients are again partial derivatives of T, with the outer gradient in the place of the
+argument that it lacks. So three operators are enough for derivatives of any order.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from icconv_mm.ops import backend
+from icconv_mm.ops.operator import below_autograd
+
+
+class Form(NamedTuple):
+    """The three operators; ``weights`` is a sequence, ``call`` the rest of their arguments."""
+
+    output: Callable  # (x, weights, call, bias=None) -> g
+    grad_input: Callable  # (g, weights, size of x, call) -> x
+    grad_weight: Callable  # (g, x, channels and kernel of each of the weights, call) -> weights
+
+
+def derivative(
+    form: Form,
+    call: Sequence,
+    *,
+    x: Tensor | None = None,
+    grad: Tensor | None = None,
+    weights: Sequence[Tensor] = (),
+    bias: Tensor | None = None,
+    sizes: Sequence[int] = (),
+):
+    """That of the form for the one of x, grad and weights which is left out: the gradient rule of each operator.
+
+    Args:
+        form: The three operators.
+        call: The arguments that are not named here.
+        x, grad, weights: Two of the three.
+        bias: Is added to the output.
+        sizes: Of the result, where it is x or weights.
+    """
+    return _Derivative.apply(form, call, sizes, bias, x, grad, *weights)
+
+
+class _Derivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, form, call, sizes, bias, x, grad, *weights):
+        ctx.save_for_backward(x, grad, *weights)
+        ctx.form, ctx.call, ctx.backend = form, call, backend.requested()
+        with below_autograd():
+            if grad is None:
+                return form.output(x, weights, call, bias)
+            if x is None:
+                return form.grad_input(grad, weights, sizes, call)
+            return tuple(form.grad_weight(grad, x, sizes, call))
+
+    @staticmethod
+    def backward(ctx, *outer):
+        x, grad, *weights = ctx.saved_tensors
+        if grad is None:
+            (grad,) = outer
+        elif x is None:
+            (x,) = outer
+        else:
+            weights = outer
+        _, _, _, need_bias, need_x, need_grad, *need_weights = ctx.needs_input_grad
+        to_x = to_grad = to_bias = None
+        to_weights = [None] * len(need_weights)
+        # autograd may run this on another thread, which knows nothing of the caller's `use_backend`
+        with backend.use_backend(ctx.backend):
+            if need_x:
+                to_x = ctx.form.grad_input(grad, weights, x.shape[2:], ctx.call)
+            if need_grad:
+                to_grad = ctx.form.output(x, weights, ctx.call)
+            if any(need_weights):
+                to_weights = ctx.form.grad_weight(grad, x, shapes_of(weights), ctx.call)
+        if need_bias:
+            to_bias = grad.sum((0, 2, 3))
+        return None, None, None, to_bias, to_x, to_grad, *to_weights
+
+
+def shapes_of(weights: Sequence[Tensor]) -> list[int]:
+    """Three numbers for each of the weights: its channels and its kernel."""
+    return [number for weight in weights for number in (weight.shape[0], *weight.shape[2:])]
+
+
+def flops(output: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
+    """Of each of the three operators, two per multiplication, from the shapes of the output and of the weights."""
+    return 2 * output[0] * prod(output[2:]) * sum(map(prod, weights))

@@ -1,0 +1,57 @@
+"""The pages of the documentation, and what is taken from them to be tested."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from mmengine.config import Config
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def pages() -> list[Path]:
+    """Every Markdown file that is, or is about to be, part of the repository."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '*.md']
+    listed = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    return [REPO / name for name in listed.split() if (REPO / name).is_file()]
+
+
+def code_blocks(page: str, language: str = 'python') -> list[str]:
+    """The blocks of code on a page, given by its path in the repository."""
+    return re.findall(rf'^ *```{language}\n(.*?)^ *```', (REPO / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def code_block(page: str, text: str) -> str:
+    """The one Python block of a page that holds ``text``."""
+    (found,) = (block for block in code_blocks(page) if text in block)
+    return found
+
+
+def config(block: str, folder: Path, configs: Path | None = None) -> Config:
+    """A block read as a config.
+
+    Args:
+        block: May begin ``_base_`` with ``./`` or ``{configs}``.
+        folder: Where to write the config file.
+        configs: What ``./`` stands for.
+    """
+    path = folder / 'config.py'
+    path.write_text(block.replace("'./", f"'{configs}/").replace('{configs}', f'{REPO}/configs'))
+    return Config.fromfile(path)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Tables -> rows -> cells, headings first, without the line of dashes."""
+    found = []
+    for table in re.findall(r'(?:^ *\|.*\n?)+', text, re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip().strip('|').split('|')] for line in table.splitlines()]
+        found.append([row for row in rows if not all(set(cell) <= set('-: ') and cell for cell in row)])
+    return found
+
+
+def section(page: str, title: str) -> str:
+    """The text of a page under a heading of the second rank."""
+    (found,) = re.findall(
+        rf'^## {re.escape(title)}\n(.*?)(?=^## |\Z)', (REPO / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    return found

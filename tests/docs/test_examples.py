@@ -1,0 +1,21 @@
+"""Every public class and function of operators, layers, backbones and necks has an example, and it runs."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from icconv_mm import backbones, layers, necks, ops
+
+PUBLIC = [(package, name) for package in (ops, layers, backbones, necks) for name in package.__all__]
+
+
+@pytest.mark.parametrize(('package', 'name'), PUBLIC, ids=[f'{package.__name__}.{name}' for package, name in PUBLIC])
+def test_the_example_runs(package: ModuleType, name: str):
+    known = {'torch': torch, 'nn': nn, **{each: getattr(package, each) for each in package.__all__}}
+    (test,) = doctest.DocTestFinder(recurse=False, exclude_empty=False).find(getattr(package, name), name, globs=known)
+    assert test.examples and test.examples[-1].want, f'{name}: the docstring has no example that shows a result'
+    report: list[str] = []
+    assert not doctest.DocTestRunner().run(test, out=report.append).failed, ''.join(report)

@@ -1,0 +1,102 @@
+"""docs/measurements: each page says how it was measured and keeps the raw figures; the README quotes the pages."""
+
+import json
+import re
+
+import benchmarks
+import pytest
+from pages import REPO, section, tables
+
+FOLDER = REPO / 'docs/measurements'
+FACTS = ['date', 'machine', 'versions', 'command', 'raw']
+# Older than the rule that the raw file is kept. No page may join them.
+WITHOUT_RAW = {
+    '2026-11-20-fpt.md',
+    '2026-11-20-h200.md',
+    '2026-11-20-miniature.md',
+    '2026-11-20-search.md',
+    '2026-11-20-sepc.md',
+    '2026-11-21-cpu.md',
+}
+RAW = {'date', 'command', 'machine', 'versions', 'options', 'figures'}  # as tools/benchmark.py writes it
+
+
+def problems(page) -> list[str]:
+    """What a page of measurements lacks."""
+    first, *_ = tables(page.read_text()) or [[]]
+    facts = {cells[0]: cells[1] for cells in first if len(cells) == 2}
+    found = [f'no {name}' for name in FACTS if not facts.get(name)]
+    if page.name[:10] not in facts.get('date', ''):
+        found.append(f'named {page.name}, dated {facts.get("date")}')
+    links = re.findall(r'\]\(([\w.-]+\.json)\)', facts.get('raw', ''))
+    if not links and page.name not in WITHOUT_RAW:
+        found.append('no raw file')
+    for link in links:
+        if not (page.parent / link).is_file():
+            found.append(f'{link} does not exist')
+            continue
+        content = json.loads((page.parent / link).read_text())
+        lacks = RAW - set(content) if isinstance(content, dict) and 'figures' in content else set()
+        found += [f'{link} has no {name}' for name in sorted(lacks)]
+    return found
+
+
+@pytest.mark.parametrize('name', sorted(page.name for page in FOLDER.glob('2*.md')))
+def test_pages(name):
+    assert problems(FOLDER / name) == []
+
+
+def test_index():
+    (_, *rows), *_ = tables((FOLDER / 'README.md').read_text())
+    pages = {re.match(r'\[(.+)\]\(\1\)', cells[0]).group(1) for cells in rows}
+    assert pages == {page.name for page in FOLDER.glob('*.md')} - {'README.md'}
+    raw = {link for cells in rows for link in re.findall(r'\]\(([\w.-]+\.json)\)', cells[2])}
+    assert raw == {path.name for path in FOLDER.glob('*.json')}
+
+
+def test_raw_files_are_what_the_benchmark_writes(tmp_path):
+    benchmarks.write_json([], benchmarks.Options(), tmp_path / 'it.json', 'the command')
+    assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
+
+
+PAGE = '# It\n\n| | |\n|---|---|\n| date | 2027-01-31 |\n| machine | M |\n| versions | V |\n| command | `c` |\n'
+
+
+@pytest.mark.parametrize(
+    ('page', 'raw', 'found'),
+    [
+        (PAGE + '| raw | [it](2027-01-31-it.json) |\n', dict.fromkeys(RAW, ''), []),
+        (PAGE + '| raw | [it](2027-01-31-it.json) |\n', {'figures': [], 'date': ''}, ['command', 'machine']),
+        (PAGE + '| raw | none was kept |\n', {}, ['no raw file']),
+        (PAGE + '| raw | [it](other.json) |\n', {}, ['other.json does not exist']),
+        (PAGE.replace('| machine | M |\n', '') + '| raw | [it](2027-01-31-it.json) |\n', {}, ['no machine']),
+        (PAGE.replace('01-31', '02-01') + '| raw | [it](2027-01-31-it.json) |\n', {}, ['dated 2027-02-01']),
+        ('# It\n', {}, ['no date', 'no command', 'no raw file']),
+    ],
+)
+def test_what_a_page_lacks_is_found(tmp_path, page, raw, found):
+    (tmp_path / '2027-01-31-it.md').write_text(page)
+    (tmp_path / '2027-01-31-it.json').write_text(json.dumps(raw))
+    got = problems(tmp_path / '2027-01-31-it.md')
+    assert bool(got) == bool(found) and all(any(part in line for line in got) for part in found), got
+
+
+def test_costs_of_the_readme():
+    """The least and the greatest of all runs, and the composition: from the page of the CPUs."""
+    ((_, *rows),) = tables(section('docs/measurements/2026-11-21-cpu.md', 'Backbones, all runs'))
+    measured = {what: ([float(run) for run in runs if run], composition) for what, *runs, composition in rows}
+    ((_, *costs),) = tables(section('README.md', 'What it costs'))
+    assert len(costs) == 4
+    for what, here, composition in costs:
+        runs, expected = measured[what]
+        assert (here, composition) == (f'{min(runs):.2f} to {max(runs):.2f}', expected), what
+
+
+def test_figures_of_the_readme_on_the_demo():
+    page = ' '.join((FOLDER / '2026-11-20-miniature.md').read_text().split())
+    figures = re.findall(r'(?<![\d.])0\.\d+|\d+ GB|\d+\sminutes', section('README.md', 'See it work'))
+    assert len(figures) > 10 and [figure for figure in figures if ' '.join(figure.split()) not in page] == []
+    ((_, *shown),) = tables(section('README.md', 'See it work'))
+    (_, *measured), *_ = tables(section('docs/measurements/2026-11-20-miniature.md', 'The demo'))
+    for row, (task, metric, value, _, threshold) in zip(shown, measured):
+        assert [row[0], row[1], row[2].split(';')[0], row[3]] == [task, metric, value, threshold]

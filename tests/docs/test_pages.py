@@ -1,0 +1,109 @@
+"""What holds for every page: its links lead somewhere, what it names exists, and it can be read."""
+
+import ast
+import functools
+import importlib
+import re
+
+import pytest
+import torch
+from pages import REPO, code_blocks, pages, section, tables
+
+EVERY_PAGE = pytest.mark.parametrize('page', [str(page.relative_to(REPO)) for page in pages()])
+
+
+def anchors(text: str) -> set[str]:
+    """Names of the headings, as GitHub makes them."""
+    headings = re.findall(r'^#+ (.+)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@EVERY_PAGE
+def test_links_lead_somewhere(page):
+    broken = []
+    for target, anchor in re.findall(r'\]\(([^)#\s]*)(?:#([^)\s]+))?\)', (REPO / page).read_text()):
+        if re.match(r'(https?|mailto):', target):
+            continue
+        path = (REPO / page).parent / target if target else REPO / page
+        if not path.exists() or (anchor and anchor not in anchors(path.read_text())):
+            broken.append(f'{target}#{anchor}')
+    assert not broken
+
+
+@EVERY_PAGE
+def test_files_that_are_named_exist(page):
+    text = (REPO / page).read_text()
+    named = re.findall(r'(?<![\w./$-])((?:configs|constraints|csrc|icconv_mm|scripts|tests|tools)/[\w./*-]+\w)', text)
+    assert [name for name in named if not any(REPO.glob(name))] == []
+
+
+@EVERY_PAGE
+def test_names_of_the_package_exist(page):
+    named = set(re.findall(r'(?<![\w./])icconv_mm((?:\.[A-Za-z_]\w*)+)', (REPO / page).read_text()))
+    assert sorted(name for name in named if not exists(name.strip('.').split('.'))) == []
+
+
+@functools.cache
+def registered() -> set[str]:
+    """Classes that a config finds as ``icconv_mm.Name``; from the source, which needs no task library."""
+    sources = (path.read_text() for path in (REPO / 'icconv_mm').rglob('*.py'))
+    return {name for text in sources for name in re.findall(r'\.register_module\(.*\)\n(?:class|def) (\w+)', text)}
+
+
+def exists(names: list[str]) -> bool:
+    """Whether a dotted name is an attribute, a module, an operator of torch, or a class for configs."""
+    value = importlib.import_module('icconv_mm')
+    for i, name in enumerate(names):
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            try:
+                value = importlib.import_module('.'.join(['icconv_mm', *names[: i + 1]]))
+            except ImportError:
+                return len(names) == 1 and (name in registered() or hasattr(torch.ops.icconv_mm, name))
+    return True
+
+
+@EVERY_PAGE
+def test_options_of_the_tools_exist(page):
+    text = (REPO / page).read_text().replace('\\\n', ' ')
+    shared = ''.join(path.read_text() for path in (REPO / 'icconv_mm/apis').rglob('*.py'))
+    missing = []
+    for tool, options in re.findall(r'python (tools/\w+\.py)((?:[^\n`#;]|`\n)*)', text):
+        source = (REPO / tool).read_text() + shared
+        missing += [f'{tool} {option}' for option in re.findall(r'--[a-z][\w-]*', options) if option not in source]
+    assert not missing
+
+
+@EVERY_PAGE
+def test_no_placeholder(page):
+    assert not re.search(r'\b(TODO|FIXME|TBD|XXX)\b|(_TABLE|TESTED_\w+)\b', (REPO / page).read_text())
+
+
+@EVERY_PAGE
+def test_lines_wrap(page):
+    lines = enumerate((REPO / page).read_text().splitlines(), start=1)
+    assert [f'{page}:{n}' for n, line in lines if len(line) > 120 and not line.lstrip().startswith('|')] == []
+
+
+@EVERY_PAGE
+def test_python_parses(page):
+    for block in code_blocks(page):
+        ast.parse(block, page)
+
+
+def test_figures_are_in_the_notebook():
+    """What was measured stands in docs/measurements; guides and reference link it."""
+    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md')}
+    assert [name for name, text in pages.items() if re.search(r'\*\*measured\*\*|^measured ', text, re.M | re.I)] == []
+
+
+def test_index():
+    """Every page of docs is a guide or reference, and the index says which."""
+    listed = {}
+    for kind in ('Guides', 'Reference'):
+        for _, *rows in tables(section('docs/README.md', kind)):
+            for cells in rows:
+                listed.setdefault(re.match(r'\[(.+)\]\(\1\)', cells[0]).group(1), []).append(kind)
+    assert sorted(listed) == sorted(page.name for page in (REPO / 'docs').glob('*.md') if page.name != 'README.md')
+    assert {len(kinds) for kinds in listed.values()} == {1}

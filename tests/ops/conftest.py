@@ -1,0 +1,53 @@
+"""The one way in which the tests of operators reach what ``icconv_mm.ops.backend`` keeps to itself."""
+
+from collections.abc import Callable
+
+import pytest
+
+from icconv_mm.ops import backend
+from icconv_mm.ops.backend import Kernel, Limits
+
+
+class Choice:
+    """Which kernels there are and what has been said of them; changes are undone after the test."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+
+    @property
+    def operators(self) -> dict[str, dict[str, Kernel]]:
+        """The kernels of every operator by backend."""
+        return {operator: dict(kernels) for operator, kernels in backend._kernels.items()}
+
+    def replace(self, operator: str, **kernels: Callable) -> None:
+        """Leaves an operator with these alone, each of which serves every call."""
+        table = {name: Kernel(kernels[name]) for name in backend.BACKENDS if name in kernels}
+        self._monkeypatch.setitem(backend._kernels, operator, table)
+
+    def offer(
+        self, operator: str, run: Callable, refusal=lambda *_: None, advice=lambda *_: None, absence=None
+    ) -> None:
+        """Gives an operator another kernel on the CPU."""
+        kernel = Kernel(run, Limits(refusal, advice), lambda: absence)
+        self._monkeypatch.setitem(backend._kernels, operator, {**backend._kernels[operator], 'cpu': kernel})
+
+    def lose_library(self, reason: str | None) -> None:
+        """As if the compiled operators were missing for this reason, or, for None, there."""
+        self._monkeypatch.setattr(backend, 'missing_library', lambda: reason)
+
+    def find_library(self, package) -> str | None:
+        """Looks for the compiled operators in another folder, anew."""
+        self._monkeypatch.setattr(backend, '__file__', str(package / 'ops/backend.py'))
+        return backend.missing_library.__wrapped__()
+
+    def forget(self) -> None:
+        """As if nothing had been logged and nobody warned."""
+        self._monkeypatch.setattr(backend, '_logged', set())
+        backend._warn_once.cache_clear()
+
+
+@pytest.fixture
+def choice(monkeypatch):
+    changed = Choice(monkeypatch)
+    yield changed
+    changed.forget()
