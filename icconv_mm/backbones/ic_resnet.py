@@ -94,7 +94,12 @@ class ICResNeXt(ICResNet):
 
 @MODELS.register_module()
 class ICResNetV1c(ICResNet):
-    """An :class:`ICResNet` with a stem of three 3x3 convolutions, in the place of a ``ResNetV1c``."""
+    """An :class:`ICResNet` with a stem of three 3x3 convolutions, in the place of a ``ResNetV1c``.
+
+    Example:
+        >>> [name for name, _ in ICResNetV1c(18, pattern='dense').named_children()][:2]
+        ['stem', 'maxpool']
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, deep_stem=True, **kwargs)
@@ -102,7 +107,12 @@ class ICResNetV1c(ICResNet):
 
 @MODELS.register_module()
 class ICResNetV1d(ICResNetV1c):
-    """An :class:`ICResNetV1c` whose strided shortcuts pool by average, in the place of a ``ResNetV1d``."""
+    """An :class:`ICResNetV1c` whose strided shortcuts pool by average, in the place of a ``ResNetV1d``.
+
+    Example:
+        >>> ICResNetV1d(18, pattern='dense').layer2[0].downsample[0]
+        AvgPool2d(kernel_size=2, stride=2, padding=0)
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, avg_down=True, **kwargs)

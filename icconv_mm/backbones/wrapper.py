@@ -64,7 +64,9 @@ def Inception(
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
     Example:
-        >>> net = Inception(dict(type='mmdet.RegNet', arch='regnetx_400mf'), pattern='geometric_d4')
+        >>> net = Inception(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
+        >>> net[0].pattern
+        DilationPattern(4x(1, 1), 4x(2, 2))
     """
     if (pattern is None) == (supernet_d_max is None):
         given = 'neither' if pattern is None else 'both'
@@ -107,6 +109,11 @@ def Pyramidal(
             channels of one; names the layer and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538.
+
+    Example:
+        >>> net = Pyramidal(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
+        >>> [level.kernel_size for level in net[0].pyconv_levels]
+        [(3, 3), (5, 5), (7, 7), (9, 9)]
     """
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
