@@ -16,6 +16,7 @@ from icconv_mm import registry  # noqa: E402
 from icconv_mm.checkpoints import safe  # noqa: E402
 
 safe.activate()
+registry.find_forks()
 _deprecated.activate()
 
 _SUBPACKAGES = (
@@ -41,6 +42,8 @@ def __getattr__(name: str):
         return importlib.import_module(f'.{name}', __name__)
     if name in _OBJECTS:
         return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
+    if name == 'AECodec':  # mmpose's registry of codecs looks here: it has no root that our registries could extend
+        return importlib.import_module('.tasks.pose', __name__).AECodec
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -9,6 +9,7 @@ library is loaded only when a config needs it.
 import importlib
 import sys
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import METRICS as _METRICS
@@ -19,6 +20,7 @@ from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import VISUALIZERS as _VISUALIZERS
 from mmengine.registry import Registry
 
+from icconv_mm import versions
 from icconv_mm.versions import LIBRARIES
 
 SCOPE = 'icconv_mm'
@@ -46,3 +48,14 @@ METRICS = _child(_METRICS)
 HOOKS = _child(_HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.engine')
 VISUALIZERS = _child(_VISUALIZERS)
+
+
+def find_forks() -> None:
+    """Let configs inherit from ``mmseg::`` and the like where the library is a fork.
+
+    mmengine looks for the distribution of the original, whose name a fork has not; a fork's module it finds itself.
+    """
+    for name in MODULE2PACKAGE.keys() & versions.SUPPORTED.keys():
+        found = versions.installed(name)
+        if found and found[0] not in (name, MODULE2PACKAGE[name]):
+            MODULE2PACKAGE[name] = name

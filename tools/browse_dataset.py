@@ -9,11 +9,13 @@ from icconv_mm.errors import reporting
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     cli.add_config(parser)
-    parser.add_argument('--output-dir', '--out-dir', metavar='DIR', help='write the pictures to this folder')
+    parser.add_argument('--out-dir', '--output-dir', metavar='DIR', help='write the pictures to this folder')
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which dataset')
     parser.add_argument('--count', type=int, metavar='N', help='only the first N pictures')
-    parser.add_argument('--not-show', action='store_true', help='do not open a window')
-    parser.add_argument('--show-interval', type=float, default=2, metavar='SECONDS', help='for each picture shown')
+    parser.add_argument('--not-show', dest='show', action='store_false', help='do not open a window')
+    parser.add_argument(
+        '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each picture shown'
+    )
     return parser.parse_args()
 
 
@@ -22,19 +24,12 @@ def main() -> None:
     with reporting(args.debug):
         from tqdm import tqdm
 
-        from icconv_mm.apis import browse, load_config
+        from icconv_mm.apis import browse
 
-        written = browse(
-            load_config(args.config, args.cfg_options),
-            args.output_dir,
-            phase=args.phase,
-            count=args.count,
-            show=not args.not_show,
-            wait_time=args.show_interval,
-            progress=lambda indices: tqdm(indices, desc='pictures', unit=''),
-        )
+        cfg, options = cli.read_config(args)
+        written = browse(cfg, **options, progress=lambda indices: tqdm(indices, desc='pictures', unit=''))
         if written:
-            print(f'{len(written)} pictures in {args.output_dir}')
+            print(f'{len(written)} pictures in {args.out_dir}')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    parser.add_argument('input', help='a picture, a folder of pictures, or a glob pattern in quotes')
+    parser.add_argument('inputs', metavar='input', help='a picture, a folder of pictures, or a glob pattern in quotes')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: an accelerator if there is one)')
     parser.add_argument('--batch-size', type=int, default=1, help='pictures per forward pass')
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--ann-file', metavar='FILE', help='COCO annotations whose image and category ids the results are to use'
     )
-    parser.add_argument('--no-draw', action='store_true', help='write the JSON files only')
+    parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     return parser.parse_args()
 
 
@@ -31,22 +31,10 @@ def main() -> None:
     with reporting(args.debug):
         from tqdm import tqdm
 
-        from icconv_mm.apis import infer, load_config
+        from icconv_mm.apis import infer
 
-        written = infer(
-            load_config(args.config, args.cfg_options),
-            args.checkpoint,
-            args.input,
-            args.out_dir,
-            device=args.device,
-            score_thr=args.score_thr,
-            json_score_thr=args.json_score_thr,
-            batch_size=args.batch_size,
-            palette=args.palette,
-            ann_file=args.ann_file,
-            draw=not args.no_draw,
-            progress=lambda paths: tqdm(paths, desc='pictures', unit=''),
-        )
+        cfg, options = cli.read_config(args)
+        written = infer(cfg, **options, progress=lambda paths: tqdm(paths, desc='pictures', unit=''))
         for path in written.values():
             print(path)
 

@@ -18,29 +18,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
     parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
     cli.add_launcher(parser)
-    args = parser.parse_args()
-    cli.set_local_rank(args)
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     with reporting(args.debug):
-        from icconv_mm.apis import load_config, test
+        from icconv_mm.apis import test
 
-        cfg = load_config(args.config, args.cfg_options, args.work_dir)
-        metrics = test(
-            cfg,
-            args.checkpoint,
-            out=args.out,
-            show=args.show,
-            show_dir=args.show_dir,
-            wait_time=args.wait_time,
-            tta=args.tta,
-            deploy=args.deploy,
-            launcher=args.launcher,
-        )
-        if not metrics:
+        cfg, options = cli.read_config(args)
+        if not test(cfg, **options):
             print('no metric: the model predicted nothing')
 
 

@@ -13,6 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume',
         nargs='?',
+        default=False,
         const='auto',
         metavar='CHECKPOINT',
         help='continue from this checkpoint; without one, from the latest in the work folder',
@@ -34,26 +35,16 @@ def parse_args() -> argparse.Namespace:
         help='modules whose weights in load_from may differ from the model, such as roi_head.bbox_head',
     )
     cli.add_launcher(parser)
-    args = parser.parse_args()
-    cli.set_local_rank(args)
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     with reporting(args.debug):
-        from icconv_mm.apis import load_config, train
+        from icconv_mm.apis import train
 
-        cfg = load_config(args.config, args.cfg_options, args.work_dir)
-        train(
-            cfg,
-            resume=args.resume or False,
-            amp=args.amp,
-            auto_scale_lr=args.auto_scale_lr,
-            launcher=args.launcher,
-            skip_bad_images=args.skip_bad_images,
-            allow_mismatch=args.allow_mismatch,
-        )
+        cfg, options = cli.read_config(args)
+        train(cfg, **options)
 
 
 if __name__ == '__main__':

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+from typing import Any
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+
+from icconv_mm.apis.config import load_config
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,14 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def set_local_rank(args: argparse.Namespace) -> None:
-    """Give mmengine the rank on this machine, which it reads from the environment."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+def read_config(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
+    """The config as the arguments change it, and the arguments that are not of this module or are the launcher.
+
+    Raises:
+        InputError: As :func:`icconv_mm.apis.load_config`.
+    """
+    rest = vars(args).copy()
+    config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
+    # mmengine reads the rank on this machine from the environment
+    os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
+    return load_config(config, options, work_dir), rest

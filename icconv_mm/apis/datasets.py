@@ -34,11 +34,8 @@ def build_loop(runner: Runner, task: Task, phase: str) -> None:
         DatasetError, InputError: As for :func:`build_dataset`.
     """
     if loader := runner.cfg.get(f'{phase}_dataloader'):
-
-        def build() -> Dataset:
-            return getattr(runner, f'{phase}_loop').dataloader.dataset
-
-        build_dataset(build, loader.dataset, task, f'{phase}_dataloader.dataset')
+        where = f'{phase}_dataloader.dataset'
+        build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
 
 
 def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: Task, where: str) -> Dataset:

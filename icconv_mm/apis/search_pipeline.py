@@ -93,18 +93,11 @@ class Pipeline:
             self.config = copy.deepcopy(config)
             set_iterations(self.config, iters)
         self.work_dir = Path(work_dir)
+        self.pattern_file = self.work_dir / 'pattern.json'  # channels sorted by dilation
+        # the initial checkpoint of the searched network; its pattern lies beside it
+        self.inherited_file = self.work_dir / 'inherited.pth'
         self.seeds, self.variants, self.criterion, self.metric = tuple(seeds), tuple(variants), criterion, metric
         self.console = Console()
-
-    @property
-    def pattern_file(self) -> Path:
-        """The searched pattern, channels sorted by dilation."""
-        return self.work_dir / 'pattern.json'
-
-    @property
-    def inherited_file(self) -> Path:
-        """The initial checkpoint of the searched network; its pattern lies beside it."""
-        return self.work_dir / 'inherited.pth'
 
     def run(self, limit: int | None = None) -> dict | None:
         """Runs what is left, at most ``limit`` trainings.

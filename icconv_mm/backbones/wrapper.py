@@ -14,7 +14,7 @@ from torch import nn
 
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import at, replace
+from icconv_mm.layers.convert import convert_all
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
 from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs
@@ -123,12 +123,11 @@ def Pyramidal(
     if not convs:
         raise ValueError(f'{type(network).__name__}: no 3x3 convolution selected')
     stages = stages_of(network, convs)
-    exact = stage_groups is not None
-    table = {
-        conv: at(name, pyramid_conv, conv, stage_kernels[stages[name]], groups[stages[name]], exact)
-        for name, conv in convs.items()
-    }
-    return replace(network, table)
+
+    def pyramid(conv: nn.Conv2d, stage: int) -> nn.Module:
+        return pyramid_conv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
+
+    return convert_all(network, convs.items(), pyramid, [stages[name] for name in convs])
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

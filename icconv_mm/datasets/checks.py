@@ -26,9 +26,8 @@ class DatasetError(InputError):
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:
     """Raise DatasetError for the first path of a dataset config that does not exist.
 
-    Args:
-        cfg: A dataset config; wrappers are looked through. Paths with a scheme (``s3://``) are left alone.
-        name: Where it stands in the whole config, such as ``'train_dataloader.dataset'``.
+    Wrappers are looked through; paths with a scheme (``s3://``) are left alone. ``name`` says where the config stands
+    in the whole one, such as ``'train_dataloader.dataset'``.
     """
     for where, leaf in leaf_datasets(cfg, name):
         root = leaf.get('data_root') or ''
@@ -39,11 +38,10 @@ def check_paths(cfg: Mapping[str, Any], name: str) -> None:
         if leaf.get('ann_file'):
             check_file(join_root(root, leaf['ann_file']), f'{where}.ann_file')
         prefixes = leaf.get('data_prefix')
-        if isinstance(prefixes, Mapping):
-            for key, prefix in prefixes.items():
-                folder = join_root(root, prefix or '')
-                if prefix and '://' not in str(folder) and not Path(folder).is_dir():
-                    raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
+        for key, prefix in prefixes.items() if isinstance(prefixes, Mapping) else ():
+            folder = join_root(root, prefix or '')
+            if prefix and '://' not in str(folder) and not Path(folder).is_dir():
+                raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
 
 
 def check_file(path: str, name: str) -> None:
@@ -92,8 +90,7 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
             f'{where}: none of the classes {_short(classes)} is a category of {path}, which has '
             f'{_short(names.values())}: set metainfo=dict(classes=...)'
         )
-    boxes = sum(names[annotation['category_id']] in classes for annotation in content['annotations'])
-    if not boxes:
+    if not any(names[annotation['category_id']] in classes for annotation in content['annotations']):
         raise DatasetError(
             f'{where}: none of the {len(content["images"])} pictures in {path} has a box of the classes '
             f'{_short(classes)}: pictures without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'

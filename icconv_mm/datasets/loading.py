@@ -15,8 +15,8 @@ from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# Where the end of a complete file of each format is found. Some cameras append data of their own after the end of a
-# JPEG; a file without the mark in its last bytes is decoded in full before it is called truncated.
+# How a file of each format begins and ends. Some cameras append data of their own to a JPEG: a file without the mark in
+# its last bytes is decoded in full before it is called truncated.
 _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 
@@ -49,10 +49,14 @@ class LoadImageFromFile(_LoadImageFromFile):
     def transform(self, results: dict) -> dict | None:
         """Load ``results['img_path']``; a picture that is given in ``results['img']`` is taken as it is (mmpose)."""
         if results.get('img') is not None:
-            return self._accept(results)
+            image = results['img']
+            results['img'] = image.astype(np.float32) if self.to_float32 else image
+            results.setdefault('img_path', None)
+            results['img_shape'] = results['ori_shape'] = image.shape[:2]
+            return results
         path, labels = results['img_path'], results.get('seg_map_path')
-        defect = _local_defect(path)
-        if defect is None and labels is not None and (defect := _local_defect(labels)) is not None:
+        defect = image_defect(path)
+        if defect is None and labels is not None and (defect := image_defect(labels)) is not None:
             path = labels
         if defect is None:
             try:
@@ -64,21 +68,14 @@ class LoadImageFromFile(_LoadImageFromFile):
             return None
         raise ImageFileError(f'{path}: {defect}')
 
-    def _accept(self, results: dict) -> dict:
-        image = results['img']
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
-        results.setdefault('img_path', None)
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
-
-
-def _local_defect(path: str | os.PathLike) -> str | None:
-    """:func:`image_defect` of a file of this machine; nothing is known of what a storage backend would fetch."""
-    return None if '://' in str(path) else image_defect(path)
-
 
 def image_defect(path: str | os.PathLike) -> str | None:
-    """What is wrong with a local picture file, as far as its first and last bytes tell; None if nothing is."""
+    """What is wrong with a picture file, as far as its first and last bytes tell; None if nothing is.
+
+    Nothing is known of a file that a storage backend (``s3://``) would fetch.
+    """
+    if '://' in str(path):
+        return None
     path = Path(path)
     if not path.is_file():
         return 'no such file'
@@ -89,13 +86,8 @@ def image_defect(path: str | os.PathLike) -> str | None:
         head = file.read(8)
         file.seek(max(0, size - _TAIL))
         tail = file.read()
-    for start, end in _FORMATS:
-        if head.startswith(start) and end not in tail:
-            return _decoding_error(path)
-    return None
-
-
-def _decoding_error(path: Path) -> str | None:
+    if not any(head.startswith(start) and end not in tail for start, end in _FORMATS):
+        return None
     try:
         with Image.open(path) as image:
             image.load()

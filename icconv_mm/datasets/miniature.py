@@ -44,19 +44,12 @@ class OccupiedFolderError(InputError, FileExistsError):
 
 @dataclass(frozen=True)
 class MiniatureOptions:
-    """What to draw.
+    """What to draw."""
 
-    Attributes:
-        train: Number of training pictures.
-        val: Number of validation pictures.
-        size: Their width and height in pixels, 64 or more.
-        seed: Chooses the scenes.
-    """
-
-    train: int = 800
+    train: int = 800  # pictures
     val: int = 80
-    size: int = 128
-    seed: int = 0
+    size: int = 128  # their width and height in pixels, 64 or more
+    seed: int = 0  # chooses the scenes
 
     def __post_init__(self):
         for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
@@ -71,9 +64,7 @@ def is_drawn(root: str | Path, options: MiniatureOptions | None = None) -> bool:
         stamp = json.loads((Path(root) / STAMP).read_text())
     except (OSError, ValueError):
         return False
-    if not isinstance(stamp, dict):
-        return False
-    return options is None or stamp == _stamp(options)
+    return isinstance(stamp, dict) and (options is None or stamp == _stamp(options))
 
 
 def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, progress=iter) -> bool:
@@ -205,7 +196,7 @@ def _annotations(drawn: Scene) -> list[dict]:
             'segmentation': rle(mask) if item.crowd else _segmentation(mask),
         }
         if item.label == 0:
-            points = np.zeros((len(KEYPOINTS), 3)) if item.joints is None else _keypoints(item.joints, mask)
+            points = np.zeros((17, 3)) if item.joints is None else _keypoints(item.joints, mask)
             annotation['keypoints'] = [round(float(v), 1) for v in points.ravel()]
             annotation['num_keypoints'] = int(np.count_nonzero(points[:, 2]))
         found.append(annotation)
@@ -214,13 +205,10 @@ def _annotations(drawn: Scene) -> list[dict]:
 
 def _keypoints(joints: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """COCO's ``[17, 3]`` (x, y, v): v 0 outside the picture, 1 behind another object, 2 visible."""
-    points = np.zeros((len(joints), 3))
-    pixels = np.rint(joints).astype(int)
-    height, width = mask.shape
-    for k, (column, row) in enumerate(pixels):
-        if 0 <= column < width and 0 <= row < height:
-            points[k] = *np.clip(joints[k], 0, (width - 1, height - 1)), 1 + int(mask[row, column])
-    return points
+    pixels, last = np.rint(joints).astype(int), np.array(mask.shape[::-1]) - 1
+    inside = ((pixels >= 0) & (pixels <= last)).all(1)
+    x, y = np.clip(pixels, 0, last).T
+    return np.column_stack([np.clip(joints, 0, last), 1 + mask[y, x]]) * inside[:, None]
 
 
 def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) -> list | dict:
@@ -234,12 +222,9 @@ def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) ->
     contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if (hierarchy[0, :, 3] >= 0).any():
         return rle(mask)
-    polygons = []
-    for contour in contours:
-        points = cv2.approxPolyDP(contour, tolerance * enlarge, True)[:, 0]
-        if len(points) >= 3:
-            polygons.append(np.round((points + 0.5) / enlarge + (x, y), 2).ravel().tolist())
-    return polygons or rle(mask)
+    outlines = (cv2.approxPolyDP(contour, tolerance * enlarge, True)[:, 0] for contour in contours)
+    corners = [(points + 0.5) / enlarge + (x, y) for points in outlines if len(points) >= 3]
+    return [np.round(points, 2).ravel().tolist() for points in corners] or rle(mask)
 
 
 def rle(mask: np.ndarray) -> dict:

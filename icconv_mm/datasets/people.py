@@ -21,7 +21,7 @@ SKELETON = (
 )
 # fmt: on
 _JOINT = {name: index for index, name in enumerate(KEYPOINTS)}
-_SUBPIXEL_BITS = 4
+SUBPIXEL_BITS = 4
 
 # Proportions in units of the standing height.
 _TORSO, _NECK, _HEAD = 0.29, 0.13, 0.085
@@ -31,25 +31,13 @@ _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.165, 0.155, 0.23, 0.23
 
 @dataclass(frozen=True)
 class Pose:
-    """A body in pixels.
+    """A body in pixels."""
 
-    Attributes:
-        joints: Positions ``[17, 2]`` (x, y) in COCO's order.
-        head: Centre of the head ``[2]``.
-        height: Height if standing straight.
-        leg, arm: Widths of the limbs.
-    """
-
-    joints: np.ndarray
-    head: np.ndarray
-    height: float
-    leg: float
+    joints: np.ndarray  # [17, 2], (x, y) in COCO's order
+    head: np.ndarray  # [2], its centre
+    height: float  # if standing straight
+    leg: float  # width
     arm: float
-
-
-def _toward(angle: float) -> np.ndarray:
-    """The unit vector at ``angle`` radians from straight down, positive to the right of the picture."""
-    return np.array([np.sin(angle), np.cos(angle)])
 
 
 def _degrees(rng: np.random.Generator, low: float, high: float) -> float:
@@ -70,12 +58,12 @@ def random_pose(rng: np.random.Generator, center: np.ndarray, height: float) -> 
         joints[_JOINT[f'{side}_ear']] = head + _HEAD * np.array([0.85 * sign, 0.0])
         shoulder = chest + [sign * _SHOULDER * breadth, 0]
         upper = _degrees(rng, -20, 150)
-        elbow = shoulder + _mirrored(_toward(upper), sign) * _UPPER_ARM * _foreshortening(rng)
-        wrist = elbow + _mirrored(_toward(upper + _degrees(rng, -110, 60)), sign) * _FOREARM * _foreshortening(rng)
+        elbow = shoulder + _limb(rng, upper, sign, _UPPER_ARM)
+        wrist = elbow + _limb(rng, upper + _degrees(rng, -110, 60), sign, _FOREARM)
         hip = pelvis + [sign * _HIP * breadth, 0]
         thigh = _degrees(rng, -12, 55)
-        knee = hip + _mirrored(_toward(thigh), sign) * _THIGH * _foreshortening(rng)
-        ankle = knee + _mirrored(_toward(thigh + _degrees(rng, -55, 15)), sign) * _SHIN * _foreshortening(rng)
+        knee = hip + _limb(rng, thigh, sign, _THIGH)
+        ankle = knee + _limb(rng, thigh + _degrees(rng, -55, 15), sign, _SHIN)
         first = _JOINT[f'{side}_shoulder']  # COCO's order from here on: left and right of each joint in turn
         joints[first::2][:6] = shoulder, elbow, wrist, hip, knee, ankle
     lean = np.clip(rng.normal(0, 12), -35, 35)
@@ -84,43 +72,18 @@ def random_pose(rng: np.random.Generator, center: np.ndarray, height: float) -> 
     return Pose(joints @ rotation.T * height + center, rotation @ head * height + center, height, leg, arm)
 
 
-def _mirrored(vector: np.ndarray, sign: int) -> np.ndarray:
-    """``vector`` itself for the person's left (sign 1), left and right exchanged for the right (-1)."""
-    return vector * [sign, 1]
+def _limb(rng: np.random.Generator, angle: float, sign: int, length: float) -> np.ndarray:
+    """A limb at ``angle`` radians from straight down, positive away from the body; ``sign`` is 1 for the left side.
+
+    It has mostly its full length and sometimes looks shorter, turned towards the viewer.
+    """
+    shown = rng.uniform(0.55, 0.95) if rng.random() < 0.25 else 1.0
+    return np.array([sign * np.sin(angle), np.cos(angle)]) * length * shown
 
 
-def _foreshortening(rng: np.random.Generator) -> float:
-    """How long a limb looks: mostly full length, sometimes turned towards the viewer."""
-    return rng.uniform(0.55, 0.95) if rng.random() < 0.25 else 1.0
-
-
-class _Pen:
-    """Draws antialiased limbs on a picture and on its coverage map alike."""
-
-    def __init__(self, paint: np.ndarray):
-        self.paint = paint
-        self.alpha = np.zeros(paint.shape[:2], np.uint8)
-
-    def line(self, a, b, width: float, color):
-        a, b = _fixed(a), _fixed(b)
-        width = max(round(width), 2)
-        cv2.line(self.paint, a, b, color, width, cv2.LINE_AA, _SUBPIXEL_BITS)
-        cv2.line(self.alpha, a, b, 255, width, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def polygon(self, points, color):
-        points = np.array([_fixed(p) for p in points])
-        cv2.fillPoly(self.paint, [points], color, cv2.LINE_AA, _SUBPIXEL_BITS)
-        cv2.fillPoly(self.alpha, [points], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def disc(self, center, radius: float, color):
-        center, radius = _fixed(center), round(radius * (1 << _SUBPIXEL_BITS))
-        cv2.circle(self.paint, center, radius, color, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
-        cv2.circle(self.alpha, center, radius, 255, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-
-def _fixed(point) -> tuple[int, int]:
-    """OpenCV's fixed-point coordinates of a point."""
-    return tuple(round(float(v) * (1 << _SUBPIXEL_BITS)) for v in point)
+def fixed(points) -> np.ndarray:
+    """OpenCV's fixed-point coordinates of points ``[..., 2]``."""
+    return np.rint(np.asarray(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
 def draw_person(
@@ -138,7 +101,7 @@ def draw_person(
         The picture with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
     """
     trousers, shirt, sleeves, skin, hair = colors
-    pen = _Pen(canvas.copy())
+    canvas = np.dstack([canvas, np.zeros(canvas.shape[:2], np.uint8)])  # the fourth channel is the coverage
     h, leg, arm = pose.height, pose.leg, pose.arm
 
     def joint(name):
@@ -146,25 +109,32 @@ def draw_person(
 
     def shade(color):
         # Crossing limbs of one colour stay distinguishable.
-        return tuple(float(v) for v in np.clip(color * rng.uniform(0.9, 1.1), 0, 255))
+        return (*np.clip(color * rng.uniform(0.9, 1.1), 0, 255).tolist(), 255)
+
+    def line(a, b, width, color):
+        cv2.line(canvas, *fixed([a, b]).tolist(), color, max(round(width), 2), cv2.LINE_AA, SUBPIXEL_BITS)
+
+    def disc(center, radius, color):
+        radius = round(radius * (1 << SUBPIXEL_BITS))
+        cv2.circle(canvas, fixed(center).tolist(), radius, color, -1, cv2.LINE_AA, SUBPIXEL_BITS)
 
     for side in rng.permutation(['left', 'right']):
-        pen.line(joint(f'{side}_hip'), joint(f'{side}_knee'), leg, shade(trousers))
-        pen.line(joint(f'{side}_knee'), joint(f'{side}_ankle'), leg * 0.85, shade(trousers))
-        pen.disc(joint(f'{side}_ankle'), leg * 0.55, shade(hair))
+        line(joint(f'{side}_hip'), joint(f'{side}_knee'), leg, shade(trousers))
+        line(joint(f'{side}_knee'), joint(f'{side}_ankle'), leg * 0.85, shade(trousers))
+        disc(joint(f'{side}_ankle'), leg * 0.55, shade(hair))
     torso = [joint(name) for name in ('left_shoulder', 'right_shoulder', 'right_hip', 'left_hip')]
     color = shade(shirt)
-    pen.line((torso[0] + torso[1]) / 2, pose.head, arm, shade(skin))
-    pen.polygon(torso, color)
+    line((torso[0] + torso[1]) / 2, pose.head, arm, shade(skin))
+    cv2.fillPoly(canvas, [fixed(torso)], color, cv2.LINE_AA, SUBPIXEL_BITS)
     for a, b in zip(torso, torso[1:] + torso[:1]):
-        pen.line(a, b, h * 0.05, color)
-    pen.disc(pose.head - [0, 0.25 * _HEAD * h], h * _HEAD, shade(hair))
-    pen.disc(pose.head, h * _HEAD, shade(skin))
+        line(a, b, h * 0.05, color)
+    disc(pose.head - [0, 0.25 * _HEAD * h], h * _HEAD, shade(hair))
+    disc(pose.head, h * _HEAD, shade(skin))
     for name in ('left_eye', 'right_eye'):
-        pen.disc(joint(name), max(h * 0.014, 0.5), (25.0, 25.0, 25.0))
-    pen.disc(joint('nose'), max(h * 0.014, 0.4), shade(hair))
+        disc(joint(name), max(h * 0.014, 0.5), (25, 25, 25, 255))
+    disc(joint('nose'), max(h * 0.014, 0.4), shade(hair))
     for side in rng.permutation(['left', 'right']):
-        pen.line(joint(f'{side}_shoulder'), joint(f'{side}_elbow'), arm, shade(sleeves))
-        pen.line(joint(f'{side}_elbow'), joint(f'{side}_wrist'), arm * 0.85, shade(skin))
-        pen.disc(joint(f'{side}_wrist'), arm * 0.6, shade(skin))
-    return pen.paint, pen.alpha
+        line(joint(f'{side}_shoulder'), joint(f'{side}_elbow'), arm, shade(sleeves))
+        line(joint(f'{side}_elbow'), joint(f'{side}_wrist'), arm * 0.85, shade(skin))
+        disc(joint(f'{side}_wrist'), arm * 0.6, shade(skin))
+    return canvas[..., :3], canvas[..., 3].copy()

@@ -6,50 +6,37 @@ object's class is its outline and how the tones lie, never a colour or a histogr
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
 
-from icconv_mm.datasets.people import Pose, draw_person, random_pose
+from icconv_mm.datasets.people import SUBPIXEL_BITS, Pose, draw_person, fixed, random_pose
 
 CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
 MIN_AREA = 36  # pixels; what shows less is not recognisable
 _MIN_VISIBLE = 0.4  # of an object's area that later objects must leave in view
 _MIN_CONTRAST = 60  # mean absolute difference, of 255, between an object and what it covers
-_SUBPIXEL_BITS = 4
 _DARK, _LIGHT = np.float32(0.55), np.float32(1.2)  # the two tones of everything: how they lie differs by class
 
 
 @dataclass
 class Item:
-    """One annotated object.
+    """One annotated object."""
 
-    Attributes:
-        label: Index into :data:`CLASSES`.
-        area: Pixels inside the picture before anything was put in front.
-        joints: Positions ``[17, 2]`` (x, y) in pixels, of people only.
-        crowd: Whether it is a group of people too small to be told apart.
-    """
-
-    label: int
-    area: int
-    joints: np.ndarray | None = None
-    crowd: bool = False
+    label: int  # index into CLASSES
+    area: int  # pixels inside the picture before anything was put in front
+    joints: np.ndarray | None = None  # [17, 2], (x, y) in pixels, of people only
+    crowd: bool = False  # a group of people too small to be told apart
 
 
 @dataclass
 class Scene:
-    """A picture and what it shows.
+    """A picture and what it shows."""
 
-    Attributes:
-        image: The picture ``[H, W, 3]`` (BGR, uint8).
-        owner: What each pixel ``[H, W]`` shows: 0 background, ``i + 1`` item i.
-        items: The objects, from back to front.
-    """
-
-    image: np.ndarray
-    owner: np.ndarray
-    items: list[Item] = field(default_factory=list)
+    image: np.ndarray  # [H, W, 3] (BGR, uint8)
+    owner: np.ndarray  # [H, W], what each pixel shows: 0 background, i + 1 item i
+    items: list[Item] = field(default_factory=list)  # from back to front
 
     def visible(self, index: int) -> np.ndarray:
         """Mask ``[H, W]`` of what shows of item ``index``."""
@@ -76,8 +63,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     things = rng.integers(2, 5) + (scale < 0.85)
     if rng.random() < 0.05:
         _add_crowd(rng, scene)
-    order = rng.permutation([0] * people + [1] * things)
-    for is_thing in order:
+    for is_thing in rng.permutation([0] * people + [1] * things):
         add = _add_thing if is_thing else _add_person
         for _ in range(6):  # a refused place is tried elsewhere, then given up
             if add(rng, scene, scale):
@@ -102,7 +88,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.n
 def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
     """A picture of ``shape`` (height, width), float32 ``[h, w, 3]``.
 
-    A base colour with up to four others, which a gradient, stripes, checks, noise and patches mix in; ``contrast`` in
+    A base colour with two others, which a gradient, stripes, checks or noise, and patches mix in; ``contrast`` in
     0..1 says how far these may be from the base.
     """
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
@@ -118,10 +104,9 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
     else:
         weight = _noise(rng, shape, int(rng.integers(2, 16)))
     base = _color(rng)
-    others = [base + contrast * (_color(rng) - base) for _ in range(2)]
-    picture = base + weight.astype(np.float32)[..., None] * (others[0] - base)
-    for color in others[1:]:
-        picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = color
+    mixed, patches = (base + contrast * (_color(rng) - base) for _ in range(2))
+    picture = base + weight.astype(np.float32)[..., None] * (mixed - base)
+    picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = patches
     return picture
 
 
@@ -145,30 +130,18 @@ def _grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def _hides_an_item(scene: Scene, mask: np.ndarray) -> bool:
     """Whether ``mask`` would leave an earlier item with too little in view."""
     owners, covered = np.unique(scene.owner[mask], return_counts=True)
-    for owner, lost in zip(owners, covered):
-        if owner:
-            left = np.count_nonzero(scene.owner == owner) - lost
-            if left < max(MIN_AREA, _MIN_VISIBLE * scene.items[owner - 1].area):
-                return True
-    return False
+    return any(
+        np.count_nonzero(scene.owner == owner) - lost < max(MIN_AREA, _MIN_VISIBLE * scene.items[owner - 1].area)
+        for owner, lost in zip(owners, covered)
+        if owner
+    )
 
 
-def _place(
-    scene: Scene,
-    alpha: np.ndarray,
-    paint: Callable[[tuple], np.ndarray],
-    label: int,
-    joints: np.ndarray | None = None,
-    crowd: bool = False,
-) -> bool:
-    """Put an item in front of the scene; false, and nothing changed, if it is too small or hides another.
+def _place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray], label: int, **item) -> bool:
+    """Put an :class:`Item` in front of the scene; false, and nothing changed, if it is too small or hides another.
 
-    Args:
-        scene: The scene so far.
-        alpha: The item's coverage ``[H, W]``, uint8.
-        paint: Gives its colours ``[h, w, 3]`` in a window (a pair of slices) of the picture; asked again while they
-            vanish in the background.
-        label, joints, crowd: As in :class:`Item`.
+    ``alpha`` ``[H, W]``, uint8, is its coverage. ``paint`` gives its colours ``[h, w, 3]`` in a window (a pair of
+    slices) of the picture, and is asked again while they vanish in the background.
     """
     mask = alpha > 127
     area = np.count_nonzero(mask)
@@ -183,7 +156,7 @@ def _place(
             break
     weight = alpha[window][..., None] / np.float32(255)
     scene.image[window] = np.rint(behind + weight * (colors - behind)).astype(np.uint8)
-    scene.items.append(Item(label, area, joints, crowd))
+    scene.items.append(Item(label, area, **item))
     scene.owner[mask] = len(scene.items)
     return True
 
@@ -193,28 +166,23 @@ def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     label = int(rng.integers(1, len(CLASSES)))
     radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.14), 0.35)), 0.05 * size, 0.3 * size)
     center = rng.uniform(0.05, 0.95, 2) * size
-    pattern = _PATTERNS[CLASSES[label]]
     tilt = np.deg2rad(rng.uniform(-_MAX_TILT, _MAX_TILT))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    contours = [_fixed(points @ turn * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
+    contours = [fixed(points @ turn * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, SUBPIXEL_BITS)
     period = size * rng.uniform(0.055, 0.08)
     edge = np.zeros((size, size), np.uint8)
-    cv2.polylines(edge, contours, True, 255, max(1, round(0.05 * radius)), cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.polylines(edge, contours, True, 255, max(1, round(0.05 * radius)), cv2.LINE_AA, SUBPIXEL_BITS)
 
     def paint(window):
         y, x = np.mgrid[window].astype(np.float32)
         local = ((np.stack([x, y], axis=-1) - center) / period @ turn.T).astype(np.float32)
-        light = np.where(edge[window] > 127, _DARK, pattern(local[..., 0], local[..., 1]))
-        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.2) * light[..., None])
+        dark = (edge[window] > 127) | (_PATTERNS[CLASSES[label]](local[..., 0], local[..., 1]) > 0.25)
+        tone = np.where(dark, _DARK, _LIGHT)
+        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.2) * tone[..., None])
 
     return _place(scene, alpha, paint, label)
-
-
-def _fixed(points: np.ndarray) -> np.ndarray:
-    """OpenCV's fixed-point coordinates of points ``[N, 2]``."""
-    return np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
 def _dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
@@ -234,7 +202,7 @@ def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     height = np.clip(size * scale * np.exp(rng.normal(np.log(0.55), 0.25)), 0.22 * size, 1.1 * size)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
-    return _place(scene, _outline(pose, size), lambda window: _dressed(rng, pose, scene.image, window), 0, pose.joints)
+    return _place(scene, _outline(pose, size), partial(_dressed, rng, pose, scene.image), 0, joints=pose.joints)
 
 
 def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
@@ -257,8 +225,9 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------- outlines and patterns
-# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: the
-# tone, by which the colour is multiplied, at a point (x, y) of the upright shape, in periods of the pattern.
+# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
+# function of the point (x, y) of the upright shape, in periods of the pattern: dark above 0.25, which with the dark
+# outline is half of a shape.
 
 _MAX_TILT = 20  # degrees
 
@@ -268,35 +237,29 @@ def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
     return radius * np.stack([np.sin(angle), -np.cos(angle)], axis=1)
 
 
-def _star(rng: np.random.Generator) -> list[np.ndarray]:
+def _star(inner: float) -> np.ndarray:
     points = _circle(1.3, 10)
-    points[1::2] *= rng.uniform(0.4, 0.5)
-    return [points]
+    points[1::2] *= inner
+    return points
 
 
-def _ring(rng: np.random.Generator) -> list[np.ndarray]:
-    flat = [1, rng.uniform(0.85, 1)]
-    return [_circle(1.1) * flat, _circle(rng.uniform(0.5, 0.62)) * flat]
+def _ring(flat: float, hole: float) -> list[np.ndarray]:
+    return [_circle(1.1) * [1, flat], _circle(hole) * [1, flat]]
 
 
 _OUTLINES = {
     'ball': lambda rng: [_circle() * [1, rng.uniform(0.9, 1)]],
     'box': lambda rng: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]],
     'cone': lambda rng: [np.array([[-1, 0.9], [1, 0.9], [0, -1.25]]) * [rng.uniform(0.75, 1.1), 1]],
-    'star': _star,
-    'ring': _ring,
+    'star': lambda rng: [_star(rng.uniform(0.4, 0.5))],
+    'ring': lambda rng: _ring(rng.uniform(0.85, 1), rng.uniform(0.5, 0.62)),
 }
 
 
-def _two_tones(wave: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Dark where ``wave`` is above a level, else light: with the dark outline, half of a shape each."""
-    return lambda x, y: np.where(wave(x, y) > 0.25, _DARK, _LIGHT)
-
-
 _PATTERNS = {
-    'ball': _two_tones(lambda x, y: np.sin(2 * np.pi * np.hypot(x, y))),  # rings around the middle
-    'box': _two_tones(lambda x, y: np.sin(2 * np.pi * x)),  # upright stripes
-    'cone': _two_tones(lambda x, y: np.sin(2 * np.pi * y) - 0.15),  # bands
-    'star': _two_tones(lambda x, y: np.maximum(np.sin(5 * x), np.sin(5 * y)) - 0.6),  # a grid
-    'ring': _two_tones(lambda x, y: np.sin(2 * np.pi * (0.7 * x + 0.7 * y)) - 0.2),  # slanting stripes
+    'ball': lambda x, y: np.sin(2 * np.pi * np.hypot(x, y)),  # rings around the middle
+    'box': lambda x, y: np.sin(2 * np.pi * x),  # upright stripes
+    'cone': lambda x, y: np.sin(2 * np.pi * y) - 0.15,  # bands
+    'star': lambda x, y: np.maximum(np.sin(5 * x), np.sin(5 * y)) - 0.6,  # a grid
+    'ring': lambda x, y: np.sin(2 * np.pi * (0.7 * x + 0.7 * y)) - 0.2,  # slanting stripes
 }

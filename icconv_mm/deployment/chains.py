@@ -54,11 +54,11 @@ def _of_conv_module(module: ConvModule) -> list[Chain]:
     """mmcv's module has its steps in a list instead of in code."""
     if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # folds at every call
         return []
-    steps = [step for step in module.order if step != 'norm' or module.with_norm]
-    steps = [step for step in steps if step != 'act' or module.with_activation]
-    steps = steps[steps.index('conv') :]
-    norm = module.norm_name if steps[1:2] == ['norm'] else None
-    relu = 'activate' if steps[1 + (norm is not None) :][:1] == ['act'] else None
+    there = {'conv': True, 'norm': module.with_norm, 'act': module.with_activation}
+    steps = [step for step in module.order if there[step]]
+    _, *after = steps[steps.index('conv') :]
+    norm = module.norm_name if after[:1] == ['norm'] else None
+    relu = 'activate' if after[norm is not None :][:1] == ['act'] else None
     return _checked(module, Chain('conv', norm, relu))
 
 
@@ -94,8 +94,7 @@ def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
         if not called_once(norm) or not is_batch_norm(container.get_submodule(norm.target)):
             norm = None
         relu = _next(norm or node)
-        if not called_once(relu):
-            relu = None
+        relu = relu if called_once(relu) else None
         chains += _checked(container, Chain(node.target, norm and norm.target, relu and relu.target))
     return chains
 

@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
-from icconv_mm.deployment.folding import Folded, fold_norm, rectified
+from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.pyramids import fold_pyramid_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 
@@ -44,9 +44,10 @@ def deploy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model.module if is_model_wrapper(model) else model)
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
-    _keep_activations(model)
     norms = relus = 0
     for module in list(model.modules()):
+        if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
+            module.with_cp = False
         norms += fold_pyramid_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
@@ -71,20 +72,14 @@ def _shorten(container: nn.Module, chain: Chain) -> bool:
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    fused = rectified(conv) if chain.relu is not None else None
-    if fused is not None:
+    fuses = chain.relu is not None and type(conv) in RECTIFIED
+    if fuses:
+        conv = RECTIFIED[type(conv)].of(conv)
         _put(container, chain.relu, Folded())
-    _put(container, chain.conv, conv if fused is None else fused)
-    return fused is not None
+    _put(container, chain.conv, conv)
+    return fuses
 
 
 def _put(container: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, own = name.rpartition('.')
     setattr(container.get_submodule(parent), own, module.eval())
-
-
-def _keep_activations(model: nn.Module) -> None:
-    """Recomputation in the backward pass is of no use, and its condition hides a block's forward from tracing."""
-    for module in model.modules():
-        if getattr(module, 'with_cp', False):
-            module.with_cp = False

@@ -8,6 +8,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
 
+# what computes relu(conv(x)) in one operator
+RECTIFIED = {ICConv2d: ICConv2dReLU, PyConv2d: PyConv2dReLU}
+
 
 class Folded(nn.Identity):
     """Stands where a layer was that is now part of the convolution before it."""
@@ -34,10 +37,3 @@ def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
         mean, var, weight, bias = (None if tensor is None else tensor[part] for tensor in tensors)
         level.weight, level.bias = fuse_conv_bn_weights(level.weight, level.bias, mean, var, norm.eps, weight, bias)
     return new
-
-
-def rectified(conv: nn.Module) -> nn.Module | None:
-    """The layer that computes ``relu(conv(x))`` in one operator and shares its parameters, if there is such a layer."""
-    if type(conv) is ICConv2d:
-        return ICConv2dReLU.of(conv)
-    return PyConv2dReLU.of(conv) if type(conv) is PyConv2d else None

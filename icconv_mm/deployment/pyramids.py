@@ -24,11 +24,9 @@ def fold_pyramid_norms(module: nn.Module) -> int:
     else:
         return 0
     found = [(name, convs) for name, convs in norms if _folds(getattr(module, name), convs)]
-    for name, (first, *others) in found:
-        norm = getattr(module, name)
-        _scale(first, norm, shift=True)
-        for conv in others:
-            _scale(conv, norm, shift=False)
+    for name, convs in found:
+        for conv in convs:
+            _scale(conv, getattr(module, name), shift=conv is convs[0])
         setattr(module, name, None)
         module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode, is not called
     return len(found)
@@ -42,12 +40,7 @@ def _folds(norm: nn.Module | None, convs: tuple[nn.Module, ...]) -> bool:
 def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
     """Folds the norm into a convolution, in place; without its shift where another term of the sum carries that."""
     nothing = torch.zeros_like(norm.running_mean)
+    mean, bias = (norm.running_mean, norm.bias) if shift else (nothing, nothing)
     conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean if shift else nothing,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias if shift else nothing,
+        conv.weight, conv.bias, mean, norm.running_var, norm.eps, norm.weight, bias
     )

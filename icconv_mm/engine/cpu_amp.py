@@ -59,14 +59,10 @@ def _autocast_forward(module: nn.Module) -> Iterator[None]:
     def forward(*args, **kwargs):
         with torch.autocast('cpu', torch.bfloat16):
             outputs = plain(*args, **kwargs)
-        return apply_to(outputs, _is_half, torch.Tensor.float)
+        return apply_to(outputs, lambda value: getattr(value, 'dtype', None) is torch.bfloat16, torch.Tensor.float)
 
     module.forward = forward  # shadows the method of the class, for this object alone
     try:
         yield
     finally:
         del module.forward
-
-
-def _is_half(value) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype is torch.bfloat16

@@ -5,11 +5,13 @@
 changed in place, and only after all its layers have been checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 
 import torch
 from torch import nn
 
+from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns import DilationPattern, load_pattern
@@ -42,7 +44,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
         raise ValueError(f'{type(module).__name__}: no 3x3 convolution selected')
-    return replace(module, {conv: at(name, supernet_conv, conv, d_max) for name, conv in convs})
+    return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
 def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], filter: LayerFilter = None) -> nn.Module:
@@ -74,8 +76,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
     if not convs:
         raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
-    table = {conv: at(name, inception_conv, conv, pattern) for (name, conv), pattern in zip(convs, patterns)}
-    return replace(module, table)
+    return convert_all(module, convs, inception_conv, patterns)
 
 
 def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
@@ -130,30 +131,18 @@ def check_padding(conv: nn.Conv2d) -> None:
 
 def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
     """A layer of another kind with another weight, else as ``conv``, whose bias it shares."""
-    new = kind(
-        conv.in_channels,
-        conv.out_channels,
-        stride=conv.stride,
-        groups=conv.groups,
-        dilation=conv.dilation,
-        bias=conv.bias is not None,
-        device='meta',  # the parameters are replaced
-        **settings,
-    )
+    settings.update(stride=conv.stride, groups=conv.groups, dilation=conv.dilation, bias=conv.bias is not None)
+    new = kind(conv.in_channels, conv.out_channels, **settings, device='meta')  # the parameters are replaced
     new.weight, new.bias = weight, conv.bias
     return new.train(conv.training)
 
 
-def at(name: str, convert, conv: nn.Conv2d, *settings) -> nn.Module:
-    """``convert(conv, ...)``, whose errors name the layer."""
-    try:
-        return convert(conv, *settings)
-    except ValueError as error:
-        raise ValueError(f'{name or type(conv).__name__}: {error}') from None
-
-
-def replace(module: nn.Module, table: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Puts the new layers in the place of the old ones, wherever in the tree a layer appears."""
+def convert_all(module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable):
+    """Puts the converted layers in the place of the old ones, wherever in the tree a layer appears."""
+    table = {}
+    for (name, conv), setting in zip(convs, settings):
+        with naming(name or type(conv).__name__, ValueError):
+            table[conv] = convert(conv, setting)
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if child in table:

@@ -140,11 +140,10 @@ class GroundingTransformer(nn.Module):
 
     def _attend_to_all(self, queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
         queries, keys = _parts(queries, self.mixtures), _parts(keys, self.mixtures)
-        if self.similarity == 'euclidean':
-            return euclidean_attention(queries, keys, values, mix)
         if self.similarity == 'embedded':
             return mixture_attention(queries, keys, values, mix, scale=queries.shape[2] ** -0.5)
-        return dot_product_attention(queries, keys, values, mix)
+        attend = euclidean_attention if self.similarity == 'euclidean' else dot_product_attention
+        return attend(queries, keys, values, mix)
 
 
 class RenderingTransformer(nn.Module):
@@ -177,21 +176,10 @@ class RenderingTransformer(nn.Module):
         grouped = norm_cfg is not None and norm_cfg['type'] == 'GN' and norm_cfg['num_groups'] < channels
         self.weight_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
         self.query_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
-        strides = [2] * (ratio.bit_length() - 1) or [1]
-        self.value_convs = nn.Sequential(
-            *(
-                ConvModule(
-                    channels,
-                    channels,
-                    3,
-                    stride=stride,
-                    padding=1,
-                    norm_cfg=norm_cfg,
-                    act_cfg=None if last else {'type': 'ReLU'},
-                )
-                for stride, last in zip(strides, [False] * (len(strides) - 1) + [True])
-            )
-        )
+        halvings = ratio.bit_length() - 1
+        settings = dict(stride=2 if halvings else 1, padding=1, norm_cfg=norm_cfg)
+        convs = [ConvModule(channels, channels, 3, **settings) for _ in range(halvings - 1)]
+        self.value_convs = nn.Sequential(*convs, ConvModule(channels, channels, 3, **settings, act_cfg=None))
         self.out_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
@@ -207,14 +195,8 @@ def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tens
     last is a bias of the key. Distances stay as they are when the mean of the keys becomes the origin, which keeps the
     terms small: their difference would lose its digits in large numbers.
 
-    Args:
-        queries: ``[B, N, d, N_q]``.
-        keys: ``[B, N, d, N_k]``.
-        values: ``[B, C, N_k]``.
-        mix: ``[B, N]``.
-
-    Returns:
-        ``[B, C, N_q]``.
+    Queries ``[B, N, d, N_q]``, keys ``[B, N, d, N_k]``, values ``[B, C, N_k]`` and weights of the softmaxes ``[B, N]``
+    -> ``[B, C, N_q]``.
     """
     queries, keys = _at_least_float32(queries), _at_least_float32(keys)
     origin = keys.detach().mean(-1, keepdim=True)

@@ -37,15 +37,7 @@ class PyConv2dReLU(PyConv2d):
     @classmethod
     def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':
         """The layer with the levels of ``conv``, which are plain convolutions."""
-        levels = conv.pyconv_levels
-        new = cls(
-            conv.in_channels,
-            [level.out_channels for level in levels],
-            [level.kernel_size for level in levels],
-            conv.groups,
-            conv.stride,
-            conv.dilation,
-            device='meta',
-        )
-        new.pyconv_levels = levels
+        channels, kernels = zip(*((level.out_channels, level.kernel_size) for level in conv.pyconv_levels))
+        new = cls(conv.in_channels, channels, kernels, conv.groups, conv.stride, conv.dilation, device='meta')
+        new.pyconv_levels = conv.pyconv_levels
         return new.train(conv.training)

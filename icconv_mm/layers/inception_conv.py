@@ -57,18 +57,8 @@ class ICConv2d(nn.Conv2d):
     ):
         if kernel_size not in (3, (3, 3)):
             raise ValueError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size=3,
-            stride=stride,
-            padding=dilation,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            device=device,
-            dtype=dtype,
-        )
+        settings = dict(stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=bias)
+        super().__init__(in_channels, out_channels, 3, **settings, device=device, dtype=dtype)
         if self.stride[0] != self.stride[1]:
             raise ValueError(f'the stride must be the same on both axes, got {self.stride}')
         self.pattern = DilationPattern.of(pattern).for_convolution(out_channels, groups)

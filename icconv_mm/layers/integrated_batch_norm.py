@@ -47,9 +47,7 @@ class IntegratedSyncBatchNorm(nn.SyncBatchNorm):
         [torch.Size([1, 8, 16, 16]), torch.Size([1, 8, 8, 8])]
     """
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """As :meth:`IntegratedBatchNorm.forward`."""
-        return integrated_batch_norm(levels, self)
+    forward = IntegratedBatchNorm.forward
 
 
 def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Tensor]:
@@ -68,12 +66,10 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Te
         >>> torch.cat([level.flatten(2) for level in levels], 2).mean().abs() < 1e-6
         tensor(True)
     """
-    _check(levels, norm.num_features)
+    _check_channels(levels, norm.num_features)
     if not norm.training and norm.running_mean is not None:
-        return [
-            F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-            for x in levels
-        ]
+        settings = norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        return [F.batch_norm(x, *settings) for x in levels]
     group = _process_group(norm)
     _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that nobody waits for one that failed
     *outputs, mean, var, count = _Normalise.apply(norm.weight, norm.bias, norm.eps, group, *levels)
@@ -82,7 +78,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Te
     return outputs
 
 
-def _check(levels: Sequence[Tensor], channels: int) -> None:
+def _check_channels(levels: Sequence[Tensor], channels: int) -> None:
     for number, x in enumerate(levels):
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f'batch norm: level {number}: expected [N, {channels}, H, W], got {list(x.shape)}')
@@ -99,9 +95,8 @@ def _check_pixels(levels: Sequence[Tensor], least: int) -> None:
 
 def _process_group(norm: _BatchNorm):
     """The group that shares the statistics, None where a process keeps to itself."""
-    if not isinstance(norm, nn.SyncBatchNorm) or not norm.training or not dist.is_available():
-        return None
-    if not dist.is_initialized():
+    shares = isinstance(norm, nn.SyncBatchNorm) and norm.training
+    if not (shares and dist.is_available() and dist.is_initialized()):
         return None
     group = norm.process_group or dist.group.WORLD
     return group if dist.get_world_size(group) > 1 else None

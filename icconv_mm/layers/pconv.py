@@ -1,6 +1,7 @@
 """Pyramid convolution: a convolution over the levels of a feature pyramid as well as over space."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,8 +102,7 @@ def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
     """Raise ValueError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
 
     Raises:
-        ValueError: Fewer than two levels, a level of another shape, or two levels whose sizes do not halve; the message
-            names them.
+        ValueError: Fewer than two levels, a level of another shape, or two whose sizes do not halve; names them.
     """
     if len(levels) < 2:
         raise ValueError(f'a pyramid convolution needs at least 2 levels, got {len(levels)}')
@@ -110,16 +110,11 @@ def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
     for level, x in enumerate(levels):
         if x.ndim != 4 or x.shape[:2] != (batch, channels):
             raise ValueError(f'level {level}: expected [{batch}, {channels}, H, W], got {list(x.shape)}')
-    sizes = [tuple(x.shape[2:]) for x in levels]
-    for level in range(len(sizes) - 1):
-        finer, coarser = sizes[level], sizes[level + 1]
-        half = tuple((size + 1) // 2 for size in finer)
-        if coarser != half:
+    sizes = [f'{x.shape[2]}x{x.shape[3]}' for x in levels]
+    for level, (finer, coarser) in enumerate(pairwise(levels)):
+        height, width = ((size + 1) // 2 for size in finer.shape[2:])
+        if coarser.shape[2:] != (height, width):
             raise ValueError(
-                f'levels {level} and {level + 1} disagree: half of {_text(finer)}, rounded up, is {_text(half)}, '
-                f'but level {level + 1} is {_text(coarser)} (all levels: {", ".join(map(_text, sizes))})'
+                f'levels {level} and {level + 1} disagree: half of {sizes[level]}, rounded up, is {height}x{width}, '
+                f'but level {level + 1} is {sizes[level + 1]} (all levels: {", ".join(sizes)})'
             )
-
-
-def _text(size: Sequence[int]) -> str:
-    return f'{size[0]}x{size[1]}'

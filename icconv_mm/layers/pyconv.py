@@ -18,15 +18,12 @@ class PyConv2d(nn.Module):
 
     Args:
         in_channels: C_in.
-        out_channels: Of each level.
+        out_channels: Of each level; the attribute is their sum.
         kernel_sizes: Of each level: odd numbers, or pairs of them (height, width).
         groups: Of each level; divides C_in and the channels of the level.
         stride: Of all levels and both axes.
         dilation: Of all levels and both axes.
         bias: Whether there is one.
-
-    Attributes:
-        out_channels: The sum of those of the levels.
 
     Raises:
         ValueError: If the lists differ in length or are empty, a kernel is even, or groups do not divide the channels;
@@ -60,18 +57,15 @@ class PyConv2d(nn.Module):
         _check(in_channels, out_channels, kernels, groups, stride, dilation)
         self.in_channels, self.out_channels = in_channels, sum(out_channels)
         self.groups, self.stride, self.dilation = tuple(groups), stride, dilation
+        shared = dict(stride=stride, dilation=dilation, bias=bias, device=device, dtype=dtype)
         self.pyconv_levels = nn.ModuleList(
             nn.Conv2d(
                 in_channels,
                 channels,
-                kernel_size=tuple(kernel),
-                stride=stride,
+                tuple(kernel),
                 padding=tuple(dilation * (side // 2) for side in kernel),
-                dilation=dilation,
                 groups=group,
-                bias=bias,
-                device=device,
-                dtype=dtype,
+                **shared,
             )
             for channels, kernel, group in zip(out_channels, kernels, groups)
         )

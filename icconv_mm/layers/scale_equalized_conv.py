@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
+
 OFFSETS = 18  # (dy, dx) of the nine taps
 _LARGEST_STEP = 32  # images per im2col of mmcv's operator, which must divide the batch
 
@@ -19,11 +21,12 @@ class ScaleEqualizedConv2d(nn.Conv2d):
     Weights start as N(0, 0.01), biases and offsets as zero: at first both forms are the same.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        stride: Of both axes.
-        padding: Of both axes.
+        in_channels, out_channels: C_in and C_out.
+        stride, padding: Of both axes.
         deform: Whether there is a ``conv_offset``; without it only the plain form exists.
+
+    Raises:
+        InputError: If it is to deform and mmcv has no compiled operators.
 
     Example:
         >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
@@ -33,6 +36,8 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):
         super().__init__(in_channels, out_channels, 3, stride, padding)
+        if deform:
+            _check_mmcv()
         self.conv_offset = nn.Conv2d(in_channels, OFFSETS, 3, stride, padding) if deform else None
         self.reset_parameters()
 
@@ -41,20 +46,27 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
         offset = getattr(self, 'conv_offset', None)  # not there yet when nn.Conv2d's constructor calls
-        if offset is not None:
-            nn.init.zeros_(offset.weight)
-            nn.init.zeros_(offset.bias)
+        for parameter in () if offset is None else offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, deform: bool = False) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, the same size in both forms."""
-        if not deform:
-            return super().forward(x)
-        return self.sample(x, self.conv_offset(x))
+        return self.sample(x, self.conv_offset(x)) if deform else super().forward(x)
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
         """The deformable form at given offsets ``[N, 18, H', W']``."""
         y = deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
+
+
+def _check_mmcv() -> None:
+    try:
+        import mmcv.ops.deform_conv  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f'deform=True (pconv_deform, lcconv_deform) needs the compiled operators of mmcv, which mmcv-lite lacks '
+            f'({error}): install mmcv in its place'
+        ) from None
 
 
 def joint_convs(
@@ -67,8 +79,7 @@ def joint_convs(
 
     Args:
         x: ``[N, C_in, H, W]``.
-        convs: The convolutions.
-        deform: Whether they run in their deformable form.
+        convs, deform: The convolutions, and whether they run in their deformable form.
         joined: Empty at first; keeps their concatenated weights between the calls of one forward.
     """
     first = convs[0]
@@ -95,7 +106,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
     Returns:
         ``[N, C_out, H', W']``, in the dtype of ``offset``.
     """
-    from mmcv.ops.deform_conv import deform_conv2d as run  # needs mmcv's compiled operators, which mmcv-lite lacks
+    from mmcv.ops.deform_conv import deform_conv2d as run
 
     dtype, (height, width) = offset.dtype, offset.shape[-2:]
     if dtype == torch.bfloat16 or (dtype == torch.float16 and not x.is_cuda):  # mmcv has no kernel

@@ -40,13 +40,13 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
         name: What to call it in the message, such as its file name.
     """
     scope = scope_of(cfg)
-    if scope is None or scope in ('mmengine', 'icconv_mm'):
+    known = versions.SUPPORTED.get(scope)
+    if scope in (None, 'mmengine', 'icconv_mm'):
         return
     if not versions.is_installed(scope):
-        known = versions.SUPPORTED.get(scope)
         hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
         raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
-    if scope in versions.SUPPORTED:
+    if known:
         try:
             versions.check((scope,))
         except ImportError as error:
@@ -64,12 +64,8 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'Task':
         MissingLibraryError: The library is not installed.
         UnknownTaskError: The config belongs to no task known here.
     """
-    scope = scope_of(cfg)
-    for task, library in versions.LIBRARIES.items():
-        if library == scope:
-            require_library(cfg, name)
-            return importlib.import_module(f'{__name__}.{task}.adapter').Adapter()
     require_library(cfg, name)
-    raise UnknownTaskError(
-        f'{name}: default_scope = {scope!r}, expected one of {", ".join(versions.LIBRARIES.values())}'
-    )
+    scope, tasks = scope_of(cfg), {library: task for task, library in versions.LIBRARIES.items()}
+    if scope not in tasks:
+        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(tasks)}')
+    return importlib.import_module(f'{__name__}.{tasks[scope]}.adapter').Adapter()

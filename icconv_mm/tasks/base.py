@@ -24,17 +24,20 @@ class Task:
         dump_metric: Metric that writes predictions to a pickle file (``tools/test.py --out``).
         autocast_modules: Names of the model's children that run in bfloat16 under ``--amp`` on a CPU; None for the
             whole model. Where a head calls an operator of mmcv, only what comes before it can.
+        visualization_hook: Config of the hook that shows predictions.
     """
 
     library: str = ''
     dump_metric: str = 'DumpResults'
     autocast_modules: tuple[str, ...] | None = None
+    visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
 
     # --- tests ---
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         """Change ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
-        raise NotImplementedError
+        hook = dict(self.visualization_hook, show=show, wait_time=wait_time, out_dir=out_dir)
+        cfg.default_hooks.visualization = hook
 
     def enable_tta(self, cfg: Config) -> None:
         """Change ``cfg`` so that testing averages over augmented copies of each picture."""
@@ -83,13 +86,15 @@ class Task:
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
     ) -> None:
         """Draw the predictions in ``sample`` on ``image`` [H, W, 3] (RGB, uint8) and write ``out_file``."""
-        raise NotImplementedError
+        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file)
 
     def draw_annotations(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
     ) -> None:
         """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8)."""
-        raise NotImplementedError
+        visualizer.add_datasample(
+            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
+        )
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Predictions of one picture as entries of a COCO results file, scored ``score_thr`` or more.

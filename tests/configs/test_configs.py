@@ -1,6 +1,7 @@
 """Every config builds, learns one step and predicts; no backbone is written twice; recipes are upstream's."""
 
 import ast
+import re
 import shutil
 from collections import Counter
 
@@ -198,6 +199,14 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     for adapted in ADAPTED.get(path.stem.split('_')[0], ()):
         assert take(ours, adapted) != take(upstream, adapted), adapted
     assert ours == upstream
+
+
+def test_the_readme_shows_a_recipe_as_it_is():
+    text = (CONFIGS / 'README.md').read_text()
+    (block,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    assert block == (CONFIGS / 'detection/faster-rcnn_ic-r50-k9_fpn_1x_coco.py').read_text()
+    folders = {path.name for path in (*CONFIGS.glob('*'), *CONFIGS.glob('_base_/*')) if path.is_dir()} - {'_base_'}
+    assert {name for name in folders if f'`{name}`' not in text and f'`_base_/{name}`' not in text} == set()
 
 
 def test_every_recipe_of_the_zoo_is_there():

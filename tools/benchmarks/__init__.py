@@ -28,15 +28,8 @@ __all__ = [
     'write_picture',
 ]
 
-# Suite -> the module that has it, imported when it is run: a suite may need a task library.
-SUITES = {
-    'layers': 'benchmarks.suites.layers',
-    'backbone': 'benchmarks.suites.backbone',
-    'detector': 'benchmarks.suites.detector',
-    'fpt': 'benchmarks.suites.fpt',
-    'pose': 'benchmarks.suites.pose',
-    'sepc': 'benchmarks.suites.sepc',
-}
+# Modules of benchmarks.suites, imported when they are run: a suite may need a task library.
+SUITES = ('layers', 'backbone', 'detector', 'fpt', 'pose', 'sepc')
 
 
 class Disagreement(UserError, RuntimeError):
@@ -47,7 +40,7 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
     """Run suites one after the other; figures come as they are measured.
 
     Args:
-        names: Keys of :data:`SUITES`.
+        names: Of :data:`SUITES`.
         options: How to time.
 
     Raises:
@@ -64,4 +57,4 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
 
 def _suite(name: str) -> ModuleType:
     with naming(f'suite {name}', ImportError):  # of a task library
-        return importlib.import_module(SUITES[name])
+        return importlib.import_module(f'benchmarks.suites.{name}')

@@ -1,14 +1,19 @@
 """A fair contest: equal results first, then all contenders in turn, each in the memory format that suits it best."""
 
+import copy
+import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import Disagreement, Figure, Options, Timing, interleave
+from icconv_mm.ops import use_backend
 
 FORMATS = {'NCHW': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATMUL = {'cpu': 1536, 'cuda': 8192}  # side of the matrices whose product stands for what the machine can do
@@ -48,6 +53,57 @@ def tolerance(options: Options, tolerances: Mapping[torch.dtype, float] = TOLERA
     return tolerances[torch.float16 if uses_tf32(options) else options.tensor_dtype]
 
 
+def forward(call: Callable[[], Iterable[Tensor]]) -> Callable[[], list[Tensor]]:
+    """The call without gradients."""
+
+    def run() -> list[Tensor]:
+        with torch.no_grad():
+            return list(call())
+
+    return run
+
+
+def step(
+    call: Callable[[], Iterable[Tensor]], leaves: Iterable[Tensor], grads: Iterable[Tensor] | None = None
+) -> Callable[[], list[Tensor]]:
+    """The call and its backward pass: what it returns, then the gradients of ``leaves``.
+
+    They are not accumulated in the leaves, which would copy them.
+    """
+    leaves = list(leaves)
+
+    def run() -> list[Tensor]:
+        outputs = list(call())
+        return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+    return run
+
+
+def composed(call: Callable[[], object]) -> Callable[[], object]:
+    """The call with the plain composition of operators in the place of compiled ones."""
+
+    def run() -> object:
+        with use_backend('reference'):
+            return call()
+
+    return run
+
+
+def in_formats(make: Callable[..., Callable], module: nn.Module, *tensors: Tensor) -> dict[str, Callable]:
+    """``make(module, *tensors)`` by memory format, each with copies in that format."""
+    return {
+        name: make(
+            copy.deepcopy(module).to(memory_format=fmt), *(tensor.contiguous(memory_format=fmt) for tensor in tensors)
+        )
+        for name, fmt in FORMATS.items()
+    }
+
+
+def waves(like: Tensor) -> Tensor:
+    """Fixed weights for a loss; a loss of squares would hardly change with what comes before the last norms."""
+    return torch.arange(like.numel(), dtype=torch.float32, device=like.device).cos().view(like.shape)
+
+
 def of_maximum(one: Tensor, other: Tensor) -> float:
     """Largest deviation, relative to the largest value."""
     return ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
@@ -56,6 +112,21 @@ def of_maximum(one: Tensor, other: Tensor) -> float:
 def of_norm(one: Tensor, other: Tensor) -> float:
     """Euclidean norm of the deviations, relative to that of the values."""
     return ((one - other).norm() / other.norm().clamp(min=1e-12)).item()
+
+
+def check_equal(
+    label: str,
+    got: Iterable[Tensor],
+    expected: Iterable[Tensor],
+    tolerance: float,
+    deviation: Callable[[Tensor, Tensor], float] = of_maximum,
+) -> None:
+    """Raise Disagreement, naming ``label`` and the number of a tensor, unless all deviate by ``tolerance`` at most."""
+    for number, (one, other) in enumerate(zip(got, expected, strict=True)):
+        error = deviation(one.float(), other.float()) if one.shape == other.shape else float('nan')
+        if not error <= tolerance:
+            unit = deviation.__name__.replace('_', ' the ')
+            raise Disagreement(f'{label}: result {number} is off by {error:.1e} {unit}, allowed {tolerance:.0e}')
 
 
 def check_agreement(
@@ -67,12 +138,7 @@ def check_agreement(
 ) -> None:
     """Raise Disagreement unless memory formats, and the contenders named ``equal``, have the same results.
 
-    Args:
-        label: Of what is compared, for the message.
-        contenders: All of them.
-        equal: Names of those that compute the same; the first is what the others are held against.
-        tolerance: Of each tensor's deviation.
-        deviation: Of a result from what it is held against.
+    The first of ``equal`` is what the others are held against.
     """
     _log.info('%s: comparing results', label)
     first, *_ = equal = list(equal)
@@ -81,18 +147,7 @@ def check_agreement(
         for memory_format, call in contenders[name].items():
             got = [tensor.detach() for tensor in call()]
             held = expected.setdefault(first if name in equal else name, got)
-            for number, (one, other) in enumerate(zip(got, held, strict=True)):
-                same = one.shape == other.shape
-                error = deviation(one.float(), other.float()) if same else float('nan')
-                if not error <= tolerance:
-                    raise Disagreement(
-                        f'{label}: result {number} of {name} in {memory_format} is off by {error:.1e} '
-                        f'{_unit(deviation)}, allowed {tolerance:.0e}'
-                    )
-
-
-def _unit(deviation: Callable) -> str:
-    return deviation.__name__.replace('_', ' the ')
+            check_equal(f'{label}: {name} in {memory_format}', got, held, tolerance, deviation)
 
 
 def hold(contenders: Contenders, options: Options) -> dict[str, Result]:
@@ -155,3 +210,21 @@ def count_flops(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
+
+
+def peak_memory(call: Callable[[], object], device: str) -> int:
+    """Bytes of tensors that a call holds at most at one time, beyond those that are there before it."""
+    if device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'trace.json')
+        profile.export_chrome_trace(str(path))
+        trace = json.loads(path.read_text())['traceEvents']
+    events = sorted((event for event in trace if event.get('name') == '[memory]'), key=lambda event: event['ts'])
+    totals = [event['args']['Total Allocated'] for event in events]
+    return max(totals) - (totals[0] - events[0]['args']['Bytes'])

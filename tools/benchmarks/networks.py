@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Figure, Options, contest
 from icconv_mm.deployment import deploy
-from icconv_mm.ops import explain, use_backend
+from icconv_mm.ops import explain
+from icconv_mm.patterns import load_pattern
 
 FORMS = ('eager', 'inference form', 'step')
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
@@ -19,6 +20,20 @@ TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
 STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
 _OPERATORS = ('inception_conv2d', 'inception_conv2d_relu', 'pyconv2d', 'pyconv2d_relu')
+
+
+def find_pattern(published: str, substitute: str) -> str:
+    """A published pattern, or the analytic one that stands in for it where it is not at hand."""
+    try:
+        load_pattern(published)
+    except FileNotFoundError:
+        return substitute
+    return published
+
+
+def mixed(network: nn.Module, x: Tensor) -> Tensor:
+    """A loss of all outputs."""
+    return sum((out.float() * contest.waves(out)).mean() for out in network(x))
 
 
 class Case(NamedTuple):
@@ -32,6 +47,8 @@ class Case(NamedTuple):
         form: 'eager' or 'inference form', both of them forward passes, or 'step', forward and backward.
         limit: Against the dense network, at full size; None for none.
         notes: For the figures.
+        forward: ``(network, pictures) -> tensors``.
+        loss: ``(network, pictures) -> scalar``, of a network in training mode.
     """
 
     name: str
@@ -42,6 +59,8 @@ class Case(NamedTuple):
     form: str
     limit: float | None
     notes: dict[str, object]
+    forward: Callable[[nn.Module, Tensor], Iterable[Tensor]] = lambda network, x: network(x)
+    loss: Callable[[nn.Module, Tensor], Tensor] = mixed
 
     @property
     def label(self) -> str:
@@ -50,19 +69,7 @@ class Case(NamedTuple):
         return f'{self.name} {self.batch}x3x{height}x{width} {self.form}'
 
 
-class Passes(NamedTuple):
-    """How networks are called.
-
-    Attributes:
-        forward: ``(network, pictures) -> tensors``.
-        loss: ``(network, pictures) -> scalar``, of a network in training mode.
-    """
-
-    forward: Callable[[nn.Module, Tensor], Iterable[Tensor]]
-    loss: Callable[[nn.Module, Tensor], Tensor]
-
-
-def compare(suite: str, case: Case, passes: Passes, options: Options) -> list[Figure]:
+def compare(suite: str, case: Case, options: Options) -> list[Figure]:
     """The figures of a case: ours against the dense network and against the plain composition.
 
     Raises:
@@ -73,8 +80,8 @@ def compare(suite: str, case: Case, passes: Passes, options: Options) -> list[Fi
     x = torch.randn(case.batch, 3, *size, generator=torch.Generator().manual_seed(0))
     x = x.to(options.device, options.tensor_dtype)
     networks = {'dense': _build(case.dense, options), 'ours': _build(case.ours, options)}
-    _check(case, networks, passes, x, options)
-    contenders = _contenders(networks, case, passes, x, training=case.form == 'step')
+    _check(case, networks, x, options)
+    contenders = _contenders(networks, case, x, training=case.form == 'step')
     backends = count_backends(contenders['ours']['channels_last'])
     results = contest.hold(contenders, options)
     limits = {'dense': case.limit if options.scale == 1 else None}
@@ -89,53 +96,27 @@ def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
     return build().to(options.device, options.tensor_dtype)
 
 
-def _contenders(networks: dict[str, nn.Module], case: Case, passes: Passes, x: Tensor, training: bool) -> dict:
-    contenders = {name: _calls(network, case, passes, x, training) for name, network in networks.items()}
-    contenders['composition'] = {fmt: _composed(call) for fmt, call in contenders['ours'].items()}
+def _contenders(networks: dict[str, nn.Module], case: Case, x: Tensor, training: bool) -> dict:
+    contenders = {name: _calls(network, case, x, training) for name, network in networks.items()}
+    contenders['composition'] = {fmt: contest.composed(call) for fmt, call in contenders['ours'].items()}
     return contenders
 
 
-def _calls(
-    network: nn.Module, case: Case, passes: Passes, x: Tensor, training: bool
-) -> dict[str, Callable[[], list[Tensor]]]:
+def _calls(network: nn.Module, case: Case, x: Tensor, training: bool) -> dict[str, Callable[[], list[Tensor]]]:
     """The pass to time by memory format, each with a copy of the network in that format."""
     network.train(training)
     if case.form == 'inference form':
         network = deploy(network)
-    make = _step if case.form == 'step' else _forward
-    return {
-        name: make(copy.deepcopy(network).to(memory_format=fmt), x.contiguous(memory_format=fmt), passes)
-        for name, fmt in contest.FORMATS.items()
-    }
+
+    def make(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
+        if case.form != 'step':
+            return contest.forward(lambda: case.forward(network, x))
+        return contest.step(lambda: [case.loss(network, x)], filter(lambda p: p.requires_grad, network.parameters()))
+
+    return contest.in_formats(make, network, x)
 
 
-def _forward(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
-    def forward() -> list[Tensor]:
-        with torch.no_grad():
-            return list(passes.forward(network, x))
-
-    return forward
-
-
-def _step(network: nn.Module, x: Tensor, passes: Passes) -> Callable[[], list[Tensor]]:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-    def step() -> list[Tensor]:
-        loss = passes.loss(network, x)
-        return [loss, *torch.autograd.grad(loss, parameters)]
-
-    return step
-
-
-def _composed(call: Callable) -> Callable:
-    def composed():
-        with use_backend('reference'):
-            return call()
-
-    return composed
-
-
-def _check(case: Case, networks: dict[str, nn.Module], passes: Passes, x: Tensor, options: Options) -> None:
+def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Options) -> None:
     """Raise Disagreement unless ours and the composition, and the forms, have the same results in every memory format.
 
     Gradients are compared with running statistics and with smooth activations. Those of a batch turn rounding in one
@@ -144,14 +125,14 @@ def _check(case: Case, networks: dict[str, nn.Module], passes: Passes, x: Tensor
     """
     eager = case._replace(form='eager')
     equal = ['composition', 'ours']
-    contenders = _contenders(networks, eager if case.form == 'step' else case, passes, x, training=False)
+    contenders = _contenders(networks, eager if case.form == 'step' else case, x, training=False)
     if case.form == 'inference form':
-        contenders = {'eager': _calls(networks['ours'], eager, passes, x, training=False), **contenders}
+        contenders = {'eager': _calls(networks['ours'], eager, x, training=False), **contenders}
         equal = ['eager', *equal]
     contest.check_agreement(case.label, contenders, equal, contest.tolerance(options, TOLERANCES))
     if case.form == 'step':
         smooth = {name: _smooth(network) for name, network in networks.items()}
-        contenders = _contenders(smooth, case, passes, x, training=False)
+        contenders = _contenders(smooth, case, x, training=False)
         tolerance = contest.tolerance(options, STEP_TOLERANCES)
         contest.check_agreement(case.label, contenders, equal, tolerance, contest.of_norm)
 

@@ -63,15 +63,16 @@ def interleave(contenders: Mapping[str, Callable[[], object]], options: Options)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(options.warmup + options.repeats):
         for name, call in contenders.items():
-            _synchronise(options.device)
+            synchronise(options.device)
             start = time.perf_counter()
             call()
-            _synchronise(options.device)
+            synchronise(options.device)
             if number >= options.warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Timing(min(times), statistics.median(times), len(times)) for name, times in seconds.items()}
 
 
-def _synchronise(device: str) -> None:
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.startswith('cuda'):
         torch.cuda.synchronize(device)

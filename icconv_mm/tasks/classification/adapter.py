@@ -8,11 +8,6 @@ class Adapter(Task):
 
     library = 'mmpretrain'
 
-    def show_predictions(self, cfg, show, out_dir, wait_time):
-        cfg.default_hooks.visualization = dict(
-            type='VisualizationHook', enable=True, interval=1, show=show, wait_time=wait_time, out_dir=out_dir
-        )
-
     def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
         visualizer.visualize_cls(image, sample, draw_gt=False, out_file=out_file)
 

@@ -15,17 +15,7 @@ class Adapter(Task):
     """Bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'
-
-    def show_predictions(self, cfg, show, out_dir, wait_time):
-        cfg.default_hooks.visualization = dict(
-            type='PoseVisualizationHook',
-            enable=True,
-            interval=1,
-            kpt_thr=JOINT_THRESHOLD,
-            show=show,
-            wait_time=wait_time,
-            out_dir=out_dir,
-        )
+    visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=JOINT_THRESHOLD)
 
     def enable_tta(self, cfg):
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
@@ -72,9 +62,7 @@ class Adapter(Task):
             sample.gt_instances = sample.gt_instances.clone()
             corner = sample.input_center - sample.input_scale / 2
             sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
-        visualizer.add_datasample(
-            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
-        )
+        super().draw_annotations(visualizer, image, sample, out_file, show, wait_time)
 
     def coco_records(self, sample, image_id, category_ids, score_thr):
         people = sample.pred_instances

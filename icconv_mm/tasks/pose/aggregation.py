@@ -68,13 +68,11 @@ class MapAggregator:
             heatmaps: One [B, K, h, w] per stage of the network, last stage last.
             tags: One [B, K, h, w] (or [B, 1, h, w], shared by all joints) per stage that predicts tags; None if the
                 tags of this scale are not to be used.
-            flipped_heatmaps: The same for the mirrored image, as the network gives them (not yet mirrored back).
-            flipped_tags: Likewise.
+            flipped_heatmaps, flipped_tags: Those of the mirrored image, as the network gives them.
             flip_indices: Counterpart of every joint; required with flipped maps.
         """
         stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
-        if self.size is None:
-            self.size = stage_size
+        self.size = self.size or stage_size
         merged = self._average(heatmaps, stage_size)
         if flipped_heatmaps is not None:
             if flip_indices is None:
@@ -85,20 +83,16 @@ class MapAggregator:
         self._sum = merged if self._sum is None else self._sum + merged
         self._count += 1
         if tags is not None:
-            groups = list(tags)
-            for maps in flipped_tags or ():
-                groups.append(unflip(maps, flip_indices if maps.shape[1] > 1 else None))
-            self._tags = [resize(maps, self.size, self.align_corners) for maps in groups]
+            mirrored = [unflip(maps, flip_indices if maps.shape[1] > 1 else None) for maps in flipped_tags or ()]
+            self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *mirrored)]
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the mirrored image.
 
         The tags are a view whose last dimension is the slowest in memory.
         """
-        if self._sum is None:
-            raise RuntimeError('no scale was added')
         if self._tags is None:
-            raise RuntimeError('no scale with tags was added')
+            raise RuntimeError(f'no scale {"" if self._sum is None else "with tags "}was added')
         heatmaps = self._sum if self._count == 1 else self._sum / self._count
         tags = [maps.expand(-1, heatmaps.shape[1], -1, -1) for maps in self._tags]
         return heatmaps, torch.stack(tags).permute(1, 2, 3, 4, 0)

@@ -1,7 +1,5 @@
 """Normalisation of a batch whose images differ in size and come at several scales."""
 
-from collections.abc import Sequence
-
 from mmpose.models.data_preprocessors import PoseDataPreprocessor
 from torch import Tensor
 
@@ -22,8 +20,8 @@ class PyramidDataPreprocessor(PoseDataPreprocessor):
         if isinstance(inputs, Tensor) or isinstance(inputs[0], Tensor):
             return super().forward(data, training)
         data = self.cast_data(data)
-        # Tuples, because ``BasePoseEstimator.forward`` stacks what comes in a list.
-        pyramids = tuple(tuple(map(self._normalize, pyramid)) for pyramid in _per_image(data['inputs']))
+        # From scales of images to images of scales; tuples, as ``BasePoseEstimator.forward`` stacks what is in a list.
+        pyramids = tuple(tuple(map(self._normalize, pyramid)) for pyramid in zip(*data['inputs']))
         return {'inputs': pyramids, 'data_samples': data['data_samples']}
 
     def _normalize(self, image: Tensor) -> Tensor:
@@ -31,8 +29,3 @@ class PyramidDataPreprocessor(PoseDataPreprocessor):
             image = image.flip(0)
         image = image.float()
         return (image - self.mean) / self.std if self._enable_normalize else image
-
-
-def _per_image(scales: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
-    """What ``pseudo_collate`` makes of a list of pyramids, undone: over images, then over scales."""
-    return list(zip(*scales))

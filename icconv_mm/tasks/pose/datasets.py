@@ -43,16 +43,10 @@ class _BottomupMixin:
 
     def _background(self, image: dict) -> dict:
         joints = self.metainfo['num_keypoints']
+        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, joints, 2), keypoints_visible=(0, joints))
+        nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
         return dict(
-            img_id=image['img_id'],
-            img_path=image['img_path'],
-            id=[],
-            raw_ann_info=None,
-            bbox=np.zeros((0, 4), dtype=np.float32),
-            bbox_score=np.zeros(0, dtype=np.float32),
-            keypoints=np.zeros((0, joints, 2), dtype=np.float32),
-            keypoints_visible=np.zeros((0, joints), dtype=np.float32),
-            invalid_segs=[],
+            img_id=image['img_id'], img_path=image['img_path'], id=[], raw_ann_info=None, invalid_segs=[], **nobody
         )
 
 

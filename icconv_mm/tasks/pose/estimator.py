@@ -1,5 +1,6 @@
 """Bottom-up pose estimator that can be tested at several scales."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -29,9 +30,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         """
         pyramids = [(image,) for image in inputs] if isinstance(inputs, Tensor) else inputs
         flip = self.test_cfg.get('flip_test', False)
-        if flip:
-            _require_flip_indices(data_samples)
-        _check_levels(pyramids, data_samples)
+        _check(pyramids, data_samples, flip)
         for indices in _same_size(pyramids, data_samples):
             samples = [data_samples[i] for i in indices]
             feats = self._features([pyramids[i] for i in indices], flip)
@@ -52,29 +51,24 @@ def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> 
 
     Levels of one size may belong to two base sizes, where a level went to the nearest multiple of the stride.
     """
-    groups: dict[tuple, list[int]] = {}
+    groups = defaultdict(list)
     for index, (pyramid, sample) in enumerate(zip(pyramids, data_samples)):
-        levels = tuple(level.shape for level in pyramid)
         base = tuple(sample.metainfo['input_size']), tuple(sample.metainfo.get('test_scales', (1,)))
-        groups.setdefault((levels, base), []).append(index)
+        groups[(base, *(level.shape for level in pyramid))].append(index)
     return list(groups.values())
 
 
-def _check_levels(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> None:
-    for pyramid, sample in zip(pyramids, data_samples):
-        scales = sample.metainfo.get('test_scales', (1,))
-        if len(pyramid) != len(scales):
+def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: bool) -> None:
+    for pyramid, meta in zip(pyramids, (sample.metainfo for sample in data_samples)):
+        if flip and meta.get('flip_indices') is None:
             raise ValueError(
-                f'{sample.metainfo.get("img_path")} comes at {len(pyramid)} sizes, but its test_scales are '
-                f'{list(scales)}: both are written by icconv_mm.PyramidResize and packed by icconv_mm.PackPyramidInputs'
-            )
-
-
-def _require_flip_indices(data_samples: Sequence) -> None:
-    for sample in data_samples:
-        if sample.metainfo.get('flip_indices') is None:
-            raise ValueError(
-                f'flip_test needs to know which joints are swapped, but {sample.metainfo.get("img_path")} has no '
+                f'flip_test needs to know which joints are swapped, but {meta.get("img_path")} has no '
                 "'flip_indices': add it to the meta_keys of the packing transform and to the dataset's metainfo, or "
                 'set model.test_cfg.flip_test=False'
+            )
+        scales = meta.get('test_scales', (1,))
+        if len(pyramid) != len(scales):
+            raise ValueError(
+                f'{meta.get("img_path")} comes at {len(pyramid)} sizes, but its test_scales are '
+                f'{list(scales)}: both are written by icconv_mm.PyramidResize and packed by icconv_mm.PackPyramidInputs'
             )

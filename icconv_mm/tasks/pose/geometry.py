@@ -15,19 +15,12 @@ _MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-b
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What an image is resized to, and where that region lies in the image.
+    """What an image is resized to, and where that region lies in the image."""
 
-    Attributes:
-        sizes: One ``(width, height)`` per test scale, in the order of the scales.
-        base_size: ``(width, height)`` at scale 1; predictions are projected to it.
-        center: ``(x, y)`` of the region in the image.
-        extent: ``(width, height)`` of the region in the image; it exceeds the image where a side was rounded up.
-    """
-
-    sizes: tuple[tuple[int, int], ...]
-    base_size: tuple[int, int]
-    center: tuple[float, float]
-    extent: tuple[float, float]
+    sizes: tuple[tuple[int, int], ...]  # one per test scale, in the order of the scales
+    base_size: tuple[int, int]  # at scale 1; predictions are projected to it
+    center: tuple[float, float]  # (x, y) of the region in the image
+    extent: tuple[float, float]  # (width, height) of the region; exceeds the image where a side was rounded up
 
 
 def check_source(image_size: tuple[int, int]) -> None:
@@ -88,17 +81,14 @@ def image_pyramid(
     scales = check_scales(scales)
     check_source(image_size)
     width, height = image_size
-    smallest = min(scales)
-    if width < height:
-        short, long, short_input = width, height, input_size[0]
-    else:
-        short, long, short_input = height, width, input_size[1]
-    short_min = _ceil_to(smallest * short_input, size_divisor)
+    portrait, smallest = width < height, min(scales)
+    short, long = sorted(image_size)
+    short_min = _ceil_to(smallest * input_size[0 if portrait else 1], size_divisor)
     long_min = _ceil_to(short_min / short * long, size_divisor)
+    least = (short_min, long_min) if portrait else (long_min, short_min)
 
     def level(scale: float) -> tuple[int, int]:
-        sides = int(short_min * scale / smallest), int(long_min * scale / smallest)
-        return sides if width < height else sides[::-1]
+        return tuple(int(side * scale / smallest) for side in least)
 
     def fit_stride(size: tuple[int, int]) -> tuple[int, int]:
         return tuple(max(stride, int(side / stride + 0.5) * stride) for side in size)
@@ -110,19 +100,15 @@ def image_pyramid(
             f'input size {input_size} its sides become {list(sizes)}, more than {_MAX_SIDE}'
         )
     base_w, base_h = base_size
-    extent = (width, base_h / base_w * width) if width < height else (base_w / base_h * height, height)
+    extent = (width, base_h / base_w * width) if portrait else (base_w / base_h * height, height)
     # Python's round, half to even, is what the published models were tested with.
     return Pyramid(sizes, base_size, (float(round(width / 2)), float(round(height / 2))), extent)
 
 
 def warp_matrix(pyramid: Pyramid, size: tuple[int, int]) -> np.ndarray:
     """The 2 x 3 matrix that maps image coordinates to a level of ``size`` (width, height)."""
-    matrix = np.zeros((2, 3))
-    for axis in range(2):
-        ratio = size[axis] / pyramid.extent[axis]
-        matrix[axis, axis] = ratio
-        matrix[axis, 2] = size[axis] / 2 - ratio * pyramid.center[axis]
-    return matrix
+    ratio = np.divide(size, pyramid.extent)
+    return np.column_stack([np.diag(ratio), np.divide(size, 2) - ratio * pyramid.center])
 
 
 def _ceil_to(value: float, divisor: int) -> int:

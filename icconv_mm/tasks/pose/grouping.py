@@ -5,9 +5,9 @@ docs/pose.md lists the deliberate differences.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -69,9 +69,8 @@ def group_keypoints(
     heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
     order = _joint_order(heatmaps.shape[0], joint_order)
     candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
-    people = assign_by_tag(
-        candidates, order, tag_threshold, max_num_people if ignore_too_much else None, use_detection_value
-    )
+    limit = max_num_people if ignore_too_much else None
+    people = assign_by_tag(candidates, order, tag_threshold, limit, use_detection_value)
     keypoints = torch.from_numpy(people).to(heatmaps.device)
     scores = keypoints[..., 2].mean(1)
     if len(keypoints) == 0:
@@ -93,56 +92,25 @@ def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor,
     if heatmaps.device.type != 'cpu':
         pooled = max_pool2d(heatmaps.unsqueeze(0), kernel, stride=1, padding=kernel // 2).squeeze(0)
         return torch.nonzero((heatmaps == pooled) & (heatmaps > threshold), as_tuple=True)
-    found = [_peaks_of_map(heatmap.numpy(), kernel, threshold) for heatmap in heatmaps.contiguous()]
-    joint = np.repeat(np.arange(len(found)), [len(y) for y, _ in found])
-    y, x = (np.concatenate(axis) for axis in zip(*found))
+    window = np.ones((kernel, kernel), np.uint8)
+    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s.
+    maps = heatmaps.contiguous().numpy()
+    found = [np.flatnonzero((heatmap == cv2.dilate(heatmap, window)) & (heatmap > threshold)) for heatmap in maps]
+    joint = np.repeat(np.arange(len(found)), [len(index) for index in found])
+    y, x = np.divmod(np.concatenate(found), heatmaps.shape[2])
     return torch.from_numpy(joint), torch.from_numpy(y), torch.from_numpy(x)
-
-
-def _peaks_of_map(heatmap: np.ndarray, kernel: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """y and x of the peaks of one map [H, W].
-
-    torch's max_pool2d takes 0.4 s for 17 maps of 640 x 640 on two cores. So pixels are compared with one neighbour
-    after the other: all pixels with those beside them, which leaves few, and those with the rest of their window.
-    """
-    height, width = heatmap.shape
-    flat = heatmap.reshape(-1)
-    mask = flat > threshold
-    if kernel > 1 and width > 1:
-        beside = np.empty_like(mask)
-        for ahead, behind, edge in ((slice(1, None), slice(None, -1), -1), (slice(None, -1), slice(1, None), 0)):
-            np.greater_equal(flat[behind], flat[ahead], out=beside[behind])
-            beside.reshape(height, width)[:, edge] = True  # its neighbour in memory is in another row
-            mask &= beside
-    index = np.flatnonzero(mask)
-    y, x, value = index // width, index % width, flat[index]
-    for dy, dx in _window_offsets(kernel):
-        # Clamped to the map, a neighbour outside becomes one inside the window.
-        neighbour = np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1)
-        keep = value >= flat[neighbour]
-        y, x, value = y[keep], x[keep], value[keep]
-    return y, x
-
-
-@lru_cache
-def _window_offsets(kernel: int) -> list[tuple[int, int]]:
-    """(dy, dx) of the neighbours in a window, nearest first."""
-    half = range(-(kernel // 2), kernel // 2 + 1)
-    return sorted(((dy, dx) for dy in half for dx in half if (dy, dx) != (0, 0)), key=lambda o: o[0] ** 2 + o[1] ** 2)
 
 
 def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, threshold: float) -> list[Candidates]:
     """The ``limit`` highest peaks of every joint, with their tags, as float64 numpy arrays."""
-    joint, y, x = find_peaks(heatmaps, kernel, threshold)
-    peak_scores = heatmaps[joint, y, x].double().cpu().numpy()
-    peak_tags = tags[joint, y, x].double().cpu().numpy()
-    pixels = torch.stack([x, y], 1).cpu().numpy()
-    joint = joint.cpu().numpy()
+    joint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
+    scores, peak_tags = (maps[peaks].double().cpu().numpy() for maps in (heatmaps, tags))
+    joint, pixels = joint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
     candidates = []
     for index in range(heatmaps.shape[0]):
         mine = np.flatnonzero(joint == index)
-        mine = mine[np.argsort(-peak_scores[mine], kind='stable')[:limit]]
-        candidates.append(Candidates(pixels[mine], peak_scores[mine], peak_tags[mine]))
+        mine = mine[np.argsort(-scores[mine], kind='stable')[:limit]]
+        candidates.append(Candidates(pixels[mine], scores[mine], peak_tags[mine]))
     return candidates
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import PixelData
 from mmpose.models.heads import AssociativeEmbeddingHead
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -23,12 +23,9 @@ class AEHead(AssociativeEmbeddingHead):
         in_channels: Channels of the feature map.
         num_keypoints: Number of joints K.
         in_index: Which of the feature maps to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
-        deconv_out_channels: One entry per deconvolution of stride 2; None or () for none.
-        deconv_kernel_sizes: One entry per deconvolution.
         keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
         tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
-        decoder: Config of the codec.
-        **kwargs: Those of mmpose's ``AssociativeEmbeddingHead``.
+        **kwargs: Those of mmpose's ``AssociativeEmbeddingHead``: deconv_out_channels, decoder (the codec) ...
     """
 
     def __init__(
@@ -36,23 +33,11 @@ class AEHead(AssociativeEmbeddingHead):
         in_channels: int,
         num_keypoints: int,
         in_index: int = -1,
-        deconv_out_channels: Sequence[int] | None = (256, 256, 256),
-        deconv_kernel_sizes: Sequence[int] | None = (4, 4, 4),
         keypoint_loss: dict = dict(type='icconv_mm.MaskedHeatmapLoss'),  # noqa: B006
         tag_loss: dict = dict(type='icconv_mm.TagLoss'),  # noqa: B006
-        decoder: dict | None = None,
         **kwargs,
     ):
-        super().__init__(
-            in_channels,
-            num_keypoints,
-            deconv_out_channels=deconv_out_channels,
-            deconv_kernel_sizes=deconv_kernel_sizes,
-            keypoint_loss=keypoint_loss,
-            tag_loss=tag_loss,
-            decoder=decoder,
-            **kwargs,
-        )
+        super().__init__(in_channels, num_keypoints, keypoint_loss=keypoint_loss, tag_loss=tag_loss, **kwargs)
         if self.tag_dim != 1:
             raise ValueError(f'AEHead: tag_dim must be 1 (one tag map per joint), got {self.tag_dim}')
         self.in_index = in_index
@@ -106,19 +91,13 @@ class AEHead(AssociativeEmbeddingHead):
         Raises:
             ValueError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
         """
-        if self.decoder is None:
-            raise RuntimeError('AEHead: prediction needs a decoder, e.g. decoder=dict(type="icconv_mm.AECodec")')
         test_cfg = test_cfg or {}
         sizes = {tuple(sample.metainfo['input_size']) for sample in batch_data_samples}
         if len(sizes) > 1:
             raise ValueError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
         meta = batch_data_samples[0].metainfo
         heatmaps, tags = self._merge(feats, meta, test_cfg)
-        decoded = self.decoder.batch_decode(heatmaps, tags, meta['input_size'])
-        instances = [
-            InstanceData(keypoints=keypoints, keypoint_scores=keypoint_scores, bbox_scores=scores)
-            for keypoints, keypoint_scores, scores in zip(*decoded)
-        ]
+        instances = self.decode((heatmaps, tags, meta['input_size']))
         if not test_cfg.get('output_heatmaps', False):
             return instances
         maps = zip(heatmaps, tags.permute(0, 1, 4, 2, 3).flatten(1, 2))

@@ -16,8 +16,7 @@ def heatmap_loss(
     """Squared error averaged over all joints and pixels, with masked pixels counting as zero.
 
     Args:
-        pred: [B, K, H, W].
-        target: [B, K, H, W].
+        pred, target: [B, K, H, W].
         mask: [B, H, W], 0 where people are present but not annotated.
         supervise_empty: If False, maps without any joint add nothing.
         peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a joint, and a network that
@@ -94,9 +93,7 @@ class MaskedHeatmapLoss(nn.Module):
         super().__init__()
         if peak_weight < 0:
             raise ValueError(f'MaskedHeatmapLoss: peak_weight must not be negative, got {peak_weight}')
-        self.loss_weight = loss_weight
-        self.supervise_empty = supervise_empty
-        self.peak_weight = peak_weight
+        self.loss_weight, self.supervise_empty, self.peak_weight = loss_weight, supervise_empty, peak_weight
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         return self.loss_weight * heatmap_loss(pred, target, mask, self.supervise_empty, self.peak_weight).mean()
@@ -107,16 +104,13 @@ class TagLoss(nn.Module):
     """:func:`tag_loss` averaged over the batch.
 
     Args:
-        push_weight: Factor of the push term.
-        pull_weight: Factor of the pull term.
+        push_weight, pull_weight: Factors of the two terms.
         kind: 'exp' or 'max'.
     """
 
     def __init__(self, push_weight: float = 1e-3, pull_weight: float = 1e-3, kind: str = 'exp'):
         super().__init__()
-        self.push_weight = push_weight
-        self.pull_weight = pull_weight
-        self.kind = kind
+        self.push_weight, self.pull_weight, self.kind = push_weight, pull_weight, kind
 
     def forward(self, tags: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         push, pull = tag_loss(tags, indices, self.kind)

@@ -23,17 +23,16 @@ def ignored_region(segmentations: Sequence, image_size: tuple[int, int]) -> np.n
         [height, width], uint8, 1 inside.
     """
     width, height = image_size
-    region = np.zeros((height, width), dtype=np.uint8)
+    parts = []
     for segmentation in segmentations:
-        if isinstance(segmentation, dict):
-            compressed = isinstance(segmentation['counts'], str | bytes)
-            parts = [segmentation if compressed else coco_mask.frPyObjects(segmentation, height, width)]
-        else:
+        if not isinstance(segmentation, dict):
             polygons = [polygon for polygon in segmentation or () if len(polygon) >= 6]
-            parts = coco_mask.frPyObjects(polygons, height, width) if polygons else []
-        for part in parts:
-            region |= coco_mask.decode(part)
-    return region
+            parts += coco_mask.frPyObjects(polygons, height, width) if polygons else []
+        elif isinstance(segmentation['counts'], str | bytes):
+            parts.append(segmentation)
+        else:
+            parts.append(coco_mask.frPyObjects(segmentation, height, width))
+    return coco_mask.decode(coco_mask.merge(parts)) if parts else np.zeros((height, width), dtype=np.uint8)
 
 
 def valid_mask(

@@ -1,5 +1,6 @@
 """Sub-pixel shift of peaks, and search for the joints that grouping did not find. All people and joints at once."""
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -16,12 +17,7 @@ def quarter_shift(heatmaps: Tensor, pixels: Tensor) -> Tensor:
 
     A tie shifts towards zero. The result counts from the pixel's corner: the centre of pixel 0 is 0.5.
 
-    Args:
-        heatmaps: [K, H, W].
-        pixels: [P, K, 2], integer (x, y).
-
-    Returns:
-        [P, K, 2], float32.
+    Heatmaps [K, H, W] and integer pixels (x, y) [P, K, 2] -> [P, K, 2], float32.
     """
     height, width = heatmaps.shape[1:]
     x, y = pixels.unbind(-1)
@@ -37,11 +33,9 @@ def fill_missing(heatmaps: Tensor, tags: Tensor, keypoints: Tensor, pixels: Tens
     It is accepted where the heatmap is positive, and always gets the quarter-pixel shift.
 
     Args:
-        heatmaps: [K, H, W].
-        tags: [K, H, W, L].
+        heatmaps, tags: [K, H, W] and [K, H, W, L].
         keypoints: [P, K, 3], (x, y, score); every person has at least one joint.
-        pixels: [P, K, 2], the pixels of the joints found.
-        found: [P, K].
+        pixels, found: [P, K, 2], the pixels of the joints found, and [P, K].
 
     Returns:
         [P, K, 3]; joints that were found are unchanged.
@@ -81,8 +75,7 @@ def best_pixels(heatmaps: Tensor, tags: Tensor, joint: Tensor, mean_tags: Tensor
     whose bound reaches it are evaluated; looking at all pixels would cost more than the rest of decoding.
 
     Args:
-        heatmaps: [K, H, W].
-        tags: [K, H, W, L].
+        heatmaps, tags: [K, H, W] and [K, H, W, L].
         joint: [M], whose maps to search.
         mean_tags: [M, L].
 
@@ -160,8 +153,4 @@ def _evaluate(blocks: _Blocks, joint: Tensor, mean_tags: Tensor, query: Tensor, 
 
 def _distance(differences) -> Tensor:
     """Rounded Euclidean norm over the given components, which it overwrites. Monotonic in each, also as rounded."""
-    squared = None
-    for difference in differences:
-        difference.square_()
-        squared = difference if squared is None else squared.add_(difference)
-    return squared.sqrt_().round_()
+    return reduce(Tensor.add_, (difference.square_() for difference in differences)).sqrt_().round_()

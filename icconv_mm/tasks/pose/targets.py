@@ -22,21 +22,19 @@ def gaussian_heatmaps(
         Heatmaps [K, H, W], float32.
     """
     width, height = heatmap_size
-    heatmaps = np.zeros((keypoints.shape[1], height, width), dtype=np.float32)
     radius = int(3 * sigma + 1)
     offsets = np.arange(-radius, radius + 1)
     squared = offsets[:, None] ** 2 + offsets[None, :] ** 2
     window = np.exp(-squared / (2 * sigma**2)).astype(np.float32)
 
+    # with a margin for the windows of joints at the border
+    heatmaps = np.zeros((keypoints.shape[1], height + 2 * radius, width + 2 * radius), dtype=np.float32)
     pixels, inside = _pixels(keypoints, visible, heatmap_size)
     for person, joint in zip(*np.nonzero(inside)):
         x, y = pixels[person, joint]
-        left, right = max(x - radius, 0), min(x + radius + 1, width)
-        top, bottom = max(y - radius, 0), min(y + radius + 1, height)
-        patch = heatmaps[joint, top:bottom, left:right]
-        origin_x, origin_y = x - radius, y - radius
-        np.maximum(patch, window[top - origin_y : bottom - origin_y, left - origin_x : right - origin_x], out=patch)
-    return heatmaps
+        patch = heatmaps[joint, y : y + len(window), x : x + len(window)]
+        np.maximum(patch, window, out=patch)
+    return np.ascontiguousarray(heatmaps[:, radius : radius + height, radius : radius + width])
 
 
 def keypoint_indices(keypoints: np.ndarray, visible: np.ndarray, heatmap_size: tuple[int, int]) -> np.ndarray:

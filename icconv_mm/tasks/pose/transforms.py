@@ -1,7 +1,6 @@
 """Transforms that mmpose lacks, or has with another meaning, for bottom-up training and testing."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -9,17 +8,9 @@ from mmcv.transforms import BaseTransform
 from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
 
+from icconv_mm.errors import naming
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
-
-
-@contextmanager
-def _naming(results: dict) -> Iterator[None]:
-    """Put the path of the picture before the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'{results.get("img_path")}: {error}') from None
 
 
 @TRANSFORMS.register_module()
@@ -30,34 +21,15 @@ class BottomupAffine(BottomupRandomAffine):
 
     Args:
         input_size: ``(width, height)`` of the result.
-        rotate_factor: Largest rotation in degrees.
-        scale_factor: Least and largest scale of the region that is cut out, relative to the image.
-        shift_factor: Largest translation, relative to the scaled image. mmpose 0.x counts it in units of 1/200.
-        scale_type: Whether the 'short' or the 'long' side of the region determines its scale.
-        **kwargs: Those of ``BottomupRandomAffine``.
+        **kwargs: Those of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the scaled
+            image; mmpose 0.x counts it in units of 1/200), scale_type ...
 
     Joints that leave the picture stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
     heatmap pixels what is inside, so a joint up to one heatmap pixel left of or above the border still counts.
     """
 
-    def __init__(
-        self,
-        input_size: tuple[int, int],
-        rotate_factor: float = 30.0,
-        scale_factor: tuple[float, float] = (0.75, 1.5),
-        shift_factor: float = 0.2,
-        scale_type: str = 'short',
-        **kwargs,
-    ):
-        super().__init__(
-            input_size=tuple(input_size),
-            rotate_factor=rotate_factor,
-            scale_factor=tuple(scale_factor),
-            shift_factor=shift_factor,
-            scale_type=scale_type,
-            distribution='uniform',
-            **{'clip_border': False, **kwargs},
-        )
+    def __init__(self, input_size: tuple[int, int], **kwargs):
+        super().__init__(input_size=tuple(input_size), distribution='uniform', **{'clip_border': False, **kwargs})
 
     def _get_transform_params(self) -> tuple:
         offset, scale, rotation, shear = super()._get_transform_params()
@@ -69,7 +41,7 @@ class BottomupAffine(BottomupRandomAffine):
         Raises:
             ValueError: For a picture with a side of more than 32766 pixels, or one that was mirrored before.
         """
-        with _naming(results):
+        with naming(str(results.get('img_path')), ValueError):
             check_source(results['img'].shape[1::-1])
             if results.get('flip_direction') is not None:
                 raise ValueError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
@@ -106,16 +78,14 @@ class PyramidResize(BaseTransform):
     def __init__(
         self, input_size: tuple[int, int], scales: Sequence[float] = (1,), size_divisor: int = 64, stride: int = 32
     ):
-        self.input_size = tuple(input_size)
-        self.scales = check_scales(scales)
-        self.size_divisor = size_divisor
-        self.stride = stride
+        self.input_size, self.scales = tuple(input_size), check_scales(scales)
+        self.size_divisor, self.stride = size_divisor, stride
 
     def transform(self, results: dict) -> dict:
         """Build the pyramid."""
         image = results['img']
         height, width = image.shape[:2]
-        with _naming(results):
+        with naming(str(results.get('img_path')), ValueError):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
         results['img'] = [
             cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes

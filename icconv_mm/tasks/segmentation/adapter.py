@@ -16,14 +16,6 @@ class Adapter(Task):
         if out_dir:
             cfg.visualizer.save_dir = out_dir
 
-    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
-        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file)
-
-    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
-        visualizer.add_datasample(
-            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
-        )
-
     def coco_records(self, sample, image_id, category_ids, score_thr):
         """One entry per class that occurs, as in COCO's stuff results: a mask and no score."""
         labels = sample.pred_sem_seg.data[0].cpu().numpy()

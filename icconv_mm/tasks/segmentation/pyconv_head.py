@@ -117,8 +117,6 @@ def adaptive_mean(x: Tensor, size: int) -> Tensor:
 
 def _window_means(side: int, size: int) -> np.ndarray:
     """[size, side]: row i averages the entries floor(i * side / size) to ceil((i + 1) * side / size)."""
-    matrix = np.zeros((size, side))
-    for i in range(size):
-        begin, end = i * side // size, -(-(i + 1) * side // size)
-        matrix[i, begin:end] = 1 / (end - begin)
-    return matrix
+    entry, i = np.arange(side), np.arange(size)[:, None]
+    inside = (entry >= i * side // size) & (entry < -(-(i + 1) * side // size))
+    return inside / inside.sum(1, keepdims=True)

@@ -25,12 +25,12 @@ def check(**changes):
 @pytest.mark.parametrize('value', [1.001, float('nan'), float('inf')])
 def test_every_contender_is_checked_in_every_format(name, value):
     check()
-    with pytest.raises(Disagreement, match=f'it: result 0 of {name} in channels_last is off by'):
+    with pytest.raises(Disagreement, match=f'it: {name} in channels_last: result 0 is off by'):
         check(**{name: {'channels_last': call(value)}})
 
 
 def test_a_result_of_another_shape():
-    with pytest.raises(Disagreement, match='result 0 of ours in NCHW is off by nan'):
+    with pytest.raises(Disagreement, match='it: ours in NCHW: result 0 is off by nan'):
         check(ours={'NCHW': call(1.0, 4)})
 
 

@@ -1,13 +1,12 @@
 """Suite 'backbone': whole backbones against the dense ResNet of the same depth, forward and training step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks import Figure, Options
-from benchmarks.networks import Case, Passes, compare
-from benchmarks.suites.layers import load_or_substitute
+from benchmarks.networks import Case, compare, find_pattern
 from icconv_mm.backbones import ICResNet, PyConvResNet
 
 # name -> depth, published pattern and what stands in for it, on the CPU: (batch, picture, form, limit)
@@ -37,51 +36,19 @@ def run(options: Options) -> Iterator[Figure]:
     Raises:
         Disagreement: If networks that should be equal are not.
     """
-    passes = Passes(forward=lambda network, x: network(x), loss=_loss)
     for case in cases(options):
         if options.wants(case.label):
-            yield from compare('backbone', case, passes, options)
+            yield from compare('backbone', case, options)
 
 
 def cases(options: Options) -> Iterator[Case]:
     """What there is to time on this kind of device."""
     on_cpu = torch.device(options.device).type == 'cpu'
     for name, (depth, patterns, passes) in INCEPTION.items():
-        dense = ICResNet(depth, 'dense')
-        widths = [m.out_channels for n, m in dense.named_modules() if n.startswith('layer') and n.endswith('conv2')]
-        used, pattern = load_or_substitute(*patterns, widths)
-        for batch, picture, form, limit in passes if on_cpu else ON_GPU:
-            yield Case(
-                name,
-                lambda depth=depth, pattern=pattern: ICResNet(depth, pattern),
-                lambda depth=depth: ICResNet(depth, 'dense'),
-                batch,
-                picture,
-                form,
-                limit if used == patterns[0] else None,
-                {'pattern': used},
-            )
-    for batch, picture, form, limit in PYCONV if on_cpu else ON_GPU:
-        yield Case(
-            'PyConvResNet-50',
-            lambda: PyConvResNet(50),
-            lambda: ICResNet(50, 'dense'),
-            batch,
-            picture,
-            form,
-            limit if on_cpu else None,
-            {},
-        )
-
-
-def _loss(network: nn.Module, x: Tensor) -> Tensor:
-    return _mixture(network(x))
-
-
-def _mixture(outputs: Iterable[Tensor]) -> Tensor:
-    """A fixed mixture; squares would hardly change with what comes before the last norms."""
-    return sum((out.float() * _waves(out)).mean() for out in outputs)
-
-
-def _waves(out: Tensor) -> Tensor:
-    return torch.arange(out.numel(), dtype=torch.float32, device=out.device).cos().view(out.shape)
+        used = find_pattern(*patterns)
+        networks = partial(ICResNet, depth, used), partial(ICResNet, depth, 'dense')
+        for *what, limit in passes if on_cpu else ON_GPU:
+            yield Case(name, *networks, *what, limit if used == patterns[0] else None, {'pattern': used})
+    networks = partial(PyConvResNet, 50), partial(ICResNet, 50, 'dense')
+    for *what, limit in PYCONV if on_cpu else ON_GPU:
+        yield Case('PyConvResNet-50', *networks, *what, limit if on_cpu else None, {})

@@ -1,14 +1,15 @@
 """Suite 'detector': RetinaNet on IC-ResNet-50 against RetinaNet on ResNet-50, forward and training step."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options
-from benchmarks.networks import Case, Passes, compare
-from benchmarks.suites.layers import BLOCKS, PATTERN, SUBSTITUTE, WIDTHS, load_or_substitute
+from benchmarks.networks import Case, compare, find_pattern
+from benchmarks.suites.layers import PATTERN, SUBSTITUTE
 from benchmarks.suites.sepc import make_detector, make_samples
 
 # batch, picture, form, by device
@@ -24,22 +25,13 @@ def run(options: Options) -> Iterator[Figure]:
     Raises:
         Disagreement: If networks that should be equal are not.
     """
-    widths = [width for width, blocks in zip(WIDTHS, BLOCKS) for _ in range(blocks)]
-    used, pattern = load_or_substitute(PATTERN, SUBSTITUTE, widths)
+    used = find_pattern(PATTERN, SUBSTITUTE)
+    ours = partial(make_detector, pattern=used)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        for batch, picture, form in PASSES[torch.device(options.device).type]:
-            case = Case(
-                'RetinaNet IC-R50-k9',
-                lambda: make_detector(pattern=pattern),
-                make_detector,
-                batch,
-                picture,
-                form,
-                None,
-                {'pattern': used},
-            )
+        for what in PASSES[torch.device(options.device).type]:
+            case = Case('RetinaNet IC-R50-k9', ours, make_detector, *what, None, {'pattern': used}, _forward, _loss)
             if options.wants(case.label):
-                yield from compare('detector', case, Passes(_forward, _loss), options)
+                yield from compare('detector', case, options)
 
 
 def _forward(model: nn.Module, x: Tensor) -> Iterable[Tensor]:
@@ -48,5 +40,5 @@ def _forward(model: nn.Module, x: Tensor) -> Iterable[Tensor]:
 
 
 def _loss(model: nn.Module, x: Tensor) -> Tensor:
-    samples = [sample.to(x.device) for sample in make_samples(len(x), tuple(x.shape[2:]))]
+    samples = make_samples(len(x), tuple(x.shape[2:]), x.device)
     return model.parse_losses(model(x, samples, mode='loss'))[0]

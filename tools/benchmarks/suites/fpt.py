@@ -4,20 +4,18 @@ The literal form is the same neck with attention as equations 2 to 5 of the pape
 all pairs of positions as tensors, which autograd keeps for the backward pass.
 """
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from benchmarks import Disagreement, Figure, Options, Timing, interleave
+from benchmarks import Figure, Options, Timing, contest, interleave
 from icconv_mm.layers import feature_transformers
 from icconv_mm.necks import FPT
 
@@ -77,15 +75,13 @@ def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
     return neck.to(device), [level.to(device).requires_grad_() for level in levels]
 
 
-def step(neck: FPT, levels: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Forward and backward: the outputs, and the gradients of levels and parameters.
-
-    The loss is a fixed mixture of the outputs. That of their squares would hardly change with what comes before the
-    last group norms, and its gradients would be rounding.
-    """
+def step(neck: FPT, levels: list[Tensor]) -> list[Tensor]:
+    """Forward and backward: the outputs, then the gradients of levels and parameters."""
     outputs = neck(levels)
-    mixture = [torch.arange(out.numel(), dtype=out.dtype, device=out.device).cos().view_as(out) for out in outputs]
-    return outputs, torch.autograd.grad(outputs, [*levels, *neck.parameters()], mixture)
+    return [
+        *outputs,
+        *torch.autograd.grad(outputs, [*levels, *neck.parameters()], [contest.waves(out) for out in outputs]),
+    ]
 
 
 def _times(options: Options) -> list[Figure]:
@@ -97,19 +93,17 @@ def _times(options: Options) -> list[Figure]:
             with literal_form():
                 return step(neck, levels)
 
-        _agree(step(neck, levels), literal())
+        label = f'{_name(size)}, neck against literal form'
+        contest.check_equal(label, step(neck, levels), literal(), TOLERANCE, of_maximum_or_one)
         times = interleave({'lean': lambda n=neck, x=levels: step(n, x), 'literal': literal}, options)
         notes = {'picture': _name(size), 'pass': 'forward and backward'}
         figures.append(Figure('fpt', 'neck / literal form', times['lean'], times['literal'], limit, notes))
     return figures
 
 
-def _agree(ours, theirs) -> None:
-    for kind, got, expected in zip(('outputs', 'gradients'), ours, theirs):
-        for number, (x, y) in enumerate(zip(got, expected, strict=True)):
-            error = ((x - y).abs().max() / y.abs().max().clamp(min=1)).item()
-            if not error <= TOLERANCE:
-                raise Disagreement(f'{kind} {number} of the neck differ from the literal form by {error:.1e}')
+def of_maximum_or_one(one: Tensor, other: Tensor) -> float:
+    """Largest deviation, relative to the largest value, or to 1: gradients before a norm are nothing but rounding."""
+    return ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
 
 
 def _memories(options: Options) -> list[Figure]:
@@ -146,33 +140,29 @@ def kept_by_literal_form(size: Sequence[int]) -> float:
 
 def peak_memory(size: Sequence[int], options: Options, literal: bool = False) -> float:
     """Megabytes that one forward and backward pass takes beyond the neck and its input, in a process of its own."""
-    call = json.dumps([list(size), options.device, options.threads, literal])
-    code = 'import sys; from benchmarks.suites import fpt; fpt.print_peak_memory(sys.argv[1])'
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, '-c', code, call], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {done.stderr[-2000:]}')
-    return float(done.stdout.split()[-1])
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        try:
+            return pool.submit(_measure, size, options, literal).result() / 1e6
+        except Exception as error:
+            raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {error}') from error
 
 
-def print_peak_memory(call: str) -> None:
-    """What :func:`peak_memory` runs."""
-    size, device, threads, literal = json.loads(call)
-    if threads:
-        torch.set_num_threads(threads)
-    neck, levels = make(size, device)
-    cuda = device.startswith('cuda')
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        with suppress(OSError):
-            Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
-        before = _resident('VmRSS')
+def _measure(size: Sequence[int], options: Options, literal: bool) -> int:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    neck, levels = make(size, options.device)
+    measure = contest.peak_memory if options.device.startswith('cuda') else _peak_resident
     with literal_form() if literal else nullcontext():
-        step(neck, levels)
-    after = torch.cuda.max_memory_allocated(device) if cuda else _resident('VmHWM')
-    print((after - before) / 1e6)
+        return measure(lambda: step(neck, levels), options.device)
+
+
+def _peak_resident(call: Callable[[], object], device: str) -> int:
+    """Bytes that a call adds at most to this process's memory, scratch of libraries included."""
+    with suppress(OSError):
+        Path('/proc/self/clear_refs').write_text('5')  # forgets the peak
+    before = _resident('VmRSS')
+    call()
+    return _resident('VmHWM') - before
 
 
 def _resident(field: str) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks import Disagreement, Figure, Options, interleave
+from benchmarks.networks import find_pattern
 from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
 
@@ -79,14 +80,10 @@ def crowd(seed: int = 0) -> tuple[Tensor, Tensor]:
 def _network(device: str) -> tuple[torch.nn.Module, str]:
     """Backbone and head of the published IC-ResNet-50; an analytic pattern where the published one is not at hand."""
     head = dict(type='icconv_mm.AEHead', in_channels=2048, num_keypoints=JOINTS)
-    for pattern in (PATTERN, SUBSTITUTE):
-        backbone = dict(type='icconv_mm.ICResNet', depth=50, pattern=pattern, out_indices=(3,))
-        try:
-            model = MODELS.build(dict(type='icconv_mm.AEPoseEstimator', backbone=backbone, head=head))
-        except FileNotFoundError:
-            continue
-        return model.to(device).eval(), pattern
-    raise AssertionError(f'the analytic pattern {SUBSTITUTE} is always there')
+    pattern = find_pattern(PATTERN, SUBSTITUTE)
+    backbone = dict(type='icconv_mm.ICResNet', depth=50, pattern=pattern, out_indices=(3,))
+    model = MODELS.build(dict(type='icconv_mm.AEPoseEstimator', backbone=backbone, head=head))
+    return model.to(device).eval(), pattern
 
 
 def _agree(ours: tuple, theirs: tuple) -> int:

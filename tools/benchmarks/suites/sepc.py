@@ -1,22 +1,21 @@
 """Suite 'sepc': RetinaNet with SEPC's necks against RetinaNet with its own head, and integrated batch norm alone."""
 
-import json
-import tempfile
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from unittest import mock
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import ConfigDict
-from mmengine.logging import MMLogger
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from benchmarks import Disagreement, Figure, Options, interleave
+from benchmarks import Figure, Options, contest, interleave
+from benchmarks.timing import synchronise
 from icconv_mm.layers import IntegratedBatchNorm, scale_equalized_conv
 
 SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the pictures: height, width
@@ -52,43 +51,28 @@ def run(options: Options) -> list[Figure]:
             model.to(options.device)
         _check_necks(detectors)
         for batch in BATCHES:
-            figures += _test(detectors, batch, SIZES[device], LIMITS[device], options)
-            figures += _train(detectors, batch, SIZES[device], options)
+            figures += _compare(detectors, batch, SIZES[device], LIMITS[device], options)
     return figures + [_norms(batch, LEVELS[device], options) for batch in BATCHES]
 
 
 def make_detector(neck: dict | None = None, pattern: str = 'dense') -> nn.Module:
     """RetinaNet with a backbone of this pattern and, where ``neck`` says so, SEPC behind its FPN."""
+    model = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model
+    model.backbone = {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': pattern, 'norm_eval': True}
     factor = 4 if DEPTH >= 50 else 1
-    fpn = {'type': 'FPN', 'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
-    fpn |= {'start_level': 1, 'add_extra_convs': 'on_input', 'num_outs': 5}
-    head = {'type': 'RetinaHead', 'num_classes': 80, 'in_channels': CHANNELS, 'feat_channels': CHANNELS}
+    model.neck |= {'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
+    model.bbox_head |= {'in_channels': CHANNELS, 'feat_channels': CHANNELS}
+    for loss in ('loss_cls', 'loss_bbox'):
+        del model.bbox_head[loss]  # cross entropy in the place of focal loss, which on a GPU needs a kernel of mmcv
     if neck is not None:
-        head |= {'type': 'icconv_mm.SplitFeatureHead', 'head_type': 'RetinaHead', 'stacked_convs': 0}
+        model.bbox_head |= {'type': 'icconv_mm.SplitFeatureHead', 'head_type': 'RetinaHead', 'stacked_convs': 0}
         sepc = {'type': 'icconv_mm.SEPC', 'in_channels': CHANNELS, 'out_channels': CHANNELS, 'num_outs': 5, **neck}
-        fpn = [fpn, sepc]
+        model.neck = [model.neck, sepc]
     torch.manual_seed(0)
-    assigner = {'type': 'MaxIoUAssigner', 'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, 'min_pos_iou': 0}
-    train_cfg = {'assigner': assigner, 'sampler': {'type': 'PseudoSampler'}, 'allowed_border': -1, 'pos_weight': -1}
-    nms = {'type': 'nms', 'iou_threshold': 0.5}
-    model = {
-        'type': 'RetinaNet',
-        'backbone': {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': pattern, 'norm_eval': True},
-        'neck': fpn,
-        'bbox_head': head,
-        'train_cfg': train_cfg,
-        'test_cfg': {'nms_pre': 1000, 'score_thr': 0.05, 'nms': nms, 'max_per_img': 100},
-    }
-    return _initialised(MODELS.build(ConfigDict(model)))
-
-
-def _initialised(model: nn.Module) -> nn.Module:
-    """With the bias that makes every score low at first, as in training; random scores would time NMS."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')  # it lists every parameter
-    model.bbox_head.init_weights()
-    logger.setLevel(level)
+    model = MODELS.build(model)
+    logging.disable(logging.INFO)  # mmengine lists every parameter
+    model.bbox_head.init_weights()  # makes every score low at first, as in training; random scores would time NMS
+    logging.disable(logging.NOTSET)
     return model
 
 
@@ -105,15 +89,11 @@ def _check_necks(detectors: dict[str, nn.Module]) -> None:
         neck = detectors[name].neck[1].eval()
         neck.load_state_dict(plain.state_dict(), strict=False)
         for level, (got, want) in enumerate(zip(neck(levels), expected)):
-            for one, other in zip(got, want):
-                error = ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
-                if error > TOLERANCE:
-                    raise Disagreement(
-                        f'{name} with zero offsets differs from PConv + iBN by {error:.1e} at level {level}'
-                    )
+            label = f'{name} with zero offsets against PConv + iBN, level {level}'
+            contest.check_equal(label, got, want, TOLERANCE)
 
 
-def make_samples(batch: int, size: tuple[int, int]) -> list[DetDataSample]:
+def make_samples(batch: int, size: tuple[int, int], device: str | torch.device) -> list[DetDataSample]:
     """Pictures of a size (height, width) with two boxes each."""
     height, width = size
     boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.2, 0.9, 0.9]]) * torch.tensor([width, height, width, height])
@@ -122,50 +102,36 @@ def make_samples(batch: int, size: tuple[int, int]) -> list[DetDataSample]:
         meta = {'img_shape': size, 'ori_shape': size, 'pad_shape': size, 'scale_factor': (1.0, 1.0)}
         sample = DetDataSample(metainfo=meta)
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-        samples.append(sample)
+        samples.append(sample.to(device))
     return samples
 
 
-def _test(detectors, batch, size, limits, options) -> list[Figure]:
-    x, samples = torch.randn(batch, 3, *size, device=options.device), make_samples(batch, size)
+def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:
+    """Every variant against the baseline, in test and in training."""
+    x = torch.randn(batch, 3, *size, device=options.device)
+    samples = make_samples(batch, size, options.device)
 
-    def call(model: nn.Module) -> object:
-        with torch.no_grad():
-            return model.eval()(x, samples, mode='predict')
+    @torch.no_grad()
+    def test(model: nn.Module) -> None:
+        model.eval()(x, samples, mode='predict')
 
-    times = interleave({name: lambda m=model: call(m) for name, model in detectors.items()}, options)
-    figures = []
-    for name in VARIANTS:
-        notes = _notes(batch, size)
-        if VARIANTS[name].get('lcconv_deform'):
-            with _deformable_seconds(options.device) as seconds:
-                start = time.perf_counter()
-                call(detectors[name])
-                total = time.perf_counter() - start
-            notes['deformable convolution'] = f'{100 * sum(seconds) / total:.0f} %'
-        figure = f'test: {name} / baseline'
-        figures.append(Figure('sepc', figure, times[name], times['baseline'], limits.get(name), notes))
-    return figures
-
-
-def _train(detectors, batch, size, options) -> list[Figure]:
-    x, samples = torch.randn(batch, 3, *size, device=options.device), make_samples(batch, size)
-    samples = [sample.to(options.device) for sample in samples]
-
-    def call(model: nn.Module) -> None:
+    def train(model: nn.Module) -> None:
         model.train().zero_grad()
         loss, _ = model.parse_losses(model(x, samples, mode='loss'))
         loss.backward()
 
-    times = interleave({name: lambda m=model: call(m) for name, model in detectors.items()}, options)
-    return [
-        Figure('sepc', f'train: {name} / baseline', times[name], times['baseline'], notes=_notes(batch, size))
-        for name in VARIANTS
-    ]
-
-
-def _notes(batch: int, size: tuple[int, int]) -> dict[str, object]:
-    return {'batch': batch, 'picture': f'{size[0]}x{size[1]}'}
+    for kind, call in (('test', test), ('train', train)):
+        times = interleave({name: partial(call, model) for name, model in detectors.items()}, options)
+        for name, variant in VARIANTS.items():
+            notes = {'batch': batch, 'picture': f'{size[0]}x{size[1]}'}
+            if kind == 'test' and variant.get('lcconv_deform'):
+                with _deformable_seconds(options.device) as seconds:
+                    start = time.perf_counter()
+                    test(detectors[name])
+                    total = time.perf_counter() - start
+                notes['deformable convolution'] = f'{100 * sum(seconds) / total:.0f} %'
+            limit = limits.get(name) if kind == 'test' else None
+            yield Figure('sepc', f'{kind}: {name} / baseline', times[name], times['baseline'], limit, notes)
 
 
 @contextmanager
@@ -174,20 +140,15 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
     original, seconds = scale_equalized_conv.deform_conv2d, []
 
     def timed(*args) -> Tensor:
-        _wait(device)
+        synchronise(device)
         start = time.perf_counter()
         y = original(*args)
-        _wait(device)
+        synchronise(device)
         seconds.append(time.perf_counter() - start)
         return y
 
     with mock.patch.object(scale_equalized_conv, 'deform_conv2d', timed):
         yield seconds
-
-
-def _wait(device: str) -> None:
-    if device.startswith('cuda'):
-        torch.cuda.synchronize(device)
 
 
 def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
@@ -197,17 +158,15 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
     integrated = IntegratedBatchNorm(CHANNELS).to(options.device)
     single = nn.ModuleList(nn.BatchNorm2d(CHANNELS) for _ in sizes).to(options.device)
     _check_norm(integrated, levels)
-
-    # not `backward`, which copies gradients of leaves, and the levels are none in a network
     contenders = {
-        'integrated': lambda: torch.autograd.grad(integrated(levels), [*levels, *integrated.parameters()], grads),
-        'per level': lambda: torch.autograd.grad(
-            [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
+        'integrated': contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads),
+        'per level': contest.step(
+            lambda: [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
         ),
     }
     times = interleave(contenders, options)
-    memory = {name: _peak_memory(call, options.device) for name, call in contenders.items()}
-    ratio = memory['integrated'] / memory['per level']
+    integral, separate = (contest.peak_memory(call, options.device) for call in contenders.values())
+    ratio = integral / separate
     verdict = f'{ratio:.3f} (limit {IBN_MEMORY:.2f} {"kept" if ratio <= IBN_MEMORY else "MISSED"})'
     notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}', 'peak memory ratio': verdict}
     return Figure('sepc', 'iBN / batch norm per level', times['integrated'], times['per level'], IBN_TIME, notes)
@@ -217,23 +176,6 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
 def _check_norm(norm: nn.Module, levels: list[Tensor]) -> None:
     whole = torch.cat([x.flatten(2) for x in levels], 2)[..., None]
     expected = nn.functional.batch_norm(whole, None, None, training=True).flatten(2)
-    error = (torch.cat([x.flatten(2) for x in norm(levels)], 2) - expected).abs().max().item()
-    if error > TOLERANCE:
-        raise Disagreement(f'integrated batch norm differs from batch norm over the concatenation by {error:.1e}')
-
-
-def _peak_memory(call: Callable[[], None], device: str) -> int:
-    """Bytes of tensors that a call holds at most at one time, beyond those that are there before it."""
-    if device.startswith('cuda'):
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'trace.json'
-        profile.export_chrome_trace(str(path))
-        events = [e for e in json.loads(path.read_text())['traceEvents'] if e.get('name') == '[memory]']
-    totals = [event['args']['Total Allocated'] for event in sorted(events, key=lambda event: event['ts'])]
-    return max(totals) - (totals[0] - min(events, key=lambda event: event['ts'])['args']['Bytes'])
+    got = torch.cat([x.flatten(2) for x in norm(levels)], 2)
+    label = 'integrated batch norm against batch norm over the concatenation'
+    contest.check_equal(label, [got], [expected], TOLERANCE / 10)
