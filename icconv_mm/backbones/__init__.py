@@ -2,5 +2,10 @@
 
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
+from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.registry import MODELS
+
+for _layer in (ICConv2d, PyConv2d):  # for a conv_cfg; layers themselves need no registry
+    MODELS.register_module(module=_layer)
 
 __all__ = ['ICResNeXt', 'ICResNet', 'PyConvHGResNet', 'PyConvResNet']

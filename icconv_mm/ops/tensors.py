@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
@@ -17,8 +17,8 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     (first, x), *others = given.items()
     for name, tensor in given.items():
-        if tensor.dtype not in DTYPES:
-            raise ValueError(f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {DTYPES}')
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise ValueError(f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {FLOAT_DTYPES}')
     for name, tensor in others:
         if tensor.device != x.device:
             raise ValueError(
