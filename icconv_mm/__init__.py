@@ -13,7 +13,7 @@ from icconv_mm._version import __version__
 
 versions.check(('torch',))
 if versions.is_installed('mmengine'):
-    from icconv_mm import registry
+    from icconv_mm import registry  # noqa: F401 - its registries find a config's modules
     from icconv_mm.checkpoints import safe
 
     safe.activate()

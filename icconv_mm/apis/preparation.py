@@ -18,10 +18,10 @@ from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.tasks import get_task
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 
 
-def prepare(cfg: Config) -> Task:
+def prepare(cfg: Config) -> TaskAdapter:
     """What every purpose needs: pictures are checked as they are read, and no two runs share a visualiser."""
     task = get_task(cfg, str(cfg.filename))
     safe.install()
@@ -39,7 +39,7 @@ def prepare_training(
     auto_scale_lr: bool = False,
     launcher: str = 'none',
     skip_bad_images: bool = False,
-) -> Task:
+) -> TaskAdapter:
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
     task = prepare(cfg)
     _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -69,7 +69,7 @@ def prepare_test(
     wait_time: float = 2.0,
     tta: bool = False,
     launcher: str = 'none',
-) -> Task:
+) -> TaskAdapter:
     """Arguments and errors as of :func:`icconv_mm.apis.test`."""
     task = prepare(cfg)
     _require(cfg, 'tested', 'test_dataloader', 'test_evaluator')
@@ -193,7 +193,7 @@ def _distribute(cfg: Config, launcher: str) -> None:
         }
 
 
-def _use_amp(cfg: Config, task: Task) -> None:
+def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     """Mixed precision by the wrapper that fits the machine."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')

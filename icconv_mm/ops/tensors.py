@@ -18,7 +18,9 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
     (first, x), *others = given.items()
     for name, tensor in given.items():
         if tensor.dtype not in FLOAT_DTYPES:
-            raise ValueError(f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {FLOAT_DTYPES}')
+            raise ValueError(
+                f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {FLOAT_DTYPES}'
+            )
     for name, tensor in others:
         if tensor.device != x.device:
             raise ValueError(
