@@ -13,10 +13,11 @@ from icconv_mm._version import __version__
 
 versions.check(('torch',))
 if versions.is_installed('mmengine'):
-    from icconv_mm import registry  # noqa: F401 - its registries find a config's modules
+    from icconv_mm import registry
     from icconv_mm.checkpoints import safe
 
     safe.activate()
+    registry.find_forks()
 _deprecated.activate()
 
 _SUBPACKAGES = (
@@ -41,6 +42,8 @@ def __getattr__(name: str):
         return importlib.import_module(f'.{name}', __name__)
     if name == 'deploy':
         return importlib.import_module('.deployment', __name__).deploy
+    if name == 'AECodec':  # mmpose's registry of codecs looks here: it has no root that our registries could extend
+        return importlib.import_module('.tasks.pose', __name__).AECodec
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

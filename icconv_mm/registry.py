@@ -14,6 +14,7 @@ from icconv_mm import versions
 versions.check()  # before the import below, which would fail on an unsupported library with a less helpful error
 
 from mmengine import registry as root  # noqa: E402
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 SCOPE = 'icconv_mm'
 
@@ -40,3 +41,14 @@ METRICS = _child(root.METRICS)
 HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
 VISUALIZERS = _child(root.VISUALIZERS)
+
+
+def find_forks() -> None:
+    """Let configs inherit from ``mmseg::`` and the like where the library is a fork.
+
+    mmengine looks for the distribution of the original, whose name a fork has not; a fork's module it finds itself.
+    """
+    for name in MODULE2PACKAGE.keys() & versions.SUPPORTED.keys():
+        found = versions.installed(name)
+        if found and found[0] not in (name, MODULE2PACKAGE[name]):
+            MODULE2PACKAGE[name] = name

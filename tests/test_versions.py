@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from icconv_mm import versions
+from icconv_mm import registry, versions
 
 
 def found(monkeypatch, **known):
@@ -40,6 +40,21 @@ def test_forks_are_accepted(monkeypatch):
     found(monkeypatch, **forks)
     versions.check()
     assert versions.installed('mmdet') == ('onedl-mmdetection', '3.4.5')
+
+
+def test_configs_inherit_from_a_fork(monkeypatch, tmp_path):
+    """mmengine looks for the distribution mmsegmentation, which a fork of another name is not."""
+    pytest.importorskip('mmseg')
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    (tmp_path / 'config.py').write_text("_base_ = 'mmseg::_base_/models/fpn_r50.py'")
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'a-distribution-that-is-not-here')
+    with pytest.raises(ModuleNotFoundError):
+        Config.fromfile(tmp_path / 'config.py')
+    monkeypatch.setattr(versions, 'installed', {'mmseg': ('onedl-mmsegmentation', '1.4.2')}.get)
+    registry.find_forks()
+    assert Config.fromfile(tmp_path / 'config.py').model.type == 'EncoderDecoder'
 
 
 @pytest.mark.parametrize(

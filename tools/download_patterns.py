@@ -1,7 +1,8 @@
 """Fetch the dilation patterns that the authors of IC-Conv published, and check them.
 
 They go to <cache>/patterns, where `pattern='detection/ic_resnet50_k9'` finds them; the cache folder is
-$ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm.
+$ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm. One that cannot be had is named at the end (exit
+status 1) and keeps no other back.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--source',
         default=PUBLISHED_AT,
-        help='a clone of the repository on disk, or the address of its folder pattern_zoo (default: %(default)s)',
+        help='a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)',
     )
     return parser.parse_args(argv)
 

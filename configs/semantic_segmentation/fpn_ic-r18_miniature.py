@@ -8,6 +8,7 @@ _base_ = [
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 default_hooks = _base_.iteration_hooks
 log_processor = _base_.iteration_log
+visualizer = dict(type='icconv_mm.SegVisualizer', **_base_.metainfo)
 
 model = dict(
     pretrained=None,

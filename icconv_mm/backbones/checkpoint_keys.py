@@ -1,36 +1,113 @@
-"""Checkpoints of whole networks, loaded into a backbone alone."""
+"""Checkpoints of whole networks, in the layouts of several libraries, loaded into a backbone alone."""
 
 import re
+from collections.abc import Mapping
 
 from torch import nn
 
-# the classifiers of torchvision and mmpretrain
+from icconv_mm.errors import InputError
+
+# the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
 # convolutions in pieces: sub-convolutions of IC-Conv, levels of PyConv
 _OFFICIAL = re.compile(r'\.conv_list\.|layer\d\.\d+\.conv[12]\.conv2_\d\.')
+_SQUEEZE = re.compile(r'layer\d\.\d+\.se(_layer|_module)?\.')
+_OF_A_BACKBONE = re.compile(r'(stem|layer\d|(conv|bn|gn|in|ln)\d)\.')
 
 
 def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
     """A ``load_state_dict`` pre-hook: leaves in ``state_dict`` what belongs to the backbone, under its own names.
 
-    torchvision has the backbone's keys and ``fc.*``; mmpretrain and mmdet have them under ``backbone.``, beside those
-    of necks and heads. Within a larger model (``prefix``) the keys are the model's own and stay.
+    The deep stems and pooled shortcuts of mmpretrain, mmpose and timm have other numbers and get ours. For a backbone
+    on its own: torchvision and timm have the backbone's keys and a classifier's; mmpretrain, mmseg and mmdet have them
+    under ``backbone.``, beside those of necks and heads; trainers put a ``model`` or ``module.`` around. All weights
+    must then arrive, also where mmengine loads, which would report the others and go on. Within a larger model
+    (``prefix``) other keys are that model's affair.
 
     Raises:
-        ValueError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys.
+        InputError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
+            of a network with squeeze and excitation.
+        ArchitectureMismatchError: If weights of the backbone or of the file would be left; lists their keys. To load a
+            part on purpose: ``net.load_state_dict(net.state_dict() | part)``.
     """
-    if pieces := next((key for key in state_dict if key.startswith(prefix) and _OFFICIAL.search(key)), None):
-        source = 'IC-Conv' if '.conv_list.' in pieces else 'PyConv'
-        raise ValueError(
-            f'{pieces!r} is a key of an official {source} checkpoint: convert the file with '
-            '`python tools/convert_checkpoint.py` first'
-        )
-    if prefix:
-        return
-    inside = 'backbone.'
-    if any(key.startswith(inside) for key in state_dict):
-        own = {key[len(inside) :]: value for key, value in state_dict.items() if key.startswith(inside)}
-    else:
-        own = {key: value for key, value in state_dict.items() if not key.startswith(_HEADS)}
+    _refuse_others(module, state_dict, prefix)
+    if not prefix:
+        _unwrap(state_dict)
+    _rename(module, state_dict, prefix)
+    if not prefix:
+        _check_whole(module, state_dict)
+
+
+def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
+    for key in state_dict:
+        if key.startswith(prefix) and _OFFICIAL.search(key):
+            source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
+            raise InputError(
+                f'{key!r} is a key of an official {source} checkpoint: convert the file with '
+                '`python tools/convert_checkpoint.py` first'
+            )
+        if key.startswith(prefix) and _SQUEEZE.search(key):
+            raise InputError(
+                f'{key!r} is a key of an SE-ResNet (squeeze and excitation), which {type(module).__name__} has no '
+                'place for: take the weights of the ResNet or ResNeXt of the same depth'
+            )
+
+
+def _unwrap(state_dict: dict) -> None:
+    """The backbone's weights out of what trainers and larger models put around them, in place."""
+    own = dict(state_dict)
+    while wrapper := next((name for name in ('state_dict', 'model') if isinstance(own.get(name), Mapping)), None):
+        own = dict(own[wrapper])
+    for inside in ('module.', 'backbone.'):
+        if any(key.startswith(inside) for key in own):
+            own = {key.removeprefix(inside): value for key, value in own.items() if key.startswith(inside)}
     state_dict.clear()
-    state_dict.update(own)
+    state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
+
+
+def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
+    """Other libraries' numbers of the layers of a deep stem and of pooled shortcuts become ours, in place."""
+    own = module.state_dict()
+    inside = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+
+    def renamed(key: str) -> str:
+        if match := re.fullmatch(r'(layer\d\.\d+\.downsample\.)([01])\.(\w+)', key):
+            # mmpretrain and mmpose have a pooling layer only where there is a stride
+            shifts = f'{match[1]}0.weight' in inside and f'{match[1]}0.weight' not in own
+            return f'{match[1]}{int(match[2]) + 1}.{match[3]}' if shifts else key
+        if key in own:
+            return key
+        if match := re.fullmatch(r'stem\.(\d)\.([a-z]+)\.(\w+)', key):  # ConvModules of mmpretrain and mmpose
+            return f'stem.{3 * int(match[1]) + (match[2] != "conv")}.{match[3]}'
+        if 'conv1.6.weight' in inside and key.startswith(('conv1.', 'bn1.')):  # timm: bn1 is the last norm of the stem
+            return re.sub('^conv1', 'stem', re.sub('^bn1', 'stem.7', key))
+        return key
+
+    names = {key: prefix + renamed(key.removeprefix(prefix)) for key in state_dict if key.startswith(prefix)}
+    if any(old != new for old, new in names.items()):
+        values = {names.get(key, key): value for key, value in state_dict.items()}
+        state_dict.clear()
+        state_dict.update(values)
+
+
+def _check_whole(module: nn.Module, state_dict: dict) -> None:
+    from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
+
+    found = compare(module, state_dict)
+    stages = tuple(f'{name}.' for name in dict(module.named_children()) if name.startswith('layer'))
+    # a network of fewer stages leaves the others of the file
+    left = tuple(
+        key
+        for key in found.unexpected
+        if _OF_A_BACKBONE.match(key) and (not key.startswith('layer') or key.startswith(stages))
+    )
+    if mismatch := Mismatch(found.missing, left, found.shapes):
+        hints = [
+            f'{option}=True'
+            for option, key in (('deep_stem', 'stem.0.weight'), ('avg_down', 'layer2.0.downsample.2.weight'))
+            if key in found.unexpected
+        ]
+        hint = f'\n  the file is of a network with {" and ".join(hints)}' if hints else ''
+        raise ArchitectureMismatchError(
+            f'the weights do not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}{hint}'
+        )

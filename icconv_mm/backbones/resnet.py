@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
+from icconv_mm.errors import naming
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -279,10 +280,11 @@ class ResNet(BaseModule):
 
     def init_weights(self) -> None:
         initialised = self.is_init
-        super().init_weights()
         cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-        loads = any(cfg['type'] == 'Pretrained' for cfg in cfgs)
-        if self.zero_init_residual and not initialised and not loads:
+        files = [str(cfg.get('checkpoint')) for cfg in cfgs if cfg['type'] == 'Pretrained']
+        with naming(', '.join(files)):
+            super().init_weights()
+        if self.zero_init_residual and not initialised and not files:
             for module in self.modules():
                 if name := getattr(module, 'last_norm_name', None):
                     nn.init.zeros_(getattr(module, name).weight)

@@ -147,7 +147,7 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
         warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
         try:
             result = copy.deepcopy(model, blank).load_state_dict(dict(state_dict), strict=False)
-        except RuntimeError:  # of another shape
+        except (RuntimeError, ArchitectureMismatchError):  # of another shape, or refused by a hook
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
     return not missing and (more or not result.unexpected_keys)

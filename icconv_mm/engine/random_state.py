@@ -73,6 +73,11 @@ class _RestartingIterator:
         self._count += 1
         return next(self._iterator)
 
+    def skip_iter(self, num_iters: int) -> None:
+        """What onedl-mmengine calls to resume. It would not load what it skips; the workers' generators need that."""
+        for _ in range(num_iters):
+            next(self)
+
 
 def checkpoint_interval(runner: Runner) -> int | None:
     """Iterations between two checkpoints of an iteration-based run, if it writes any."""

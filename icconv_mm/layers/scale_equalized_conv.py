@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
+
 OFFSETS = 18  # (dy, dx) of the nine taps
 _LARGEST_STEP = 32  # images per im2col of mmcv's operator, which must divide the batch
 
@@ -23,6 +25,9 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         stride, padding: Of both axes.
         deform: Whether there is a ``conv_offset``; without it only the plain form exists.
 
+    Raises:
+        InputError: If it is to deform and mmcv has no compiled operators.
+
     Example:
         >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
         >>> conv(x).shape  # the plain form; conv(x, deform=True) is the other one
@@ -31,6 +36,8 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):
         super().__init__(in_channels, out_channels, 3, stride, padding)
+        if deform:
+            _check_mmcv()
         self.conv_offset = nn.Conv2d(in_channels, OFFSETS, 3, stride, padding) if deform else None
         self.reset_parameters()
 
@@ -50,6 +57,16 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         """The deformable form at given offsets ``[N, 18, H', W']``."""
         y = deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
+
+
+def _check_mmcv() -> None:
+    try:
+        import mmcv.ops.deform_conv  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f'deform=True (pconv_deform, lcconv_deform) needs the compiled operators of mmcv, which mmcv-lite lacks '
+            f'({error}): install mmcv in its place'
+        ) from None
 
 
 def joint_convs(
@@ -89,7 +106,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
     Returns:
         ``[N, C_out, H', W']``, in the dtype of ``offset``.
     """
-    from mmcv.ops.deform_conv import deform_conv2d as run  # needs mmcv's compiled operators, which mmcv-lite lacks
+    from mmcv.ops.deform_conv import deform_conv2d as run
 
     dtype, (height, width) = offset.dtype, offset.shape[-2:]
     if dtype == torch.bfloat16 or (dtype == torch.float16 and not x.is_cuda):  # mmcv has no kernel

@@ -11,6 +11,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.registry import MODELS
 
@@ -49,9 +50,10 @@ class FPT(BaseModule):
         block_size: Of DropBlock.
         norm_cfg: Of all norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
+        relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
 
     Raises:
-        ValueError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
+        InputError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
 
     Example:
         >>> neck = FPT(in_channels=[8, 16], out_channels=32)
@@ -78,8 +80,10 @@ class FPT(BaseModule):
         block_size: int = 3,
         norm_cfg: dict | None = dict(type='GN', num_groups=32),  # noqa: B006
         init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
+        relu_before_extra_convs: bool = False,
     ):
         super().__init__(init_cfg)
+        self.relu_before_extra_convs = relu_before_extra_convs
         self.in_channels, self.out_channels = list(in_channels), out_channels
         self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
         self.start_level = start_level
@@ -130,22 +134,22 @@ class FPT(BaseModule):
     def _check_arguments(self) -> None:
         levels = len(self.in_channels)
         if not 0 <= self.start_level < levels:
-            raise ValueError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
+            raise InputError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
         if self.num_outs < self.num_levels:
-            raise ValueError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
+            raise InputError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
         if len(self.strides) != levels:
-            raise ValueError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
+            raise InputError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
         for finer, coarser in zip(self.strides, self.strides[1:]):
             ratio = coarser // max(finer, 1)
             if finer < 1 or coarser % finer or ratio & (ratio - 1):
-                raise ValueError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
+                raise InputError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
         if self.add_extra_convs not in (False, 'on_input', 'on_output'):
-            raise ValueError(
+            raise InputError(
                 f"FPT: add_extra_convs must be False, 'on_input' or 'on_output', got {self.add_extra_convs!r}"
             )
         unknown = [name for name in self.interactions if name not in INTERACTIONS]
         if unknown:
-            raise ValueError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
+            raise InputError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
 
     def _stride(self, level: int) -> int:
         return self.strides[self.start_level + level]
@@ -160,7 +164,7 @@ class FPT(BaseModule):
         """Maps ``[B, in_channels[i], H_i, W_i]``, the finest first -> ``num_outs`` maps ``[B, out_channels, ...]``.
 
         Raises:
-            ValueError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
+            InputError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
                 s is ``ceil(H s_0 / s)`` high, as strided convolutions make it.
         """
         self._check_inputs(inputs)
@@ -185,20 +189,22 @@ class FPT(BaseModule):
         extra: list[Tensor] = []
         source = last_input if self.add_extra_convs == 'on_input' else last_output
         for index in range(self.num_outs - self.num_levels):
+            if index and self.extra_convs and self.relu_before_extra_convs:
+                source = F.relu(source)
             source = self.extra_convs[index](source) if self.extra_convs else F.max_pool2d(source, 1, stride=2)
             extra.append(source)
         return extra
 
     def _check_inputs(self, inputs: Sequence[Tensor]) -> None:
         if len(inputs) != len(self.in_channels):
-            raise ValueError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
+            raise InputError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
         first = inputs[self.start_level]
         for level in range(self.start_level, len(inputs)):
             x, channels = inputs[level], self.in_channels[level]
             ratio = self.strides[level] // self.strides[self.start_level]
             expected = [first.shape[0], channels, *(-(-size // ratio) for size in first.shape[2:])]
             if list(x.shape) != expected:
-                raise ValueError(
+                raise InputError(
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
                     f'{expected}, got {list(x.shape)}'
                 )

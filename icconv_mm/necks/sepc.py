@@ -6,11 +6,13 @@ levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import PConvLayer
 from icconv_mm.layers.pconv import make_ibn, normalise_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
@@ -35,7 +37,7 @@ class PConv(BaseModule):
         init_cfg: As in every mmengine module; by default weights are N(0, 0.01), biases and offsets zero.
 
     Raises:
-        ValueError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
+        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
 
     Example:
         >>> neck = PConv(in_channels=8, out_channels=8, num_outs=2, pconv_num=1)
@@ -62,9 +64,9 @@ class PConv(BaseModule):
         self.norm_eval = norm_eval
         channels = self._channels(in_channels)
         if num_outs < 2:
-            raise ValueError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
+            raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
         if pconv_num < 1:
-            raise ValueError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
+            raise InputError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
         self.pconvs = nn.Sequential(
             *(
                 PConvLayer(
@@ -87,7 +89,7 @@ class PConv(BaseModule):
         if isinstance(in_channels, int):
             return in_channels
         if len(in_channels) != self.num_outs or len(set(in_channels)) != 1:
-            raise ValueError(
+            raise InputError(
                 f'{self._name}: in_channels: the levels share their weights, so expected one number or {self.num_outs} '
                 f'(num_outs) equal ones, got {list(in_channels)}'
             )
@@ -100,7 +102,7 @@ class PConv(BaseModule):
     def _stack(self, levels: Sequence[Tensor]) -> list[Tensor]:
         if len(levels) != self.num_outs:
             shapes = ', '.join(str(list(x.shape)) for x in levels)
-            raise ValueError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
+            raise InputError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
         return self.pconvs(levels)
 
     def train(self, mode: bool = True) -> 'PConv':
@@ -111,6 +113,45 @@ class PConv(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+_IN_COMMON = ('device', 'dtype', 'ndim', 'new_full', 'new_ones', 'new_tensor', 'new_zeros', 'shape', 'size')
+
+
+class LevelPairError(InputError, AttributeError):
+    """A pair of maps was taken for one map."""
+
+
+class LevelPair(NamedTuple):
+    """What :class:`SEPC` gives for a level: a map for each of the two branches of a dense head, of one shape.
+
+    A head may ask for what they have in common, such as their shape. One that takes the pair for a map is told so,
+    instead of failing somewhere with the name of a tuple.
+    """
+
+    cls: Tensor
+    reg: Tensor
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is Tensor.type_as:
+            return args[0].type_as(args[1].cls)
+        raise cls._not_a_map(getattr(func, '__name__', str(func)))
+
+    def __getattr__(self, name: str):
+        if name in _IN_COMMON:
+            return getattr(self.cls, name)
+        if hasattr(Tensor, name) and not name.startswith('__'):
+            raise self._not_a_map(name)
+        raise AttributeError(name)
+
+    @staticmethod
+    def _not_a_map(what: str) -> LevelPairError:
+        return LevelPairError(
+            f"{what}: SEPC with branches='both' gives a pair (classification map, localisation map) per level, which "
+            'only a head of icconv_mm.SplitFeatureHead reads, and in its towers cls_convs and reg_convs alone; for '
+            "other heads take PConv, or SEPC with branches='cls' or 'reg'"
+        )
 
 
 @MODELS.register_module()
@@ -167,9 +208,9 @@ class SEPC(PConv):
             init_cfg=init_cfg,
         )
         if branches not in ('both', 'cls', 'reg'):
-            raise ValueError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
+            raise InputError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
         if lcconv_padding < 0:
-            raise ValueError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
+            raise InputError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
         self.lcconv_deform = lcconv_deform
         self.lcconv_padding = lcconv_padding
         self.start_level = start_level
@@ -179,7 +220,7 @@ class SEPC(PConv):
             self.add_module(f'{branch}_conv', conv)
             self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple:
+    def forward(self, levels: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
 
         Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
@@ -197,13 +238,13 @@ class SEPC(PConv):
             norm = getattr(self, f'{branch}_norm')
             # without a norm these may be parts of a joint output, views
             outputs.append(normalise_and_rectify(of_branch, norm, inplace=norm is not None))
-        return tuple(zip(*outputs)) if len(outputs) > 1 else tuple(outputs[0])
+        return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def _check_sizes(self, levels: Sequence[Tensor]) -> None:
         least = 3 - 2 * self.lcconv_padding
         for level, x in enumerate(levels):
             if min(x.shape[-2:]) < least:
-                raise ValueError(
+                raise InputError(
                     f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
                     f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger pictures, fewer levels, '
                     'or lcconv_padding=1'

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 
@@ -19,7 +20,7 @@ class SequenceNeck(BaseModule):
         init_cfg: As in every mmengine module.
 
     Raises:
-        ValueError: If there is none.
+        InputError: If there is none.
 
     Example:
         >>> pconv = dict(type='icconv_mm.PConv', in_channels=8, out_channels=8, num_outs=2)
@@ -31,7 +32,7 @@ class SequenceNeck(BaseModule):
     def __init__(self, necks: Sequence[dict], init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
         if not necks:
-            raise ValueError('SequenceNeck: necks is empty')
+            raise InputError('SequenceNeck: necks is empty')
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
     def forward(self, levels: Sequence[Tensor]) -> Sequence[Tensor]:

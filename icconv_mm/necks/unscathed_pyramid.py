@@ -6,6 +6,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 
@@ -24,7 +25,7 @@ class GlobalConvolution(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict | None = None):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'the kernel of a global convolution must be odd and positive, got {kernel_size}')
+            raise InputError(f'the kernel of a global convolution must be odd and positive, got {kernel_size}')
         tall, wide = (kernel_size, 1), (1, kernel_size)
         self.branches = nn.ModuleList(
             nn.Sequential(
@@ -57,7 +58,7 @@ class UnscathedPyramid(BaseModule):
         init_cfg: mmengine initialisation.
 
     Raises:
-        ValueError: If a kernel is even.
+        InputError: If a kernel is even.
 
     Example:
         >>> neck = UnscathedPyramid(in_channels=64, out_channels=32, kernel_sizes=(1, 7))

@@ -5,67 +5,159 @@ The repository of the paper carries no licence, so its files cannot be part of t
 
 import hashlib
 import http.client
+import logging
+import os
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.errors import InputError, MissingFileError, UserError
 from icconv_mm.patterns.files import MAX_BYTES, write_whole
-from icconv_mm.patterns.zoo import PUBLISHED, cache_folder
 
-PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv/0a92284559f6ddfc9d0e6ad94bcfed3e982d875f/pattern_zoo'
+PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer
+# The last commit of the repository, and what only older ones have, under other paths: name -> (commit, path).
+_LAST_COMMIT = '0a92284559f6ddfc9d0e6ad94bcfed3e982d875f'
+_OLDER = {
+    'detection/ic_resnext101_32x4d_k9': (
+        'acd22f8bb4e5b76a56dabc7e72b888b5b2be67d3',
+        'pattern_zoo/ic_resnext_32x4d_k9.json',
+    ),
+}
+# SHA-256 by name, which but for those is the path in the authors' folder; the two R101 k9 patterns are one file.
+PUBLISHED = {
+    'detection/ic_resnet50_k9': 'b8167268cea4475ee27a73774a89b25fbe235dd0a841bc8a5bee2b1fcadb7a0d',
+    'detection/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
+    'detection/ic_resnext101_32x4d_k9': '113f24ee8f11a7ff07a51da7f7535210eebb3862ffd4ad5e09f93ad1c6e9b2d0',
+    'segmentation/ic_resnet50_k9': 'd6b6af89cd43b2f38e48d6c95dcbe3ba3b06401305fd9eb9d99c5ef88a680c4f',
+    'segmentation/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
+    'human_pose/ic_resnet50_k13': '00b2c53bbdc0de6fadcf15f62f25d679eb498644267e3cfea57aee9c8d3528c0',
+    'human_pose/ic_resnet101_k13': 'd9651588b1932c8ee042cf3602b5a27d59f7d03afcf65d6d66e5e9052d7f1647',
+}
+_log = logging.getLogger(__name__)
+
+
+class DownloadError(InputError):
+    """Published patterns that did not arrive.
+
+    Attributes:
+        failed: Why, by name.
+        fetched: Of those that are in the cache now, whether they were fetched.
+    """
+
+    def __init__(self, failed: dict[str, str], fetched: dict[str, bool]):
+        reasons = ''.join(f'\n  {name}: {reason}' for name, reason in failed.items())
+        super().__init__(f'{len(failed)} of {len(failed) + len(fetched)} published patterns did not arrive:{reasons}')
+        self.failed, self.fetched = failed, fetched
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$ICCONV_MM_CACHE``, else ``$XDG_CACHE_HOME/icconv_mm``, else ~/.cache/icconv_mm."""
+    if folder := os.environ.get('ICCONV_MM_CACHE'):
+        return Path(folder).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'icconv_mm'
+
+
+def published_file(name: str) -> Path:
+    """The file of a published pattern in the cache; fetched if it is not there, unless ``ICCONV_MM_OFFLINE`` is set.
+
+    Raises:
+        MissingFileError: If it is not there and is not or cannot be fetched.
+    """
+    path = _target(name)
+    if path.is_file():
+        return path
+    absent = f'the published pattern {name!r} is not at {path}: run `python tools/download_patterns.py`'
+    if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
+        raise MissingFileError(absent)
+    _log.warning('fetching the published pattern %r from %s into %s', name, PUBLISHED_AT, path.parent)
+    try:
+        _fetch(name, PUBLISHED_AT)
+    except (UserError, OSError) as error:
+        raise MissingFileError(f'{absent} ({error})') from None
+    return path
 
 
 def download_patterns(
     names: Iterable[str] | None = None,
-    source: str | Path = PUBLISHED_AT,
+    source: str | Path | None = None,
     progress: Callable[[list[str]], Iterable[str]] = iter,
 ) -> dict[str, bool]:
     """Puts published patterns into the cache folder, each checked by its SHA-256 and written whole or not at all.
 
     Args:
         names: Which of ``PUBLISHED``; all by default.
-        source: The address of the folder ``pattern_zoo``, or a clone of the repository (or that folder) on disk.
+        source: An address below which a file is at ``COMMIT/PATH``, by default ``PUBLISHED_AT``; or a folder: a clone
+            of the repository (files of older commits come out of its history) or one with files by their paths.
         progress: Wraps the list of names while they are worked on.
 
     Returns:
         For every name whether it was fetched; files that are there and intact are left alone.
 
     Raises:
-        InputError: If a name is unknown, a file is not the published one (nothing is written then), or it cannot be
-            fetched, read or written; the message says which and what to try.
+        InputError: If a name is unknown.
+        DownloadError: If a file cannot be read or written or is not the published one; the others have arrived.
     """
     names = list(PUBLISHED if names is None else names)
     if unknown := [name for name in names if name not in PUBLISHED]:
         raise InputError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
-    return {name: _fetch(name, str(source)) for name in progress(names)}
+    fetched, failed = {}, {}
+    for name in progress(names):
+        try:
+            fetched[name] = _fetch(name, str(source or PUBLISHED_AT))
+        except (UserError, OSError) as error:
+            failed[name] = str(error)
+    if failed:
+        raise DownloadError(failed, fetched)
+    return fetched
+
+
+def location(name: str) -> tuple[str, str]:
+    """The commit of the authors' repository that has a published file, and its path there."""
+    return _OLDER.get(name, (_LAST_COMMIT, f'pattern_zoo/{name}.json'))
+
+
+def _target(name: str) -> Path:
+    return cache_folder() / 'patterns' / f'{name}.json'
 
 
 def _fetch(name: str, source: str) -> bool:
-    target = cache_folder() / 'patterns' / f'{name}.json'
-    if target.is_file() and _digest(target.read_bytes()) == PUBLISHED[name]:
+    target, expected = _target(name), PUBLISHED[name]
+    if target.is_file() and _digest(target.read_bytes()) == expected:
         return False
-    origin, content = _read(name, source)
-    if (found := _digest(content)) != PUBLISHED[name]:
-        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')
+    origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
+    if (found := _digest(content)) != expected:
+        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
     write_whole(target, content)
     return True
 
 
-def _read(name: str, source: str) -> tuple[str, bytes]:
-    """Where the file is, and what it holds."""
-    if '://' not in source:
-        folder = Path(source).expanduser()
-        path = next(
-            (p for p in (folder / 'pattern_zoo' / f'{name}.json', folder / f'{name}.json') if p.is_file()), None
+def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
+    """Where the file is in a folder, and what it holds."""
+    commit, path = location(name)
+    try:  # of the history first: the files of a work tree are those of one commit
+        git = ['git', '-C', str(folder), 'cat-file', 'blob', f'{commit}:{path}']
+        done = subprocess.run(git, capture_output=True, timeout=_TIMEOUT)
+        if done.returncode == 0:
+            return f'{folder} ({commit}:{path})', done.stdout
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        pass
+    relative = (path, path.removeprefix('pattern_zoo/'), f'{name}.json')
+    found = next((folder / each for each in relative if (folder / each).is_file()), None)
+    if found is None:
+        raise MissingFileError(
+            f'{folder}: there is no {path}, no {name}.json, and no git history with commit {commit} '
+            '(a clone of depth 1 has the last one only)'
         )
-        if path is None:
-            raise MissingFileError(f'{folder}: neither pattern_zoo/{name}.json nor {name}.json is there')
-        with naming(str(path), OSError):
-            return str(path), path.read_bytes()
-    address = f'{source.rstrip("/")}/{name}.json'
+    return str(found), found.read_bytes()
+
+
+def _read_address(name: str, source: str) -> tuple[str, bytes]:
+    """The file's address, and what it holds."""
+    commit, path = location(name)
+    address = f'{source.rstrip("/")}/{commit}/{path}'
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
             return address, answer.read(MAX_BYTES)

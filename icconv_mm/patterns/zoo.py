@@ -1,4 +1,4 @@
-"""Patterns by name: analytic families, and the published ones in the cache folder."""
+"""Patterns by name: analytic families, and the published ones."""
 
 import os
 import re
@@ -6,29 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.errors import InputError, naming
+from icconv_mm.patterns.download import PUBLISHED, published_file
 from icconv_mm.patterns.files import parse_layers, read_patterns
 from icconv_mm.patterns.pattern import DilationPattern, Run
 
-# SHA-256 of the published files by their path in the zoo; the two R101 k9 patterns are one file.
-PUBLISHED = {
-    'detection/ic_resnet50_k9': 'b8167268cea4475ee27a73774a89b25fbe235dd0a841bc8a5bee2b1fcadb7a0d',
-    'detection/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
-    'detection/ic_resnext101_32x4d_k9': '113f24ee8f11a7ff07a51da7f7535210eebb3862ffd4ad5e09f93ad1c6e9b2d0',
-    'segmentation/ic_resnet50_k9': 'd6b6af89cd43b2f38e48d6c95dcbe3ba3b06401305fd9eb9d99c5ef88a680c4f',
-    'segmentation/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
-    'human_pose/ic_resnet50_k13': '00b2c53bbdc0de6fadcf15f62f25d679eb498644267e3cfea57aee9c8d3528c0',
-    'human_pose/ic_resnet101_k13': 'd9651588b1932c8ee042cf3602b5a27d59f7d03afcf65d6d66e5e9052d7f1647',
-}
 _GEOMETRIC = re.compile(r'geometric_d([1-9]\d?)')
 _NAMES = f"'dense', 'geometric_dN' (N the largest dilation), {', '.join(map(repr, PUBLISHED))}"
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$ICCONV_MM_CACHE``, else ``$XDG_CACHE_HOME/icconv_mm``, else ~/.cache/icconv_mm."""
-    if folder := os.environ.get('ICCONV_MM_CACHE'):
-        return Path(folder).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'icconv_mm'
 
 
 def load_pattern(
@@ -38,7 +22,8 @@ def load_pattern(
 
     Args:
         source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
-            list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer).
+            list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A published pattern
+            is fetched when it is first used, with a line in the log; not if ``ICCONV_MM_OFFLINE=1``.
         channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
             analytic names; with it the pattern is checked against the network and comes back in channels.
         groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
@@ -48,7 +33,7 @@ def load_pattern(
         One ``DilationPattern`` per layer, in forward order.
 
     Raises:
-        FileNotFoundError: If the file, or a published pattern in the cache, is missing.
+        FileNotFoundError: If the file is missing, or a published pattern that is not fetched or cannot be.
         ValueError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
             file, the layer, and the numbers expected and found.
     """
@@ -82,14 +67,10 @@ def _analytic_d_max(name: str) -> int | None:
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
     if str(source) in PUBLISHED:
-        path = cache_folder() / 'patterns' / f'{source}.json'
-        if not path.is_file():
-            raise MissingFileError(
-                f'the published pattern {source!r} is not at {path}: run `python tools/download_patterns.py`'
-            )
-    elif not path.is_file() and path.suffix != '.json':
+        return published_file(str(source))
+    path = Path(source)
+    if not path.is_file() and path.suffix != '.json':
         raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
     return path
 

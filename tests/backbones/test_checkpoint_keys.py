@@ -9,6 +9,7 @@ from mmengine.logging import MMLogger
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.backbones.resnet import ResNet
+from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 
 HEADS = ('neck.lateral_convs.0.conv.weight', 'rpn_head.rpn_conv.weight', 'roi_head.bbox_head.fc_cls.bias')
 
@@ -99,9 +100,9 @@ def test_strict_loading_there_and_back(name, build):
 
 
 def test_strict_loading_of_another_network_fails():
-    with pytest.raises(RuntimeError, match=r'Missing key.*layer1\.2\.conv1\.weight'):
+    with pytest.raises(ArchitectureMismatchError, match=r'missing in .*layer1\.2 \(10: conv1\.weight'):
         ICResNet(34, 'dense').load_state_dict(torchvision_layout('resnet18'))
-    with pytest.raises(RuntimeError, match=r'Unexpected key.*layer1\.2\.conv1\.weight'):
+    with pytest.raises(ArchitectureMismatchError, match=r'not in the model .*layer1\.2 \(12: conv1\.weight'):
         ICResNet(18, 'dense').load_state_dict(torchvision_layout('resnet34'))
 
 

@@ -118,6 +118,22 @@ def test_epochs_and_seeds_differ(tmp_path):
     assert len(set(losses + other)) == 18
 
 
+def test_skipping_leaves_the_generators_where_loading_does():
+    """``skip_iter`` is how onedl-mmengine resumes."""
+    from icconv_mm.engine.random_state import _RestartingIterator
+
+    def draws():
+        while True:
+            yield np.random.rand()
+
+    loaded = _RestartingIterator(draws(), 3, seed=1)
+    expected = [next(loaded) for _ in range(9)][6:]
+    np.random.seed(99)
+    skipped = _RestartingIterator(draws(), 3, seed=1)
+    skipped.skip_iter(6)
+    assert [next(skipped) for _ in range(3)] == expected
+
+
 def test_bad_interval():
     with pytest.raises(ValueError, match='interval must be positive, got 0'):
         ResumableRandomnessHook(interval=0)

@@ -1,10 +1,13 @@
 """The necks PConv and SEPC: shapes, options, other necks before them, other tasks behind them, bad input."""
 
+import sys
+
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from icconv_mm.errors import UserError
 from icconv_mm.layers import IntegratedSyncBatchNorm
 from icconv_mm.necks import SEPC, PConv
 
@@ -218,6 +221,16 @@ def test_exports_to_onnx_without_deformation(tmp_path):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         SEPC(**{'in_channels': 4, 'out_channels': 6, 'num_outs': 4, **options})
+
+
+@pytest.mark.parametrize('option', ['pconv_deform', 'lcconv_deform'])
+def test_deformation_without_the_operators_of_mmcv(option, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmcv.ops.deform_conv', None)  # as of mmcv-lite: importing it fails
+    with pytest.raises(
+        UserError, match=r'pconv_deform, lcconv_deform\) needs .* mmcv-lite lacks .*: install mmcv in its'
+    ):
+        SEPC(4, 6, 4, **{option: True})
+    assert SEPC(4, 6, 4, ibn=True)(pyramid())
 
 
 def test_wrong_number_of_levels():

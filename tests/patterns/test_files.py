@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from icconv_mm.patterns import DilationPattern, read_patterns, write_patterns
+from icconv_mm.patterns import PUBLISHED, DilationPattern, read_patterns, write_patterns
 from icconv_mm.patterns.files import MAX_BYTES
-from icconv_mm.patterns.zoo import PUBLISHED
 
 
 def test_round_trip(tmp_path):

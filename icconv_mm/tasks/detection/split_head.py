@@ -6,6 +6,7 @@ from functools import partial
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 _BRANCHES = ('cls_convs', 'reg_convs')
@@ -20,8 +21,9 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
     (https://arxiv.org/abs/2005.03101); ``feat_channels`` then has to be ``in_channels``.
 
     Args:
-        head_type: Type of the head. Any with two flat towers ``cls_convs`` and ``reg_convs`` will do: RetinaHead,
-            FreeAnchorRetinaHead, FSAFHead, ATSSHead, GFLHead, FCOSHead, PAAHead, VFNetHead, ...
+        head_type: Type of the head. Any will do that reads the levels in two towers ``cls_convs`` and ``reg_convs``
+            alone, shared by the levels or one for each: RetinaHead, ATSSHead, GFLHead, FCOSHead, PAAHead, VFNetHead,
+            RepPointsHead, RTMDetSepBNHead, ...
         prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops
             one cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin all
             the same, as the authors' do and as their weights expect; 1: priors are where the maps look.
@@ -31,7 +33,8 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
         An instance of ``head_type``.
 
     Raises:
-        ValueError: If the head has no such towers, or priors that cannot be moved.
+        InputError: If the head has no such towers, or priors that cannot be moved; in ``forward``, if a level is no
+            pair, or the head reads a pair elsewhere.
     """
     head = MODELS.build(dict(type=head_type, **kwargs))
     for branch, name in enumerate(_BRANCHES):
@@ -41,18 +44,25 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
     return head
 
 
+class _Start(nn.Identity):
+    """Where an empty tower reads; some heads initialise the ``conv`` of every layer of a tower."""
+
+    conv = None
+
+
 def _read_branch(head: nn.Module, name: str, branch: int) -> None:
-    """Let the tower ``name`` of a head start from one of the two maps."""
-    tower = getattr(head, name, None)
-    if not isinstance(tower, nn.ModuleList) or any(isinstance(layer, nn.ModuleList) for layer in tower):
-        found = 'none' if tower is None else 'one per level'
-        raise ValueError(
-            f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs, that '
-            f'all levels share; {name}: {found}'
+    """Let the tower ``name`` of a head, or that of each level, start from one of the two maps."""
+    found = getattr(head, name, None)
+    if not isinstance(found, nn.ModuleList):
+        raise InputError(
+            f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs; '
+            f'{name}: {"none" if found is None else type(found).__name__}'
         )
-    if not len(tower):
-        tower.append(nn.Identity())
-    tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
+    per_level = len(found) and all(isinstance(tower, nn.ModuleList) for tower in found)
+    for tower in found if per_level else [found]:
+        if not len(tower):
+            tower.append(_Start())
+        tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
 
 
 def _pick(module: nn.Module, args: tuple, branch: int) -> tuple[Tensor]:
@@ -60,7 +70,7 @@ def _pick(module: nn.Module, args: tuple, branch: int) -> tuple[Tensor]:
     level = args[0]
     if isinstance(level, Tensor) or not isinstance(level, Sequence) or len(level) != 2:
         shape = f'a map of shape {list(level.shape)}' if isinstance(level, Tensor) else f'{type(level).__name__}'
-        raise ValueError(
+        raise InputError(
             'a head built by SplitFeatureHead takes a pair (classification map, localisation map) per level, as '
             f"icconv_mm.SEPC with branches='both' gives; got {shape}"
         )
@@ -79,7 +89,7 @@ def _shift_priors(head: nn.Module, cells: int) -> None:
         elif isinstance(generator, MlvlPointGenerator):
             generator.offset += cells
         else:
-            raise ValueError(
+            raise InputError(
                 f'SplitFeatureHead: prior_shift={cells}: {type(head).__name__} has priors of type '
                 f'{type(generator).__name__}, expected AnchorGenerator or MlvlPointGenerator'
             )

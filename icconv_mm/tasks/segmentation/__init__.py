@@ -1,5 +1,6 @@
 """Semantic segmentation with mmseg 1."""
 
 from icconv_mm.tasks.segmentation.pyconv_head import PyConvHead
+from icconv_mm.tasks.segmentation.visualizer import SegVisualizer
 
-__all__ = ['PyConvHead']
+__all__ = ['PyConvHead', 'SegVisualizer']

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
+from icconv_mm.errors import UserError
+
 pytest.importorskip('mmdet.models')
 
 CHANNELS, SIZES, STRIDES = 8, [(9, 12), (5, 6), (3, 3)], [8, 16, 32]
@@ -11,6 +13,8 @@ ONE = {'type': 'AnchorGenerator', 'octave_base_scale': 4, 'scales_per_octave': 1
 NINE = {**ONE, 'scales_per_octave': 3, 'ratios': [0.5, 1.0, 2.0]}
 NO_NORM = {'norm_cfg': None}
 DELTA = {'type': 'DeltaXYWHBBoxCoder', 'target_stds': [0.1, 0.1, 0.2, 0.2]}
+POINTS = {'type': 'MlvlPointGenerator', 'offset': 0, 'strides': STRIDES}
+DISTANCE = {'type': 'DistancePointBBoxCoder'}
 # head, its options, outputs that belong to the classification branch (the others to localisation)
 HEADS = {
     'RetinaHead': ({'anchor_generator': NINE}, 1),
@@ -18,6 +22,8 @@ HEADS = {
     'FSAFHead': ({'anchor_generator': ONE, 'bbox_coder': {'type': 'TBLRBBoxCoder'}, 'reg_decoded_bbox': True}, 1),
     'ATSSHead': ({'anchor_generator': ONE, 'bbox_coder': DELTA, **NO_NORM}, 1),
     'GFLHead': ({'anchor_generator': ONE, **NO_NORM}, 1),
+    'RetinaSepBNHead': ({'anchor_generator': NINE, 'num_ins': 3, 'norm_cfg': {'type': 'BN'}}, 1),  # a tower per level
+    'RTMDetSepBNHead': ({'anchor_generator': POINTS, 'bbox_coder': DISTANCE, 'with_objectness': False}, 1),
     'FCOSHead': ({'strides': STRIDES, 'regress_ranges': ((-1, 64), (64, 128), (128, 1e8)), **NO_NORM}, 1),
 }
 
@@ -104,17 +110,29 @@ def test_shifted_priors_lie_where_the_maps_of_an_unpadded_neck_look():
     assert centre.tolist() == [7.5 * 8, 4.5 * 8]  # the centre of the lit cell
 
 
-def test_heads_without_two_flat_towers():
+def test_heads_without_two_towers():
     init_default_scope('mmdet')
     head = {'type': 'icconv_mm.SplitFeatureHead', 'num_classes': 3, 'in_channels': CHANNELS}
     with pytest.raises(ValueError, match=r'RPNHead needs two towers .* cls_convs: none'):
         MODELS.build({**head, 'head_type': 'RPNHead', 'num_classes': 1, 'anchor_generator': ONE})
-    with pytest.raises(ValueError, match=r'RetinaSepBNHead needs two towers .* cls_convs: one per level'):
-        options = {'stacked_convs': 2, 'num_ins': 3, 'norm_cfg': {'type': 'BN'}, 'anchor_generator': ONE}
-        MODELS.build({**head, 'head_type': 'RetinaSepBNHead', **options})
     with pytest.raises(ValueError, match=r'TOODHead needs two towers .* cls_convs: none'):
         options = {'num_dcn': 0, 'anchor_type': 'anchor_free', 'anchor_generator': ONE, 'feat_channels': CHANNELS}
         MODELS.build({**head, 'head_type': 'TOODHead', **options, 'norm_cfg': None})
+
+
+def test_a_head_that_reads_a_pair_elsewhere_is_told_so():
+    """What the maps have in common may be asked for; anything else is one sentence."""
+    from icconv_mm.necks import SEPC
+
+    pair = SEPC(1, 1, 2, lcconv_padding=1)([torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)])[0]
+    assert pair.shape == pair.size() == (1, 1, 4, 4) and pair.new_tensor([1.5]).dtype == torch.float32
+    assert torch.ones(1, dtype=torch.long).type_as(pair).dtype == pair.dtype
+    sentence = r"SEPC with branches='both' gives a pair .* icconv_mm\.SplitFeatureHead reads, .* take PConv"
+    with pytest.raises(UserError, match=f'conv2d: {sentence}'):
+        torch.nn.Conv2d(1, 1, 1)(pair)
+    with pytest.raises(UserError, match=f'flatten: {sentence}'):
+        pair.flatten(2)
+    assert not hasattr(pair, 'no_such_thing')
 
 
 @pytest.mark.parametrize('stacked_convs', [0, 1])

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,15 @@ def codec(mmpose):
     from mmpose.registry import KEYPOINT_CODECS
 
     return KEYPOINT_CODECS.build(dict(type='icconv_mm.AECodec', input_size=(128, 96), heatmap_size=(32, 24)))
+
+
+def test_mmpose_builds_it_after_importing_the_package_alone(mmpose):
+    code = (
+        'import icconv_mm\nfrom mmpose.registry import KEYPOINT_CODECS\n'
+        "print(type(KEYPOINT_CODECS.build(dict(type='icconv_mm.AECodec'))).__module__)"
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.split() == ['icconv_mm.tasks.pose.codec'], done.stderr
 
 
 def _people(count, seed=0):

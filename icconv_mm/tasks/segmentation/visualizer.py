@@ -1,0 +1,34 @@
+"""The visualiser of recipes on data sets that mmseg has no name for."""
+
+from collections.abc import Sequence
+
+from mmseg.visualization import SegLocalVisualizer
+
+from icconv_mm.registry import VISUALIZERS
+
+
+@VISUALIZERS.register_module()
+class SegVisualizer(SegLocalVisualizer):
+    """mmseg's visualiser, which keeps the classes that it was given.
+
+    ``MMSegInferencer`` asks for those of Cityscapes unless its caller names others, whatever config and checkpoint say.
+
+    Args:
+        name: As mmengine keeps it.
+        classes: Names of the classes.
+        palette: Their colours (R, G, B).
+        kwargs: Those of ``SegLocalVisualizer``.
+    """
+
+    def __init__(
+        self, name: str = 'visualizer', *args, classes: Sequence[str], palette: Sequence[Sequence[int]], **kwargs
+    ):
+        super().__init__(name, *args, **kwargs)
+        self._own = list(classes), list(palette)
+        self.set_dataset_meta()
+
+    def set_dataset_meta(self, classes=None, palette=None, dataset_name=None) -> None:
+        """As mmseg's; without arguments the classes that the visualiser was made with."""
+        if hasattr(self, '_own') and not (classes or palette or dataset_name):
+            classes, palette = self._own
+        super().set_dataset_meta(classes, palette, dataset_name)

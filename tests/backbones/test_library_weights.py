@@ -1,0 +1,202 @@
+"""Weights of other libraries: they arrive, all of them, and the numbers are those of the library's network."""
+
+import pytest
+import torch
+import torchvision
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.checkpoints.matching import ArchitectureMismatchError
+
+SMALL = {'base_channels': 16, 'stem_channels': 16}
+DEEP, POOLED = {'deep_stem': True}, {'deep_stem': True, 'avg_down': True}
+# library's network, its arguments, our class, arguments beside depth
+OF_OPENMMLAB = [
+    ('mmdet.ResNet', {'depth': 50, 'style': 'caffe', **SMALL}, ICResNet, {'style': 'caffe', **SMALL}),
+    ('mmdet.ResNet', {'depth': 18, **DEEP, **SMALL}, ICResNet, {**DEEP, **SMALL}),
+    ('mmdet.ResNetV1d', {'depth': 50, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+    ('mmdet.ResNeXt', {'depth': 50, 'groups': 4, 'base_width': 4, **SMALL}, ICResNeXt, {'groups': 4, **SMALL}),
+    ('mmseg.ResNet', {'depth': 18, **SMALL}, ICResNet, SMALL),
+    ('mmseg.ResNetV1c', {'depth': 50, **SMALL}, ICResNet, {**DEEP, **SMALL}),
+    ('mmseg.ResNetV1d', {'depth': 18, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+    ('mmpretrain.ResNet', {'depth': 50, **SMALL}, ICResNet, SMALL),
+    ('mmpretrain.ResNetV1c', {'depth': 50, **SMALL}, ICResNet, {**DEEP, **SMALL}),
+    ('mmpretrain.ResNetV1d', {'depth': 50, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+    ('mmpretrain.ResNetV1d', {'depth': 18, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+    ('mmpretrain.ResNeXt', {'depth': 50, 'groups': 8, 'width_per_group': 4}, ICResNeXt, {'groups': 8}),
+    ('mmpose.ResNet', {'depth': 18, **SMALL}, ICResNet, SMALL),
+    ('mmpose.ResNetV1d', {'depth': 18, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+]
+LAYOUTS = {
+    'bare': lambda state: state,
+    'mmengine': lambda state: {'meta': {'epoch': 1}, 'state_dict': in_a_model(state)},
+    'distributed': lambda state: {'state_dict': {f'module.{key}': value for key, value in state.items()}},
+    'trainer': lambda state: {'model': {f'module.{key}': value for key, value in state.items()}, 'epoch': 3},
+}
+
+
+def in_a_model(state):
+    others = ('neck.lateral_convs.0.conv.weight', 'rpn_head.rpn_conv.weight', 'head.fc.weight', 'decode_head.bias')
+    return {f'backbone.{key}': value for key, value in state.items()} | {key: torch.ones(1) for key in others}
+
+
+def randomised(net: nn.Module) -> nn.Module:
+    """Weights and statistics as of no other network, and outputs of moderate size."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    net.eval()  # which gives nothing back in some libraries
+    return net
+
+
+def from_file(backbone, state, tmp_path, layout='mmengine', pattern='dense', **options):
+    path = tmp_path / 'weights.pth'
+    torch.save(LAYOUTS[layout](state), path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    net = backbone(pattern=pattern, init_cfg=init_cfg, **options)
+    net.init_weights()
+    return net.eval()
+
+
+@pytest.mark.parametrize(('kind', 'arguments', 'backbone', 'options'), OF_OPENMMLAB)
+def test_openmmlab(kind, arguments, backbone, options, tmp_path):
+    pytest.importorskip(f'{kind.split(".")[0]}.models')
+    theirs = randomised(MODELS.build({'type': kind, 'out_indices': (0, 1, 2, 3), **arguments}))
+    ours = from_file(backbone, theirs.state_dict(), tmp_path, depth=arguments['depth'], **options)
+    x = torch.randn(2, 3, 75, 61)
+    torch.testing.assert_close(ours(x), tuple(theirs(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_layouts_of_files(layout, tmp_path):
+    state = randomised(ICResNet(18, 'dense', **SMALL)).state_dict()
+    ours = from_file(ICResNet, state, tmp_path, layout, 'geometric_d4', depth=18, **SMALL).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in ours.items())
+
+
+@pytest.mark.parametrize(
+    ('name', 'backbone', 'options'),
+    [
+        ('resnet18', ICResNet, {'depth': 18}),
+        pytest.param('resnet50', ICResNet, {'depth': 50}, marks=pytest.mark.slow),
+        pytest.param('resnext50_32x4d', ICResNeXt, {'depth': 50}, marks=pytest.mark.slow),
+        pytest.param('wide_resnet50_2', ICResNet, {'depth': 50, 'base_width': 128}, marks=pytest.mark.slow),
+    ],
+)
+def test_torchvision(name, backbone, options, tmp_path):
+    theirs = randomised(getattr(torchvision.models, name)())
+    ours = from_file(backbone, theirs.state_dict(), tmp_path, 'bare', **options)
+    assert_same_logits(theirs, ours, torch.flatten)
+
+
+@pytest.mark.parametrize(
+    ('name', 'backbone', 'options'),
+    [
+        ('resnet18', ICResNet, {'depth': 18}),
+        ('resnet18d', ICResNet, {'depth': 18, **POOLED}),
+        pytest.param('resnet50c', ICResNet, {'depth': 50, **DEEP}, marks=pytest.mark.slow),
+        pytest.param('resnet50d', ICResNet, {'depth': 50, **POOLED}, marks=pytest.mark.slow),
+        pytest.param('resnext50_32x4d', ICResNeXt, {'depth': 50}, marks=pytest.mark.slow),
+    ],
+)
+def test_timm(name, backbone, options, tmp_path):
+    timm = pytest.importorskip('timm')
+    theirs = randomised(timm.create_model(name, pretrained=False))
+    ours = from_file(backbone, theirs.state_dict(), tmp_path, 'bare', **options)
+    assert_same_logits(theirs, ours, lambda x, _: x)
+
+
+def assert_same_logits(theirs, ours, flatten):
+    pool = theirs.avgpool if hasattr(theirs, 'avgpool') else theirs.global_pool
+    x = torch.randn(2, 3, 75, 61)
+    torch.testing.assert_close(theirs.fc(flatten(pool(ours(x)[-1]), 1)), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+class DeepStem(nn.Module):
+    """timm's names of a ResNet with a deep stem: the last norm of the stem is ``bn1``."""
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.conv1, self.bn1 = trunk.stem[:7], trunk.stem[7]
+        for stage in range(1, 5):
+            setattr(self, f'layer{stage}', getattr(trunk, f'layer{stage}'))
+
+
+def test_the_names_of_timm(tmp_path):
+    """Where timm is not installed, its layout at least."""
+    trunk = randomised(ICResNet(18, 'dense', **POOLED, **SMALL))
+    state = DeepStem(trunk).state_dict()
+    assert {'conv1.0.weight', 'conv1.6.weight', 'bn1.running_var'} < set(state)
+    ours, x = from_file(ICResNet, state, tmp_path, 'bare', depth=18, **POOLED, **SMALL), torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(ours(x), trunk(x), rtol=0, atol=0)
+
+
+def test_inside_a_model(tmp_path):
+    """A whole classifier of mmpretrain fits one whose backbone is ours, strictly."""
+    pytest.importorskip('mmpretrain.models')
+    theirs = MODELS.build({'type': 'mmpretrain.ResNetV1d', 'depth': 18, **SMALL})
+    model = nn.ModuleDict({'backbone': ICResNet(18, 'dense', **POOLED, **SMALL), 'head': nn.Linear(2, 2)})
+    state = {f'backbone.{key}': value for key, value in theirs.state_dict().items()}
+    model.load_state_dict(state | {f'head.{key}': value for key, value in model['head'].state_dict().items()})
+    for ours, their in zip(model['backbone'].state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(ours, their)
+
+
+@pytest.mark.parametrize('kind', ['mmpretrain.SEResNet', 'mmpretrain.SEResNeXt'])
+def test_squeeze_and_excitation_is_refused_by_name(kind, tmp_path):
+    pytest.importorskip('mmpretrain.models')
+    state = MODELS.build({'type': kind, 'depth': 50}).state_dict()
+    with pytest.raises(ValueError, match=r"'backbone\.layer1\.0\.se_layer\.\S+' is a key of an SE-ResNet .*ICResNet"):
+        from_file(ICResNet, state, tmp_path, depth=50)
+
+
+def without(state, key):
+    return {name: value for name, value in state.items() if name != key}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda s: without(s, 'layer3.1.conv2.weight'), r'missing in the checkpoint \(1\): layer3.1 \(1: conv2.weight'),
+        (lambda s: without(s, 'bn1.running_mean'), r'missing in the checkpoint \(1\): bn1 \(1: running_mean'),
+        (lambda s: s | {'layer4.0.conv2.conv_offset.weight': torch.ones(1)}, r'not in the model \(1\): layer4.0 '),
+        (lambda s: s | {'layer4.2.conv1.weight': torch.ones(1)}, r'not in the model \(1\): layer4.2 \(1: conv1.weight'),
+        (lambda s: s | {'conv1.weight': torch.ones(16, 1, 7, 7)}, r'\[16, 3, 7, 7\] in the model, \[16, 1, 7, 7\] in'),
+        (lambda s: {'patch_embed.weight': torch.ones(1)}, r'missing in the checkpoint \(100\)'),
+    ],
+    ids=['missing', 'statistics', 'deformable', 'deeper', 'shape', 'another'],
+)
+def test_less_than_all_is_an_error_with_the_keys(change, message, layout, tmp_path):
+    state = change(ICResNet(18, 'dense', **SMALL).state_dict())
+    with pytest.raises(ArchitectureMismatchError, match=rf'(?s)^{tmp_path}/weights\.pth: .*{message}'):
+        from_file(ICResNet, state, tmp_path, layout, depth=18, **SMALL)
+    with pytest.raises(ArchitectureMismatchError, match=message):  # mmengine would report it, and go on
+        load_checkpoint(ICResNet(18, 'dense', **SMALL), str(tmp_path / 'weights.pth'))
+
+
+def test_options_that_the_file_wants_are_named(tmp_path):
+    state = ICResNet(18, 'dense', **POOLED, **SMALL).state_dict()
+    with pytest.raises(ArchitectureMismatchError, match='of a network with deep_stem=True and avg_down=True'):
+        from_file(ICResNet, state, tmp_path, depth=18, **SMALL)
+
+
+def test_counters_and_stages_that_are_not_used_may_be_absent_or_left(tmp_path):
+    whole = ICResNet(18, 'dense', **SMALL).state_dict()
+    state = {key: value for key, value in whole.items() if not key.endswith('num_batches_tracked')}
+    stages = {'num_stages': 3, 'strides': (1, 2, 2), 'dilations': (1, 1, 1), 'out_indices': (2,)}
+    ours = from_file(ICResNet, state, tmp_path, depth=18, **stages, **SMALL)
+    assert all(torch.equal(value, whole[key]) for key, value in ours.state_dict().items())
+
+
+def test_a_part_on_purpose():
+    net, part = ICResNet(18, 'dense'), {'conv1.weight': torch.ones(64, 3, 7, 7)}
+    net.load_state_dict(net.state_dict() | part)
+    assert torch.equal(net.conv1.weight, part['conv1.weight'])
+    with pytest.raises(ArchitectureMismatchError):
+        net.load_state_dict(part)
