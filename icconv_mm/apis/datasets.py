@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from icconv_mm.apis.preparation import as_list
+from icconv_mm.apis.config import as_list
 from icconv_mm.datasets.checks import DatasetError, check_file, check_paths, explain_coco, join_root
 from icconv_mm.datasets.walk import leaf_datasets
 from icconv_mm.errors import InputError, building
