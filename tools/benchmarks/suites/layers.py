@@ -122,6 +122,7 @@ def _contenders(layer: Layer, kind: str, options: Options) -> contest.Contenders
     contenders = {}
     for name, module in (('dense', dense), ('ours', layer.module)):
         module = copy.deepcopy(module).to(options.tensor_dtype).to_empty(device=options.device)
+        module.requires_grad_(kind == 'step')  # weights that may be trained cost the compiled kernel a comparison
         for parameter in module.parameters():
             parameter.data = random(parameter)
         contenders[name] = contest.in_formats(make, module, x, grad)
