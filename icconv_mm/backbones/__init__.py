@@ -2,6 +2,7 @@
 
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
+from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import Inception, Pyramidal
 from icconv_mm.layers import ICConv2d, PyConv2d
 from icconv_mm.registry import MODELS
@@ -18,4 +19,5 @@ __all__ = [
     'PyConvHGResNet',
     'PyConvResNet',
     'Pyramidal',
+    'ResNet',
 ]
