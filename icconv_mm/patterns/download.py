@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError
-from icconv_mm.patterns.files import MAX_BYTES, write_whole
+from icconv_mm.patterns.files import MAX_BYTES, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer
@@ -130,7 +130,8 @@ def _fetch(name: str, source: str) -> bool:
     origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
     if (found := _digest(content)) != expected:
         raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
-    write_whole(target, content)
+    with whole_file(target) as file:
+        file.write(content)
     return True
 
 

@@ -2,8 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.pattern import DilationPattern
@@ -50,19 +53,25 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
     """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
-    write_whole(Path(path), (json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
+    with whole_file(Path(path)) as file:
+        file.write((json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, and the folders above it, so that it appears whole or not at all."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written, and the folders above it: it appears whole or not at all."""
     with naming(str(path), OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
         try:
-            partial.write_bytes(content)
-            partial.replace(path)
+            with os.fdopen(descriptor, 'wb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            Path(temporary).replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
 
 
 class _Pairs(list):
