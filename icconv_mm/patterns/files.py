@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,10 +83,8 @@ def _parse_layer(layer) -> DilationPattern:
     if isinstance(layer, DilationPattern):
         return layer
     if isinstance(layer, _Pairs):
-        keys = [key for key, _ in layer]
-        if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-            raise InputError(f'the key {repeated[0]!r} appears {keys.count(repeated[0])} times')
+        key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
+        if times > 1:
+            raise InputError(f'the key {key!r} appears {times} times')
         layer = dict(layer)
-    elif isinstance(layer, tuple):
-        layer = list(layer)
-    return DilationPattern.from_json(layer)
+    return DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)

@@ -90,7 +90,9 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
     return kept.unflatten(2, (3, 3))
 
 
-def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor) -> bool:
+def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
+    if filter is None:
+        return in_channels != IMAGE_CHANNELS
     return bool(re.search(filter, name) if isinstance(filter, str) else filter(name, layer))
 
 
@@ -103,17 +105,12 @@ def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tupl
         filter: Which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
             None takes all but those that read the image (3 input channels).
     """
-    if filter is None:
-
-        def filter(_, conv):
-            return conv.in_channels != IMAGE_CHANNELS
-
     for name, layer in module.named_modules():
         if not isinstance(layer, nn.Conv2d) or type(layer).forward is not nn.Conv2d.forward:
             continue
         if type(layer)._conv_forward is not nn.Conv2d._conv_forward:
             continue
-        if min(layer.kernel_size) >= 3 and _wanted(filter, name, layer):
+        if min(layer.kernel_size) >= 3 and _wanted(filter, name, layer, layer.in_channels):
             yield name, layer
 
 
@@ -139,7 +136,8 @@ def select_kernels(
         found = list(_kernels_of_state(model, filter, groups))
     found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
     if not found:
-        sizes = sorted({tuple(w.shape[2:]) for w in _weights(model) if w.ndim == 4})
+        state = model.state_dict() if isinstance(model, nn.Module) else model
+        sizes = sorted({tuple(w.shape[2:]) for w in state.values() if isinstance(w, Tensor) and w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
             f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
@@ -150,19 +148,13 @@ def select_kernels(
     return found
 
 
-def _weights(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    return [value for value in state.values() if isinstance(value, Tensor)]
-
-
 def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[SupernetKernel]:
     for key, weight in state.items():
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        kernel = SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
-        if _wanted(filter, name, weight) if filter is not None else weight.shape[1] != IMAGE_CHANNELS:
-            yield kernel
+        if _wanted(filter, name, weight, weight.shape[1]):
+            yield SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
 
 
 def _check_kernel(kernel: SupernetKernel, d_max: int) -> None:
