@@ -17,7 +17,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from icconv_mm.apis.preparation import comparison_config, set_iterations
+from icconv_mm.apis.config import comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError

@@ -105,7 +105,7 @@ NECKS = {
     'sepc': DemoTask(
         name='detection_sepc',
         title='box detection, SEPC',
-        config='sepc/retinanet_ic-r18_fpn-sepc_miniature.py',
+        config='detection/retinanet_ic-r18_fpn-sepc_miniature.py',
         metric='box AP50',
         key='coco/bbox_mAP_50',
         threshold=0.50,
