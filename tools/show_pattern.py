@@ -13,6 +13,7 @@ import argparse
 import torch
 from rich.console import Console
 
+from icconv_mm.apis import cli
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
@@ -27,9 +28,7 @@ NETWORKS |= {f'resnext{depth}': (ICResNeXt, depth) for depth in (50, 101, 152)}
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
     parser.add_argument('--out', metavar='PNG', help='draw a picture into this file')
@@ -99,8 +98,9 @@ def show(args: argparse.Namespace, console: Console) -> None:
 
 
 def main(argv=None) -> None:
-    with reporting():
-        show(parse_args(argv), Console())
+    args = parse_args(argv)
+    with reporting(args.debug):
+        show(args, Console())
 
 
 if __name__ == '__main__':
