@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from rich.console import Console
-from rich.table import Table
 
 from icconv_mm.apis.preparation import comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
+from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns, write_patterns
@@ -165,8 +165,10 @@ class Pipeline:
             'rows': rows,
         }
         (self.work_dir / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
-        (self.work_dir / 'report.md').write_text(_markdown(report))
-        self.console.print(_table(report))
+        cells = _cells(report)
+        (self.work_dir / 'report.md').write_text(markdown(cells))
+        title = f'{report["metric"]} after {report["iterations"]} iterations'
+        self.console.print(table(title, cells, {'pattern'}))
         return report
 
     def _row(self, variant: str) -> dict:
@@ -206,18 +208,3 @@ def _cells(report: dict) -> list[list[str]]:
         numbers = (f'{value:.2f}' for value in (*row['values'], row['mean'], row['std']))
         rows.append([row['variant'], *numbers, f'{row["seconds"]:.0f}'])
     return rows
-
-
-def _table(report: dict) -> Table:
-    table = Table(title=f'{report["metric"]} after {report["iterations"]} iterations')
-    titles, *rows = _cells(report)
-    for title in titles:
-        table.add_column(title, justify='left' if title == 'pattern' else 'right')
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(report: dict) -> str:
-    titles, *rows = _cells(report)
-    return ''.join(f'| {" | ".join(row)} |\n' for row in (titles, ['---'] * len(titles), *rows))

@@ -15,20 +15,14 @@ classes = ('person', 'ball')  # the names in the annotation file's "categories" 
 
 _base_ = ['{base}']
 
-model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))))
-train_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        ann_file=train_annotations,
-        data_prefix=dict(img=train_pictures),
-        metainfo=dict(_delete_=True, classes=classes)))
-val_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        ann_file=val_annotations,
-        data_prefix=dict(img=val_pictures),
-        metainfo=dict(_delete_=True, classes=classes)))
+heads = dict(num_classes=len(classes))
+model = dict(roi_head=dict(bbox_head=heads, mask_head=heads))
+train_dataloader = dict(dataset=dict(
+    data_root=data_root, ann_file=train_annotations, data_prefix=dict(img=train_pictures),
+    metainfo=dict(_delete_=True, classes=classes)))
+val_dataloader = dict(dataset=dict(
+    data_root=data_root, ann_file=val_annotations, data_prefix=dict(img=val_pictures),
+    metainfo=dict(_delete_=True, classes=classes)))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_annotations)
 test_evaluator = val_evaluator
