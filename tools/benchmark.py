@@ -30,12 +30,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', help='where networks run; default: %(default)s')
     dtypes = ('float32', 'bfloat16', 'float16')
-    parser.add_argument(
-        '--dtype', choices=dtypes, help='of layers, backbones, detectors; default: float32 on CPUs, else bfloat16'
-    )
-    parser.add_argument(
-        '--scale', type=float, default=1.0, help="factor of the pictures' sizes, for a quick look without limits"
-    )
+    of_dtype = 'of layers, backbones, detectors; default: float32 on the CPU, else bfloat16'
+    parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
+    of_scale = 'factor of the sizes of pictures, for a quick look without limits'
+    parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')

@@ -111,9 +111,8 @@ class Pipeline:
             done = stage.result() is not None
             if not done and limit is not None and started >= limit:
                 return None
-            self.console.rule(
-                f'training {number} of {total}: {stage.folder.name}' + (' (finished before)' if done else '')
-            )
+            note = ' (finished before)' if done else ''
+            self.console.rule(f'training {number} of {total}: {stage.folder.name}{note}')
             if not done:
                 run_stage(stage, self.metric)
                 started += 1
@@ -141,13 +140,8 @@ class Pipeline:
         return {'supernet': None, 'dense': 'dense', 'analytic': f'geometric_d{self.d_max}'}[variant]
 
     def _search(self, supernet: Stage) -> None:
-        results = search_checkpoint(
-            supernet.weights,
-            self.d_max,
-            self.inherited_file.with_suffix('.json'),
-            self.inherited_file,
-            criterion=self.criterion,
-        )
+        pattern, out = self.inherited_file.with_suffix('.json'), self.inherited_file
+        results = search_checkpoint(supernet.weights, self.d_max, pattern, out, criterion=self.criterion)
         write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
         self.console.print(results_table(results))
 
