@@ -26,11 +26,8 @@ def main(argv=None) -> None:
             args.names or None, args.source, lambda names: track(names, 'patterns', console=console)
         )
     new = sum(fetched.values())
-    console.print(
-        f'{cache_folder() / "patterns"}: {new} fetched, {len(fetched) - new} already there, all SHA-256 as published',
-        soft_wrap=True,
-        highlight=False,
-    )
+    counts = f'{new} fetched, {len(fetched) - new} already there, all SHA-256 as published'
+    console.out(f'{cache_folder() / "patterns"}: {counts}', highlight=False)
 
 
 if __name__ == '__main__':

@@ -53,9 +53,9 @@ def main(argv=None) -> None:
             images=images,
         )
     console.print(results_table(results))
-    console.print(f'pattern: {args.out}', soft_wrap=True, highlight=False)
+    console.out(f'pattern: {args.out}', highlight=False)
     if args.checkpoint_out:
-        console.print(f'initial checkpoint with the kept taps: {args.checkpoint_out}', soft_wrap=True, highlight=False)
+        console.out(f'initial checkpoint with the kept taps: {args.checkpoint_out}', highlight=False)
 
 
 if __name__ == '__main__':

@@ -70,12 +70,9 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     for name, net in ((network, dense), (args.pattern, inception)):
         with console.status(f'effective receptive field of {name}'):
             fields[name] = effective_receptive_field(net, args.size, args.images)
-        console.print(
-            f'effective receptive field of {name}: {fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels '
-            '(height x width, root mean square distance from the centre)',
-            soft_wrap=True,
-            highlight=False,
-        )
+        extents = f'{fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels'
+        meaning = '(height x width, root mean square distance from the centre)'
+        console.out(f'effective receptive field of {name}: {extents} {meaning}', highlight=False)
     return fields
 
 
@@ -94,7 +91,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
     fields = measure_fields(args, network, console) if network else None
     if args.out:
         draw_patterns(patterns, args.out, args.pattern, fields)
-        console.print(f'picture: {args.out}', soft_wrap=True, highlight=False)
+        console.out(f'picture: {args.out}', highlight=False)
 
 
 def main(argv=None) -> None:

@@ -44,13 +44,12 @@ def print_own_data(home: Path, config: Path, console: Console) -> None:
     """Print how to do the same with one's own data, as ``config`` says."""
     tools, work = _shown(home / 'tools'), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'
-    console.print(
+    console.out(
         f'\nThe same on your own COCO-format data:\n'
         f'  1. name its folder, files and classes in {config}\n'
         f'  2. python {tools}/train.py {config} --work-dir {work}\n'
         f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'
         f'  4. python {tools}/infer.py {config} {checkpoint} YOUR_PICTURES --out-dir {work}/drawn',
-        soft_wrap=True,
         highlight=False,
     )
 

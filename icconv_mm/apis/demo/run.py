@@ -110,8 +110,8 @@ def _run_task(
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
         if changes:
-            keep = [f'test_evaluator.{option}=None' for option in task.writer_options(folder)]  # of the first test
-            changes = ('--cfg-options', *changes, *keep)
+            keep = f'test_evaluator.{task.kind.option}=None'  # the predictions of the first test
+            changes = ('--cfg-options', *changes, keep)
         test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
         run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
         result = Result(

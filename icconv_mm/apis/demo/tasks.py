@@ -1,7 +1,6 @@
 """The tasks of the demo. A row of the table is all that the demo knows of a task."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -58,10 +57,6 @@ class DemoTask:
     starts_from: str | None = None
     fine_tuning: int | None = None
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-    def writer_options(self, folder: Path) -> dict[str, str]:
-        """What makes ``test_evaluator`` write the predictions below ``folder``."""
-        return {self.kind.option: f'{folder}/{self.kind.value}'}
 
 
 _3_SCALES = (', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',))
