@@ -1,6 +1,6 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
-``custom_imports = dict(imports=['icconv_mm'])`` in a config makes every module available as ``icconv_mm.Name``.
+``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
 Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered module when a
 registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it.
 """
@@ -32,14 +32,16 @@ _SUBPACKAGES = (
     'patterns',
     'tasks',
 )
-__all__ = ['__version__', 'deploy', 'errors', 'registry', 'versions', *_SUBPACKAGES]  # noqa: F822 - found by __getattr__
+# where to find what has a name of its own here
+_OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
+__all__ = ['__version__', 'errors', 'registry', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
-    if name == 'deploy':
-        return importlib.import_module('.deployment', __name__).deploy
+    if name in _OBJECTS:
+        return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
     if name == 'AECodec':  # mmpose's registry of codecs looks here: it has no root that our registries could extend
         return importlib.import_module('.tasks.pose', __name__).AECodec
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

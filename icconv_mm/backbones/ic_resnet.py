@@ -10,7 +10,7 @@ from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.registry import MODELS
 
-_IN_BLOCKS = r'^layer\d'  # the 3x3 convolutions of a deep stem stay as they are
+_IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'  # those of a deep stem, a plugin and a deformable layer's offset stay
 
 
 @MODELS.register_module()
@@ -25,12 +25,14 @@ class ICResNet(ResNet):
         pattern: A pattern for all 3x3 convolutions in forward order: the name of an analytic family ('dense',
             'geometric_d4'), a published name ('detection/ic_resnet50_k9'), a file, or a list. See
             :func:`icconv_mm.patterns.load_pattern`.
-        out_indices: The stages whose outputs are returned.
+        out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
+            last, as of their own ResNets.
         frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
         norm_eval: Whether batch norms keep their statistics while training.
         supernet_d_max: Instead of a pattern: the 3x3 convolutions get kernels of ``2 * supernet_d_max + 1``, the
             supernet in which dilations up to this are searched.
-        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of mmdet's ResNet.
+        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
+            Stages with ``dcn`` are deformable instead of inception; a pattern of the whole network is read past them.
 
     Raises:
         ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, or the pattern does not fit.
@@ -46,7 +48,7 @@ class ICResNet(ResNet):
         self,
         depth: int,
         pattern: str | Path | Sequence | None = None,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         supernet_d_max: int | None = None,
@@ -88,3 +90,29 @@ class ICResNeXt(ICResNet):
         **kwargs,
     ):
         super().__init__(depth, pattern, groups=groups, base_width=base_width, **kwargs)
+
+
+@MODELS.register_module()
+class ICResNetV1c(ICResNet):
+    """An :class:`ICResNet` with a stem of three 3x3 convolutions, in the place of a ``ResNetV1c``.
+
+    Example:
+        >>> [name for name, _ in ICResNetV1c(18, pattern='dense').named_children()][:2]
+        ['stem', 'maxpool']
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, deep_stem=True, **kwargs)
+
+
+@MODELS.register_module()
+class ICResNetV1d(ICResNetV1c):
+    """An :class:`ICResNetV1c` whose strided shortcuts pool by average, in the place of a ``ResNetV1d``.
+
+    Example:
+        >>> ICResNetV1d(18, pattern='dense').layer2[0].downsample[0]
+        AvgPool2d(kernel_size=2, stride=2, padding=0)
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, avg_down=True, **kwargs)

@@ -13,21 +13,8 @@ from mmcv.cnn import build_norm_layer
 from torch import nn
 
 from icconv_mm.backbones.resnet import BasicBlock, Bottleneck, ResNet
-from icconv_mm.layers import PyConv2d
+from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
 from icconv_mm.registry import MODELS
-
-STAGE_KERNELS = ((3, 5, 7, 9), (3, 5, 7), (3, 5), (3,))
-# number of levels -> the share of the output channels of each
-LEVEL_SHARES = {1: (1.0,), 2: (0.5, 0.5), 3: (0.25, 0.25, 0.5), 4: (0.25, 0.25, 0.25, 0.25)}
-
-
-class PyConvBasicBlock(BasicBlock):
-    """A pyramidal convolution, then a 1x1 convolution or a second pyramidal one, and a shortcut."""
-
-    def __init__(self, net: 'PyConvResNet', in_channels: int, planes: int, stage: int, stride: int, dilation: int):
-        super().__init__(net, in_channels, planes, stage, stride, dilation)
-        if not net.two_pyconvs:
-            self.conv2 = nn.Conv2d(planes, planes, 1, bias=False)
 
 
 @MODELS.register_module()
@@ -39,11 +26,14 @@ class PyConvResNet(ResNet):
         two_pyconvs: Of the networks of basic blocks (18, 34), the paper's form with two pyramidal convolutions to a
             block instead of the released one, whose second convolution is 1x1.
         stage_kernels: The kernel sizes of each stage, one per level; a stage of one level has an ordinary convolution.
-        stage_groups: The groups of each stage, one per level.
+        stage_groups: The groups of each stage, one per level. By default the paper's, or as many of them as divide the
+            channels where ``base_channels`` is not 64.
         strides: Of each stage. As for a ResNet the first is 1: the factor of 2 that is missing to the max pooling of
             its stem is added here, so that configs need not know which of the two they hold.
-        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet` but ``groups`` and ``base_width``, which
-            ``stage_groups`` replaces, and ``avg_down``.
+        groups: The least groups of a level where ``stage_groups`` is not given: with ``base_width`` as of a ResNeXt,
+            the pyramidal form of that.
+        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet` but ``avg_down``. Stages with ``dcn`` are
+            deformable instead of pyramidal.
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.
@@ -54,11 +44,7 @@ class PyConvResNet(ResNet):
         [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
-    arch_settings = {
-        depth: (PyConvBasicBlock if block is BasicBlock else block, stages)
-        for depth, (block, stages) in ResNet.arch_settings.items()
-    }
-    default_groups = ((1, 4, 8, 16), (1, 4, 8), (1, 4), (1,))
+    default_groups = STAGE_GROUPS
 
     def __init__(
         self,
@@ -70,29 +56,17 @@ class PyConvResNet(ResNet):
     ):
         self.two_pyconvs = two_pyconvs
         self.stage_kernels = stage_kernels
+        self.exact_groups = stage_groups is not None
         self.stage_groups = stage_groups or self.default_groups
         super().__init__(depth, **kwargs)
 
     def _check(self, num_stages: int) -> None:
         super()._check(num_stages)
-        name = type(self).__name__
-        if (self.groups, self.base_width) != (1, None):
-            raise ValueError(f'{name} has stage_groups, not groups and base_width')
         if self.avg_down:
-            raise ValueError(f'{name} pools its shortcuts by maximum: avg_down must be False')
+            raise ValueError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
         if self.two_pyconvs and self.arch_settings[self.depth][0] is Bottleneck:
             raise ValueError(f'two_pyconvs is for basic blocks, which depth {self.depth} does not have')
-        if min(len(self.stage_kernels), len(self.stage_groups)) < num_stages:
-            raise ValueError(
-                f'stage_kernels and stage_groups must have {num_stages} entries (num_stages), '
-                f'got {len(self.stage_kernels)} and {len(self.stage_groups)}'
-            )
-        for stage, (kernels, groups) in enumerate(zip(self.stage_kernels, self.stage_groups)):
-            if len(kernels) != len(groups) or len(kernels) not in LEVEL_SHARES:
-                raise ValueError(
-                    f'stage {stage}: stage_kernels and stage_groups must have 1 to 4 levels each, '
-                    f'got {tuple(kernels)} and {tuple(groups)}'
-                )
+        check_stages(self.stage_kernels, self.stage_groups, num_stages)
 
     # --- the parts that differ
 
@@ -102,18 +76,23 @@ class PyConvResNet(ResNet):
         self.maxpool = nn.Identity()
         self.strides = (2 * self.strides[0], *self.strides[1:])
 
-    def make_conv3x3(self, in_channels: int, out_channels: int, stage: int, stride: int, dilation: int) -> nn.Module:
-        """The pyramidal convolution of a block, or the ordinary one of a stage of one level."""
-        kernels, groups = self.stage_kernels[stage], self.stage_groups[stage]
-        shares = LEVEL_SHARES[len(kernels)]
-        channels = [int(share * out_channels) for share in shares]
+    def make_stage(self, stage: int, in_channels: int) -> nn.Sequential:
+        """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""
+        blocks = super().make_stage(stage, in_channels)
+        for block in blocks:
+            if isinstance(block, BasicBlock) and not self.two_pyconvs:
+                block.conv2 = self.make_conv1x1(block.conv2.in_channels, block.conv2.out_channels, 1)
+        return blocks
+
+    def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
+        """The pyramidal convolution of a block, the ordinary one of a stage of one level, or a deformable one."""
+        conv = super().make_conv3x3(in_channels, out_channels, stride, stage, dilation)
+        if self.dcn and self.stage_with_dcn[stage]:
+            return conv
         try:
-            if sum(channels) != out_channels:
-                raise ValueError(f'{out_channels} channels cannot be shared out between the levels as {shares}')
-            conv = PyConv2d(in_channels, channels, kernels, groups, stride, dilation)
+            return pyramid_conv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
         except ValueError as error:
             raise ValueError(f'layer{stage + 1}: {error}') from None
-        return conv.pyconv_levels[0] if len(kernels) == 1 else conv
 
     def make_downsample(self, in_channels: int, out_channels: int, stage: int, stride: int) -> nn.Module | None:
         """The shortcut of a block, or None where it is the identity.
@@ -125,7 +104,7 @@ class PyConvResNet(ResNet):
         pool = nn.MaxPool2d(3, stride, padding=1) if pools else nn.Identity()
         if in_channels == out_channels:
             return pool if stride > 1 else None
-        conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        conv = self.make_conv1x1(in_channels, out_channels, 1)
         return nn.Sequential(pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
 
 
@@ -143,9 +122,9 @@ class PyConvHGResNet(PyConvResNet):
         ((32, 32, 32, 32), torch.Size([1, 2048, 2, 2]))
     """
 
-    arch_settings = {depth: PyConvResNet.arch_settings[depth] for depth in (50, 101, 152)}
+    arch_settings = {depth: ResNet.arch_settings[depth] for depth in (50, 101, 152)}
     default_groups = ((32, 32, 32, 32), (32, 64, 64), (32, 64), (32,))
 
     def block_width(self, planes: int) -> int:
         """Channels of the pyramidal convolution of a bottleneck."""
-        return 2 * planes
+        return super().block_width(planes) if self.groups > 1 else 2 * planes

@@ -1,14 +1,20 @@
 """The ResNet skeleton that the backbones of this package share.
 
 Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options
-of mmdet's ResNet. A variant overrides the ``make_*`` method of the part in which it differs.
+of the ResNets of mmdet, mmseg, mmpose and mmpretrain. A variant overrides the ``make_*`` method of the part in which it
+differs.
 """
 
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch.utils.checkpoint
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
+from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,71 +28,154 @@ OUTPUT_STRIDES = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
 
+MakeConv = Callable[[int, int, int], nn.Module]  # input channels, output channels, stride -> a convolution
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
+
+def _norm(number: int) -> property:
+    return property(
+        lambda self: getattr(self, getattr(self, f'norm{number}_name')), doc=f'The norm of ``conv{number}``.'
+    )
+
+
+class Block(nn.Module):
+    """Convolutions with norms, and a shortcut around them; a subclass says which.
+
+    Args:
+        in_channels: C_in.
+        width: Channels between the convolutions.
+        out_channels: C_out.
+        conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
+        conv3x3: The same for the 3x3 convolutions, which are all that a variant changes.
+        norm_cfg: Of the norm layers.
+        stride: Of the block.
+        style: See :class:`ResNet`.
+        downsample: The layers of the shortcut; None where it is the identity.
+        plugins: Layers after a convolution, ``dict(cfg=dict(type=...), position='after_conv2')`` each.
+        drop_path: Probability that a sample skips the convolutions while training (stochastic depth).
+        with_cp: Whether activations are computed again in the backward pass.
+    """
+
+    norm1, norm2, norm3 = _norm(1), _norm(2), _norm(3)
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        out_channels: int,
+        conv1x1: MakeConv,
+        conv3x3: MakeConv,
+        norm_cfg: dict,
+        stride: int = 1,
+        style: str = 'pytorch',
+        downsample: nn.Module | None = None,
+        plugins: Sequence[dict] = (),
+        drop_path: float = 0.0,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        self.with_cp = with_cp
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        strides = (stride, 1) if style == 'caffe' else (1, stride)
+        channels = (in_channels, width, out_channels)
+        convs = list(self.convolutions(channels, strides, conv1x1, conv3x3))
+        for number, (conv, size) in enumerate(convs, 1):
+            self.add_module(f'conv{number}', conv)
+            self.last_norm_name = add_norm(self, norm_cfg, size, number)
+            self.add_module(f'relu{number}' if number < len(convs) else 'relu', nn.ReLU(inplace=True))
+        self.downsample = downsample
+        self.plugin_names: dict[int, list[str]] = {number: [] for number in range(1, len(convs) + 1)}
+        for plugin in plugins:
+            self._add_plugin(plugin['cfg'], plugin['position'], [size for _, size in convs])
+
+    def _add_plugin(self, cfg: dict, position: str, channels: list[int]) -> None:
+        positions = [f'after_conv{number}' for number in self.plugin_names]
+        if position not in positions:
+            raise ValueError(f'position of a plugin must be one of {positions}, got {position!r}')
+        number, cfg = positions.index(position) + 1, dict(cfg)
+        name, layer = build_plugin_layer(cfg, cfg.pop('postfix', ''), in_channels=channels[number - 1])
+        if hasattr(self, name):
+            raise ValueError(f'a block has two plugins {name!r}: give one of them another postfix')
+        self.add_module(name, layer)
+        self.plugin_names[number].append(name)
+
+    def plugged(self, x: Tensor, number: int) -> Tensor:
+        """``x`` after the plugins of convolution ``number``."""
+        for name in self.plugin_names[number]:
+            x = getattr(self, name)(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return self.relu(torch.utils.checkpoint.checkpoint(self._sum, x, use_reentrant=False))
+        return self.relu(self._sum(x))
+
+    def _sum(self, x: Tensor) -> Tensor:
+        out = self.residual(x)
+        if self.drop_path is not None:
+            out = self.drop_path(out)
+        out += x if self.downsample is None else self.downsample(x)  # in place, as no norm reads its output again
+        return out
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (ResNet-18 and 34)."""
 
     expansion = 1
 
-    def __init__(self, net: 'ResNet', in_channels: int, planes: int, stage: int, stride: int, dilation: int):
-        super().__init__()
-        self.with_cp = net.with_cp
-        self.conv1 = net.make_conv3x3(in_channels, planes, stage, stride, dilation)
-        self.norm1_name = net.add_norm(self, planes, 1)
-        self.relu1 = nn.ReLU(inplace=True)
-        self.conv2 = net.make_conv3x3(planes, planes, stage, 1, dilation)
-        self.norm2_name = net.add_norm(self, planes, 2)
-        self.last_norm_name = self.norm2_name
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = net.make_downsample(in_channels, planes * self.expansion, stage, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _run_block(self, x)
+    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+        inside, width, outside = channels
+        yield conv3x3(inside, width, max(strides)), width
+        yield conv3x3(width, outside, 1), outside
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.relu1(getattr(self, self.norm1_name)(self.conv1(x)))
-        return getattr(self, self.norm2_name)(self.conv2(x))
+        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
+        return self.plugged(self.norm2(self.conv2(x)), 2)
 
 
-class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut (ResNet-50 and deeper, ResNeXt)."""
+class Bottleneck(Block):
+    """A 1x1, a 3x3 and a 1x1 convolution (ResNet-50 and deeper, ResNeXt)."""
 
     expansion = 4
 
-    def __init__(self, net: 'ResNet', in_channels: int, planes: int, stage: int, stride: int, dilation: int):
-        super().__init__()
-        self.with_cp = net.with_cp
-        width, out_channels = net.block_width(planes), planes * self.expansion
-        first, second = (stride, 1) if net.style == 'caffe' else (1, stride)
-        self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
-        self.norm1_name = net.add_norm(self, width, 1)
-        self.relu1 = nn.ReLU(inplace=True)
-        self.conv2 = net.make_conv3x3(width, width, stage, second, dilation)
-        self.norm2_name = net.add_norm(self, width, 2)
-        self.relu2 = nn.ReLU(inplace=True)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.norm3_name = net.add_norm(self, out_channels, 3)
-        self.last_norm_name = self.norm3_name
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = net.make_downsample(in_channels, out_channels, stage, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _run_block(self, x)
+    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+        inside, width, outside = channels
+        yield conv1x1(inside, width, strides[0]), width
+        yield conv3x3(width, width, strides[1]), width
+        yield conv1x1(width, outside, 1), outside
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.relu1(getattr(self, self.norm1_name)(self.conv1(x)))
-        x = self.relu2(getattr(self, self.norm2_name)(self.conv2(x)))
-        return getattr(self, self.norm3_name)(self.conv3(x))
+        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
+        x = self.plugged(self.relu2(self.norm2(self.conv2(x))), 2)
+        return self.plugged(self.norm3(self.conv3(x)), 3)
 
 
-def _run_block(block: nn.Module, x: Tensor) -> Tensor:
-    def inner(x):
-        shortcut = x if block.downsample is None else block.downsample(x)
-        return block.residual(x) + shortcut
+def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:
+    """Registers a norm in ``module`` under the name that its kind has ('bn1', 'gn1'), and returns that."""
+    name, layer = build_norm_layer(norm_cfg, channels, postfix=number)
+    module.add_module(name, layer)
+    setattr(module, f'norm{number}_name', name)
+    return name
 
-    if block.with_cp and x.requires_grad:
-        return block.relu(torch.utils.checkpoint.checkpoint(inner, x, use_reentrant=False))
-    return block.relu(inner(x))
+
+def default_out_indices(num_stages: int) -> tuple[int, ...]:
+    """All stages; the last alone where mmpose or mmpretrain builds a model, as their own ResNets have it."""
+    scope = DefaultScope.get_current_instance()
+    last_alone = scope is not None and scope.scope_name in ('mmpose', 'mmpretrain')
+    return tuple(range(num_stages))[-1 if last_alone else 0 :]
+
+
+def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:
+    """The ``init_cfg`` of a network that was given one, or a ``pretrained`` of old."""
+    if pretrained is None:
+        return init_cfg
+    if not isinstance(pretrained, str):
+        raise TypeError(f'pretrained must be a path, a URL or None, got {pretrained!r}')
+    if init_cfg:
+        raise ValueError(
+            f'pretrained={pretrained!r} and init_cfg={init_cfg} both say where weights come from: give one'
+        )
+    warnings.warn('DeprecationWarning: pretrained is deprecated, please use "init_cfg" instead', stacklevel=3)
+    return {'type': 'Pretrained', 'checkpoint': pretrained}
 
 
 class ResNet(BaseModule):
@@ -97,24 +186,35 @@ class ResNet(BaseModule):
         in_channels: Channels of the image.
         stem_channels: Channels after the stem; ``base_channels`` by default.
         base_channels: Channels of the first stage (before the expansion of a bottleneck).
+        expansion: Of a bottleneck; 4 by default.
         num_stages: How many stages there are, 1 to 4.
         strides: Of each stage.
         dilations: Of each stage.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
-        out_indices: The stages whose outputs are returned.
+        multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
+        out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
+            last, as of their own ResNets.
         style: Where the stride of a bottleneck is: 'pytorch', on the 3x3 convolution; 'caffe', on the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
         avg_down: Average pooling before the 1x1 convolution of a strided shortcut.
         frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
+        conv_cfg: Of the convolutions; ``dict(type='ConvWS')`` standardises their weights.
         norm_cfg: Of the norm layers: BN, SyncBN, GN, ...
         norm_eval: Whether batch norms keep their statistics while training.
+        dcn: Of deformable 3x3 convolutions, ``dict(type='DCNv2', deform_groups=1)``.
+        stage_with_dcn: Of each stage, whether its 3x3 convolutions are deformable.
+        plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
+            stages=(False, True, True, True))`` each.
         with_cp: Whether blocks recompute their activations in the backward pass to save memory.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
+        drop_path_rate: Stochastic depth: the last block is left out with this probability, those before it less.
         groups: Of the 3x3 convolutions of bottlenecks.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
+        width_per_group: mmpretrain's name of ``base_width``.
         output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
             whose last stages are dilated instead of strided.
+        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
 
@@ -130,6 +230,7 @@ class ResNet(BaseModule):
         101: (Bottleneck, (3, 4, 23, 3)),
         152: (Bottleneck, (3, 8, 36, 3)),
     }
+    norm1 = _norm(1)
 
     def __init__(
         self,
@@ -137,36 +238,47 @@ class ResNet(BaseModule):
         in_channels: int = 3,
         stem_channels: int | None = None,
         base_channels: int = 64,
+        expansion: int | None = None,
         num_stages: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
         contract_dilation: bool = False,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        multi_grid: Sequence[int] | None = None,
+        out_indices: Sequence[int] | None = None,
         style: str = 'pytorch',
         deep_stem: bool = False,
         avg_down: bool = False,
         frozen_stages: int = -1,
+        conv_cfg: dict | None = None,
         norm_cfg: dict | None = None,
         norm_eval: bool = False,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: Sequence[dict] | None = None,
         with_cp: bool = False,
         zero_init_residual: bool = True,
+        drop_path_rate: float = 0.0,
         groups: int = 1,
         base_width: int | None = None,
+        width_per_group: int | None = None,
         output_stride: int | None = None,
+        pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(init_cfg or self.default_init_cfg())
+        super().__init__(pretrained_cfg(pretrained, init_cfg) or self.default_init_cfg())
         self.depth, self.style = depth, style
-        self.base_channels = base_channels
+        self.base_channels, self.expansion = base_channels, expansion
         self.strides, self.dilations, self.contract_dilation = tuple(strides), tuple(dilations), contract_dilation
+        self.multi_grid = multi_grid
         if output_stride is not None:
             self._set_output_stride(output_stride, num_stages)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = default_out_indices(num_stages) if out_indices is None else tuple(out_indices)
         self.deep_stem, self.avg_down = deep_stem, avg_down
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        self.norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
-        self.with_cp, self.zero_init_residual = with_cp, zero_init_residual
-        self.groups, self.base_width = groups, base_width
+        self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg or {'type': 'BN', 'requires_grad': True}
+        self.dcn, self.stage_with_dcn, self.plugins = dcn, tuple(stage_with_dcn), plugins or ()
+        self.with_cp, self.zero_init_residual, self.drop_path_rate = with_cp, zero_init_residual, drop_path_rate
+        self.groups, self.base_width = groups, width_per_group or base_width
         self._check(num_stages)
 
         self.make_stem(in_channels, stem_channels or base_channels)
@@ -194,17 +306,24 @@ class ResNet(BaseModule):
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth}')
         if not 1 <= num_stages <= 4:
             raise ValueError(f'num_stages must be 1 to 4, got {num_stages}')
-        for name in ('strides', 'dilations'):
+        for name in ('strides', 'dilations', *(['stage_with_dcn'] if self.dcn else [])):
             if len(getattr(self, name)) != num_stages:
                 raise ValueError(f'{name} must have {num_stages} entries (num_stages), got {getattr(self, name)}')
+        for plugin in self.plugins:
+            if len(stages := plugin.get('stages') or self.strides) != num_stages:
+                raise ValueError(f'stages of a plugin must have {num_stages} entries (num_stages), got {stages}')
         if not self.out_indices or not all(0 <= i < num_stages for i in self.out_indices):
             raise ValueError(f'out_indices must be stages 0 to {num_stages - 1}, got {self.out_indices}')
         if not -1 <= self.frozen_stages <= num_stages:
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {self.frozen_stages}')
         if self.style not in ('pytorch', 'caffe'):
             raise ValueError(f"style must be 'pytorch' or 'caffe', got {self.style!r}")
-        if self.arch_settings[self.depth][0] is BasicBlock and (self.groups, self.base_width) != (1, None):
+        block, depths = self.arch_settings[self.depth]
+        if block is BasicBlock and (self.groups, self.base_width) != (1, None):
             raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
+        if self.multi_grid is not None and len(self.multi_grid) != depths[num_stages - 1]:
+            last = f'the {depths[num_stages - 1]} blocks of the last stage'
+            raise ValueError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
 
     # --- the parts; a variant overrides those in which it differs
 
@@ -212,47 +331,84 @@ class ResNet(BaseModule):
         """Registers the modules of :meth:`stem_forward`."""
         if self.deep_stem:
             half, layers = channels // 2, []
-            for i, (inside, outside) in enumerate(((in_channels, half), (half, half), (half, channels))):
-                layers += [
-                    nn.Conv2d(inside, outside, 3, stride=2 if i == 0 else 1, padding=1, bias=False),
-                    build_norm_layer(self.norm_cfg, outside)[1],
-                    nn.ReLU(inplace=True),
-                ]
+            for inside, outside, stride in ((in_channels, half, 2), (half, half, 1), (half, channels, 1)):
+                conv = build_conv_layer(self.conv_cfg, inside, outside, 3, stride, padding=1, bias=False)
+                layers += [conv, build_norm_layer(self.norm_cfg, outside)[1], nn.ReLU(inplace=True)]
             self.stem = nn.Sequential(*layers)
         else:
-            self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
-            self.norm1_name = self.add_norm(self, channels, 1)
+            self.conv1 = build_conv_layer(self.conv_cfg, in_channels, channels, 7, stride=2, padding=3, bias=False)
+            add_norm(self, self.norm_cfg, channels, 1)
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def stem_forward(self, x: Tensor) -> Tensor:
         """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
-        x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.norm1_name)(self.conv1(x)))
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         return self.maxpool(x)
 
     def stem_modules(self) -> list[nn.Module]:
         """What ``frozen_stages >= 0`` freezes."""
-        return [self.stem] if self.deep_stem else [self.conv1, getattr(self, self.norm1_name)]
+        return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
 
     def make_stage(self, stage: int, in_channels: int) -> nn.Sequential:
         """The blocks of a stage; appends its output channels to ``out_channels``."""
         block, depths = self.arch_settings[self.depth]
-        planes, dilation = self.base_channels * 2**stage, self.dilations[stage]
-        first = dilation // 2 if self.contract_dilation and dilation > 1 else dilation
-        out_channels = planes * block.expansion
-        blocks = [block(self, in_channels, planes, stage, self.strides[stage], first)]
-        blocks += [block(self, out_channels, planes, stage, 1, dilation) for _ in range(1, depths[stage])]
+        planes = self.base_channels * 2**stage
+        out_channels = planes * (self.expansion or block.expansion)
+        before, last = sum(depths[:stage]), sum(depths) - 1
+        blocks = []
+        for number, dilation in enumerate(self._block_dilations(stage)):
+            stride = self.strides[stage] if number == 0 else 1
+            made = block(
+                in_channels,
+                self.block_width(planes),
+                out_channels,
+                conv1x1=self.make_conv1x1,
+                conv3x3=partial(self.make_conv3x3, stage=stage, dilation=dilation),
+                norm_cfg=self.norm_cfg,
+                stride=stride,
+                style=self.style,
+                downsample=self.make_downsample(in_channels, out_channels, stage, stride),
+                plugins=[plugin for plugin in self.plugins if (plugin.get('stages') or [True] * 4)[stage]],
+                drop_path=self.drop_path_rate * (before + number) / last,
+                with_cp=self.with_cp,
+            )
+            blocks.append(made)
+            in_channels = out_channels
         self.out_channels.append(out_channels)
         return nn.Sequential(*blocks)
+
+    def _block_dilations(self, stage: int) -> list[int]:
+        blocks, dilation = self.arch_settings[self.depth][1][stage], self.dilations[stage]
+        if self.multi_grid is not None and stage == len(self.strides) - 1:
+            return list(self.multi_grid)
+        first = dilation // 2 if self.contract_dilation and dilation > 1 else dilation
+        return [first] + [dilation] * (blocks - 1)
 
     def block_width(self, planes: int) -> int:
         """Channels of the 3x3 convolution of a bottleneck."""
         return planes * (self.base_width or self.base_channels) // self.base_channels * self.groups
 
-    def make_conv3x3(self, in_channels: int, out_channels: int, stage: int, stride: int, dilation: int) -> nn.Module:
-        """The 3x3 convolution of a block."""
-        return nn.Conv2d(
-            in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, groups=self.groups, bias=False
+    def make_conv1x1(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        """A 1x1 convolution of a block or a shortcut."""
+        return build_conv_layer(self.conv_cfg, in_channels, out_channels, 1, stride=stride, bias=False)
+
+    def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
+        """A 3x3 convolution of a block; deformable where the stage is."""
+        cfg = self.conv_cfg
+        if self.dcn and self.stage_with_dcn[stage]:
+            dcn = {key: value for key, value in self.dcn.items() if key != 'fallback_on_stride'}
+            cfg = cfg if self.dcn.get('fallback_on_stride') and stride > 1 else dcn
+        return build_conv_layer(
+            cfg,
+            in_channels,
+            out_channels,
+            3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=self.groups,
+            bias=False,
         )
 
     def make_downsample(self, in_channels: int, out_channels: int, stage: int, stride: int) -> nn.Sequential | None:
@@ -260,14 +416,8 @@ class ResNet(BaseModule):
         if stride == 1 and in_channels == out_channels:
             return None
         pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if self.avg_down else []
-        conv = nn.Conv2d(in_channels, out_channels, 1, stride=1 if self.avg_down else stride, bias=False)
+        conv = self.make_conv1x1(in_channels, out_channels, 1 if self.avg_down else stride)
         return nn.Sequential(*pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
-
-    def add_norm(self, module: nn.Module, channels: int, number: int) -> str:
-        """Registers a norm layer in ``module`` under the name that its kind has ('bn1', 'gn1') and returns that."""
-        name, layer = build_norm_layer(self.norm_cfg, channels, postfix=number)
-        module.add_module(name, layer)
-        return name
 
     # --- what torch and mmengine call
 
@@ -298,6 +448,24 @@ class ResNet(BaseModule):
             if stage in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The layer of a parameter and the number of layers, for a learning rate that decays by layer (mmpretrain).
+
+        The stem is layer 0, stages 1 and 4 are a layer each, stages 2 and 3 one for every two and three blocks (four
+        and four of ResNet-152); what is not under ``prefix`` is a head and comes last.
+        """
+        _, second, third, _ = self.arch_settings[self.depth][1]
+        every = (4, 4) if second == 8 else (2, 3)
+        begin3 = 2 - (-second // every[0])
+        last = begin3 - (-third // every[1])
+        if not param_name.startswith(prefix):
+            return last + 1, last + 2
+        block = re.match(r'layer(\d)\.(\d+)\.', param_name.removeprefix(prefix))
+        if block is None:
+            return 0, last + 2
+        stage, number = int(block[1]), int(block[2])
+        return (1, 2 + number // every[0], begin3 + number // every[1], last)[stage - 1], last + 2
 
     def train(self, mode: bool = True) -> 'ResNet':
         super().train(mode)

@@ -13,8 +13,9 @@ from torch import nn
 
 from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
+from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.supernet import LayerFilter, candidates, embed_taps, keep_taps, select_convs
+from icconv_mm.patterns.supernet import LayerFilter, candidates, conv_layers, embed_taps, keep_taps, select_convs
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
@@ -43,18 +44,20 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
         raise ValueError(f'{type(module).__name__}: no 3x3 convolution selected')
-    return _convert(module, convs, supernet_conv, repeat(d_max))
+    return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
 def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], filter: LayerFilter = None) -> nn.Module:
     """Turns the 3x3 or supernet convolutions of a network into ``ICConv2d`` by a pattern, in place.
 
     A 3x3 kernel keeps its weights (the dense pattern leaves the network as it was); of a supernet kernel each channel
-    keeps the nine taps of its dilation.
+    keeps the nine taps of its dilation. mmcv's ``ConvWS2d`` and ``ConvAWS2d`` stay weight-standardised; deformable and
+    other convolutions of their own kind stay as they are.
 
     Args:
         module: Any network, or a single convolution.
         patterns: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
+            It may count those that stay as they are.
         filter: Which convolutions of odd square kernels, 3x3 and above; as in :func:`to_supernet`.
 
     Returns:
@@ -69,16 +72,32 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
         >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
         DilationPattern(4x(1, 1), 2x(2, 4))
     """
-    convs = list(select_convs(module, filter))
+    convs = list(select_convs(module, filter, tuple(STANDARDISED)))
     if not convs:
         raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
-    patterns = load_pattern(patterns, [conv.out_channels for _, conv in convs], [conv.groups for _, conv in convs])
-    return _convert(module, convs, inception_conv, patterns)
+    patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
+    return convert_all(module, convs, inception_conv, patterns)
+
+
+def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
+    """The pattern of each of ``convs``, read from one of them alone or from one of ``every`` convolution."""
+
+    def load(layers):
+        return load_pattern(source, [layer.out_channels for _, layer in layers], [layer.groups for _, layer in layers])
+
+    try:
+        chosen = dict(convs)
+        return [pattern for (name, _), pattern in zip(every, load(every)) if name in chosen]
+    except ValueError as error:
+        try:
+            return load(convs)
+        except ValueError:
+            raise error from None
 
 
 def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
     """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
-    _check_padding(conv)
+    check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
     weight = nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad)
     return like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
@@ -86,7 +105,7 @@ def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     """The inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
-    _check_padding(conv)
+    check_padding(conv)
     kernel = conv.kernel_size[0]
     same = tuple(kernel // 2 * dilation for dilation in conv.dilation)
     if conv.kernel_size != (kernel, kernel) or kernel % 2 == 0:
@@ -97,10 +116,15 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     if kernel > 3:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
         weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
-    return like(conv, ICConv2d, weight, pattern=pattern)
+    new = like(conv, ICConv2d, weight, pattern=pattern)
+    if type(conv) in STANDARDISED:
+        new.__class__ = STANDARDISED[type(conv)]
+        new._buffers.update(conv._buffers)
+        vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
+    return new
 
 
-def _check_padding(conv: nn.Conv2d) -> None:
+def check_padding(conv: nn.Conv2d) -> None:
     if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         raise ValueError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
 
@@ -113,7 +137,7 @@ def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Co
     return new.train(conv.training)
 
 
-def _convert(module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable):
+def convert_all(module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable):
     """Puts the converted layers in the place of the old ones, wherever in the tree a layer appears."""
     table = {}
     for (name, conv), setting in zip(convs, settings):

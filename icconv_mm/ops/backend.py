@@ -39,7 +39,7 @@ class Status(NamedTuple):
 
 
 class Verdict(Enum):
-    """What a backend says of a call."""
+    """The kinds of answers of a backend to a call."""
 
     CAN_RUN = 'can run'
     NOT_ADVISED = 'can run if asked for by name'
@@ -48,7 +48,7 @@ class Verdict(Enum):
 
 
 class Answer(NamedTuple):
-    """What a backend says of a call, and one sentence why, unless it can run."""
+    """The answer of a backend to a call, with the reason in one sentence unless it can run."""
 
     verdict: Verdict
     reason: str = ''
@@ -102,7 +102,7 @@ _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
 def register(operator: str, reference: Callable, limits: Mapping[str, Limits]) -> None:
-    """Makes known an operator with its reference and its compiled kernels; for modules of this package.
+    """Registers an operator with its reference and its compiled kernels; for modules of this package.
 
     That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments.
     """
@@ -314,7 +314,7 @@ def _is_registered(operator: str, device: str) -> bool:
 
 
 def _notice_absence(name: str) -> None:
-    """Says once that the reference serves calls because the kernel of a backend is not installed."""
+    """Warns once that the reference serves calls because the kernel of a backend is not installed."""
     if reason := missing_library():
         _warn_once(f'{reason}. The slower reference operators are used.')
     elif name == 'cpu':  # a build without CUDA is a choice

@@ -4,7 +4,7 @@ IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1: output channel i is the 
 filter at dilation (d_h, d_w)(i). The padding equals the dilation, so the output has the size, and the computation the
 cost, of the dense convolution.
 
-Its gradients are told in :mod:`icconv_mm.ops.trilinear`.
+:mod:`icconv_mm.ops.trilinear` derives its gradients.
 """
 
 from collections.abc import Iterable

@@ -4,7 +4,7 @@ PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel 
 kernels have more groups, so that the whole costs about what one convolution does. All levels see the same input; their
 outputs are concatenated over the channels. The padding is ``dilation * (kernel // 2)``, so they are of one size.
 
-Its gradients are told in :mod:`icconv_mm.ops.trilinear`.
+:mod:`icconv_mm.ops.trilinear` derives its gradients.
 """
 
 from collections.abc import Sequence

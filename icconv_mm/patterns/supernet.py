@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from icconv_mm.errors import InputError
 
@@ -94,7 +95,32 @@ def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor) -> bool:
     return bool(re.search(filter, name) if isinstance(filter, str) else filter(name, layer))
 
 
-def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Conv2d]]:
+def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Module]]:
+    """The convolutions of 3x3 and more of any kind, deformable ones too, in order of definition.
+
+    A convolution within a convolution (what gives a deformable one its offsets) is part of it. ``filter`` is that of
+    :func:`select_convs`.
+    """
+    if filter is None:
+
+        def filter(_, conv):
+            return conv.in_channels != IMAGE_CHANNELS
+
+    inside: tuple[str, ...] = ()
+    for name, layer in module.named_modules():
+        weight = getattr(layer, 'weight', None)
+        if not isinstance(weight, Tensor) or weight.ndim != 4 or isinstance(layer, _ConvTransposeNd):
+            continue
+        if name.startswith(inside) or not (hasattr(layer, 'kernel_size') and hasattr(layer, 'groups')):
+            continue
+        inside += (f'{name}.' if name else '',)
+        if min(weight.shape[2:]) >= 3 and _wanted(filter, name, layer):
+            yield name, layer
+
+
+def select_convs(
+    module: nn.Module, filter: LayerFilter = None, kinds: tuple[type, ...] = ()
+) -> Iterator[tuple[str, nn.Conv2d]]:
     """The square convolutions of 3x3 and more that the search may change, in order of definition.
 
     Args:
@@ -102,18 +128,12 @@ def select_convs(module: nn.Module, filter: LayerFilter = None) -> Iterator[tupl
             padded in another way) are passed over.
         filter: Which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
             None takes all but those that read the image (3 input channels).
+        kinds: Subclasses that are not passed over.
     """
-    if filter is None:
-
-        def filter(_, conv):
-            return conv.in_channels != IMAGE_CHANNELS
-
-    for name, layer in module.named_modules():
-        if not isinstance(layer, nn.Conv2d) or type(layer).forward is not nn.Conv2d.forward:
-            continue
-        if type(layer)._conv_forward is not nn.Conv2d._conv_forward:
-            continue
-        if min(layer.kernel_size) >= 3 and _wanted(filter, name, layer):
+    for name, layer in conv_layers(module, filter):
+        kind = type(layer)
+        ordinary = isinstance(layer, nn.Conv2d) and kind.forward is nn.Conv2d.forward
+        if kind in kinds or (ordinary and kind._conv_forward is nn.Conv2d._conv_forward):
             yield name, layer
 
 

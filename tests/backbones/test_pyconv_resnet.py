@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm.backbones import ICResNet, PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.layers import PyConv2d
+from icconv_mm.layers.pyramid import STAGE_GROUPS
 from icconv_mm.registry import MODELS
 
 # channels and groups of an eighth of the network
@@ -234,14 +235,18 @@ def test_exports_to_onnx(cls, settings, x, tmp_path):
     [
         (PyConvResNet, {'depth': 20}, r'depth must be one of \[18, 34, 50, 101, 152\], got 20'),
         (PyConvHGResNet, {'depth': 18}, r'depth must be one of \[50, 101, 152\], got 18'),
-        (PyConvResNet, {'groups': 4}, 'PyConvResNet has stage_groups, not groups'),
+        (PyConvResNet, {'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
         (PyConvResNet, {'avg_down': True}, 'pools its shortcuts by maximum: avg_down must be False'),
         (PyConvResNet, {'depth': 50, 'two_pyconvs': True}, 'basic blocks, which depth 50 does not have'),
         (PyConvResNet, {'stage_groups': [(1,)]}, r'must have 4 entries \(num_stages\), got 4 and 1'),
         (PyConvResNet, {'stage_groups': [(1, 4)] * 4}, r'stage 0: .* got \(3, 5, 7, 9\) and \(1, 4\)'),
         (PyConvResNet, {'stage_kernels': [(3, 4)] * 4, 'stage_groups': [(1, 4)] * 4}, r'layer1: level 1: .* \(4, 4\)'),
-        (PyConvResNet, {'base_channels': 16}, 'layer1: level 2: 8 groups do not divide its 16 input and 4 output'),
-        (PyConvResNet, {'base_channels': 18}, 'layer1: 18 channels cannot be shared out between the levels'),
+        (
+            PyConvResNet,
+            {'base_channels': 16, 'stage_groups': STAGE_GROUPS},
+            'layer1: level 2: 8 groups do not divide its 16 input and 4 output',
+        ),
+        (PyConvResNet, {'base_channels': 3}, 'layer1: 3 channels are too few for 4 levels'),
         (PyConvResNet, {'strides': (1, 2, 2)}, r'strides must have 4 entries \(num_stages\), got \(1, 2, 2\)'),
         (PyConvResNet, {'output_stride': 4}, r'output_stride must be one of \[8, 16, 32\], got 4'),
         (ResNet, {'output_stride': 4}, r'output_stride must be one of \[8, 16, 32\], got 4'),

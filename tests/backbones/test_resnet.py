@@ -4,12 +4,20 @@ import pytest
 import torch
 import torchvision
 from mmengine.model import BaseModule
+from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.profiler import ProfilerActivity, profile
 
+from icconv_mm.backbones import ICResNet
 from icconv_mm.backbones.resnet import BasicBlock, ResNet
 
 TINY = {'base_channels': 8}
+PLUGINS = [
+    {'cfg': {'type': 'ContextBlock', 'ratio': 1 / 4}, 'stages': (False, True, True, False), 'position': 'after_conv3'},
+    {'cfg': {'type': 'NonLocal2d', 'postfix': '_a'}, 'stages': (True, False, False, False), 'position': 'after_conv2'},
+    {'cfg': {'type': 'NonLocal2d', 'postfix': '_b'}, 'stages': (True, False, False, False), 'position': 'after_conv2'},
+]
 
 
 @pytest.fixture
@@ -53,11 +61,16 @@ def assert_same_network(ours: ResNet, theirs: nn.Module, x):
         {'depth': 18, 'norm_cfg': {'type': 'GN', 'num_groups': 4}},
         {'depth': 18, 'norm_cfg': {'type': 'SyncBN', 'requires_grad': False}},
         {'depth': 18, 'in_channels': 5, 'out_indices': (1, 3)},
+        {'depth': 50, 'conv_cfg': {'type': 'ConvWS'}, 'norm_cfg': {'type': 'GN', 'num_groups': 4}},
+        {'depth': 50, 'dcn': {'type': 'DCNv2', 'deform_groups': 2}, 'stage_with_dcn': (False, False, True, True)},
+        {'depth': 50, 'plugins': PLUGINS},
     ],
     ids=str,
 )
 def test_is_the_resnet_of_mmdet(settings, x):
     mmdet = pytest.importorskip('mmdet.models.backbones')
+    if 'dcn' in settings:
+        pytest.importorskip('mmcv.ops')
     if 'in_channels' in settings:
         x = torch.randn(2, 5, 64, 48)
     ours, theirs = ResNet(**TINY, **settings), mmdet.ResNet(**TINY, **settings)
@@ -71,16 +84,113 @@ def test_is_the_resnext_of_mmdet(x):
     assert_same_network(ResNet(**TINY, **settings), mmdet.ResNeXt(**TINY, **settings), x)
 
 
-def test_contracts_the_dilation_as_mmseg_does(x):
+@pytest.mark.parametrize('multi_grid', [None, (1, 2, 4)])
+def test_dilates_as_mmseg_does(multi_grid, x):
     mmseg = pytest.importorskip('mmseg.models.backbones')
     settings = {
         'depth': 50,
         'strides': (1, 2, 1, 1),
         'dilations': (1, 1, 2, 4),
         'contract_dilation': True,
+        'multi_grid': multi_grid,
         'stem_channels': 8,
     }
     assert_same_network(ResNet(**TINY, **settings), mmseg.ResNet(**TINY, **settings), x)
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings'),
+    [
+        ('ResNet', {'depth': 50, 'drop_path_rate': 0.5, 'base_channels': 16, 'expansion': 2}),
+        ('ResNeXt', {'depth': 50, 'groups': 4, 'width_per_group': 4, **TINY}),
+    ],
+)
+def test_takes_the_options_of_mmpretrain(name, settings, x):
+    mmpretrain = pytest.importorskip('mmpretrain.models.backbones')
+    theirs = getattr(mmpretrain, name)(**settings, stem_channels=8)
+    ours = ResNet(**settings, stem_channels=8, out_indices=(3,))
+    assert_same_network(ours, theirs, x)
+    rates = [
+        [getattr(block.drop_path, 'drop_prob', 0) for i in range(1, 5) for block in getattr(net, f'layer{i}')]
+        for net in (ours, theirs)
+    ]
+    assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize('depth', [50, 101, 152])
+def test_layers_of_the_learning_rate_are_those_of_mmpretrain(depth):
+    mmpretrain = pytest.importorskip('mmpretrain.models.backbones')
+    ours, theirs = ResNet(depth, **TINY), mmpretrain.ResNet(depth, **TINY)
+    names = [f'backbone.{name}' for name, _ in ours.named_parameters()] + ['head.fc.weight']
+    got = [ours.get_layer_depth(name, 'backbone.') for name in names]
+    assert got == [theirs.get_layer_depth(name, 'backbone.') for name in names]
+
+
+def test_stochastic_depth_skips_the_convolutions(x):
+    net = ResNet(18, **TINY, drop_path_rate=1 - 1e-9, norm_eval=True).train()
+    block = net.layer4[-1]
+    feature = torch.randn(2, 64, 4, 4).relu()
+    assert torch.equal(block(feature), feature) and not torch.equal(block.eval()(feature), feature)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_allocates_no_more_maps_than_torchvision(training):
+    """A count, not a time: a sum that is not in place allocates a map more in each of sixteen blocks."""
+    x = torch.randn(2, 3, 128, 128)
+    smallest = 2 * 64 * 32 * 32 * 4  # bytes of the maps within a bottleneck of the first stage
+
+    def run(net):
+        out = net(x)
+        if training:
+            (out[-1] if isinstance(out, tuple) else out).sum().backward()
+
+    def allocations(net):
+        run(net.train(training))  # what is allocated once, and gradients
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run(net)
+        events = profiler.profiler.kineto_results.events()
+        return sum(event.name() == '[memory]' and event.nbytes() >= smallest for event in events)
+
+    theirs = allocations(torchvision.models.resnet50())
+    assert theirs > 60
+    for ours in (ResNet(50), ICResNet(50, 'dense')):
+        assert allocations(ours) <= theirs
+
+
+def test_residual_in_place_has_all_derivatives():
+    net = ResNet(50, base_channels=1, stem_channels=2, norm_eval=True, num_stages=1, strides=[1], dilations=[1])
+    net = net.double().train()
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: net(x)[0], x)
+    assert torch.autograd.gradgradcheck(lambda x: net(x)[0], x)
+
+
+def test_norms_have_the_names_of_the_libraries():
+    net = ResNet(50, **TINY, norm_cfg={'type': 'GN', 'num_groups': 4})
+    block = net.layer1[0]
+    assert net.norm1 is net.gn1 and (block.norm1, block.norm2, block.norm3) == (block.gn1, block.gn2, block.gn3)
+    assert not hasattr(ResNet(18, **TINY).layer1[0], 'norm3')
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmpose'])
+def test_default_outputs_are_those_of_the_library(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert ResNet(18, **TINY).out_indices == ((3,) if scope == 'mmpose' else (0, 1, 2, 3))
+        assert ResNet(18, **TINY, out_indices=(1, 2)).out_indices == (1, 2)
+
+
+def test_pretrained_is_an_init_cfg(tmp_path):
+    source = ResNet(18, **TINY)
+    torch.save(source.state_dict(), path := str(tmp_path / 'net.pth'))
+    with pytest.warns(UserWarning, match='pretrained is deprecated, please use "init_cfg" instead'):
+        net = ResNet(18, **TINY, pretrained=path)
+    assert net.init_cfg == {'type': 'Pretrained', 'checkpoint': path}
+    net.init_weights()
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in net.state_dict().items())
+    with pytest.raises(ValueError, match='both say where weights come from: give one'):
+        ResNet(18, pretrained=path, init_cfg=net.init_cfg)
+    with pytest.raises(TypeError, match='pretrained must be a path, a URL or None, got True'):
+        ResNet(18, pretrained=True)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +301,14 @@ def test_is_initialised_inside_a_model():
         ({'frozen_stages': 5}, 'frozen_stages must be -1 to 4, got 5'),
         ({'style': 'torch'}, "style must be 'pytorch' or 'caffe', got 'torch'"),
         ({'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
+        ({'multi_grid': (1, 2, 4)}, r'one entry for each of the 2 blocks of the last stage, got \(1, 2, 4\)'),
+        ({'dcn': {'type': 'DCN'}, 'stage_with_dcn': (True,)}, r'stage_with_dcn must have 4 entries .* got \(True,\)'),
+        ({'plugins': [{**PLUGINS[0], 'stages': (True,)}]}, r'stages of a plugin must have 4 entries .* got \(True,\)'),
+        ({'plugins': PLUGINS[:1]}, r"position .* one of \['after_conv1', 'after_conv2'\], got 'after_conv3'"),
+        (
+            {'plugins': [{**PLUGINS[1], 'cfg': {'type': 'NonLocal2d'}}] * 2, 'depth': 50},
+            "two plugins 'nonlocal_block': give one of them another postfix",
+        ),
     ],
 )
 def test_errors(settings, message):

@@ -72,7 +72,7 @@ TASKS = (
 )
 # What ``--neck`` adds to the table: a task with that neck.
 NECKS = {
-    'sepc': DemoTask('detection_sepc', 'box detection, SEPC', 'sepc/retinanet_ic-r18_fpn-sepc_miniature.py',
+    'sepc': DemoTask('detection_sepc', 'box detection, SEPC', 'detection/retinanet_ic-r18_fpn-sepc_miniature.py',
                      BOXES, 0.50, starts_from='detection'),
 }
 # fmt: on

@@ -1,0 +1,177 @@
+"""Backbones of other libraries, made of inception or pyramidal convolutions.
+
+Both are functions that build a network from its config, convert it in place and return *it*: keys, initialisation,
+freezing, ``norm_eval``, checkpointing and ``train`` are the network's own because it is that network.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from icconv_mm.backbones.resnet import pretrained_cfg
+from icconv_mm.layers import to_inception, to_supernet
+from icconv_mm.layers.convert import convert_all
+from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
+from icconv_mm.layers.standardised import STANDARDISED
+from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs
+from icconv_mm.registry import MODELS
+
+_STEM = re.compile(r'(timm_model\.)?(stem|conv1\.)')
+_STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
+
+
+def outside_stem(name: str, conv: nn.Conv2d) -> bool:
+    """The default ``filter``: what neither reads the image nor belongs to a deep stem."""
+    return conv.in_channels != IMAGE_CHANNELS and not _STEM.match(name)
+
+
+@MODELS.register_module()
+def Inception(
+    backbone: dict | nn.Module,
+    pattern: str | Path | Sequence | None = None,
+    filter: LayerFilter = None,
+    supernet_d_max: int | None = None,
+    pretrained: str | None = None,
+    init_cfg: dict | list[dict] | None = None,
+) -> nn.Module:
+    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys.
+
+    Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
+    weight-standardised.
+
+    Args:
+        backbone: The config of a backbone of any registry, with all its options, or a network.
+        pattern: For the 3x3 convolutions in order of definition: see :func:`icconv_mm.patterns.load_pattern`. An
+            analytic name ('geometric_d4', 'dense') fits any network, a published one the ResNet that it was found on.
+        filter: Which of them: a regular expression searched in the name or a callable (name, convolution) -> bool. By
+            default all but those of the stem.
+        supernet_d_max: Instead of a pattern: kernels of ``2 * supernet_d_max + 1``, in which dilations up to this are
+            searched.
+        pretrained: As ``init_cfg``, by its older name.
+        init_cfg: Instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning says so.
+
+    Returns:
+        The backbone itself, an object of its own class.
+
+    Raises:
+        ValueError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, no convolution is selected, or
+            the pattern does not fit; names the layer and the numbers.
+
+    Source: IC-Conv, https://arxiv.org/abs/2012.13587.
+
+    Example:
+        >>> net = Inception(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
+        >>> net[0].pattern
+        DilationPattern(4x(1, 1), 4x(2, 2))
+    """
+    if (pattern is None) == (supernet_d_max is None):
+        given = 'neither' if pattern is None else 'both'
+        raise ValueError(f'Inception needs either a pattern or supernet_d_max, got {given}')
+    network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
+    if pattern is None:
+        return to_supernet(network, supernet_d_max, filter or outside_stem)
+    return to_inception(network, pattern, filter or outside_stem)
+
+
+@MODELS.register_module()
+def Pyramidal(
+    backbone: dict | nn.Module,
+    stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
+    stage_groups: Sequence[Sequence[int]] | None = None,
+    filter: LayerFilter = None,
+    pretrained: str | None = None,
+    init_cfg: dict | list[dict] | None = None,
+) -> nn.Module:
+    """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
+
+    A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
+    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on a picture: strides
+    of 4 and less are the first stage, 32 and more the last.
+
+    Args:
+        backbone: The config of a backbone of any registry, with all its options, or a network.
+        stage_kernels: The kernel sizes of each of the four stages, one per level; the default is the paper's.
+        stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
+            has, or as many as divide the channels.
+        filter: As of :func:`Inception`.
+        pretrained: As ``init_cfg``, by its older name.
+        init_cfg: Instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning says so.
+
+    Returns:
+        The backbone itself, an object of its own class.
+
+    Raises:
+        ValueError: If the tables do not fit each other, no convolution is selected, or groups do not divide the
+            channels of one; names the layer and the numbers.
+
+    Source: PyConv, https://arxiv.org/abs/2006.11538.
+
+    Example:
+        >>> net = Pyramidal(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
+        >>> [level.kernel_size for level in net[0].pyconv_levels]
+        [(3, 3), (5, 5), (7, 7), (9, 9)]
+    """
+    groups = stage_groups or STAGE_GROUPS
+    check_stages(stage_kernels, groups, 4)
+    network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
+    chosen = select_convs(network, filter or outside_stem, tuple(STANDARDISED))
+    convs = {name: conv for name, conv in chosen if conv.kernel_size == (3, 3)}
+    if not convs:
+        raise ValueError(f'{type(network).__name__}: no 3x3 convolution selected')
+    stages = stages_of(network, convs)
+
+    def pyramid(conv: nn.Conv2d, stage: int) -> nn.Module:
+        return pyramid_conv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
+
+    return convert_all(network, convs.items(), pyramid, [stages[name] for name in convs])
+
+
+def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:
+    if isinstance(backbone, nn.Module):
+        if init_cfg is not None:
+            backbone.init_cfg = init_cfg
+        return backbone
+    if init_cfg is not None:
+        for name in ('pretrained', 'init_cfg'):
+            if own := backbone.get(name):
+                warnings.warn(
+                    f'{name}={own} of {backbone["type"]} gives way to {init_cfg} of its wrapper', stacklevel=3
+                )
+        rest = {name: value for name, value in backbone.items() if name not in ('pretrained', 'init_cfg')}
+        backbone = {**rest, 'init_cfg': init_cfg}
+    return MODELS.build(backbone)
+
+
+def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]:
+    """The stage of each convolution, 0 to 3, by its name or by the size of its output on a picture."""
+    named = {name: int(match[1]) - 1 for name in convs if (match := _STAGE.search(name))}
+    if len(named) == len(convs):
+        return named
+    side, stages = 128, {}
+
+    def measure(name: str, output: torch.Tensor) -> None:
+        stride = max(4, min(32, side // output.shape[-1]))
+        stages[name] = stride.bit_length() - 3
+
+    handles = [
+        conv.register_forward_hook(lambda _, __, output, name=name: measure(name, output))
+        for name, conv in convs.items()
+    ]
+    modes = {module: module.training for module in network.modules()}
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(first.weight.new_zeros(1, first.in_channels, side, side))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for handle in handles:
+            handle.remove()
+    if missing := [name for name in convs if name not in stages]:
+        raise ValueError(f'{type(network).__name__}: {missing[0]} is not reached by a forward: leave it to the filter')
+    return stages

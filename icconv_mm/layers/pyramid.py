@@ -1,0 +1,85 @@
+"""From the 3x3 convolutions of a network to pyramidal ones, by a table of its stages.
+
+Pyramidal Convolution: Rethinking Convolutional Neural Networks for Visual Recognition, 2020,
+https://arxiv.org/abs/2006.11538, section 4 and table 1.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from math import gcd
+
+import torch
+from torch import nn
+
+from icconv_mm.layers.convert import check_padding
+from icconv_mm.layers.pyconv import PyConv2d
+
+# of each stage: the kernel and the groups of each level
+STAGE_KERNELS = ((3, 5, 7, 9), (3, 5, 7), (3, 5), (3,))
+STAGE_GROUPS = ((1, 4, 8, 16), (1, 4, 8), (1, 4), (1,))
+# number of levels -> the share of the output channels of each
+LEVEL_SHARES = {1: (1.0,), 2: (0.5, 0.5), 3: (0.25, 0.25, 0.5), 4: (0.25, 0.25, 0.25, 0.25)}
+
+
+def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: int) -> None:
+    """Raises ValueError, with the stage and the numbers, if the tables are too short or do not fit each other."""
+    if min(len(stage_kernels), len(stage_groups)) < num_stages:
+        raise ValueError(
+            f'stage_kernels and stage_groups must have {num_stages} entries (num_stages), '
+            f'got {len(stage_kernels)} and {len(stage_groups)}'
+        )
+    for stage, (kernels, groups) in enumerate(zip(stage_kernels, stage_groups)):
+        if len(kernels) != len(groups) or len(kernels) not in LEVEL_SHARES:
+            raise ValueError(
+                f'stage {stage}: stage_kernels and stage_groups must have 1 to 4 levels each, '
+                f'got {tuple(kernels)} and {tuple(groups)}'
+            )
+
+
+def pyramid_conv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
+    """The pyramidal convolution in the place of a 3x3 one, of its channels, stride, dilation and kind; He weights.
+
+    Args:
+        conv: The 3x3 convolution. A weight-standardised one makes levels that are weight-standardised.
+        kernels: Of each level, 1 to 4 of them; one level is an ordinary convolution.
+        groups: Of each level.
+        exact: Whether groups that do not divide the channels of a level are an error. Otherwise a level has as many of
+            them as divide its channels, and no fewer than ``conv`` has where that can be.
+
+    Raises:
+        ValueError: If the groups do not divide the channels, there are fewer channels than levels, or ``conv`` does
+            not keep the size.
+    """
+    check_padding(conv)
+    if conv.kernel_size != (3, 3) or conv.padding != conv.dilation or len({*conv.stride}) + len({*conv.dilation}) > 2:
+        raise ValueError(f'expected a 3x3 convolution that keeps the size, alike on both axes, got {conv}')
+    ends = [round(conv.out_channels * share) for share in accumulate((0.0, *LEVEL_SHARES[len(kernels)]))]
+    channels = [end - start for start, end in pairwise(ends)]
+    if not min(channels):
+        raise ValueError(f'{conv.out_channels} channels are too few for {len(kernels)} levels')
+    if not exact:
+        common = [gcd(conv.in_channels, size) for size in channels]
+        groups = [_divisor(size, max(group, conv.groups)) for size, group in zip(common, groups)]
+    bias = conv.bias is not None
+    with torch.device('meta'):  # which checks the numbers
+        new = PyConv2d(conv.in_channels, channels, kernels, groups, conv.stride[0], conv.dilation[0], bias)
+    for index, level in enumerate(new.pyconv_levels):
+        new.pyconv_levels[index] = _level(conv, level)
+    new = new.pyconv_levels[0] if len(kernels) == 1 else new
+    return new.to(conv.weight).requires_grad_(conv.weight.requires_grad).train(conv.training)
+
+
+def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
+    """A convolution of the kind of ``conv`` and the numbers of ``level``."""
+    size = level.in_channels, level.out_channels, level.kernel_size
+    with conv.weight.device:
+        new = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, level.bias is not None)
+    if hasattr(conv, 'eps'):
+        new.eps = conv.eps
+    nn.init.kaiming_normal_(new.weight, mode='fan_out', nonlinearity='relu')
+    return new
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of ``number`` that is not above ``most``."""
+    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)

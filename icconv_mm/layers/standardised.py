@@ -1,0 +1,31 @@
+"""Inception convolutions of standardised weights, in the places of mmcv's ``ConvWS2d`` and ``ConvAWS2d``.
+
+Weight Standardization, https://arxiv.org/abs/1903.10520: each filter is normalised to mean 0 and deviation 1. Made by
+:func:`icconv_mm.layers.to_inception`; keys, and how checkpoints load, are those of mmcv's layers.
+"""
+
+import torch
+from mmcv.cnn import ConvAWS2d, ConvWS2d
+from torch import Tensor
+
+from icconv_mm.layers.inception_conv import ICConv2d
+from icconv_mm.ops import inception_conv2d
+
+
+class ICConvWS2d(ICConv2d, ConvWS2d):
+    """A ``ConvWS2d`` of several dilations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (deviation + self.eps)
+        return inception_conv2d(x, weight, self.bias, self._scaled, self.stride[0], self.groups)
+
+
+class ICConvAWS2d(ICConv2d, ConvAWS2d):
+    """A ``ConvAWS2d`` of several dilations: the standardised filters have a scale and a shift as buffers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return inception_conv2d(x, self._get_weight(self.weight), self.bias, self._scaled, self.stride[0], self.groups)
+
+
+STANDARDISED = {ConvWS2d: ICConvWS2d, ConvAWS2d: ICConvAWS2d}

@@ -1,0 +1,59 @@
+"""Every config of the installed libraries with a backbone of the ResNet family, with ours in its place."""
+
+import pytest
+
+from icconv_mm.apis import compatibility
+from icconv_mm.apis.compatibility import ONE_LINE, WRAPPERS, Case, Outcome
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('library', compatibility.LIBRARIES)
+def test_every_config_takes_our_backbones(library):
+    pytest.importorskip(library)
+    outcomes = compatibility.check_library(library)
+    assert len(outcomes) > 300
+    for swap, share in {**dict.fromkeys(ONE_LINE, 0.99), **dict.fromkeys(WRAPPERS, 1)}.items():
+        errors = [outcome.error for outcome in outcomes if outcome.swap == swap]
+        assert len(errors) >= 59 and errors.count('') >= share * len(errors), (swap, {*errors})
+
+
+def test_backbones_are_found_wherever_a_config_has_them():
+    inner = {'type': 'mmdet.ResNeXt', 'depth': 50}
+    model = {
+        'backbone': {'type': 'ICNet', 'backbone_cfg': inner},
+        'neck': [{'type': 'RFP', 'rfp_backbone': inner}, {'backbone_name': 'ResNet'}],
+        'decode_head': {'backbone': {'type': 'VisionTransformer'}},
+    }
+    assert list(compatibility._backbones(model)) == [inner, inner]
+    kinds = [swap for swap, _ in compatibility.swaps(Case('mmdet', 'a.py', inner))]
+    assert kinds == ['IC', 'PyConv', 'PyConvHG', 'Inception', 'Pyramidal']
+    small = Case('mmdet', 'a.py', {'type': 'Res2Net', 'depth': 18, 'init_cfg': {'type': 'Pretrained'}})
+    swapped = dict(compatibility.swaps(small))
+    assert list(swapped) == ['Inception', 'Pyramidal'] and 'init_cfg' not in swapped['Inception']['backbone']
+
+
+def test_outcomes_tell_what_differs(monkeypatch):
+    pytest.importorskip('mmdet.models')
+    case = Case('mmdet', 'a.py', {'type': 'ResNet', 'depth': 18})
+    assert [(outcome.swap, outcome.error) for outcome in compatibility.check_case(case)] == [
+        (swap, '') for swap in ('IC', 'PyConv', 'Inception', 'Pyramidal')
+    ]
+    monkeypatch.setitem(WRAPPERS['Inception'], 'filter', 'nowhere')
+    monkeypatch.setitem(ONE_LINE['PyConv'], 'ResNet', 'mmdet.RegNet')
+    errors = {outcome.swap: outcome.error for outcome in compatibility.check_case(case)}
+    assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv'] and 'selected' in errors['Inception']
+    assert compatibility.check_case(Case('mmdet', 'b.py', {'type': 'ResNet', 'depth': 20}))[0].swap == 'original'
+    monkeypatch.setitem(ONE_LINE['IC'], 'ResNet', 'mmpose.ResNet')  # which has no pattern
+    assert 'pattern' in {o.swap: o.error for o in compatibility.check_case(case)}['IC']
+
+
+def test_the_table_counts_configs_and_names_failures():
+    one, two = (Case('mmdet', name, {'type': 'ResNet', 'depth': 50}) for name in ('a.py', 'b.py'))
+    text = compatibility.table(
+        [Outcome(one, 'IC', ''), Outcome(two, 'IC', 'ValueError: a | b'), Outcome(one, 'PyConv', '')]
+    )
+    assert '| mmdet | 1 of 2 (50.0%) | 1 of 1 (100.0%) |' in text
+    assert '| mmdet | ResNet | IC | 1 | `b.py` | ValueError: a / b |' in text
+    assert '---' not in compatibility.table([Outcome(one, 'IC', '')]).partition('\n')[2].partition('\n')[2]

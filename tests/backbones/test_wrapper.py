@@ -1,0 +1,227 @@
+"""Backbones of other libraries with inception and pyramidal convolutions: as their own class, under their own keys."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch import nn
+
+import icconv_mm
+from icconv_mm.backbones import ICResNet
+from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.layers.standardised import ICConvAWS2d, ICConvWS2d
+from icconv_mm.ops import use_backend
+from icconv_mm.patterns.search import edo_search
+from icconv_mm.registry import MODELS
+
+DCN = {'dcn': {'type': 'DCNv2', 'deform_groups': 1}, 'stage_with_dcn': (False, True, True, True)}
+PLUGINS = [{'cfg': {'type': 'ContextBlock', 'ratio': 1 / 4}, 'position': 'after_conv3'}]
+WS = {'conv_cfg': {'type': 'ConvWS'}, 'norm_cfg': {'type': 'GN', 'num_groups': 4}}
+SAC = {'conv_cfg': {'type': 'ConvAWS'}, 'sac': {'type': 'SAC'}, 'stage_with_sac': (False, False, False, True)}
+HRNET = {
+    f'stage{i}': {
+        'num_modules': 1,
+        'num_branches': i,
+        'block': 'BASIC' if i > 1 else 'BOTTLENECK',
+        'num_blocks': (1,) * i,
+        'num_channels': tuple(16 * 2**k for k in range(i)),
+    }
+    for i in range(1, 5)
+}
+TINY = {'depth': 50, 'base_channels': 16}
+# the backbone, its layers that are inception convolutions
+BACKBONES = {
+    'plain': ({'type': 'mmdet.ResNet', **TINY}, 16),
+    'deep stem': ({'type': 'mmseg.ResNetV1c', **TINY, 'stem_channels': 16}, 16),
+    'dilated': ({'type': 'mmseg.ResNet', **TINY, 'dilations': (1, 1, 2, 4), 'strides': (1, 2, 1, 1)}, 16),
+    'deformable': ({'type': 'mmdet.ResNet', **TINY, **DCN}, 3),
+    'plugins': ({'type': 'mmdet.ResNet', **TINY, 'plugins': PLUGINS}, 16),
+    'standardised': ({'type': 'mmdet.ResNet', **TINY, **WS}, 16),
+    'switchable': ({'type': 'mmdet.DetectoRS_ResNet', **TINY, **SAC}, 13),
+    'ResNeXt': ({'type': 'mmpretrain.ResNeXt', **TINY, 'groups': 4, 'width_per_group': 16}, 16),
+    'Res2Net': ({'type': 'mmdet.Res2Net', 'depth': 50, 'scales': 4, 'base_width': 8}, 48),
+    'ResNeSt': ({'type': 'mmdet.ResNeSt', **TINY, 'radix': 2, 'stem_channels': 32}, 16),
+    'RegNet': ({'type': 'mmdet.RegNet', 'arch': 'regnetx_400mf'}, 22),
+    'HRNet': ({'type': 'mmdet.HRNet', 'extra': HRNET}, None),
+    'SEResNet': ({'type': 'mmpretrain.SEResNet', 'depth': 50, 'base_channels': 32}, 16),
+    'CIFAR': ({'type': 'mmpretrain.ResNet_CIFAR', 'depth': 18, 'base_channels': 16}, 16),
+    'basic blocks': ({'type': 'mmpose.ResNet', 'depth': 18, 'base_channels': 16}, 16),
+}
+
+
+def build(cfg: dict) -> nn.Module:
+    for name in ('mmdet', 'mmseg', 'mmpose', 'mmpretrain'):
+        pytest.importorskip(f'{name}.models')
+    if {'dcn', 'sac'} & {*cfg, *cfg.get('backbone', ())}:
+        pytest.importorskip('mmcv.ops')
+    with DefaultScope.overwrite_default_scope((cfg.get('backbone') or cfg)['type'].partition('.')[0]):
+        net = MODELS.build(cfg)
+    net.eval()
+    return net.double()
+
+
+def outputs(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        out = net(x)
+    return [out] if isinstance(out, torch.Tensor) else list(out)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_the_dense_pattern_is_the_network(name):
+    cfg, layers = BACKBONES[name]
+    x = torch.randn(2, 3, 128, 128).double()
+    theirs = build(cfg)
+    ours = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'dense'})
+    assert type(ours) is type(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    found = [module for module in ours.modules() if isinstance(module, ICConv2d)]
+    assert len(found) == layers if layers else len(found) > 30
+    ours.load_state_dict(theirs.state_dict())
+    with use_backend('reference'):
+        for got, want in zip(outputs(ours, x), outputs(theirs, x), strict=True):
+            assert (got - want).abs().max() <= 1e-10 * want.abs().max()
+    other = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'geometric_d4'})
+    assert [got.shape for got in outputs(other, x)] == [want.shape for want in outputs(theirs, x)]
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_pyramids(name):
+    cfg, _ = BACKBONES[name]
+    x = torch.randn(2, 3, 128, 128).double()
+    theirs, ours = build(cfg), build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg})
+    assert type(ours) is type(theirs)
+    assert [got.shape for got in outputs(ours, x)] == [want.shape for want in outputs(theirs, x)]
+    found = {name: module for name, module in ours.named_modules() if isinstance(module, PyConv2d)}
+    assert found
+    others = [key for key in theirs.state_dict() if key.rpartition('.')[0] not in found]
+    assert others == [key for key in ours.state_dict() if '.pyconv_levels.' not in key]
+    ours.train()
+    sum(out.square().sum() for out in ours(x)).backward()
+    assert all(level.weight.grad is not None for conv in found.values() for level in conv.pyconv_levels)
+
+
+def test_stages_of_the_pyramids():
+    def sides(cfg):
+        net = build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg})
+        return {n: len(m.pyconv_levels) for n, m in net.named_modules() if isinstance(m, PyConv2d)}
+
+    by_name = sides({'type': 'mmseg.ResNet', **TINY, 'dilations': (1, 1, 2, 4), 'strides': (1, 2, 1, 1)})
+    assert {name[:6]: levels for name, levels in by_name.items()} == {'layer1': 4, 'layer2': 3, 'layer3': 2}
+    by_size = sides({'type': 'mmdet.HRNet', 'extra': HRNET})
+    assert by_size['stage4.0.branches.0.0.conv1'] == 4 and by_size['stage4.0.branches.1.0.conv1'] == 3
+    assert by_size['stage4.0.branches.2.0.conv1'] == 2 and 'stage4.0.branches.3.0.conv1' not in by_size
+
+
+def test_pyramids_of_other_tables():
+    net = build(
+        {
+            'type': 'icconv_mm.Pyramidal',
+            'backbone': {'type': 'mmdet.ResNeXt', 'depth': 50, 'groups': 32, 'base_width': 4},
+            'stage_kernels': [(3, 5)] * 4,
+            'stage_groups': [(32, 64)] * 4,
+        }
+    )
+    conv = net.layer4[0].conv2
+    assert [(c.kernel_size, c.groups, c.stride) for c in conv.pyconv_levels] == [
+        ((3, 3), 32, (2, 2)),
+        ((5, 5), 64, (2, 2)),
+    ]
+    default = build({'type': 'icconv_mm.Pyramidal', 'backbone': {'type': 'mmdet.ResNeXt', 'depth': 50, 'groups': 32}})
+    assert [c.groups for c in default.layer1[0].conv2.pyconv_levels] == [32] * 4  # no fewer than the ResNeXt has
+
+
+def test_weight_standardised_convolutions_stay_so():
+    for name, kind in (('standardised', ICConvWS2d), ('switchable', ICConvAWS2d)):
+        net = build({'type': 'icconv_mm.Inception', 'backbone': BACKBONES[name][0], 'pattern': 'geometric_d2'})
+        conv = net.layer1[0].conv2
+        assert type(conv) is kind
+        x = torch.randn(1, conv.in_channels, 9, 9).double()
+        before = conv(x)
+        with torch.no_grad():
+            conv.weight.add_(1)
+        torch.testing.assert_close(conv(x), before)
+
+
+def test_a_pattern_of_the_whole_network_passes_over_deformable_layers(shared):
+    path = shared / 'patterns/detection/ic_resnet50_k9.json'
+    cfg = {'type': 'mmdet.ResNet', 'depth': 50, **DCN}
+    whole = ICResNet(50, path)
+    for net in (
+        build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': str(path)}),
+        build({'type': 'icconv_mm.ICResNet', 'depth': 50, 'pattern': str(path), **DCN}),
+    ):
+        for block, expected in zip(net.layer1, whole.layer1):
+            assert block.conv2.pattern == expected.conv2.pattern
+        assert not isinstance(net.layer2[0].conv2, ICConv2d)
+
+
+def test_behaves_as_the_wrapped_backbone(tmp_path):
+    cfg = {'type': 'mmdet.ResNet', **TINY, 'frozen_stages': 1, 'norm_eval': True, 'with_cp': True}
+    net = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'geometric_d4'})
+    net.train()
+    learning = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert 'layer2.0.conv2.weight' in learning and not any(name.startswith('layer1') for name in learning)
+    assert not net.layer3[0].bn1.training and net.layer3[0].with_cp
+    torch.save(build(cfg).state_dict(), path := str(tmp_path / 'net.pth'))
+    inner = {**cfg, 'init_cfg': {'type': 'Pretrained', 'checkpoint': path}}
+    for settings in (
+        {'backbone': inner},
+        {'backbone': cfg, 'init_cfg': inner['init_cfg']},
+        {'backbone': cfg, 'pretrained': path},
+    ):
+        net = build({'type': 'icconv_mm.Inception', 'pattern': 'dense', **settings})
+        net.init_weights()
+        assert torch.equal(net.layer4[0].conv2.weight, torch.load(path)['layer4.0.conv2.weight'])
+    frozen = build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg}).layer1[0].conv2
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_the_weights_of_the_wrapper_win_and_it_says_so(recwarn):
+    inner = {'type': 'mmdet.ResNet', **TINY, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'inner.pth'}}
+    settings = {'backbone': inner, 'pattern': 'dense', 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'outer.pth'}}
+    recwarn.clear()
+    net = build({'type': 'icconv_mm.Inception', **settings})
+    assert net.init_cfg['checkpoint'] == 'outer.pth'
+    said = [str(w.message) for w in recwarn if 'gives way' in str(w.message)]
+    assert len(said) == 1 and 'inner.pth' in said[0] and 'outer.pth' in said[0] and 'mmdet.ResNet' in said[0]
+
+
+def test_a_built_network_and_the_search():
+    torchvision = pytest.importorskip('torchvision')
+    net = icconv_mm.Inception(torchvision.models.resnet18(), supernet_d_max=2)
+    assert net.layer1[0].conv1.kernel_size == (5, 5) and net.conv1.kernel_size == (7, 7)
+    patterns = edo_search(net, 2)
+    net = icconv_mm.Inception(net, patterns)
+    assert [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)] == patterns
+    assert isinstance(icconv_mm.Pyramidal(torchvision.models.resnet18()).layer1[0].conv1, PyConv2d)
+
+
+@pytest.mark.parametrize('kind', ['Inception', 'Pyramidal'])
+def test_deploys(kind):
+    net = build({'type': f'icconv_mm.{kind}', 'backbone': BACKBONES['plain'][0]} | PATTERN[kind])
+    x = torch.randn(1, 3, 64, 64).double()
+    for got, want in zip(outputs(icconv_mm.deploy(net), x), outputs(net, x), strict=True):
+        assert (got - want).abs().max() <= 1e-10 * want.abs().max()
+
+
+PATTERN = {'Inception': {'pattern': 'geometric_d4'}, 'Pyramidal': {}}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'message'),
+    [
+        ('Inception', {}, 'Inception needs either a pattern or supernet_d_max, got neither'),
+        ('Inception', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
+        ('Inception', {'pattern': 'dense', 'filter': 'nothing'}, 'ResNet: no convolution of 3x3 or more selected'),
+        ('Inception', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
+        ('Inception', {'pattern': [[[64, 1, 1]]] * 8}, 'layer 2: the pattern sums to 64, expected 128 channels'),
+        ('Pyramidal', {'filter': 'nothing'}, 'ResNet: no 3x3 convolution selected'),
+        ('Pyramidal', {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]}, 'layer1.0.conv1: level 1: 3 groups'),
+        ('Pyramidal', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
+        ('Inception', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
+    ],
+)
+def test_bad_input(kind, settings, message):
+    torchvision = pytest.importorskip('torchvision')
+    net = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    with pytest.raises(ValueError, match=message):
+        getattr(icconv_mm, kind)(net, **settings)
