@@ -90,7 +90,7 @@ def swaps(case: Case) -> Iterator[tuple[str, dict]]:
 
 
 def check_case(case: Case) -> list[Outcome]:
-    """Builds and runs the original and what takes its place on a picture of 64 x 64, by shapes alone where possible.
+    """Builds and runs the original and what takes its place on a picture of 128 x 128, by shapes alone where possible.
 
     Returns:
         An outcome for each swap; one alone, of the swap 'original', where the original does not run here.
@@ -167,7 +167,7 @@ def _shapes_on(device: str, library: str, backbone: dict) -> list[tuple[int, ...
     with DefaultScope.overwrite_default_scope(library), torch.device(device):
         network = MODELS.build(backbone)
         network.eval()
-        return [tuple(output.shape) for output in _tensors(network(torch.zeros(1, 3, 64, 64)))]
+        return [tuple(output.shape) for output in _tensors(network(torch.zeros(1, 3, 128, 128)))]
 
 
 def _tensors(outputs) -> list[Tensor]:

@@ -1,5 +1,6 @@
-"""Reading a config and what the command line changes in it."""
+"""Reading a config with what the command line changes in it, and changes that several purposes share."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from icconv_mm.datasets.loading import LoadImageFromFile
+from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError, sentence
 from icconv_mm.tasks import require_library
 
@@ -65,6 +68,78 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
             if depth == 0:
                 raise InputError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
             break
+
+
+def model_config(cfg: Config) -> dict:
+    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    cfg.model.pop('pretrained', None)
+    for node in dicts_in(cfg.model):
+        node.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def comparison_config(
+    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
+) -> Config:
+    """A copy of a supernet's config for one of the trainings that the search compares.
+
+    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
+    """
+    cfg = copy.deepcopy(cfg)
+    if pattern is not None:
+        cfg.model.backbone.pop('supernet_d_max')
+        cfg.model.backbone.pattern = pattern
+    if start is not None:
+        cfg.load_from = str(start)
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
+    cfg.default_hooks.checkpoint = None
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
+    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load pictures.
+
+    Args:
+        cfg: A config, or a part of one; changed in place.
+        skip_bad: As for the transform.
+    """
+    for node in dicts_in(cfg):
+        if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):
+            node['type'] = f'icconv_mm.{LoadImageFromFile.__name__}'
+            if skip_bad:
+                node['skip_bad'] = True
+
+
+def set_iterations(cfg: Config, iterations: int) -> None:
+    """Train for so many iterations, with the schedule of the learning rate in proportion.
+
+    Raises:
+        InputError: ``iterations`` is less than 1.
+    """
+    if iterations < 1:
+        raise InputError(f'a training needs at least one iteration, got {iterations}')
+    ratio = iterations / cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = iterations
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
+        for key in ('begin', 'end', 'T_max'):
+            if key in scheduler:
+                least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
+                scheduler[key] = max(round(ratio * scheduler[key]), least)
+
+
+def kind_of(node: dict) -> str:
+    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    kind = node.get('type') or ''
+    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
+
+
+def as_list(value: Any) -> list:
+    """A setting that is one thing or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _keys(node: Any) -> list[str]:

@@ -19,7 +19,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from icconv_mm.apis.preparation import kind_of, model_config, prepare
+from icconv_mm.apis.config import kind_of, model_config
+from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file

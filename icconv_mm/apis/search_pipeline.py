@@ -16,7 +16,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from icconv_mm.apis.preparation import comparison_config, set_iterations
+from icconv_mm.apis.config import comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train

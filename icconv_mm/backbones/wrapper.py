@@ -29,6 +29,10 @@ def outside_stem(name: str, conv: nn.Conv2d) -> bool:
     return conv.in_channels != IMAGE_CHANNELS and not _STEM.match(name)
 
 
+def _is_3x3(conv: nn.Module) -> bool:
+    return conv.weight.shape[2:] == (3, 3)
+
+
 @MODELS.register_module()
 def Inception(
     backbone: dict | nn.Module,
@@ -74,7 +78,9 @@ def Inception(
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return to_supernet(network, supernet_d_max, filter or outside_stem)
-    return to_inception(network, pattern, filter or outside_stem)
+    if filter is None and any(map(_is_3x3, dict(select_convs(network, outside_stem, tuple(STANDARDISED))).values())):
+        return to_inception(network, pattern, lambda name, conv: outside_stem(name, conv) and _is_3x3(conv))
+    return to_inception(network, pattern, filter or outside_stem)  # a supernet has larger kernels instead
 
 
 @MODELS.register_module()
@@ -119,7 +125,7 @@ def Pyramidal(
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     chosen = select_convs(network, filter or outside_stem, tuple(STANDARDISED))
-    convs = {name: conv for name, conv in chosen if conv.kernel_size == (3, 3)}
+    convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
         raise ValueError(f'{type(network).__name__}: no 3x3 convolution selected')
     stages = stages_of(network, convs)

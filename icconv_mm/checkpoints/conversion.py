@@ -11,8 +11,6 @@ from torch import Tensor
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import InputError
 
-# Where trainers put the weights in a file, tried in this order.
-
 
 class UnmatchedKeysError(InputError):
     """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""

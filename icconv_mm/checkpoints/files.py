@@ -11,8 +11,8 @@ import torch
 from icconv_mm._version import __version__
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.convert import run_conversion
 from icconv_mm.checkpoints.detectron_pickle import load_detectron
+from icconv_mm.checkpoints.sources import run_conversion
 from icconv_mm.errors import InputError, naming
 
 

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import torch
 
+from icconv_mm.patterns import DilationPattern
+
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
@@ -188,13 +190,14 @@ class Explanation(dict):
         return f'{type(self).__name__}(chosen={self.chosen!r}, {super().__repr__()})'
 
 
-def explain(operator: str, *args) -> Explanation:
+def explain(operator: str, *args, **named) -> Explanation:
     """Which backend serves a call of ``operator`` here and now, and why not the others.
 
     Args:
         operator: Its name, e.g. 'inception_conv2d'.
-        *args: The arguments of one call, all of them, as its reference takes them: a pattern is a flat list, the size
-            that the gradient of an input has is (height, width).
+        *args: The arguments of one call, as the function of this name takes them, or the operator: a pattern may also
+            be flat (:attr:`DilationPattern.flat`), the size that the gradient of an input has is (height, width).
+        **named: Arguments by name.
 
     Returns:
         A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
@@ -206,11 +209,11 @@ def explain(operator: str, *args) -> Explanation:
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
-        >>> answers = explain('inception_conv2d', x, weight, None, [4, 1, 1, 2, 2, 4], 1, 1)
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
         >>> answers.chosen, answers['cpu']
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
-    _check_arguments(operator, args)
+    args = _arguments(operator, args, named)
     answers = {name: kernel.answer(*args) for name, kernel in _kernels[operator].items()}
     name = requested()
     if name == 'auto':
@@ -220,18 +223,22 @@ def explain(operator: str, *args) -> Explanation:
     return Explanation({each: str(answer) for each, answer in answers.items()}, name if answers[name].serves else None)
 
 
-def _check_arguments(operator: str, args: tuple) -> None:
-    """That a call has the arguments of the operator: backends look at some of them only, and each at others."""
+def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
+    """The arguments of a call, all and with a flat pattern; backends look at some of them only, and each at others."""
     if operator not in _kernels:
         raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
     signature = inspect.signature(_kernels[operator]['reference'].run)
     try:
-        pattern = signature.bind(*args).arguments.get('pattern', ())
+        call = signature.bind(*args, **named)
     except TypeError as error:
         names = ', '.join(signature.parameters)
         raise TypeError(f'explain: {error}; {operator} takes {names}') from None
-    if not all(isinstance(each, int) for each in pattern):
-        raise TypeError(f'explain: pattern must be a flat list of integers (DilationPattern.flat), got {pattern}')
+    call.apply_defaults()
+    if 'pattern' in call.arguments:
+        pattern = tuple(call.arguments['pattern'])
+        flat = all(isinstance(each, int) for each in pattern)
+        call.arguments['pattern'] = pattern if flat else DilationPattern.of(pattern).flat
+    return call.args
 
 
 def run(operator: str, *args):

@@ -44,6 +44,7 @@ BACKBONES = {
     'HRNet': ({'type': 'mmdet.HRNet', 'extra': HRNET}, None),
     'SEResNet': ({'type': 'mmpretrain.SEResNet', 'depth': 50, 'base_channels': 32}, 16),
     'CIFAR': ({'type': 'mmpretrain.ResNet_CIFAR', 'depth': 18, 'base_channels': 16}, 16),
+    'kernels of 5x5': ({'type': 'mmpose.ViPNAS_ResNet', 'depth': 50}, 4),
     'basic blocks': ({'type': 'mmpose.ResNet', 'depth': 18, 'base_channels': 16}, 16),
 }
 

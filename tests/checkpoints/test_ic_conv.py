@@ -9,7 +9,7 @@ import torch
 from layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
-from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.checkpoints.sources import run_conversion
 
 WIDTH = 16
 

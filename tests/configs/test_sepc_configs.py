@@ -93,7 +93,8 @@ def test_one_line_changes_the_backbone(path, tmp_path):
     changed = Config.fromfile(tmp_path / 'other.py', import_custom_modules=False).to_dict()
     expected = read_config(path).to_dict()
     assert changed['model']['backbone'].pop('pattern') == 'detection/ic_resnet50_k9'
-    assert expected['model']['backbone'].pop('pattern') == 'dense'
+    assert changed['model']['backbone'].pop('type') == 'icconv_mm.ICResNet'
+    assert expected['model']['backbone'].pop('type') == 'icconv_mm.ResNet'
     assert changed['model']['backbone'].pop('init_cfg') is None
     assert expected['model']['backbone'].pop('init_cfg') == expected['weights']
     assert changed == expected

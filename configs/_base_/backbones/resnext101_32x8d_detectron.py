@@ -1,10 +1,9 @@
 # ResNeXt-101 32x8d with fixed batch norms and Detectron's weights, which know scaled BGR (tools/convert_checkpoint.py).
 backbone = dict(
-    type='icconv_mm.ICResNeXt',
+    type='icconv_mm.ResNet',
     depth=101,
     groups=32,
     base_width=8,
-    pattern='dense',
     norm_cfg=dict(type='BN', requires_grad=False),
 )
 weights = dict(type='Pretrained', checkpoint='checkpoints/resnext101_32x8d_detectron.pth', prefix='backbone.')
