@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import dicts_in
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, sentence
 from icconv_mm.tasks import require_library
 
 
@@ -39,7 +39,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
         try:
             cfg.merge_from_dict(dict(options))
         except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-            raise InputError(f'--cfg-options {_spelt(options)}: {_first_paragraph(error)}') from error
+            given = ' '.join(f'{key}={value}' for key, value in options.items())
+            raise InputError(f'--cfg-options {given}: {_first_paragraph(error)}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -54,13 +55,18 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     the top level anything else is refused, and so is a key that resembles an existing one at any level.
     """
     for option in options:
-        node: Any = cfg._cfg_dict
+        name, node = f'--cfg-options {option}', cfg._cfg_dict
         for depth, key in enumerate(option.split('.')):
             known = _keys(node)
             if key in known:
                 node = node[int(key)] if isinstance(node, Sequence) else node[key]
                 continue
-            _refuse_unknown(option, key, known if depth else [*known, *_runner_arguments()], top=depth == 0)
+            if depth == 0 and key in (arguments := _runner_arguments()):
+                break
+            if close := difflib.get_close_matches(key, known if depth else [*known, *arguments], n=1, cutoff=0.85):
+                raise InputError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
+            if depth == 0:
+                raise InputError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
             break
 
 
@@ -144,26 +150,11 @@ def _keys(node: Any) -> list[str]:
     return []
 
 
-def _refuse_unknown(option: str, key: str, known: Sequence[str], top: bool) -> None:
-    if top and key in known:
-        return
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-    if close:
-        raise InputError(f'--cfg-options {option}: no such key {key!r} in the config; did you mean {close[0]!r}?')
-    if top:
-        raise InputError(f'--cfg-options {option}: the config has no {key!r}, and it is no argument of the runner')
-
-
 def _runner_arguments() -> list[str]:
     from mmengine.runner import Runner
 
     return [name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')]
 
 
-def _spelt(options: Mapping[str, Any]) -> str:
-    return ' '.join(f'{key}={value}' for key, value in options.items())
-
-
 def _first_paragraph(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return ' '.join(text.strip().split('\n\n')[0].split())
+    return ' '.join(sentence(error).split('\n\n')[0].split())

@@ -101,7 +101,9 @@ def test_course_and_report(home, data, tmp_path):
         assert f'{task.title}: train' in printed  # progress
         line = next(line for line in printed.splitlines() if task.title in line and row['metric'] in line)
         assert f'{row["value"]:.3f}' in line and row['backbone_file'] in line
-        assert f'| {task.title} | {task.metric} | {row["value"]:.3f} |' in (tmp_path / 'work/report.md').read_text()
+        assert (
+            f'| {task.title} | {task.kind.metric} | {row["value"]:.3f} |' in (tmp_path / 'work/report.md').read_text()
+        )
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()

@@ -54,7 +54,7 @@ def prepare_config(
     _move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
-    cfg.test_evaluator.update(task.writer_options(folder))
+    cfg.test_evaluator[task.kind.option] = f'{folder}/{task.kind.value}'
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
