@@ -1,8 +1,9 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
-``custom_imports = dict(imports=['icconv_mm'])`` in a config makes every module available as ``icconv_mm.Name``.
+``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
 Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered module when a
-registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it.
+registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it. Where
+mmengine is not installed, ``patterns``, ``ops`` and ``layers`` work with torch alone.
 """
 
 import importlib
@@ -10,13 +11,13 @@ import importlib
 from icconv_mm import _deprecated, errors, versions
 from icconv_mm._version import __version__
 
-versions.check()  # before the imports below, which would fail on an unsupported library with a less helpful error
+versions.check(('torch',))
+if versions.is_installed('mmengine'):
+    from icconv_mm import registry
+    from icconv_mm.checkpoints import safe
 
-from icconv_mm import registry  # noqa: E402
-from icconv_mm.checkpoints import safe  # noqa: E402
-
-safe.activate()
-registry.find_forks()
+    safe.activate()
+    registry.find_forks()
 _deprecated.activate()
 
 _SUBPACKAGES = (
@@ -30,11 +31,12 @@ _SUBPACKAGES = (
     'necks',
     'ops',
     'patterns',
+    'registry',
     'tasks',
 )
 # where to find what has a name of its own here
 _OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
-__all__ = ['__version__', 'errors', 'registry', 'versions', *_OBJECTS, *_SUBPACKAGES]
+__all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):

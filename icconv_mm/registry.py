@@ -9,45 +9,38 @@ library is loaded only when a config needs it.
 import importlib
 import sys
 
-from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.registry import DATASETS as _DATASETS
-from mmengine.registry import HOOKS as _HOOKS
-from mmengine.registry import METRICS as _METRICS
-from mmengine.registry import MODELS as _MODELS
-from mmengine.registry import OPTIM_WRAPPERS as _OPTIM_WRAPPERS
-from mmengine.registry import TASK_UTILS as _TASK_UTILS
-from mmengine.registry import TRANSFORMS as _TRANSFORMS
-from mmengine.registry import VISUALIZERS as _VISUALIZERS
-from mmengine.registry import Registry
-
 from icconv_mm import versions
-from icconv_mm.versions import LIBRARIES
+
+versions.check()  # before the import below, which would fail on an unsupported library with a less helpful error
+
+from mmengine import registry as root  # noqa: E402
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 SCOPE = 'icconv_mm'
 
 
-class _LazyRegistry(Registry):
+class _LazyRegistry(root.Registry):
     """A registry that also knows the task folders of the libraries which have been imported by the time of a lookup."""
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        for task, library in LIBRARIES.items():
+        for task, library in versions.LIBRARIES.items():
             if sys.modules.get(library) is not None:  # None bars an import
                 importlib.import_module(f'icconv_mm.tasks.{task}')
 
 
-def _child(parent: Registry, *locations: str) -> Registry:
+def _child(parent: root.Registry, *locations: str) -> root.Registry:
     return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(_MODELS, 'icconv_mm.backbones', 'icconv_mm.necks')
-DATASETS = _child(_DATASETS)
-TRANSFORMS = _child(_TRANSFORMS, 'icconv_mm.datasets.loading')
-TASK_UTILS = _child(_TASK_UTILS)
-METRICS = _child(_METRICS)
-HOOKS = _child(_HOOKS, 'icconv_mm.engine')
-OPTIM_WRAPPERS = _child(_OPTIM_WRAPPERS, 'icconv_mm.engine')
-VISUALIZERS = _child(_VISUALIZERS)
+MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks')
+DATASETS = _child(root.DATASETS)
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading')
+TASK_UTILS = _child(root.TASK_UTILS)
+METRICS = _child(root.METRICS)
+HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
+VISUALIZERS = _child(root.VISUALIZERS)
 
 
 def find_forks() -> None:

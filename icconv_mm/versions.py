@@ -47,14 +47,12 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def check(names: tuple[str, ...] | None = None) -> None:
+def check(names: tuple[str, ...] = REQUIRED) -> None:
     """Raise ImportError, naming what was found and what is supported, if a library is missing or out of range.
 
     Args:
-        names: Import names to check; by default the required libraries and every task library that is installed.
+        names: Import names to check.
     """
-    if names is None:
-        names = tuple(name for name in SUPPORTED if name in REQUIRED or installed(name) is not None)
     problems = []
     for name in names:
         distributions, low, high = SUPPORTED[name]

@@ -46,11 +46,13 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     unpacked = next(p for p in tmp_path.iterdir() if p.is_dir())
     sources = [path.relative_to(tree) for path in (tree / 'csrc').rglob('*') if path.is_file()]
     assert sources and all((unpacked / path).is_file() for path in sources)
+    assert all((unpacked / name).is_file() for name in ('LICENSE', 'CITATION.cff', 'CHANGELOG.md'))
     done = build(unpacked, tmp_path, 'build_wheel', ICCONV_MM_EXT='off')
     assert done.returncode == 0, done.stderr[-2000:]
     names = names_of(next(tmp_path.glob('*.whl')))
     for wanted in ('tools/train.py', 'tools/test.py', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
         assert f'icconv_mm/.mim/{wanted}' in names
+    assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
     assert not [name for name in names if name.startswith(('tests/', 'scripts/')) or name.endswith('.so')]
 
 
@@ -58,7 +60,10 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
 def test_wheel_holds_compiled_operators(tree, tmp_path):
     done = build(tree, tmp_path, 'build_wheel', ICCONV_MM_EXT='cpu')
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [name for name in names_of(next(tmp_path.glob('*.whl'))) if name.startswith('icconv_mm/_C_torch')]
+    wheel = next(tmp_path.glob('*.whl'))
+    (library,) = [name for name in names_of(wheel) if name.startswith('icconv_mm/_C_torch')]
+    with zipfile.ZipFile(wheel) as archive:
+        assert b'.debug_info' not in archive.read(library)
 
 
 def test_broken_compiler_leaves_a_working_package(tree, tmp_path):

@@ -19,6 +19,15 @@ def found(monkeypatch, **known):
     monkeypatch.setattr(versions, 'is_installed', lambda name: False)
 
 
+# of a subprocess: as if the distributions of OpenMMLab were not installed
+LOST = """
+real = importlib.metadata.version
+def version(name):
+    if 'mm' in name:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+importlib.metadata.version = version
+"""
 GOOD = {'torch': '2.11.0+cu130', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
 
@@ -53,8 +62,7 @@ def test_configs_inherit_from_a_fork(monkeypatch, tmp_path):
     [
         ({'torch': '2.0.1'}, ['torch: found torch 2.0.1', '>=2.1']),
         ({'mmcv': '1.7.2'}, ['mmcv: found mmcv 1.7.2', '>=2.0.0']),
-        ({'mmdet': '2.28.0'}, ['mmdet: found mmdet 2.28.0', '>=3.0']),
-        ({'mmpose': '1.1.0'}, ['mmpose: found mmpose 1.1.0', '>=1.2']),
+        ({'mmengine': '1.1'}, ['mmengine: found mmengine 1.1', '<1']),
         ({'mmengine': None}, ['mmengine: not installed', 'onedl-mmengine']),
     ],
 )
@@ -63,6 +71,49 @@ def test_unsupported_version_is_named(monkeypatch, change, words):
     with pytest.raises(ImportError) as error:
         versions.check()
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
+    """An old mmpose beside it is no matter to who uses another library."""
+    found(monkeypatch, **GOOD, mmpose='1.1.0')
+    versions.check()
+    with pytest.raises(ImportError, match=r'mmpose: found mmpose 1\.1\.0; icconv_mm supports >=1\.2, <2'):
+        versions.check(('mmpose',))
+
+
+def test_import_with_an_old_task_library():
+    code = (
+        'import importlib.metadata\n'
+        'real = importlib.metadata.version\n'
+        'importlib.metadata.version = lambda name: "0.1" if name in ("mmdet", "mmpose") else real(name)\n'
+        'import icconv_mm\n'
+        'assert icconv_mm.versions.installed("mmdet") == ("mmdet", "0.1")\n'
+        'icconv_mm.registry.MODELS.build(dict(type="ICResNet", depth=18, pattern="geometric_d2", base_channels=8))\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_torch_alone_is_enough_for_patterns_operators_and_layers():
+    code = (
+        'import sys\n'
+        'for name in ("mmengine", "mmcv", "mmdet", "mmseg", "mmpose", "mmpretrain"): sys.modules[name] = None\n'
+        'import torch, icconv_mm, icconv_mm.ops, icconv_mm.layers, icconv_mm.patterns.search\n'
+        'net = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3, padding=1))\n'
+        'icconv_mm.layers.to_inception(icconv_mm.layers.to_supernet(net, d_max=2), [[(4, 1, 1), (4, 2, 2)]])\n'
+        'assert type(net[0]) is icconv_mm.layers.ICConv2d\n'
+        'assert net(torch.ones(1, 4, 9, 9)).shape == (1, 8, 9, 9)\n'
+        'out = icconv_mm.ops.inception_conv2d(torch.ones(1, 4, 9, 9), net[0].weight, None, net[0].pattern)\n'
+        'out.sum().backward()\n'
+        'icconv_mm.layers.PyConv2d(4, [4, 4], [3, 5], [1, 2])(torch.ones(1, 4, 9, 9))\n'
+        'icconv_mm.layers.ScaleEqualizedConv2d(4, 4)(torch.ones(1, 4, 9, 9))\n'
+        'try:\n'
+        '    icconv_mm.registry\n'
+        'except ImportError as error:\n'
+        '    print(error)\n'
+    )
+    code = 'import importlib.metadata\n' + LOST + code
+    run = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+    assert 'mmengine: not installed; icconv_mm supports mmengine or ' in run.stdout
 
 
 def test_import_needs_no_task_library_and_loads_none():

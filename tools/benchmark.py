@@ -18,26 +18,22 @@ from pathlib import Path
 import benchmarks
 import torch
 
+from icconv_mm.apis import cli
 from icconv_mm.errors import InputError, reporting
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbones, detectors: names with this')
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', help='where networks run; default: %(default)s')
-    parser.add_argument(
-        '--dtype',
-        choices=('float32', 'bfloat16', 'float16'),
-        help='of layers, backbones, detectors; default: float32 on the CPU, else bfloat16',
-    )
-    parser.add_argument(
-        '--scale', type=float, default=1.0, help='factor of the sizes of pictures, for a quick look without limits'
-    )
+    dtypes = ('float32', 'bfloat16', 'float16')
+    of_dtype = 'of layers, backbones, detectors; default: float32 on the CPU, else bfloat16'
+    parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
+    of_scale = 'factor of the sizes of pictures, for a quick look without limits'
+    parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
@@ -60,18 +56,12 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    options = benchmarks.Options(
-        repeats=args.repeats,
-        threads=args.threads,
-        device=args.device,
-        dtype=args.dtype,
-        scale=args.scale,
-        only=args.only,
-    )
+    names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only')
+    options = benchmarks.Options(**{name: getattr(args, name) for name in names})
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)
     figures = []
-    with reporting():
+    with reporting(args.debug):
         try:
             for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
                 figures.append(figure)

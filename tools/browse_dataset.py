@@ -6,21 +6,18 @@ from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     cli.add_config(parser)
-    parser.add_argument('--out-dir', '--output-dir', metavar='DIR', help='write the pictures to this folder')
+    parser.add_argument('--out-dir', metavar='DIR', help='write the pictures to this folder')
+    parser.add_argument('--output-dir', dest='out_dir', help=argparse.SUPPRESS)  # as the task libraries' tools call it
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which dataset')
     parser.add_argument('--count', type=int, metavar='N', help='only the first N pictures')
     parser.add_argument('--not-show', dest='show', action='store_false', help='do not open a window')
     parser.add_argument(
         '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each picture shown'
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args(argv)
     with reporting(args.debug):
         from tqdm import tqdm
 

@@ -1,24 +1,19 @@
 """Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
 
-import argparse
 from pathlib import Path
 
+from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 
 PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
 MARK = '<!-- made by tools/check_compatibility.py from here on -->\n'
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     parser.add_argument('--libraries', nargs='+', metavar='NAME', help='mmdet, mmseg, mmpose, mmpretrain; default: all')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
-    parser.add_argument('--debug', action='store_true', help='show tracebacks')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args(argv)
     with reporting(args.debug):
         from tqdm import tqdm
 

@@ -4,38 +4,28 @@ Example: python tools/convert_checkpoint.py ckpt/detection/r50_imagenet_retrain/
              checkpoints/ic_resnet50_k9_imagenet.pth --source ic-conv --pattern detection/ic_resnet50_k9
 """
 
-import argparse
-
 from rich.console import Console
 
+from icconv_mm.apis import cli
 from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.report import left_table, moves_table
 from icconv_mm.errors import InputError, reporting
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     parser.add_argument('input', help='the released file')
     parser.add_argument('output', help='the file to write')
     parser.add_argument('--source', default='ic-conv', choices=list(SOURCES), help='who released it (default: ic-conv)')
-    parser.add_argument(
-        '--rename-rules', metavar='FILE', help='JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
-    )
+    rules = 'JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
+    parser.add_argument('--rename-rules', metavar='FILE', help=rules)
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
-    parser.add_argument(
-        '--backbone-prefix', help="of ic-conv: what stands before 'layer1' in a file of several backbones"
-    )
+    parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
-    return parser.parse_args(argv)
-
-
-def main(argv=None) -> None:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     console = Console()
     options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
-    with reporting(after='Nothing was written.'):
+    with reporting(args.debug, after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):

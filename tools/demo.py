@@ -3,36 +3,29 @@
 Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
 """
 
-import argparse
 import signal
 import sys
 from pathlib import Path
 
+from icconv_mm.apis import cli
+from icconv_mm.errors import reporting
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+def main(argv=None) -> int:
+    parser = cli.parser(__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: %(default)s')
-    parser.add_argument(
-        '--data', type=Path, default=Path('data/miniature'), help='drawn if missing; default: %(default)s'
-    )
+    data = Path('data/miniature')
+    parser.add_argument('--data', type=Path, default=data, help='drawn if missing; default: %(default)s')
     parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose; default: all')
-    parser.add_argument(
-        '--backbone', default='ic_resnet18', metavar='NAME', help='a file of configs/_base_/backbones, without .py'
-    )
+    parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
     parser.add_argument('--neck', help='also train the task of a neck; one of: sepc')
     parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
+    args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
-
-    from icconv_mm.errors import reporting
-
+    debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
-    with reporting(interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
+    with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
         from icconv_mm.apis.demo import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))

@@ -5,42 +5,29 @@ $ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm. One that cann
 status 1) and keeps no other back.
 """
 
-import argparse
-
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
-    parser.add_argument(
-        '--source',
-        default=PUBLISHED_AT,
-        help='a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)',
-    )
-    return parser.parse_args(argv)
-
-
 def main(argv=None) -> None:
-    args = parse_args(argv)
+    parser = cli.parser(__doc__)
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
+    where = 'a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)'
+    parser.add_argument('--source', default=PUBLISHED_AT, help=where)
+    args = parser.parse_args(argv)
     console = Console()
-    with reporting(interrupted='what is already in the cache is complete'):
+    with reporting(args.debug, interrupted='what is already in the cache is complete'):
         fetched = download_patterns(
             args.names or None, args.source, lambda names: track(names, 'patterns', console=console)
         )
     new = sum(fetched.values())
-    console.print(
-        f'{cache_folder() / "patterns"}: {new} fetched, {len(fetched) - new} already there, all SHA-256 as published',
-        soft_wrap=True,
-        highlight=False,
-    )
+    counts = f'{new} fetched, {len(fetched) - new} already there, all SHA-256 as published'
+    console.out(f'{cache_folder() / "patterns"}: {counts}', highlight=False)
 
 
 if __name__ == '__main__':

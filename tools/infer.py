@@ -1,13 +1,11 @@
 """Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task."""
 
-import argparse
-
 from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     parser.add_argument('inputs', metavar='input', help='a picture, a folder of pictures, or a glob pattern in quotes')
@@ -15,19 +13,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: an accelerator if there is one)')
     parser.add_argument('--batch-size', type=int, default=1, help='pictures per forward pass')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
-    parser.add_argument(
-        '--json-score-thr', type=float, default=0.0, help='write what scores as much to the JSON file (default: all)'
-    )
+    parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--palette', help='colours for drawing: coco, voc, citys or random (detection)')
-    parser.add_argument(
-        '--ann-file', metavar='FILE', help='COCO annotations whose image and category ids the results are to use'
-    )
+    parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args(argv)
     with reporting(args.debug):
         from tqdm import tqdm
 

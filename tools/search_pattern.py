@@ -4,23 +4,20 @@ The supernet is ICResNet(..., supernet_d_max=D) or any network through icconv_mm
 Example: python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.json --checkpoint-out ic_init.pth
 """
 
-import argparse
 import itertools
 
 from rich.console import Console
 from rich.progress import track
 
-from icconv_mm.apis import load_config
+from icconv_mm.apis import cli, load_config
 from icconv_mm.apis.inference import build_model
 from icconv_mm.apis.search import read_images, results_table, search_checkpoint
 from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     parser.add_argument('checkpoint', help='weights of the supernet')
     parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')
     parser.add_argument('--out', required=True, metavar='JSON', help='the pattern file to write')
@@ -36,13 +33,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
-    return args
-
-
-def main(argv=None) -> None:
-    args = parse_args(argv)
     console = Console()
-    with reporting(after='Nothing was written.'):
+    with reporting(args.debug, after='Nothing was written.'):
         config = load_config(args.config) if args.config else None
         model = build_model(config) if config else None
         images = None
@@ -61,9 +53,9 @@ def main(argv=None) -> None:
             images=images,
         )
     console.print(results_table(results))
-    console.print(f'pattern: {args.out}', soft_wrap=True, highlight=False)
+    console.out(f'pattern: {args.out}', highlight=False)
     if args.checkpoint_out:
-        console.print(f'initial checkpoint with the kept taps: {args.checkpoint_out}', soft_wrap=True, highlight=False)
+        console.out(f'initial checkpoint with the kept taps: {args.checkpoint_out}', highlight=False)
 
 
 if __name__ == '__main__':

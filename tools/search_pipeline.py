@@ -4,12 +4,9 @@ Example: python tools/search_pipeline.py --work-dir work_dirs/search
 It goes on where it was interrupted. Without a config it works on the miniature dataset.
 """
 
-import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from icconv_mm.apis import load_config
+from icconv_mm.apis import cli, load_config
 from icconv_mm.apis.search_pipeline import VARIANTS, Pipeline
 from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_mm.errors import reporting
@@ -18,10 +15,8 @@ from icconv_mm.patterns.search import CRITERIA
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
     parser.add_argument('--work-dir', default='work_dirs/search', help='default: %(default)s')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
@@ -30,13 +25,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
     parser.add_argument('--limit', type=int, help='stop after that many trainings; the same command goes on')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config: key=value ...')
-    return parser.parse_args(argv)
-
-
-def main(argv=None) -> None:
-    args = parse_args(argv)
-    with reporting(interrupted='the same command goes on'):
+    cli.add_cfg_options(parser)
+    args = parser.parse_args(argv)
+    with reporting(args.debug, interrupted='the same command goes on'):
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)

@@ -13,6 +13,7 @@ import argparse
 import torch
 from rich.console import Console
 
+from icconv_mm.apis import cli
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
@@ -27,9 +28,7 @@ NETWORKS |= {f'resnext{depth}': (ICResNeXt, depth) for depth in (50, 101, 152)}
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
     parser.add_argument('--out', metavar='PNG', help='draw a picture into this file')
@@ -71,12 +70,9 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     for name, net in ((network, dense), (args.pattern, inception)):
         with console.status(f'effective receptive field of {name}'):
             fields[name] = effective_receptive_field(net, args.size, args.images)
-        console.print(
-            f'effective receptive field of {name}: {fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels '
-            '(height x width, root mean square distance from the centre)',
-            soft_wrap=True,
-            highlight=False,
-        )
+        extents = f'{fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels'
+        meaning = '(height x width, root mean square distance from the centre)'
+        console.out(f'effective receptive field of {name}: {extents} {meaning}', highlight=False)
     return fields
 
 
@@ -95,12 +91,13 @@ def show(args: argparse.Namespace, console: Console) -> None:
     fields = measure_fields(args, network, console) if network else None
     if args.out:
         draw_patterns(patterns, args.out, args.pattern, fields)
-        console.print(f'picture: {args.out}', soft_wrap=True, highlight=False)
+        console.out(f'picture: {args.out}', highlight=False)
 
 
 def main(argv=None) -> None:
-    with reporting():
-        show(parse_args(argv), Console())
+    args = parse_args(argv)
+    with reporting(args.debug):
+        show(args, Console())
 
 
 if __name__ == '__main__':

@@ -1,13 +1,11 @@
 """Test a checkpoint of any task with the metrics of its config."""
 
-import argparse
-
 from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     cli.add_work_dir(parser)
@@ -18,11 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
     parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
     cli.add_launcher(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args(argv)
     with reporting(args.debug):
         from icconv_mm.apis import test
 

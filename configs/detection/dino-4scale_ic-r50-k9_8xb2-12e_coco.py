@@ -3,12 +3,6 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
     backbone=dict(
-        _delete_=True,
-        **_base_.backbone,
-        out_indices=(1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
-        init_cfg=_base_.weights,
+        _delete_=True, **_base_.fine_tuned, out_indices=(1, 2, 3), norm_cfg=dict(type='BN', requires_grad=False)
     )
 )

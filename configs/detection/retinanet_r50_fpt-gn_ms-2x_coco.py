@@ -1,22 +1,3 @@
-_base_ = [
-    'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py',
-    '../_base_/backbones/resnet50.py',
-    '../_base_/necks/fpt.py',
-    '../_base_/datasets/fpt_multi_scale.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/retinanet_fpt-gn_ms-2x_coco.py', '../_base_/backbones/resnet50_gn_detectron.py']
 
-model = dict(
-    data_preprocessor=_base_.detectron_gn_pixels,
-    backbone=dict(
-        _delete_=True,
-        **_base_.backbone,
-        norm_cfg=_base_.group_norm,
-        frozen_stages=1,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/resnet50_gn_detectron.pth', prefix='backbone.'),
-    ),
-    neck=dict(_delete_=True, **_base_.neck, start_level=1, add_extra_convs='on_input'),
-)
-train_dataloader = dict(dataset=dict(pipeline=_base_.fpt_box_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.fpt_test_pipeline))
-test_dataloader = val_dataloader
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(_delete_=True, **_base_.fine_tuned))

@@ -1,3 +1,3 @@
 _base_ = ['../_base_/recipes/mask-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/ic_resnet50_k9_seg.py']
 
-model = dict(backbone=dict(_delete_=True, **_base_.backbone, frozen_stages=1, norm_eval=True, init_cfg=_base_.weights))
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned))

@@ -10,8 +10,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         **_base_.backbone,
-        strides=(1, 2, 1, 1),
-        dilations=(1, 1, 2, 4),
+        output_stride=8,
         contract_dilation=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         init_cfg=_base_.weights,

@@ -3,7 +3,7 @@ _base_ = './fpn_ic-r18_miniature.py'
 
 norm_cfg = dict(type='GN', num_groups=8)
 model = dict(
-    backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True),
+    backbone=dict(output_stride=8, contract_dilation=True),
     neck=[
         dict(
             type='icconv_mm.UnscathedPyramid',

@@ -1,14 +1,20 @@
 _base_ = [
-    'mmseg::pspnet/pspnet_r101-d8_4xb4-80k_ade20k-512x512.py',
+    'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_80k.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    '../_base_/models/ufp_fpt.py',
     '../_base_/backbones/resnet101.py',
-    '../_base_/necks/ufp_fpt.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    pretrained=None,
-    backbone=dict(_delete_=True, **_base_.backbone, **_base_.stride_8, init_cfg=_base_.weights),
-    neck=_base_.neck,
-    decode_head=dict(_delete_=True, **_base_.all_levels_head, num_classes=150),
-    auxiliary_head=None,
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(
+        **_base_.backbone,
+        output_stride=8,
+        contract_dilation=True,
+        norm_cfg=_base_.norm_cfg,
+        init_cfg=_base_.weights,
+    ),
+    decode_head=dict(num_classes=150),
 )

@@ -4,14 +4,8 @@ import importlib
 from typing import Any
 
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
-_HOMES = {
-    'train': '.training',
-    'test': '.testing',
-    'infer': '.inference',
-    'Predictor': '.inference',
-    'browse': '.browsing',
-    'load_config': '.config',
-}
+_HOMES = {'train': '.training', 'test': '.testing', 'infer': '.inference', 'browse': '.browsing'}
+_HOMES |= {'Predictor': '.inference', 'load_config': '.config'}
 
 __all__ = sorted(_HOMES)
 

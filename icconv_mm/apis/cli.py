@@ -9,9 +9,23 @@ from mmengine.config import Config, DictAction
 from icconv_mm.apis.config import load_config
 
 
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
+    return made
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config file and what changes it."""
     parser.add_argument('config', help='config file')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """What changes a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -20,7 +34,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         help='change settings of the config: model.backbone.depth=50, a list as key="[a,b]" or key=a,b, nested as '
         'key="[(a,b),(c,d)]", without white space',
     )
-    parser.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
-"""Reading a config and what the command line changes in it."""
+"""Reading a config with what the command line changes in it, and changes that several purposes share."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.errors import InputError
+from icconv_mm.datasets.loading import LoadImageFromFile
+from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.errors import InputError, sentence
 from icconv_mm.tasks import require_library
 
 
@@ -36,7 +39,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
         try:
             cfg.merge_from_dict(dict(options))
         except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
-            raise InputError(f'--cfg-options {_spelt(options)}: {_first_paragraph(error)}') from error
+            given = ' '.join(f'{key}={value}' for key, value in options.items())
+            raise InputError(f'--cfg-options {given}: {_first_paragraph(error)}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -51,14 +55,91 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     the top level anything else is refused, and so is a key that resembles an existing one at any level.
     """
     for option in options:
-        node: Any = cfg._cfg_dict
+        name, node = f'--cfg-options {option}', cfg._cfg_dict
         for depth, key in enumerate(option.split('.')):
             known = _keys(node)
             if key in known:
                 node = node[int(key)] if isinstance(node, Sequence) else node[key]
                 continue
-            _refuse_unknown(option, key, known if depth else [*known, *_runner_arguments()], top=depth == 0)
+            if depth == 0 and key in (arguments := _runner_arguments()):
+                break
+            if close := difflib.get_close_matches(key, known if depth else [*known, *arguments], n=1, cutoff=0.85):
+                raise InputError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
+            if depth == 0:
+                raise InputError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
             break
+
+
+def model_config(cfg: Config) -> dict:
+    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    cfg.model.pop('pretrained', None)
+    for node in dicts_in(cfg.model):
+        node.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def comparison_config(
+    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
+) -> Config:
+    """A copy of a supernet's config for one of the trainings that the search compares.
+
+    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
+    """
+    cfg = copy.deepcopy(cfg)
+    if pattern is not None:
+        cfg.model.backbone.pop('supernet_d_max')
+        cfg.model.backbone.pattern = pattern
+    if start is not None:
+        cfg.load_from = str(start)
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
+    cfg.default_hooks.checkpoint = None
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
+    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load pictures.
+
+    Args:
+        cfg: A config, or a part of one; changed in place.
+        skip_bad: As for the transform.
+    """
+    for node in dicts_in(cfg):
+        if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):
+            node['type'] = f'icconv_mm.{LoadImageFromFile.__name__}'
+            if skip_bad:
+                node['skip_bad'] = True
+
+
+def set_iterations(cfg: Config, iterations: int) -> None:
+    """Train for so many iterations, with the schedule of the learning rate in proportion.
+
+    Raises:
+        InputError: ``iterations`` is less than 1.
+    """
+    if iterations < 1:
+        raise InputError(f'a training needs at least one iteration, got {iterations}')
+    ratio = iterations / cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = iterations
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
+        for key in ('begin', 'end', 'T_max'):
+            if key in scheduler:
+                least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
+                scheduler[key] = max(round(ratio * scheduler[key]), least)
+
+
+def kind_of(node: dict) -> str:
+    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    kind = node.get('type') or ''
+    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
+
+
+def as_list(value: Any) -> list:
+    """A setting that is one thing or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _keys(node: Any) -> list[str]:
@@ -69,26 +150,11 @@ def _keys(node: Any) -> list[str]:
     return []
 
 
-def _refuse_unknown(option: str, key: str, known: Sequence[str], top: bool) -> None:
-    if top and key in known:
-        return
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-    if close:
-        raise InputError(f'--cfg-options {option}: no such key {key!r} in the config; did you mean {close[0]!r}?')
-    if top:
-        raise InputError(f'--cfg-options {option}: the config has no {key!r}, and it is no argument of the runner')
-
-
 def _runner_arguments() -> list[str]:
     from mmengine.runner import Runner
 
     return [name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')]
 
 
-def _spelt(options: Mapping[str, Any]) -> str:
-    return ' '.join(f'{key}={value}' for key, value in options.items())
-
-
 def _first_paragraph(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return ' '.join(text.strip().split('\n\n')[0].split())
+    return ' '.join(sentence(error).split('\n\n')[0].split())

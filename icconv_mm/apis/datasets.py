@@ -7,11 +7,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from icconv_mm.apis.preparation import as_list
+from icconv_mm.apis.config import as_list
 from icconv_mm.datasets.checks import DatasetError, check_file, check_paths, explain_coco, join_root
 from icconv_mm.datasets.walk import leaf_datasets
 from icconv_mm.errors import InputError, building
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 
 # What BaseDataset of mmengine says when no entry is left.
 _NOTHING_LEFT = 'need at least one array to concatenate'
@@ -27,7 +27,7 @@ def check_data_paths(cfg: Config, *phases: str) -> None:
                 check_file(metric['ann_file'], f'{phase}_evaluator.ann_file')
 
 
-def build_loop(runner: Runner, task: Task, phase: str) -> None:
+def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
     """Build the loop of a phase (``'train'``, ``'val'``, ``'test'``), if there is one: its dataset and its metrics.
 
     Raises:
@@ -38,7 +38,7 @@ def build_loop(runner: Runner, task: Task, phase: str) -> None:
         build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
 
 
-def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: Task, where: str) -> Dataset:
+def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: TaskAdapter, where: str) -> Dataset:
     """What ``build`` returns, which is the dataset of ``cfg``; ``where`` is its name in the whole config.
 
     Raises:

@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from icconv_mm.apis.preparation import kind_of, model_config, prepare
+from icconv_mm.apis.config import kind_of, model_config
+from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
@@ -75,7 +76,10 @@ class Predictor:
         Raises:
             ImageFileError: A file is missing, truncated or no picture.
         """
-        for batch in _batches(map(str, paths), batch_size):
+        if batch_size < 1:
+            raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
+        for start in range(0, len(paths), batch_size):
+            batch = [str(path) for path in paths[start : start + batch_size]]
             inputs = [self.pipeline(self.task.model_input(path, self.dataset_meta)) for path in batch]
             with torch.no_grad():
                 samples = self.model.test_step(pseudo_collate(inputs))
@@ -239,11 +243,3 @@ def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
         for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
             meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
     return meta
-
-
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    if size < 1:
-        raise InputError(f'--batch-size: expected 1 or more, got {size}')
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch

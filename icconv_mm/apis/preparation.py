@@ -1,27 +1,26 @@
 """What a run changes in its config: one function per purpose, in the order in which its lines stand.
 
-Each takes a config as :func:`icconv_mm.apis.load_config` returns it, changes it in place and returns the task that
-it is for. Nothing else in the package changes a config that a run is given.
+Each takes a config as :func:`icconv_mm.apis.load_config` returns it, changes it in place and returns the adapter of its
+task, which makes the changes that differ between tasks (``show_predictions``, ``enable_tta``). What changes a part of a
+config, or makes another config of it, is in :mod:`icconv_mm.apis.config`.
 """
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.runner import find_latest_checkpoint
 
+from icconv_mm.apis.config import as_list, replace_image_loading
 from icconv_mm.checkpoints import safe
-from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.tasks import get_task
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 
 
-def prepare(cfg: Config) -> Task:
+def prepare(cfg: Config) -> TaskAdapter:
     """What every purpose needs: pictures are checked as they are read, and no two runs share a visualiser."""
     task = get_task(cfg, str(cfg.filename))
     safe.install()
@@ -39,7 +38,7 @@ def prepare_training(
     auto_scale_lr: bool = False,
     launcher: str = 'none',
     skip_bad_images: bool = False,
-) -> Task:
+) -> TaskAdapter:
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
     task = prepare(cfg)
     _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -69,7 +68,7 @@ def prepare_test(
     wait_time: float = 2.0,
     tta: bool = False,
     launcher: str = 'none',
-) -> Task:
+) -> TaskAdapter:
     """Arguments and errors as of :func:`icconv_mm.apis.test`."""
     task = prepare(cfg)
     _require(cfg, 'tested', 'test_dataloader', 'test_evaluator')
@@ -85,78 +84,6 @@ def prepare_test(
             raise InputError(f'--out: expected a name that ends in .pkl, got {out}')
         cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
     return task
-
-
-def model_config(cfg: Config) -> dict:
-    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
-    cfg.model.pop('pretrained', None)
-    for node in dicts_in(cfg.model):
-        node.pop('init_cfg', None)
-    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return cfg.model
-
-
-def comparison_config(
-    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
-) -> Config:
-    """A copy of a supernet's config for one of the trainings that the search compares.
-
-    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
-    """
-    cfg = copy.deepcopy(cfg)
-    if pattern is not None:
-        cfg.model.backbone.pop('supernet_d_max')
-        cfg.model.backbone.pattern = pattern
-    if start is not None:
-        cfg.load_from = str(start)
-    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
-    cfg.default_hooks.checkpoint = None
-    cfg.work_dir = str(work_dir)
-    return cfg
-
-
-def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
-    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load pictures.
-
-    Args:
-        cfg: A config, or a part of one; changed in place.
-        skip_bad: As for the transform.
-    """
-    for node in dicts_in(cfg):
-        if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):
-            node['type'] = f'icconv_mm.{LoadImageFromFile.__name__}'
-            if skip_bad:
-                node['skip_bad'] = True
-
-
-def set_iterations(cfg: Config, iterations: int) -> None:
-    """Train for so many iterations, with the schedule of the learning rate in proportion.
-
-    Raises:
-        InputError: ``iterations`` is less than 1.
-    """
-    if iterations < 1:
-        raise InputError(f'a training needs at least one iteration, got {iterations}')
-    ratio = iterations / cfg.train_cfg.max_iters
-    cfg.train_cfg.max_iters = iterations
-    for scheduler in as_list(cfg.get('param_scheduler') or []):
-        for key in ('begin', 'end', 'T_max'):
-            if key in scheduler:
-                least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
-                scheduler[key] = max(round(ratio * scheduler[key]), least)
-
-
-def kind_of(node: dict) -> str:
-    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
-    kind = node.get('type') or ''
-    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
-
-
-def as_list(value: Any) -> list:
-    """A setting that is one thing or several."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _require(cfg: Config, purpose: str, *names: str) -> None:
@@ -193,7 +120,7 @@ def _distribute(cfg: Config, launcher: str) -> None:
         }
 
 
-def _use_amp(cfg: Config, task: Task) -> None:
+def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     """Mixed precision by the wrapper that fits the machine."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
+from icconv_mm.apis.tables import table
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
@@ -86,23 +87,15 @@ def search_checkpoint(
 
 def results_table(results: Sequence[LayerResult]) -> Table:
     """What the search chose, one row per layer; ``kept`` is the share of the sum of |weights| that the taps hold."""
-    table = Table(title='Dilations per layer', box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column('layer', overflow='fold')
-    for title in ('channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept'):
-        table.add_column(title, justify='right', no_wrap=True)
+    rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept')]
     for result in results:
         histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
         units = len(result.dilations)
-        table.add_row(
-            result.name,
-            f'{units} groups' if result.groups > 1 else str(units),
-            str(len(histogram)),
-            f'{histogram.get((1, 1), 0) / units:.0%}',
-            f'{mean[0]:.2f}',
-            f'{mean[1]:.2f}',
-            f'{result.kept:.0%}',
-        )
-    return table
+        channels = f'{units} groups' if result.groups > 1 else str(units)
+        undilated = f'{histogram.get((1, 1), 0) / units:.0%}'
+        numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}')
+        rows.append((result.name, channels, str(len(histogram)), undilated, *numbers))
+    return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def read_images(folder: str | Path, config: Config, longest: int = 512) -> Iterator[Tensor]:

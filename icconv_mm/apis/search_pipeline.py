@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from rich.console import Console
-from rich.table import Table
 
-from icconv_mm.apis.preparation import comparison_config, set_iterations
+from icconv_mm.apis.config import comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
+from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns, write_patterns
@@ -111,9 +111,8 @@ class Pipeline:
             done = stage.result() is not None
             if not done and limit is not None and started >= limit:
                 return None
-            self.console.rule(
-                f'training {number} of {total}: {stage.folder.name}' + (' (finished before)' if done else '')
-            )
+            note = ' (finished before)' if done else ''
+            self.console.rule(f'training {number} of {total}: {stage.folder.name}{note}')
             if not done:
                 run_stage(stage, self.metric)
                 started += 1
@@ -141,13 +140,8 @@ class Pipeline:
         return {'supernet': None, 'dense': 'dense', 'analytic': f'geometric_d{self.d_max}'}[variant]
 
     def _search(self, supernet: Stage) -> None:
-        results = search_checkpoint(
-            supernet.weights,
-            self.d_max,
-            self.inherited_file.with_suffix('.json'),
-            self.inherited_file,
-            criterion=self.criterion,
-        )
+        pattern, out = self.inherited_file.with_suffix('.json'), self.inherited_file
+        results = search_checkpoint(supernet.weights, self.d_max, pattern, out, criterion=self.criterion)
         write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
         self.console.print(results_table(results))
 
@@ -165,8 +159,10 @@ class Pipeline:
             'rows': rows,
         }
         (self.work_dir / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
-        (self.work_dir / 'report.md').write_text(_markdown(report))
-        self.console.print(_table(report))
+        cells = _cells(report)
+        (self.work_dir / 'report.md').write_text(markdown(cells))
+        title = f'{report["metric"]} after {report["iterations"]} iterations'
+        self.console.print(table(title, cells, {'pattern'}))
         return report
 
     def _row(self, variant: str) -> dict:
@@ -206,18 +202,3 @@ def _cells(report: dict) -> list[list[str]]:
         numbers = (f'{value:.2f}' for value in (*row['values'], row['mean'], row['std']))
         rows.append([row['variant'], *numbers, f'{row["seconds"]:.0f}'])
     return rows
-
-
-def _table(report: dict) -> Table:
-    table = Table(title=f'{report["metric"]} after {report["iterations"]} iterations')
-    titles, *rows = _cells(report)
-    for title in titles:
-        table.add_column(title, justify='left' if title == 'pattern' else 'right')
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(report: dict) -> str:
-    titles, *rows = _cells(report)
-    return ''.join(f'| {" | ".join(row)} |\n' for row in (titles, ['---'] * len(titles), *rows))

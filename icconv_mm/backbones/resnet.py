@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.errors import naming
+from icconv_mm.registry import MODELS
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -178,6 +179,7 @@ def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -
     return {'type': 'Pretrained', 'checkpoint': pretrained}
 
 
+@MODELS.register_module()
 class ResNet(BaseModule):
     """A ResNet or ResNeXt as a feature extractor.
 
@@ -220,6 +222,11 @@ class ResNet(BaseModule):
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.
+
+    Example:
+        >>> net = ResNet(50, output_stride=8, out_indices=(3,))
+        >>> net(torch.randn(1, 3, 64, 64))[0].shape
+        torch.Size([1, 2048, 8, 8])
     """
 
     # depth -> (block, number of blocks in each stage)

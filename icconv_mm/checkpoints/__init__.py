@@ -1,7 +1,7 @@
 """Checkpoints: safe loading, and conversion of files that other repositories released."""
 
-from icconv_mm.checkpoints.conversion import UnmatchedKeysError
-from icconv_mm.checkpoints.convert import SOURCES, convert
+from icconv_mm.checkpoints import detectron, ic_conv, mmpose, pyconv, sepc  # noqa: F401  (each registers its sources)
+from icconv_mm.checkpoints.conversion import SOURCES, UnmatchedKeysError, convert
 from icconv_mm.checkpoints.detectron_pickle import load_detectron
 from icconv_mm.checkpoints.files import convert_file
 from icconv_mm.checkpoints.rules import RenameRule, load_rules

@@ -1,17 +1,64 @@
-"""Bookkeeping of a checkpoint conversion: which key went where, and which is left."""
+"""Conversion of released checkpoints: the sources by name, and which key went where and which is left."""
 
+import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from icconv_mm.checkpoints.matching import state_dict_of
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
-# Where trainers put the weights in a file, tried in this order.
+PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm
+
+# Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
+SOURCES: dict[str, Callable[..., None]] = {}
+
+
+def source(name: str) -> Callable[[Callable], Callable]:
+    """Register a converter as that of the source ``name``."""
+    return lambda converter: SOURCES.setdefault(name, converter)
+
+
+def convert(
+    state_dict: Mapping, source: str, *, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
+) -> dict[str, Tensor]:
+    """Convert a released checkpoint to the keys of this package.
+
+    Backbone keys come out under ``backbone.``, a classifier under ``head.fc.``, other heads under the names of the task
+    library's current version. Tensors keep their dtype; none is changed except as the source's module says.
+
+    Args:
+        state_dict: The weights, or a checkpoint that wraps them (``state_dict``, ``module.``, beside optimiser states).
+        source: The repository that released the file: a key of :data:`SOURCES`.
+        rules: Rename rules for keys that the converter does not know.
+        allow_unmatched: Leave out keys that have no place instead of refusing them.
+        options: Further arguments of the source's converter.
+
+    Raises:
+        UnmatchedKeysError: Keys have no place and ``allow_unmatched`` is False.
+        ValueError: Unknown source, an option that it does not have, or the file is not what the source releases.
+    """
+    return run_conversion(state_dict, source, rules, allow_unmatched, **options).state_dict
+
+
+def run_conversion(
+    state_dict: Mapping, source: str, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
+) -> 'Conversion':
+    """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
+    if source not in SOURCES:
+        raise InputError(f'unknown source {source!r}; known: {", ".join(SOURCES)}')
+    if unknown := sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters)):
+        raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
+    conversion = Conversion(unwrap(state_dict))
+    SOURCES[source](conversion, rules, **options)
+    if conversion.left and not allow_unmatched:
+        raise UnmatchedKeysError(conversion)
+    return conversion
 
 
 class UnmatchedKeysError(InputError):
@@ -75,11 +122,27 @@ class Conversion:
         del self.left[old]
         self.moves.append(Move((self._origin.get(old, old),), None, how))
 
-    def rename_left(self, names: Mapping[str, str]) -> None:
-        """Give keys that are left other names (``names``: old to new) before they find their place."""
+    def place_all(self, expression: re.Pattern | str, new: str = r'\g<0>') -> list[str]:
+        """Place every key that an expression matches under ``new``, a template of its groups; returns the old keys."""
+        keys = self.matching(expression)
+        for key in keys:
+            self.place(key, re.fullmatch(expression, key).expand(new))
+        return keys
+
+    def rename_left(self, rules: Iterable[RenameRule]) -> None:
+        """Rename what is left by the first rule that speaks of it, before any layout is recognised.
+
+        The renamed keys stay in ``left``: rules that yield the names of mmdet 1.x (``bbox_head.fc_cls``, background
+        first) get the class order changed as in a file of mmdet 1.x; rules that yield today's names
+        (``roi_head.bbox_head.fc_cls``, background last) do not.
+        """
         renamed: dict[str, str] = {}
-        for old in self.left:
-            new = names.get(old, old)
+        for old in list(self.left):
+            rule = next((rule for rule in rules if rule.matches(old)), None)
+            if rule is not None and rule.replace is None:
+                self.drop(old, 'dropped by a rule')
+                continue
+            new = rule.rename(old) if rule else old
             if new in renamed:
                 raise InputError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
             renamed[new] = old
@@ -100,14 +163,10 @@ def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     if foreign:
         kinds = ', '.join(f'{key!r} ({type(tensors[key]).__name__})' for key in foreign[:5])
         raise InputError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
-    _check_finite(tensors)
-    return dict(tensors)
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
             raise InputError(f'{key} has {int((~finite).sum())} of {value.numel()} values that are NaN or infinite')
+    return dict(tensors)
 
 
 def mask_numbers(key: str) -> str:

@@ -13,25 +13,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.checkpoints.conversion import Conversion, source
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
 _EPS = 1e-5  # of torch's batch norms
-_STEM = re.compile(r'(?:res_)?conv1_(?P<what>w|b|(?:bn|gn)_\w+)')
-_BLOCK = re.compile(r'res(?P<stage>[2-5])_(?P<block>\d+)_branch(?P<branch>1|2[abc])_(?P<what>w|b|(?:bn|gn)_\w+)')
-_CLASSIFIER = re.compile(r'(?:fc\d+k?|pred|last_out_L\d+)_(?P<what>w|b)')
+_BLOB = re.compile(
+    r'(?:(?:res_)?conv1|res(?P<stage>[2-5])_(?P<block>\d+)_branch(?P<branch>1|2[abc]))_(?P<what>w|b|(?:bn|gn)_\w+)'
+)
+_CLASSIFIER = r'(?:fc\d+k?|pred|last_out_L\d+)'
 _TRAINING = re.compile(r'.*_momentum|lr|iter|model_iter|weight_order|.*_optimizer_iteration')
 _BLOCKS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 # of a norm: the blob's ending -> torch's parameter
-_NORM = {
-    **dict.fromkeys(('s', 'gamma'), 'weight'),
-    **dict.fromkeys(('b', 'beta', 'bias'), 'bias'),
-    **dict.fromkeys(('rm', 'running_mean'), 'running_mean'),
-    **dict.fromkeys(('riv', 'running_var'), 'running_var'),
-}
+_NORM = {'s': 'weight', 'gamma': 'weight', 'b': 'bias', 'beta': 'bias', 'bias': 'bias'}
+_NORM |= {'rm': 'running_mean', 'running_mean': 'running_mean', 'riv': 'running_var', 'running_var': 'running_var'}
+_KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 
 
+@source('detectron')
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.load_detectron` reads them.
 
@@ -44,48 +43,45 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
     """
     for name in conversion.matching(_TRAINING):
         conversion.drop(name, 'state of the training')
-    biases = _place_backbone(conversion)
+    biases, kind = _place_backbone(conversion)
     state = conversion.state_dict
     depth = _depth(state)
-    for conv, (name, bias) in biases.items():
-        _fold_bias(conversion, conv, name, bias)
-    kinds = {_complete_norm(state, conv) for conv in _convolutions(state)}
-    if len(kinds) > 1:
-        raise InputError(f'the file mixes norms: {", ".join(sorted(kinds))}')
-    for name in conversion.matching(_CLASSIFIER):
-        what = _CLASSIFIER.fullmatch(name)['what']
-        conversion.place(name, f'head.fc.{"weight" if what == "w" else "bias"}')
-    apply_rules(conversion, rules)
-    conversion.layout = f'Detectron {_name(state, depth)}, {kinds.pop()}'
+    for conv, name in biases.items():
+        _fold_bias(conversion, conv, name)
+    for key in [key for key in state if re.search(r'(?:conv\d|downsample\.0)\.weight$', key)]:
+        _complete_norm(state, key.removesuffix('.weight'), kind)
+    conversion.place_all(f'{_CLASSIFIER}_w', 'head.fc.weight')
+    conversion.place_all(f'{_CLASSIFIER}_b', 'head.fc.bias')
+    conversion.rename_left(rules)
+    conversion.layout = f'Detectron {_name(state, depth)}, {_KINDS[kind]}'
 
 
-def _place_backbone(conversion: Conversion) -> dict[str, tuple[str, Tensor]]:
-    """Place weights and norms; returns the biases of convolutions, by the convolution: the blob's name and values."""
-    biases = {}
-    for name in list(conversion.left):
-        target = _target(name)
-        if target is None:
-            continue
-        conv, what = target
+def _place_backbone(conversion: Conversion) -> tuple[dict[str, str], str]:
+    """Place weights and norms; returns the blobs of biases by their convolution, and the norms' kind."""
+    biases, kinds = {}, set()
+    for name in conversion.matching(_BLOB):
+        blob = _BLOB.fullmatch(name)
+        conv, what = _conv_of(blob), blob['what']
         if what == 'b':
-            biases[conv] = name, conversion.left[name]
+            biases[conv] = name
         elif what == 'w':
             conversion.place(name, f'{conv}.weight')
-        elif (parameter := _NORM.get(what[3:])) is not None:
-            conversion.place(name, f'{_norm_of(conv, what[:2])}.{parameter}')
+        elif what[3:] in _NORM:
+            kinds.add(what[:2])
+            conversion.place(name, f'{_norm_of(conv, what[:2])}.{_NORM[what[3:]]}')
     if 'backbone.conv1.weight' not in conversion.state_dict:
         raise InputError('no Detectron ResNet found: there is no blob conv1_w')
-    return biases
+    if len(kinds) > 1:
+        raise InputError(f'the file mixes norms: {", ".join(sorted(map(_KINDS.get, kinds)))}')
+    return biases, kinds.pop() if kinds else 'bn'
 
 
-def _target(name: str) -> tuple[str, str] | None:
-    """A blob's convolution in this package, and what of it the blob is: 'w', 'b', 'bn_s', 'gn_b', ..."""
-    if match := _STEM.fullmatch(name):
-        return 'backbone.conv1', match['what']
-    if match := _BLOCK.fullmatch(name):
-        inside = 'downsample.0' if match['branch'] == '1' else f'conv{" abc".index(match["branch"][1])}'
-        return f'backbone.layer{int(match["stage"]) - 1}.{match["block"]}.{inside}', match['what']
-    return None
+def _conv_of(blob: re.Match) -> str:
+    """The name in this package of the convolution that a blob is part of, or whose norm it is part of."""
+    if blob['stage'] is None:
+        return 'backbone.conv1'
+    inside = 'downsample.0' if blob['branch'] == '1' else f'conv{" abc".index(blob["branch"][1])}'
+    return f'backbone.layer{int(blob["stage"]) - 1}.{blob["block"]}.{inside}'
 
 
 def _norm_of(conv: str, kind: str) -> str:
@@ -95,13 +91,9 @@ def _norm_of(conv: str, kind: str) -> str:
     return re.sub(r'conv(\d)$', rf'{kind}\1', conv)
 
 
-def _convolutions(state: dict[str, Tensor]) -> list[str]:
-    return [key.removesuffix('.weight') for key in state if re.search(r'(conv\d|downsample\.0)\.weight$', key)]
-
-
-def _fold_bias(conversion: Conversion, conv: str, name: str, bias: Tensor) -> None:
+def _fold_bias(conversion: Conversion, conv: str, name: str) -> None:
     """A convolution before a norm needs no bias: its shift goes into that of a scale-and-shift norm."""
-    state, norm = conversion.state_dict, _norm_of(conv, 'bn')
+    state, bias, norm = conversion.state_dict, conversion.left[name], _norm_of(conv, 'bn')
     if f'{norm}.weight' not in state or f'{norm}.bias' not in state:
         raise InputError(f'{name}: a convolution with a bias, but without a batch norm that could take it')
     mean = f'{norm}.running_mean'
@@ -112,27 +104,21 @@ def _fold_bias(conversion: Conversion, conv: str, name: str, bias: Tensor) -> No
     conversion.drop(name, f'joined with the {"mean" if mean in state else "shift"} of the norm')
 
 
-def _complete_norm(state: dict[str, Tensor], conv: str) -> str:
-    """Checks that a convolution has its norm, adds the statistics of a scale-and-shift norm; returns the kind."""
-    norms = {kind: _norm_of(conv, kind) for kind in ('gn', 'bn')}
-    found = next((kind for kind, norm in norms.items() if f'{norm}.weight' in state), None)
-    channels = state[f'{conv}.weight'].shape[0]
-    if found is None:
+def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
+    """Check that a convolution has its norm; add the statistics of a scale-and-shift norm."""
+    norm, channels = _norm_of(conv, kind), len(state[f'{conv}.weight'])
+    if f'{norm}.weight' not in state:
         raise InputError(f'{conv}: its norm is missing')
-    weight, bias = (state.get(f'{norms[found]}.{name}') for name in ('weight', 'bias'))
-    for name, value in (('weight', weight), ('bias', bias)):
-        if value is None or tuple(value.shape) != (channels,):
-            shape = 'none' if value is None else list(value.shape)
-            raise InputError(f'{norms[found]}.{name}: expected {[channels]}, found {shape}')
-    if conv.endswith('downsample.0'):  # whose norm has one name in both kinds; the stem's says which
-        found = 'gn' if 'backbone.gn1.weight' in state else 'bn'
-    if found == 'bn':
-        norm = norms['bn']
+    for key in (f'{norm}.weight', f'{norm}.bias'):
+        found = list(state[key].shape) if key in state else 'none'
+        if found != [channels]:
+            raise InputError(f'{key}: expected {[channels]}, found {found}')
+    if kind == 'bn':
+        weight = state[f'{norm}.weight']
         state.setdefault(f'{norm}.running_mean', torch.zeros_like(weight))
         # the square root of the variance and torch's epsilon is 1
         state.setdefault(f'{norm}.running_var', torch.full_like(weight, 1 - _EPS))
         state.setdefault(f'{norm}.num_batches_tracked', torch.tensor(0))
-    return {'gn': 'group norm', 'bn': 'batch norm'}[found]
 
 
 def _depth(state: dict[str, Tensor]) -> int:
@@ -148,8 +134,7 @@ def _depth(state: dict[str, Tensor]) -> int:
         raise InputError(f'the stages have {blocks} blocks, expected {known}')
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
-            needed = [f'conv{index}' for index in (1, 2, 3)] + (['downsample.0'] if block == 0 else [])
-            for conv in needed:
+            for conv in ('conv1', 'conv2', 'conv3') if block else ('conv1', 'conv2', 'conv3', 'downsample.0'):
                 if f'backbone.layer{stage}.{block}.{conv}.weight' not in state:
                     raise InputError(f'res{stage + 1}_{block}: the weight of {conv} is missing')
     return _BLOCKS[tuple(blocks)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError
+from icconv_mm.checkpoints.safe import CheckpointError, RefusedGlobal, RestrictedUnpickler, UnsafeCheckpointError
 from icconv_mm.errors import MissingFileError
 
 _NUMBERS = 'fiu'  # kinds of numpy dtypes: floating point, integers with and without sign
@@ -41,11 +41,8 @@ def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
     try:
         with open(path, 'rb') as file:
             content = _Unpickler(file, encoding='latin1').load()
-    except _RefusedName as refused:
-        raise UnsafeCheckpointError(
-            f'{path}: refused, and nothing in it was executed: it asks for {refused}, but a Detectron file may hold '
-            'only plain data and numpy arrays'
-        ) from None
+    except RefusedGlobal as refused:
+        raise UnsafeCheckpointError(path, [refused.name], 'plain data and numpy arrays') from None
     except Exception as error:  # whatever opcodes out of order lead to
         raise CheckpointError(f'{path}: truncated, or not a pickle: {type(error).__name__}({error})') from None
     return _tensors(path, content)
@@ -68,10 +65,6 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 # --- what stands for the names in a file --------------------
-
-
-class _RefusedName(Exception):
-    pass
 
 
 class _Stand:
@@ -134,7 +127,7 @@ class _Bytes(_Stand):
 
     def __new__(cls, text, encoding):
         if encoding != 'latin1':
-            raise _RefusedName(f'_codecs.encode({encoding})')
+            raise RefusedGlobal(f'_codecs.encode({encoding})')
         return text.encode('latin1')
 
 
@@ -145,19 +138,12 @@ class _NoBytes(_Stand):
         return b''
 
 
-_NAMES = {
-    'numpy.ndarray': _ArrayType,
-    'numpy.dtype': _DType,
-    '_codecs.encode': _Bytes,
-    '__builtin__.bytes': _NoBytes,
-    **{f'{package}.multiarray._reconstruct': _Array for package in ('numpy.core', 'numpy._core')},
-    **{f'{package}.multiarray.scalar': _Scalar for package in ('numpy.core', 'numpy._core')},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        try:
-            return _NAMES[f'{module}.{name}']
-        except KeyError:
-            raise _RefusedName(f'{module}.{name}') from None
+class _Unpickler(RestrictedUnpickler):
+    allowed = {
+        'numpy.ndarray': _ArrayType,
+        'numpy.dtype': _DType,
+        '_codecs.encode': _Bytes,
+        'builtins.bytes': _NoBytes,
+        **{f'{package}.multiarray._reconstruct': _Array for package in ('numpy.core', 'numpy._core')},
+        **{f'{package}.multiarray.scalar': _Scalar for package in ('numpy.core', 'numpy._core')},
+    }

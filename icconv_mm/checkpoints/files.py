@@ -1,8 +1,6 @@
 """Checkpoint files: read safely, convert, write atomically."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +8,10 @@ import torch
 
 from icconv_mm._version import __version__
 from icconv_mm.checkpoints import safe
-from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.checkpoints.conversion import Conversion, run_conversion
 from icconv_mm.checkpoints.detectron_pickle import load_detectron
 from icconv_mm.errors import InputError, naming
+from icconv_mm.patterns.files import whole_file
 
 
 def convert_file(path: str | Path, out: str | Path, source: str, **options) -> Conversion:
@@ -44,12 +42,7 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     with naming(str(path)):
         conversion = run_conversion(checkpoint, source, **options)
     new_meta = {
-        'converted_from': {
-            'source': source,
-            'layout': conversion.layout,
-            'file': path.name,
-            'sha256': sha256(path),
-        },
+        'converted_from': dict(source=source, layout=conversion.layout, file=path.name, sha256=sha256(path)),
         'icconv_mm_version': __version__,
     }
     if meta.get('CLASSES'):
@@ -76,20 +69,8 @@ def read_checkpoint(path: str | Path) -> Mapping:
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     """Write ``checkpoint`` to ``path`` in one step: readers find the old file or the whole new one."""
-    path = Path(path)
-    with naming(str(path), OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-        try:
-            with os.fdopen(descriptor, 'wb') as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    with whole_file(Path(path)) as file:
+        torch.save(checkpoint, file)
 
 
 def sha256(path: str | Path) -> str:

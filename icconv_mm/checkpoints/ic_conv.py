@@ -10,25 +10,22 @@ whatever prefix; heads are converted where they have the layout of mmdet or of m
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
 from icconv_mm.checkpoints.mmdet_heads import convert_heads
-from icconv_mm.checkpoints.mmpose_heads import convert_pose_head
-from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.checkpoints.mmpose import RESNET_LAYER, choose_backbone, convert_pose_head, strip_prefix
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 
 _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\.weight')
-BACKBONE_KEY = re.compile(
-    r'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))'
-    r'\.(?:conv_list\.\d+\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked)'
-)
-_CLASSIFIERS = ('fc', 'backbone.fc', 'head.fc')
+_BACKBONE_KEY = re.compile(rf'{RESNET_LAYER}\.(?:conv_list\.\d+\.)?{PARAM}')
 
 
+@source('ic-conv')
 def convert_ic_conv(
     conversion: Conversion,
     rules: Sequence[RenameRule] = (),
@@ -50,9 +47,8 @@ def convert_ic_conv(
     runs = _convert_backbone(conversion, prefix)
     if pattern is not None:
         _check_pattern(conversion, runs, pattern)
-    outer = prefix.removesuffix('backbone.')
-    conversion.rename_left({key: key.removeprefix(outer) for key in conversion.left})
-    apply_rules(conversion, rules)
+    strip_prefix(conversion, prefix)
+    conversion.rename_left(rules)
     if not (convert_heads(conversion) or convert_pose_head(conversion) or _convert_classifier(conversion)):
         conversion.layout = 'unknown' if conversion.left else 'backbone alone'
 
@@ -61,7 +57,7 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     prefixes = [match['prefix'] for key in conversion.left if (match := _IC_KEY.fullmatch(key))]
     if prefixes:
         return choose_backbone(prefixes, wanted, 'IC-Conv backbone')
-    if not any(BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
+    if not any(_BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
         raise InputError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
     dense = 'the file holds a ResNet without sub-convolutions (no key ends in conv_list.N.weight): '
     if conversion.matching(r'keypoint_head\..*'):
@@ -69,34 +65,12 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     raise InputError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
 
 
-def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
-    """The prefix ``wanted``, or the only one there is.
-
-    Args:
-        prefixes: What stands before ``layer1`` in the file; repetitions do not count.
-        wanted: The user's choice, if any.
-        kind: What they are prefixes of, for the messages.
-
-    Raises:
-        ValueError: ``wanted`` is not among them, or none is wanted and there are several.
-    """
-    prefixes = list(dict.fromkeys(prefixes))
-    found = ', '.join(map(repr, prefixes))
-    if wanted is not None:
-        if wanted not in prefixes:
-            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
-        return wanted
-    if len(prefixes) > 1:
-        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
-    return prefixes[0]
-
-
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
     """Place the backbone under ``backbone.``; returns the channels of every run of every inception convolution."""
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key in list(conversion.left):
         name = key.removeprefix(prefix)
-        if not key.startswith(prefix) or not BACKBONE_KEY.fullmatch(name):
+        if not key.startswith(prefix) or not _BACKBONE_KEY.fullmatch(name):
             continue
         conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
         if separator:
@@ -143,11 +117,9 @@ def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern:
 
 
 def _convert_classifier(conversion: Conversion) -> bool:
-    name = next((name for name in _CLASSIFIERS if f'{name}.weight' in conversion.left), None)
-    if name is None:
-        return False
-    conversion.layout = 'classifier'
-    for param in ('weight', 'bias'):
-        if f'{name}.{param}' in conversion.left:
-            conversion.place(f'{name}.{param}', f'head.fc.{param}')
-    return True
+    for name in ('fc', 'backbone.fc', 'head.fc'):
+        if f'{name}.weight' in conversion.left:
+            conversion.layout = 'classifier'
+            conversion.place_all(rf'{name}\.(weight|bias)', r'head.fc.\1')
+            return True
+    return False

@@ -38,19 +38,13 @@ class Mismatch:
 
     def __str__(self) -> str:
         """The keys, grouped by the module that they belong to."""
-        lines = []
-        if self.missing:
-            lines.append(f'missing in the checkpoint ({len(self.missing)}): {_grouped(self.missing)}')
-        if self.unexpected:
-            lines.append(f'not in the model ({len(self.unexpected)}): {_grouped(self.unexpected)}')
-        if self.shapes:
-            shown = [
-                f'{key} {list(model)} in the model, {list(file)} in the checkpoint'
-                for key, model, file in self.shapes[:_GROUPS_SHOWN]
-            ]
-            more = f'; and {len(self.shapes) - len(shown)} more' if len(self.shapes) > len(shown) else ''
-            lines.append(f'of another shape ({len(self.shapes)}): {"; ".join(shown)}{more}')
-        return '\n  '.join(lines)
+        shapes = [f'{key} {list(own)} in the model, {list(found)} in the checkpoint' for key, own, found in self.shapes]
+        parts = (
+            ('missing in the checkpoint', self.missing, _grouped(self.missing)),
+            ('not in the model', self.unexpected, _grouped(self.unexpected)),
+            ('of another shape', shapes, _few(shapes, '; ', '; and {} more')),
+        )
+        return '\n  '.join(f'{what} ({len(found)}): {shown}' for what, found, shown in parts if found)
 
     def outside(self, modules: Sequence[str]) -> 'Mismatch':
         """What remains when differences below the given modules (``'bbox_head'``) are accepted."""
@@ -108,9 +102,7 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
     state_dict = state_dict_of(checkpoint)
     mismatch = compare(model, state_dict).outside(allow)
     if mismatch and (allow or not _loads_after_upgrade(model, state_dict)):
-        raise ArchitectureMismatchError(
-            f'{name} does not fit {type(model).__name__}, nothing was loaded:\n  {mismatch}'
-        )
+        raise _misfit(name, model, mismatch)
 
 
 def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:
@@ -132,9 +124,11 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
     found = compare(module, weights)
     mismatch = Mismatch(found.missing, (), found.shapes)
     if mismatch and not _loads_after_upgrade(module, weights, more=True):
-        raise ArchitectureMismatchError(
-            f'{name} does not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}'
-        )
+        raise _misfit(name, module, mismatch)
+
+
+def _misfit(name: str, model: nn.Module, mismatch: Mismatch) -> ArchitectureMismatchError:
+    return ArchitectureMismatchError(f'{name} does not fit {type(model).__name__}, nothing was loaded:\n  {mismatch}')
 
 
 def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], more: bool = False) -> bool:
@@ -164,9 +158,11 @@ def _grouped(keys: Sequence[str]) -> str:
     for key in keys:
         parts = key.split('.')
         groups.setdefault('.'.join(parts[: min(2, len(parts) - 1)]), []).append('.'.join(parts[2:]) or parts[-1])
-    shown = [
-        f'{module} ({len(members)}: {members[0]}{", ..." if len(members) > 1 else ""})'
-        for module, members in list(groups.items())[:_GROUPS_SHOWN]
-    ]
-    more = f' and {len(groups) - len(shown)} more modules' if len(groups) > len(shown) else ''
-    return ', '.join(shown) + more
+    shown = [f'{name} ({len(keys)}: {keys[0]}{", ..." if len(keys) > 1 else ""})' for name, keys in groups.items()]
+    return _few(shown, ', ', ' and {} more modules')
+
+
+def _few(items: Sequence[str], separator: str, more: str) -> str:
+    """The first items, and how many more there are."""
+    rest = len(items) - _GROUPS_SHOWN
+    return separator.join(items[:_GROUPS_SHOWN]) + (more.format(rest) if rest > 0 else '')

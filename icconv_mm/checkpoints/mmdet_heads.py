@@ -12,16 +12,14 @@ The background goes from weights and biases alike. (The upgrade script that came
 the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
 """
 
-import re
-
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.conversion import Conversion
+from icconv_mm.checkpoints.conversion import PARAM, Conversion
 from icconv_mm.errors import InputError
 
 _PARAM = r'(?:weight|bias)'
-_CONV_MODULE = r'(?:(?:conv|bn|gn)\.)?(?:weight|bias|running_mean|running_var|num_batches_tracked)'
+_CONV_MODULE = rf'(?:(?:conv|bn|gn)\.)?{PARAM}'
 _NECK_AND_RPN = rf'neck\.(?:lateral|fpn)_convs\.\d+\.{_CONV_MODULE}|rpn_head\.(?:rpn_conv|rpn_cls|rpn_reg)\.{_PARAM}'
 _BOX_LAYER = rf'(?:shared|cls|reg)_(?:convs\.\d+\.{_CONV_MODULE}|fcs\.\d+\.{_PARAM})|fc_(?:cls|reg)\.{_PARAM}'
 _MASK_LAYER = rf'convs\.\d+\.{_CONV_MODULE}|(?:upsample|conv_logits)\.{_PARAM}'
@@ -35,22 +33,19 @@ def convert_heads(conversion: Conversion) -> bool:
     tops = {key.split('.')[0] for key in conversion.left}
     if 'roi_head' in tops:
         conversion.layout = 'mmdet 2.x/3.x two-stage'
-        _keep(conversion, rf'roi_head\.(?:{_ROI_HEAD})')
+        conversion.place_all(rf'roi_head\.(?:{_ROI_HEAD})')
     elif {'rpn_head', 'bbox_head'} <= tops:
         conversion.layout = 'mmdet 1.x two-stage'
         _convert_v1_roi_heads(conversion)
     elif conversion.matching(r'bbox_head\.retina_.*'):
         conversion.layout = 'mmdet one-stage'
-        _convert_dense_head(conversion)
+        # Before mmdet 0.6 the stacked convolutions were bare: cls_convs.0.weight, today cls_convs.0.conv.weight.
+        conversion.place_all(r'(bbox_head\.(?:cls|reg)_convs\.\d+)\.(weight|bias)', r'\1.conv.\2')
+        conversion.place_all(_DENSE_HEAD)
     else:
         return False
-    _keep(conversion, _NECK_AND_RPN)
+    conversion.place_all(_NECK_AND_RPN)
     return True
-
-
-def _keep(conversion: Conversion, expression: str) -> None:
-    for key in conversion.matching(expression):
-        conversion.place(key, key)
 
 
 def _convert_v1_roi_heads(conversion: Conversion) -> None:
@@ -82,9 +77,3 @@ def _without_leading_background(key: str, layer: str, value: Tensor, classes: in
     if layer == 'fc_cls':
         return torch.cat([value[1:], value[:1]]), 'background moved from first to last'
     return value[per_class:].clone(), 'background removed'
-
-
-def _convert_dense_head(conversion: Conversion) -> None:
-    for key in conversion.matching(_DENSE_HEAD):
-        # Before mmdet 0.6 the stacked convolutions were bare: cls_convs.0.weight, today cls_convs.0.conv.weight.
-        conversion.place(key, re.sub(r'(_convs\.\d+)\.(weight|bias)$', r'\1.conv.\2', key))

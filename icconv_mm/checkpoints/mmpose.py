@@ -2,21 +2,28 @@
 
 The backbone has torchvision's names in both versions. An inception convolution has the weight and the key of the dense
 3x3 convolution, so a converted file also initialises an IC-ResNet.
+
+Heads of either version (``AESimpleHead`` in 0.x) are deconvolutions, optional convolutions and a last convolution to
+heatmaps and tags. Values and the order of the channels are the same; names are not:
+
+- ``keypoint_head.`` of 0.x is ``head.`` in 1.x;
+- with intermediate convolutions, ``final_layer`` of 0.x is a sequence that holds them too: its last entry is the
+  ``final_layer`` of 1.x, the others are its ``conv_layers``.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.ic_conv import BACKBONE_KEY, choose_backbone
-from icconv_mm.checkpoints.mmpose_heads import convert_pose_head
-from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
+RESNET_LAYER = r'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))'
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')
 _IC_KEY = re.compile(r'.*\.conv_list\.\d+\.weight')
 
 
+@source('mmpose')
 def convert_mmpose(
     conversion: Conversion,
     rules: Sequence[RenameRule] = (),
@@ -42,12 +49,52 @@ def convert_mmpose(
     if not prefixes:
         raise InputError('no ResNet found: no key ends in layer1.0.conv1.weight')
     prefix = choose_backbone(prefixes, backbone_prefix, 'ResNet')
-    for key in list(conversion.left):
-        name = key.removeprefix(prefix)
-        if key.startswith(prefix) and BACKBONE_KEY.fullmatch(name):
-            conversion.place(key, f'backbone.{name}')
-    outer = prefix.removesuffix('backbone.')
-    conversion.rename_left({key: key.removeprefix(outer) for key in conversion.left})
-    apply_rules(conversion, rules)
+    conversion.place_all(rf'{re.escape(prefix)}({RESNET_LAYER}\.{PARAM})', r'backbone.\1')
+    strip_prefix(conversion, prefix)
+    conversion.rename_left(rules)
     if not convert_pose_head(conversion):
         conversion.layout = 'unknown' if conversion.left else 'backbone alone'
+
+
+def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
+    """The prefix ``wanted``, or the only one there is.
+
+    Args:
+        prefixes: What stands before ``layer1`` in the file; repetitions do not count.
+        wanted: The user's choice, if any.
+        kind: What they are prefixes of, for the messages.
+
+    Raises:
+        ValueError: ``wanted`` is not among them, or none is wanted and there are several.
+    """
+    prefixes = list(dict.fromkeys(prefixes))
+    found = ', '.join(map(repr, prefixes))
+    if wanted is not None:
+        if wanted not in prefixes:
+            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
+        return wanted
+    if len(prefixes) > 1:
+        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
+    return prefixes[0]
+
+
+def strip_prefix(conversion: Conversion, prefix: str) -> None:
+    """Take from the keys that are left what stands before the backbone, as a wrapper of the whole network puts it."""
+    outer = prefix.removesuffix('backbone.')
+    conversion.rename_left([RenameRule(rf'{re.escape(outer)}(.*)', r'\1')])
+
+
+def convert_pose_head(conversion: Conversion) -> bool:
+    """Place the head of a bottom-up file of either version; False if ``conversion`` holds none."""
+    final = rf'keypoint_head\.final_layer\.(\d+)\.{PARAM}'
+    last = max((int(re.fullmatch(final, key)[1]) for key in conversion.matching(final)), default=None)
+    placed = [
+        *conversion.place_all(rf'keypoint_head\.(deconv_layers\.\d+\.{PARAM})', r'head.\1'),
+        *conversion.place_all(rf'keypoint_head\.final_layer\.(?:{last}\.)?({PARAM})', r'head.final_layer.\1'),
+        *conversion.place_all(rf'keypoint_head\.final_layer\.(\d+\.{PARAM})', r'head.conv_layers.\1'),
+    ]
+    if placed:
+        conversion.layout = 'mmpose 0.x bottom-up'
+    elif placed := conversion.place_all(rf'head\.(?:(?:deconv|conv)_layers\.\d+|final_layer)\.{PARAM}'):
+        conversion.layout = 'mmpose 1.x bottom-up'
+    return bool(placed)

@@ -9,32 +9,21 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
-_PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
 _LEVEL = re.compile(r'(?P<conv>.*)\.conv2_(?P<number>\d+)\.weight')
 _BACKBONE_KEY = re.compile(
-    rf'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123](?:\.conv2_\d+)?|bn[123]|downsample\.[012]))\.{_PARAM}'
+    rf'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123](?:\.conv2_\d+)?|bn[123]|downsample\.[012]))\.{PARAM}'
 )
 
 # PyConvSegNet: the official name of a layer -> its name in mmseg's EncoderDecoder
-_CONTEXT = {
-    '0': 'reduce.conv',
-    '1': 'reduce.bn',
-    '3': 'pyconv',
-    '4': 'norm',
-    '6': 'project.conv',
-    '7': 'project.bn',
-}
+_CONTEXT = {0: 'reduce.conv', 1: 'reduce.bn', 3: 'pyconv', 4: 'norm', 6: 'project.conv', 7: 'project.bn'}
 _HEAD = {
     **{f'pyconvhead.local_context.layers.{i}': f'decode_head.local_context.{name}' for i, name in _CONTEXT.items()},
     # one later than the local ones: the pooling is number 0
-    **{
-        f'pyconvhead.global_context.features.{int(i) + 1}': f'decode_head.global_context.{name}'
-        for i, name in _CONTEXT.items()
-    },
+    **{f'pyconvhead.global_context.features.{i + 1}': f'decode_head.global_context.{_CONTEXT[i]}' for i in _CONTEXT},
     'pyconvhead.merge_context.features.0': 'decode_head.merge.conv',
     'pyconvhead.merge_context.features.1': 'decode_head.merge.bn',
     'cls.1': 'decode_head.conv_seg',
@@ -42,9 +31,10 @@ _HEAD = {
     'aux.1': 'auxiliary_head.convs.0.bn',
     'aux.4': 'auxiliary_head.conv_seg',
 }
-_HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.{_PARAM})')
+_HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.{PARAM})')
 
 
+@source('pyconv')
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert an official PyConvResNet or PyConvHGResNet classifier.
 
@@ -63,12 +53,12 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
             found = "the keys of PyConvSegNet: its source is 'pyconvsegnet'"
         raise InputError(f'no PyConv classifier found: the file has {found}')
     _convert_backbone(conversion)
-    apply_rules(conversion, rules)
+    conversion.rename_left(rules)
     conversion.layout = 'classifier' if 'fc.weight' in conversion.left else 'backbone alone'
-    for key in conversion.matching(r'fc\.(?:weight|bias)'):
-        conversion.place(key, f'head.{key}')
+    conversion.place_all(r'fc\.(?:weight|bias)', r'head.\g<0>')
 
 
+@source('pyconvsegnet')
 def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
 
@@ -82,11 +72,9 @@ def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = (
     if not any(_HEAD_KEY.fullmatch(key) for key in conversion.left if key.startswith('pyconvhead.')):
         raise InputError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')
     conversion.layout = 'PyConvSegNet'
-    stem = {'layer0.0': 'conv1', 'layer0.1': 'bn1'}
-    names = {key: stem[key[:8]] + key[8:] for key in conversion.left if key[:8] in stem and key[8:9] == '.'}
-    conversion.rename_left(names)
+    conversion.rename_left([RenameRule(r'layer0\.0\.(.*)', r'conv1.\1'), RenameRule(r'layer0\.1\.(.*)', r'bn1.\1')])
     _convert_backbone(conversion)
-    apply_rules(conversion, rules)
+    conversion.rename_left(rules)
     keys = {key: match for key in conversion.left if (match := _HEAD_KEY.fullmatch(key))}
     _check_levels(conversion, keys)
     for key, match in keys.items():

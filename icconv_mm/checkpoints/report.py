@@ -26,9 +26,7 @@ def _module(key: str) -> str:
 def left_table(conversion: Conversion) -> Table:
     """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
     table = Table('key', 'keys', 'first shape', title=f'{len(conversion.left)} keys left out')
-    shapes = {}
-    for key, value in conversion.left.items():
-        shapes.setdefault(mask_numbers(key), str(list(value.shape)))
+    shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
     for name, count in group(conversion.left):
-        table.add_row(name, str(count), shapes[name])
+        table.add_row(name, str(count), str(shapes[name]))
     return table

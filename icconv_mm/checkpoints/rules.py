@@ -7,7 +7,6 @@ from pathlib import Path
 
 import yaml
 
-from icconv_mm.checkpoints.conversion import Conversion
 from icconv_mm.errors import InputError, MissingFileError, naming
 
 
@@ -52,33 +51,12 @@ def load_rules(path: str | Path) -> list[RenameRule]:
         raise InputError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None
     if not isinstance(entries, list):
         raise InputError(f'{path}: expected a list of {{pattern, replace}}, found {type(entries).__name__}')
-    return [_rule(path, index, entry) for index, entry in enumerate(entries)]
-
-
-def _rule(path: Path, index: int, entry) -> RenameRule:
-    where = f'{path}: rule {index}'
-    if not isinstance(entry, dict) or set(entry) != {'pattern', 'replace'}:
-        raise InputError(f'{where}: expected the fields pattern and replace, found {entry!r}')
-    if not isinstance(entry['pattern'], str) or not isinstance(entry['replace'], (str, type(None))):
-        raise InputError(f'{where}: pattern must be text, replace text or null, found {entry!r}')
-    with naming(where):
-        return RenameRule(**entry)
-
-
-def apply_rules(conversion: Conversion, rules: list[RenameRule]) -> None:
-    """Rename what is left by the first rule that speaks of it, before any layout is recognised.
-
-    The renamed keys stay in ``left``: rules that yield the names of mmdet 1.x (``bbox_head.fc_cls``, background first)
-    get the class order changed as in a file of mmdet 1.x; rules that yield today's names
-    (``roi_head.bbox_head.fc_cls``, background last) do not.
-    """
-    names = {}
-    for old in list(conversion.left):
-        rule = next((rule for rule in rules if rule.matches(old)), None)
-        if rule is None:
-            continue
-        if rule.replace is None:
-            conversion.drop(old, 'dropped by a rule')
-        else:
-            names[old] = rule.rename(old)
-    conversion.rename_left(names)
+    rules = []
+    for index, entry in enumerate(entries):
+        with naming(f'{path}: rule {index}'):
+            if not isinstance(entry, dict) or set(entry) != {'pattern', 'replace'}:
+                raise InputError(f'expected the fields pattern and replace, found {entry!r}')
+            if not isinstance(entry['pattern'], str) or not isinstance(entry['replace'], (str, type(None))):
+                raise InputError(f'pattern must be text, replace text or null, found {entry!r}')
+            rules.append(RenameRule(**entry))
+    return rules

@@ -14,8 +14,11 @@ import os
 import pickle
 import re
 import sys
-import types
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
 
@@ -35,6 +38,12 @@ class CheckpointError(InputError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint that names objects which are not allowed; nothing of it was executed."""
+
+    def __init__(self, path: Path, names: Iterable[str], allowed: str):
+        super().__init__(
+            f'{path}: refused, and nothing in it was executed: it asks for {", ".join(names)}, but it may hold only '
+            f'{allowed}'
+        )
 
 
 def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
@@ -56,9 +65,8 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         with naming(str(path), OSError):
             return _torch_load(path, map_location)
     except pickle.UnpicklingError as error:
-        refused = _refused_globals(path, error)
-        if refused:
-            raise _unsafe(path, refused) from None
+        if refused := _refused_globals(path, error):
+            raise UnsafeCheckpointError(path, refused, _ALLOWED_KINDS) from None
         raise CheckpointError(f'{path}: not a checkpoint that can be read safely: {_first_line(error)}') from None
     except (RuntimeError, EOFError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(f'{path}: truncated, or not a torch checkpoint: {_first_line(error)}') from None
@@ -110,7 +118,7 @@ def _history_buffer_method(owner: Any, name: str) -> Any:
     """Stands under the name ``builtins.getattr``, which ``HistoryBuffer.__getstate__`` puts into every checkpoint."""
     if owner is HistoryBuffer and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
-    raise _RefusedGlobal(f'GLOBAL getattr({getattr(owner, "__name__", type(owner).__name__)},{name})')
+    raise RefusedGlobal(f'getattr({getattr(owner, "__name__", type(owner).__name__)},{name})')
 
 
 def _allowed() -> dict[str, Any]:
@@ -133,8 +141,24 @@ def _allowed() -> dict[str, Any]:
     return allowed
 
 
-class _RefusedGlobal(pickle.UnpicklingError):
-    """``GLOBAL name``, as torch writes it in its own message."""
+class RefusedGlobal(pickle.UnpicklingError):
+    """A pickle asks for the object ``name``, which is not allowed; the message is as torch writes it in its own."""
+
+    def __init__(self, name: str):
+        super().__init__(f'GLOBAL {name}')
+        self.name = name
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Knows no names but those of ``allowed``: dotted name in Python 3 -> what it stands for."""
+
+    allowed: Mapping[str, Any] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        if f'{module}.{name}' not in self.allowed:
+            raise RefusedGlobal(f'{module}.{name}')
+        return self.allowed[f'{module}.{name}']
 
 
 # torch 2.6 is the first whose add_safe_globals takes (object, name) pairs, which the two homes of numpy need.
@@ -151,53 +175,34 @@ def _torch_load(path: Path, map_location: Any) -> Any:
 def _encode_latin1(text: str, encoding: str) -> bytes:
     """Stands under the name ``_codecs.encode``, by which protocol 2 writes bytes; newer torch allows it itself."""
     if encoding != 'latin1':
-        raise _RefusedGlobal(f'GLOBAL _codecs.encode({encoding})')
+        raise RefusedGlobal(f'_codecs.encode({encoding})')
     return text.encode('latin1')
 
 
-def _restricted_pickle() -> types.ModuleType:
+def _restricted_pickle() -> SimpleNamespace:
     """What torch < 2.6 takes as ``pickle_module`` in place of ``pickle``: its unpickler knows only the allow-list."""
-    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
-
     from torch._weights_only_unpickler import _get_allowed_globals  # of releases that no longer change
 
-    allowed = {**_get_allowed_globals(), **_allowed(), '_codecs.encode': _encode_latin1}
+    class Unpickler(RestrictedUnpickler):
+        allowed = {**_get_allowed_globals(), **_allowed(), '_codecs.encode': _encode_latin1}
 
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-            try:
-                return allowed[f'{module}.{name}']
-            except KeyError:
-                raise _RefusedGlobal(f'GLOBAL {module}.{name}') from None
-
-    def load(file, **options):
-        return Unpickler(file, **options).load()
-
-    module = types.ModuleType('icconv_mm_restricted_pickle')
-    module.Unpickler, module.load, module.UnpicklingError = Unpickler, load, pickle.UnpicklingError
-    return module
+    return SimpleNamespace(
+        __name__='icconv_mm_restricted_pickle',
+        Unpickler=Unpickler,
+        load=lambda file, **options: Unpickler(file, **options).load(),
+        UnpicklingError=pickle.UnpicklingError,
+    )
 
 
 # --- what the errors say --------------------
 
 
-def _unsafe(path: Path, names: list[str]) -> UnsafeCheckpointError:
-    return UnsafeCheckpointError(
-        f'{path}: refused, and nothing in it was executed: it asks for {", ".join(names)}, but a checkpoint may hold '
-        f'only {_ALLOWED_KINDS}'
-    )
-
-
 def _refused_globals(path: Path, error: Exception) -> list[str]:
     """The names that the unpickler refused: all of them where torch can list them, else the first."""
     if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
-        try:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-        except Exception:  # not a zip archive: the message is all there is
-            names = []
-        if names:
-            return sorted(names)
+        with suppress(Exception):  # not a zip archive: the message is all there is
+            if names := torch.serialization.get_unsafe_globals_in_checkpoint(str(path)):
+                return sorted(names)
     return re.findall(r'GLOBAL (\S+)', str(error))
 
 

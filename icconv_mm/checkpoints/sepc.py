@@ -14,14 +14,14 @@ The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anc
 import re
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import Conversion
-from icconv_mm.checkpoints.rules import RenameRule, apply_rules
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.mmpose import RESNET_LAYER
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
-_STATE = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'
-_BACKBONE = rf'backbone\.(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))\.{_STATE}'
+_BACKBONE = rf'backbone\.{RESNET_LAYER}\.{PARAM}'
 _FPN = r'neck\.(?:0\.)?(?:lateral|fpn)_convs\.\d+\.conv\.(?:weight|bias)'
-_SEPC = rf'Pconvs\.\d+\.(?:Pconv\.[012]\.(?:conv_offset\.)?|bn\.){_STATE}|[lc](?:conv\.(?:conv_offset\.)?|bn\.){_STATE}'
+_SEPC = rf'Pconvs\.\d+\.(?:Pconv\.[012]\.(?:conv_offset\.)?|bn\.){PARAM}|[lc](?:conv\.(?:conv_offset\.)?|bn\.){PARAM}'
 _HEAD = r'bbox_head\.(?:(?:cls|reg)_convs\.\d+\.conv|retina_(?:cls|reg))\.(?:weight|bias)'
 _FSAF_ROWS = 4  # one box per pixel; RetinaNet and FreeAnchor have nine
 _NAMES = {
@@ -36,6 +36,7 @@ _NAMES = {
 }
 
 
+@source('sepc')
 def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert a detector released with SEPC, or the FSAF baseline released beside them.
 
@@ -46,7 +47,7 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
     Raises:
         ValueError: No one-stage head, or a file that is converted already.
     """
-    apply_rules(conversion, rules)
+    conversion.rename_left(rules)
     if conversion.matching(r'neck\.1\.pconvs\..*'):
         raise InputError('the neck has the keys of this package (neck.1.pconvs): converted already, it loads as it is')
     if 'bbox_head.retina_reg.weight' not in conversion.left:
@@ -54,16 +55,13 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
             'no bbox_head.retina_reg.weight: not one of the one-stage detectors that were released with SEPC'
         )
     conversion.layout = _layout(conversion)
-    for key in conversion.matching(f'{_BACKBONE}|{_FPN}'):
-        conversion.place(key, key)
+    conversion.place_all(f'{_BACKBONE}|{_FPN}')
     for key in conversion.matching(rf'neck\.1\.(?:{_SEPC})'):
         conversion.place(key, f'neck.1.{rename_neck(key.removeprefix("neck.1."))}')
-    for key in conversion.matching(_HEAD):
-        value = conversion.left[key]
-        if key.startswith('bbox_head.retina_reg.') and len(value) == _FSAF_ROWS:
+    for key in conversion.matching(r'bbox_head\.retina_reg\.(?:weight|bias)'):
+        if len(value := conversion.left[key]) == _FSAF_ROWS:
             conversion.place(key, key, value[[1, 0, 2, 3]], 'bottom and top changed places')
-        else:
-            conversion.place(key, key)
+    conversion.place_all(_HEAD)
 
 
 def rename_neck(key: str) -> str:

@@ -130,10 +130,8 @@ def _locked(folder: Path):
 
 
 def _draw(root: Path, options: MiniatureOptions, progress) -> None:
-    (root / 'annotations').mkdir(parents=True)
-    for name in SPLITS:
-        (root / name).mkdir()
-        (root / 'semantic' / name).mkdir(parents=True)
+    for folder in ('annotations', *SPLITS, *(f'semantic/{name}' for name in SPLITS)):
+        (root / folder).mkdir(parents=True)
     records = {name: [] for name in SPLITS}
     pictures = [(name, index) for name in SPLITS for index in range(getattr(options, name))]
     for split, index in progress(pictures):

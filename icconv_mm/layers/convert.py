@@ -5,6 +5,7 @@
 changed in place, and only after all its layers have been checked.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 
@@ -13,7 +14,6 @@ from torch import nn
 
 from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
-from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.supernet import LayerFilter, candidates, conv_layers, embed_taps, keep_taps, select_convs
 
@@ -72,7 +72,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
         >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
         DilationPattern(4x(1, 1), 2x(2, 4))
     """
-    convs = list(select_convs(module, filter, tuple(STANDARDISED)))
+    convs = list(select_convs(module, filter, tuple(_standardised())))
     if not convs:
         raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
@@ -117,8 +117,8 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
         weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
     new = like(conv, ICConv2d, weight, pattern=pattern)
-    if type(conv) in STANDARDISED:
-        new.__class__ = STANDARDISED[type(conv)]
+    if kind := _standardised().get(type(conv)):
+        new.__class__ = kind
         new._buffers.update(conv._buffers)
         vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
     return new
@@ -148,3 +148,12 @@ def convert_all(module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], conve
             if child in table:
                 setattr(parent, name, table[child])
     return table.get(module, module)
+
+
+def _standardised() -> dict[type[nn.Module], type[ICConv2d]]:
+    """The layers of mmcv with forms of their own; without mmcv loaded no network has one, and torch alone is enough."""
+    if not sys.modules.get('mmcv.cnn'):
+        return {}
+    from icconv_mm.layers.standardised import STANDARDISED
+
+    return STANDARDISED

@@ -6,7 +6,6 @@ the looks of a finer level to the concepts of a coarser one. Each returns a map 
 """
 
 import torch
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from icconv_mm.ops import mixture_attention, window_attention
@@ -61,7 +60,7 @@ class SelfTransformer(nn.Module):
         self.key_conv = nn.Conv2d(channels, channels, 1)
         self.value_conv = nn.Conv2d(channels, channels, 1)
         self.mixture = MixtureWeights(channels, mixtures)
-        self.out_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+        self.out_conv = _conv_module(channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` -> the same shape."""
@@ -123,7 +122,7 @@ class GroundingTransformer(nn.Module):
         self.key_conv = nn.Conv2d(channels, inner_channels, 1)
         self.value_conv = nn.Conv2d(channels, inner_channels, 1)
         self.mixture = MixtureWeights(inner_channels, mixtures)
-        self.out_conv = ConvModule(inner_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+        self.out_conv = _conv_module(inner_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         if norm_cfg is not None and self.out_conv.norm.weight is not None:  # an instance norm may have none
             nn.init.zeros_(self.out_conv.norm.weight)
 
@@ -174,13 +173,13 @@ class RenderingTransformer(nn.Module):
         if ratio < 1 or ratio & (ratio - 1):
             raise ValueError(f'the ratio of two levels must be 1, 2, 4, ..., got {ratio}')
         grouped = norm_cfg is not None and norm_cfg['type'] == 'GN' and norm_cfg['num_groups'] < channels
-        self.weight_conv = ConvModule(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
-        self.query_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
+        self.weight_conv = _conv_module(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
+        self.query_conv = _conv_module(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
         halvings = ratio.bit_length() - 1
         settings = dict(stride=2 if halvings else 1, padding=1, norm_cfg=norm_cfg)
-        convs = [ConvModule(channels, channels, 3, **settings) for _ in range(halvings - 1)]
-        self.value_convs = nn.Sequential(*convs, ConvModule(channels, channels, 3, **settings, act_cfg=None))
-        self.out_conv = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+        convs = [_conv_module(channels, channels, 3, **settings) for _ in range(halvings - 1)]
+        self.value_convs = nn.Sequential(*convs, _conv_module(channels, channels, 3, **settings, act_cfg=None))
+        self.out_conv = _conv_module(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """``[B, C, h, w]`` and ``[B, C, H, W]`` with ``h = ceil(H / ratio)``, ``w`` alike -> ``[B, C, h, w]``."""
@@ -214,6 +213,12 @@ def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Te
         queries, keys, values = (_at_least_float32(tensor) for tensor in (queries, keys, values))
         summed = values[:, None] @ keys.transpose(-2, -1) / keys.shape[-1]  # [B, N, C, d]
         return ((mix[..., None, None] * summed) @ queries).sum(1).to(dtype)
+
+
+def _conv_module(*args, **options) -> nn.Module:
+    from mmcv.cnn import ConvModule  # the other layers need torch alone
+
+    return ConvModule(*args, **options)
 
 
 def _parts(x: Tensor, parts: int) -> Tensor:

@@ -6,10 +6,8 @@ from torch import Tensor, nn
 
 from icconv_mm.ops import inception_conv2d
 from icconv_mm.patterns import DilationPattern
-from icconv_mm.registry import MODELS
 
 
-@MODELS.register_module()
 class ICConv2d(nn.Conv2d):
     """A 3x3 convolution whose output channels have dilations of their own.
 

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
-from icconv_mm.registry import MODELS
 
 
-@MODELS.register_module()
 class PyConv2d(nn.Module):
     """Parallel convolutions of several kernel sizes and groups on one input, concatenated over the channels.
 

@@ -4,6 +4,7 @@ A feature pyramid becomes another one of the same sizes, in which every level ha
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -94,42 +95,31 @@ class FPT(BaseModule):
         self._check_arguments()
 
         used = range(self.num_levels)
-        self.laterals = nn.ModuleList(
-            ConvModule(channels, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-            for channels in in_channels[start_level:]
+        plain = dict(norm_cfg=norm_cfg, act_cfg=None)
+        self.laterals = nn.ModuleList(ConvModule(each, out_channels, 1, **plain) for each in in_channels[start_level:])
+        self.self_transformers = nn.ModuleList(
+            SelfTransformer(out_channels, self_mixtures, pool_keys, norm_cfg)
+            for _ in (used if 'self' in self.interactions else ())
         )
-        self.self_transformers = nn.ModuleList()
-        if 'self' in self.interactions:
-            self.self_transformers.extend(
-                SelfTransformer(out_channels, self_mixtures, pool_keys, norm_cfg) for _ in used
-            )
         # by the names of the two levels, the enriched one first
         self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
-        for fine in used:
-            for coarse in used[fine + 1 :]:
-                if 'grounding' in self.interactions:
-                    self.groundings[f'{fine}_{coarse}'] = GroundingTransformer(
-                        out_channels,
-                        mixtures=grounding_mixtures,
-                        similarity=similarity,
-                        window=window,
-                        norm_cfg=norm_cfg,
-                    )
-                if 'rendering' in self.interactions:
-                    self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(
-                        out_channels, self._stride(coarse) // self._stride(fine), norm_cfg
-                    )
+        grounding = dict(mixtures=grounding_mixtures, similarity=similarity, window=window, norm_cfg=norm_cfg)
+        for fine, coarse in combinations(used, 2):
+            if 'grounding' in self.interactions:
+                self.groundings[f'{fine}_{coarse}'] = GroundingTransformer(out_channels, **grounding)
+            if 'rendering' in self.interactions:
+                ratio = self.strides[start_level + coarse] // self.strides[start_level + fine]
+                self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(out_channels, ratio, norm_cfg)
         self.drop_block = DropBlock2d(drop_prob, block_size)
         self.outputs = nn.ModuleList(
-            ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
-            for level in used
+            ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, **plain) for level in used
         )
-        self.extra_convs = nn.ModuleList()
-        if self.add_extra_convs:
-            for extra in range(self.num_outs - self.num_levels):
-                from_input = extra == 0 and self.add_extra_convs == 'on_input'
-                channels = in_channels[-1] if from_input else out_channels
-                self.extra_convs.append(ConvModule(channels, out_channels, 3, stride=2, padding=1, act_cfg=None))
+        extra = [out_channels] * (self.num_outs - self.num_levels if self.add_extra_convs else 0)
+        if extra and self.add_extra_convs == 'on_input':
+            extra[0] = in_channels[-1]
+        self.extra_convs = nn.ModuleList(
+            ConvModule(channels, out_channels, 3, stride=2, padding=1, act_cfg=None) for channels in extra
+        )
 
     def _check_arguments(self) -> None:
         levels = len(self.in_channels)
@@ -147,12 +137,8 @@ class FPT(BaseModule):
             raise InputError(
                 f"FPT: add_extra_convs must be False, 'on_input' or 'on_output', got {self.add_extra_convs!r}"
             )
-        unknown = [name for name in self.interactions if name not in INTERACTIONS]
-        if unknown:
+        if unknown := [name for name in self.interactions if name not in INTERACTIONS]:
             raise InputError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
-
-    def _stride(self, level: int) -> int:
-        return self.strides[self.start_level + level]
 
     def _maps(self, level: int) -> int:
         """How many maps are concatenated at a level."""
@@ -177,12 +163,10 @@ class FPT(BaseModule):
         maps = []
         if self.self_transformers:
             maps.append(self.self_transformers[index](levels[index]))
-        for other in range(self.num_levels):
-            name = f'{index}_{other}'
-            if name in self.groundings:
-                maps.append(self.groundings[name](levels[index], levels[other]))
-            if name in self.renderings:
-                maps.append(self.renderings[name](levels[index], levels[other]))
+        for other, level in enumerate(levels):
+            for transformers in (self.groundings, self.renderings):
+                if (name := f'{index}_{other}') in transformers:
+                    maps.append(transformers[name](levels[index], level))
         return torch.cat([levels[index], *(self.drop_block(each) for each in maps)], 1)
 
     def _extra_levels(self, last_input: Tensor, last_output: Tensor) -> list[Tensor]:
@@ -200,11 +184,10 @@ class FPT(BaseModule):
             raise InputError(f'FPT: expected {len(self.in_channels)} levels, got {len(inputs)}')
         first = inputs[self.start_level]
         for level in range(self.start_level, len(inputs)):
-            x, channels = inputs[level], self.in_channels[level]
             ratio = self.strides[level] // self.strides[self.start_level]
-            expected = [first.shape[0], channels, *(-(-size // ratio) for size in first.shape[2:])]
-            if list(x.shape) != expected:
+            expected = [len(first), self.in_channels[level], *(-(-size // ratio) for size in first.shape[2:])]
+            if (found := list(inputs[level].shape)) != expected:
                 raise InputError(
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
-                    f'{expected}, got {list(x.shape)}'
+                    f'{expected}, got {found}'
                 )

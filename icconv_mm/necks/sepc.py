@@ -6,6 +6,7 @@ levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from mmengine.model import BaseModule
@@ -62,38 +63,24 @@ class PConv(BaseModule):
         super().__init__(init_cfg)
         self.num_outs = num_outs
         self.norm_eval = norm_eval
-        channels = self._channels(in_channels)
+        if not isinstance(in_channels, int):
+            if len(in_channels) != num_outs or len(set(in_channels)) != 1:
+                raise InputError(
+                    f'{self._name}: in_channels: the levels share their weights, so expected one number or {num_outs} '
+                    f'(num_outs) equal ones, got {list(in_channels)}'
+                )
+            in_channels = in_channels[0]
         if num_outs < 2:
             raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
         if pconv_num < 1:
             raise InputError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
-        self.pconvs = nn.Sequential(
-            *(
-                PConvLayer(
-                    out_channels if i else channels,
-                    out_channels,
-                    deform=pconv_deform,
-                    start_level=start_level,
-                    ibn=ibn,
-                    sync_ibn=sync_ibn,
-                )
-                for i in range(pconv_num)
-            )
-        )
+        options = dict(deform=pconv_deform, start_level=start_level, ibn=ibn, sync_ibn=sync_ibn)
+        channels = [in_channels] + [out_channels] * pconv_num
+        self.pconvs = nn.Sequential(*(PConvLayer(*pair, **options) for pair in pairwise(channels)))
 
     @property
     def _name(self) -> str:
         return type(self).__name__
-
-    def _channels(self, in_channels: int | Sequence[int]) -> int:
-        if isinstance(in_channels, int):
-            return in_channels
-        if len(in_channels) != self.num_outs or len(set(in_channels)) != 1:
-            raise InputError(
-                f'{self._name}: in_channels: the levels share their weights, so expected one number or {self.num_outs} '
-                f'(num_outs) equal ones, got {list(in_channels)}'
-            )
-        return in_channels[0]
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]``, finest first, -> levels ``[N, C_out, H_l, W_l]``."""
@@ -169,7 +156,7 @@ class SEPC(PConv):
         lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
             by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
         branches: Which maps to give: 'both' as pairs, 'cls' or 'reg' as plain tensors (dense prediction).
-        start_level, sync_ibn, norm_eval, init_cfg: As for :class:`PConv`.
+        start_level, sync_ibn: As for :class:`PConv`, and so are ``kwargs``: norm_eval, init_cfg.
 
     Example:
         >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)
@@ -192,21 +179,10 @@ class SEPC(PConv):
         start_level: int = 1,
         branches: str = 'both',
         sync_ibn: bool = False,
-        norm_eval: bool = False,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            num_outs,
-            pconv_num,
-            pconv_deform,
-            ibn,
-            start_level=start_level,
-            sync_ibn=sync_ibn,
-            norm_eval=norm_eval,
-            init_cfg=init_cfg,
-        )
+        shared = dict(start_level=start_level, sync_ibn=sync_ibn, **kwargs)
+        super().__init__(in_channels, out_channels, num_outs, pconv_num, pconv_deform, ibn, **shared)
         if branches not in ('both', 'cls', 'reg'):
             raise InputError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
         if lcconv_padding < 0:

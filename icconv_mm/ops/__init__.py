@@ -3,7 +3,7 @@
 from icconv_mm.ops.backend import backends, explain, use_backend
 from icconv_mm.ops.fused_relu import inception_conv2d_relu, pyconv2d_relu
 from icconv_mm.ops.inception_conv import inception_conv2d
-from icconv_mm.ops.kernels_cpu import forget_packed_weights
+from icconv_mm.ops.limits_cpu import forget_packed_weights
 from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d
 from icconv_mm.ops.window_attention import window_attention

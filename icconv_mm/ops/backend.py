@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import torch
 
+from icconv_mm.patterns import DilationPattern
+
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
@@ -39,7 +41,7 @@ class Status(NamedTuple):
 
 
 class Verdict(Enum):
-    """What a backend says of a call."""
+    """The kinds of answers of a backend to a call."""
 
     CAN_RUN = 'can run'
     NOT_ADVISED = 'can run if asked for by name'
@@ -48,7 +50,7 @@ class Verdict(Enum):
 
 
 class Answer(NamedTuple):
-    """What a backend says of a call, and one sentence why, unless it can run."""
+    """The answer of a backend to a call, with the reason in one sentence unless it can run."""
 
     verdict: Verdict
     reason: str = ''
@@ -102,7 +104,7 @@ _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
 def register(operator: str, reference: Callable, limits: Mapping[str, Limits]) -> None:
-    """Makes known an operator with its reference and its compiled kernels; for modules of this package.
+    """Registers an operator with its reference and its compiled kernels; for modules of this package.
 
     That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments.
     """
@@ -188,13 +190,14 @@ class Explanation(dict):
         return f'{type(self).__name__}(chosen={self.chosen!r}, {super().__repr__()})'
 
 
-def explain(operator: str, *args) -> Explanation:
+def explain(operator: str, *args, **named) -> Explanation:
     """Which backend serves a call of ``operator`` here and now, and why not the others.
 
     Args:
         operator: Its name, e.g. 'inception_conv2d'.
-        *args: The arguments of one call, all of them, as its reference takes them: a pattern is a flat list, the size
-            that the gradient of an input has is (height, width).
+        *args: The arguments of one call, as the function of this name takes them, or the operator: a pattern may also
+            be flat (:attr:`DilationPattern.flat`), the size that the gradient of an input has is (height, width).
+        **named: Arguments by name.
 
     Returns:
         A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
@@ -206,11 +209,11 @@ def explain(operator: str, *args) -> Explanation:
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
-        >>> answers = explain('inception_conv2d', x, weight, None, [4, 1, 1, 2, 2, 4], 1, 1)
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
         >>> answers.chosen, answers['cpu']
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
-    _check_arguments(operator, args)
+    args = _arguments(operator, args, named)
     answers = {name: kernel.answer(*args) for name, kernel in _kernels[operator].items()}
     name = requested()
     if name == 'auto':
@@ -220,18 +223,22 @@ def explain(operator: str, *args) -> Explanation:
     return Explanation({each: str(answer) for each, answer in answers.items()}, name if answers[name].serves else None)
 
 
-def _check_arguments(operator: str, args: tuple) -> None:
-    """That a call has the arguments of the operator: backends look at some of them only, and each at others."""
+def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
+    """The arguments of a call, all and with a flat pattern; backends look at some of them only, and each at others."""
     if operator not in _kernels:
         raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
     signature = inspect.signature(_kernels[operator]['reference'].run)
     try:
-        pattern = signature.bind(*args).arguments.get('pattern', ())
+        call = signature.bind(*args, **named)
     except TypeError as error:
         names = ', '.join(signature.parameters)
         raise TypeError(f'explain: {error}; {operator} takes {names}') from None
-    if not all(isinstance(each, int) for each in pattern):
-        raise TypeError(f'explain: pattern must be a flat list of integers (DilationPattern.flat), got {pattern}')
+    call.apply_defaults()
+    if 'pattern' in call.arguments:
+        pattern = tuple(call.arguments['pattern'])
+        flat = all(isinstance(each, int) for each in pattern)
+        call.arguments['pattern'] = pattern if flat else DilationPattern.of(pattern).flat
+    return call.args
 
 
 def run(operator: str, *args):
@@ -314,7 +321,7 @@ def _is_registered(operator: str, device: str) -> bool:
 
 
 def _notice_absence(name: str) -> None:
-    """Says once that the reference serves calls because the kernel of a backend is not installed."""
+    """Warns once that the reference serves calls because the kernel of a backend is not installed."""
     if reason := missing_library():
         _warn_once(f'{reason}. The slower reference operators are used.')
     elif name == 'cpu':  # a build without CUDA is a choice

@@ -4,7 +4,7 @@ IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1: output channel i is the 
 filter at dilation (d_h, d_w)(i). The padding equals the dilation, so the output has the size, and the computation the
 cost, of the dense convolution.
 
-Its gradients are told in :mod:`icconv_mm.ops.trilinear`.
+:mod:`icconv_mm.ops.trilinear` derives its gradients.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution, kernels_cpu, kernels_cuda
+from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import inception_conv_reference as reference
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
@@ -107,7 +107,7 @@ OUTPUT = dict(  # with ReLU as well
     autocast=True,
     flops=lambda x, weight, *_, out_shape, **__: flops(out_shape, [weight]),
     layout_of=0,
-    kernels={'cpu': kernels_cpu.INCEPTION_OUTPUT, 'cuda': kernels_cuda.OUTPUT},
+    kernels={'cpu': limits_cpu.INCEPTION_OUTPUT, 'cuda': limits_cuda.INCEPTION_OUTPUT},
 )
 _output = define(
     'inception_conv2d',
@@ -123,7 +123,7 @@ _grad_input = define(
     autograd=lambda _, grad, weight, size, *call: _derivative(call, grad=grad, weights=(weight,), sizes=size),
     flops=lambda grad, weight, *_, **__: flops(grad, [weight]),
     layout_of=0,
-    kernels={'cpu': kernels_cpu.LIMITS, 'cuda': kernels_cuda.GRAD_INPUT},
+    kernels={'cpu': limits_cpu.INCEPTION_GRAD_INPUT, 'cuda': limits_cuda.INCEPTION_GRAD_INPUT},
 )
 _grad_weight = define(
     'inception_conv2d_grad_weight',
@@ -132,5 +132,5 @@ _grad_weight = define(
     fake=_grad_weight_fake,
     autograd=lambda _, grad, x, *call: _derivative(call, grad=grad, x=x)[0],
     flops=lambda grad, *_, out_shape, **__: flops(grad, [out_shape]),
-    kernels={'cpu': kernels_cpu.LIMITS, 'cuda': kernels_cuda.GRAD_WEIGHT},
+    kernels={'cpu': limits_cpu.INCEPTION_GRAD_WEIGHT, 'cuda': limits_cuda.INCEPTION_GRAD_WEIGHT},
 )

@@ -46,7 +46,9 @@ def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple
     )
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int = 1, groups: int = 1
+) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = [

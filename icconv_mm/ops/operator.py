@@ -1,8 +1,8 @@
-"""The one way to define an operator of this package, and what its function does around it.
+"""The definition of an operator of this package, and helpers of the functions that call operators.
 
-An operator is a schema, a reference in plain PyTorch, the shapes of its results, the compiled kernels that may take it
-over and, where they apply, a gradient, an autocast rule and FLOPs. It is defined with ``torch.library.Library``, which
-is the same from torch 2.1 on.
+An operator has a schema, a reference in plain PyTorch, the shapes of its results, compiled kernels that may serve it
+and, where they apply, a gradient, an autocast rule and a count of FLOPs. ``torch.library.Library`` defines it, because
+that interface is the same from torch 2.1 on.
 """
 
 import warnings
@@ -32,18 +32,23 @@ def define(
     layout_of: int | None = None,
     kernels: Mapping[str, backend.Limits] | None = None,
 ) -> torch._ops.OpOverload:
-    """Defines ``torch.ops.icconv_mm.<name>``, and returns it.
+    """Define ``torch.ops.icconv_mm.<name>``.
 
     Args:
-        name: Of the operator.
-        schema: Its arguments and results, ``(Tensor x, ...) -> Tensor``.
-        reference: Computes it on tensors of any device.
-        fake: Empty tensors of the shapes, dtypes and memory formats of the results, for tensors without data.
-        autograd: ``(operator, *args)``, computes it where a gradient may be wanted; None if one never is.
-        autocast: Whether ``torch.autocast`` lowers the dtype of its tensors.
-        flops: As torch's FLOP counter asks, a function of the shapes of the arguments and of ``out_shape``.
-        layout_of: Number of the argument whose memory format the results have; None for contiguous ones.
-        kernels: What limits the compiled kernels ``<name>_compiled``, by device type; none if left out.
+        name: Name of the operator.
+        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``.
+        reference: Function that computes the results on tensors of any device.
+        fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
+            without data.
+        autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
+            operator whose gradient is never needed.
+        autocast: Whether ``torch.autocast`` lowers the dtype of the tensors.
+        flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
+        layout_of: Position of the argument whose memory format the results have; None for contiguous results.
+        kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
+
+    Returns:
+        The operator, an overload that takes the arguments of the schema.
     """
     backend.register(name, reference, kernels or {})
     _library.define(f'{name}{schema}')
@@ -90,7 +95,7 @@ def is_traced() -> bool:
 
 
 def written_out(reference: Callable, check: Callable, *args):
-    """A checked call of the reference, for a trace: shapes become constants there, which is no reason to warn."""
+    """Check the arguments and call the reference without tracer warnings: a trace makes constants of shapes anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         check(*args)
@@ -98,9 +103,11 @@ def written_out(reference: Callable, check: Callable, *args):
 
 
 def differentiable_once(backward: Callable, count: int) -> Callable:
-    """A gradient rule whose backward pass is an operator, ``backward(grad, *args)``, without a gradient of its own.
+    """A gradient rule that works once: its backward pass is an operator without a gradient of its own.
 
-    It returns the gradients for the first ``count`` arguments, which are the tensors.
+    Args:
+        backward: Operator ``(grad, *args)`` that returns the gradients of the first ``count`` arguments.
+        count: Number of tensors, which come first among the arguments.
     """
 
     def rule(operator, *args):
@@ -125,7 +132,7 @@ class _Once(torch.autograd.Function):
 
 
 def without_gradient(operator: torch._ops.OpOverload, *args):
-    """A gradient rule: there is none, and it is an error to want one."""
+    """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
     if any(tensor.requires_grad for tensor in tensors_of(args)):
         name = operator._schema.name.removeprefix('icconv_mm::')
         raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')

@@ -4,7 +4,7 @@ PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel 
 kernels have more groups, so that the whole costs about what one convolution does. All levels see the same input; their
 outputs are concatenated over the channels. The padding is ``dilation * (kernel // 2)``, so they are of one size.
 
-Its gradients are told in :mod:`icconv_mm.ops.trilinear`.
+:mod:`icconv_mm.ops.trilinear` derives its gradients.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution, kernels_cpu
+from icconv_mm.ops import dense_convolution, limits_cpu
 from icconv_mm.ops import pyconv_reference as reference
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
@@ -115,7 +115,7 @@ OUTPUT = dict(  # with ReLU as well
     autocast=True,
     flops=lambda x, weights, *_, out_shape, **__: flops(out_shape, weights),
     layout_of=0,
-    kernels={'cpu': kernels_cpu.LIMITS},
+    kernels={'cpu': limits_cpu.PYCONV},
 )
 _output = define(
     'pyconv2d',
@@ -131,7 +131,7 @@ _grad_input = define(
     autograd=lambda _, grad, weights, size, *call: _derivative(call, grad=grad, weights=weights, sizes=size),
     flops=lambda grad, weights, *_, **__: flops(grad, weights),
     layout_of=0,
-    kernels={'cpu': kernels_cpu.LIMITS},
+    kernels={'cpu': limits_cpu.PYCONV},
 )
 _grad_weight = define(
     'pyconv2d_grad_weight',
@@ -140,5 +140,5 @@ _grad_weight = define(
     fake=_grad_weight_fake,
     autograd=lambda _, grad, x, shapes, *call: list(_derivative(call, grad=grad, x=x, sizes=shapes)),
     flops=lambda grad, *_, out_shape, **__: flops(grad, out_shape),
-    kernels={'cpu': kernels_cpu.LIMITS},
+    kernels={'cpu': limits_cpu.PYCONV},
 )

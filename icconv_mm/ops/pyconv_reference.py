@@ -15,7 +15,7 @@ def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
 
 
 def forward(
-    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which is to be without the others
 
 
 def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
@@ -17,8 +18,10 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     (first, x), *others = given.items()
     for name, tensor in given.items():
-        if tensor.dtype not in DTYPES:
-            raise ValueError(f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {DTYPES}')
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise ValueError(
+                f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {FLOAT_DTYPES}'
+            )
     for name, tensor in others:
         if tensor.device != x.device:
             raise ValueError(
@@ -33,7 +36,9 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
 
 
 def _autocast(device: str) -> bool:
-    return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
+    if device != 'cpu':
+        return torch.is_autocast_enabled()
+    return torch.is_autocast_enabled('cpu') if _AUTOCAST_BY_DEVICE else torch.is_autocast_cpu_enabled()
 
 
 def is_list_of_tensors(arg: object) -> bool:
@@ -58,6 +63,8 @@ def lower(arg: object, device: str) -> object:
         return [lower(each, device) for each in arg]
     if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
         return arg
+    if _AUTOCAST_BY_DEVICE:
+        return arg.to(torch.get_autocast_dtype(device))
     return arg.to(torch.get_autocast_gpu_dtype() if device == 'cuda' else torch.get_autocast_cpu_dtype())
 
 

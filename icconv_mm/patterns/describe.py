@@ -21,22 +21,14 @@ def pattern_table(patterns: Sequence[DilationPattern], title: str, names: Sequen
 
     ``names`` are those of the layers; without them they are numbered.
     """
-    table = Table(title=title, title_justify='left')
-    table.add_column('layer')
+    table = Table('layer', title=title, title_justify='left')
     for column in ('channels', 'runs', 'mean d_h', 'mean d_w', 'max', 'undilated'):
         table.add_column(column, justify='right')
-    for number, pattern in enumerate(patterns):
-        mean_h, mean_w = mean_dilation(pattern)
+    for name, pattern in zip(names or map(str, range(len(patterns))), patterns):
+        means = [f'{mean:.2f}' for mean in mean_dilation(pattern)]
         undilated = pattern.histogram().get((1, 1), 0) / pattern.out_channels
-        table.add_row(
-            names[number] if names else str(number),
-            str(pattern.out_channels),
-            str(len(pattern)),
-            f'{mean_h:.2f}',
-            f'{mean_w:.2f}',
-            str(pattern.max_dilation),
-            f'{undilated:.0%}',
-        )
+        counts = pattern.out_channels, len(pattern), *means, pattern.max_dilation
+        table.add_row(name, *map(str, counts), f'{undilated:.0%}')
     return table
 
 

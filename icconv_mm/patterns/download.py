@@ -11,21 +11,18 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError
-from icconv_mm.patterns.files import MAX_BYTES, write_whole
+from icconv_mm.patterns.files import MAX_BYTES, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer
 # The last commit of the repository, and what only older ones have, under other paths: name -> (commit, path).
 _LAST_COMMIT = '0a92284559f6ddfc9d0e6ad94bcfed3e982d875f'
-_OLDER = {
-    'detection/ic_resnext101_32x4d_k9': (
-        'acd22f8bb4e5b76a56dabc7e72b888b5b2be67d3',
-        'pattern_zoo/ic_resnext_32x4d_k9.json',
-    ),
-}
+_RESNEXT = ('acd22f8bb4e5b76a56dabc7e72b888b5b2be67d3', 'pattern_zoo/ic_resnext_32x4d_k9.json')
+_OLDER = {'detection/ic_resnext101_32x4d_k9': _RESNEXT}
 # SHA-256 by name, which but for those is the path in the authors' folder; the two R101 k9 patterns are one file.
 PUBLISHED = {
     'detection/ic_resnet50_k9': 'b8167268cea4475ee27a73774a89b25fbe235dd0a841bc8a5bee2b1fcadb7a0d',
@@ -125,33 +122,31 @@ def _target(name: str) -> Path:
 
 def _fetch(name: str, source: str) -> bool:
     target, expected = _target(name), PUBLISHED[name]
-    if target.is_file() and _digest(target.read_bytes()) == expected:
+    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == expected:
         return False
     origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
-    if (found := _digest(content)) != expected:
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
         raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
-    write_whole(target, content)
+    with whole_file(target) as file:
+        file.write(content)
     return True
 
 
 def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
     """Where the file is in a folder, and what it holds."""
     commit, path = location(name)
-    try:  # of the history first: the files of a work tree are those of one commit
-        git = ['git', '-C', str(folder), 'cat-file', 'blob', f'{commit}:{path}']
-        done = subprocess.run(git, capture_output=True, timeout=_TIMEOUT)
-        if done.returncode == 0:
-            return f'{folder} ({commit}:{path})', done.stdout
-    except (OSError, subprocess.TimeoutExpired):  # no git here
-        pass
-    relative = (path, path.removeprefix('pattern_zoo/'), f'{name}.json')
-    found = next((folder / each for each in relative if (folder / each).is_file()), None)
-    if found is None:
-        raise MissingFileError(
-            f'{folder}: there is no {path}, no {name}.json, and no git history with commit {commit} '
-            '(a clone of depth 1 has the last one only)'
-        )
-    return str(found), found.read_bytes()
+    git = ['git', '-C', str(folder), 'cat-file', 'blob', f'{commit}:{path}']
+    # of the history first: the files of a work tree are those of one commit
+    with suppress(OSError, subprocess.SubprocessError):  # no git here, or no such commit
+        done = subprocess.run(git, capture_output=True, timeout=_TIMEOUT, check=True)
+        return f'{folder} ({commit}:{path})', done.stdout
+    for relative in (path, path.removeprefix('pattern_zoo/'), f'{name}.json'):
+        if (folder / relative).is_file():
+            return str(folder / relative), (folder / relative).read_bytes()
+    raise MissingFileError(
+        f'{folder}: there is no {path}, no {name}.json, and no git history with commit {commit} '
+        '(a clone of depth 1 has the last one only)'
+    )
 
 
 def _read_address(name: str, source: str) -> tuple[str, bytes]:
@@ -166,7 +161,3 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
         raise InputError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and pass its folder as --source'
         ) from None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

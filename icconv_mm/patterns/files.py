@@ -2,8 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.pattern import DilationPattern
@@ -50,19 +54,25 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
     """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
-    write_whole(Path(path), (json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
+    with whole_file(Path(path)) as file:
+        file.write((json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, and the folders above it, so that it appears whole or not at all."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written, and the folders above it: it appears whole or not at all."""
     with naming(str(path), OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
         try:
-            partial.write_bytes(content)
-            partial.replace(path)
+            with os.fdopen(descriptor, 'wb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            Path(temporary).replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
 
 
 class _Pairs(list):
@@ -73,10 +83,8 @@ def _parse_layer(layer) -> DilationPattern:
     if isinstance(layer, DilationPattern):
         return layer
     if isinstance(layer, _Pairs):
-        keys = [key for key, _ in layer]
-        if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-            raise InputError(f'the key {repeated[0]!r} appears {keys.count(repeated[0])} times')
+        key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
+        if times > 1:
+            raise InputError(f'the key {key!r} appears {times} times')
         layer = dict(layer)
-    elif isinstance(layer, tuple):
-        layer = list(layer)
-    return DilationPattern.from_json(layer)
+    return DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)

@@ -60,8 +60,7 @@ class DilationPattern:
         return len(self.runs)
 
     def __repr__(self) -> str:
-        runs = ', '.join(f'{n}x({h}, {w})' for n, h, w in self.runs)
-        return f'DilationPattern({runs})'
+        return f'DilationPattern({", ".join(f"{n}x({h}, {w})" for n, h, w in self.runs)})'
 
     @classmethod
     def of(cls, pattern: 'DilationPattern | Iterable') -> 'DilationPattern':
@@ -125,19 +124,17 @@ class DilationPattern:
             return cls(tuple(layer))
         if not isinstance(layer, dict):
             raise ValueError(f'expected an object of "(a, b)": channels or a list of runs, got {layer!r:.60}')
-        return cls(tuple((n, *_parse_key(key)) for key, n in layer.items()))
+        entries = []
+        for key, n in layer.items():
+            if (match := _KEY.fullmatch(key)) is None:
+                raise ValueError(f'malformed key {key!r}, expected "(a, b)" for dilation (a + 1, b + 1)')
+            entries.append((n, int(match[1]) + 1, int(match[2]) + 1))
+        return cls(tuple(entries))
 
     def to_json(self) -> dict[str, int] | list[list[int]]:
         """The published form of this layer, or the list of runs where a dilation repeats."""
         published = {f'({h - 1}, {w - 1})': n for n, h, w in self.entries}
         return published if len(published) == len(self.entries) else [list(run) for run in self.entries]
-
-
-def _parse_key(key: str) -> tuple[int, int]:
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise ValueError(f'malformed key {key!r}, expected "(a, b)" for dilation (a + 1, b + 1)')
-    return int(match[1]) + 1, int(match[2]) + 1
 
 
 def _as_run(entry, position: int) -> Run:

@@ -43,7 +43,7 @@ def effective_receptive_field(
     """
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(size, size, dtype=torch.float64)
-    with _as_a_function(network):
+    with evaluating(network):
         for _ in range(images):
             image = torch.randn(1, 3, size, size, generator=generator).requires_grad_()
             feature = network(image)[stage]
@@ -73,16 +73,18 @@ def randomise(network: nn.Module, size: int = 128, seed: int = 0) -> nn.Module:
 
 
 @contextmanager
-def _as_a_function(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """In evaluation mode and without the gradients of weights, which would cost as much as those of the image."""
-    training, learning = network.training, [p for p in network.parameters() if p.requires_grad]
+    training = [module for module in network.modules() if module.training]
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.eval().requires_grad_(False)
     try:
         yield
     finally:
-        network.train(training)
+        for module in training:
+            module.training = True
         for parameter in learning:
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
 
 
 def _extent(profile: Tensor) -> float:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.pattern import DilationPattern
+from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import (
     LayerFilter,
     SupernetKernel,
@@ -117,8 +118,8 @@ def search_layers(
     if criterion not in CRITERIA:
         raise InputError(f'unknown criterion {criterion!r}; choose one of {", ".join(CRITERIA)}')
     kernels = select_kernels(model, d_max, filter, groups)
-    means = _means_by_layer(kernels, channel_means)
-    return [_search_layer(kernel, d_max, criterion, means[kernel.name]) for kernel in kernels]
+    means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
+    return [_search_layer(kernel, d_max, criterion, means.get(kernel.name)) for kernel in kernels]
 
 
 @torch.no_grad()
@@ -176,9 +177,9 @@ def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
     return (mean @ weight.double().unflatten(0, (groups, -1))).flatten(0, 2)
 
 
-def _means_by_layer(kernels: list[SupernetKernel], means) -> dict[str, Tensor | None]:
-    if means is None:
-        return dict.fromkeys(kernel.name for kernel in kernels)
+def _means_by_layer(
+    kernels: list[SupernetKernel], means: Mapping[str, Tensor] | Sequence[Tensor]
+) -> Mapping[str, Tensor]:
     if not isinstance(means, Mapping):
         if len(means) != len(kernels):
             raise InputError(f'channel means of {len(means)} layers for {len(kernels)} supernet layers')
@@ -191,7 +192,7 @@ def _means_by_layer(kernels: list[SupernetKernel], means) -> dict[str, Tensor | 
             raise InputError(f'{kernel.name}: channel means [{kernel.in_channels}] expected, got {list(mean.shape)}')
         if not mean.isfinite().all():
             raise InputError(f'{kernel.name}: {(~mean.isfinite()).sum().item()} channel means are NaN or infinite')
-    return dict(means)
+    return means
 
 
 @torch.no_grad()
@@ -226,14 +227,11 @@ def measure_channel_means(
         conv.register_forward_pre_hook(lambda _, args, name=name: measure(name, args[0]))
         for name, conv in select_convs(model, filter)
     ]
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        for batch in batches:
-            (forward or model)(batch)
+        with evaluating(model):
+            for batch in batches:
+                (forward or model)(batch)
     finally:
-        for module, training in modes.items():
-            module.training = training
         for handle in handles:
             handle.remove()
     if not pixels:

@@ -91,7 +91,9 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
     return kept.unflatten(2, (3, 3))
 
 
-def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor) -> bool:
+def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
+    if filter is None:
+        return in_channels != IMAGE_CHANNELS
     return bool(re.search(filter, name) if isinstance(filter, str) else filter(name, layer))
 
 
@@ -101,11 +103,6 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
     A convolution within a convolution (what gives a deformable one its offsets) is part of it. ``filter`` is that of
     :func:`select_convs`.
     """
-    if filter is None:
-
-        def filter(_, conv):
-            return conv.in_channels != IMAGE_CHANNELS
-
     inside: tuple[str, ...] = ()
     for name, layer in module.named_modules():
         weight = getattr(layer, 'weight', None)
@@ -114,7 +111,7 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
         if name.startswith(inside) or not (hasattr(layer, 'kernel_size') and hasattr(layer, 'groups')):
             continue
         inside += (f'{name}.' if name else '',)
-        if min(weight.shape[2:]) >= 3 and _wanted(filter, name, layer):
+        if min(weight.shape[2:]) >= 3 and _wanted(filter, name, layer, weight.shape[1] * layer.groups):
             yield name, layer
 
 
@@ -159,7 +156,8 @@ def select_kernels(
         found = list(_kernels_of_state(model, filter, groups))
     found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
     if not found:
-        sizes = sorted({tuple(w.shape[2:]) for w in _weights(model) if w.ndim == 4})
+        state = model.state_dict() if isinstance(model, nn.Module) else model
+        sizes = sorted({tuple(w.shape[2:]) for w in state.values() if isinstance(w, Tensor) and w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
             f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
@@ -170,19 +168,13 @@ def select_kernels(
     return found
 
 
-def _weights(model: nn.Module | Mapping[str, Tensor]) -> list[Tensor]:
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    return [value for value in state.values() if isinstance(value, Tensor)]
-
-
 def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[SupernetKernel]:
     for key, weight in state.items():
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        kernel = SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
-        if _wanted(filter, name, weight) if filter is not None else weight.shape[1] != IMAGE_CHANNELS:
-            yield kernel
+        if _wanted(filter, name, weight, weight.shape[1]):
+            yield SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
 
 
 def _check_kernel(kernel: SupernetKernel, d_max: int) -> None:

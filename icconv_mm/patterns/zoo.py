@@ -11,7 +11,7 @@ from icconv_mm.patterns.download import PUBLISHED, published_file
 from icconv_mm.patterns.files import parse_layers, read_patterns
 from icconv_mm.patterns.pattern import DilationPattern, Run
 
-_GEOMETRIC = re.compile(r'geometric_d([1-9]\d?)')
+_ANALYTIC = re.compile(r'dense|geometric_d([1-9]\d?)')
 _NAMES = f"'dense', 'geometric_dN' (N the largest dilation), {', '.join(map(repr, PUBLISHED))}"
 
 
@@ -38,10 +38,11 @@ def load_pattern(
             file, the layer, and the numbers expected and found.
     """
     network = None if channels is None else _network(channels, groups)
-    if isinstance(source, str) and (d_max := _analytic_d_max(source)):
+    if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
         if network is None:
             raise InputError(f'the pattern {source!r} is made for a network: pass the channels of its 3x3 convolutions')
         # in whole groups, so that no run cuts a group
+        d_max = int(analytic[1] or 1)
         layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
         layers = read_patterns(_find(source))
@@ -57,13 +58,6 @@ def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
     """
     ends = [round(channels * (1 - 0.5**step)) for step in range(d_max)] + [channels]
     return DilationPattern(tuple(Run(end - start, d, d) for d, (start, end) in enumerate(pairwise(ends), start=1)))
-
-
-def _analytic_d_max(name: str) -> int | None:
-    if name == 'dense':
-        return 1
-    match = _GEOMETRIC.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def _find(source: str | Path) -> Path:

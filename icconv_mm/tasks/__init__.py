@@ -1,7 +1,8 @@
 """The task libraries: one folder each, and the only code that imports them.
 
 The registry imports a folder once its library is imported, not before: each library costs seconds at start-up, and a
-config needs only one. What the tools know about a task is its ``adapter.py``, a :class:`~icconv_mm.tasks.base.Task`.
+config needs only one. What the tools know about a task is its ``adapter.py``, a
+:class:`~icconv_mm.tasks.base.TaskAdapter`.
 """
 
 import importlib
@@ -12,7 +13,7 @@ from icconv_mm import versions
 from icconv_mm.errors import InputError, UserError
 
 if TYPE_CHECKING:
-    from icconv_mm.tasks.base import Task
+    from icconv_mm.tasks.base import TaskAdapter
 
 
 class UnknownTaskError(InputError):
@@ -53,7 +54,7 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
             raise MissingLibraryError(f'{name}: {error}') from None
 
 
-def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'Task':
+def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
     """The adapter of the task that a config describes.
 
     Args:

@@ -16,7 +16,7 @@ class NotSupportedError(InputError):
     """The task or the config lacks what an option of a tool needs."""
 
 
-class Task:
+class TaskAdapter:
     """Defaults that hold for every OpenMMLab library; a task overrides what differs.
 
     Attributes:

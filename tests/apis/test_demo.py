@@ -101,7 +101,9 @@ def test_course_and_report(home, data, tmp_path):
         assert f'{task.title}: train' in printed  # progress
         line = next(line for line in printed.splitlines() if task.title in line and row['metric'] in line)
         assert f'{row["value"]:.3f}' in line and row['backbone_file'] in line
-        assert f'| {task.title} | {task.metric} | {row["value"]:.3f} |' in (tmp_path / 'work/report.md').read_text()
+        assert (
+            f'| {task.title} | {task.kind.metric} | {row["value"]:.3f} |' in (tmp_path / 'work/report.md').read_text()
+        )
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
@@ -111,7 +113,7 @@ def test_course_and_report(home, data, tmp_path):
 def test_neck_adds_its_task(home, data, tmp_path, backbone):
     results, printed = _run(home, data, tmp_path, tasks=['detection'], neck='sepc', backbone=backbone)
     assert [each.task for each in results] == ['box detection', NECKS['sepc'].title]
-    assert results[1].config == 'configs/sepc/retinanet_ic-r18_fpn-sepc_miniature.py' and results[1].value == 0.81
+    assert results[1].config == 'configs/detection/retinanet_ic-r18_fpn-sepc_miniature.py' and results[1].value == 0.81
     cfg = Config.fromfile(tmp_path / 'work/detection_sepc/config.py', import_custom_modules=False)
     assert [neck.type for neck in cfg.model.neck] == ['FPN', 'icconv_mm.SEPC']
     factor = 4 if backbone == 'ic_resnet50_k9' else 1

@@ -1,17 +1,11 @@
-"""What a run changes in its config."""
+"""What a run changes in its config, and the changes of ``apis/config.py`` that purposes share."""
 
 import pytest
 from mmengine.config import Config
 
+from icconv_mm.apis.config import comparison_config, model_config, replace_image_loading, set_iterations
 from icconv_mm.apis.inference import _dataset_meta, test_pipeline
-from icconv_mm.apis.preparation import (
-    comparison_config,
-    model_config,
-    prepare_test,
-    prepare_training,
-    replace_image_loading,
-    set_iterations,
-)
+from icconv_mm.apis.preparation import prepare_test, prepare_training
 from icconv_mm.errors import InputError
 
 LOADING = 'icconv_mm.LoadImageFromFile'

@@ -10,7 +10,7 @@ from test_convert_file import tool  # noqa: F401
 from icconv_mm.backbones import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.checkpoints import UnmatchedKeysError, convert, load_rules
-from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.checkpoints.conversion import run_conversion
 
 CLASSIFIERS = [
     *(f'pyconvresnet{depth}' for depth in (18, 34, 50, 101, 152)),

@@ -7,7 +7,7 @@ import torch
 from layouts import detector, resnet, with_prefix
 
 from icconv_mm.checkpoints import RenameRule, convert, load_rules
-from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.checkpoints.conversion import run_conversion
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 RULES = [

@@ -116,6 +116,12 @@ def written_backbones(path):
                 yield node.lineno
 
 
+def frozen(cfg):
+    """What fine-tuning does not train: stem and first stage, and the statistics of batch norms."""
+    group_norm = cfg.backbone.get('norm_cfg', {}).get('type') == 'GN'
+    return dict(frozen_stages=1) if group_norm else dict(frozen_stages=1, norm_eval=True)
+
+
 def test_a_backbone_is_written_once():
     elsewhere = [path for path in CONFIGS.rglob('*.py') if path not in BACKBONES]
     found = [f'{path.relative_to(CONFIGS)}:{line}' for path in elsewhere for line in written_backbones(path)]
@@ -123,7 +129,8 @@ def test_a_backbone_is_written_once():
     dicts = {}
     for path in BACKBONES:
         cfg = Config.fromfile(path)
-        assert set(cfg) == {'backbone', 'weights'}, path.name
+        assert set(cfg) - {'pixels'} == {'backbone', 'weights', 'fine_tuned'}, path.name
+        assert cfg.fine_tuned == dict(cfg.backbone, **frozen(cfg), init_cfg=cfg.weights), path.name
         assert dicts.setdefault(str(cfg.backbone), path.name) == path.name
 
 
@@ -137,31 +144,29 @@ def test_a_second_copy_of_a_backbone_would_be_noticed(tmp_path):
     for text in copies:
         (tmp_path / 'copy.py').write_text(text)
         assert list(written_backbones(tmp_path / 'copy.py')) == [1], text
-    (tmp_path / 'good.py').write_text('model = dict(backbone=dict(_delete_=True, **_base_.backbone, norm_eval=True))')
+    (tmp_path / 'good.py').write_text(
+        'model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned, out_indices=(3,)))'
+    )
     assert list(written_backbones(tmp_path / 'good.py')) == []
 
 
 def test_recipes_start_from_the_weights_of_their_backbone():
-    """Written once, beside the backbone; only Detectron's weights are for some recipes alone."""
+    """Written once, beside the backbone; classifiers and the miniature recipes start from nothing."""
     for path in TASK_CONFIGS:
-        text = path.read_text()
-        if 'detectron' in text:
-            assert "checkpoint='checkpoints/" in text
-        elif 'init_cfg' in text and 'miniature' not in path.stem:
-            assert text.count('init_cfg=_base_.weights') == text.count('init_cfg') == 1, path.stem
-            cfg = read_config(path)
-            assert cfg.model.backbone.init_cfg == cfg.weights
+        assert 'Pretrained' not in path.read_text(), path.stem
+        cfg = read_config(path)
+        scratch = path.parent.name == 'classification' or 'miniature' in path.stem
+        assert cfg.model.backbone.get('init_cfg') == (None if scratch else cfg.weights), path.stem
     for path in BACKBONES:
         weights = Config.fromfile(path).weights
         if weights and weights.checkpoint.startswith('checkpoints/'):
-            assert weights == dict(
-                type='Pretrained', checkpoint=f'checkpoints/{path.stem}_imagenet.pth', prefix='backbone.'
-            )
+            name = path.stem if path.stem.endswith('_detectron') else f'{path.stem}_imagenet'
+            assert weights == dict(type='Pretrained', checkpoint=f'checkpoints/{name}.pth', prefix='backbone.')
 
 
 # Those of SEPC have a neck and a head of their own: test_sepc_configs.py; those of FPT have another neck and other
 # scales as well: test_fpt_configs.py.
-RECIPES = [path for path in TASK_CONFIGS if upstream_of(path) and path.parent.name != 'sepc' and 'fpt' not in path.stem]
+RECIPES = [path for path in TASK_CONFIGS if upstream_of(path) and not re.search('-sepc|-pconv|fpt', path.stem)]
 
 
 @pytest.fixture(scope='module')
@@ -191,7 +196,7 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     alone = upstream_folder / f'{upstream_of(path).replace("/", "_").replace(":", "_")}'
     alone.write_text(f'_base_ = [{upstream_of(path)!r}]\n')
     upstream, ours = read_config(alone).to_dict(), read_config(path).to_dict()
-    for extra in ('backbone', 'weights', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'fine_tuned', 'custom_imports'):
         del ours[extra]
     for cfg in (ours, upstream):
         del cfg['model']['backbone']

@@ -44,6 +44,7 @@ def test_detectors(path):
 def test_segmenters(path):
     cfg = read_config(path)
     pyramid, fpt = cfg.model.neck
+    assert cfg.model.backbone.output_stride == fpt.strides[0] == 8
     assert pyramid.kernel_sizes == (1, 7, 15, 31)
     assert len(set(fpt.strides)) == 1 and fpt.window == 5
     classes = {'ade20k': 150, 'cityscapes': 19, 'lip': 20}

@@ -6,7 +6,6 @@ import pytest
 from config_utils import CONFIGS, read_config, upstream_of
 from mmengine.config import Config
 
-FAMILY = CONFIGS / 'sepc'
 VARIANTS = {  # pconv_deform, lcconv_deform, ibn
     'pconv': (False, False, False),
     'pconv-ibn': (False, False, True),
@@ -21,7 +20,8 @@ TWO_STAGE = ['faster-rcnn', 'cascade-rcnn', 'mask-rcnn']
 
 
 def recipe(arch, variant=None):
-    return FAMILY / f'{arch}_r50_fpn{f"-{variant}" if variant else ""}_1x_coco.py'
+    folder = 'instance_segmentation' if arch == 'mask-rcnn' else 'detection'
+    return CONFIGS / folder / f'{arch}_r50_fpn{f"-{variant}" if variant else ""}_1x_coco.py'
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def both(tmp_path_factory):
 
 
 def without_what_may_differ(cfg):
-    for extra in ('backbone', 'weights', 'neck', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'fine_tuned', 'neck', 'custom_imports'):
         cfg.pop(extra, None)
     del cfg['model']['backbone'], cfg['model']['neck']
     cfg['optim_wrapper'].pop('clip_grad', None)
@@ -87,13 +87,14 @@ def test_two_stage_recipe(arch, both):
     'path', [recipe('retinanet', 'sepc'), recipe('mask-rcnn', 'pconv')], ids=lambda path: path.stem
 )
 def test_one_line_changes_the_backbone(path, tmp_path):
-    """As the README of the folder says."""
-    (block,) = re.findall(r'```python\n(.*?)```', (FAMILY / 'README.md').read_text(), re.DOTALL)
+    """As the README of the detectors says."""
+    (block,) = re.findall(r'```python\n(.*?)```', (CONFIGS / 'detection/README.md').read_text(), re.DOTALL)
     (tmp_path / 'other.py').write_text(block.replace("'./retinanet_r50_fpn-sepc_1x_coco.py'", repr(str(path))))
     changed = Config.fromfile(tmp_path / 'other.py', import_custom_modules=False).to_dict()
     expected = read_config(path).to_dict()
     assert changed['model']['backbone'].pop('pattern') == 'detection/ic_resnet50_k9'
-    assert expected['model']['backbone'].pop('pattern') == 'dense'
+    assert changed['model']['backbone'].pop('type') == 'icconv_mm.ICResNet'
+    assert expected['model']['backbone'].pop('type') == 'icconv_mm.ResNet'
     assert changed['model']['backbone'].pop('init_cfg') is None
     assert expected['model']['backbone'].pop('init_cfg') == expected['weights']
     assert changed == expected

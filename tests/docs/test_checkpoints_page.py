@@ -14,7 +14,7 @@ def snippet(name, tmp_path, family):
 @pytest.mark.parametrize('name', ['retinanet', 'fsaf'])
 def test_boxes_of_sepc(tmp_path, name):
     pytest.importorskip('mmdet')
-    cfg = snippet(f'{name}_r50_fpn-sepc_legacy-boxes', tmp_path, 'sepc')
+    cfg = snippet(f'{name}_r50_fpn-sepc_legacy-boxes', tmp_path, 'detection')
     init_default_scope('mmdet')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)

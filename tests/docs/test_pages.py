@@ -81,6 +81,12 @@ def test_no_placeholder(page):
 
 
 @EVERY_PAGE
+def test_a_failed_import_is_never_silent(page):
+    imports = re.findall(r'custom_imports = dict\((?:[^()]|\([^()]*\))*\)', (REPO / page).read_text())
+    assert [each for each in imports if 'allow_failed_imports=False' not in each] == []
+
+
+@EVERY_PAGE
 def test_lines_wrap(page):
     lines = enumerate((REPO / page).read_text().splitlines(), start=1)
     assert [f'{page}:{n}' for n, line in lines if len(line) > 120 and not line.lstrip().startswith('|')] == []

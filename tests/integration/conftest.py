@@ -1,9 +1,7 @@
 """Fixtures of the integration tests."""
 
-import sys
-
 import pytest
-from workspaces import DETECTION, SUPPORT, TINY, Workspace, short
+from workspaces import DETECTION, TINY, Workspace, short
 
 from icconv_mm.datasets.miniature import ensure_miniature
 
@@ -12,9 +10,7 @@ from icconv_mm.datasets.miniature import ensure_miniature
 def workspace(tmp_path_factory, repo) -> Workspace:
     root = tmp_path_factory.mktemp('workspace')
     ensure_miniature(root / 'data' / 'miniature', TINY)
-    sys.path.insert(0, str(SUPPORT))
-    yield Workspace(root, repo)
-    sys.path.remove(str(SUPPORT))
+    return Workspace(root, repo)
 
 
 @pytest.fixture(scope='session')

@@ -12,7 +12,7 @@ from workspaces import short
 
 pytestmark = pytest.mark.slow
 
-SEPC = 'sepc/retinanet_ic-r18_fpn-sepc_miniature.py'
+SEPC = 'detection/retinanet_ic-r18_fpn-sepc_miniature.py'
 NECK = """
 neck = [
     dict(type='FPN', in_channels={channels}, out_channels=32, num_outs=4, norm_cfg=dict(type='BN')),

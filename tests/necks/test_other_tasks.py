@@ -8,6 +8,7 @@ from icconv_mm.errors import UserError
 
 CHANNELS = [8, 16, 32, 64]
 BACKBONE = {'type': 'icconv_mm.ICResNet', 'depth': 18, 'pattern': 'geometric_d4', 'base_channels': 8}
+BACKBONE['out_indices'] = (0, 1, 2, 3)  # in a config of mmpose the last stage alone is the default, as it is there
 FPT = {
     'type': 'icconv_mm.FPT',
     'in_channels': CHANNELS,

@@ -143,6 +143,7 @@ def test_behind_the_necks_of_mmdet(first):
 PCONV = {'type': 'icconv_mm.PConv', 'in_channels': 8, 'out_channels': 8, 'num_outs': 4}
 DENSE_SEPC = {**PCONV, 'type': 'icconv_mm.SEPC', **FULL, 'lcconv_padding': 1, 'branches': 'cls'}
 BACKBONE = {'type': 'icconv_mm.ICResNet', 'depth': 18, 'pattern': 'geometric_d4', 'base_channels': 8}
+BACKBONE['out_indices'] = (0, 1, 2, 3)  # in a config of mmpose the last stage alone is the default, as it is there
 FPN = {'type': 'FPN', 'in_channels': [8, 16, 32, 64], 'out_channels': 8, 'num_outs': 4}
 
 

@@ -10,6 +10,7 @@ import torch
 from inception_calls import Call, per_run
 
 from icconv_mm.ops import backend, backends, explain, inception_conv2d, use_backend
+from icconv_mm.patterns import DilationPattern
 
 CALL = Call(torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), None, [(4, 1, 1), (2, 2, 2)], 1, 1)
 ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
@@ -87,22 +88,25 @@ def test_explain_answers_for_every_backend():
         ('inception_conv', ARGS, ValueError, "no operator 'inception_conv'; there are .*inception_conv2d, "),
         (
             'inception_conv2d',
-            ARGS[:4],
+            ARGS[:3],
             TypeError,
-            "missing .*'stride'; inception_conv2d takes x, weight, bias, pattern, stride, groups",
+            "missing .*'pattern'; inception_conv2d takes x, weight, bias, pattern, stride, groups",
         ),
         ('inception_conv2d_relu', (*ARGS, 1), TypeError, 'too many.*; inception_conv2d_relu takes x, weight, bias, '),
-        (
-            'inception_conv2d',
-            (*ARGS[:3], CALL.pattern, 1, 1),
-            TypeError,
-            r'pattern must be a flat list .*got \[\(4, 1, 1\)',
-        ),
     ],
 )
 def test_explain_says_what_it_takes(operator, args, error, message):
     with pytest.raises(error, match=message):
         explain(operator, *args)
+
+
+@pytest.mark.parametrize('pattern', [CALL.pattern, iter(CALL.pattern), DilationPattern.of(CALL.pattern), list(ARGS[3])])
+def test_explain_takes_what_the_function_takes(choice, pattern):
+    seen = []
+    choice.offer('inception_conv2d', None, refusal=lambda *args: seen.append(args))
+    explain('inception_conv2d', CALL.x, CALL.weight, None, pattern)
+    explain('inception_conv2d', CALL.x, weight=CALL.weight, bias=None, pattern=CALL.pattern, stride=2)
+    assert [args[2:] for args in seen] == [(None, (4, 1, 1, 2, 2, 2), stride, 1) for stride in (1, 2)]
 
 
 def test_without_the_library_one_notice_and_the_reference(no_library):

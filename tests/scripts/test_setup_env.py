@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -90,3 +91,42 @@ def test_cached_wheel_needs_no_compiler(setup_env, environment, monkeypatch, tmp
     assert folder.name == f'mmcv-2.1.0-py{sys.version_info.major}{sys.version_info.minor}-torch2.11.0-cpu'
     (folder / 'mmcv-2.1.0-any.whl').touch()
     assert setup_env.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
+
+
+def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatch):
+    libraries, order = threading.Event(), []
+
+    def compile_mmcv(env):
+        assert libraries.wait(60), 'the libraries wait for mmcv'
+        order.append('compiled')
+        return 'mmcv.whl'
+
+    def pip(label, *arguments, env=None):
+        order.append((label, arguments[-1]))
+        libraries.set()
+
+    monkeypatch.setattr(setup_env, 'mmcv_wheel', compile_mmcv)
+    monkeypatch.setattr(environment, 'pip', pip)
+    environment.install_libraries()
+    assert sorted(map(str, order[:2])) == ["('libraries', 'torchvision')", 'compiled']
+    assert order[2:] == [('mmcv', 'mmcv.whl')]
+    environment.install_libraries()
+    assert len(order) == 3
+
+
+def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, environment, monkeypatch):
+    failing, installed = ['libraries'], []
+
+    def pip(label, *arguments, env=None):
+        if label in failing:
+            raise setup_env.SetupError(f'{label} failed')
+        installed.append(label)
+
+    monkeypatch.setattr(setup_env, 'mmcv_wheel', lambda env: 'mmcv.whl')
+    monkeypatch.setattr(environment, 'pip', pip)
+    with pytest.raises(setup_env.SetupError, match='libraries failed'):
+        environment.install_libraries()
+    assert installed == []
+    failing.clear()
+    environment.install_libraries()
+    assert installed == ['libraries', 'mmcv']

@@ -46,7 +46,7 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         assert loaded() == [], loaded()
         assert not set(versions.LIBRARIES.values()) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
-        registry.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
+        versions.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
         sys.modules['loaded_library'] = sys  # imported after the first lookup

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import Disagreement, Figure, Options, Timing, interleave
-from icconv_mm.ops import use_backend
 
 FORMATS = {'NCHW': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATMUL = {'cpu': 1536, 'cuda': 8192}  # side of the matrices whose product stands for what the machine can do
@@ -55,12 +54,7 @@ def tolerance(options: Options, tolerances: Mapping[torch.dtype, float] = TOLERA
 
 def forward(call: Callable[[], Iterable[Tensor]]) -> Callable[[], list[Tensor]]:
     """The call without gradients."""
-
-    def run() -> list[Tensor]:
-        with torch.no_grad():
-            return list(call())
-
-    return run
+    return torch.no_grad()(lambda: list(call()))
 
 
 def step(
@@ -75,16 +69,6 @@ def step(
     def run() -> list[Tensor]:
         outputs = list(call())
         return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
-
-    return run
-
-
-def composed(call: Callable[[], object]) -> Callable[[], object]:
-    """The call with the plain composition of operators in the place of compiled ones."""
-
-    def run() -> object:
-        with use_backend('reference'):
-            return call()
 
     return run
 

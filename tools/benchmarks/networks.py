@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Figure, Options, contest
 from icconv_mm.deployment import deploy
-from icconv_mm.ops import explain
+from icconv_mm.ops import explain, use_backend
 from icconv_mm.patterns import load_pattern
 
 FORMS = ('eager', 'inference form', 'step')
@@ -98,7 +98,7 @@ def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
 
 def _contenders(networks: dict[str, nn.Module], case: Case, x: Tensor, training: bool) -> dict:
     contenders = {name: _calls(network, case, x, training) for name, network in networks.items()}
-    contenders['composition'] = {fmt: contest.composed(call) for fmt, call in contenders['ours'].items()}
+    contenders['composition'] = {fmt: use_backend('reference')(call) for fmt, call in contenders['ours'].items()}
     return contenders
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.timing import Options, Timing
 from icconv_mm import __version__, versions
+from icconv_mm.apis.tables import table
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,14 @@ class Figure:
 
 def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
-    table = Table(title=f'{_machine(device)}, torch {torch.__version__}')
-    for column in ('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes'):
-        table.add_column(column, justify='right' if column not in ('suite', 'figure', 'notes') else 'left')
+    rows = [('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes')]
     for figure in figures:
         limit = '' if figure.limit is None else f'{figure.limit:.3f} {"kept" if figure.met else "MISSED"}'
         notes = ', '.join(f'{key} {value}' for key, value in figure.notes.items())
-        table.add_row(
-            figure.suite,
-            figure.name,
-            _shown(figure.subject, figure.unit),
-            _shown(figure.baseline, figure.unit),
-            f'{figure.ratio:.3f}',
-            limit,
-            notes,
-        )
-    Console(width=None if os.isatty(1) else 160).print(table)
+        times = (_shown(timing, figure.unit) for timing in (figure.subject, figure.baseline))
+        rows.append((figure.suite, figure.name, *times, f'{figure.ratio:.3f}', limit, notes))
+    title = f'{_machine(device)}, torch {torch.__version__}'
+    Console(width=None if os.isatty(1) else 160).print(table(title, rows, {'suite', 'figure', 'notes'}))
 
 
 def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:

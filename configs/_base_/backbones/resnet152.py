@@ -1,3 +1,4 @@
-# The dense network (every dilation 1): the baseline, with torchvision's ResNet-152 keys.
-backbone = dict(type='icconv_mm.ICResNet', depth=152, pattern='dense')
+# The plain network, the baseline, with torchvision's ResNet-152 keys.
+backbone = dict(type='icconv_mm.ResNet', depth=152)
 weights = dict(type='Pretrained', checkpoint='torchvision://resnet152')
+fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)

@@ -21,8 +21,3 @@ fpt_test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-# Mean and standard deviation with which Detectron's weights were trained, on BGR.
-detectron_gn_pixels = dict(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)
-detectron_resnext_pixels = dict(mean=[103.530, 116.280, 123.675], std=[57.375, 57.120, 58.395], bgr_to_rgb=False)
-group_norm = dict(type='GN', num_groups=32)
-frozen_batch_norm = dict(type='BN', requires_grad=False)

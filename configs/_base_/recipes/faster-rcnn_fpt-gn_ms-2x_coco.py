@@ -8,7 +8,9 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
     neck=dict(_delete_=True, **_base_.neck),
-    roi_head=dict(bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=_base_.group_norm)),
+    roi_head=dict(
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=dict(type='GN', num_groups=32))
+    ),
 )
 train_dataloader = dict(dataset=dict(pipeline=_base_.fpt_box_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.fpt_test_pipeline))

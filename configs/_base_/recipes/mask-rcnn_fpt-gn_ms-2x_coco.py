@@ -6,11 +6,12 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
+group_norm = dict(type='GN', num_groups=32)
 model = dict(
     neck=dict(_delete_=True, **_base_.neck),
     roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=_base_.group_norm),
-        mask_head=dict(norm_cfg=_base_.group_norm),
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=group_norm),
+        mask_head=dict(norm_cfg=group_norm),
     ),
 )
 train_dataloader = dict(dataset=dict(pipeline=_base_.fpt_mask_pipeline))

@@ -3,7 +3,7 @@ _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/default_runtime.py',
-    '../schedules/pyconv_imagenet_cutmix_300e.py',
+    'mmpretrain::_base_/schedules/imagenet_bs256.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
@@ -16,3 +16,9 @@ model = dict(
     train_cfg=dict(augments=dict(type='CutMix', alpha=1.0)),
 )
 train_dataloader = dict(batch_size=128)
+
+# 1024 images a step, mixed precision (on a CPU: tools/train.py --amp)
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(lr=0.4))
+param_scheduler = dict(milestones=[75, 150, 225])
+train_cfg = dict(max_epochs=300)
+auto_scale_lr = dict(base_batch_size=1024)

@@ -3,6 +3,9 @@ _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/default_runtime.py',
-    '../schedules/pyconv_imagenet_90e.py',
+    'mmpretrain::_base_/schedules/imagenet_bs256.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+
+param_scheduler = dict(milestones=[30, 60])
+train_cfg = dict(max_epochs=90)

@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.demo.tasks import DemoTask
-from icconv_mm.apis.preparation import set_iterations
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 
@@ -54,7 +54,7 @@ def prepare_config(
     _move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
-    cfg.test_evaluator.update(task.writer_options(folder))
+    cfg.test_evaluator[task.kind.option] = f'{folder}/{task.kind.value}'
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)

@@ -15,20 +15,14 @@ classes = ('person', 'ball')  # the names in the annotation file's "categories" 
 
 _base_ = ['{base}']
 
-model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))))
-train_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        ann_file=train_annotations,
-        data_prefix=dict(img=train_pictures),
-        metainfo=dict(_delete_=True, classes=classes)))
-val_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        ann_file=val_annotations,
-        data_prefix=dict(img=val_pictures),
-        metainfo=dict(_delete_=True, classes=classes)))
+heads = dict(num_classes=len(classes))
+model = dict(roi_head=dict(bbox_head=heads, mask_head=heads))
+train_dataloader = dict(dataset=dict(
+    data_root=data_root, ann_file=train_annotations, data_prefix=dict(img=train_pictures),
+    metainfo=dict(_delete_=True, classes=classes)))
+val_dataloader = dict(dataset=dict(
+    data_root=data_root, ann_file=val_annotations, data_prefix=dict(img=val_pictures),
+    metainfo=dict(_delete_=True, classes=classes)))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_annotations)
 test_evaluator = val_evaluator
@@ -50,13 +44,12 @@ def print_own_data(home: Path, config: Path, console: Console) -> None:
     """Print how to do the same with one's own data, as ``config`` says."""
     tools, work = _shown(home / 'tools'), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'
-    console.print(
+    console.out(
         f'\nThe same on your own COCO-format data:\n'
         f'  1. name its folder, files and classes in {config}\n'
         f'  2. python {tools}/train.py {config} --work-dir {work}\n'
         f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'
         f'  4. python {tools}/infer.py {config} {checkpoint} YOUR_PICTURES --out-dir {work}/drawn',
-        soft_wrap=True,
         highlight=False,
     )
 

@@ -1,21 +1,20 @@
 """The demo's picture: ground truth and predictions side by side, one row per task."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
-from icconv_mm.apis.demo.tasks import DemoTask
+from icconv_mm.apis.demo.tasks import JOINTS, LABELS, MASKS, DemoTask, Kind
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
 _TILE = 288  # pixels of one drawn picture
 _EXAMPLES = 3
-_MIN_SCORE = {'boxes': 0.3, 'masks': 0.3, 'keypoints': 0.2}  # poses score the mean height of their joints' peaks
 _MARGIN = 26  # for titles
 _MAX_BYTES = 400_000
 
@@ -28,77 +27,61 @@ def draw_picture(predictions: Mapping[DemoTask, Path], data: Path, path: Path) -
         data: The miniature dataset.
         path: The file to write; at most 400 kB.
     """
-    images, things = _read(data / 'annotations/instances_val.json')
-    _, people = _read(data / 'annotations/person_keypoints_val.json')
-    examples = _choose(images, things)
-    rows = [_titles(len(examples))]
+    names = 'instances', 'person_keypoints'
+    with redirect_stdout(None):  # it prints what it reads
+        things, people = (COCO(data / f'annotations/{name}_val.json') for name in names)
+    examples = _choose(things)
+    rows = [np.concatenate([_text(name) for name in ('ground truth', 'prediction') * len(examples)], axis=1)]
     for task, found in predictions.items():
         tiles = []
         for image in examples:
             picture = cv2.imread(str(data / 'val' / image['file_name']))
-            if task.predictions == 'labels':
+            if task.kind is LABELS:
                 name = Path(image['file_name']).stem + '.png'
-                pair = [_draw_labels(picture, folder / name) for folder in (data / 'semantic/val', found)]
+                tiles += [_draw_labels(picture, folder / name) for folder in (data / 'semantic/val', found)]
             else:
-                truth = (people if task.predictions == 'keypoints' else things)[image['id']]
-                both = truth, _results(found, image, task.predictions)
-                pair = [_draw_objects(picture, objects, task.predictions) for objects in both]
-            tiles += pair
-        rows.append(_row(task.title, tiles))
+                truth = people if task.kind is JOINTS else things
+                both = truth.imgToAnns[image['id']], _results(found, image, task.kind)
+                tiles += [_draw_objects(picture, objects, task.kind, truth) for objects in both]
+        pictures = np.concatenate(tiles, axis=1)
+        rows += [_text(task.title, pictures.shape[1], bold=True), pictures]
     _write_small(path, np.concatenate(rows))
 
 
-def _read(path: Path) -> tuple[list[dict], dict[int, list[dict]]]:
-    """The images of a COCO file, and their annotations by image id."""
-    document = json.loads(path.read_text())
-    objects = defaultdict(list)
-    for annotation in document['annotations']:
-        objects[annotation['image_id']].append(annotation)
-    return document['images'], objects
-
-
-def _choose(images: list[dict], objects: Mapping[int, list[dict]]) -> list[dict]:
+def _choose(things: COCO) -> list[dict]:
     """The first pictures with somebody in them and a handful of objects, whatever was found there."""
-    labels = {image['id']: [each['category_id'] for each in objects[image['id']]] for image in images}
+    images = things.dataset['images']
+    labels = {image['id']: [each['category_id'] for each in things.imgToAnns[image['id']]] for image in images}
     chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]
     return (chosen or images)[:_EXAMPLES]
 
 
-def _results(path: Path, image: dict, kind: str) -> list[dict]:
-    if not path.is_file():  # nothing was detected
-        return []
-    found = json.loads(path.read_text())
-    return [each for each in found if each['image_id'] == image['id'] and each['score'] >= _MIN_SCORE[kind]]
+def _results(path: Path, image: dict, kind: Kind) -> list[dict]:
+    least = 0.2 if kind is JOINTS else 0.3  # poses score the mean height of their joints' peaks
+    found = json.loads(path.read_text()) if path.is_file() else []  # there is no file if nothing was detected
+    return [each for each in found if each['image_id'] == image['id'] and each['score'] >= least]
 
 
-def _draw_objects(picture: np.ndarray, objects: Sequence[dict[str, Any]], kind: str) -> np.ndarray:
+def _draw_objects(picture: np.ndarray, objects: Sequence[dict[str, Any]], kind: Kind, coco: COCO) -> np.ndarray:
     """Boxes with names, and masks or joints as ``kind`` says, on the picture enlarged to a tile."""
     height, width = picture.shape[:2]
     factor = _TILE / width
     tile = cv2.resize(picture, (_TILE, round(factor * height)), interpolation=cv2.INTER_CUBIC)
     for each in objects:
         color = PALETTE[each['category_id'] - 1][::-1]
-        if kind == 'masks':
-            mask = cv2.resize(_decode(each['segmentation'], height, width), tile.shape[1::-1])
-            _blend(tile, mask > 0, color, 0.55)
-        if kind == 'keypoints':
+        if kind is MASKS:
+            mask = cv2.resize(coco.annToMask(each), tile.shape[1::-1]) > 0
+            tile[mask] = 0.45 * tile[mask] + 0.55 * np.array(color)
+        if kind is JOINTS:
             _draw_joints(tile, np.array(each['keypoints']).reshape(-1, 3), factor, color)
         else:
             _draw_box(tile, np.array(each['bbox']) * factor, CLASSES[each['category_id'] - 1], color)
     return tile
 
 
-def _decode(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation['counts'], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    return coco_mask.decode(segmentation)
-
-
 def _draw_box(tile: np.ndarray, box: np.ndarray, name: str, color: tuple[int, ...]) -> None:
-    x, y, right, bottom = (round(v) for v in (*box[:2], *(box[:2] + box[2:])))
-    cv2.rectangle(tile, (x, y), (right, bottom), color, 2)
+    x, y, *_ = whole = np.rint(box).astype(int).tolist()
+    cv2.rectangle(tile, whole, color, 2)
     (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
     base = max(y, height + 5)
     cv2.rectangle(tile, (x, base - height - 5), (x + width + 4, base), color, -1)
@@ -121,21 +104,8 @@ def _draw_labels(picture: np.ndarray, path: Path) -> np.ndarray:
     tile = cv2.resize(picture, (_TILE, round(_TILE * picture.shape[0] / picture.shape[1])))
     labels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     labels = cv2.resize(labels, tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    _blend(tile, np.ones_like(labels, bool), np.array(SEMANTIC_PALETTE, np.uint8)[labels, ::-1].reshape(-1, 3), 0.7)
-    return tile
-
-
-def _blend(tile: np.ndarray, mask: np.ndarray, color: Any, weight: float) -> None:
-    tile[mask] = ((1 - weight) * tile[mask] + weight * np.asarray(color)).astype(np.uint8)
-
-
-def _titles(examples: int) -> np.ndarray:
-    return np.concatenate([_text(name) for name in ('ground truth', 'prediction') * examples], axis=1)
-
-
-def _row(title: str, tiles: list[np.ndarray]) -> np.ndarray:
-    pictures = np.concatenate(tiles, axis=1)
-    return np.concatenate([_text(title, pictures.shape[1], bold=True), pictures])
+    colors = np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels]
+    return cv2.addWeighted(tile, 0.3, colors, 0.7, 0)
 
 
 def _text(text: str, width: int = _TILE, bold: bool = False) -> np.ndarray:

@@ -6,12 +6,18 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from icconv_mm.errors import UserError
 
@@ -40,24 +46,39 @@ def run_tool(command: list[str], log: Path, title: str, console: Console, env: d
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=15)
+    has_bar = console.is_terminal
+    start = last = time.monotonic()
+    if not has_bar:
+        console.print(f'{title}: starting')
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=os.environ | env
     )
     try:
-        shown = _bar if console.is_terminal else _lines
-        with log.open('w') as file, shown(title, console) as show:
+        with log.open('w') as file, Progress(*_columns(), console=console, disable=not has_bar) as bar:
+            row = bar.add_task(title, total=None, loss='starting')
             for line in process.stdout:
                 file.write(line)
                 tail.append(line)
-                if step := _STEP.search(line):
-                    loss = _LOSS.search(line)
-                    show(int(step[1]), int(step[2]), f'loss {float(loss[1]):.3f}' if loss else '')
+                if not (step := _STEP.search(line)):
+                    continue
+                loss = f'loss {float(found[1]):.3f}' if (found := _LOSS.search(line)) else ''
+                bar.update(row, completed=int(step[1]), total=int(step[2]), loss=loss)
+                if not has_bar and (now := time.monotonic()) - last >= _QUIET_SECONDS:
+                    last = now
+                    console.print(f'{title}: {step[1]}/{step[2]}  {loss}'.rstrip())
         status = process.wait()
     except BaseException:  # Ctrl-C above all: never leave a training behind
         _stop(process)
         raise
     if status:
         raise ToolError(f'{title} failed with exit status {status}; the end of {log}:\n\n{"".join(tail)}')
+    if not has_bar:
+        console.print(f'{title}: done in {time.monotonic() - start:.0f} s')
+
+
+def _columns() -> tuple[str | ProgressColumn, ...]:
+    texts = TextColumn('{task.description:<32}'), TextColumn('{task.fields[loss]:<11}')
+    return texts[0], BarColumn(), TaskProgressColumn(), texts[1], TimeElapsedColumn(), 'left', TimeRemainingColumn()
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -68,40 +89,6 @@ def _stop(process: subprocess.Popen) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
-
-
-@contextmanager
-def _bar(title: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Gives the function that shows steps done, steps in all and the loss, on a terminal."""
-    columns = (
-        TextColumn('{task.description:<32}'),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn('{task.fields[loss]:<11}'),
-        TimeElapsedColumn(),
-        TextColumn('left'),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        row = bar.add_task(title, total=None, loss='starting')
-        yield lambda done, total, loss: bar.update(row, completed=done, total=total, loss=loss)
-
-
-@contextmanager
-def _lines(title: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """As :func:`_bar`, where no bar can be drawn."""
-    console.print(f'{title}: starting')
-    start = last = time.monotonic()
-
-    def show(done: int, total: int, loss: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _QUIET_SECONDS:
-            last = now
-            console.print(f'{title}: {done}/{total}  {loss}'.rstrip())
-
-    yield show
-    console.print(f'{title}: done in {time.monotonic() - start:.0f} s')
 
 
 def python(script: Path, *arguments: str | Path) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+
+from icconv_mm.apis.tables import markdown, table
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,22 @@ class Result:
         return self.threshold is None or self.value >= self.threshold
 
 
-_COLUMNS = ('task', 'metric', 'value', 'threshold', 'seconds', 'backbone file')
-
-
-def _cells(result: Result) -> tuple[str, ...]:
-    return (
-        result.task,
-        result.metric,
-        f'{result.value:.3f}' + ('' if result.passed else ' (missed)'),
-        '' if result.threshold is None else f'>= {result.threshold:.2f}',
-        f'{result.seconds:.0f}',
-        result.backbone_file,
-    )
+def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """What the tables show, titles first."""
+    rows = [('task', 'metric', 'value', 'threshold', 'seconds', 'backbone file')]
+    for result in results:
+        value = f'{result.value:.3f}' + ('' if result.passed else ' (missed)')
+        threshold = '' if result.threshold is None else f'>= {result.threshold:.2f}'
+        rows.append((result.task, result.metric, value, threshold, f'{result.seconds:.0f}', result.backbone_file))
+    return rows
 
 
 def print_table(results: Sequence[Result], console: Console) -> None:
-    """One table of all tasks."""
-    table = Table(title='icconv_mm on the miniature dataset', title_justify='left')
-    for name in _COLUMNS:
-        folds = name in ('task', 'backbone file')  # on a narrow terminal; what was measured is never cut
-        justify = 'right' if name in ('value', 'seconds') else 'left'
-        table.add_column(name, justify=justify, no_wrap=not folds, overflow='fold')
-    for result in results:
-        table.add_row(*_cells(result), style=None if result.passed else 'red')
-    console.print(table)
-    for note in _notes(results):
-        console.print(note)
+    """One table of all tasks; what was measured is never cut."""
+    made = table('icconv_mm on the miniature dataset', _rows(results), {'task', 'backbone file'})
+    for row, result in zip(made.rows, results, strict=True):
+        row.style = None if result.passed else 'red'
+    console.print(made, *_notes(results), sep='\n')
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
@@ -67,9 +58,9 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
     """Write ``report.json``, a list with one object per task, and ``report.md`` below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'report.json').write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
-    rows = [_COLUMNS, ('---',) * len(_COLUMNS), *(_cells(result) for result in results)]
-    lines = ['# icconv_mm on the miniature dataset', '', *('| ' + ' | '.join(row) + ' |' for row in rows)]
-    lines += [''] + _notes(results) if _notes(results) else []
+    parts = ['# icconv_mm on the miniature dataset\n', markdown(_rows(results))]
+    if notes := _notes(results):
+        parts.append('\n'.join(notes) + '\n')
     if picture is not None:
-        lines += ['', f'![ground truth and predictions]({picture.name})']
-    (folder / 'report.md').write_text('\n'.join(lines) + '\n')
+        parts.append(f'![ground truth and predictions]({picture.name})\n')
+    (folder / 'report.md').write_text('\n'.join(parts))

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,9 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """
     console = console or Console()
     home, work_dir = options.home, options.work_dir
-    tasks = _chosen(options.tasks) + _of_neck(options.neck)
+    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in TASKS})
+    if options.neck is not None:
+        tasks += _chosen('--neck: no neck', [options.neck], NECKS)
     backbone = backbone_file(home, options.backbone)
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
@@ -76,7 +78,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         trained[task.name] = _checkpoint(work_dir / task.name)
         write_reports(results, work_dir)
     picture = work_dir / 'demo.jpg'
-    draw_picture({task: task.written(work_dir / task.name) for task in tasks}, options.data, picture)
+    draw_picture({task: work_dir / task.name / task.kind.written for task in tasks}, options.data, picture)
     write_reports(results, work_dir, picture)
     print_table(results, console)
     console.print(f'report: {work_dir}/report.md, report.json, {picture.name}')
@@ -108,16 +110,16 @@ def _run_task(
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
         if changes:
-            keep = [f'test_evaluator.{option}=None' for option in task.writer_options(folder)]  # of the first test
-            changes = ('--cfg-options', *changes, *keep)
+            keep = f'test_evaluator.{task.kind.option}=None'  # the predictions of the first test
+            changes = ('--cfg-options', *changes, keep)
         test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
         run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
         result = Result(
             task=title,
             config=f'configs/{task.config}',
             backbone_file=str(backbone.relative_to(home)),
-            metric=task.metric,
-            value=round(task.scale * read_metric(work_dir, task.key), 4),
+            metric=task.kind.metric,
+            value=round(task.kind.scale * read_metric(work_dir, task.kind.key), 4),
             threshold=task.threshold if i == 0 else None,
             seconds=round(time.monotonic() - start, 1),
             backbone_from=task.starts_from if start_from else None,
@@ -135,18 +137,11 @@ def read_metric(folder: Path, key: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _chosen(names: Sequence[str]) -> list[DemoTask]:
-    known = {task.name: task for task in TASKS}
+def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -> list[DemoTask]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise InputError(f'--tasks: no task {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
+        raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
     return [known[name] for name in dict.fromkeys(names)]
-
-
-def _of_neck(name: str | None) -> list[DemoTask]:
-    if name is not None and name not in NECKS:
-        raise InputError(f'--neck: no neck {name}; there are: {", ".join(NECKS)}')
-    return [NECKS[name]] if name is not None else []
 
 
 def _require_device(device: str) -> None:

@@ -1,9 +1,9 @@
 """The tools' view of mmpretrain."""
 
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 
 
-class Adapter(Task):
+class Adapter(TaskAdapter):
     """Classifiers of mmpretrain."""
 
     library = 'mmpretrain'

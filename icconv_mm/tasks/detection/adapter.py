@@ -10,11 +10,11 @@ from mmengine.config import ConfigDict
 
 from icconv_mm.datasets.checks import check_class_order
 from icconv_mm.datasets.walk import with_pipeline
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.coco_format import run_lengths, xywh
 
 
-class Adapter(Task):
+class Adapter(TaskAdapter):
     """Detectors and instance segmenters of mmdet."""
 
     library = 'mmdet'

@@ -8,7 +8,7 @@ from icconv_mm.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class PixelAnchorGenerator(LegacyAnchorGenerator):
-    """The anchors of mmdet 1.x, told by their edges.
+    """The anchors of mmdet 1.x, given by their edges.
 
     mmdet 1.x names a box by its first and last pixel, (x1, y1, x2, y2) with width x2 - x1 + 1, and rounds anchors to
     whole pixels. Edges of the same boxes are (x1, y1, x2 + 1, y2 + 1). With them as anchors mmdet 3's own coders,

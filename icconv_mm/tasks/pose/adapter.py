@@ -6,12 +6,12 @@ from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import DATASETS
 
 from icconv_mm.datasets.walk import with_pipeline
-from icconv_mm.tasks.base import NotSupportedError, Task
+from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 
 JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
 
 
-class Adapter(Task):
+class Adapter(TaskAdapter):
     """Bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'

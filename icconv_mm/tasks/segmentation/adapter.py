@@ -1,10 +1,10 @@
 """The tools' view of mmseg."""
 
-from icconv_mm.tasks.base import Task
+from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.coco_format import run_lengths
 
 
-class Adapter(Task):
+class Adapter(TaskAdapter):
     """Semantic segmenters of mmseg."""
 
     library = 'mmseg'

@@ -78,10 +78,8 @@ def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
 def step(neck: FPT, levels: list[Tensor]) -> list[Tensor]:
     """Forward and backward: the outputs, then the gradients of levels and parameters."""
     outputs = neck(levels)
-    return [
-        *outputs,
-        *torch.autograd.grad(outputs, [*levels, *neck.parameters()], [contest.waves(out) for out in outputs]),
-    ]
+    weights = [contest.waves(out) for out in outputs]
+    return [*outputs, *torch.autograd.grad(outputs, [*levels, *neck.parameters()], weights)]
 
 
 def _times(options: Options) -> list[Figure]:

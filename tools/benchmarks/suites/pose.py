@@ -23,14 +23,8 @@ def run(options: Options) -> list[Figure]:
         Disagreement: If the two decoders do not find the same people.
     """
     heatmaps, tags = crowd()
-    codec = AssociativeEmbedding(
-        input_size=(INPUT, INPUT),
-        heatmap_size=(INPUT, INPUT),
-        sigma=8,
-        decode_keypoint_order=list(COCO_JOINT_ORDER),
-        decode_topk=30,
-        decode_center_shift=0.5,
-    )
+    size, decode = (INPUT, INPUT), {'decode_topk': 30, 'decode_center_shift': 0.5}
+    codec = AssociativeEmbedding(size, size, sigma=8, decode_keypoint_order=list(COCO_JOINT_ORDER), **decode)
     mmpose_maps = heatmaps[None], tags.permute(3, 0, 1, 2).flatten(0, 1)[None].contiguous()
     people = _agree(group_keypoints(heatmaps, tags), codec.batch_decode(*mmpose_maps))
     network, pattern = _network(options.device)

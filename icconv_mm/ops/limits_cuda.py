@@ -1,8 +1,8 @@
-"""The compiled CUDA kernels of the inception convolution and its gradients: what they take, and when they are chosen.
+"""Which calls the compiled CUDA kernels of the inception convolution and its gradients (``csrc/cuda``) get.
 
-``csrc/cuda`` holds them. They compile wherever nvcc is, with or without a card, so having them says nothing about a
-card: they are chosen only on those, and for those dtypes, for which their tests have passed and they were faster than
-the reference (docs/backends.md has card, date and figures). They can be asked for by name everywhere.
+They compile wherever nvcc is, with or without a card, so having them says nothing about a card: they are chosen only on
+those, and for those dtypes, for which their tests have passed and they were faster than the reference (docs/backends.md
+has card, date and figures). They can be asked for by name everywhere.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from functools import cache
 import torch
 
 from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.tensors import DTYPES
+from icconv_mm.ops.tensors import FLOAT_DTYPES
 
 # compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
 # passed as well, but its kernels are plain ones
@@ -28,7 +28,7 @@ def _refusal(first, second, *_) -> str | None:
             return f'it takes tensors on a CUDA device, got {tensor.device}'
     if first.device != second.device:
         return f'it takes tensors on one device, got {first.device} and {second.device}'
-    if first.dtype not in DTYPES or first.dtype != second.dtype:
+    if first.dtype not in FLOAT_DTYPES or first.dtype != second.dtype:
         return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
     return None
 
@@ -66,6 +66,6 @@ def _advice_grad_weight(grad, x, pattern, stride, groups) -> str | None:
     return _advice(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
 
 
-OUTPUT = Limits(_refusal, _advice_output)
-GRAD_INPUT = Limits(_refusal, _advice_grad_input)
-GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight)
+INCEPTION_OUTPUT = Limits(_refusal, _advice_output)
+INCEPTION_GRAD_INPUT = Limits(_refusal, _advice_grad_input)
+INCEPTION_GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight)

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``), and which calls they get.
+"""Which calls the compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``) get.
 
 The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures);
 anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512_bf16``, ``avx512``, ``avx2`` or ``portable`` chooses
@@ -10,7 +10,7 @@ import torch
 from icconv_mm.ops import backend
 from icconv_mm.ops.tensors import tensors_of
 
-DTYPES = (torch.float32, torch.bfloat16)
+_DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
 
 
@@ -32,7 +32,7 @@ def _refusal(*args) -> str | None:
     if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
         return f'it takes tensors on the CPU, got {device}'
     dtypes = list(dict.fromkeys(t.dtype for t in tensors))
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+    if len(dtypes) > 1 or dtypes[0] not in _DTYPES:
         return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
     return None
 
@@ -44,5 +44,5 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-LIMITS = backend.Limits(_refusal)
 INCEPTION_OUTPUT = backend.Limits(_refusal, _small_groups)
+INCEPTION_GRAD_INPUT = INCEPTION_GRAD_WEIGHT = PYCONV = backend.Limits(_refusal)

@@ -1,12 +1,12 @@
 _base_ = [
-    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     '../_base_/backbones/resnet50.py',
     '../_base_/necks/pconv.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone, frozen_stages=1, norm_eval=True, init_cfg=_base_.weights),
+    backbone=dict(_delete_=True, **_base_.fine_tuned),
     neck=[_base_.model.neck, _base_.neck],
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icconv_mm.datasets.miniature import MiniatureOptions
 
-SUPPORT = Path(__file__).parent / 'support'  # modules that the configs of these tests import
+SUPPORT = Path(__file__).parent  # modules that the configs of these tests import
 TINY = MiniatureOptions(train=12, val=4, size=64)
 DETECTION = 'detection/faster-rcnn_ic-r18_fpn_miniature.py'
 INSTANCE = 'instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py'

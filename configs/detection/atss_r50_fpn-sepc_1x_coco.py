@@ -2,7 +2,7 @@ _base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', '../_base_/backbones/resnet50.p
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone, frozen_stages=1, norm_eval=True, init_cfg=_base_.weights),
+    backbone=dict(_delete_=True, **_base_.fine_tuned),
     neck=[_base_.model.neck, _base_.neck],
     bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='ATSSHead', stacked_convs=0),
 )

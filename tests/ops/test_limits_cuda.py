@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from icconv_mm.ops import backend, explain, kernels_cuda
+from icconv_mm.ops import backend, explain, limits_cuda
 
 PATTERN = (16, 1, 1, 8, 2, 2, 8, 4, 1)
 HOPPER, OTHER = (9, 0), (7, 5)
@@ -15,7 +15,7 @@ HOPPER, OTHER = (9, 0), (7, 5)
 def card(monkeypatch):
     """A card of the compute capability that the test sets."""
     held = {'capability': HOPPER}
-    monkeypatch.setattr(kernels_cuda, '_capability', lambda device: held['capability'])
+    monkeypatch.setattr(limits_cuda, '_capability', lambda device: held['capability'])
     return held
 
 
@@ -76,7 +76,7 @@ def test_few_dilations_in_float32(answers):
 
 def test_refuses_what_it_cannot_serve():
     x, weight = tensor(1, 32, 9, 9), tensor(32, 32, 3, 3)
-    refuses = kernels_cuda.OUTPUT.refusal
+    refuses = limits_cuda.INCEPTION_OUTPUT.refusal
     rest = None, PATTERN, 1, 1
     assert refuses(x, weight, *rest) is None
     assert 'got cpu' in refuses(x, tensor(32, 32, 3, 3, device='cpu'), *rest)
