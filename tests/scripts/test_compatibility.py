@@ -1,9 +1,8 @@
 """Every config of the installed libraries with a backbone of the ResNet family, with ours in its place."""
 
+import compatibility
 import pytest
-
-from icconv_mm.apis import compatibility
-from icconv_mm.apis.compatibility import ONE_LINE, WRAPPERS, Case, Outcome
+from compatibility import ONE_LINE, WRAPPERS, Case, Outcome
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
