@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
-from tqdm import tqdm
 
 from icconv_mm import versions
 from icconv_mm.apis import cli
@@ -122,7 +122,7 @@ def check_library(library: str, progress: Callable[[list], Iterable] = iter) -> 
 
     Args:
         library: Its import name.
-        progress: What the distinct backbones are passed through as they are tried, such as ``tqdm``.
+        progress: What the distinct backbones are passed through as they are tried.
     """
     importlib.import_module(f'{library}.models')
     alike: dict[str, list[Case]] = {}
@@ -194,7 +194,7 @@ def main(argv=None) -> None:
         libraries = args.libraries or [name for name in LIBRARIES if versions.is_installed(name)]
         outcomes = []
         for library in libraries:
-            outcomes += check_library(library, lambda cases, name=library: tqdm(cases, desc=name))
+            outcomes += check_library(library, partial(cli.progress, description=library))
         found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
         text = f'With {found}.\n\n{table(outcomes)}\n'
         before = args.page.read_text().partition(MARK)[0] if args.page.exists() else ''

@@ -28,7 +28,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbones, detectors: names with this')
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
-    parser.add_argument('--device', default='cpu', help='where networks run; default: %(default)s')
+    parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
     dtypes = ('float32', 'bfloat16', 'float16')
     of_dtype = 'of layers, backbones, detectors; default: float32 on the CPU, else bfloat16'
     parser.add_argument('--dtype', choices=dtypes, help=of_dtype)

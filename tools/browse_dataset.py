@@ -1,6 +1,7 @@
 """Look at a dataset as the model sees it: pictures after the config's transforms with their annotations drawn."""
 
 import argparse
+from functools import partial
 
 from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
@@ -19,12 +20,10 @@ def main(argv=None) -> None:
     )
     args = parser.parse_args(argv)
     with reporting(args.debug):
-        from tqdm import tqdm
-
         from icconv_mm.apis import browse
 
         cfg, options = cli.read_config(args)
-        written = browse(cfg, **options, progress=lambda indices: tqdm(indices, desc='pictures', unit=''))
+        written = browse(cfg, **options, progress=partial(cli.progress, description='pictures'))
         if written:
             print(f'{len(written)} pictures in {args.out_dir}')
 

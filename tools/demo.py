@@ -13,8 +13,11 @@ from icconv_mm.errors import reporting
 
 def main(argv=None) -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: %(default)s')
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cpu', metavar='DEVICE', help='cpu (default) or cuda'
+    )
+    work = Path('work_dirs/demo')
+    parser.add_argument('--work-dir', type=Path, default=work, metavar='DIR', help='default: %(default)s')
     data = Path('data/miniature')
     parser.add_argument('--data', type=Path, default=data, help='drawn if missing; default: %(default)s')
     parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose; default: all')

@@ -5,8 +5,7 @@ $ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm. One that cann
 status 1) and keeps no other back.
 """
 
-from rich.console import Console
-from rich.progress import track
+from functools import partial
 
 from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
@@ -18,16 +17,14 @@ def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
     where = 'a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)'
-    parser.add_argument('--source', default=PUBLISHED_AT, help=where)
+    address = parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
+    cli.renamed(parser, '--source', address)
     args = parser.parse_args(argv)
-    console = Console()
     with reporting(args.debug, interrupted='what is already in the cache is complete'):
-        fetched = download_patterns(
-            args.names or None, args.source, lambda names: track(names, 'patterns', console=console)
-        )
+        fetched = download_patterns(args.names or None, args.source, partial(cli.progress, description='patterns'))
     new = sum(fetched.values())
     counts = f'{new} fetched, {len(fetched) - new} already there, all SHA-256 as published'
-    console.out(f'{cache_folder() / "patterns"}: {counts}', highlight=False)
+    print(f'{cache_folder() / "patterns"}: {counts}')
 
 
 if __name__ == '__main__':

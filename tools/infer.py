@@ -1,5 +1,7 @@
 """Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task."""
 
+from functools import partial
+
 from icconv_mm.apis import cli
 from icconv_mm.errors import reporting
 
@@ -10,7 +12,7 @@ def main(argv=None) -> None:
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     parser.add_argument('inputs', metavar='input', help='a picture, a folder of pictures, or a glob pattern in quotes')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: an accelerator if there is one)')
+    parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
     parser.add_argument('--batch-size', type=int, default=1, help='pictures per forward pass')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
@@ -19,12 +21,10 @@ def main(argv=None) -> None:
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
     with reporting(args.debug):
-        from tqdm import tqdm
-
         from icconv_mm.apis import infer
 
         cfg, options = cli.read_config(args)
-        written = infer(cfg, **options, progress=lambda paths: tqdm(paths, desc='pictures', unit=''))
+        written = infer(cfg, **options, progress=partial(cli.progress, description='pictures'))
         for path in written.values():
             print(path)
 

@@ -1,5 +1,6 @@
 """Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic label maps."""
 
+from functools import partial
 from pathlib import Path
 
 from icconv_mm.apis import cli
@@ -14,13 +15,11 @@ def main(argv=None) -> None:
     parser.add_argument('--size', type=int, default=128, help='width and height in pixels; default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     args = parser.parse_args(argv)
-    from rich.progress import track
-
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 
     with reporting(args.debug, interrupted='nothing was left behind'):
         options = MiniatureOptions(args.train, args.val, args.size, args.seed)
-        drawn = ensure_miniature(args.root, options, lambda pairs: track(pairs, 'drawing'))
+        drawn = ensure_miniature(args.root, options, partial(cli.progress, description='drawing'))
     print(f'{"drawn" if drawn else "already there"}: {args.root}')
 
 

@@ -7,7 +7,6 @@ Example: python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.jso
 import itertools
 
 from rich.console import Console
-from rich.progress import track
 
 from icconv_mm.apis import cli, load_config
 from icconv_mm.apis.inference import build_model
@@ -20,16 +19,18 @@ def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('checkpoint', help='weights of the supernet')
     parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')
-    parser.add_argument('--out', required=True, metavar='JSON', help='the pattern file to write')
+    parser.add_argument('--out', required=True, metavar='FILE.json', help='the pattern file to write')
     parser.add_argument(
-        '--checkpoint-out', metavar='PTH', help='also write an initial checkpoint that inherits the kept taps'
+        '--checkpoint-out', metavar='FILE.pth', help='also write an initial checkpoint that inherits the kept taps'
     )
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--layers', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
     parser.add_argument('--config', help='config of the supernet; needed for --images')
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the pictures of this folder')
-    parser.add_argument('--max-images', type=int, default=300, help='default: %(default)s')
+    of_count = 'at most so many of them; default: %(default)s'
+    count = parser.add_argument('--count', type=int, default=300, metavar='N', help=of_count)
+    cli.renamed(parser, '--max-images', count)
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
@@ -39,8 +40,8 @@ def main(argv=None) -> None:
         model = build_model(config) if config else None
         images = None
         if args.images:
-            images = list(itertools.islice(read_images(args.images, config), args.max_images))
-            images = track(images, f'channel means of {len(images)} pictures', console=console)
+            images = list(itertools.islice(read_images(args.images, config), args.count))
+            images = cli.progress(images, f'channel means of {len(images)} pictures')
         results = search_checkpoint(
             args.checkpoint,
             args.d_max,

@@ -18,13 +18,14 @@ CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fp
 def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
-    parser.add_argument('--work-dir', default='work_dirs/search', help='default: %(default)s')
+    parser.add_argument('--work-dir', metavar='DIR', default='work_dirs/search', help='default: %(default)s')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--iters', type=int, help="length of every training (default: the config's)")
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS[:3]), help='what to compare')
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
-    parser.add_argument('--limit', type=int, help='stop after that many trainings; the same command goes on')
+    of_count = 'stop after that many trainings; the same command goes on'
+    cli.renamed(parser, '--limit', parser.add_argument('--count', type=int, metavar='N', help=of_count))
     cli.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug, interrupted='the same command goes on'):
@@ -33,7 +34,7 @@ def main(argv=None) -> None:
             ensure_miniature(config.data_root)
         options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'metric')}
         pipeline = Pipeline(config, args.work_dir, **options)
-        report = pipeline.run(args.limit)
+        report = pipeline.run(args.count)
     if report is None:
         print('trainings are left: the same command goes on')
     else:

@@ -31,13 +31,14 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
-    parser.add_argument('--out', metavar='PNG', help='draw a picture into this file')
-    parser.add_argument('--checkpoint', metavar='PTH', help='weights of the network, for the receptive field')
+    parser.add_argument('--out', metavar='FILE.png', help='draw a picture into this file')
+    parser.add_argument('--checkpoint', metavar='FILE.pth', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
-    parser.add_argument('--images', type=int, default=2, help='how many are averaged; default: %(default)s')
+    of_count = 'how many are averaged; default: %(default)s'
+    cli.renamed(parser, '--images', parser.add_argument('--count', type=int, default=2, metavar='N', help=of_count))
     args = parser.parse_args(argv)
-    if args.size < 32 or args.images < 1:
-        parser.error(f'expected --size of 32 or more and --images of 1 or more, got {args.size} and {args.images}')
+    if args.size < 32 or args.count < 1:
+        parser.error(f'expected --size of 32 or more and --count of 1 or more, got {args.size} and {args.count}')
     return args
 
 
@@ -69,7 +70,7 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     fields = {}
     for name, net in ((network, dense), (args.pattern, inception)):
         with console.status(f'effective receptive field of {name}'):
-            fields[name] = effective_receptive_field(net, args.size, args.images)
+            fields[name] = effective_receptive_field(net, args.size, args.count)
         extents = f'{fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels'
         meaning = '(height x width, root mean square distance from the centre)'
         console.out(f'effective receptive field of {name}: {extents} {meaning}', highlight=False)

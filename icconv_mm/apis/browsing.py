@@ -31,7 +31,7 @@ def browse(
         count: How many pictures; all if omitted.
         show: Show them on screen, each for ``wait_time`` seconds.
         wait_time: Seconds.
-        progress: Wraps the sequence of indices, as ``tqdm.tqdm`` does.
+        progress: Wraps the sequence of indices, as ``rich.progress.track`` does.
 
     Returns:
         The files written.

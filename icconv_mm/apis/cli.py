@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import track
 
 from icconv_mm.apis.config import load_config
 
@@ -19,6 +23,24 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
     return made
+
+
+def renamed(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
+    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used."""
+
+    class Renamed(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None):
+            print(f'{old} is {option.option_strings[0]} now; the next version is without the old name', file=sys.stderr)
+            option(parser, namespace, values, option_string)
+
+    parser.add_argument(
+        old, action=Renamed, dest=option.dest, type=option.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
+def progress(items: Iterable, description: str) -> Iterable:
+    """The same items, with a bar on stderr, so that stdout holds results only."""
+    return track(items, description, console=Console(stderr=True))
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +63,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:
     """Where logs go."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:

@@ -125,7 +125,7 @@ def infer(
         ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
             pictures are numbered from 1 and a category is its label plus 1.
         draw: Whether to write pictures.
-        progress: Wraps the list of pictures, as ``tqdm.tqdm`` does.
+        progress: Wraps the list of pictures, as ``rich.progress.track`` does.
 
     Returns:
         The paths written, by name: ``vis``, ``predictions``, ``images``.

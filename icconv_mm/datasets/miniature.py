@@ -77,7 +77,7 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
     Args:
         root: The dataset's folder.
         options: What to draw; the defaults if omitted.
-        progress: Wraps the sequence of ``(split, index)`` pairs while they are drawn, as ``tqdm.tqdm`` does.
+        progress: Wraps the sequence of ``(split, index)`` pairs while they are drawn, as ``rich.progress.track`` does.
 
     Returns:
         Whether it was drawn now.

@@ -132,9 +132,7 @@ def test_one_that_fails_does_not_keep_the_others_back(clone, address, cache, tmp
 
 
 def test_failures_say_where_and_what_to_do(clone, address, cache):
-    with pytest.raises(
-        DownloadError, match=rf'{address}/nowhere/\w+/pattern_zoo/{NAME}.json: File not found.* --source'
-    ):
+    with pytest.raises(DownloadError, match=rf'{address}/nowhere/\w+/pattern_zoo/{NAME}.json: File not found.* --from'):
         download_patterns([NAME], f'{address}/nowhere')
     with pytest.raises(ValueError, match="no published pattern 'resnet50'; there are detection/ic_resnet50_k9"):
         download_patterns(['resnet50'], clone)
@@ -198,13 +196,13 @@ def test_the_authors_repository(cache):
 
 
 def test_tool(tool, clone, address, cache, capsys):
-    tool.main(['--source', str(clone)])
+    tool.main(['--from', str(clone)])
     assert '7 fetched, 0 already there' in capsys.readouterr().out
-    tool.main([NAME, '--source', address])
+    tool.main([NAME, '--from', address])
     assert '0 fetched, 1 already there' in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: no published pattern 'nonsense'"):
-        tool.main(['nonsense', '--source', str(clone)])
+        tool.main(['nonsense', '--from', str(clone)])
     (cache / f'patterns/{NAME}.json').unlink()
     message = f'error: 1 of 7 published patterns did not arrive:\n  {NAME}: {address}/nowhere/'
     with pytest.raises(SystemExit, match=message):
-        tool.main(['--source', f'{address}/nowhere'])
+        tool.main(['--from', f'{address}/nowhere'])

@@ -1,6 +1,8 @@
 """What all tools have in common on the command line."""
 
+import argparse
 import runpy
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,36 @@ import pytest
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
 
 
+def load(path: Path):
+    return runpy.run_path(str(path), run_name=path.stem)['main']
+
+
 @pytest.fixture(params=TOOLS, ids=lambda path: path.stem)
 def main(request):
-    return runpy.run_path(str(request.param), run_name=request.param.stem)['main']
+    return load(request.param)
+
+
+@pytest.fixture(scope='module')
+def parsers():
+    """The parser of each tool, by the tool's name."""
+    found = {}
+
+    def parse_args(parser, args=None):
+        found[path.stem] = parser
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+        for path in TOOLS:
+            with pytest.raises(SystemExit):
+                load(path)([])
+    return found
+
+
+def kind(option: argparse.Action) -> tuple:
+    """What an option takes: ``FILE.json`` and ``FILE.png`` are of one kind, and so are texts and paths."""
+    value = (option.metavar or '').split('.')[0] or tuple(option.choices or ())
+    return value, None if option.type is Path else option.type, option.nargs, type(option)
 
 
 def test_help_names_debug(main, capsys):
@@ -24,3 +53,31 @@ def test_options_are_written_in_full(main, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(['--hel'])
     assert 'usage' in capsys.readouterr().err
+
+
+def test_one_name_has_one_meaning(parsers):
+    kinds = defaultdict(lambda: defaultdict(list))
+    for tool, parser in parsers.items():
+        for option in parser._actions:
+            for name in option.option_strings if option.help != argparse.SUPPRESS else ():
+                kinds[name][kind(option)].append(tool)
+    assert len(kinds['--debug'][kind(parsers['train']._option_string_actions['--debug'])]) == len(TOOLS)
+    assert {name: dict(tools) for name, tools in kinds.items() if len(tools) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'old', 'new', 'value'),
+    [
+        ('download_patterns', [], '--source', '--from', 'folder'),
+        ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--max-images', '--count', '7'),
+        ('search_pipeline', [], '--limit', '--count', '7'),
+        ('show_pattern', ['dense'], '--images', '--count', '7'),
+    ],
+)
+def test_old_names_work_and_say_the_new_one(parsers, tool, arguments, old, new, value, capsys):
+    expected = parsers[tool].parse_args([*arguments, new, value])
+    assert expected != parsers[tool].parse_args(arguments)
+    assert capsys.readouterr().err == ''
+    assert parsers[tool].parse_args([*arguments, old, value]) == expected
+    assert capsys.readouterr().err == f'{old} is {new} now; the next version is without the old name\n'
+    assert f'{old} ' not in parsers[tool].format_help()

@@ -82,7 +82,7 @@ def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys
         cv2.imwrite(f'{tmp_path}/images/{i}.png', np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8))
     arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/pattern.json']
     arguments += ['--config', f'{tmp_path}/config.py', '--images', f'{tmp_path}/images']
-    tool.main([*arguments, '--max-images', '1', '--criterion', 'expectation'])
+    tool.main([*arguments, '--count', '1', '--criterion', 'expectation'])
     found = read_patterns(tmp_path / 'pattern.json')
     assert found != edo_search(supernet, 2, 'expectation', sort=True)  # the means are not all equal
     with pytest.raises(SystemExit):

@@ -8,7 +8,7 @@ from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.patterns import load_pattern, write_patterns
 
 R18 = [64] * 4 + [128] * 4 + [256] * 4 + [512] * 4
-SMALL = ['--size', '65', '--images', '1']
+SMALL = ['--size', '65', '--count', '1']
 
 
 @pytest.fixture(scope='module')
