@@ -5,7 +5,6 @@ The ground floor: standard library only.
 
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -58,8 +57,6 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         after: A second line, such as ``'Nothing was written.'``.
         interrupted: How things stand after Ctrl-C.
     """
-    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
-        warnings.filterwarnings('ignore', message=known)
     try:
         yield
     except UserError as error:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import warnings
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -11,6 +12,8 @@ from icconv_mm.apis.config import load_config
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
+    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
+        warnings.filterwarnings('ignore', message=known)
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -12,13 +12,13 @@ heatmaps and tags. Values and the order of the channels are the same; names are 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
-RESNET_LAYER = r'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))'
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')
 _IC_KEY = re.compile(r'.*\.conv_list\.\d+\.weight')
 
@@ -54,34 +54,6 @@ def convert_mmpose(
     conversion.rename_left(rules)
     if not convert_pose_head(conversion):
         conversion.layout = 'unknown' if conversion.left else 'backbone alone'
-
-
-def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
-    """The prefix ``wanted``, or the only one there is.
-
-    Args:
-        prefixes: What stands before ``layer1`` in the file; repetitions do not count.
-        wanted: The user's choice, if any.
-        kind: What they are prefixes of, for the messages.
-
-    Raises:
-        ValueError: ``wanted`` is not among them, or none is wanted and there are several.
-    """
-    prefixes = list(dict.fromkeys(prefixes))
-    found = ', '.join(map(repr, prefixes))
-    if wanted is not None:
-        if wanted not in prefixes:
-            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
-        return wanted
-    if len(prefixes) > 1:
-        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
-    return prefixes[0]
-
-
-def strip_prefix(conversion: Conversion, prefix: str) -> None:
-    """Take from the keys that are left what stands before the backbone, as a wrapper of the whole network puts it."""
-    outer = prefix.removesuffix('backbone.')
-    conversion.rename_left([RenameRule(rf'{re.escape(outer)}(.*)', r'\1')])
 
 
 def convert_pose_head(conversion: Conversion) -> bool:

@@ -145,6 +145,19 @@ def _threading() -> str:
     return f'compiled operators loaded{threads}'
 
 
+def forget_packed_weights() -> int:
+    """Drops the repacked weights that inference keeps; returns of how many layers.
+
+    They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
+    writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
+
+    Example:
+        >>> forget_packed_weights() >= 0
+        True
+    """
+    return 0 if missing_library() else torch.ops.icconv_mm.forget_packed_weights()
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within it, operators run on the backend ``name``: 'reference', 'cpu', 'cuda', or 'auto' (the best that can).

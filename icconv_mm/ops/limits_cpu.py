@@ -1,6 +1,6 @@
 """Which calls the compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``) get.
 
-The kernel is chosen wherever it was measured to be faster than the reference (docs/backends.md has the figures);
+The kernel is chosen wherever it was measured to be faster than the reference (docs/performance.md);
 anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512_bf16``, ``avx512``, ``avx2`` or ``portable`` chooses
 the instruction set.
 """
@@ -12,19 +12,6 @@ from icconv_mm.ops.tensors import tensors_of
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
-
-
-def forget_packed_weights() -> int:
-    """Drops the repacked weights that inference keeps; returns of how many layers.
-
-    They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
-    writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
-
-    Example:
-        >>> forget_packed_weights() >= 0
-        True
-    """
-    return 0 if backend.missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
 
 def _refusal(*args) -> str | None:

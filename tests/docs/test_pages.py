@@ -113,3 +113,14 @@ def test_index():
                 listed.setdefault(re.match(r'\[(.+)\]\(\1\)', cells[0]).group(1), []).append(kind)
     assert sorted(listed) == sorted(page.name for page in (REPO / 'docs').glob('*.md') if page.name != 'README.md')
     assert {len(kinds) for kinds in listed.values()} == {1}
+
+
+@EVERY_PAGE
+def test_checkpoints_that_are_named_are_written(page):
+    """``iter_N.pth`` is the last one of a training that the page runs."""
+    Config = pytest.importorskip('mmengine').Config
+    text = (REPO / page).read_text()
+    named = {int(number) for number in re.findall(r'/iter_(\d+)\.pth', text)}
+    recipes = {path for path in re.findall(r'configs/\w+/[\w.-]+_miniature\.py', text) if named and '*' not in path}
+    last = {Config.fromfile(REPO / path).train_cfg.max_iters for path in recipes}
+    assert named <= last

@@ -1,9 +1,8 @@
 """Every config of the installed libraries with a backbone of the ResNet family, with ours in its place."""
 
+import compatibility
 import pytest
-
-from icconv_mm.apis import compatibility
-from icconv_mm.apis.compatibility import ONE_LINE, WRAPPERS, Case, Outcome
+from compatibility import ONE_LINE, WRAPPERS, Case, Outcome
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
@@ -16,7 +15,7 @@ def test_every_config_takes_our_backbones(library):
     assert len(outcomes) > 300
     for swap, share in {**dict.fromkeys(ONE_LINE, 0.99), **dict.fromkeys(WRAPPERS, 1)}.items():
         errors = [outcome.error for outcome in outcomes if outcome.swap == swap]
-        assert len(errors) >= 59 and errors.count('') >= share * len(errors), (swap, {*errors})
+        assert len(errors) > 50 and errors.count('') >= share * len(errors), (swap, {*errors})
 
 
 def test_backbones_are_found_wherever_a_config_has_them():

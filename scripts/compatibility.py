@@ -1,4 +1,4 @@
-"""Which configs of the installed libraries keep working when their backbone is swapped for one of ours."""
+"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
 
 import importlib
 import importlib.util
@@ -11,8 +11,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
+from tqdm import tqdm
 
-LIBRARIES = ('mmdet', 'mmseg', 'mmpose', 'mmpretrain')
+from icconv_mm import versions
+from icconv_mm.apis import cli
+from icconv_mm.errors import reporting, sentence
+
+LIBRARIES = tuple(versions.LIBRARIES.values())
+PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
+MARK = '<!-- made by scripts/compatibility.py from here on -->\n'
 PATTERN = 'geometric_d4'
 # the change of one line, where a type of ours takes the place of one of theirs
 ONE_LINE = {
@@ -175,4 +182,25 @@ def _tensors(outputs) -> list[Tensor]:
 
 
 def _sentence(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
+    return f'{type(error).__name__}: {sentence(error)}'.splitlines()[0]
+
+
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
+    parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
+    args = parser.parse_args(argv)
+    with reporting(args.debug):
+        libraries = args.libraries or [name for name in LIBRARIES if versions.is_installed(name)]
+        outcomes = []
+        for library in libraries:
+            outcomes += check_library(library, lambda cases, name=library: tqdm(cases, desc=name))
+        found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
+        text = f'With {found}.\n\n{table(outcomes)}\n'
+        before = args.page.read_text().partition(MARK)[0] if args.page.exists() else ''
+        args.page.write_text(before + MARK + '\n' + text)
+        print(text)
+
+
+if __name__ == '__main__':
+    main()
