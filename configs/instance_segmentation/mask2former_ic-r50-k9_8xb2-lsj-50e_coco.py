@@ -4,9 +4,8 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
         _delete_=True,
-        **_base_.backbone,
+        **_base_.pretrained,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
-        init_cfg=_base_.weights,
     )
 )

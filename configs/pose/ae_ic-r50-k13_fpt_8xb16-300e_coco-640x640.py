@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(**_base_.backbone, out_indices=(0, 1, 2, 3), init_cfg=_base_.weights),
+    backbone=dict(**_base_.pretrained, out_indices=(0, 1, 2, 3)),
     neck=_base_.neck,
     head=dict(in_channels=256, in_index=0, deconv_out_channels=None, deconv_kernel_sizes=None),
 )

@@ -6,6 +6,6 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 # The head reads all stages at stride 4, concatenated: 256 + 512 + 1024 + 2048 channels.
 model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone, out_indices=(0, 1, 2, 3), init_cfg=_base_.weights),
+    backbone=dict(_delete_=True, **_base_.pretrained, out_indices=(0, 1, 2, 3)),
     head=dict(in_channels=3840),
 )

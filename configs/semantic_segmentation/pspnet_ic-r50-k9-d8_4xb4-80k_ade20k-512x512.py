@@ -9,10 +9,9 @@ model = dict(
     pretrained=None,
     backbone=dict(
         _delete_=True,
-        **_base_.backbone,
+        **_base_.pretrained,
         output_stride=8,
         contract_dilation=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        init_cfg=_base_.weights,
     ),
 )

@@ -10,11 +10,10 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
-        **_base_.backbone,
+        **_base_.pretrained,
         output_stride=8,
         contract_dilation=True,
         norm_cfg=_base_.norm_cfg,
-        init_cfg=_base_.weights,
     ),
     decode_head=dict(num_classes=20),
 )

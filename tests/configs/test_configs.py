@@ -129,8 +129,9 @@ def test_a_backbone_is_written_once():
     dicts = {}
     for path in BACKBONES:
         cfg = Config.fromfile(path)
-        assert set(cfg) - {'pixels'} == {'backbone', 'weights', 'fine_tuned'}, path.name
-        assert cfg.fine_tuned == dict(cfg.backbone, **frozen(cfg), init_cfg=cfg.weights), path.name
+        assert set(cfg) - {'pixels'} == {'backbone', 'weights', 'pretrained', 'fine_tuned'}, path.name
+        assert cfg.pretrained == dict(cfg.backbone, init_cfg=cfg.weights), path.name
+        assert cfg.fine_tuned == dict(cfg.pretrained, **frozen(cfg)), path.name
         assert dicts.setdefault(str(cfg.backbone), path.name) == path.name
 
 
@@ -196,7 +197,7 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     alone = upstream_folder / f'{upstream_of(path).replace("/", "_").replace(":", "_")}'
     alone.write_text(f'_base_ = [{upstream_of(path)!r}]\n')
     upstream, ours = read_config(alone).to_dict(), read_config(path).to_dict()
-    for extra in ('backbone', 'weights', 'fine_tuned', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'pretrained', 'fine_tuned', 'custom_imports'):
         del ours[extra]
     for cfg in (ours, upstream):
         del cfg['model']['backbone']

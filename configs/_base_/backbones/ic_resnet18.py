@@ -1,4 +1,5 @@
 # An analytic pattern that needs no download: halving channel counts of dilation 1, 2, 3, 4.
 backbone = dict(type='icconv_mm.ICResNet', depth=18, pattern='geometric_d4')
 weights = None
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)

@@ -1,4 +1,5 @@
 # Published pose pattern of IC-ResNet-50, dilations 1 to 6 (tools/download_patterns.py).
 backbone = dict(type='icconv_mm.ICResNet', depth=50, pattern='human_pose/ic_resnet50_k13')
 weights = dict(type='Pretrained', checkpoint='checkpoints/ic_resnet50_k13_imagenet.pth', prefix='backbone.')
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)

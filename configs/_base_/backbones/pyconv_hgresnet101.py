@@ -1,4 +1,5 @@
 # High groups: bottlenecks of twice the width, 32 or 64 groups in every level.
 backbone = dict(type='icconv_mm.PyConvHGResNet', depth=101)
 weights = dict(type='Pretrained', checkpoint='checkpoints/pyconv_hgresnet101_imagenet.pth', prefix='backbone.')
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)

@@ -1,4 +1,5 @@
 # Kernels up to 9x9 in the first stage, 3x3 in the last.
 backbone = dict(type='icconv_mm.PyConvResNet', depth=152)
 weights = dict(type='Pretrained', checkpoint='checkpoints/pyconv_resnet152_imagenet.pth', prefix='backbone.')
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)

@@ -1,4 +1,5 @@
 # The released form: a pyramidal convolution, then a 1x1 one in every block.
 backbone = dict(type='icconv_mm.PyConvResNet', depth=34)
 weights = dict(type='Pretrained', checkpoint='checkpoints/pyconv_resnet34_imagenet.pth', prefix='backbone.')
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)

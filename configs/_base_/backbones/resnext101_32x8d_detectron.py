@@ -7,5 +7,6 @@ backbone = dict(
     norm_cfg=dict(type='BN', requires_grad=False),
 )
 weights = dict(type='Pretrained', checkpoint='checkpoints/resnext101_32x8d_detectron.pth', prefix='backbone.')
-fine_tuned = dict(**backbone, frozen_stages=1, norm_eval=True, init_cfg=weights)
+pretrained = dict(**backbone, init_cfg=weights)
+fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)
 pixels = dict(mean=[103.530, 116.280, 123.675], std=[57.375, 57.120, 58.395], bgr_to_rgb=False)
