@@ -32,7 +32,7 @@ class ICResNet(ResNet):
         supernet_d_max: Instead of a pattern: the 3x3 convolutions get kernels of ``2 * supernet_d_max + 1``, the
             supernet in which dilations up to this are searched.
         **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
-            Stages with ``dcn`` are deformable instead of inception; a pattern of the whole network is read past them.
+            Stages with ``dcn`` are deformable instead of inception; a whole network's pattern skips their entries.
 
     Raises:
         ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, or the pattern does not fit.

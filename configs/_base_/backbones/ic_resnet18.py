@@ -1,5 +1,3 @@
 # An analytic pattern that needs no download: halving channel counts of dilation 1, 2, 3, 4.
 backbone = dict(type='icconv_mm.ICResNet', depth=18, pattern='geometric_d4')
-weights = None
-pretrained = dict(**backbone, init_cfg=weights)
-fine_tuned = dict(**pretrained, frozen_stages=1, norm_eval=True)
+weights = None  # so there is no 'pretrained' and no 'fine_tuned' to inherit
