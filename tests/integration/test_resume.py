@@ -70,7 +70,7 @@ def test_foreign_payload_is_refused(workspace, detector, tool):
     }[tool]
     error = workspace.tool(name, *args)
     assert error == (
-        f'error: {path}: refused, and nothing in it was executed: it asks for posix.mkdir, but a checkpoint may hold '
+        f'error: {path}: refused, and nothing in it was executed: it asks for posix.mkdir, but it may hold '
         'only tensors, plain data, numpy arrays and the log buffers of mmengine'
     )
     assert not mark.exists()
