@@ -28,7 +28,6 @@ from icconv_mm.datasets.people import KEYPOINTS, SKELETON
 from icconv_mm.datasets.scenes import CLASSES, Scene, random_scene
 from icconv_mm.errors import InputError, naming
 
-SEMANTIC_CLASSES = ('background', *CLASSES)
 PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238))  # RGB
 SEMANTIC_PALETTE = ((90, 90, 90), *PALETTE)
 SPLITS = ('train', 'val')

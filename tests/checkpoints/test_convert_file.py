@@ -1,7 +1,6 @@
 """From file to file: what is written, what is recorded, what is refused; and the tool."""
 
 import hashlib
-import importlib.util
 import os
 import pickle
 
@@ -25,14 +24,6 @@ def released(tmp_path, state):
         {'epoch': 90, 'state_dict': with_prefix('module.', state), 'optimizer': {'param_groups': [{'lr': 0.1}]}}, path
     )
     return path
-
-
-@pytest.fixture(scope='module')
-def tool(repo):
-    spec = importlib.util.spec_from_file_location('convert_checkpoint', repo / 'tools' / 'convert_checkpoint.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def only_input_left(folder):

@@ -1,7 +1,6 @@
 """Detectron's pickles: the seven released layouts in small, and files that are damaged or hostile."""
 
 import contextlib
-import importlib.util
 import io
 import os
 import pickle
@@ -265,10 +264,7 @@ def test_files_with_something_missing(change, message):
         convert({name: torch.from_numpy(array) for name, array in blobs.items()}, 'detectron')
 
 
-def test_the_tool(tmp_path, repo, capsys):
-    spec = importlib.util.spec_from_file_location('convert_tool', repo / 'tools/convert_checkpoint.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_the_tool(tool, tmp_path, capsys):
     path = write(tmp_path / 'R-50-GN.pkl', blobs_of(network(norm='gn'), 'gn'))
     tool.main([str(path), str(tmp_path / 'out.pth'), '--source', 'detectron'])
     assert 'Detectron ResNet-50, group norm' in capsys.readouterr().out

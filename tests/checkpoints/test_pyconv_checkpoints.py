@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from test_convert_file import tool  # noqa: F401
 
 from icconv_mm.backbones import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
@@ -150,7 +149,7 @@ def test_unknown_keys_are_refused_or_ruled(released, tmp_path):
 
 
 @pytest.mark.parametrize('source', ['pyconv', 'pyconvsegnet'])
-def test_tool(tool, released, tmp_path, capsys, source):  # noqa: F811
+def test_tool(tool, released, tmp_path, capsys, source):
     state = released if source == 'pyconv' else head_keys()
     path, out = tmp_path / 'released.pth', tmp_path / 'out.pth'
     torch.save({'state_dict': {f'module.{key}': value for key, value in state.items()}}, path)

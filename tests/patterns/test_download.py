@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import http.server
-import importlib.util
+import importlib
 import subprocess
 import threading
 
@@ -72,12 +72,8 @@ def address(clone, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def tool(request):
-    path = request.config.rootpath / 'tools/download_patterns.py'
-    spec = importlib.util.spec_from_file_location('download_patterns', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return importlib.import_module('download_patterns')
 
 
 def files(folder):

@@ -1,12 +1,12 @@
 """The compiler that precompiles headers: what it saves, and that it never stands in the way of a build."""
 
 import fcntl
-import importlib.util
 import os
 import shutil
 import subprocess
 
 import pytest
+import setup_env
 
 COMPILER = os.environ.get('CXX', 'c++')
 SOURCE = 'std::vector<int> numbers() { return {1, 2}; }\n'  # compiles with the header only
@@ -15,11 +15,8 @@ pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason='no C++ c
 
 
 @pytest.fixture
-def build(repo, tmp_path, monkeypatch):
+def build(tmp_path, monkeypatch):
     """Compiles a text by the variables that the set-up gives to builds; a path with a space must not matter."""
-    spec = importlib.util.spec_from_file_location('setup_env', repo / 'scripts' / 'setup_env.py')
-    setup_env = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup_env)
     folder = tmp_path / 'a folder'
 
     def compile_text(text, *flags, compiler=COMPILER, header='vector', name='x'):

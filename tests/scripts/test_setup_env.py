@@ -1,6 +1,6 @@
 """The set-up that `make` runs: steps, progress, and one sentence for whatever is missing."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 import threading
@@ -9,11 +9,8 @@ import pytest
 
 
 @pytest.fixture(scope='module')
-def setup_env(repo):
-    spec = importlib.util.spec_from_file_location('setup_env', repo / 'scripts' / 'setup_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def setup_env():
+    return importlib.import_module('setup_env')
 
 
 @pytest.fixture

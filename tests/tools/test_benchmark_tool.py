@@ -1,6 +1,6 @@
 """The script, on one tiny layer."""
 
-import importlib.util
+import importlib
 import json
 import os
 from datetime import datetime, timedelta, timezone
@@ -14,11 +14,8 @@ from icconv_mm import __version__
 
 
 @pytest.fixture
-def main(repo):
-    spec = importlib.util.spec_from_file_location('benchmark_tool', repo / 'tools/benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main():
+    return importlib.import_module('benchmark').main
 
 
 def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """tools/search_pattern.py from a checkpoint file to files that load, and its refusals."""
 
-import importlib.util
+import importlib
 import json
 
 import cv2
@@ -24,11 +24,8 @@ model = dict(
 
 
 @pytest.fixture(scope='module')
-def tool(request):
-    spec = importlib.util.spec_from_file_location('search_pattern', request.config.rootpath / 'tools/search_pattern.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return importlib.import_module('search_pattern')
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import json
 
 import pytest
@@ -12,11 +12,8 @@ SMALL = ['--size', '65', '--count', '1']
 
 
 @pytest.fixture(scope='module')
-def tool(request):
-    spec = importlib.util.spec_from_file_location('show_pattern', request.config.rootpath / 'tools/show_pattern.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return importlib.import_module('show_pattern')
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from icconv_mm.deployment import deploy
 from icconv_mm.ops import explain, use_backend
 from icconv_mm.patterns import load_pattern
 
-FORMS = ('eager', 'inference form', 'step')
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
 TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
