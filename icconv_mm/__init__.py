@@ -35,7 +35,12 @@ _SUBPACKAGES = (
     'tasks',
 )
 # where to find what has a name of its own here
-_OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
+_OBJECTS = {
+    'deploy': 'deployment',
+    'Inception': 'backbones',
+    'Pyramidal': 'backbones',
+    'MultiTaskModel': 'tasks.multitask',
+}
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 

@@ -50,8 +50,8 @@ def train(
     check_data_paths(cfg, 'train', 'val')
     runner = build_runner(cfg, allow_mismatch=allow_mismatch)
     check_pretrained(runner.model)
-    build_loop(runner, task, 'train')
-    build_loop(runner, task, 'val')
+    for phase in ('train', 'val'):
+        build_loop(runner, task, phase)
     runner.train()
     return runner
 
