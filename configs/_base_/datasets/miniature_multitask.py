@@ -18,7 +18,7 @@ pack = dict(
     type='icconv_mm.PackTaskInputs',
     instance=[dict(type='mmdet.PackDetInputs')],
     semantic=[dict(type='mmseg.PackSegInputs')],
-    pose=[dict(type='icconv_mm.WarpPeople'), dict(type='icconv_mm.PackPyramidInputs')],
+    pose=[dict(type='icconv_mm.PackPyramidInputs')],
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import mmcv
 import numpy as np
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
 
@@ -108,6 +109,9 @@ class Adapter(TaskAdapter):
         )
 
     def draw_annotations(self, visualizer, image: np.ndarray, sample, out_file, show, wait_time):
+        if sample.get('labels_of_file'):
+            height, width = sample.ori_shape[:2]
+            image = mmcv.imresize(image, (width, height))
         visualizer.add_datasample(
             'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
         )

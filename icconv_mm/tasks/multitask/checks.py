@@ -96,23 +96,23 @@ def check_levels(model: MultiTaskModel) -> None:
         if getattr(task, 'neck', None) is None:
             for path, module in task.named_modules():
                 for problem in _misfits(module, channels):
+                    giver = 'backbone' if model.neck is None else 'neck'
                     raise InputError(
-                        f'model.tasks.{name}.{path}: {problem}, but model.{"backbone" if model.neck is None else "neck"} '
-                        f'gives {len(channels)} levels of {", ".join(map(str, channels))} channels'
+                        f'model.tasks.{name}.{path}: {problem}, but model.{giver} gives {len(channels)} levels of '
+                        f'{", ".join(map(str, channels))} channels'
                     )
 
 
 def _misfits(module: nn.Module, channels: list[int]) -> Iterator[str]:
     """What a head asks of the levels that they do not give; only for modules that say it as mmdet's and mmseg's do."""
     count = len(channels)
-    index = getattr(module, 'in_index', None)
+    index, joins = getattr(module, 'in_index', None), getattr(module, 'input_transform', None) == 'resize_concat'
     if index is not None:
         for i, wanted in zip(_as_list(index), _as_list(getattr(module, 'in_channels', None))):
             if not -count <= i < count:
                 yield f'in_index {index} reads level {i}'
-            elif isinstance(wanted, int) and getattr(module, 'input_transform', None) != 'resize_concat':
-                if channels[i] != wanted:
-                    yield f'in_channels is {wanted} for level {i}'
+            elif isinstance(wanted, int) and not joins and channels[i] != wanted:
+                yield f'in_channels is {wanted} for level {i}'
     generator = getattr(module, 'prior_generator', None)
     if generator is not None and hasattr(generator, 'strides'):
         if len(generator.strides) != count:

@@ -76,8 +76,9 @@ class MultiTaskDataset(BaseDataset):
             if not any(first in indices and name in indices for indices in pictures.values()):
                 paths = [_path_of(each, 0) if len(each) else 'none' for each in (dataset, other)]
                 raise InputError(
-                    f'datasets.{first} has {len(dataset)} pictures and datasets.{name} has {len(other)}, none in common '
-                    f'({paths[0]}; {paths[1]}): sets of different pictures go into icconv_mm.MultiTaskConcatDataset'
+                    f'datasets.{first} has {len(dataset)} pictures and datasets.{name} has {len(other)}, none in '
+                    f'common ({paths[0]}; {paths[1]}): sets of different pictures go into '
+                    'icconv_mm.MultiTaskConcatDataset'
                 )
 
 

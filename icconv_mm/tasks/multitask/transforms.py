@@ -28,6 +28,8 @@ class LoadTaskAnnotations(BaseTransform):
     one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed, or
     that the picture has no labels for, is left alone.
 
+    In a test pipeline it stands behind the transforms that resize: metrics want labels as the file has them.
+
     Args:
         tasks: A loading transform by the name of the task, such as
             ``boxes=dict(type='mmdet.LoadAnnotations', with_mask=True)``.
@@ -53,6 +55,7 @@ class LoadTaskAnnotations(BaseTransform):
                 maps[name] = loaded.pop('gt_seg_map')
             results['labels'][name] = {key: value for key, value in loaded.items() if key not in picture}
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
+        results['labels_of_file'] = results.get('homography_matrix') is not None  # the picture went ahead
         if boxes:
             results.update(_joined(boxes))
         if maps:
@@ -140,7 +143,7 @@ class PackTaskInputs(BaseTransform):
         travelled = {*_BOXES, 'gt_seg_map', 'box_tasks', 'map_tasks', 'labels'}
         picture = {key: value for key, value in results.items() if key not in travelled}
         picture['img'] = image[:1, :1].copy()
-        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape')
+        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'labels_of_file')
         sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:

@@ -60,7 +60,7 @@ class MultiTaskVisualizer(Visualizer):
             self._painters[name] = adapter, painter
         return self._painters[name]
 
-    def add_datasample(
+    def add_datasample(  # noqa: PLR0917 - called by the hooks of the libraries
         self,
         name: str,
         image: np.ndarray,
@@ -81,9 +81,9 @@ class MultiTaskVisualizer(Visualizer):
         for library, task in sorted((each for each in known if each[0]), key=lambda each: _ORDER.index(each[0])):
             sample = data_sample.get(task)
             adapter, painter = self._painter(task, library)
-            if draw_gt and any(key.startswith('gt_') for key in sample.keys()):
+            if draw_gt and any(key.startswith('gt_') for key in sample.all_keys()):
                 image = _painted(painter, adapter.draw_annotations, image, sample, None, False, 0)
-            if draw_pred and any(key.startswith('pred_') for key in sample.keys()):
+            if draw_pred and any(key.startswith('pred_') for key in sample.all_keys()):
                 image = _painted(painter, adapter.draw_predictions, image, sample, pred_score_thr, None)
         self.set_image(image)
         if show:
