@@ -11,6 +11,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
+from icconv_mm.datasets.walk import dicts_in
+
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
 SIZE = 64  # of the images, in pixels
@@ -59,7 +61,9 @@ def shrink(node, size=SIZE):
 
 
 def classes_of(model):
-    """The number of classes (of joints, in pose) that the head of a model tells apart."""
+    """The number of classes (of joints, in pose) that the head of a model tells apart; of several tasks, by name."""
+    if hasattr(model, 'tasks'):
+        return {name: classes_of(task) for name, task in model.tasks.items()}
     for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head'):
         try:
             head = model.get_submodule(name)
@@ -113,6 +117,7 @@ def make_batch(cfg: Config, size: int, count: int, num_classes: int) -> dict:
         'mmseg': _segmentation,
         'mmpretrain': _classification,
         'mmpose': _pose,
+        'mmengine': _joint,
     }[cfg.default_scope]
     return {
         'inputs': [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)],
@@ -132,7 +137,9 @@ def _detection(cfg: Config, size: int, num_classes: int):
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.randint(0, num_classes, (2,))
     )
-    if any(step.get('with_mask') for step in cfg.train_dataloader.dataset.pipeline):
+    if 'with_mask=True' in repr(cfg.train_dataloader.dataset) or "'with_mask': True" in repr(
+        cfg.train_dataloader.dataset
+    ):
         sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
     return sample
@@ -155,9 +162,14 @@ def _pose(cfg: Config, size: int, num_keypoints: int):
     """Two people, encoded and packed as the training pipeline of a config does."""
     from mmpose.registry import TRANSFORMS
 
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    first = [step.type for step in pipeline].index('GenerateTarget')
-    target, *rest = pipeline[first:]
+    pipelines = list(dicts_in(cfg.train_dataloader.dataset))
+    pipelines = [value for node in pipelines for value in node.values() if isinstance(value, list)]
+    (target, *rest), *_ = (
+        steps[i:]
+        for steps in pipelines
+        for i, step in enumerate(steps)
+        if isinstance(step, dict) and str(step.get('type')).endswith('GenerateTarget')
+    )
     encoder = dict(target.encoder, input_size=(size, size))
     if 'heatmap_size' in encoder:
         cells = size * encoder['heatmap_size'][0] // target.encoder.input_size[0]
@@ -180,6 +192,18 @@ def _pose(cfg: Config, size: int, num_keypoints: int):
     for step in (dict(target, encoder=encoder), *rest):
         results = TRANSFORMS.build(step)(results)
     return results['data_samples']
+
+
+def _joint(cfg: Config, size: int, num_classes: dict[str, int]):
+    """All tasks of a network for several, each as its library has it."""
+    from icconv_mm.tasks.multitask import MultiTaskSample
+
+    make_sample = {'mmdet': _detection, 'mmseg': _segmentation, 'icconv_mm': _pose}
+    sample = MultiTaskSample()
+    for name, task in cfg.model.tasks.items():
+        own = make_sample[task.type.split('.')[0]](cfg, size, num_classes[name])
+        sample.set_field(own, name)
+    return sample
 
 
 def _metainfo(size: int) -> dict:

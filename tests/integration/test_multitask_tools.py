@@ -12,7 +12,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
 pytestmark = pytest.mark.slow
 
-JOINT = 'multitask/mask-rcnn-fpn-ae_ic-r18_fpn_miniature.py'
+JOINT = 'multitask/joint_ic-r18_fpn_miniature.py'
 TASKS = ('instance', 'semantic', 'pose')
 
 
