@@ -137,9 +137,7 @@ def _detection(cfg: Config, size: int, num_classes: int):
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.randint(0, num_classes, (2,))
     )
-    if 'with_mask=True' in repr(cfg.train_dataloader.dataset) or "'with_mask': True" in repr(
-        cfg.train_dataloader.dataset
-    ):
+    if any(step.get('with_mask') for step in dicts_in(cfg.train_dataloader.dataset)):
         sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
     return sample
