@@ -1,10 +1,11 @@
 # make demo   train and test every task on the miniature set, two CPU cores are enough
 # make test   lint, import rules, all tests
-# Both set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc
+# Both set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
+JOINT ?=
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
 BIN := $(VENV)/bin
@@ -20,7 +21,8 @@ setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
 
 demo: setup
-	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK))
+	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
+		$(if $(JOINT),--tasks joint)
 
 # The old end of the supported range runs the fast tests; the default one runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)

@@ -20,7 +20,7 @@ from demos.own_data import write_own_data_config
 from demos.process import python, run_tool
 from demos.report import Result, print_table, write_reports
 from demos.run import read_metric
-from demos.tasks import NECKS, TASKS
+from demos.tasks import JOINT, NECKS, TASKS
 from mmengine.config import Config
 from rich.console import Console
 
@@ -107,6 +107,43 @@ def test_course_and_report(home, data, tmp_path):
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
+
+
+def test_one_network_is_judged_for_each_task(home, data, tmp_path):
+    """Trained once, tested once, and once more at three scales; each scene is drawn once."""
+    prefixes = {
+        'coco/bbox_mAP_50': 'instance',
+        'coco/segm_mAP_50': 'instance',
+        'mIoU': 'semantic',
+        'coco/AP .5': 'pose',
+    }
+    metrics = {f'{prefixes[key]}/{key}': value for key, value in GOOD.items()}
+    (home / 'tools/metrics.json').write_text(json.dumps(metrics))
+    with (home / 'tools/test.py').open('a') as file:
+        file.write('\nprint(sys.argv)\n')
+    results, printed = _run(home, data, tmp_path, tasks=['joint'])
+    assert [each.value for each in results] == [0.81, 0.6123, 0.725, 0.45, 0.45]
+    assert [each.threshold for each in results] == [0.6, 0.5, 0.6, 0.4, None]
+    assert [each.task for each in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
+    assert printed.count(': train: done') == 1 and printed.count(': test: done') == 2
+    again = (tmp_path / 'work/joint/retest1.log').read_text()
+    assert 'test_scales=[2,1,0.5]' in again and 'test_evaluator.2.metric.outfile_prefix=None' in again
+    cfg = Config.fromfile(tmp_path / 'work/joint/config.py', import_custom_modules=False)
+    assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
+    assert cfg.test_evaluator[1].metric.output_dir == f'{tmp_path}/work/joint/labels'
+    assert cfg.test_evaluator[2].task == 'pose' and cfg.test_evaluator[2].metric.outfile_prefix.endswith('results')
+    picture = cv2.imread(str(tmp_path / 'work/demo.jpg'))
+    assert picture.shape[1] == 2 * 288  # truth and prediction
+
+
+def test_one_network_beside_the_others(home, data, tmp_path):
+    results, _ = _run(home, data, tmp_path, tasks=['semantic', 'joint'])
+    assert len(results) == 1 + 4 + 1
+    assert (tmp_path / 'work/demo.jpg').is_file() and (tmp_path / 'work/joint.jpg').is_file()
+
+
+def test_thresholds_of_one_network_are_those_of_four():
+    assert [part[3] for part in JOINT.parts] == [task.threshold for task in TASKS]
 
 
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
