@@ -141,6 +141,12 @@ def test_data_without_head(workspace):
     assert "labels for 'semantic', but model.tasks has no such task: instance" in error
 
 
+def test_two_heads_of_one_name(workspace):
+    config = workspace.derive('twice', JOINT, 'model = dict(tasks=dict(pose=dict(), pose=dict()))')
+    error = workspace.tool('train', config)
+    assert 'keyword argument repeated: pose' in error and 'twice.py cannot be read' in error and '\n' not in error
+
+
 # ---------------------------------------------------------------------------------------------------------- processes
 
 

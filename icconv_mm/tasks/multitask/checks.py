@@ -13,8 +13,10 @@ from icconv_mm.errors import InputError
 from icconv_mm.tasks.multitask.dataset import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.sharing import each_map
-from icconv_mm.tasks.multitask.transforms import PackTaskInputs
+from icconv_mm.tasks.multitask.transforms import PackTaskInputs, WarpPeople
 
+# Of mmdet: they move the picture and do not record how, so that joints would stay behind.
+_UNRECORDED = ('Expand', 'MinIoURandomCrop', 'RandomShift', 'CopyPaste', 'CutMix', 'MixUp', 'Mosaic', 'YOLOXMixUp')
 _PROBE = 128  # pixels: enough for every level to have some
 
 
@@ -47,6 +49,11 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
     packs = [t for t in dataset.pipeline.transforms if isinstance(t, PackTaskInputs)]
     if not packs:
         raise InputError(f'{where}.pipeline: no icconv_mm.PackTaskInputs')
+    warps = any(isinstance(t, WarpPeople) for pack in packs[0].packs.values() for t in pack.transforms)
+    for transform in dataset.pipeline.transforms:
+        kind = type(transform).__name__
+        if warps and kind.removeprefix('Cached') in _UNRECORDED:
+            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the picture: joints cannot follow')
     for name in dataset.datasets:
         if name not in packs[0].packs:
             known = ', '.join(packs[0].packs)

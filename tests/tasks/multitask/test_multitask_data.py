@@ -256,6 +256,15 @@ def test_type_without_library(joint_cfg):
         DATASETS.build(joint_cfg.train_dataloader.dataset)
 
 
+def test_transform_that_leaves_joints_behind(joint_cfg, joint_model):
+    from icconv_mm.tasks.multitask.checks import check_model
+
+    settings = joint_cfg.train_dataloader.dataset
+    settings.pipeline.insert(2, dict(type='mmdet.MinIoURandomCrop'))
+    with pytest.raises(InputError, match=r'train\.pipeline: MinIoURandomCrop does not record how it moves the picture'):
+        check_model(joint_model, DATASETS.build(settings), 'train', training=True)
+
+
 def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
     from icconv_mm.tasks.multitask.checks import check_people
 

@@ -25,6 +25,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.tasks.multitask.checks import check_model
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
 REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds', 'backbone_from']
@@ -343,19 +344,52 @@ def test_every_task_uses_the_same_backbone_file(repo):
         assert dict(model.backbone) == model.backbone | backbone  # a task may set more on top
 
 
-def test_own_data_config(repo, tmp_path):
-    path = write_own_data_config(repo, tmp_path)
-    filled = (
-        path.read_text().replace('path/to/your/data/', '/mine/').replace("('person', 'ball')", "('cat', 'dog', 'owl')")
+def _own(repo, folder, data, **changes):
+    """The file that the demo writes, filled in for the tiny dataset."""
+    text = write_own_data_config(repo, folder).read_text().replace('path/to/your/data/', f'{data}/')
+    text = text.replace("classes = ('person', 'ball') ", "classes = ('person', 'ball', 'box', 'cone', 'star', 'ring') ")
+    text = text.replace(
+        "'background', 'person', 'ball')", "'background', 'person', 'ball', 'box', 'cone', 'star', 'ring')"
     )
-    path.write_text(filled)
-    assert write_own_data_config(repo, tmp_path).read_text() == filled  # what the user wrote stays
-    cfg = Config.fromfile(path, import_custom_modules=False)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.data_root == '/mine/'
-        assert loader.dataset.metainfo == {'classes': ('cat', 'dog', 'owl')}
-    assert cfg.test_evaluator.ann_file == cfg.val_evaluator.ann_file == '/mine/annotations/instances_val.json'
-    assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 3
+    for name, value in changes.items():
+        text = re.sub(rf'^{name} = .*$', f'{name} = {value}', text, flags=re.MULTILINE)
+    path = folder / 'filled.py'
+    path.write_text(text)
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'kept'),
+    [
+        ({}, ['instance', 'semantic', 'pose']),
+        ({'people': None}, ['instance', 'semantic']),
+        ({'instances': None, 'label_maps': None}, ['pose']),
+    ],
+)
+def test_own_data_config(repo, data, tmp_path, changes, kept):
+    """Every task that has labels is trained and judged, on what the file names; the others are left out."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    pytest.importorskip('mmpose')
+    from mmengine.dataset import pseudo_collate
+    from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
+
+    cfg = _own(repo, tmp_path, data, **changes)
+    init_default_scope('mmengine')
+    model = MODELS.build(cfg.model)
+    train, val = (DATASETS.build(cfg[f'{phase}_dataloader'].dataset) for phase in ('train', 'val'))
+    assert list(model.tasks) == list(train.metainfo) == list(val.metainfo) == kept and len(train) == 8
+    check_model(model, train, 'train', training=True)
+    batch = pseudo_collate([train[i] for i in range(2)])
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    assert {key.split('.')[0] for key in losses} == set(kept)
+    assert [METRICS.build(metric).task for metric in cfg.val_evaluator] == kept
+
+
+def test_own_data_config_is_not_overwritten(repo, tmp_path):
+    path = write_own_data_config(repo, tmp_path)
+    path.write_text('filled in')
+    assert write_own_data_config(repo, tmp_path).read_text() == 'filled in'
 
 
 # ----------------------------------------------------------------------------------------------------------- processes
