@@ -8,11 +8,12 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 default_scope = 'mmengine'
-default_hooks = _base_.iteration_hooks
 log_processor = _base_.iteration_log
 visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 model = dict(
+    # the loss of heatmaps is smaller by this than those of the other tasks
+    loss_weights=dict(pose=10.0),
     data_preprocessor=dict(seg_pad_val=0),  # class_weight has no 255
     backbone=_base_.backbone,
     neck=dict(type='mmdet.FPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4, norm_cfg=dict(type='BN')),
@@ -65,3 +66,12 @@ model = dict(
         ),
     ),
 )
+
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+max_iters, warm_up = 420, 42
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(_base_.iteration_hooks, checkpoint=dict(_base_.iteration_hooks.checkpoint, interval=max_iters))
+param_scheduler = [
+    dict(_base_.param_scheduler[0], end=warm_up),
+    dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),
+]

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 _CONFIG = 'configs/multitask/joint_ic-r18_fpn_miniature.py'
-_TEMPLATE = """# One network with an IC-ResNet-18 on your own data: fill in the first lines. None in the place of a pair of
-# files or folders, for training and validation, leaves its task out.
+_TEMPLATE = """# One network with an IC-ResNet-18 on your own data: fill in the first lines. None in the place of a pair
+# of files or folders, for training and validation, leaves its task out.
 data_root = 'path/to/your/data/'
 pictures = ('train/', 'val/')  # below data_root, as the others
 instances = ('annotations/instances_train.json', 'annotations/instances_val.json')  # COCO: boxes and masks
