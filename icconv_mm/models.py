@@ -17,6 +17,8 @@ from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.supernet import LayerFilter
 
+__all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
+
 _RESNEXTS = {'50_32x4d': (50, 32, 4), '101_32x4d': (101, 32, 4), '101_32x8d': (101, 32, 8), '101_64x4d': (101, 64, 4)}
 # name -> (class of icconv_mm.backbones, its options)
 _MODELS: dict[str, tuple[str, dict]] = {
@@ -34,7 +36,13 @@ _MODELS: dict[str, tuple[str, dict]] = {
 
 
 class FeatureInfo(list):
-    """What is known of each map that a network of features gives: ``dict(num_chs=, reduction=, module=)``."""
+    """What is known of each map that a network of features gives: ``dict(num_chs=, reduction=, module=)``.
+
+    Example:
+        >>> info = create_model('pyconv_resnet18', features_only=True).feature_info
+        >>> info.channels(), info.reduction()
+        ([64, 128, 256, 512], [4, 8, 16, 32])
+    """
 
     @classmethod
     def of(cls, network: ResNet) -> 'FeatureInfo':
@@ -231,7 +239,9 @@ def from_timm(
         ValueError: As of :func:`icconv_mm.Inception`.
 
     Example:
-        >>> net = icconv_mm.from_timm('resnet18', 'geometric_d2', num_classes=10)  # doctest: +SKIP
+        >>> net = from_timm('resnet18', 'geometric_d2', num_classes=10)  # doctest: +SKIP
+        >>> net(torch.randn(1, 3, 64, 64)).shape  # doctest: +SKIP
+        torch.Size([1, 10])
     """
     try:
         import timm
