@@ -32,7 +32,7 @@ SetupError, say = route.SetupError, route.say
 
 FOR_TESTS = (
     'onnx', 'onnxruntime', 'onnxscript', 'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
-    'import-linter', 'clang-format',
+    'import-linter', 'clang-format', 'sphinx', 'myst-parser', 'furo', 'sphinx-copybutton',
 )  # fmt: skip
 FOR_TESTS_WITHOUT_DEPENDENCIES = ('timm',)  # which would bring what fetches weights
 
