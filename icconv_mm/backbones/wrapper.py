@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from icconv_mm.backbones.resnet import pretrained_cfg
+from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import convert_all
+from icconv_mm.layers.convert import convert_all, standardised
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
-from icconv_mm.layers.standardised import STANDARDISED
 from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs
-from icconv_mm.registry import MODELS
 
-_STEM = re.compile(r'(timm_model\.)?(stem|conv1\.)')
+_STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
 
 
@@ -78,7 +77,7 @@ def Inception(
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return to_supernet(network, supernet_d_max, filter or outside_stem)
-    if filter is None and any(map(_is_3x3, dict(select_convs(network, outside_stem, tuple(STANDARDISED))).values())):
+    if filter is None and any(map(_is_3x3, dict(select_convs(network, outside_stem, tuple(standardised()))).values())):
         return to_inception(network, pattern, lambda name, conv: outside_stem(name, conv) and _is_3x3(conv))
     return to_inception(network, pattern, filter or outside_stem)  # a supernet has larger kernels instead
 
@@ -124,7 +123,7 @@ def Pyramidal(
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
-    chosen = select_convs(network, filter or outside_stem, tuple(STANDARDISED))
+    chosen = select_convs(network, filter or outside_stem, tuple(standardised()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
         raise ValueError(f'{type(network).__name__}: no 3x3 convolution selected')

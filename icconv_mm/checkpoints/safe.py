@@ -24,12 +24,25 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
+from icconv_mm import versions
 from icconv_mm.errors import InputError, MissingFileError, naming
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
+
+
+if versions.is_installed('mmengine'):
+    from mmengine.logging import HistoryBuffer
+else:
+
+    class HistoryBuffer:
+        """Stands for mmengine's in the checkpoints that it wrote: a log that nobody reads here, and is left behind."""
+
+        min = max = current = mean = None
+
+        def __setstate__(self, state: Any) -> None:
+            """Keeps nothing of it."""
 
 
 class CheckpointError(InputError):
