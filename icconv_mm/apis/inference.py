@@ -23,10 +23,11 @@ from icconv_mm.apis.config import kind_of, model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, building, naming
 from icconv_mm.tasks import scope_of
 
 
@@ -58,12 +59,14 @@ class Predictor:
             self.pipeline = Compose(test_pipeline(cfg))
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
-        self.dataset_meta = _dataset_meta(content, cfg)
+        with naming(checkpoint):
+            self.dataset_meta = _dataset_meta(content, cfg)
         if palette is not None:
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta
-        self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
+        with building(f'{checkpoint}: meta.dataset_meta'):
+            self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -232,8 +235,7 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
     """Class names and colours: of the checkpoint, else of the config's dataset."""
-    meta = dict(checkpoint.get('meta', {}).get('dataset_meta') or {})
-    meta = {str(key).lower(): value for key, value in meta.items()}
+    meta = dataset_meta_of(checkpoint)
     for phase in ('test', 'val', 'train'):
         loader = cfg.get(f'{phase}_dataloader')
         if not loader or ('classes' in meta and 'palette' in meta):

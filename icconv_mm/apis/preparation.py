@@ -14,8 +14,9 @@ from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.apis.config import as_list, replace_image_loading
 from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.datasets.walk import dicts_in
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -145,5 +146,7 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     if cfg.get('randomness', {}).get('seed') is None:
         latest = path or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
         if latest is not None and Path(latest).is_file():
-            seed = safe.load(latest).get('meta', {}).get('seed')
+            content = safe.load(latest)
+            with naming(str(latest)):
+                seed = seed_of(content)
             cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}

@@ -82,7 +82,9 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = ()) -> Runner:
     with building(str(cfg.filename)):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
-    runner.register_hook(CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint')))
+    runner.register_hook(
+        CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint'), bool(cfg.get('resume')))
+    )
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
     return runner

@@ -85,7 +85,7 @@ def install() -> None:
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
-    return load(filename, map_location)
+    return _without_code(load(filename, map_location))
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
@@ -97,7 +97,14 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
     barrier()
-    return load(path, map_location)
+    return _without_code(load(path, map_location))
+
+
+def _without_code(content: Any) -> Any:
+    """Leave out ``meta.config``, which mmengine no longer writes and, to resume, runs as Python."""
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)
+    return content
 
 
 def _first_line(error: Exception) -> str:
