@@ -5,11 +5,14 @@ task, which makes the changes that differ between tasks (``show_predictions``, `
 config, or makes another config of it, is in :mod:`icconv_mm.apis.config`.
 """
 
+import re
+from logging import WARNING
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
+from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.apis.config import as_list, replace_image_loading
@@ -43,6 +46,9 @@ def prepare_training(
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
     task = prepare(cfg)
     _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
+        saving['type'] = 'icconv_mm.AtomicCheckpointHook'
     _distribute(cfg, launcher)
     if amp:
         _use_amp(cfg, task)
@@ -142,11 +148,26 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     path = None if resume in (True, 'auto') else str(resume)
     if path is not None:
         _require_file(path, '--resume')
-    cfg.resume, cfg.load_from = True, path
-    if cfg.get('randomness', {}).get('seed') is None:
-        latest = path or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
-        if latest is not None and Path(latest).is_file():
-            content = safe.load(latest)
-            with naming(str(latest)):
-                seed = seed_of(content)
-            cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    latest = path or _latest_checkpoint(cfg.work_dir)
+    cfg.resume, cfg.load_from = True, path or latest
+    if cfg.get('randomness', {}).get('seed') is None and latest is not None and Path(latest).is_file():
+        content = safe.load(latest)
+        with naming(str(latest)):
+            seed = seed_of(content)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+
+
+def _latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint that ``last_checkpoint`` names, if it is gone the latest that is there. None without the file."""
+    named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    if not named and named is not None:
+        named = '(nothing)'
+    if named is None or '://' in named or Path(named).is_file():
+        return named
+    steps = {path: re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem) for path in Path(work_dir).glob('*.pth')}
+    there = {path: int(step[1]) for path, step in steps.items() if step}
+    if not there:
+        raise InputError(f'--resume: {work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
+    latest = max(there, key=there.get)
+    print_log(f'{work_dir}/last_checkpoint names {named}, which is gone: continuing from {latest}', 'current', WARNING)
+    return str(latest)
