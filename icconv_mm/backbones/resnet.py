@@ -159,7 +159,10 @@ def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> s
 
 
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
-    """All stages; the last alone where mmpose or mmpretrain builds a model, as their own ResNets have it."""
+    """All stages; the last alone where mmpose or mmpretrain builds a model.
+
+    Their configs leave ``out_indices`` out, as their own ResNets return one map, and their heads take one.
+    """
     scope = DefaultScope.get_current_instance()
     last_alone = scope is not None and scope.scope_name in ('mmpose', 'mmpretrain')
     return tuple(range(num_stages))[-1 if last_alone else 0 :]
