@@ -86,6 +86,8 @@ def sentence(error: BaseException) -> str:
     """The message of an exception, without the traceback of the data loader's worker that it may carry."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(text).strip()
+    if isinstance(error, KeyError) and re.fullmatch(r'[\w.]+', text):
+        text = f'there is no {text!r}'
     if text.startswith('Caught ') and 'Original Traceback' in text:
         name = type(error).__name__
         text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()

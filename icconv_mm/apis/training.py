@@ -9,7 +9,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from icconv_mm.apis.config import as_list
-from icconv_mm.apis.datasets import build_loop, check_data_paths
+from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
@@ -52,7 +52,8 @@ def train(
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
-    runner.train()
+    with explaining_metrics(cfg):
+        runner.train()
     return runner
 
 
