@@ -7,6 +7,7 @@ buffers that mmengine writes (:mod:`icconv_mm.checkpoints.plain_pickle`). That d
 :func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
 """
 
+import errno
 import os
 import re
 import sys
@@ -61,9 +62,11 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
             raise UnsafeCheckpointError(path, foreign.names, _ALLOWED_KINDS) from None
         except Refusal as refused:
             raise UnsafeCheckpointError(path, [refused.name], _ALLOWED_KINDS) from None
-        except OSError:
-            raise
         except Exception as error:  # whatever bytes out of order lead to
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # of the disk; EINVAL: a place before the file
+                raise
             raise CheckpointError(f'{path}: truncated, or not a torch checkpoint: {_first_line(error)}') from error
 
 
