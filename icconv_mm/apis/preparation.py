@@ -6,6 +6,7 @@ config, or makes another config of it, is in :mod:`icconv_mm.apis.config`.
 """
 
 import re
+from datetime import timedelta
 from logging import WARNING
 from pathlib import Path
 
@@ -115,8 +116,9 @@ def _distribute(cfg: Config, launcher: str) -> None:
     if launcher == 'none':
         return
     # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
+    timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
     cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
     if 'model_wrapper_cfg' not in cfg:
         cfg.model_wrapper_cfg = {

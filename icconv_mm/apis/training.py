@@ -1,9 +1,12 @@
 """Training of any task by its config."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
@@ -14,7 +17,12 @@ from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, UserError, building, sentence
+
+# What gloo and NCCL say when another process is silent or gone.
+_GONE = re.compile(
+    r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
+)
 
 
 def train(
@@ -52,9 +60,27 @@ def train(
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
-    with explaining_metrics(cfg):
+    with explaining_metrics(cfg), answering():
         runner.train()
     return runner
+
+
+class ProcessGoneError(UserError, RuntimeError):
+    """Another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raise ProcessGoneError where the exchange with another process of the run fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        if get_world_size() == 1 or not _GONE.search(str(error)):
+            raise
+        raise ProcessGoneError(
+            f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
+            f'({sentence(error).splitlines()[0]:.200})'
+        ) from error
 
 
 def check_pretrained(model: nn.Module) -> None:
