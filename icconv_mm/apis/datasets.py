@@ -20,7 +20,7 @@ from icconv_mm.datasets.checks import (
     join_root,
 )
 from icconv_mm.datasets.walk import leaf_datasets
-from icconv_mm.errors import InputError, building, naming
+from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 
 # What BaseDataset of mmengine says when no entry is left.
@@ -80,6 +80,8 @@ def explaining_metrics(cfg: Config) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
         for phase in ('val', 'test'):
             for metric in as_list(cfg.get(f'{phase}_evaluator') or []):

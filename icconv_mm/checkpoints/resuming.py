@@ -109,8 +109,8 @@ def check_optimizer(state: Any, optimizer: torch.optim.Optimizer, name: str = 'o
 
 def check_schedulers(states: Any, schedulers: Sequence[Any], name: str = 'param_schedulers') -> None:
     """Raise InputError unless these are states of these schedules; mmengine takes any for attributes of theirs."""
-    if not isinstance(states, list) or len(states) != len(schedulers):
-        raise InputError(f'{name}: expected {len(schedulers)} schedules, found {_count(states)}')
+    if not isinstance(states, list):
+        raise InputError(f'{name} is {kind_of(states)}, expected a list')
     for i, (state, scheduler) in enumerate(zip(states, schedulers)):
         own = scheduler.state_dict()
         for key, value in mapping(state, f'{name}[{i}]').items():

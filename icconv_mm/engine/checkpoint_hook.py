@@ -48,6 +48,8 @@ class AtomicCheckpointHook(CheckpointHook):
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # of deepspeed
+                self.file_backend.rmtree(path)
         return None
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
@@ -111,8 +113,8 @@ class _Saving:
                     part.replace(place)
                     _flush(place.parent)
         except BaseException:
-            if is_main_process():
-                part.unlink(missing_ok=True)
+            if is_main_process() and part.is_file():
+                part.unlink()
             raise
 
 

@@ -49,8 +49,9 @@ class CheckpointMatchHook(Hook):
 def _check_resumable(runner, checkpoint: dict) -> None:
     """Raise InputError unless the runner can continue from a checkpoint; it has its loop and optimiser by now."""
     loop = runner.train_loop
-    by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    resuming.check_progress(checkpoint, *((loop.max_epochs, None) if by_epoch else (None, loop.max_iters)))
+    epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None
+    iters = getattr(loop, 'max_iters', None) if epochs is None else None
+    resuming.check_progress(checkpoint, epochs, iters)
     outs = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
     for path in resuming.check_message_hub(checkpoint, [Path(folder) for folder in (runner.work_dir, *outs)]):
         runner.logger.warning(f'the best checkpoint so far, {path}, is not of this work folder: it stays where it is')

@@ -91,7 +91,7 @@ def test_optimizers(wrapper, change, message):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda s: s.append({}), 'expected 1 schedules, found 2'),
+        (lambda s: s.insert(0, 5), r'param_schedulers\[0\] is a int, expected a dict'),
         (lambda s: s[0].update(step=5), "has 'step', which a LinearLR has not"),
         (lambda s: s[0].update(last_step='x'), "last_step is 'x', expected something like"),
         (lambda s: s[0].update(base_values=[1.0, 2.0]), 'base_values is'),

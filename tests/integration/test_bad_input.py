@@ -241,7 +241,7 @@ def test_checkpoints_that_a_run_cannot_continue_from(workspace, detector):
         ({'meta': {**content['meta'], 'seed': 'x'}}, r"meta\.seed is 'x'"),
         ({'meta': [1]}, 'meta is a list, expected a dict'),
         ({'optimizer': {}}, r'optimizer\.param_groups: found'),
-        ({'param_schedulers': [{}]}, r'param_schedulers: expected 2 schedules, found 1'),
+        ({'param_schedulers': {'x': 1}}, r'param_schedulers is a dict, expected a list'),
         ({'message_hub': 5}, 'message_hub is a int, expected a dict'),
     ):
         torch.save({**content, **change}, path)
