@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from icconv_mm.apis.datasets import build_loop, check_data_paths
+from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_test
 from icconv_mm.apis.training import build_runner
 from icconv_mm.engine import DeployHook
@@ -48,4 +48,5 @@ def test(
     if deploy:
         runner.register_hook(DeployHook())
     build_loop(runner, task, 'test')
-    return runner.test()
+    with explaining_metrics(cfg):
+        return runner.test()
