@@ -162,6 +162,13 @@ def table(outcomes: list[Outcome]) -> str:
     return '\n'.join(lines if failures else lines[:-3])
 
 
+def put_below(page: str, mark: str, text: str, marks: tuple[str, ...]) -> str:
+    """The page with what is below a mark, up to a heading or another mark, replaced by a text."""
+    before, _, after = page.partition(mark)
+    end = min((found for found in (after.find(stop) for stop in ('\n## ', *marks)) if found >= 0), default=len(after))
+    return f'{before}{mark}\n{text}{after[end:]}'
+
+
 def _shapes(library: str, backbone: dict) -> list[tuple[int, ...]]:
     try:
         return _shapes_on('meta', library, backbone)
@@ -189,16 +196,27 @@ def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
+    parser.add_argument('--train', action='store_true', help='train a config of each family for a step instead')
+    parser.add_argument(
+        '--cache', type=Path, default='work_dirs/families.json', help='of --train: rows that are known (%(default)s)'
+    )
     args = parser.parse_args(argv)
     with reporting(args.debug):
-        libraries = args.libraries or [name for name in LIBRARIES if versions.is_installed(name)]
-        outcomes = []
-        for library in libraries:
-            outcomes += check_library(library, partial(cli.progress, description=library))
+        import families  # it imports this module
+
+        known = families.LIBRARIES if args.train else LIBRARIES
+        libraries = [name for name in args.libraries or known if versions.is_installed(name)]
+        if args.train:
+            text = families.table({library: families.check_families(library, args.cache) for library in libraries})
+        else:
+            outcomes = []
+            for library in libraries:
+                outcomes += check_library(library, partial(cli.progress, description=library))
+            text = table(outcomes)
         found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
-        text = f'With {found}.\n\n{table(outcomes)}\n'
-        before = args.page.read_text().partition(MARK)[0] if args.page.exists() else ''
-        args.page.write_text(before + MARK + '\n' + text)
+        text = f'With {found}.\n\n{text}\n'
+        page = args.page.read_text() if args.page.exists() else ''
+        args.page.write_text(put_below(page, families.MARK if args.train else MARK, text, (MARK, families.MARK)))
         print(text)
 
 

@@ -14,6 +14,10 @@ from mmengine.structures import InstanceData, PixelData
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
 SIZE = 64  # of the images, in pixels
+HEADS = (
+    *('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'panoptic_fusion_head'),
+    *('mask_head', 'rpn_head', 'decode_head', 'decode_head.0', 'head'),
+)
 POOLING = 9  # PyConvHead needs so many pixels at the stride of its backbone
 
 
@@ -60,12 +64,14 @@ def shrink(node, size=SIZE):
 
 def classes_of(model):
     """The number of classes (of joints, in pose) that the head of a model tells apart."""
-    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head'):
+    for name in HEADS:
         try:
             head = model.get_submodule(name)
-            return head.num_keypoints if hasattr(head, 'num_keypoints') else head.num_classes
         except AttributeError:
             continue
+        for key in ('num_keypoints', 'num_classes'):
+            if hasattr(head, key):
+                return getattr(head, key)
     raise AssertionError(f'no head found in {type(model).__name__}')
 
 
@@ -132,8 +138,14 @@ def _detection(cfg: Config, size: int, num_classes: int):
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.randint(0, num_classes, (2,))
     )
-    if any(step.get('with_mask') for step in cfg.train_dataloader.dataset.pipeline):
+    pipeline = str(cfg.train_dataloader)  # a dataset may hold another one, which has the steps
+    panoptic = 'LoadPanopticAnnotations' in pipeline
+    if panoptic or "'with_mask': True" in pipeline:
         sample.gt_instances.masks = BitmapMasks(masks, size, size)
+    if panoptic or "'with_seg': True" in pipeline:
+        sample.gt_sem_seg = PixelData(sem_seg=torch.randint(0, num_classes, (1, size, size)))
+    if 'LoadProposals' in pipeline:
+        sample.proposals = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32))
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
     return sample
 
