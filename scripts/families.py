@@ -91,7 +91,7 @@ def table(libraries: dict[str, dict[str, dict]]) -> str:
     lines += ['', '| library | family | config | IC | PyConv |', '|---|---|---|---|---|']
     failed = [
         '',
-        '| library | family that does not train here as shipped | config | what it says |',
+        '| library | family that does not train as shipped, on such pictures | config | what it says |',
         '|---|---|---|---|',
     ]
     for library, rows in libraries.items():
