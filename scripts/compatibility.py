@@ -198,25 +198,26 @@ def main(argv=None) -> None:
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
     parser.add_argument('--train', action='store_true', help='train a config of each family for a step instead')
     parser.add_argument(
-        '--cache', type=Path, default='work_dirs/families.json', help='of --train: rows that are known (%(default)s)'
+        '--rows', type=Path, metavar='FILE', help='of --train: the families that were tried, which are not tried again'
     )
     args = parser.parse_args(argv)
     with reporting(args.debug):
         import families  # it imports this module
 
-        known = families.LIBRARIES if args.train else LIBRARIES
-        libraries = [name for name in args.libraries or known if versions.is_installed(name)]
+        libraries = [name for name in args.libraries or LIBRARIES if versions.is_installed(name)]
         if args.train:
-            text = families.table({library: families.check_families(library, args.cache) for library in libraries})
+            rows = args.rows or families.ROWS
+            for library in libraries:
+                families.check_families(library, rows)
+            mark, text = families.MARK, families.table(families.read(rows))
         else:
             outcomes = []
             for library in libraries:
                 outcomes += check_library(library, partial(cli.progress, description=library))
-            text = table(outcomes)
-        found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
-        text = f'With {found}.\n\n{text}\n'
+            found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
+            mark, text = MARK, f'With {found}.\n\n{table(outcomes)}'
         page = args.page.read_text() if args.page.exists() else ''
-        args.page.write_text(put_below(page, families.MARK if args.train else MARK, text, (MARK, families.MARK)))
+        args.page.write_text(put_below(page, mark, f'{text}\n', (MARK, families.MARK)))
         print(text)
 
 

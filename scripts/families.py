@@ -4,36 +4,39 @@ import importlib
 import importlib.util
 import json
 import re
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import torch
-from compatibility import ONE_LINE, Case, _sentence, swaps
+from compatibility import LIBRARIES, ONE_LINE, Case, _sentence, swaps
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
+from random_batches import make_batch, shrink
 
-sys.path.append(str(Path(__file__).parents[1] / 'tests/support'))  # the batches of random annotated pictures
-from config_utils import classes_of, make_batch, shrink
+from icconv_mm import versions
 
-LIBRARIES = ('mmdet', 'mmseg')  # those whose families are configs of one task, which random pictures can be made for
 MARK = '<!-- made by scripts/compatibility.py --train from here on -->\n'
+ROWS = Path(__file__).parents[1] / 'docs/measurements/2026-11-21-families.json'
 TRIES = 3  # configs of a family, until one trains as it is shipped
-SIZES = (64, 128)  # of the pictures, in pixels: some heads need more than the first
+SIZES = (64, 128, 384)  # of the pictures, in pixels: some heads need more than the first
 SWAPS = ('IC', 'PyConv')
+NETWORKS = {kind.rpartition('.')[2] for swap in SWAPS for pair in ONE_LINE[swap].items() for kind in pair}
 DEPTHS = ('18', '34', '50', '101', '152')
+LEVELS = {'mmpose': 2}  # folders that make a family; one elsewhere
 
 
 def find_families(library: str) -> dict[str, list[Path]]:
-    """The configs of each folder that a library ships, those of the smallest depth first."""
+    """The configs of each folder that a library ships, those of the smallest depth first, benchmarks of it last."""
     root = _root(library)
     families: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob('*.py'), key=lambda path: (_depth(path), path)):
+    for path in sorted(root.rglob('*.py'), key=lambda path: ('benchmarks' in path.parts, _depth(path), path)):
         parts = path.relative_to(root).parts
         if '_base_' not in parts:
-            families.setdefault(parts[0], []).append(path)
+            families.setdefault('/'.join(parts[: LEVELS.get(library, 1)]), []).append(path)
     return dict(sorted(families.items()))
 
 
@@ -51,14 +54,36 @@ def check_family(library: str, paths: list[Path]) -> dict[str, str] | None:
     row = None
     for path, cfg in _candidates(library, paths):
         name = path.relative_to(_root(library)).as_posix()
+        if isinstance(cfg, str):
+            row = row or {'config': name, 'original': cfg}
+            continue
         for size in SIZES:
-            error = _try(library, cfg, cfg.model.backbone, size)
+            error = _try(library, cfg, size)
             if not error:
                 row = {'config': name, 'original': ''}
-                ours = dict(swaps(Case(library, name, dict(cfg.model.backbone))))
-                return row | {swap: _try(library, cfg, ours[swap], size) for swap in SWAPS}
+                return row | {swap: _try(library, swapped(library, cfg, swap), size) for swap in SWAPS}
             row = row or {'config': name, 'original': error}
     return row
+
+
+def backbones(node) -> Iterator[dict]:
+    """The networks within a model that one line swaps, wherever they are; those of a teacher stay."""
+    if isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] in ONE_LINE['IC'] and 'depth' in node:
+            yield node
+        node = [value for key, value in node.items() if not str(key).startswith('teacher')]
+    for value in node if isinstance(node, (list, tuple)) else ():
+        yield from backbones(value)
+
+
+def swapped(library: str, cfg: Config, swap: str) -> Config:
+    """A config with the change of one line, in each of its backbones."""
+    cfg = deepcopy(cfg)
+    for backbone in backbones(cfg.model):
+        new = dict(swaps(Case(library, cfg.filename, backbone)))[swap]
+        backbone.clear()
+        backbone.update(new)
+    return cfg
 
 
 def check_families(library: str, cache: Path) -> dict[str, dict]:
@@ -66,53 +91,57 @@ def check_families(library: str, cache: Path) -> dict[str, dict]:
 
     Args:
         library: Its import name.
-        cache: A JSON file, of rows by family by library.
+        cache: A JSON file: by library its version, under 'with' the versions beside it, and the rows by family.
     """
     importlib.import_module(f'{library}.models')
     for family, paths in find_families(library).items():
-        known = json.loads(cache.read_text()) if cache.exists() else {}
-        rows = known.setdefault(library, {})
+        known = read(cache)
+        rows = known.setdefault(library, {'with': _versions(library), 'families': {}})['families']
         if family not in rows:
             rows[family] = check_family(library, paths)
             print(library, family, rows[family], flush=True)
             cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.write_text(json.dumps(known, indent=1))
-    rows = json.loads(cache.read_text())[library]
-    return {family: row for family, row in rows.items() if row}
+            cache.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
+    return read(cache)[library]['families']
 
 
-def table(libraries: dict[str, dict[str, dict]]) -> str:
+def read(cache: Path) -> dict[str, dict]:
+    """What the file of :func:`check_families` holds, in the order of the libraries; nothing where there is none."""
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    return {library: known[library] for library in LIBRARIES if library in known}
+
+
+def table(known: dict[str, dict]) -> str:
     """How many families of each library train, in Markdown, then family by family, then those that do not run here."""
-    lines = ['| library | families that train as shipped | IC | PyConv |', '|---|---|---|---|']
-    for library, rows in libraries.items():
-        trained = [row for row in rows.values() if not row['original']]
-        counts = [f'{sum(not row[swap] for row in trained)} of {len(trained)}' for swap in SWAPS]
-        lines.append(f'| {library} | {len(trained)} of {len(rows)} | ' + ' | '.join(counts) + ' |')
+    found = ', '.join(dict.fromkeys(each for library in known.values() for each in library['with']))
+    lines = [f'With {found}.', '', '| library | families that train as shipped | IC | PyConv |', '|---|---|---|---|']
+    trained, failed = [], []
+    for library, content in known.items():
+        rows = [(library, family, row) for family, row in content['families'].items() if row]
+        good = [each for each in rows if not each[2]['original']]
+        counts = [f'{sum(not row[swap] for _, _, row in good)} of {len(good)}' for swap in SWAPS]
+        lines.append(f'| {library} | {len(good)} of {len(rows)} | ' + ' | '.join(counts) + ' |')
+        trained += good
+        failed += [each for each in rows if each[2]['original']]
     lines += ['', '| library | family | config | IC | PyConv |', '|---|---|---|---|---|']
-    failed = [
-        '',
-        '| library | family that does not train as shipped, on such pictures | config | what it says |',
-        '|---|---|---|---|',
-    ]
-    for library, rows in libraries.items():
-        for family, row in rows.items():
-            config = row['config'].removeprefix(f'{family}/')
-            if row['original']:
-                said = row['original'].replace('|', '/')
-                failed.append(f'| {library} | {family} | `{config}` | {said} |')
-            else:
-                said = ' | '.join(row[swap].replace('|', '/') or 'trains' for swap in SWAPS)
-                lines.append(f'| {library} | {family} | `{config}` | {said} |')
-    return '\n'.join(lines + (failed if len(failed) > 3 else []))
+    for library, family, row in trained:
+        said = ' | '.join(row[swap].replace('|', '/') or 'trains' for swap in SWAPS)
+        lines.append(f'| {library} | {family} | `{row["config"].removeprefix(f"{family}/")}` | {said} |')
+    if failed:
+        lines += ['', '| library | family that does not train here as shipped | config | what it says |']
+        lines.append('|---|---|---|---|')
+    for library, family, row in failed:
+        said = row['original'].replace('|', '/')
+        lines.append(f'| {library} | {family} | `{row["config"].removeprefix(f"{family}/")}` | {said} |')
+    return '\n'.join(lines)
 
 
-def train_one_step(library: str, cfg: Config, backbone: dict, size: int) -> None:
-    """Builds the model of a config with a backbone, takes a step on two random pictures and predicts for the first.
+def train_one_step(library: str, cfg: Config, size: int) -> None:
+    """Builds the model of a config, takes a step on two random pictures and predicts for the first.
 
     Args:
         library: The import name of the library of the config.
         cfg: The config; it stays as it is.
-        backbone: What takes the place of ``model.backbone``.
         size: The height and width of the pictures, in pixels.
 
     Raises:
@@ -120,49 +149,72 @@ def train_one_step(library: str, cfg: Config, backbone: dict, size: int) -> None
     """
     torch.manual_seed(0)
     cfg = deepcopy(cfg)
-    cfg.model.backbone = deepcopy(backbone)
     shrink(cfg.model, size)
     if 'data_preprocessor' in cfg:  # as the runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(library):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        batch = make_batch(cfg, size=size, count=2, num_classes=classes_of(model))
+        model.init_weights()
+        batch = make_batch(cfg, model, size)
         model.train()
+        MessageHub.get_current_instance().update_info('epoch', 0)  # which some losses ask for; of the runner
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
         loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
         loss.backward()
-        gradients = [weight.grad for weight in model.backbone.parameters() if weight.grad is not None]
+        ours = [module for module in model.modules() if type(module).__name__ in NETWORKS]
+        gradients = [weight.grad for module in ours for weight in module.parameters() if weight.grad is not None]
         if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
             raise RuntimeError(f'{len(gradients)} weights of the backbone got a gradient, or some are not finite')
         optimizer.step()
         model.eval()
-        with torch.no_grad():
-            first = {key: values[:1] for key, values in batch.items()}
-            model(**model.data_preprocessor(first, False), mode='predict')
+        _predict(model, batch)
 
 
-def _try(library: str, cfg: Config, backbone: dict, size: int) -> str:
+@torch.no_grad()
+def _predict(model, batch: dict) -> None:
+    first = {key: (values['sup'] if isinstance(values, dict) else values)[:1] for key, values in batch.items()}
+    data = model.data_preprocessor(first, False)
+    if isinstance(data['inputs'], list):  # a self-supervised model has features alone
+        model(data['inputs'][0], mode='tensor')
+    else:
+        model(**data, mode='predict')
+
+
+def _try(library: str, cfg: Config, size: int) -> str:
     try:
-        train_one_step(library, cfg, backbone, size)
+        train_one_step(library, cfg, size)
     except Exception as error:
         return _sentence(error)
     return ''
 
 
-def _candidates(library: str, paths: list[Path]) -> Iterator[tuple[Path, Config]]:
+def _candidates(library: str, paths: list[Path]) -> Iterator[tuple[Path, Config | str]]:
+    """At most three configs with a backbone that one line swaps, or what is said where one cannot be read."""
     found = 0
-    for path in paths:
+    for path in filter(_mentions_a_resnet, paths):
         try:
             cfg = Config.fromfile(path, import_custom_modules=False)
-            kind = cfg.model.backbone.type.rpartition('.')[2]
-        except Exception:  # bases that are not shipped, or a model without a backbone of its own
+        except Exception as error:  # bases that are not shipped
+            yield path, _sentence(error).replace(str(_root(library).parents[1]), '')
             continue
-        if kind in ONE_LINE['IC']:
+        if any(backbones(cfg.get('model'))):
             _without_files(cfg.model, _root(library).parent)
             yield path, cfg
             found += 1
             if found == TRIES:
                 return
+
+
+@cache
+def _mentions_a_resnet(path: Path) -> bool:
+    """Whether a config or one that it inherits names a type of the family: reading it would take much longer."""
+    try:
+        if 'ResNe' in path.read_text():
+            return True
+        bases = Config._get_base_files(str(path))
+    except Exception:  # bases that are not shipped
+        return False
+    return any('::' in base or _mentions_a_resnet((path.parent / base).resolve()) for base in bases)
 
 
 def _without_files(node, folder: Path) -> None:
@@ -176,6 +228,10 @@ def _without_files(node, folder: Path) -> None:
             node['teacher_config'] = str(folder / node['teacher_config'])
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         _without_files(value, folder)
+
+
+def _versions(library: str) -> list[str]:
+    return [' '.join(versions.installed(name)) for name in ('torch', 'mmcv', library)]
 
 
 def _root(library: str) -> Path:
