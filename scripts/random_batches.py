@@ -203,19 +203,16 @@ def _pose(cfg: Config, size: int, num_keypoints: int):
         'focal': np.ones(2, np.float32),
         'principal_pt': np.ones(2, np.float32),
     }
+    packed = results
     for step in (dict(target, encoder=encoder), *rest):
-        results = TRANSFORMS.build(step)(results)
-    sample = results['data_samples']
-    for name in (
-        'bbox',
-        'bbox_center',
-        'bbox_scale',
-        'bbox_score',
-    ):  # as in the pipeline for tests, which has no target
-        sample.gt_instances.set_field(results[name], f'{name}s'.replace('bboxs', 'bboxes'))
-    return results['inputs'], sample
+        packed = TRANSFORMS.build(step)(packed)
+    sample = packed['data_samples']
+    for name, plural in BOXES.items():  # as in the pipeline for tests, which has no target
+        sample.gt_instances.set_field(results[name], plural)
+    return packed['inputs'], sample
 
 
+BOXES = {'bbox': 'bboxes', 'bbox_center': 'bbox_centers', 'bbox_scale': 'bbox_scales', 'bbox_score': 'bbox_scores'}
 OF_LIBRARY = {'mmdet': _detection, 'mmseg': _segmentation, 'mmpretrain': _classification, 'mmpose': _pose}
 BRANCHES = ('sup', 'unsup_teacher', 'unsup_student')
 
