@@ -1,10 +1,16 @@
-"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
+"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works.
+
+With ``--train`` one config of each family trains for a step, as it is and with ours; what is known is not tried again.
+"""
 
 import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,7 +214,9 @@ def main(argv=None) -> None:
         if args.train:
             rows = args.rows or families.ROWS
             for library in libraries:
-                families.check_families(library, rows)
+                # a process of its own, which does not say how each weight is initialised
+                with ProcessPoolExecutor(1, get_context('spawn'), logging.disable, (logging.INFO,)) as pool:
+                    pool.submit(families.check_families, library, rows).result()
             mark, text = families.MARK, families.table(families.read(rows))
         else:
             outcomes = []

@@ -18,11 +18,14 @@ from mmengine.registry import MODELS, DefaultScope
 from random_batches import make_batch, shrink
 
 from icconv_mm import versions
+from icconv_mm.apis import cli
 
 MARK = '<!-- made by scripts/compatibility.py --train from here on -->\n'
 ROWS = Path(__file__).parents[1] / 'docs/measurements/2026-11-21-families.json'
 TRIES = 3  # configs of a family, until one trains as it is shipped
-SIZES = (64, 128, 384)  # of the pictures, in pixels: some heads need more than the first
+# the size of the pictures, in pixels, and whether weights are initialised as the config says, until a model trains:
+# some heads need larger pictures, some proposals are made by the initialisation, which takes longest
+ATTEMPTS = ((64, False), (128, False), (64, True), (128, True), (384, True))
 SWAPS = ('IC', 'PyConv')
 NETWORKS = {kind.rpartition('.')[2] for swap in SWAPS for pair in ONE_LINE[swap].items() for kind in pair}
 DEPTHS = ('18', '34', '50', '101', '152')
@@ -57,11 +60,11 @@ def check_family(library: str, paths: list[Path]) -> dict[str, str] | None:
         if isinstance(cfg, str):
             row = row or {'config': name, 'original': cfg}
             continue
-        for size in SIZES:
-            error = _try(library, cfg, size)
+        for attempt in ATTEMPTS:
+            error = _try(library, cfg, *attempt)
             if not error:
                 row = {'config': name, 'original': ''}
-                return row | {swap: _try(library, swapped(library, cfg, swap), size) for swap in SWAPS}
+                return row | {swap: _try(library, swapped(library, cfg, swap), *attempt) for swap in SWAPS}
             row = row or {'config': name, 'original': error}
     return row
 
@@ -94,12 +97,11 @@ def check_families(library: str, cache: Path) -> dict[str, dict]:
         cache: A JSON file: by library its version, under 'with' the versions beside it, and the rows by family.
     """
     importlib.import_module(f'{library}.models')
-    for family, paths in find_families(library).items():
+    for family, paths in cli.progress(find_families(library).items(), description=library):
         known = read(cache)
         rows = known.setdefault(library, {'with': _versions(library), 'families': {}})['families']
         if family not in rows:
             rows[family] = check_family(library, paths)
-            print(library, family, rows[family], flush=True)
             cache.parent.mkdir(parents=True, exist_ok=True)
             cache.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
     return read(cache)[library]['families']
@@ -136,13 +138,14 @@ def table(known: dict[str, dict]) -> str:
     return '\n'.join(lines)
 
 
-def train_one_step(library: str, cfg: Config, size: int) -> None:
+def train_one_step(library: str, cfg: Config, size: int, initialise: bool) -> None:
     """Builds the model of a config, takes a step on two random pictures and predicts for the first.
 
     Args:
         library: The import name of the library of the config.
         cfg: The config; it stays as it is.
         size: The height and width of the pictures, in pixels.
+        initialise: Whether the weights are initialised as the config says.
 
     Raises:
         Exception: Whatever the model raises; a RuntimeError if the backbone got no finite gradient.
@@ -154,7 +157,8 @@ def train_one_step(library: str, cfg: Config, size: int) -> None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(library):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        model.init_weights()
+        if initialise:
+            model.init_weights()
         batch = make_batch(cfg, model, size)
         model.train()
         MessageHub.get_current_instance().update_info('epoch', 0)  # which some losses ask for; of the runner
@@ -180,9 +184,9 @@ def _predict(model, batch: dict) -> None:
         model(**data, mode='predict')
 
 
-def _try(library: str, cfg: Config, size: int) -> str:
+def _try(library: str, cfg: Config, size: int, initialise: bool) -> str:
     try:
-        train_one_step(library, cfg, size)
+        train_one_step(library, cfg, size, initialise)
     except Exception as error:
         return _sentence(error)
     return ''

@@ -215,16 +215,8 @@ PATTERN = {'Inception': {'pattern': 'geometric_d4'}, 'Pyramidal': {}}
         ('Inception', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
         ('Inception', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
         ('Inception', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
-        (
-            'Inception',
-            {'pattern': [[[64, 1, 1]]] * 8},
-            r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, expected',
-        ),
-        (
-            'Pyramidal',
-            {'filter': 'nothing'},
-            r'it has 1 Conv2d of 7x7, 8 Conv2d of 3x3.* \(layer1.0.conv1 is the first',
-        ),
+        ('Inception', {'pattern': [[[64, 1, 1]]] * 8}, r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, exp'),
+        ('Pyramidal', {'filter': 'nothing'}, r'it has .* 8 Conv2d of 3x3.*, the first of 3x3 is layer1.0.conv1'),
         ('Pyramidal', {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]}, 'layer1.0.conv1: level 1: 3 groups'),
         ('Pyramidal', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
         ('Inception', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
@@ -241,7 +233,7 @@ def test_bad_input(kind, settings, message):
     ('kind', 'has'),
     [
         ('SwinTransformer', '1 Conv2d of 4x4'),
-        ('ConvNeXt', '1 Conv2d of 4x4, 18 Conv2d of 7x7, 3 Conv2d of 2x2'),  # no supernet: its kernels keep all taps
+        ('ConvNeXt', '1 Conv2d of 4x4, 3 Conv2d of 2x2, 18 Conv2d of 7x7'),  # no supernet: its kernels keep all taps
     ],
 )
 def test_a_network_without_3x3_convolutions_is_told_what_it_has(kind, has):

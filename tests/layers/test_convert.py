@@ -130,7 +130,7 @@ def _unchanged(network) -> bool:
     'pattern, message',
     [
         ([[(12, 1, 1)]] * 2, 'the network has 3 3x3 convolutions, the pattern 2 layers'),
-        ([[(12, 1, 1)], [(12, 1, 1)], [(11, 1, 1)]], 'layer 2: the pattern sums to 11, expected 12'),
+        ([[(12, 1, 1)], [(12, 1, 1)], [(11, 1, 1)]], r'layer 2 \(3\): the pattern sums to 11, expected 12'),
         ([[(12, 1, 1)], [(12, 0, 1)], [(12, 1, 1)]], r'layer 1: run 0: a dilation must be at least 1, got \(0, 1\)'),
     ],
 )
