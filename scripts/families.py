@@ -127,15 +127,19 @@ def table(known: dict[str, dict]) -> str:
         failed += [each for each in rows if each[2]['original']]
     lines += ['', '| library | family | config | IC | PyConv |', '|---|---|---|---|---|']
     for library, family, row in trained:
-        said = ' | '.join(row[swap].replace('|', '/') or 'trains' for swap in SWAPS)
+        said = ' | '.join(_cell(row[swap]) or 'trains' for swap in SWAPS)
         lines.append(f'| {library} | {family} | `{row["config"].removeprefix(f"{family}/")}` | {said} |')
     if failed:
         lines += ['', '| library | family that does not train here as shipped | config | what it says |']
         lines.append('|---|---|---|---|')
     for library, family, row in failed:
-        said = row['original'].replace('|', '/')
-        lines.append(f'| {library} | {family} | `{row["config"].removeprefix(f"{family}/")}` | {said} |')
+        config, said = row['config'].removeprefix(f'{family}/'), _cell(row['original'])
+        lines.append(f'| {library} | {family} | `{config}` | {said} |')
     return '\n'.join(lines)
+
+
+def _cell(said: str) -> str:
+    return ' '.join(said.replace('|', '/').split())
 
 
 def train_one_step(library: str, cfg: Config, size: int, initialise: bool) -> None:
