@@ -18,6 +18,9 @@ _MODULES: dict[str, dict[str, str]] = {
     'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
 }
 
+# Module that has gone -> the folder that it is now.
+_FOLDERS = {'icconv_mm.benchmark': 'tools/benchmarks', 'icconv_mm.apis.demo': 'tools/demos'}
+
 
 def warn_renamed(old: str, new: str) -> None:
     """Warn whoever called the caller that ``old`` is called ``new`` now."""
@@ -37,16 +40,22 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     return __getattr__
 
 
-def _benchmark(name: str) -> Any:
-    if name.startswith('__'):  # asked of every module by inspect and its kin
-        raise AttributeError(name)
-    raise ImportError(f'icconv_mm.benchmark.{name}: benchmarks are in tools/benchmarks now, see tools/benchmark.py')
+def _left(module: str, folder: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a module that is a ``folder`` beside the package now."""
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith('__'):  # asked of every module by inspect and its kin
+            raise AttributeError(name)
+        raise ImportError(f'{module}.{name}: it is in {folder} now, beside the package')
+
+    return __getattr__
 
 
 def activate() -> None:
     """Let ``import`` find the modules that have gone."""
     getters = {name: renamed(name, names) for name, names in _MODULES.items()}
-    for name, getter in {**getters, 'icconv_mm.benchmark': _benchmark}.items():
+    getters |= {name: _left(name, folder) for name, folder in _FOLDERS.items()}
+    for name, getter in getters.items():
         module = sys.modules[name] = ModuleType(name)
         module.__getattr__ = getter
         parent, _, child = name.rpartition('.')

@@ -44,6 +44,8 @@ def test_hook_of_a_config_by_its_old_name():
     assert type(hook) is icconv_mm.engine.DeployHook
 
 
-def test_benchmarks_have_left():
-    with pytest.raises(ImportError, match=r'benchmarks are in tools/benchmarks now'):
+def test_benchmarks_and_demo_have_left():
+    with pytest.raises(ImportError, match=r'icconv_mm\.benchmark\.run: it is in tools/benchmarks now'):
         from icconv_mm.benchmark import run  # noqa: F401
+    with pytest.raises(ImportError, match=r'icconv_mm\.apis\.demo\.run_demo: it is in tools/demos now'):
+        from icconv_mm.apis.demo import run_demo  # noqa: F401

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.errors import naming
+from icconv_mm.layers.memory_format import set_memory_format
 from icconv_mm.registry import MODELS
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
@@ -159,7 +160,10 @@ def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> s
 
 
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
-    """All stages; the last alone where mmpose or mmpretrain builds a model, as their own ResNets have it."""
+    """All stages; the last alone where mmpose or mmpretrain builds a model.
+
+    Their configs leave ``out_indices`` out, as their own ResNets return one map, and their heads take one.
+    """
     scope = DefaultScope.get_current_instance()
     last_alone = scope is not None and scope.scope_name in ('mmpose', 'mmpretrain')
     return tuple(range(num_stages))[-1 if last_alone else 0 :]
@@ -216,6 +220,8 @@ class ResNet(BaseModule):
         width_per_group: mmpretrain's name of ``base_width``.
         output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
             whose last stages are dilated instead of strided.
+        memory_format: In which the maps are computed: 'auto' (channels_last on the CPU), 'channels_last' or
+            'preserve', see :func:`icconv_mm.layers.set_memory_format`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
@@ -269,6 +275,7 @@ class ResNet(BaseModule):
         base_width: int | None = None,
         width_per_group: int | None = None,
         output_stride: int | None = None,
+        memory_format: str = 'auto',
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
@@ -295,6 +302,7 @@ class ResNet(BaseModule):
             self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels))
             channels = self.out_channels[-1]
         self._register_load_state_dict_pre_hook(keep_backbone_keys, with_module=True)
+        set_memory_format(self, memory_format)
         self._freeze()
 
     def _set_output_stride(self, output_stride: int, num_stages: int) -> None:

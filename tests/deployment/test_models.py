@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from demos.configs import use_backbone
 from form_checks import assert_same, checked, norms, trained
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm import deploy
-from icconv_mm.apis.demo.configs import use_backbone
 from icconv_mm.necks import FPT, SEPC, PConv
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -17,7 +17,7 @@ MIM = Path(sys.executable).with_name('mim')
 def mim(workspace):
     if not MIM.exists():
         pytest.skip('mim (openmim) is not installed')
-    return lambda *args: workspace.run(MIM, *args)
+    return lambda *args, **options: workspace.run(MIM, *args, **options)
 
 
 @pytest.fixture(scope='module')
@@ -60,6 +60,11 @@ def test_other_tools(workspace, mim):
     mim('run', 'icconv_mm', 'browse_dataset', workspace.config(DETECTION), '--not-show', '--count', '2',
         '--output-dir', 'runs/mim_browsed')  # fmt: skip
     assert len(list((workspace.root / 'runs/mim_browsed').iterdir())) == 2
+
+
+def test_the_demo_finds_its_parts(mim):
+    run = mim('run', 'icconv_mm', 'demo', '--tasks', 'none', check=False)
+    assert 'error: --tasks: no task none; there are: detection' in '\n'.join(_output(run))
 
 
 def _output(run) -> list[str]:

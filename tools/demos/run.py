@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from icconv_mm.apis.demo.configs import backbone_file, prepare_config
-from icconv_mm.apis.demo.own_data import print_own_data, write_own_data_config
-from icconv_mm.apis.demo.picture import draw_picture
-from icconv_mm.apis.demo.process import python, run_tool
-from icconv_mm.apis.demo.report import Result, print_table, write_reports
-from icconv_mm.apis.demo.tasks import NECKS, TASKS, DemoTask
+from demos.configs import backbone_file, prepare_config
+from demos.own_data import print_own_data, write_own_data_config
+from demos.picture import draw_picture
+from demos.process import python, run_tool
+from demos.report import Result, print_table, write_reports
+from demos.tasks import NECKS, TASKS, DemoTask
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
 

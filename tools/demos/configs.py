@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from demos.tasks import DemoTask
 from icconv_mm.apis.config import set_iterations
-from icconv_mm.apis.demo.tasks import DemoTask
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from icconv_mm.apis.demo.tasks import JOINTS, LABELS, MASKS, DemoTask, Kind
+from demos.tasks import JOINTS, LABELS, MASKS, DemoTask, Kind
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
 _TILE = 288  # pixels of one drawn picture

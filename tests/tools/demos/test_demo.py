@@ -14,16 +14,16 @@ from io import StringIO
 import cv2
 import numpy as np
 import pytest
+from demos import DemoOptions, run_demo
+from demos.configs import backbone_file, prepare_config, use_backbone
+from demos.own_data import write_own_data_config
+from demos.process import python, run_tool
+from demos.report import Result, print_table, write_reports
+from demos.run import read_metric
+from demos.tasks import NECKS, TASKS
 from mmengine.config import Config
 from rich.console import Console
 
-from icconv_mm.apis.demo import DemoOptions, run_demo
-from icconv_mm.apis.demo.configs import backbone_file, prepare_config, use_backbone
-from icconv_mm.apis.demo.own_data import write_own_data_config
-from icconv_mm.apis.demo.process import python, run_tool
-from icconv_mm.apis.demo.report import Result, print_table, write_reports
-from icconv_mm.apis.demo.run import read_metric
-from icconv_mm.apis.demo.tasks import NECKS, TASKS
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
@@ -125,7 +125,7 @@ def test_neck_adds_its_task(home, data, tmp_path, backbone):
 def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatch):
     """The checkpoint is tested again with changed options; the predictions of the first test stay."""
     retests = ((' at 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),)
-    monkeypatch.setattr('icconv_mm.apis.demo.run.TASKS', (dataclasses.replace(TASKS[2], retests=retests),))
+    monkeypatch.setattr('demos.run.TASKS', (dataclasses.replace(TASKS[2], retests=retests),))
     with (home / 'tools/test.py').open('a') as file:
         file.write('\nprint(sys.argv)\n')
     results, _ = _run(home, data, tmp_path, tasks=['semantic'])
@@ -142,7 +142,7 @@ def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatc
 def _demo(home, data, monkeypatch, *arguments):
     """The exit status of tools/demo.py, on the tiny dataset."""
     monkeypatch.chdir(home.parent)
-    monkeypatch.setattr('icconv_mm.apis.demo.run.ensure_miniature', lambda root, *_: ensure_miniature(root, DRAWING))
+    monkeypatch.setattr('demos.run.ensure_miniature', lambda root, *_: ensure_miniature(root, DRAWING))
     monkeypatch.setattr(sys, 'argv', ['demo.py', '--data', str(data), *arguments])
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -162,7 +162,7 @@ def _demo(home, data, monkeypatch, *arguments):
     ],
 )
 def test_exit_status(home, data, monkeypatch, task, metrics, status):
-    monkeypatch.setattr('icconv_mm.apis.demo.run.draw_picture', lambda *_: None)
+    monkeypatch.setattr('demos.run.draw_picture', lambda *_: None)
     (home / 'tools/metrics.json').write_text(json.dumps(metrics))
     assert _demo(home, data, monkeypatch, '--tasks', task) == status
     (row,) = json.loads((home.parent / 'work_dirs/demo/report.json').read_text())
@@ -341,7 +341,7 @@ def test_progress_lines_and_bar(tmp_path):
 
 def test_lines_come_every_ten_seconds(tmp_path, monkeypatch):
     times = iter(range(0, 1000, 4))
-    monkeypatch.setattr('icconv_mm.apis.demo.process.time.monotonic', lambda: next(times))
+    monkeypatch.setattr('demos.process.time.monotonic', lambda: next(times))
     script = tmp_path / 'tool.py'
     script.write_text("for i in range(1, 8):\n    print(f'Iter(train) [{i}/7]  loss: {i}.25')")
     out = StringIO()
@@ -362,7 +362,7 @@ def test_environment_reaches_the_tool(tmp_path):
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupt_ends_the_running_tool(home, data, tmp_path, number, status):
+def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, status):
     """Ctrl-C or a terminated demo leaves no training behind."""
     pid = tmp_path / 'pid'
     (home / 'tools/train.py').write_text(
@@ -370,7 +370,9 @@ def test_interrupt_ends_the_running_tool(home, data, tmp_path, number, status):
         f'os.rename({str(pid)!r} + "x", {str(pid)!r})\ntime.sleep(60)'
     )
     script = (
-        f'import runpy, signal, sys, icconv_mm.apis.demo.run as run\n'
+        f'import runpy, signal, sys\n'
+        f'sys.path.insert(0, {str(repo / "tools")!r})\n'
+        f'import demos.run as run\n'
         f'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # a shell's background jobs ignore it
         f'run.ensure_miniature = lambda *_: False\n'
         f'sys.argv = ["demo.py", "--data", {str(data)!r}, "--work-dir", {str(tmp_path / "work")!r}]\n'
@@ -406,7 +408,7 @@ def test_table_names_what_was_missed(tmp_path):
 
 def test_picture_shows_the_predictions(home, data, tmp_path):
     """The right half of a pair is drawn from what the evaluator wrote; without predictions it is the bare picture."""
-    from icconv_mm.apis.demo.picture import draw_picture
+    from demos.picture import draw_picture
 
     detection = TASKS[0]
     results = tmp_path / 'results.bbox.json'
