@@ -363,7 +363,8 @@ class ResNet(BaseModule):
 
     def stem_forward(self, x: Tensor) -> Tensor:
         """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
-        return self.maxpool(self.stem(x))
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        return self.maxpool(x)
 
     def stem_modules(self) -> list[nn.Module]:
         """What ``frozen_stages >= 0`` freezes."""
