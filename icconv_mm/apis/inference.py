@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import with_pipeline
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, UserError, building, naming, sentence
+from icconv_mm.patterns.files import whole_file
 from icconv_mm.tasks import scope_of
 
 
@@ -58,12 +59,14 @@ class Predictor:
             self.pipeline = Compose(test_pipeline(cfg))
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
-        self.dataset_meta = self.task.dataset_meta(content.get('meta', {}).get('dataset_meta') or {}, cfg)
+        with naming(checkpoint):
+            self.dataset_meta = self.task.dataset_meta(content, cfg)
         if palette is not None:
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta
-        self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
+        with building(f'{checkpoint}: meta.dataset_meta'):
+            self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,10 +83,28 @@ class Predictor:
             raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
         for start in range(0, len(paths), batch_size):
             batch = [str(path) for path in paths[start : start + batch_size]]
-            inputs = [self.pipeline(self.task.model_input(path, self.dataset_meta)) for path in batch]
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate(inputs))
-            yield from zip(batch, samples, strict=True)
+            yield from zip(batch, self._forward([self._load(path) for path in batch]), strict=True)
+
+    def try_predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
+        """As :meth:`predict`, with the exception in the place of the data sample where a picture fails."""
+        if batch_size < 1:
+            raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
+        for start in range(0, len(paths), batch_size):
+            batch = [str(path) for path in paths[start : start + batch_size]]
+            inputs = [_attempt(self._load, path) for path in batch]
+            loaded = [each for each in inputs if not isinstance(each, Exception)]
+            samples = _attempt(self._forward, loaded) if loaded else []
+            if isinstance(samples, Exception):  # find out which picture it is
+                samples = [_attempt(lambda each: self._forward([each])[0], each) for each in loaded]
+            left = iter(samples)
+            yield from zip(batch, [each if isinstance(each, Exception) else next(left) for each in inputs])
+
+    def _load(self, path: str) -> dict:
+        return self.pipeline(self.task.model_input(path, self.dataset_meta))
+
+    def _forward(self, inputs: list[dict]) -> list[Any]:
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate(inputs))
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
         """Write the picture at ``path`` with its predictions to ``out_file``."""
@@ -130,6 +151,10 @@ def infer(
 
     Returns:
         The paths written, by name: ``vis``, ``predictions``, ``images``, with ``.TASK`` behind it for several tasks.
+
+    Raises:
+        FailedPicturesError: Some pictures cannot be read or predicted for; the results of the others are written.
+        InputError, ...: As :class:`Predictor`.
     """
     paths = find_pictures(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
@@ -141,11 +166,13 @@ def infer(
     written: dict[str, Path] = {}
     names = _unique_names(paths)
     records: dict[str, list] = {name: [] for name in parts}
-    images = []
-    results = predictor.predict(paths, batch_size)
-    for path, (_, sample) in zip(progress(paths), results):
+    images, failures = {}, {}
+    for path, (_, sample) in zip(progress(paths), predictor.try_predict(paths, batch_size)):
+        if isinstance(sample, Exception):
+            failures[path] = sample
+            continue
         height, width = (int(side) for side in sample.ori_shape[:2])
-        images.append({'file_name': path.name, 'width': width, 'height': height})
+        images[path] = {'file_name': path.name, 'width': width, 'height': height}
         for name, (adapter, _) in parts.items():
             image_ids, category_ids = ids[name]
             own = sample.get(name) if name else sample
@@ -153,15 +180,47 @@ def infer(
         if draw:
             written['vis'] = out / 'vis'
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
+    if len(failures) == len(paths) and not any(isinstance(error, UserError) for error in failures.values()):
+        raise next(iter(failures.values()))  # no fault of the pictures
     for name, (image_ids, category_ids) in ids.items():
-        numbered = [{'id': image_ids[path], **image} for path, image in zip(paths, images)]
+        numbered = [{'id': image_ids[path], **image} for path, image in images.items()]
         categories = [{'id': i, 'name': known} for i, known in zip(category_ids, classes[name])]
         about = {'images': numbered, 'annotations': [], 'categories': categories}
         for kind, content in (('predictions', records[name]), ('images', about)):
             key = f'{kind}.{name}' if name else kind
             written[key] = out / f'{key}.json'
-            written[key].write_text(json.dumps(content))
+            with whole_file(written[key]) as file:
+                file.write(json.dumps(content).encode())
+    if failures:
+        raise FailedPicturesError(failures, len(paths), out)
     return written
+
+
+class FailedPicturesError(UserError):
+    """Some pictures could not be read or predicted for; the results of the others are written.
+
+    Attributes:
+        failures: The exception of each picture.
+    """
+
+    def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
+        lines = [_named(path, sentence(error)) for path, error in failures.items()]
+        rest = f'{len(lines)} of {total} pictures failed; the results of the others are in {out}:'
+        super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
+        self.failures = dict(failures)
+
+
+def _named(path: Path, text: str) -> str:
+    text = ' '.join(text.split())
+    return text if text.startswith(str(path)) else f'{path}: {text}'
+
+
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function returns, or the exception: with a picture of unforeseen size, libraries raise any."""
+    try:
+        return function(argument)
+    except Exception as error:
+        return error
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
+from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
 from icconv_mm.errors import InputError
 
@@ -67,9 +68,13 @@ class TaskAdapter:
 
     # --- inference ---
 
-    def dataset_meta(self, saved: Mapping[str, Any], cfg: Config) -> dict:
-        """Class names and colours: those that a checkpoint has saved, else those of the config's dataset."""
-        meta = {str(key).lower(): value for key, value in saved.items()}
+    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
+        """Class names and colours: those that a checkpoint says, else those of the config's dataset.
+
+        Raises:
+            InputError: What the checkpoint says of them is not of the form that libraries write.
+        """
+        meta = dataset_meta_of(checkpoint)
         for phase in ('test', 'val', 'train'):
             loader = cfg.get(f'{phase}_dataloader')
             if not loader or ('classes' in meta and 'palette' in meta):

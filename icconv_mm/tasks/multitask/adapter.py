@@ -7,6 +7,7 @@ import mmcv
 import numpy as np
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
 
+from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.datasets.walk import datasets_in, leaf_datasets
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.multitask.checks import check_model, check_people
@@ -69,8 +70,11 @@ class Adapter(TaskAdapter):
 
     # --- inference ---
 
-    def dataset_meta(self, saved, cfg):
-        meta = dict(saved)
+    def dataset_meta(self, checkpoint, cfg):
+        meta: dict[str, dict] = {}
+        for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
+            if name in self.tasks:
+                meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
         for phase in ('test', 'val', 'train'):
             if not (loader := cfg.get(f'{phase}_dataloader')):
                 continue
