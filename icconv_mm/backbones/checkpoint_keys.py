@@ -101,7 +101,7 @@ def _check_whole(module: nn.Module, state_dict: dict) -> None:
         for key in found.unexpected
         if _OF_A_BACKBONE.match(key) and (not key.startswith('layer') or key.startswith(stages))
     )
-    if mismatch := Mismatch(found.missing, left, found.shapes):
+    if mismatch := Mismatch(found.missing, left, found.shapes, found.kinds):
         hints = [
             f'{option}=True'
             for option, key in (('deep_stem', 'stem.0.weight'), ('avg_down', 'layer2.0.downsample.2.weight'))

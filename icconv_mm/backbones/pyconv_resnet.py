@@ -9,12 +9,11 @@ first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1
 
 from collections.abc import Iterator, Sequence
 
-from mmcv.cnn import build_norm_layer
 from torch import nn
 
 from icconv_mm.backbones.resnet import BasicBlock, Block, Bottleneck, ResNet
+from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
-from icconv_mm.registry import MODELS
 
 
 class ReleasedBlock(BasicBlock):

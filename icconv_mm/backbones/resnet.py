@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch.utils.checkpoint
-from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
-from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
+from icconv_mm.bricks import (
+    MODELS,
+    BaseModule,
+    DropPath,
+    build_conv_layer,
+    build_norm_layer,
+    build_plugin_layer,
+    default_scope,
+)
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import set_memory_format
-from icconv_mm.registry import MODELS
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -164,9 +168,7 @@ def default_out_indices(num_stages: int) -> tuple[int, ...]:
 
     Their configs leave ``out_indices`` out, as their own ResNets return one map, and their heads take one.
     """
-    scope = DefaultScope.get_current_instance()
-    last_alone = scope is not None and scope.scope_name in ('mmpose', 'mmpretrain')
-    return tuple(range(num_stages))[-1 if last_alone else 0 :]
+    return tuple(range(num_stages))[-1 if default_scope() in ('mmpose', 'mmpretrain') else 0 :]
 
 
 def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,8 +50,10 @@ def load_pattern(
         layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
         layers = read_patterns(_find(source))
-    else:
+    elif isinstance(source, Iterable):
         layers, source = parse_layers(list(source), 'pattern'), 'pattern'
+    else:
+        raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
     return layers if network is None else _fit(layers, network, str(source), names)
 
 
