@@ -1,6 +1,7 @@
 # make demo   train and test every task on the miniature set, two CPU cores are enough
 # make test   lint, import rules, all tests
-# Both set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc
+# make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
+# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
@@ -15,7 +16,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo test test-fast test-slow sanitize fuzz lint clean
+.PHONY: setup demo test test-fast test-slow sanitize fuzz lint docs docs-serve clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -48,6 +49,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	git ls-files -z 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.cu' 'csrc/*.cuh' | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/lint-imports
+
+# The site of the documentation: build/docs/index.html
+docs: setup
+	$(BIN)/python -m sphinx -b html -c docs -W --keep-going -q . build/docs
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs 8000
 
 clean:
 	rm -rf build dist work_dirs .venv .venv-*

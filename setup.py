@@ -17,7 +17,7 @@ from setuptools.command.build_py import build_py as _build_py
 from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 
 ROOT = Path(__file__).resolve().parent
-MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
+MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
 MODES = ('auto', 'off', 'cpu', 'require', 'cuda')
 if EXT_MODE not in MODES:

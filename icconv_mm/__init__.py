@@ -3,7 +3,8 @@
 ``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
 Importing the package is cheap: a subpackage is loaded when it is first used (PEP 562), a registered module when a
 registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) only when a config needs it. Where
-mmengine is not installed, ``patterns``, ``ops`` and ``layers`` work with torch alone.
+mmengine is not installed, torch alone is enough for operators, layers, patterns, search, backbones, necks without
+deformable convolution, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
@@ -28,6 +29,7 @@ _SUBPACKAGES = (
     'deployment',
     'engine',
     'layers',
+    'models',
     'necks',
     'ops',
     'patterns',
@@ -36,6 +38,7 @@ _SUBPACKAGES = (
 )
 # where to find what has a name of its own here
 _OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
+_OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 

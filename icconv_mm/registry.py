@@ -11,7 +11,9 @@ import sys
 
 from icconv_mm import versions
 
-versions.check()  # before the import below, which would fail on an unsupported library with a less helpful error
+versions.check(
+    tuple(name for name in versions.REQUIRED if name != 'mmcv' or versions.is_installed(name))
+)  # before the import below, which would fail on an unsupported library with a less helpful error
 
 from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402

@@ -3,6 +3,10 @@
 import importlib
 from typing import Any
 
+from icconv_mm import versions
+
+versions.check()  # the libraries that all of them need; the error names what is missing
+
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
 _HOMES = {'train': '.training', 'test': '.testing', 'infer': '.inference', 'browse': '.browsing'}
 _HOMES |= {'Predictor': '.inference', 'load_config': '.config'}

@@ -18,6 +18,7 @@ def test(
     wait_time: float = 2.0,
     tta: bool = False,
     deploy: bool = False,
+    memory_format: str | None = None,
     launcher: str = 'none',
 ) -> dict[str, float]:
     """Evaluate a checkpoint with the metrics of the config.
@@ -31,7 +32,7 @@ def test(
         wait_time: Seconds.
         tta: Average over augmented copies of each picture.
         deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
-        launcher: As for :func:`icconv_mm.apis.train`.
+        memory_format, launcher: As for :func:`icconv_mm.apis.train`.
 
     Returns:
         Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.
@@ -43,7 +44,7 @@ def test(
         cfg, checkpoint, out=out, show=show, show_dir=show_dir, wait_time=wait_time, tta=tta, launcher=launcher
     )
     check_data_paths(cfg, 'test')
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, memory_format=memory_format)
     if deploy:
         runner.register_hook(DeployHook())
     build_loop(runner, task, 'test')

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
@@ -18,6 +19,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
 from icconv_mm.errors import InputError, UserError, building, sentence
+from icconv_mm.layers.memory_format import give_mmcv_contiguous_maps, set_memory_format
 
 # What gloo and NCCL say when another process is silent or gone.
 _GONE = re.compile(
@@ -34,6 +36,7 @@ def train(
     launcher: str = 'none',
     skip_bad_images: bool = False,
     allow_mismatch: Sequence[str] = (),
+    memory_format: str | None = None,
 ) -> Runner:
     """Train a model, as the task library's own tool does, with bad input told apart from faults.
 
@@ -45,6 +48,8 @@ def train(
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
         skip_bad_images: Warn about unreadable pictures and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
+        memory_format: Of the maps of any backbone, instead of what its config says: see
+            :func:`icconv_mm.layers.set_memory_format`.
 
     Returns:
         The runner, after training.
@@ -56,7 +61,7 @@ def train(
         cfg, resume=resume, amp=amp, auto_scale_lr=auto_scale_lr, launcher=launcher, skip_bad_images=skip_bad_images
     )
     check_data_paths(cfg, 'train', 'val')
-    runner = build_runner(cfg, allow_mismatch=allow_mismatch)
+    runner = build_runner(cfg, allow_mismatch=allow_mismatch, memory_format=memory_format)
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
@@ -98,13 +103,13 @@ def check_pretrained(model: nn.Module) -> None:
             check_covers(module, safe.load(path), path, init.get('prefix'))
 
 
-def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_format: str | None = None) -> Runner:
     """The runner of a prepared config, with the hooks that every run of the tools has.
 
     They are not added to the config, so that the file that the runner writes stays the user's.
 
     Raises:
-        InputError: Something that the config names cannot be built.
+        InputError: Something that the config names cannot be built, or a memory format is given and no backbone.
     """
     with building(str(cfg.filename)):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -114,4 +119,14 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = ()) -> Runner:
     )
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
+    if memory_format is not None:
+        _set_memory_format(runner.model, memory_format)
     return runner
+
+
+def _set_memory_format(model: nn.Module, memory_format: str) -> None:
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
+        raise InputError(f'--memory-format: {type(model).__name__} has no backbone whose maps it could be')
+    set_memory_format(backbone, memory_format)
+    give_mmcv_contiguous_maps(model)

@@ -4,8 +4,8 @@ from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, IC
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import Inception, Pyramidal
+from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.registry import MODELS
 
 for _layer in (ICConv2d, PyConv2d):  # for a conv_cfg; layers themselves need no registry
     MODELS.register_module(module=_layer)

@@ -108,6 +108,11 @@ def _check_whole(module: nn.Module, state_dict: dict) -> None:
             if key in found.unexpected
         ]
         hint = f'\n  the file is of a network with {" and ".join(hints)}' if hints else ''
+        if any('.pyconv_levels.' in key for key in found.missing):
+            hint += (
+                '\n  the file is of no pyramidal network, whose kernels are of other sizes: give weights of one '
+                '(docs/pyconv.md, Released weights), or init_cfg=None to begin without'
+            )
         raise ArchitectureMismatchError(
             f'the weights do not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}{hint}'
         )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.backbones.resnet import ResNet
+from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.registry import MODELS
 
 _IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'  # those of a deep stem, a plugin and a deformable layer's offset stay
 

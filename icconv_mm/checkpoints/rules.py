@@ -5,8 +5,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from icconv_mm.errors import InputError, MissingFileError, naming
 
 
@@ -43,6 +41,8 @@ def load_rules(path: str | Path) -> list[RenameRule]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f'{path}: no such file of rename rules')
+    import yaml  # the one place that needs it
+
     try:
         with naming(str(path), OSError):
             text = path.read_text(encoding='utf-8')

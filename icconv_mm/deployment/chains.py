@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mmcv.cnn import ConvModule
-from mmcv.cnn.bricks import wrappers
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm import bricks
+from icconv_mm.bricks import ConvModule
 from icconv_mm.layers import ICConv2d, PyConv2d
 
 _log = logging.getLogger(__name__)
 
 # exact types: a subclass may do something else with its weight
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, wrappers.Conv2d, wrappers.ConvTranspose2d, ICConv2d, PyConv2d)
+CONVOLUTIONS = (*bricks.CONVOLUTIONS, ICConv2d, PyConv2d)
 
 
 class Chain(NamedTuple):
@@ -51,7 +51,7 @@ def _called(container: nn.Module) -> Iterator[nn.Module]:
 
 
 def _of_conv_module(module: ConvModule) -> list[Chain]:
-    """mmcv's module has its steps in a list instead of in code."""
+    """A module of mmcv that has its steps in a list instead of in code."""
     if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # folds at every call
         return []
     there = {'conv': True, 'norm': module.with_norm, 'act': module.with_activation}

@@ -5,9 +5,9 @@ import logging
 import warnings
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from icconv_mm.bricks import is_model_wrapper
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.pyramids import fold_pyramid_norms

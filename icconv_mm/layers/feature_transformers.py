@@ -216,7 +216,7 @@ def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Te
 
 
 def _conv_module(*args, **options) -> nn.Module:
-    from mmcv.cnn import ConvModule  # the other layers need torch alone
+    from icconv_mm.bricks import ConvModule  # which loads mmcv; the other layers have no need of it
 
     return ConvModule(*args, **options)
 

@@ -33,6 +33,12 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
 
     Raises:
         ValueError: For another ``memory_format``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3))
+        >>> set_memory_format(network, 'channels_last')
+        >>> network(torch.randn(1, 3, 16, 16)).is_contiguous(memory_format=torch.channels_last)
+        True
     """
     if memory_format not in MEMORY_FORMATS:
         raise ValueError(f'memory_format must be one of {MEMORY_FORMATS}, got {memory_format!r}')

@@ -14,7 +14,7 @@ class PConvLayer(nn.Module):
     """One pyramid convolution, with integrated batch norm if wanted, and ReLU.
 
     Of SEPC, https://arxiv.org/abs/2005.03101. All levels share the weights, level l + 1 has half the resolution of
-    level l, and neighbours that do not exist are left out:
+    level l, and neighbours that do not exist are left out::
 
         y_l = upsample(w_1 * x_{l+1}) + w_0 * x_l + w_-1 *_{stride 2} x_{l-1}
 

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError
-
 OFFSETS = 18  # (dy, dx) of the nine taps
 _LARGEST_STEP = 32  # images per im2col of mmcv's operator, which must divide the batch
 
@@ -37,7 +35,9 @@ class ScaleEqualizedConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):
         super().__init__(in_channels, out_channels, 3, stride, padding)
         if deform:
-            _check_mmcv()
+            from icconv_mm.bricks import require_operators  # which loads mmcv
+
+            require_operators('deform=True (pconv_deform, lcconv_deform)')
         self.conv_offset = nn.Conv2d(in_channels, OFFSETS, 3, stride, padding) if deform else None
         self.reset_parameters()
 
@@ -57,16 +57,6 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         """The deformable form at given offsets ``[N, 18, H', W']``."""
         y = deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
-
-
-def _check_mmcv() -> None:
-    try:
-        import mmcv.ops.deform_conv  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f'deform=True (pconv_deform, lcconv_deform) needs the compiled operators of mmcv, which mmcv-lite lacks '
-            f'({error}): install mmcv in its place'
-        ) from None
 
 
 def joint_convs(

@@ -8,13 +8,11 @@ from itertools import combinations
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
-from icconv_mm.registry import MODELS
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 

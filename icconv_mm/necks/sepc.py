@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.bricks import MODELS, BaseModule
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PConvLayer
 from icconv_mm.layers.pconv import make_ibn, normalise_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
-from icconv_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
+from icconv_mm.bricks import MODELS, BaseModule, ModuleList
 from icconv_mm.errors import InputError
-from icconv_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError
-from icconv_mm.registry import MODELS
 
 
 class GlobalConvolution(nn.Module):

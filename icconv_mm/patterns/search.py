@@ -1,18 +1,19 @@
 """Efficient dilation optimisation (EDO): from the weights of a supernet to a dilation pattern.
 
 Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2. A filter W of the supernet has
-K x K taps, K = 2 * d_max + 1. Dilation d keeps the nine taps S(d) = {centre + (a * d_h, b * d_w)}, a, b in {-1, 0, 1},
-and the search takes, for every filter, the d whose kept kernel W_d changes the output least: min_d E|W X - W_d X|.
+K x K taps, ``K = 2 * d_max + 1``. Dilation d keeps the nine taps ``S(d) = {centre + (a * d_h, b * d_w)}``, a, b in
+{-1, 0, 1}, and the search takes, for every filter, the d whose kept kernel W_d changes the output least: ``min_d
+E|W X - W_d X|``.
 The choice for one filter does not depend on the others, so one pass over the weights is the whole search.
 
 With only the mean m_c of input channel c known (1 by default, measured on images by ``measure_channel_means``), that
 error has an estimate and two bounds, the named criteria. D_c are the dropped taps of W that read channel c:
 
-- ``'rms'``: sqrt((sum_c m_c * sum D_c)^2 + (pi - 1) * sum_c m_c^2 * sum D_c^2), the root mean square of the change for
-  independent inputs that batch norm and ReLU leave: rectified Gaussians, whose variance is (pi - 1) * m_c^2.
-- ``'expectation'``: |sum_c m_c * sum D_c|, the distance of the expected outputs. It is the paper's form and a lower
-  bound (Jensen's inequality): dropped taps of opposite sign cancel.
-- ``'kept_mass'``: sum_c m_c * sum |D_c|, an upper bound by the triangle inequality: nothing cancels.
+- ``'rms'``: ``sqrt((sum_c m_c * sum D_c)^2 + (pi - 1) * sum_c m_c^2 * sum D_c^2)``, the root mean square of the change
+  for independent inputs that batch norm and ReLU leave: rectified Gaussians, whose variance is ``(pi - 1) * m_c^2``.
+- ``'expectation'``: ``|sum_c m_c * sum D_c|``, the distance of the expected outputs. It is the paper's form and a
+  lower bound (Jensen's inequality): dropped taps of opposite sign cancel.
+- ``'kept_mass'``: ``sum_c m_c * sum |D_c|``, an upper bound by the triangle inequality: nothing cancels.
 
 docs/search.md says why ``'rms'`` is the default.
 """
@@ -51,7 +52,7 @@ class LayerResult:
         name: The layer.
         dilations: (d_h, d_w) of each filter or, in a grouped convolution, of each group of filters, [U, 2].
         groups: Groups of the convolution.
-        kept: Share of the sum of |weights| that the kept taps hold.
+        kept: Share of the sum of absolute weights that the kept taps hold.
     """
 
     name: str
@@ -145,7 +146,7 @@ def dilation_errors(
 
     Returns:
         The errors [U, d_max^2], candidates in the order of ``candidates``, and the filters' mass
-        sum_c |m_c| * sum |W_c| [U], the scale of the errors. U is C_out, or groups in a grouped convolution.
+        ``sum_c |m_c| * sum |W_c|`` [U], the scale of the errors. U is C_out, or groups in a grouped convolution.
     """
     weight = kernel.weight.detach().cpu()
     weight = weight if weight.dtype == torch.float64 else weight.float()

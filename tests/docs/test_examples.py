@@ -1,4 +1,4 @@
-"""Every public class and function of operators, layers, backbones and necks has an example, and it runs."""
+"""Every public class and function of operators, layers, backbones, necks and models has an example, and it runs."""
 
 import doctest
 from types import ModuleType
@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from icconv_mm import backbones, layers, necks, ops
+from icconv_mm import backbones, layers, models, necks, ops
 
-PUBLIC = [(package, name) for package in (ops, layers, backbones, necks) for name in package.__all__]
+PUBLIC = [(package, name) for package in (ops, layers, backbones, necks, models) for name in package.__all__]
 
 
 @pytest.mark.parametrize(('package', 'name'), PUBLIC, ids=[f'{package.__name__}.{name}' for package, name in PUBLIC])

@@ -1,6 +1,7 @@
 """The set-up that `make` runs: steps, progress, and one sentence for whatever is missing."""
 
 import importlib
+import re
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ def test_every_constraint_is_a_name_and_a_version(repo, setup_env):
     for path in (repo / 'constraints').glob('*.txt'):
         for line in path.read_text().splitlines():
             if line and not line.startswith(('#', '-c common.txt')):
-                assert setup_env.re.match(r'^[\w.-]+==[\w.+-]+(; python_version (<|>=) "3\.\d+")?$', line), (path, line)
+                assert re.match(r'^[\w.-]+==[\w.+-]+(; python_version (<|>=) "3\.\d+")?$', line), (path, line)
     pins = setup_env.Environment(repo / 'nowhere', '2.1', 'cpu').pins
     assert pins['torch'] == '2.1.2' and pins['mmcv'] == '2.1.0'
 
@@ -51,15 +52,15 @@ def test_missing_compiler_is_one_sentence(setup_env, monkeypatch):
     with pytest.raises(
         setup_env.SetupError, match=r'no C\+\+ compiler found \(no-such-compiler\).*apt-get install g\+\+'
     ):
-        setup_env.check_compiler()
+        setup_env.route.check_compiler()
 
 
 def test_full_disk_is_one_sentence(setup_env, tmp_path):
     with pytest.raises(setup_env.SetupError, match=r'needs about 10000000 GB'):
-        setup_env.check_disk(tmp_path / 'not' / 'yet', 10_000_000, 'the virtual environment')
+        setup_env.route.check_disk(tmp_path / 'not' / 'yet', 10_000_000, 'the virtual environment')
     with pytest.raises(setup_env.SetupError, match='the disk is full'):
         code = 'print("OSError: [Errno 28] No space left on device"); raise SystemExit(1)'
-        setup_env.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
+        setup_env.route.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
 
 
 def test_no_suitable_python_is_one_sentence(repo):
@@ -70,24 +71,26 @@ def test_no_suitable_python_is_one_sentence(repo):
 
 
 def test_progress_and_failure(setup_env, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(setup_env, 'HEARTBEAT_SECONDS', 0)
+    monkeypatch.setattr(setup_env.route, 'HEARTBEAT_SECONDS', 0)
     code = 'import time\nfor i in range(1, 21): print(f"[{i}/20] c++ x", flush=True)\ntime.sleep(2.2)'
-    setup_env.run([sys.executable, '-c', code], 'compiling', tmp_path / 'log', show=setup_env.ninja_progress())
+    setup_env.route.run(
+        [sys.executable, '-c', code], 'compiling', tmp_path / 'log', show=setup_env.route.ninja_progress()
+    )
     out = capsys.readouterr().out
     assert 'compiling mmcv: 10 of 20 files' in out and 'compiling ... 2 s' in out
     with pytest.raises(setup_env.SetupError, match=r'torch failed.*log'):
-        setup_env.run([sys.executable, '-c', 'raise SystemExit(3)'], 'torch', tmp_path / 'log')
+        setup_env.route.run([sys.executable, '-c', 'raise SystemExit(3)'], 'torch', tmp_path / 'log')
 
 
 def test_cached_wheel_needs_no_compiler(setup_env, environment, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(setup_env.SetupError, match='no C'):
-        setup_env.mmcv_wheel(environment)
+        setup_env.route.mmcv_wheel(environment)
     (folder,) = [p for p in (tmp_path / 'cache' / 'wheels').iterdir() if p.is_dir()]
     assert folder.name == f'mmcv-2.1.0-py{sys.version_info.major}{sys.version_info.minor}-torch2.11.0-cpu'
     (folder / 'mmcv-2.1.0-any.whl').touch()
-    assert setup_env.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
+    assert setup_env.route.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
 
 
 def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatch):
@@ -102,7 +105,7 @@ def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatc
         order.append((label, arguments[-1]))
         libraries.set()
 
-    monkeypatch.setattr(setup_env, 'mmcv_wheel', compile_mmcv)
+    monkeypatch.setattr(setup_env.route, 'mmcv_wheel', compile_mmcv)
     monkeypatch.setattr(environment, 'pip', pip)
     environment.install_libraries()
     assert sorted(map(str, order[:2])) == ["('libraries', 'torchvision')", 'compiled']
@@ -119,7 +122,7 @@ def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, env
             raise setup_env.SetupError(f'{label} failed')
         installed.append(label)
 
-    monkeypatch.setattr(setup_env, 'mmcv_wheel', lambda env: 'mmcv.whl')
+    monkeypatch.setattr(setup_env.route, 'mmcv_wheel', lambda env: 'mmcv.whl')
     monkeypatch.setattr(environment, 'pip', pip)
     with pytest.raises(setup_env.SetupError, match='libraries failed'):
         environment.install_libraries()

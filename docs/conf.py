@@ -1,0 +1,70 @@
+"""The site of the documentation: ``make docs``. Its pages are the Markdown files of the repository, where they are."""
+
+import os
+import re
+from pathlib import Path
+
+from icconv_mm._version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+
+project = 'icconv_mm'
+author = copyright = 'icconv_mm contributors'
+version = release = __version__
+language = 'en'
+
+# The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
+root_doc = 'docs/index'
+include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'docs/**.md', 'configs/README.md',
+                    'configs/**/README.md', 'tests/README.md']  # fmt: skip
+
+extensions = [
+    'myst_parser',
+    'sphinx.ext.autodoc',
+    'sphinx.ext.autosummary',
+    'sphinx.ext.napoleon',
+    'sphinx.ext.viewcode',
+    'sphinx_copybutton',
+]
+myst_heading_anchors = 4  # named as GitHub names them
+autodoc_member_order = 'alphabetical'
+autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented'
+autosummary_generate = False  # the pages of docs/api hold all names
+napoleon_use_rtype = False
+copybutton_exclude = '.linenos, .gp'
+
+html_theme = 'furo'
+html_title = f'icconv_mm {__version__}'
+html_show_sphinx = html_copy_source = False
+
+
+def point_inside(app, name: str, source: list[str]) -> None:
+    """Links to folders lead to their README; those to what is no page of the site become plain text."""
+    folder = (ROOT / app.env.doc2path(name, base=False)).parent
+
+    def lead(match: re.Match) -> str:
+        text, target, anchor = match['text'], match['target'], match['anchor'] or ''
+        path = folder / target
+        if path.is_dir() and (path / 'README.md').is_file():
+            return f'[{text}]({os.path.relpath(path / "README.md", folder)}{anchor})'
+        if not path.exists() or path.suffix in ('.md', '.png', '.jpg'):
+            return match[0]
+        if text.startswith('`') or path.stem == text:
+            return f'`{text.strip("`")}`'
+        return f'{text} (`{os.path.relpath(path, ROOT)}`)'
+
+    link = r'(?<!!)\[(?P<text>[^][]*)\]\((?P<target>[^)#:\s]+)(?P<anchor>#[^)\s]+)?\)'
+    source[0] = re.sub(link, lead, source[0])
+
+
+def begin_at_the_index(app, error: Exception | None) -> None:
+    """A page at the root of the site that leads to the first one."""
+    if error is None and app.builder.name == 'html':
+        page = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>icconv_mm</title>\n'
+        Path(app.outdir, 'index.html').write_text(page)
+
+
+def setup(app) -> None:
+    app.connect('source-read', point_inside)
+    app.connect('build-finished', begin_at_the_index)

@@ -1,0 +1,251 @@
+"""Networks by name, with the habits of timm; torch alone is enough."""
+
+import difflib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from icconv_mm import backbones
+from icconv_mm.backbones.resnet import ResNet
+from icconv_mm.backbones.wrapper import Inception
+from icconv_mm.bricks import init_weights
+from icconv_mm.errors import InputError
+from icconv_mm.patterns.supernet import LayerFilter
+
+__all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
+
+_RESNEXTS = {'50_32x4d': (50, 32, 4), '101_32x4d': (101, 32, 4), '101_32x8d': (101, 32, 8), '101_64x4d': (101, 64, 4)}
+# name -> (class of icconv_mm.backbones, its options)
+_MODELS: dict[str, tuple[str, dict]] = {
+    **{f'ic_resnet{depth}': ('ICResNet', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
+    **{f'ic_resnet{depth}c': ('ICResNetV1c', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
+    **{f'ic_resnet{depth}d': ('ICResNetV1d', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
+    **{
+        f'ic_resnext{name}': ('ICResNeXt', dict(depth=depth, groups=groups, base_width=width))
+        for name, (depth, groups, width) in _RESNEXTS.items()
+    },
+    **{f'pyconv_resnet{depth}': ('PyConvResNet', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
+    **{f'pyconv_resnet{depth}_two': ('PyConvResNet', dict(depth=depth, two_pyconvs=True)) for depth in (18, 34)},
+    **{f'pyconv_hgresnet{depth}': ('PyConvHGResNet', dict(depth=depth)) for depth in (50, 101, 152)},
+}
+
+
+class FeatureInfo(list):
+    """What is known of each map that a network of features gives: ``dict(num_chs=, reduction=, module=)``.
+
+    Example:
+        >>> info = create_model('pyconv_resnet18', features_only=True).feature_info
+        >>> info.channels(), info.reduction()
+        ([64, 128, 256, 512], [4, 8, 16, 32])
+    """
+
+    @classmethod
+    def of(cls, network: ResNet) -> 'FeatureInfo':
+        """Of a backbone; ``reduction`` is the pixels of the image per pixel of the map."""
+        reduction = 2 if isinstance(network.maxpool, nn.Identity) else 4
+        every = []
+        for stage, channels in enumerate(network.out_channels):
+            reduction *= network.strides[stage]
+            every.append(dict(num_chs=channels, reduction=reduction, module=f'layer{stage + 1}'))
+        return cls(every[stage] for stage in sorted(network.out_indices))
+
+    def channels(self) -> list[int]:
+        """Of each map, in order."""
+        return [each['num_chs'] for each in self]
+
+    def reduction(self) -> list[int]:
+        """Of each map, in order."""
+        return [each['reduction'] for each in self]
+
+    def module_name(self) -> list[str]:
+        """The module that each map comes from."""
+        return [each['module'] for each in self]
+
+
+class ImageClassifier(nn.Module):
+    """A backbone, the mean over the last map, and a linear layer.
+
+    State dicts have the keys of mmpretrain, ``backbone.*`` and ``head.fc.*``; those of torchvision and timm
+    (``layer1.*``, ``fc.*``) load as well.
+
+    Args:
+        backbone: Gives one map.
+        num_classes: Of the linear layer; 0 for none.
+        drop_rate: Of dropout before it.
+
+    Example:
+        >>> net = create_model('ic_resnet18', 'geometric_d2', num_classes=10)
+        >>> net(torch.randn(2, 3, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, backbone: ResNet, num_classes: int = 1000, drop_rate: float = 0.0):
+        super().__init__()
+        self.backbone = backbone
+        self.num_features = backbone.out_channels[-1]
+        self.drop_rate = drop_rate
+        self.reset_classifier(num_classes)
+        self._register_load_state_dict_pre_hook(_take_flat_keys)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` -> logits ``[N, num_classes]``."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` -> the last map ``[N, num_features, h, w]``."""
+        return self.backbone(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map -> logits, or the pooled features ``[N, num_features]`` with ``pre_logits``."""
+        x = F.dropout(x.mean((2, 3)), self.drop_rate, self.training)
+        return x if pre_logits else self.head(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new linear layer for other classes; none for 0, so that a forward gives the pooled features."""
+        self.num_classes = num_classes
+        fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = nn.Sequential(OrderedDict(fc=fc))
+
+
+def _take_flat_keys(state_dict: dict, prefix: str, *_) -> None:
+    """A ``load_state_dict`` pre-hook: keys without ``backbone.`` get it, a classifier's the name ``head.fc``."""
+    own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
+    if any(key.startswith('backbone.') for key in own):
+        return
+    for key, old in own.items():
+        value = state_dict.pop(old)
+        state_dict[f'{prefix}{"head." if key.startswith("fc.") else "backbone."}{key}'] = value
+
+
+def list_models(filter: str = '') -> list[str]:
+    """Names that :func:`create_model` knows, those that match a shell pattern ('ic_resnext*').
+
+    Example:
+        >>> list_models('pyconv_hg*')
+        ['pyconv_hgresnet101', 'pyconv_hgresnet152', 'pyconv_hgresnet50']
+    """
+    return sorted(name for name in _MODELS if not filter or fnmatch(name, filter))
+
+
+def create_model(
+    name: str,
+    pattern: str | Path | Sequence | None = None,
+    *,
+    pretrained: bool = False,
+    checkpoint_path: str | os.PathLike = '',
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    drop_rate: float = 0.0,
+    **options,
+) -> nn.Module:
+    """A network of this package by its name, initialised: a classifier, or the maps of its stages.
+
+    Args:
+        name: One of :func:`list_models`.
+        pattern: Of the networks that begin with ``ic_``, which need one, or ``supernet_d_max`` for the search; others
+            take none. See :func:`icconv_mm.patterns.load_pattern`.
+        pretrained: Refused where true: this package distributes no weights.
+        checkpoint_path: A file of weights, which is read without running code from it. Weights of the dense network of
+            torchvision, timm or mmpretrain fit an ``ic_`` network.
+        features_only: Gives a tuple of maps, the finest first, as a backbone does for detection; ``feature_info`` says
+            their channels and reductions.
+        out_indices: With ``features_only``: the stages, 0 to 3; all by default.
+        num_classes: Of the classifier; 0 for pooled features.
+        in_chans: Channels of the images.
+        drop_rate: Of dropout before the classifier.
+        **options: Those of the class of the backbone: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
+
+    Raises:
+        InputError: For an unknown name, a pattern where there is none, ``pretrained``, or a file that does not fit.
+        ValueError: As of :class:`icconv_mm.backbones.ICResNet` and its kin.
+
+    Example:
+        >>> net = create_model('ic_resnet50', pattern='geometric_d4', features_only=True, out_indices=(1, 3))
+        >>> [level.shape for level in net(torch.randn(1, 3, 64, 64))], net.feature_info.reduction()
+        ([torch.Size([1, 512, 8, 8]), torch.Size([1, 2048, 2, 2])], [8, 32])
+    """
+    if name not in _MODELS:
+        near = difflib.get_close_matches(name, _MODELS, 3) or ['icconv_mm.list_models() lists them']
+        raise InputError(f'create_model: there is no network {name!r}; near it: {", ".join(near)}')
+    if pretrained:
+        raise InputError(
+            f'create_model: no weights of {name} come with icconv_mm: give a file as checkpoint_path, the dense '
+            'ImageNet weights of torchvision or the published ones, converted by tools/convert_checkpoint.py'
+        )
+    if out_indices is not None and not features_only:
+        raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
+    kind, own = _MODELS[name]
+    if name.startswith('ic_'):
+        own = own | dict(pattern=pattern)
+    elif pattern is not None:
+        raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
+    stages = options.get('num_stages', 4)
+    indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices
+    network = getattr(backbones, kind)(in_channels=in_chans, out_indices=tuple(indices), **own, **options)
+    init_weights(network)
+    if features_only:
+        network.feature_info = FeatureInfo.of(network)
+    else:
+        network = ImageClassifier(network, num_classes, drop_rate)
+    if checkpoint_path:
+        _load(network, checkpoint_path)
+    return network
+
+
+def _load(network: nn.Module, path: str | os.PathLike) -> None:
+    from icconv_mm.checkpoints.files import read_checkpoint
+    from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+
+    weights = dict(state_dict_of(read_checkpoint(path)))
+    if isinstance(network, ImageClassifier):
+        _take_flat_keys(weights, '')  # before the check, whose message then has the names of the network
+    check_fits(network, weights, str(path))
+    network.load_state_dict(weights)
+
+
+def from_timm(
+    name: str,
+    pattern: str | Path | Sequence | None = None,
+    *,
+    filter: LayerFilter = None,
+    supernet_d_max: int | None = None,
+    **options,
+) -> nn.Module:
+    """A network of timm with inception convolutions in the place of its 3x3 ones, under the same keys.
+
+    Args:
+        name: A name of ``timm.list_models()``.
+        pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet that it was found on.
+        filter: Which convolutions, as of :func:`icconv_mm.Inception`; by default all 3x3 ones outside the stem.
+        supernet_d_max: Instead of a pattern, for the search.
+        **options: Those of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ...
+
+    Returns:
+        timm's network, an object of its own class.
+
+    Raises:
+        ImportError: Without timm.
+        ValueError: As of :func:`icconv_mm.Inception`.
+
+    Example:
+        >>> net = from_timm('resnet18', 'geometric_d2', num_classes=10)  # doctest: +SKIP
+        >>> net(torch.randn(1, 3, 64, 64)).shape  # doctest: +SKIP
+        torch.Size([1, 10])
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f'from_timm needs timm ({error}): pip install timm') from error
+    network = timm.create_model(name, **options)
+    return Inception(network, pattern, filter, supernet_d_max)

@@ -1,0 +1,169 @@
+"""The ways to install the package, each in a clean virtual environment of its own; nothing is fetched.
+
+An environment gets the distributions of a route, and what these require, by links to those of the one that runs the
+tests; nothing else can be imported there.
+"""
+
+import importlib.metadata
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+pytestmark = pytest.mark.slow
+
+RUN = """
+import time
+begin = time.perf_counter()
+import torch
+torch_seconds = time.perf_counter() - begin
+begin = time.perf_counter()
+import icconv_mm
+print(f'torch {torch_seconds:.2f} s, icconv_mm {time.perf_counter() - begin:.2f} s')
+x = torch.randn(1, 3, 64, 64)
+net = icconv_mm.create_model('ic_resnet18', 'geometric_d4', features_only=True).eval()
+maps = net(x)
+torch.testing.assert_close(icconv_mm.deploy(net)(x), maps, rtol=1e-3, atol=1e-4)
+neck = icconv_mm.necks.FPT([64, 128, 256, 512], 32)
+assert [level.shape[1] for level in neck(maps)] == 4 * [32]
+icconv_mm.necks.SEPC(32, 32, 4, ibn=True, lcconv_padding=1)(neck(maps))
+from icconv_mm.patterns.search import edo_search
+supernet = icconv_mm.create_model('ic_resnet18', supernet_d_max=2)
+searched = icconv_mm.create_model('ic_resnet18', edo_search(supernet, 2))
+searched(x)
+"""
+DEFORMABLE = """
+try:
+    icconv_mm.necks.SEPC(32, 32, 4, pconv_deform=True)
+except icconv_mm.errors.InputError as error:
+    assert 'mmcv' in str(error), error
+else:
+    raise AssertionError('deformable convolution without mmcv')
+"""
+
+
+def requirements(names: list[str]) -> set[str]:
+    """The names and, recursively, those of what they require here."""
+    found: set[str] = set()
+    while names:
+        name = names.pop()
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # required on another platform
+        if name in found:
+            continue
+        found.add(name)
+        wanted = (Requirement(text) for text in distribution.requires or ())
+        names += [each.name for each in wanted if each.marker is None or each.marker.evaluate({'extra': ''})]
+    return found
+
+
+def link(distributions: set[str], site: Path) -> None:
+    """The folders and modules of distributions, as links in ``site``."""
+    for name in distributions:
+        distribution = importlib.metadata.distribution(name)
+        for part in {file.parts[0] for file in distribution.files} - {'..', '__pycache__', 'bin'}:
+            source = Path(distribution.locate_file(part))
+            if source.exists() and not (site / part).exists():
+                (site / part).symlink_to(source)
+
+
+@pytest.fixture
+def clean(tmp_path, repo):
+    """Makes an environment with the given distributions and this checkout; gives a function that runs code in it."""
+
+    def make(*names: str):
+        venv.create(tmp_path / 'venv', symlinks=True)
+        site = Path(sysconfig.get_path('purelib', vars={'base': str(tmp_path / 'venv')}))
+        link(requirements(list(names)), site)
+        (site / 'checkout').mkdir()
+        (site / 'checkout/icconv_mm').symlink_to(repo / 'icconv_mm')
+        (site / 'checkout.pth').write_text(str(site / 'checkout'))
+
+        def run(code: str) -> str:
+            command = [tmp_path / 'venv/bin/python', '-I', '-W', 'ignore', '-c', code]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stdout
+
+        run.site = site
+        return run
+
+    return make
+
+
+def lacks(*names: str) -> str:
+    return f'import importlib.util\nassert not [name for name in {names} if importlib.util.find_spec(name)]\n'
+
+
+def test_torch_alone(clean):
+    run = clean('torch', 'numpy')
+    missing = lacks('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'cv2', 'yaml', 'rich', 'scipy')
+    printed = run(missing + RUN + DEFORMABLE)
+    assert 'icconv_mm' in printed
+    error = run('import icconv_mm\ntry:\n    icconv_mm.registry\nexcept ImportError as error:\n    print(error)\n')
+    assert 'mmengine: not installed' in error and 'mmcv: not installed' not in error
+
+
+def test_torch_alone_with_torchvision(clean):
+    run = clean('torch', 'numpy', 'torchvision')
+    run(
+        'import torch, torchvision, icconv_mm\n'
+        'net = icconv_mm.layers.to_inception(torchvision.models.resnet18(), "geometric_d2", '
+        'filter=lambda name, conv: conv.kernel_size == (3, 3)).eval()\n'
+        'x = torch.randn(1, 3, 64, 64)\n'
+        'torch.testing.assert_close(icconv_mm.deploy(net)(x), net(x), rtol=1e-3, atol=1e-4)\n'
+    )
+
+
+def test_torch_alone_with_timm(clean):
+    pytest.importorskip('timm')
+    run = clean('torch', 'numpy', 'torchvision', 'timm', 'pyyaml')
+    run(
+        'import torch, icconv_mm\n'
+        'net = icconv_mm.from_timm("resnet18", "geometric_d4", num_classes=3).eval()\n'
+        'x = torch.randn(1, 3, 64, 64)\n'
+        'torch.testing.assert_close(icconv_mm.deploy(net)(x), net(x), rtol=1e-3, atol=1e-4)\n'
+    )
+
+
+def test_mmengine_and_mmcv_lite(clean):
+    """mmcv-lite is mmcv without its compiled library."""
+    run = clean('torch', 'numpy', 'mmengine', 'opencv-python', 'pillow')
+    mmcv = Path(importlib.metadata.distribution('mmcv').locate_file('mmcv'))
+    (run.site / 'mmcv').mkdir()
+    for part in mmcv.iterdir():
+        if not part.name.startswith('_ext'):
+            (run.site / 'mmcv' / part.name).symlink_to(part)
+    link(requirements(['addict', 'packaging', 'pyyaml', 'yapf']), run.site)
+    printed = run(
+        lacks('mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmcv._ext')
+        + RUN
+        + DEFORMABLE
+        + 'from icconv_mm.registry import MODELS\n'
+        'net = MODELS.build(dict(type="icconv_mm.ICResNet", depth=18, pattern="dense", base_channels=8))\n'
+        'from mmengine.model import BaseModule\n'
+        'assert isinstance(net, BaseModule) and type(neck.laterals[0]).__module__.startswith("mmcv.")\n'
+        'try:\n'
+        '    MODELS.build(dict(type="ICResNet", depth=18, pattern="dense", dcn=dict(type="DCNv2"), '
+        'stage_with_dcn=[True] * 4))\n'
+        'except ValueError as error:\n'
+        '    print(error)\n'
+    )
+    assert "conv_cfg of type 'DCNv2' needs the compiled operators of mmcv, which mmcv-lite lacks" in printed
+
+
+def test_the_plan_of_the_full_stack(clean):
+    """``python -m icconv_mm.install_openmmlab`` in an environment that has torch alone."""
+    run = clean('torch', 'numpy')
+    printed = run(
+        'import runpy, sys\nsys.argv = ["install_openmmlab", "--device", "cpu"]\n'
+        'try:\n    runpy.run_module("icconv_mm.install_openmmlab", run_name="__main__")\n'
+        'except SystemExit as end:\n    assert not end.code, end.code\n'
+    )
+    assert 'mmdet 3.3.0' in printed and 'mmcv is compiled' in printed
+    assert printed.endswith('Nothing was changed; --yes does this.\n')

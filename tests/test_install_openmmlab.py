@@ -1,0 +1,83 @@
+"""The set-up for who does not use make: it says what it would do, and does nothing unless told."""
+
+import subprocess
+import sys
+
+import pytest
+
+from icconv_mm import install_openmmlab, versions
+
+PINS = install_openmmlab.read_pins((install_openmmlab.constraints_folder() / 'common.txt').read_text())
+
+
+def environment(to=None, **installed):
+    installed = {'torch': '2.11.0+cpu', 'pip': '25.0.1', **{name.replace('_', '-'): v for name, v in installed.items()}}
+    return install_openmmlab.OwnEnvironment(to, 'cpu', installed)
+
+
+def test_versions_agree_with_what_is_supported():
+    pins = {name: PINS[distributions[0]] for name, (distributions, *_) in versions.SUPPORTED.items() if name != 'torch'}
+    for name, pin in pins.items():
+        _, low, high = versions.SUPPORTED[name]
+        assert versions._release(low) <= versions._release(pin) < versions._release(high), name
+    named = {*install_openmmlab.LIBRARIES, *install_openmmlab.SOURCE_ONLY, *install_openmmlab.WITHOUT_DEPENDENCIES}
+    assert {install_openmmlab.canonical(name) for name in named} - PINS.keys() == set()
+    assert {'mmengine', 'mmdet', 'mmsegmentation', 'mmpose', 'mmpretrain'} <= named
+
+
+def test_pins_of_this_python():
+    text = 'a==1; python_version < "3.11"\na==2; python_version >= "3.11"\nB_c==3\n# d==4'
+    assert install_openmmlab.read_pins(text) == {'a': '1' if sys.version_info < (3, 11) else '2', 'b-c': '3'}
+
+
+def test_plan_names_what_would_change():
+    lines = environment(setuptools='82.0.0', numpy='2.3.0', pillow='10.0.0', mmcv_lite='2.1.0').plan()
+    assert lines[0].endswith('torch 2.11.0, mmcv for cpu')
+    (new,) = (line for line in lines if line.startswith('new, with'))
+    assert 'mmdet 3.3.0' in new and 'mmpose 1.3.2' in new and 'numpy' not in new and 'pip ' not in new
+    assert f'replaced: setuptools 82.0.0 by {PINS["setuptools"]}' in lines
+    assert f'replaced: numpy 2.3.0 by {PINS["numpy"]}' in lines
+    assert f'replaced where a library requires them: pillow 10.0.0 by {PINS["pillow"]}' in lines
+    assert 'removed: mmcv-lite 2.1.0' in lines
+    assert lines[-1].startswith('mmcv is compiled')
+
+
+@pytest.mark.parametrize(
+    ('to', 'installed', 'words'),
+    [
+        (None, {'torch': '2.15.0'}, r'torch 2\.15\.0 is installed, .* torch 2\.1 and 2\.11; --torch 2\.11 installs'),
+        ('1.13', {}, r'TORCH=1\.13: there are constraints for 2\.1, 2\.11 only'),
+    ],
+)
+def test_torch_without_pins(to, installed, words):
+    with pytest.raises(install_openmmlab.SetupError, match=words):
+        environment(to, **installed)
+
+
+def test_another_torch_is_said():
+    assert 'replaced: torch 2.15.0 by 2.11.0' in environment('2.11', torch='2.15.0').plan()
+
+
+def test_forks_stay():
+    with pytest.raises(install_openmmlab.SetupError, match=r'onedl-mmcv, onedl-mmengine: forks of these libraries'):
+        environment(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6').plan()
+
+
+def test_dry_run_starts_no_process(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, 'Popen', None)
+    monkeypatch.setattr(install_openmmlab, 'installed_here', lambda: {'torch': '2.11.0'})
+    assert install_openmmlab.main(['--device', 'cpu']) == 0
+    assert capsys.readouterr().out.endswith('Nothing was changed; --yes does this.\n')
+    monkeypatch.setattr(install_openmmlab, 'installed_here', lambda: {'torch': '2.9.0'})
+    assert install_openmmlab.main(['--device', 'cpu', '--yes']) == 1
+    assert capsys.readouterr().err.startswith('error: torch 2.9.0 is installed')
+
+
+def test_the_steps_come_in_the_order_in_which_they_build(monkeypatch, tmp_path):
+    calls = []
+    route = environment(mmcv_lite='2.1.0')
+    monkeypatch.setattr(install_openmmlab, 'mmcv_wheel', lambda route: 'mmcv.whl')
+    monkeypatch.setattr(install_openmmlab, 'run', lambda command, label, log, **_: calls.append(label))
+    monkeypatch.setattr(route, 'pip', lambda label, *arguments, **_: calls.append(label))
+    route.fill()
+    assert calls == ['removing', 'build tools', 'torch', 'libraries', 'mmcv', 'source packages', 'task libraries']

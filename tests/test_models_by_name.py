@@ -1,0 +1,143 @@
+"""Networks by name, as in timm."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import icconv_mm
+from icconv_mm.errors import InputError
+from icconv_mm.layers import ICConv2d, PyConv2d
+
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_names():
+    every = icconv_mm.list_models()
+    assert every == sorted(every) and len(every) == len(set(every)) > 25
+    assert icconv_mm.list_models('ic_resnext*') == [
+        'ic_resnext101_32x4d', 'ic_resnext101_32x8d', 'ic_resnext101_64x4d', 'ic_resnext50_32x4d',
+    ]  # fmt: skip
+    assert icconv_mm.list_models('vit*') == []
+
+
+@pytest.mark.parametrize('name', icconv_mm.list_models())
+def test_every_name_builds_what_it_says(name):
+    """Narrow; the depth is counted as usual, in convolutions of the main path and the classifier."""
+    options = {'pattern': 'dense'} if name.startswith('ic_') else {}
+    net = icconv_mm.create_model(name, base_channels=16, **options)
+    kind = PyConv2d if name.startswith('pyconv') else ICConv2d
+    assert any(isinstance(module, kind) for module in net.modules())
+    per_block = 2 if hasattr(net.backbone.layer1[0], 'conv2') and not hasattr(net.backbone.layer1[0], 'conv3') else 3
+    blocks = sum(len(getattr(net.backbone, f'layer{stage}')) for stage in range(1, 5))
+    assert f'{per_block * blocks + 2}' in name
+    assert ('stem.0.weight' in net.backbone.state_dict()) == name.endswith(('c', '0d', '18d', '34d', '101d', '152d'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'reductions'),
+    [
+        ('ic_resnet18', {'pattern': 'geometric_d4'}, [4, 8, 16, 32]),
+        ('ic_resnet50', {'pattern': 'geometric_d4', 'out_indices': (1, 3), 'output_stride': 16}, [8, 16]),
+        ('pyconv_resnet18', {'out_indices': (0, 2)}, [4, 16]),
+        ('pyconv_resnet18', {'output_stride': 8}, [4, 8, 8, 8]),
+    ],
+)
+def test_features(name, options, reductions):
+    net = icconv_mm.create_model(name, features_only=True, **options)
+    info = net.feature_info
+    assert info.reduction() == reductions
+    maps = net(IMAGES)
+    assert [list(level.shape) for level in maps] == [
+        [2, channels, 64 // stride, 64 // stride] for channels, stride in zip(info.channels(), reductions)
+    ]
+    assert all(isinstance(net.get_submodule(module), nn.Sequential) for module in info.module_name())
+
+
+def test_classifier():
+    net = icconv_mm.create_model('ic_resnet18', 'geometric_d2', num_classes=7, in_chans=1).eval()
+    images = IMAGES[:, :1]
+    features = net.forward_features(images)
+    pooled = net.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(pooled, features.mean((2, 3)))
+    torch.testing.assert_close(net(images), net.get_classifier()(pooled))
+    assert net(images).shape == (2, 7) and net.num_classes == 7 and net.num_features == 512
+    net.reset_classifier(0)
+    torch.testing.assert_close(net(images), pooled)
+    torch.testing.assert_close(icconv_mm.deploy(net)(images), pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_is_before_the_classifier():
+    net = icconv_mm.create_model('ic_resnet18', 'dense', num_classes=3, drop_rate=1.0)
+    torch.testing.assert_close(net(IMAGES), net.head.fc.bias.expand(2, 3))
+    assert not torch.equal(net.eval()(IMAGES), net.head.fc.bias.expand(2, 3))
+
+
+def test_weights_are_those_that_the_backbone_initialises():
+    torch.manual_seed(3)
+    net = icconv_mm.create_model('ic_resnet18', 'dense', features_only=True)
+    assert net.is_init and not net.layer1[0].bn2.weight.any() and net.layer1[0].bn1.weight.all()
+    torch.manual_seed(3)
+    again = icconv_mm.create_model('ic_resnet18', 'dense')
+    torch.testing.assert_close(again.backbone.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
+def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
+    models = pytest.importorskip('torchvision.models')
+    theirs = models.resnet18(num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / 'flat.pth')
+    net = icconv_mm.create_model('ic_resnet18', 'dense', num_classes=5, checkpoint_path=tmp_path / 'flat.pth').eval()
+    torch.testing.assert_close(net(IMAGES), theirs(IMAGES))
+    torch.save({'state_dict': net.state_dict(), 'meta': {}}, tmp_path / 'ours.pth')
+    assert {key.split('.')[0] for key in net.state_dict()} == {'backbone', 'head'}
+    options = dict(num_classes=5, checkpoint_path=tmp_path / 'ours.pth')
+    torch.testing.assert_close(icconv_mm.create_model('ic_resnet18', 'dense', **options).eval()(IMAGES), theirs(IMAGES))
+    options = dict(features_only=True, checkpoint_path=tmp_path / 'flat.pth')
+    maps = icconv_mm.create_model('ic_resnet18', 'dense', **options).eval()(IMAGES)
+    torch.testing.assert_close(theirs.fc(maps[-1].mean((2, 3))), theirs(IMAGES))
+    with pytest.raises(
+        InputError, match=r'(?s)flat\.pth does not fit ImageClassifier.*shape \(2\): head\.fc\.weight \[9, 512\]'
+    ):
+        icconv_mm.create_model('ic_resnet18', 'dense', num_classes=9, checkpoint_path=tmp_path / 'flat.pth')
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'words'),
+    [
+        ('ic_resnet51', {}, r"no network 'ic_resnet51'; near it: .*ic_resnet5"),
+        ('vit', {}, r"no network 'vit'"),
+        ('ic_resnet50', {}, 'needs either a pattern or supernet_d_max, got neither'),
+        ('ic_resnet50', {'pattern': 'dense', 'pretrained': True}, 'no weights of ic_resnet50 come with icconv_mm'),
+        ('ic_resnet50', {'pattern': 'dense', 'out_indices': (1,)}, 'out_indices go with features_only=True'),
+        ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
+    ],
+)
+def test_refusals(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        icconv_mm.create_model(name, **options)
+
+
+def test_from_timm():
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    dense = timm.create_model('resnet26d', num_classes=4).eval()
+    torch.manual_seed(0)
+    net = icconv_mm.from_timm('resnet26d', 'dense', num_classes=4).eval()
+    assert type(net) is type(dense) and list(net.state_dict()) == list(dense.state_dict())
+    torch.testing.assert_close(net(IMAGES), dense(IMAGES), rtol=1e-4, atol=1e-4)
+    assert {name for name, layer in net.named_modules() if isinstance(layer, ICConv2d)} == {
+        f'layer{stage}.{block}.conv2' for stage in range(1, 5) for block in range(2)
+    }
+    features = icconv_mm.from_timm('resnet18', 'geometric_d4', features_only=True, out_indices=(2, 4)).eval()
+    maps = features(IMAGES)
+    assert [level.shape[1] for level in maps] == features.feature_info.channels() == [128, 512]
+    assert sum(isinstance(layer, ICConv2d) for layer in features.modules()) == 16
+    form = icconv_mm.deploy(net)
+    torch.testing.assert_close(form(IMAGES), net(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+def test_from_timm_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(ImportError, match=r'from_timm needs timm .*: pip install timm'):
+        icconv_mm.from_timm('resnet50', 'dense')
