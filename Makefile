@@ -6,6 +6,7 @@ TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
+MINUTES ?= 30
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo test test-fast test-slow sanitize lint docs docs-serve clean
+.PHONY: setup demo test test-fast test-slow sanitize fuzz lint docs docs-serve clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -38,6 +39,10 @@ test-slow: setup
 # The compiled CPU operators under the address and undefined-behaviour sanitizers.
 sanitize: setup
 	@scripts/sanitize.sh $(BIN)
+
+# Hostile files and calls for as long as told, the last fifth of the time under the sanitizers; goes on where it stopped.
+fuzz: setup
+	@$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,8 +20,9 @@ void check_pattern(const char* name, Pattern pattern, int64_t out_channels) {
   int64_t sum = 0;
   for (size_t i = 0; i < pattern.size(); i += 3) {
     const int64_t count = pattern[i], dh = pattern[i + 1], dw = pattern[i + 2];
-    TORCH_CHECK(count >= 0 && count <= out_channels && dh >= 1 && dw >= 1, name, ": bad run (", count, ", ", dh, ", ",
-                dw, ") for ", out_channels, " filters");
+    const bool fits = dh >= 1 && dw >= 1 && dh <= kMaxStep && dw <= kMaxStep;
+    TORCH_CHECK(count >= 0 && count <= out_channels && fits, name, ": bad run (", count, ", ", dh, ", ", dw, ") for ",
+                out_channels, " filters");
     sum += count;
   }
   TORCH_CHECK(sum == out_channels, name, ": the pattern sums to ", sum, ", the weight has ", out_channels, " filters");
@@ -30,7 +31,8 @@ void check_pattern(const char* name, Pattern pattern, int64_t out_channels) {
 // `x` and `weight` are shapes of four numbers.
 Geometry check_sizes(const char* name, c10::IntArrayRef x, c10::IntArrayRef weight, Pattern pattern, int64_t stride,
                      int64_t groups) {
-  TORCH_CHECK(stride >= 1 && groups >= 1, name, ": stride and groups must be positive, got ", stride, " and ", groups);
+  TORCH_CHECK(stride >= 1 && stride <= kMaxStep && groups >= 1, name, ": stride must be in 1..", kMaxStep,
+              " and groups positive, got ", stride, " and ", groups);
   TORCH_CHECK(weight[2] == 3 && weight[3] == 3, name, ": the weight must be [C_out, C_in / groups, 3, 3], got ",
               weight);
   TORCH_CHECK(x[1] == weight[1] * groups && weight[0] % groups == 0, name, ": x ", x, " and weight ", weight,

@@ -21,7 +21,8 @@ template <typename T>
 using Optional = std::optional<T>;
 #endif
 
-constexpr int64_t kTaps = 9;  // 3x3
+constexpr int64_t kTaps = 9;                    // 3x3
+constexpr int64_t kMaxStep = int64_t{1} << 40;  // of strides and dilations: beyond any map, and products are exact
 
 using Pattern = c10::IntArrayRef;  // (out_channels, dilation_h, dilation_w) per run, flattened
 

@@ -3,6 +3,8 @@
 The ground floor: standard library only.
 """
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +25,11 @@ class MissingFileError(InputError, FileNotFoundError):
 
 # What wrong arguments in a config raise while mmengine builds objects from it.
 _BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, OSError, RuntimeError)
+
+
+# What the user's disk refuses, whatever the program does.
+_DISK = ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG', 'EFBIG')
+_DISK_ERRORS = frozenset(getattr(errno, name) for name in _DISK)
 
 
 @contextmanager
@@ -52,6 +59,8 @@ def building(what: str) -> AbstractContextManager[None]:
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
     """Print an error that the user can mend as one sentence and exit with status 1; after Ctrl-C, with 130.
 
+    What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
+
     Args:
         debug: Raise the error, with its traceback.
         after: A second line, such as ``'Nothing was written.'``.
@@ -63,6 +72,11 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         if debug:
             raise
         sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
+    except OSError as error:
+        if debug or error.errno not in _DISK_ERRORS:
+            raise
+        where = f'{error.filename}: ' if error.filename else ''
+        sys.exit(f'error: {where}{os.strerror(error.errno)}\n{after}'.rstrip())
     except KeyboardInterrupt:
         print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
         sys.exit(130)
@@ -72,6 +86,8 @@ def sentence(error: BaseException) -> str:
     """The message of an exception, without the traceback of the data loader's worker that it may carry."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(text).strip()
+    if isinstance(error, KeyError) and re.fullmatch(r'[\w.]+', text):
+        text = f'there is no {text!r}'
     if text.startswith('Caught ') and 'Original Traceback' in text:
         name = type(error).__name__
         text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()

@@ -1,10 +1,16 @@
-"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
+"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works.
+
+With ``--train`` one config of each family trains for a step, as it is and with ours; what is known is not tried again.
+"""
 
 import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,6 +168,13 @@ def table(outcomes: list[Outcome]) -> str:
     return '\n'.join(lines if failures else lines[:-3])
 
 
+def put_below(page: str, mark: str, text: str, marks: tuple[str, ...]) -> str:
+    """The page with what is below a mark, up to a heading or another mark, replaced by a text."""
+    before, _, after = page.partition(mark)
+    end = min((found for found in (after.find(stop) for stop in ('\n## ', *marks)) if found >= 0), default=len(after))
+    return f'{before}{mark}\n{text}{after[end:]}'
+
+
 def _shapes(library: str, backbone: dict) -> list[tuple[int, ...]]:
     try:
         return _shapes_on('meta', library, backbone)
@@ -189,16 +202,30 @@ def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
+    parser.add_argument('--train', action='store_true', help='train a config of each family for a step instead')
+    parser.add_argument(
+        '--rows', type=Path, metavar='FILE', help='of --train: the families that were tried, which are not tried again'
+    )
     args = parser.parse_args(argv)
     with reporting(args.debug):
-        libraries = args.libraries or [name for name in LIBRARIES if versions.is_installed(name)]
-        outcomes = []
-        for library in libraries:
-            outcomes += check_library(library, partial(cli.progress, description=library))
-        found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
-        text = f'With {found}.\n\n{table(outcomes)}\n'
-        before = args.page.read_text().partition(MARK)[0] if args.page.exists() else ''
-        args.page.write_text(before + MARK + '\n' + text)
+        import families  # it imports this module
+
+        libraries = [name for name in args.libraries or LIBRARIES if versions.is_installed(name)]
+        if args.train:
+            rows = args.rows or families.ROWS
+            for library in libraries:
+                # a process of its own, which does not say how each weight is initialised
+                with ProcessPoolExecutor(1, get_context('spawn'), logging.disable, (logging.INFO,)) as pool:
+                    pool.submit(families.check_families, library, rows).result()
+            mark, text = families.MARK, families.table(families.read(rows))
+        else:
+            outcomes = []
+            for library in libraries:
+                outcomes += check_library(library, partial(cli.progress, description=library))
+            found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
+            mark, text = MARK, f'With {found}.\n\n{table(outcomes)}'
+        page = args.page.read_text() if args.page.exists() else ''
+        args.page.write_text(put_below(page, mark, f'{text}\n', (MARK, families.MARK)))
         print(text)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the compiled CPU operators with the address and undefined-behaviour sanitizers, in a folder of their own, and runs
-# their tests on random shapes against that build. Usage: scripts/sanitize.sh .venv/bin
+# their tests on random shapes against that build, or those that SANITIZE_TESTS names. Usage: scripts/sanitize.sh .venv/bin
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$(realpath "$1")
@@ -20,4 +20,4 @@ fi
 compiler=${CXX:-g++}
 LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$build/lib" ICCONV_MM_REQUIRE_CPU=1 \
-    "$bin/pytest" -q -p no:cacheprovider tests/ops/test_kernels_cpu.py "${@:2}"
+    "$bin/pytest" -q -p no:cacheprovider ${SANITIZE_TESTS:-tests/ops/test_kernels_cpu.py} "${@:2}"

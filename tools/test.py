@@ -15,6 +15,7 @@ def main(argv=None) -> None:
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each picture shown')
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
     parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
+    cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug):

@@ -15,6 +15,7 @@ def main(argv=None) -> None:
     parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable pictures, leave them out')
     differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
     parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)
+    cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug):

@@ -42,7 +42,7 @@ param_scheduler = [
 default_hooks = dict(
     visualization=dict(type='PoseVisualizationHook', enable=False),
     logger=_base_.iteration_hooks.logger,
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),
+    checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),
 )
 
 train_pipeline = [

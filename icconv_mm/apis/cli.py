@@ -66,6 +66,12 @@ def add_work_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
 
 
+def add_memory_format(parser: argparse.ArgumentParser) -> None:
+    """``--memory-format``, as of :func:`icconv_mm.layers.set_memory_format`."""
+    meaning = "of the backbone's maps, instead of what its config says; auto: channels_last on the CPU"
+    parser.add_argument('--memory-format', choices=('auto', 'channels_last', 'preserve'), help=meaning)
+
+
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """How processes of a distributed run were started."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')

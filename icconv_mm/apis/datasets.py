@@ -1,6 +1,8 @@
 """The datasets of a config: checked before and after they are built, and explained where building fails."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -8,9 +10,17 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from icconv_mm.apis.config import as_list
-from icconv_mm.datasets.checks import DatasetError, check_file, check_paths, explain_coco, join_root
+from icconv_mm.datasets.checks import (
+    DatasetError,
+    check_coco_file,
+    check_file,
+    check_measures,
+    check_paths,
+    explain_coco,
+    join_root,
+)
 from icconv_mm.datasets.walk import leaf_datasets
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 
 # What BaseDataset of mmengine says when no entry is left.
@@ -59,3 +69,23 @@ def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: Ta
             raise DatasetError(f'{name}: the dataset is empty')
         task.check_dataset(leaf, name)
     return dataset
+
+
+@contextmanager
+def explaining_metrics(cfg: Config) -> Iterator[None]:
+    """Where an evaluation fails, say so if the annotations that it is made against are the reason.
+
+    Raises:
+        DatasetError: They lack what COCO's metrics need, or are not in COCO format.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+        for phase in ('val', 'test'):
+            for metric in as_list(cfg.get(f'{phase}_evaluator') or []):
+                if metric.get('ann_file') and 'Coco' in str(metric.get('type')) and Path(metric['ann_file']).is_file():
+                    with naming(f'{phase}_evaluator.ann_file'):
+                        check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])
+        raise

@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from icconv_mm.apis.config import kind_of, model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, UserError, building, naming, sentence
+from icconv_mm.patterns.files import whole_file
 from icconv_mm.tasks import scope_of
 
 
@@ -58,12 +60,14 @@ class Predictor:
             self.pipeline = Compose(test_pipeline(cfg))
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
-        self.dataset_meta = _dataset_meta(content, cfg)
+        with naming(checkpoint):
+            self.dataset_meta = _dataset_meta(content, cfg)
         if palette is not None:
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta
-        self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
+        with building(f'{checkpoint}: meta.dataset_meta'):
+            self.visualizer = self.task.visualizer(cfg, self.dataset_meta)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,10 +84,28 @@ class Predictor:
             raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
         for start in range(0, len(paths), batch_size):
             batch = [str(path) for path in paths[start : start + batch_size]]
-            inputs = [self.pipeline(self.task.model_input(path, self.dataset_meta)) for path in batch]
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate(inputs))
-            yield from zip(batch, samples, strict=True)
+            yield from zip(batch, self._forward([self._load(path) for path in batch]), strict=True)
+
+    def try_predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
+        """As :meth:`predict`, with the exception in the place of the data sample where a picture fails."""
+        if batch_size < 1:
+            raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
+        for start in range(0, len(paths), batch_size):
+            batch = [str(path) for path in paths[start : start + batch_size]]
+            inputs = [_attempt(self._load, path) for path in batch]
+            loaded = [each for each in inputs if not isinstance(each, Exception)]
+            samples = _attempt(self._forward, loaded) if loaded else []
+            if isinstance(samples, Exception):  # find out which picture it is
+                samples = [_attempt(lambda each: self._forward([each])[0], each) for each in loaded]
+            left = iter(samples)
+            yield from zip(batch, [each if isinstance(each, Exception) else next(left) for each in inputs])
+
+    def _load(self, path: str) -> dict:
+        return self.pipeline(self.task.model_input(path, self.dataset_meta))
+
+    def _forward(self, inputs: list[dict]) -> list[Any]:
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate(inputs))
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
         """Write the picture at ``path`` with its predictions to ``out_file``."""
@@ -129,6 +151,10 @@ def infer(
 
     Returns:
         The paths written, by name: ``vis``, ``predictions``, ``images``.
+
+    Raises:
+        FailedPicturesError: Some pictures cannot be read or predicted for; the results of the others are written.
+        InputError, ...: As :class:`Predictor`.
     """
     paths = find_pictures(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
@@ -137,9 +163,11 @@ def infer(
     out.mkdir(parents=True, exist_ok=True)
     written = {name: out / f'{name}.json' for name in ('predictions', 'images')}
     names = _unique_names(paths)
-    records, images = [], []
-    results = predictor.predict(paths, batch_size)
-    for path, (_, sample) in zip(progress(paths), results):
+    records, images, failures = [], [], {}
+    for path, (_, sample) in zip(progress(paths), predictor.try_predict(paths, batch_size)):
+        if isinstance(sample, Exception):
+            failures[path] = sample
+            continue
         height, width = (int(side) for side in sample.ori_shape[:2])
         image = {'id': image_ids[path], 'file_name': path.name, 'width': width, 'height': height}
         images.append(image)
@@ -148,9 +176,42 @@ def infer(
             written['vis'] = out / 'vis'
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
     categories = [{'id': i, 'name': name} for i, name in zip(category_ids, predictor.classes)]
-    written['predictions'].write_text(json.dumps(records))
-    written['images'].write_text(json.dumps({'images': images, 'annotations': [], 'categories': categories}))
+    if len(failures) == len(paths) and not any(isinstance(error, UserError) for error in failures.values()):
+        raise next(iter(failures.values()))  # no fault of the pictures
+    contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': categories}}
+    for name, content in contents.items():
+        with whole_file(written[name]) as file:
+            file.write(json.dumps(content).encode())
+    if failures:
+        raise FailedPicturesError(failures, len(paths), out)
     return written
+
+
+class FailedPicturesError(UserError):
+    """Some pictures could not be read or predicted for; the results of the others are written.
+
+    Attributes:
+        failures: The exception of each picture.
+    """
+
+    def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
+        lines = [_named(path, sentence(error)) for path, error in failures.items()]
+        rest = f'{len(lines)} of {total} pictures failed; the results of the others are in {out}:'
+        super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
+        self.failures = dict(failures)
+
+
+def _named(path: Path, text: str) -> str:
+    text = ' '.join(text.split())
+    return text if text.startswith(str(path)) else f'{path}: {text}'
+
+
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function returns, or the exception: with a picture of unforeseen size, libraries raise any."""
+    try:
+        return function(argument)
+    except Exception as error:
+        return error
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -232,8 +293,7 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
     """Class names and colours: of the checkpoint, else of the config's dataset."""
-    meta = dict(checkpoint.get('meta', {}).get('dataset_meta') or {})
-    meta = {str(key).lower(): value for key, value in meta.items()}
+    meta = dataset_meta_of(checkpoint)
     for phase in ('test', 'val', 'train'):
         loader = cfg.get(f'{phase}_dataloader')
         if not loader or ('classes' in meta and 'palette' in meta):

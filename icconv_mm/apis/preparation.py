@@ -5,17 +5,22 @@ task, which makes the changes that differ between tasks (``show_predictions``, `
 config, or makes another config of it, is in :mod:`icconv_mm.apis.config`.
 """
 
+import re
+from datetime import timedelta
+from logging import WARNING
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
+from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.apis.config import as_list, replace_image_loading
 from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.datasets.walk import dicts_in
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -42,6 +47,9 @@ def prepare_training(
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
     task = prepare(cfg)
     _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
+        saving['type'] = 'icconv_mm.AtomicCheckpointHook'
     _distribute(cfg, launcher)
     if amp:
         _use_amp(cfg, task)
@@ -108,8 +116,9 @@ def _distribute(cfg: Config, launcher: str) -> None:
     if launcher == 'none':
         return
     # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
+    timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
     cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
     if 'model_wrapper_cfg' not in cfg:
         cfg.model_wrapper_cfg = {
@@ -141,9 +150,26 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     path = None if resume in (True, 'auto') else str(resume)
     if path is not None:
         _require_file(path, '--resume')
-    cfg.resume, cfg.load_from = True, path
-    if cfg.get('randomness', {}).get('seed') is None:
-        latest = path or (find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None)
-        if latest is not None and Path(latest).is_file():
-            seed = safe.load(latest).get('meta', {}).get('seed')
-            cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    latest = path or _latest_checkpoint(cfg.work_dir)
+    cfg.resume, cfg.load_from = True, path or latest
+    if cfg.get('randomness', {}).get('seed') is None and latest is not None and Path(latest).is_file():
+        content = safe.load(latest)
+        with naming(str(latest)):
+            seed = seed_of(content)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+
+
+def _latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint that ``last_checkpoint`` names, if it is gone the latest that is there. None without the file."""
+    named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    if not named and named is not None:
+        named = '(nothing)'
+    if named is None or '://' in named or Path(named).is_file():
+        return named
+    steps = {path: re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem) for path in Path(work_dir).glob('*.pth')}
+    there = {path: int(step[1]) for path, step in steps.items() if step}
+    if not there:
+        raise InputError(f'--resume: {work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
+    latest = max(there, key=there.get)
+    print_log(f'{work_dir}/last_checkpoint names {named}, which is gone: continuing from {latest}', 'current', WARNING)
+    return str(latest)

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from icconv_mm.apis.datasets import build_loop, check_data_paths
+from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_test
 from icconv_mm.apis.training import build_runner
 from icconv_mm.engine import DeployHook
@@ -18,6 +18,7 @@ def test(
     wait_time: float = 2.0,
     tta: bool = False,
     deploy: bool = False,
+    memory_format: str | None = None,
     launcher: str = 'none',
 ) -> dict[str, float]:
     """Evaluate a checkpoint with the metrics of the config.
@@ -31,7 +32,7 @@ def test(
         wait_time: Seconds.
         tta: Average over augmented copies of each picture.
         deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
-        launcher: As for :func:`icconv_mm.apis.train`.
+        memory_format, launcher: As for :func:`icconv_mm.apis.train`.
 
     Returns:
         Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.
@@ -43,8 +44,9 @@ def test(
         cfg, checkpoint, out=out, show=show, show_dir=show_dir, wait_time=wait_time, tta=tta, launcher=launcher
     )
     check_data_paths(cfg, 'test')
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, memory_format=memory_format)
     if deploy:
         runner.register_hook(DeployHook())
     build_loop(runner, task, 'test')
-    return runner.test()
+    with explaining_metrics(cfg):
+        return runner.test()

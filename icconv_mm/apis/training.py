@@ -1,20 +1,30 @@
 """Training of any task by its config."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from icconv_mm.apis.config import as_list
-from icconv_mm.apis.datasets import build_loop, check_data_paths
+from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, UserError, building, sentence
+from icconv_mm.layers.memory_format import give_mmcv_contiguous_maps, set_memory_format
+
+# What gloo and NCCL say when another process is silent or gone.
+_GONE = re.compile(
+    r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
+)
 
 
 def train(
@@ -26,6 +36,7 @@ def train(
     launcher: str = 'none',
     skip_bad_images: bool = False,
     allow_mismatch: Sequence[str] = (),
+    memory_format: str | None = None,
 ) -> Runner:
     """Train a model, as the task library's own tool does, with bad input told apart from faults.
 
@@ -37,6 +48,8 @@ def train(
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
         skip_bad_images: Warn about unreadable pictures and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
+        memory_format: Of the maps of any backbone, instead of what its config says: see
+            :func:`icconv_mm.layers.set_memory_format`.
 
     Returns:
         The runner, after training.
@@ -48,12 +61,31 @@ def train(
         cfg, resume=resume, amp=amp, auto_scale_lr=auto_scale_lr, launcher=launcher, skip_bad_images=skip_bad_images
     )
     check_data_paths(cfg, 'train', 'val')
-    runner = build_runner(cfg, allow_mismatch=allow_mismatch)
+    runner = build_runner(cfg, allow_mismatch=allow_mismatch, memory_format=memory_format)
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
-    runner.train()
+    with explaining_metrics(cfg), answering():
+        runner.train()
     return runner
+
+
+class ProcessGoneError(UserError, RuntimeError):
+    """Another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raise ProcessGoneError where the exchange with another process of the run fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        if get_world_size() == 1 or not _GONE.search(str(error)):
+            raise
+        raise ProcessGoneError(
+            f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
+            f'({sentence(error).splitlines()[0]:.200})'
+        ) from error
 
 
 def check_pretrained(model: nn.Module) -> None:
@@ -71,18 +103,30 @@ def check_pretrained(model: nn.Module) -> None:
             check_covers(module, safe.load(path), path, init.get('prefix'))
 
 
-def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_format: str | None = None) -> Runner:
     """The runner of a prepared config, with the hooks that every run of the tools has.
 
     They are not added to the config, so that the file that the runner writes stays the user's.
 
     Raises:
-        InputError: Something that the config names cannot be built.
+        InputError: Something that the config names cannot be built, or a memory format is given and no backbone.
     """
     with building(str(cfg.filename)):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.get('resume') else None)
-    runner.register_hook(CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint')))
+    runner.register_hook(
+        CheckpointMatchHook(allow_mismatch, str(checkpoint or 'the checkpoint'), bool(cfg.get('resume')))
+    )
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
+    if memory_format is not None:
+        _set_memory_format(runner.model, memory_format)
     return runner
+
+
+def _set_memory_format(model: nn.Module, memory_format: str) -> None:
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
+        raise InputError(f'--memory-format: {type(model).__name__} has no backbone whose maps it could be')
+    set_memory_format(backbone, memory_format)
+    give_mmcv_contiguous_maps(model)

@@ -101,13 +101,18 @@ def _check_whole(module: nn.Module, state_dict: dict) -> None:
         for key in found.unexpected
         if _OF_A_BACKBONE.match(key) and (not key.startswith('layer') or key.startswith(stages))
     )
-    if mismatch := Mismatch(found.missing, left, found.shapes):
+    if mismatch := Mismatch(found.missing, left, found.shapes, found.kinds):
         hints = [
             f'{option}=True'
             for option, key in (('deep_stem', 'stem.0.weight'), ('avg_down', 'layer2.0.downsample.2.weight'))
             if key in found.unexpected
         ]
         hint = f'\n  the file is of a network with {" and ".join(hints)}' if hints else ''
+        if any('.pyconv_levels.' in key for key in found.missing):
+            hint += (
+                '\n  the file is of no pyramidal network, whose kernels are of other sizes: give weights of one '
+                '(docs/pyconv.md, Released weights), or init_cfg=None to begin without'
+            )
         raise ArchitectureMismatchError(
             f'the weights do not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}{hint}'
         )

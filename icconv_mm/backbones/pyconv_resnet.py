@@ -7,13 +7,22 @@ What differs from a ResNet: the kernels of a stage, by the tables below; no max 
 first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1 convolution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from icconv_mm.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from icconv_mm.backbones.resnet import BasicBlock, Block, Bottleneck, ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
+
+
+class ReleasedBlock(BasicBlock):
+    """The basic block of the released networks: a pyramidal convolution, then a 1x1 one."""
+
+    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+        inside, width, outside = channels
+        yield conv3x3(inside, width, max(strides)), width
+        yield conv1x1(width, outside, 1), outside
 
 
 @MODELS.register_module()
@@ -75,13 +84,10 @@ class PyConvResNet(ResNet):
         self.maxpool = nn.Identity()
         self.strides = (2 * self.strides[0], *self.strides[1:])
 
-    def make_stage(self, stage: int, in_channels: int) -> nn.Sequential:
+    def block_type(self) -> type[Block]:
         """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""
-        blocks = super().make_stage(stage, in_channels)
-        for block in blocks:
-            if isinstance(block, BasicBlock) and not self.two_pyconvs:
-                block.conv2 = self.make_conv1x1(block.conv2.in_channels, block.conv2.out_channels, 1)
-        return blocks
+        block = super().block_type()
+        return ReleasedBlock if block is BasicBlock and not self.two_pyconvs else block
 
     def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
         """The pyramidal convolution of a block, the ordinary one of a stage of one level, or a deformable one."""

@@ -25,6 +25,7 @@ from icconv_mm.bricks import (
     default_scope,
 )
 from icconv_mm.errors import naming
+from icconv_mm.layers.memory_format import set_memory_format
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -33,7 +34,7 @@ OUTPUT_STRIDES = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
 
-MakeConv = Callable[[int, int, int], nn.Module]  # input channels, output channels, stride -> a convolution
+MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
 
 def _norm(number: int) -> property:
@@ -50,7 +51,7 @@ class Block(nn.Module):
         width: Channels between the convolutions.
         out_channels: C_out.
         conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
-        conv3x3: The same for the 3x3 convolutions, which are all that a variant changes.
+        conv3x3: The same for the 3x3 convolutions, with ``dilation=`` in the place of the stage's.
         norm_cfg: Of the norm layers.
         stride: Of the block.
         style: See :class:`ResNet`.
@@ -130,7 +131,7 @@ class BasicBlock(Block):
     def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
         inside, width, outside = channels
         yield conv3x3(inside, width, max(strides)), width
-        yield conv3x3(width, outside, 1), outside
+        yield conv3x3(width, outside, 1, dilation=1), outside  # as in the libraries, whatever the stage has
 
     def residual(self, x: Tensor) -> Tensor:
         x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
@@ -221,6 +222,8 @@ class ResNet(BaseModule):
         width_per_group: mmpretrain's name of ``base_width``.
         output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
             whose last stages are dilated instead of strided.
+        memory_format: In which the maps are computed: 'auto' (channels_last on the CPU), 'channels_last' or
+            'preserve', see :func:`icconv_mm.layers.set_memory_format`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
@@ -274,6 +277,7 @@ class ResNet(BaseModule):
         base_width: int | None = None,
         width_per_group: int | None = None,
         output_stride: int | None = None,
+        memory_format: str = 'auto',
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
@@ -300,6 +304,7 @@ class ResNet(BaseModule):
             self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels))
             channels = self.out_channels[-1]
         self._register_load_state_dict_pre_hook(keep_backbone_keys, with_module=True)
+        set_memory_format(self, memory_format)
         self._freeze()
 
     def _set_output_stride(self, output_stride: int, num_stages: int) -> None:
@@ -315,7 +320,7 @@ class ResNet(BaseModule):
 
     def _check(self, num_stages: int) -> None:
         if self.depth not in self.arch_settings:
-            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth}')
+            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth!r}')
         if not 1 <= num_stages <= 4:
             raise ValueError(f'num_stages must be 1 to 4, got {num_stages}')
         for name in ('strides', 'dilations', *(['stage_with_dcn'] if self.dcn else [])):
@@ -353,6 +358,11 @@ class ResNet(BaseModule):
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
+    @property
+    def stem(self) -> nn.Module:
+        """What is before the max pooling, by the name that mmseg's ICNet asks for."""
+        return self._modules.get('stem') or nn.Sequential(self.conv1, self.norm1, self.relu)
+
     def stem_forward(self, x: Tensor) -> Tensor:
         """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
@@ -360,11 +370,15 @@ class ResNet(BaseModule):
 
     def stem_modules(self) -> list[nn.Module]:
         """What ``frozen_stages >= 0`` freezes."""
-        return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+        return [self.stem]
+
+    def block_type(self) -> type[Block]:
+        """What stages are made of."""
+        return self.arch_settings[self.depth][0]
 
     def make_stage(self, stage: int, in_channels: int) -> nn.Sequential:
         """The blocks of a stage; appends its output channels to ``out_channels``."""
-        block, depths = self.arch_settings[self.depth]
+        block, depths = self.block_type(), self.arch_settings[self.depth][1]
         planes = self.base_channels * 2**stage
         out_channels = planes * (self.expansion or block.expansion)
         before, last = sum(depths[:stage]), sum(depths) - 1

@@ -15,9 +15,9 @@ from torch import nn
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import convert_all, standardised
+from icconv_mm.layers.convert import convert_all, none_selected, standardised
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
-from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs
+from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
 
 _STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
@@ -77,9 +77,15 @@ def Inception(
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return to_supernet(network, supernet_d_max, filter or outside_stem)
-    if filter is None and any(map(_is_3x3, dict(select_convs(network, outside_stem, tuple(standardised()))).values())):
-        return to_inception(network, pattern, lambda name, conv: outside_stem(name, conv) and _is_3x3(conv))
-    return to_inception(network, pattern, filter or outside_stem)  # a supernet has larger kernels instead
+
+    def chosen(name: str, conv: nn.Module) -> bool:
+        """Large kernels of a supernet lose all but nine taps; those that a network has of its own must not."""
+        size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
+        return size and wanted(filter or outside_stem, name, conv, conv.in_channels)
+
+    if not any(select_convs(network, chosen, tuple(standardised()))):
+        raise ValueError(none_selected(network, filter))
+    return to_inception(network, pattern, chosen)
 
 
 @MODELS.register_module()
@@ -126,7 +132,7 @@ def Pyramidal(
     chosen = select_convs(network, filter or outside_stem, tuple(standardised()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
-        raise ValueError(f'{type(network).__name__}: no 3x3 convolution selected')
+        raise ValueError(none_selected(network, filter))
     stages = stages_of(network, convs)
 
     def pyramid(conv: nn.Conv2d, stage: int) -> nn.Module:

@@ -10,6 +10,7 @@ from icconv_mm._version import __version__
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.conversion import Conversion, run_conversion
 from icconv_mm.checkpoints.detectron_pickle import load_detectron
+from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns.files import whole_file
 
@@ -34,19 +35,18 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     if 'converted_from' in meta:
-        origin = meta['converted_from']
-        raise InputError(
-            f'{path}: converted already, from {origin["file"]} (source {origin["source"]}, sha256 {origin["sha256"]}); '
-            'it loads as it is'
-        )
+        origin = meta['converted_from'] if isinstance(meta['converted_from'], Mapping) else {}
+        file, name, digest = (origin.get(key, 'unknown') for key in ('file', 'source', 'sha256'))
+        raise InputError(f'{path}: converted already, from {file} (source {name}, sha256 {digest}); it loads as it is')
     with naming(str(path)):
+        classes = class_names(meta.get('CLASSES'), 'meta.CLASSES')
         conversion = run_conversion(checkpoint, source, **options)
     new_meta = {
         'converted_from': dict(source=source, layout=conversion.layout, file=path.name, sha256=sha256(path)),
         'icconv_mm_version': __version__,
     }
-    if meta.get('CLASSES'):
-        new_meta['dataset_meta'] = {'classes': tuple(meta['CLASSES'])}
+    if classes:
+        new_meta['dataset_meta'] = {'classes': classes}
     write_checkpoint({'state_dict': conversion.state_dict, 'meta': new_meta}, out)
     return conversion
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 
 _GROUPS_SHOWN = 12
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -27,22 +28,27 @@ class Mismatch:
         missing: Keys of the model that the state dict lacks.
         unexpected: Keys of the state dict that the model lacks.
         shapes: ``(key, shape in the model, shape in the state dict)`` where both have a key and its shapes differ.
+        kinds: ``(key, what it is in the model, what it is in the state dict)`` where the values cannot be taken over:
+            an array, a sparse tensor or one without values, complex numbers or integers for real ones.
     """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    kinds: tuple[tuple[str, str, str], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.shapes)
+        return bool(self.missing or self.unexpected or self.shapes or self.kinds)
 
     def __str__(self) -> str:
         """The keys, grouped by the module that they belong to."""
         shapes = [f'{key} {list(own)} in the model, {list(found)} in the checkpoint' for key, own, found in self.shapes]
+        kinds = [f'{key} is {own} in the model, {found} in the checkpoint' for key, own, found in self.kinds]
         parts = (
             ('missing in the checkpoint', self.missing, _grouped(self.missing)),
             ('not in the model', self.unexpected, _grouped(self.unexpected)),
             ('of another shape', shapes, _few(shapes, '; ', '; and {} more')),
+            ('of another kind', kinds, _few(kinds, '; ', '; and {} more')),
         )
         return '\n  '.join(f'{what} ({len(found)}): {shown}' for what, found, shown in parts if found)
 
@@ -56,6 +62,7 @@ class Mismatch:
             tuple(filter(kept, self.missing)),
             tuple(filter(kept, self.unexpected)),
             tuple(entry for entry in self.shapes if kept(entry[0])),
+            tuple(entry for entry in self.kinds if kept(entry[0])),
         )
 
 
@@ -64,11 +71,19 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Enters ``state_dict``, ``model``, ``model_state_dict`` or ``net`` (so optimiser states and counters beside them stay
     behind) and strips the ``module.`` that data-parallel wrappers put before every key.
+
+    Raises:
+        InputError: There are no weights by name.
     """
     weights = checkpoint
+    if not isinstance(weights, Mapping):
+        raise InputError(f'expected a dict of weights, found {type(weights).__name__}')
     while wrapper := next((name for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
         weights = weights[wrapper]
-    while weights and all(str(key).startswith('module.') for key in weights):
+    odd = [key for key in weights if not isinstance(key, str)]
+    if odd:
+        raise InputError(f'expected weights by name, found the key {odd[0]!r:.40} ({type(odd[0]).__name__})')
+    while weights and all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     return weights
 
@@ -82,9 +97,36 @@ def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
         tuple(
             (key, tuple(own[key].shape), tuple(value.shape))
             for key, value in state_dict.items()
-            if key in own and own[key].shape != value.shape
+            if isinstance(own.get(key), Tensor) and isinstance(value, Tensor) and own[key].shape != value.shape
+        ),
+        tuple(
+            (key, kind_of(own[key]), kind_of(value))
+            for key, value in state_dict.items()
+            if key in own and not _can_become(value, own[key])
         ),
     )
+
+
+def _can_become(value: Any, own: Any) -> bool:
+    """Whether ``load_state_dict`` can take over the values: it skips, or turns into others, what is not like them."""
+    if not isinstance(own, Tensor):  # extra state, of which only its module knows what it is
+        return not isinstance(value, Tensor) or value.layout == torch.strided
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return False
+    if value.is_complex() != own.is_complex():
+        return False
+    return value.is_floating_point() or value.is_complex() or not own.is_floating_point()
+
+
+def kind_of(value: Any) -> str:
+    """What a value of a state dict is, in words: ``'a tensor of float32'``, ``'a numpy array'``."""
+    if isinstance(value, np.ndarray):
+        return 'a numpy array'
+    if not isinstance(value, Tensor):
+        return f'a {type(value).__name__}'
+    where = ' without values' if value.is_meta else ''
+    layout = '' if value.layout == torch.strided else f'{str(value.layout).removeprefix("torch.")} '
+    return f'a {layout}tensor of {str(value.dtype).removeprefix("torch.")}{where}'
 
 
 def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow: Sequence[str] = ()) -> None:
@@ -99,9 +141,10 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
     Raises:
         ArchitectureMismatchError: It does not; the message lists the keys.
     """
-    state_dict = state_dict_of(checkpoint)
+    with naming(name):
+        state_dict = state_dict_of(checkpoint)
     mismatch = compare(model, state_dict).outside(allow)
-    if mismatch and (allow or not _loads_after_upgrade(model, state_dict)):
+    if mismatch.kinds or (mismatch and (allow or not _loads_after_upgrade(model, state_dict))):
         raise _misfit(name, model, mismatch)
 
 
@@ -117,13 +160,14 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
     Raises:
         ArchitectureMismatchError: Weights are missing or of another shape; the message lists the keys.
     """
-    weights = state_dict_of(checkpoint)
+    with naming(name):
+        weights = state_dict_of(checkpoint)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     found = compare(module, weights)
-    mismatch = Mismatch(found.missing, (), found.shapes)
-    if mismatch and not _loads_after_upgrade(module, weights, more=True):
+    mismatch = Mismatch(found.missing, (), found.shapes, found.kinds)
+    if mismatch.kinds or (mismatch and not _loads_after_upgrade(module, weights, more=True)):
         raise _misfit(name, module, mismatch)
 
 

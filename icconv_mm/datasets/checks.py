@@ -5,6 +5,7 @@ dataset failed or left it empty: a good file costs nothing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def check_file(path: str, name: str) -> None:
 def check_coco_file(path: str | Path) -> dict:
     """The content of a file; raise DatasetError, naming file and field, unless it is annotations in COCO format."""
     try:
-        content = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+        with naming(str(path), OSError):
+            content = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f'{path}: not a COCO annotation file: not JSON ({error})') from None
     if not isinstance(content, dict):
         kind = type(content).__name__
@@ -66,7 +68,27 @@ def check_coco_file(path: str | Path) -> dict:
         for i, entry in enumerate(content[field]):
             _check_entry(entry, members, f'{path}: {field}[{i}]')
     _check_references(content, path)
+    _check_once(content, path)
     return content
+
+
+def check_measures(content: dict, path: str | Path) -> None:
+    """Raise DatasetError unless annotations say how large pictures and boxes are, as training and COCO's metrics need.
+
+    Args:
+        content: What :func:`check_coco_file` returns.
+        path: The file it is from.
+    """
+    for i, image in enumerate(content['images']):
+        for side in ('width', 'height'):
+            if not _are_numbers([image.get(side)]) or image[side] < 1:
+                raise DatasetError(f'{path}: images[{i}]: {side!r} is {image.get(side)!r:.40}, expected pixels')
+    for i, annotation in enumerate(content['annotations']):
+        for field in ('bbox', 'area', 'iscrowd'):
+            if field not in annotation:
+                raise DatasetError(f'{path}: annotations[{i}]: no field {field!r}')
+        if not _are_numbers([annotation['area']]):
+            raise DatasetError(f"{path}: annotations[{i}]: 'area' is {annotation['area']!r:.40}, expected a number")
 
 
 def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) -> None:
@@ -82,6 +104,7 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
         return
     with naming(f'{where}.ann_file'):
         content = check_coco_file(path)
+        check_measures(content, path)
     if not empty:
         return
     names = {category['id']: category['name'] for category in content['categories']}
@@ -110,6 +133,9 @@ def check_class_order(path: str | Path, classes: Sequence[str], labels: Mapping[
     """
     if len(labels) == len(classes):
         return
+    if len(labels) > len(classes):
+        check_coco_file(path)
+        raise DatasetError(f'{where}: {path} has {len(labels)} categories for {len(classes)} classes')
     names = {category['id']: category['name'] for category in json.loads(Path(path).read_bytes())['categories']}
     shifted = [(names[i], classes[label]) for i, label in labels.items() if names[i] != classes[label]]
     if shifted:
@@ -130,8 +156,19 @@ def _check_entry(entry: Any, members: Mapping[str, type], name: str) -> None:
         if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
             raise DatasetError(f'{name}: {member!r} is {entry[member]!r}, expected {kind.__name__}')
     box = entry.get('bbox')
-    if box is not None and not (isinstance(box, list) and len(box) == 4):
-        raise DatasetError(f"{name}: 'bbox' is {box!r}, expected [x, y, width, height]")
+    if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
+        raise DatasetError(f"{name}: 'bbox' is {box!r:.100}, expected [x, y, width, height], finite and not negative")
+    joints = entry.get('keypoints')
+    if joints is not None and 'image_id' in members and not (_are_numbers(joints) and len(joints) % 3 == 0):
+        raise DatasetError(f"{name}: 'keypoints' is {joints!r:.100}, expected [x1, y1, v1, ...], finite")
+    if (crowd := entry.get('iscrowd', 0)) not in (0, 1):
+        raise DatasetError(f"{name}: 'iscrowd' is {crowd!r:.40}, expected 0 or 1")
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return False
+    return all(isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9 for each in values)
 
 
 def _check_references(content: dict, path: str | Path) -> None:
@@ -141,6 +178,16 @@ def _check_references(content: dict, path: str | Path) -> None:
         for member, known in (('image_id', images), ('category_id', categories)):
             if annotation[member] not in known:
                 raise DatasetError(f'{path}: annotations[{i}]: {member} {annotation[member]} is not in the file')
+
+
+def _check_once(content: dict, path: str | Path) -> None:
+    """Ids, and the names of categories, that several entries have: COCO's tools take the last of them."""
+    for field, member in (('images', 'id'), ('annotations', 'id'), ('categories', 'id'), ('categories', 'name')):
+        value, times = (
+            Counter(entry[member] for entry in content[field]).most_common(1)[0] if content[field] else (0, 0)
+        )
+        if times > 1:
+            raise DatasetError(f'{path}: {times} {field} have the {member} {value!r:.60}')
 
 
 def join_root(root: str, path: str) -> str:

@@ -3,7 +3,10 @@
 import glob
 import logging
 import os
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +42,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         kwargs: As for mmcv's transform.
 
     Raises:
-        ImageFileError: A file is missing, empty, truncated or no picture, and ``skip_bad`` is False.
+        ImageFileError: A file is missing, empty, truncated or no picture, or its boxes or joints are not finite, and
+            ``skip_bad`` is False.
     """
 
     def __init__(self, skip_bad: bool = False, **kwargs) -> None:
@@ -59,6 +63,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         if defect is None and labels is not None and (defect := image_defect(labels)) is not None:
             path = labels
         if defect is None:
+            defect = annotation_defect(results)
+        if defect is None:
             try:
                 return super().transform(results)
             except (AssertionError, OSError, ValueError, cv2.error) as error:
@@ -67,6 +73,22 @@ class LoadImageFromFile(_LoadImageFromFile):
             print_log(f'{path}: {defect}; skipped', logger='current', level=logging.WARNING)
             return None
         raise ImageFileError(f'{path}: {defect}')
+
+
+def annotation_defect(results: Mapping[str, Any]) -> str | None:
+    """What is wrong with the boxes and joints of a picture: a loss of one NaN would spoil all weights; None if nothing.
+
+    Args:
+        results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the picture.
+    """
+    values = {key: results[key] for key in ('bbox', 'keypoints') if results.get(key) is not None}
+    for instance in results.get('instances') or ():
+        if not all(map(isfinite, instance.get('bbox') or ())):
+            return f'a box of its annotations is not finite: {list(instance["bbox"])}'
+    for key, value in values.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == 'f' and not np.isfinite(value).all():
+            return f'{key} of its annotations are not finite'
+    return None
 
 
 def image_defect(path: str | os.PathLike) -> str | None:

@@ -7,6 +7,7 @@ from icconv_mm.layers.feature_transformers import GroundingTransformer, Renderin
 from icconv_mm.layers.fused_relu import ICConv2dReLU, PyConv2dReLU
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
+from icconv_mm.layers.memory_format import set_memory_format
 from icconv_mm.layers.pconv import PConvLayer
 from icconv_mm.layers.pyconv import PyConv2d
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d
@@ -25,6 +26,7 @@ __all__ = [
     'ScaleEqualizedConv2d',
     'SelfTransformer',
     'integrated_batch_norm',
+    'set_memory_format',
     'to_inception',
     'to_supernet',
 ]

@@ -6,6 +6,7 @@ changed in place, and only after all its layers have been checked.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 
@@ -43,7 +44,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     candidates(d_max)  # checks d_max
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
-        raise ValueError(f'{type(module).__name__}: no 3x3 convolution selected')
+        raise ValueError(none_selected(module, filter))
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
@@ -74,7 +75,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
     """
     convs = list(select_convs(module, filter, tuple(standardised())))
     if not convs:
-        raise ValueError(f'{type(module).__name__}: no convolution of 3x3 or more selected')
+        raise ValueError(none_selected(module, filter))
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
     return convert_all(module, convs, inception_conv, patterns)
 
@@ -83,7 +84,9 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
     """The pattern of each of ``convs``, read from one of them alone or from one of ``every`` convolution."""
 
     def load(layers):
-        return load_pattern(source, [layer.out_channels for _, layer in layers], [layer.groups for _, layer in layers])
+        names = [name for name, _ in layers if name]
+        channels, groups = zip(*[(layer.out_channels, layer.groups) for _, layer in layers])
+        return load_pattern(source, channels, groups, names)
 
     try:
         chosen = dict(convs)
@@ -95,12 +98,25 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
             raise error from None
 
 
+def none_selected(module: nn.Module, filter: LayerFilter = None) -> str:
+    """What is said of a network in which nothing is to be converted: which convolutions it has."""
+    convs = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
+    kinds = Counter(f'{type(conv).__name__} of {"x".join(map(str, conv.kernel_size))}' for _, conv in convs)
+    it_has = ', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'no convolution'
+    if not isinstance(filter, str):
+        return f'{type(module).__name__}: no 3x3 convolution to convert; it has {it_has}'
+    first = next((f', the first of 3x3 is {name}' for name, conv in convs if conv.kernel_size == (3, 3)), '')
+    return f'{type(module).__name__}: the filter {filter!r} selects no 3x3 convolution; it has {it_has}{first}'
+
+
 def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
     """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
     check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
     weight = nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad)
-    return like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
+    new = like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
+    new.supernet_d_max = d_max  # which tells it from a network's own large kernels
+    return new
 
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:

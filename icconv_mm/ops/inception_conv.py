@@ -19,6 +19,7 @@ from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops
 from icconv_mm.patterns import DilationPattern
+from icconv_mm.patterns.pattern import MAX_DILATION
 
 
 def inception_conv2d(
@@ -66,8 +67,12 @@ def check_call(x, weight, bias, pattern, stride, groups) -> None:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3):
         raise ValueError(f'weight must have the shape [C_out, C_in / groups, 3, 3], got {list(weight.shape)}')
-    if stride < 1 or groups < 1:
-        raise ValueError(f'stride and groups must be at least 1, got stride={stride}, groups={groups}')
+    if not 1 <= stride <= MAX_DILATION or groups < 1:
+        raise ValueError(
+            f'stride must be in 1..{MAX_DILATION} and groups at least 1, got stride={stride}, groups={groups}'
+        )
+    if x.shape[1] < 1:
+        raise ValueError(f'x must have at least one channel, got {list(x.shape)}')
     if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ValueError(
             f'x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '

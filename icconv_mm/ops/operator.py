@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
@@ -63,7 +64,7 @@ def define(
         return type(out)(each.contiguous(memory_format=fmt) for each in out)
 
     def with_gradient(*args):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # tangents do not ask for gradients
             return autograd(operator, *args)
         with below_autograd():  # the same without the cost of preparing a gradient
             return operator(*args)
@@ -131,9 +132,13 @@ class _Once(torch.autograd.Function):
         return None, None, None, *(each if need else None for each, need in zip(grads, ctx.needs_input_grad[3:]))
 
 
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def without_gradient(operator: torch._ops.OpOverload, *args):
     """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
-    if any(tensor.requires_grad for tensor in tensors_of(args)):
+    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
         name = operator._schema.name.removeprefix('icconv_mm::')
         raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
     with below_autograd():

@@ -18,6 +18,7 @@ from icconv_mm.ops import pyconv_reference as reference
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops
+from icconv_mm.patterns.pattern import MAX_DILATION
 
 
 def pyconv2d(
@@ -65,8 +66,10 @@ def check_call(x, weights, bias, groups, stride, dilation) -> None:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if not weights or len(weights) != len(groups):
         raise ValueError(f'weights and groups must have one entry per level, got {len(weights)} and {len(groups)}')
-    if stride < 1 or dilation < 1:
-        raise ValueError(f'stride and dilation must be at least 1, got stride={stride}, dilation={dilation}')
+    if not 1 <= min(stride, dilation) <= max(stride, dilation) <= MAX_DILATION:
+        raise ValueError(f'stride and dilation must be in 1..{MAX_DILATION}, got stride={stride}, dilation={dilation}')
+    if x.shape[1] < 1:
+        raise ValueError(f'x must have at least one channel, got {list(x.shape)}')
     for level, (weight, group) in enumerate(zip(weights, groups)):
         _check_level(f'level {level}', x, weight, group)
     out_channels = sum(weight.shape[0] for weight in weights)

@@ -51,13 +51,33 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def forward(ctx, form, call, sizes, bias, x, grad, *weights):
         ctx.save_for_backward(x, grad, *weights)
-        ctx.form, ctx.call, ctx.backend = form, call, backend.requested()
+        ctx.save_for_forward(x, grad, *weights)
+        ctx.form, ctx.call, ctx.sizes, ctx.backend = form, call, sizes, backend.requested()
         with below_autograd():
-            if grad is None:
-                return form.output(x, weights, call, bias)
-            if x is None:
-                return form.grad_input(grad, weights, sizes, call)
-            return tuple(form.grad_weight(grad, x, sizes, call))
+            return _Derivative._of_the_third(form, call, sizes, bias, x, grad, weights)
+
+    @staticmethod
+    def _of_the_third(form, call, sizes, bias, x, grad, weights):
+        if grad is None:
+            return form.output(x, weights, call, bias)
+        if x is None:
+            return form.grad_input(grad, weights, sizes, call)
+        return tuple(form.grad_weight(grad, x, sizes, call))
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        """The form is linear in each argument: a sum with one argument after the other exchanged for its tangent."""
+        _, _, _, d_bias, d_x, d_grad, *d_weights = tangents
+        x, grad, *weights = ctx.saved_tensors
+        exchanged = [] if d_x is None else [(d_x, grad, weights)]
+        exchanged += [] if d_grad is None else [(x, d_grad, weights)]
+        if any(each is not None for each in d_weights):
+            moved = [torch.zeros_like(weight) if d is None else d for weight, d in zip(weights, d_weights)]
+            exchanged.append((x, grad, moved))
+        terms = [_Derivative._of_the_third(ctx.form, ctx.call, ctx.sizes, None, *each) for each in exchanged]
+        if d_bias is not None:
+            terms.append(d_bias[:, None, None])
+        return tuple(map(sum, zip(*terms))) if isinstance(terms[0], tuple) else sum(terms)
 
     @staticmethod
     def backward(ctx, *outer):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import NamedTuple
 
+MAX_DILATION = 1 << 20  # no map is as wide; kernels compute with products of it
 _KEY = re.compile(r'\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)')
 
 
@@ -34,8 +35,8 @@ class DilationPattern:
         flat: The same as one tuple of integers, the form in which operators take it.
 
     Raises:
-        ValueError: If an entry is not three integers, a dilation is below 1, a number of channels is negative, or
-            there are no channels at all.
+        ValueError: If an entry is not three integers, a dilation is below 1 or above 2**20, a number of channels is
+            negative or above 2**20, or there are no channels at all.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
     """
@@ -150,4 +151,8 @@ def _as_run(entry, position: int) -> Run:
         raise ValueError(f'run {position}: the number of channels must not be negative, got {run.out_channels}')
     if min(run.dilation_h, run.dilation_w) < 1:
         raise ValueError(f'run {position}: a dilation must be at least 1, got ({run.dilation_h}, {run.dilation_w})')
+    if (largest := max(run)) > MAX_DILATION:
+        raise ValueError(
+            f'run {position}: expected dilations and channels up to {MAX_DILATION}, got {str(largest)[:30]}'
+        )
     return run

@@ -91,10 +91,16 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
     return kept.unflatten(2, (3, 3))
 
 
-def _wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
+def wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
+    """Whether a filter, as :func:`select_convs` takes it, selects a layer."""
     if filter is None:
         return in_channels != IMAGE_CHANNELS
-    return bool(re.search(filter, name) if isinstance(filter, str) else filter(name, layer))
+    if not isinstance(filter, str):
+        return bool(filter(name, layer))
+    try:
+        return bool(re.search(filter, name))
+    except re.error as error:
+        raise InputError(f'filter {filter!r} is not a regular expression: {error}') from None
 
 
 def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Module]]:
@@ -111,7 +117,7 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
         if name.startswith(inside) or not (hasattr(layer, 'kernel_size') and hasattr(layer, 'groups')):
             continue
         inside += (f'{name}.' if name else '',)
-        if min(weight.shape[2:]) >= 3 and _wanted(filter, name, layer, weight.shape[1] * layer.groups):
+        if min(weight.shape[2:]) >= 3 and wanted(filter, name, layer, weight.shape[1] * layer.groups):
             yield name, layer
 
 
@@ -173,7 +179,7 @@ def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) 
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        if _wanted(filter, name, weight, weight.shape[1]):
+        if wanted(filter, name, weight, weight.shape[1]):
             yield SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
 
 

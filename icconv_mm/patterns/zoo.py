@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,10 @@ _NAMES = f"'dense', 'geometric_dN' (N the largest dilation), {', '.join(map(repr
 
 
 def load_pattern(
-    source: str | Path | Sequence, channels: Sequence[int] | None = None, groups: int | Sequence[int] = 1
+    source: str | Path | Sequence,
+    channels: Sequence[int] | None = None,
+    groups: int | Sequence[int] = 1,
+    names: Sequence[str] | None = None,
 ) -> list[DilationPattern]:
     """The pattern of a whole network.
 
@@ -28,6 +31,7 @@ def load_pattern(
             analytic names; with it the pattern is checked against the network and comes back in channels.
         groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
             convolution may count in groups.
+        names: The names of these convolutions, for messages.
 
     Returns:
         One ``DilationPattern`` per layer, in forward order.
@@ -46,9 +50,11 @@ def load_pattern(
         layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
         layers = read_patterns(_find(source))
-    else:
+    elif isinstance(source, Iterable):
         layers, source = parse_layers(list(source), 'pattern'), 'pattern'
-    return layers if network is None else _fit(layers, network, str(source))
+    else:
+        raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
+    return layers if network is None else _fit(layers, network, str(source), names)
 
 
 def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
@@ -77,11 +83,13 @@ def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple
     return list(zip(channels, groups))
 
 
-def _fit(layers: list[DilationPattern], network: list[tuple[int, int]], source: str) -> list[DilationPattern]:
+def _fit(
+    layers: list[DilationPattern], network: list[tuple[int, int]], source: str, names: Sequence[str] | None
+) -> list[DilationPattern]:
     if len(layers) != len(network):
         raise InputError(f'{source}: the network has {len(network)} 3x3 convolutions, the pattern {len(layers)} layers')
     fitted = []
     for number, (layer, (channels, groups)) in enumerate(zip(layers, network)):
-        with naming(f'{source}: layer {number}', ValueError):
+        with naming(f'{source}: layer {number}' + (f' ({names[number]})' if names else ''), ValueError):
             fitted.append(layer.for_convolution(channels, groups))
     return fitted

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from mmengine.logging import MMLogger
 
-from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.backbones import ICResNet, ICResNeXt, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 
@@ -104,6 +104,8 @@ def test_strict_loading_of_another_network_fails():
         ICResNet(34, 'dense').load_state_dict(torchvision_layout('resnet18'))
     with pytest.raises(ArchitectureMismatchError, match=r'not in the model .*layer1\.2 \(12: conv1\.weight'):
         ICResNet(18, 'dense').load_state_dict(torchvision_layout('resnet34'))
+    with pytest.raises(ArchitectureMismatchError, match=r'pyconv_levels.*(?s:.*) no pyramidal network.*init_cfg=None'):
+        PyConvResNet(18).load_state_dict(torchvision_layout('resnet18'))
 
 
 def test_inside_a_model_the_keys_are_its_own():

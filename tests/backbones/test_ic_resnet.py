@@ -70,7 +70,8 @@ def test_two_networks_with_different_patterns(tmp_path):
 def test_stage_dilations_multiply_the_pattern():
     net = ICResNet(18, 'geometric_d2', strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), deep_stem=True, **TINY).eval()
     assert net(torch.randn(1, 3, 64, 64))[-1].shape[-2:] == (4, 4)
-    conv = net.layer4[1].conv2
+    assert net.layer4[1].conv2.dilation == (1, 1)  # as in the libraries
+    conv = net.layer4[1].conv1
     assert conv.dilation == (2, 2) and conv.pattern.max_dilation == 2
     x = torch.randn(1, 128, 9, 9)
     far = x.clone()

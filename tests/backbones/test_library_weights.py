@@ -7,11 +7,12 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNeXt
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 
 SMALL = {'base_channels': 16, 'stem_channels': 16}
 DEEP, POOLED = {'deep_stem': True}, {'deep_stem': True, 'avg_down': True}
+D8, CONTRACTED = {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)}, {'contract_dilation': True}
 # library's network, its arguments, our class, arguments beside depth
 OF_OPENMMLAB = [
     ('mmdet.ResNet', {'depth': 50, 'style': 'caffe', **SMALL}, ICResNet, {'style': 'caffe', **SMALL}),
@@ -21,6 +22,11 @@ OF_OPENMMLAB = [
     ('mmseg.ResNet', {'depth': 18, **SMALL}, ICResNet, SMALL),
     ('mmseg.ResNetV1c', {'depth': 50, **SMALL}, ICResNet, {**DEEP, **SMALL}),
     ('mmseg.ResNetV1d', {'depth': 18, **SMALL}, ICResNet, {**POOLED, **SMALL}),
+    ('mmdet.ResNet', {'depth': 34, **D8, **SMALL}, ICResNet, {**D8, **SMALL}),
+    ('mmseg.ResNet', {'depth': 18, **D8, **SMALL}, ICResNet, {**D8, **SMALL}),
+    ('mmseg.ResNetV1c', {'depth': 18, **D8, **CONTRACTED, **SMALL}, ICResNetV1c, {**D8, **CONTRACTED, **SMALL}),
+    ('mmpretrain.ResNetV1c', {'depth': 18, **D8, **SMALL}, ICResNetV1c, {**D8, **SMALL}),
+    ('mmpose.ResNet', {'depth': 18, **D8, **SMALL}, ICResNet, {**D8, **SMALL}),
     ('mmpretrain.ResNet', {'depth': 50, **SMALL}, ICResNet, SMALL),
     ('mmpretrain.ResNetV1c', {'depth': 50, **SMALL}, ICResNet, {**DEEP, **SMALL}),
     ('mmpretrain.ResNetV1d', {'depth': 50, **SMALL}, ICResNet, {**POOLED, **SMALL}),

@@ -84,11 +84,13 @@ def test_is_the_resnext_of_mmdet(x):
     assert_same_network(ResNet(**TINY, **settings), mmdet.ResNeXt(**TINY, **settings), x)
 
 
-@pytest.mark.parametrize('multi_grid', [None, (1, 2, 4)])
-def test_dilates_as_mmseg_does(multi_grid, x):
+@pytest.mark.parametrize(
+    ('depth', 'multi_grid'), [(50, None), (50, (1, 2, 4)), (18, None), (18, (1, 2)), (34, None)], ids=str
+)
+def test_dilates_as_mmseg_does(depth, multi_grid, x):
     mmseg = pytest.importorskip('mmseg.models.backbones')
     settings = {
-        'depth': 50,
+        'depth': depth,
         'strides': (1, 2, 1, 1),
         'dilations': (1, 1, 2, 4),
         'contract_dilation': True,

@@ -212,10 +212,11 @@ PATTERN = {'Inception': {'pattern': 'geometric_d4'}, 'Pyramidal': {}}
     [
         ('Inception', {}, 'Inception needs either a pattern or supernet_d_max, got neither'),
         ('Inception', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
-        ('Inception', {'pattern': 'dense', 'filter': 'nothing'}, 'ResNet: no convolution of 3x3 or more selected'),
+        ('Inception', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
+        ('Inception', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
         ('Inception', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
-        ('Inception', {'pattern': [[[64, 1, 1]]] * 8}, 'layer 2: the pattern sums to 64, expected 128 channels'),
-        ('Pyramidal', {'filter': 'nothing'}, 'ResNet: no 3x3 convolution selected'),
+        ('Inception', {'pattern': [[[64, 1, 1]]] * 8}, r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, exp'),
+        ('Pyramidal', {'filter': 'nothing'}, r'it has .* 8 Conv2d of 3x3.*, the first of 3x3 is layer1.0.conv1'),
         ('Pyramidal', {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]}, 'layer1.0.conv1: level 1: 3 groups'),
         ('Pyramidal', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
         ('Inception', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
@@ -226,3 +227,18 @@ def test_bad_input(kind, settings, message):
     net = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
     with pytest.raises(ValueError, match=message):
         getattr(icconv_mm, kind)(net, **settings)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'has'),
+    [
+        ('SwinTransformer', '1 Conv2d of 4x4'),
+        ('ConvNeXt', '1 Conv2d of 4x4, 3 Conv2d of 2x2, 18 Conv2d of 7x7'),  # no supernet: its kernels keep all taps
+    ],
+)
+def test_a_network_without_3x3_convolutions_is_told_what_it_has(kind, has):
+    pytest.importorskip('mmpretrain.models')
+    backbone = {'type': f'mmpretrain.{kind}', 'arch': 'tiny'}
+    for wrapper, settings in PATTERN.items():
+        with pytest.raises(ValueError, match=f'{kind}: no 3x3 convolution to convert; it has {has}$'):
+            build({'type': f'icconv_mm.{wrapper}', 'backbone': backbone, **settings})

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError, check_covers, check_fits, compare
+from icconv_mm.errors import InputError
 
 
 def network(width=4, classes=3, blocks=2):
@@ -89,3 +90,40 @@ def test_pretrained_weights_may_hold_more_but_not_less():
         check_covers(backbone, weights, 'a.pth')
     with pytest.raises(ArchitectureMismatchError, match=r'missing in the checkpoint \(6\): 2\.0'):
         check_covers(network(blocks=3)['backbone'], weights, 'a.pth', prefix='backbone.')
+
+
+UNLIKE = {
+    'a numpy array': lambda value: value.numpy(),
+    'a list': lambda value: value.tolist(),
+    'a sparse_coo tensor of float32': lambda value: value.to_sparse(),
+    'a tensor of float32 without values': lambda value: value.to('meta'),
+    'a tensor of complex64': lambda value: value.to(torch.complex64),
+    'a tensor of int64': lambda value: value.long(),
+    'a NoneType': lambda value: None,
+}
+
+
+@pytest.mark.parametrize('kind', UNLIKE)
+def test_values_that_would_not_be_loaded_are_refused(kind):
+    """torch skips some of these and turns others into numbers that nobody trained."""
+    weights = network().state_dict()
+    weights['head.weight'] = UNLIKE[kind](weights['head.weight'])
+    message = f'head.weight is a tensor of float32 in the model, {kind} in the checkpoint'
+    with pytest.raises(ArchitectureMismatchError, match=message):
+        check_fits(network(), weights, 'a.pth')
+    with pytest.raises(ArchitectureMismatchError, match=message):
+        check_covers(network(), weights, 'a.pth')
+    check_fits(network(), weights, 'a.pth', allow=['head'])
+
+
+def test_values_of_another_precision_fit():
+    weights = {
+        key: value.half() if value.is_floating_point() else value for key, value in network().state_dict().items()
+    }
+    check_fits(network(), weights, 'a.pth')
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.ones(3), 5, None, {'state_dict': {1: torch.ones(3)}}])
+def test_content_that_is_no_dict_of_weights(content):
+    with pytest.raises(InputError, match=r'a\.pth: expected '):
+        check_fits(network(), content, 'a.pth')

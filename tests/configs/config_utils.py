@@ -1,15 +1,14 @@
-"""Reading configs once, and batches of random annotated images for each task library."""
+"""Reading configs once, and a step of training with each on random annotated pictures."""
 
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
-from mmengine.structures import InstanceData, PixelData
+from random_batches import make_batch, shrink
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
@@ -38,37 +37,6 @@ def upstream_of(path: Path) -> str | None:
     return None
 
 
-def shrink(node, size=SIZE):
-    """Few proposals, queries and samples, and no padding to the training size."""
-    if isinstance(node, list):
-        for item in node:
-            shrink(item, size)
-    elif isinstance(node, dict):
-        if node.get('type') == 'icconv_mm.SEPC':
-            node['lcconv_padding'] = 1  # the coarsest level of so small a picture has one cell
-        for key, value in node.items():
-            if key in ('max_per_img', 'num_queries'):
-                node[key] = 20
-            elif key == 'batch_augments':
-                node[key] = None  # to the training size as well
-            elif key == 'sampler' and 'num' in value:
-                value['num'] = 16
-            elif key == 'data_preprocessor' and value.get('size'):
-                value['size'] = (size, size)
-            shrink(value, size)
-
-
-def classes_of(model):
-    """The number of classes (of joints, in pose) that the head of a model tells apart."""
-    for name in ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head'):
-        try:
-            head = model.get_submodule(name)
-            return head.num_keypoints if hasattr(head, 'num_keypoints') else head.num_classes
-        except AttributeError:
-            continue
-    raise AssertionError(f'no head found in {type(model).__name__}')
-
-
 def learn_one_step_and_predict(cfg, warm_up=False):
     """Builds the model of a config, takes a step on random pictures and predicts for them.
 
@@ -85,7 +53,7 @@ def learn_one_step_and_predict(cfg, warm_up=False):
     if 'data_preprocessor' in cfg:  # as the runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    batch = make_batch(cfg, size=size, count=2, num_classes=classes_of(model))
+    batch = make_batch(cfg, model, size)
 
     model.train()
     for lr in (1e-3, None) if warm_up else (None,):
@@ -104,91 +72,3 @@ def learn_one_step_and_predict(cfg, warm_up=False):
         results = model(**model.data_preprocessor(batch, False), mode='predict')
     assert len(results) == len(batch['inputs'])
     return model, before, loss
-
-
-def make_batch(cfg: Config, size: int, count: int, num_classes: int) -> dict:
-    """``count`` uint8 images [3, size, size] under 'inputs' and their annotations under 'data_samples'."""
-    make_sample = {
-        'mmdet': _detection,
-        'mmseg': _segmentation,
-        'mmpretrain': _classification,
-        'mmpose': _pose,
-    }[cfg.default_scope]
-    return {
-        'inputs': [torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in range(count)],
-        'data_samples': [make_sample(cfg, size, num_classes) for _ in range(count)],
-    }
-
-
-def _detection(cfg: Config, size: int, num_classes: int):
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-
-    masks = np.zeros((2, size, size), np.uint8)
-    masks[0, 4 : size // 2, 4 : size // 2] = 1
-    masks[1, size // 4 :, size // 3 :] = 1
-    boxes = [[4, 4, size // 2, size // 2], [size // 3, size // 4, size, size]]
-    sample = DetDataSample(metainfo=_metainfo(size))
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.randint(0, num_classes, (2,))
-    )
-    if any(step.get('with_mask') for step in cfg.train_dataloader.dataset.pipeline):
-        sample.gt_instances.masks = BitmapMasks(masks, size, size)
-    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
-    return sample
-
-
-def _segmentation(cfg: Config, size: int, num_classes: int):
-    from mmseg.structures import SegDataSample
-
-    labels = torch.randint(0, num_classes, (1, size, size))
-    return SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=_metainfo(size))
-
-
-def _classification(cfg: Config, size: int, num_classes: int):
-    from mmpretrain.structures import DataSample
-
-    return DataSample(metainfo=_metainfo(size)).set_gt_label(int(torch.randint(0, num_classes, ())))
-
-
-def _pose(cfg: Config, size: int, num_keypoints: int):
-    """Two people, encoded and packed as the training pipeline of a config does."""
-    from mmpose.registry import TRANSFORMS
-
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    first = [step.type for step in pipeline].index('GenerateTarget')
-    target, *rest = pipeline[first:]
-    encoder = dict(target.encoder, input_size=(size, size))
-    if 'heatmap_size' in encoder:
-        cells = size * encoder['heatmap_size'][0] // target.encoder.input_size[0]
-        encoder['heatmap_size'] = (cells, cells)
-    keypoints = np.random.uniform(4, size - 4, (2, num_keypoints, 2)).astype(np.float32)
-    results = {
-        **_metainfo(size),
-        'img': np.zeros((size, size, 3), np.uint8),
-        'keypoints': keypoints,
-        'keypoints_visible': np.ones((2, num_keypoints), np.float32),
-        'bbox': np.concatenate([keypoints.min(1), keypoints.max(1)], axis=1),
-        'category_id': [1, 1],
-        'area': np.full(2, size * size / 2, np.float32),
-        'input_size': (size, size),
-        'input_center': np.array([size / 2, size / 2]),
-        'input_scale': np.array([size, size]),
-        'flip_indices': list(range(num_keypoints)),
-        'warp_mat': np.eye(2, 3),
-    }
-    for step in (dict(target, encoder=encoder), *rest):
-        results = TRANSFORMS.build(step)(results)
-    return results['data_samples']
-
-
-def _metainfo(size: int) -> dict:
-    return {
-        'img_id': 0,
-        'img_path': 'none.jpg',
-        'ori_shape': (size, size),
-        'img_shape': (size, size),
-        'pad_shape': (size, size),
-        'scale_factor': (1.0, 1.0),
-        'flip': False,
-    }

@@ -23,6 +23,11 @@ def write(path, content):
     return path
 
 
+def first(content, **changes):
+    """The annotations with another first one."""
+    return {**content, 'annotations': [{**content['annotations'][0], **changes}, *content['annotations'][1:]]}
+
+
 def dataset(root, **changes):
     return {
         'type': 'CocoDataset',
@@ -86,6 +91,18 @@ def test_coco_file(tmp_path, coco):
             lambda c: {**c, 'annotations': [{**c['annotations'][0], 'bbox': [1, 2]}]},
             r"annotations\[0\]: 'bbox' is \[1, 2\], expected \[x, y, width, height\]",
         ),
+        (lambda c: first(c, bbox=[float('nan'), 0, 1, 1]), r"annotations\[0\]: 'bbox' is \[nan, 0, 1, 1\], expected"),
+        (lambda c: first(c, bbox=[0, 0, float('inf'), 1]), r"annotations\[0\]: 'bbox' is"),
+        (lambda c: first(c, bbox=[0, 0, -4, 4]), r"annotations\[0\]: 'bbox' is .* not negative"),
+        (lambda c: first(c, bbox=['0', 0, 4, 4]), r"annotations\[0\]: 'bbox' is"),
+        (lambda c: first(c, keypoints=[1, 2, float('nan')]), r"annotations\[0\]: 'keypoints' is"),
+        (lambda c: first(c, iscrowd='no'), r"annotations\[0\]: 'iscrowd' is 'no', expected 0 or 1"),
+        (lambda c: {**c, 'categories': c['categories'] * 2}, '2 categories have the id 2'),
+        (
+            lambda c: {**c, 'categories': [*c['categories'], {'id': 3, 'name': 'ball'}]},
+            "2 categories have the name 'ball'",
+        ),
+        (lambda c: {**c, 'images': c['images'] * 3}, '3 images have the id 1'),
     ],
 )
 def test_not_coco(tmp_path, coco, damage, message):
@@ -95,7 +112,7 @@ def test_not_coco(tmp_path, coco, damage, message):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize('content', [b'', b'<annotation/>', b'{"images": [', b'\xff\xfe\x00'])
+@pytest.mark.parametrize('content', [b'', b'<annotation/>', b'{"images": [', b'\xff\xfe\x00', b'[' * 100_000])
 def test_not_json(tmp_path, content):
     path = tmp_path / 'a.json'
     path.write_bytes(content)
@@ -127,3 +144,24 @@ def test_labels_that_a_missing_category_shifts(tmp_path, coco):
     checks.check_class_order(path, ('ball', 'cat'), {2: 0}, 'd')
     with pytest.raises(DatasetError, match=r"lacks the categories \['cat'\].*'ball' would be learned as 'cat'"):
         checks.check_class_order(path, ('cat', 'ball'), {2: 0}, 'd')
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda c: c['images'][0].pop('width'), r"images\[0\]: 'width' is None, expected pixels"),
+        (lambda c: c['annotations'][0].pop('iscrowd'), r"annotations\[0\]: no field 'iscrowd'"),
+        (lambda c: c['annotations'][0].pop('bbox'), r"annotations\[0\]: no field 'bbox'"),
+        (lambda c: c['annotations'][0].update(area=None), r"annotations\[0\]: 'area' is None, expected a number"),
+    ],
+)
+def test_what_metrics_need(tmp_path, coco, damage, message):
+    damage(coco)
+    with pytest.raises(DatasetError, match=message):
+        checks.explain_coco(str(write(tmp_path / 'a.json', coco)), ('ball',), 'd', empty=False)
+
+
+def test_categories_of_one_name(tmp_path, coco):
+    path = write(tmp_path / 'a.json', {**coco, 'categories': [*coco['categories'], {'id': 3, 'name': 'ball'}]})
+    with pytest.raises(DatasetError, match="2 categories have the name 'ball'"):
+        checks.check_class_order(path, ('ball',), {2: 0, 3: 1}, 'd')

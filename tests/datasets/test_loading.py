@@ -116,3 +116,21 @@ def test_finding_pictures(tmp_path):
     assert [path.name for path in find_pictures(f'{tmp_path}/*/*')] == ['c.tif']
     with pytest.raises(MissingFileError, match=r'no picture \(\.jpg, .* matches nothing/\*'):
         find_pictures('nothing/*')
+
+
+@pytest.mark.parametrize(
+    'annotations',
+    [
+        {'instances': [{'bbox': [0.0, 0.0, 4.0, 4.0]}, {'bbox': [0.0, float('nan'), 4.0, 4.0]}]},
+        {'instances': [{'bbox': [0.0, 0.0, float('inf'), 4.0]}]},
+        {'bbox': np.array([[0, 0, np.nan, 1]])},
+        {'keypoints': np.array([[[0, np.inf]]])},
+    ],
+)
+def test_annotations_that_are_not_finite(tmp_path, annotations):
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ImageFileError, match=r'a\.png: .* not finite'):
+        LoadImageFromFile().transform({'img_path': str(path), **annotations})
+    assert LoadImageFromFile(skip_bad=True).transform({'img_path': str(path), **annotations}) is None
+    assert LoadImageFromFile().transform({'img_path': str(path), 'instances': [{'bbox': [0, 0, 1, 1]}]}) is not None

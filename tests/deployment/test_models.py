@@ -40,8 +40,10 @@ def tensors(model: torch.nn.Module, x: torch.Tensor) -> object:
     """What the network computes before boxes, masks or people are decoded from it."""
     if hasattr(model, 'rpn_head'):
         levels = model.extract_feat(x)
-        regions = torch.ones(3, model.roi_head.bbox_head.in_channels, 7, 7)
-        return [levels, model.rpn_head(levels), model.roi_head.bbox_head(regions)]
+        rois = torch.tensor([[0, 2.0, 3, 40, 60], [0, 30, 8, 90, 50], [0, 0, 0, 95, 95]])
+        extract = model.roi_head.bbox_roi_extractor
+        regions = extract(levels[: extract.num_inputs], rois)
+        return [levels, model.rpn_head(levels), regions, model.roi_head.bbox_head(regions)]
     return model(x, None, mode='tensor')
 
 

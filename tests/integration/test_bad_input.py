@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -175,3 +177,74 @@ def test_as_a_process(workspace):
     assert 'Traceback' not in run.stderr
     run = workspace.run(*tool, 'gone.py', '--debug', check=False)
     assert run.returncode == 1 and 'Traceback' in run.stderr
+
+
+def test_pictures_that_fail_among_others(workspace, detector):
+    """The others are predicted for; those that fail are listed at the end."""
+    folder, out = workspace.root / 'mixed', workspace.root / 'runs/mixed'
+    shutil.copytree(workspace.root / 'data/miniature/val', folder)
+    good = sorted(path.name for path in folder.iterdir())
+    (folder / 'a_truncated.jpg').write_bytes((folder / good[0]).read_bytes()[:500])
+    for name, size in (('b_tall.png', (20000, 10)), ('c_wide.png', (10, 20000)), ('d_line.png', (1, 3000))):
+        cv2.imwrite(str(folder / name), np.zeros((*size, 3), np.uint8))
+    error = workspace.tool('infer', workspace.config(DETECTION), detector, folder, '--out-dir', out, '--batch-size', 3)
+    first, *lines = error.splitlines()
+    failed = [Path(line.split(': ')[0].strip()).name for line in lines]
+    assert first == f'error: {len(failed)} of {len(good) + 4} pictures failed; the results of the others are in {out}:'
+    assert 'a_truncated.jpg' in failed and not set(failed) & set(good)
+    images = json.loads((out / 'images.json').read_text())['images']
+    assert {image['file_name'] for image in images} == {path.name for path in folder.iterdir()} - set(failed)
+    assert {path.name for path in (out / 'vis').iterdir()} == {image['file_name'] for image in images}
+
+
+def test_outputs_that_cannot_be_written(workspace, detector):
+    """A file in the place of a folder, or a folder in the place of a file."""
+    taken = workspace.root / 'taken'
+    taken.write_text('')
+    infer = (workspace.config(DETECTION), detector, 'data/miniature/val', '--out-dir')
+    assert workspace.tool('infer', *infer, taken) == f'error: {taken}: File exists'
+    assert workspace.tool('infer', *infer, taken / 'below') == f'error: {taken / "below"}: Not a directory'
+    assert workspace.tool('train', workspace.config(DETECTION), '--work-dir', taken, *short(1)).startswith('error: ')
+
+
+def test_a_full_disk_while_training(workspace):
+    """No file may grow beyond a limit, which is how a process can be given a full disk."""
+    limited = 'import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); '
+    code = limited + "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    train = (sys.executable, '-c', code, workspace.repo / 'tools/train.py', workspace.config(DETECTION))
+    run = workspace.run(*train, '--work-dir', 'runs/full', *short(1), check=False)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith('error: ') and 'iter_1.pth: ' in run.stderr.splitlines()[-1]
+    assert 'File too large' in run.stderr.splitlines()[-1] and 'Traceback' not in run.stderr
+    assert not list((workspace.root / 'runs/full').glob('*.pth'))
+
+
+def test_a_folder_whose_name_is_not_ascii(workspace, detector):
+    folder = workspace.root / 'größe/圖'
+    folder.mkdir(parents=True)
+    picture = folder / '猫.jpg'
+    shutil.copy(workspace.root / 'data/miniature/val/000001.jpg', picture)
+    infer = (sys.executable, workspace.repo / 'tools/infer.py', workspace.config(DETECTION), detector, picture)
+    run = workspace.run('env', 'LC_ALL=C', *infer, '--out-dir', folder / 'out', check=False)
+    assert run.returncode == 0, run.stderr
+    assert (folder / 'out/vis/猫.jpg').is_file()
+    train = (sys.executable, workspace.repo / 'tools/train.py', workspace.config(DETECTION))
+    run = workspace.run('env', 'LC_ALL=C', *train, '--work-dir', folder / 'run', *short(1), check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_checkpoints_that_a_run_cannot_continue_from(workspace, detector):
+    content = torch.load(detector)
+    path = workspace.root / 'changed.pth'
+    for change, message in (
+        ({'meta': {**content['meta'], 'iter': 10**12}}, r'meta\.iter is 1000000000000, expected a number from 0 to 5'),
+        ({'meta': {**content['meta'], 'seed': 'x'}}, r"meta\.seed is 'x'"),
+        ({'meta': [1]}, 'meta is a list, expected a dict'),
+        ({'optimizer': {}}, r'optimizer\.param_groups: found'),
+        ({'param_schedulers': {'x': 1}}, r'param_schedulers is a dict, expected a list'),
+        ({'message_hub': 5}, 'message_hub is a int, expected a dict'),
+    ):
+        torch.save({**content, **change}, path)
+        args = ('--work-dir', 'runs/changed', '--resume', path, *short(5))
+        error = workspace.tool('train', workspace.config(DETECTION), *args)
+        assert re.match(rf'error: {path}: {message}', error), error

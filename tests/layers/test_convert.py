@@ -130,7 +130,7 @@ def _unchanged(network) -> bool:
     'pattern, message',
     [
         ([[(12, 1, 1)]] * 2, 'the network has 3 3x3 convolutions, the pattern 2 layers'),
-        ([[(12, 1, 1)], [(12, 1, 1)], [(11, 1, 1)]], 'layer 2: the pattern sums to 11, expected 12'),
+        ([[(12, 1, 1)], [(12, 1, 1)], [(11, 1, 1)]], r'layer 2 \(3\): the pattern sums to 11, expected 12'),
         ([[(12, 1, 1)], [(12, 0, 1)], [(12, 1, 1)]], r'layer 1: run 0: a dilation must be at least 1, got \(0, 1\)'),
     ],
 )
@@ -149,7 +149,7 @@ def test_layers_that_cannot_be_converted_are_named():
     network[3].padding_mode = 'reflect'
     with pytest.raises(ValueError, match=r"3: padding .* of mode 'reflect'"):
         to_supernet(network, 2)
-    with pytest.raises(ValueError, match='Sequential: no 3x3 convolution selected'):
+    with pytest.raises(ValueError, match="Sequential: the filter 'nothing' selects no 3x3 convolution; it has "):
         to_supernet(network, 2, 'nothing')
     with pytest.raises(ValueError, match=r'0: a 5x5 kernel holds dilations up to 2'):
         to_inception(to_supernet(network[1], 2), [[(12, 3, 1)]])

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from inception_calls import Call, per_run, random_call
+from torch.autograd import forward_ad
 
-from icconv_mm.ops import inception_conv2d, use_backend
+from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, use_backend
 from icconv_mm.patterns import DilationPattern
 
 PATTERN = [(2, 1, 2), (1, 3, 1), (3, 1, 1)]
@@ -208,3 +209,33 @@ def test_opcheck(number, channels_last):
             for a in args
         )
     torch.library.opcheck(operator, args)
+
+
+@pytest.mark.parametrize('grad', [True, False])
+@pytest.mark.parametrize('choice', ['reference', 'auto'])
+def test_forward_mode_differentiation(grad, choice):
+    """Tangents do not depend on whether gradients are recorded."""
+    x, weight, bias = torch.randn(2, 4, 6, 5), torch.randn(6, 4, 3, 3), torch.randn(6)
+    moves = [torch.randn_like(each) for each in (x, weight, bias)]
+    zero = torch.zeros(6)
+
+    def call(x, weight, bias):
+        return inception_conv2d(x, weight, bias, [(3, 1, 1), (3, 2, 3)], stride=2)
+
+    expected = call(moves[0], weight, zero) + call(x, moves[1], zero) + moves[2][:, None, None]
+    with torch.set_grad_enabled(grad), use_backend(choice), forward_ad.dual_level():
+        out = call(*map(forward_ad.make_dual, (x, weight, bias), moves))
+        torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, expected, rtol=1e-4, atol=1e-4)
+        with pytest.raises(RuntimeError, match='without a gradient'):
+            inception_conv2d_relu(forward_ad.make_dual(x, moves[0]), weight, None, [(3, 1, 1), (3, 2, 3)])
+
+
+def test_sizes_that_no_kernel_computes_with():
+    x, weight = torch.randn(1, 4, 3, 3), torch.randn(4, 4, 3, 3)
+    for dilation in (2**20 + 1, 2**62, 2**63 - 2, 2**63):
+        with pytest.raises(ValueError, match='expected dilations and channels up to 1048576'):
+            inception_conv2d(x, weight, None, [(2, 1, 1), (2, dilation, 1)])
+    with pytest.raises(ValueError, match=r'stride must be in 1\.\.1048576'):
+        inception_conv2d(x, weight, None, [(2, 1, 1), (2, 1, 2)], stride=2**62)
+    with pytest.raises(ValueError, match=r'x must have at least one channel, got \[1, 0, 3, 3\]'):
+        inception_conv2d(x[:, :0], weight[:, :0], None, [(2, 1, 1), (2, 1, 2)])

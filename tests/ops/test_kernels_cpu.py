@@ -275,6 +275,42 @@ def test_dead_weights_are_not_kept():
     assert forget_packed_weights() == 1
 
 
+def test_kept_weights_can_be_swapped():
+    """What is kept holds on to memory and counters, not to tensors: torch refuses to swap tensors with references."""
+    forget_packed_weights()
+    pattern, x = [4, 1, 1, 2, 2, 2], torch.randn(1, 4, 5, 5)
+    first, second = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
+    expected = [inception.forward(x.double(), each.double(), None, pattern) for each in (first, second)]
+    for _ in range(3):
+        OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1)
+    torch.utils.swap_tensors(first, second)
+    for _ in range(3):
+        assert_near(OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1), expected[1], 1e-5, 'swapped')
+        assert_near(OPS.inception_conv2d_compiled(x, second, None, pattern, 1, 1), expected[0], 1e-5, 'swapped')
+
+
+def test_one_weight_is_kept_a_few_times_at_most():
+    forget_packed_weights()
+    weight, x = torch.randn(6, 4, 3, 3), torch.randn(1, 4, 5, 5)
+    for dilation in range(1, 40):
+        for _ in range(3):
+            OPS.inception_conv2d_compiled(x, weight, None, [4, 1, 1, 2, dilation, 2], 1, 1)
+    assert forget_packed_weights() == 4
+
+
+def test_new_names_for_one_memory():
+    """``.data`` has a counter of its own: what was kept for one such tensor is not used for the next."""
+    forget_packed_weights()
+    weight, x, pattern = torch.randn(6, 4, 3, 3), torch.randn(1, 4, 5, 5), [4, 1, 1, 2, 2, 2]
+    for _ in range(20):
+        alias = weight.data
+        alias.add_(0.1)
+        for _ in range(2):
+            got = OPS.inception_conv2d_compiled(x, alias, None, pattern, 1, 1)
+            assert_near(got, inception.forward(x.double(), weight.double(), None, pattern), 1e-5, 'alias')
+    assert forget_packed_weights() <= 4
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 def test_inputs_whose_channels_are_one(instructions, dtype):
     x, weight = torch.randn(1, 1, 9, 9).to(dtype).expand(1, 64, 9, 9), torch.randn(6, 64, 3, 3).to(dtype)
@@ -333,7 +369,7 @@ def test_shapes_are_checked_once_more():
             OPS.inception_conv2d_compiled(x, weight, None, pattern, 1, 1)
     for bias, stride, groups, sentence in (
         (torch.randn(5), 1, 1, r'the bias must be \[6\] on cpu, got \[5\] on cpu'),
-        (None, 0, 1, 'stride and groups must be positive, got 0 and 1'),
+        (None, 0, 1, r'stride must be in 1\.\.\d+ and groups positive, got 0 and 1'),
         (None, 1, 2, 'do not fit 2 groups'),
     ):
         with pytest.raises(RuntimeError, match=f'inception_conv2d: .*{sentence}'):

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -57,6 +58,11 @@ def test_counts_of_the_published_files(name, layers, runs, d_max, shared):
         ('[{"(0, 0)": 4, "(0, -2)": 3}]', r'layer 0: run 1: a dilation must be at least 1, got \(1, -1\)'),
         ('[{"(0, 0)": 4}, {"(0; 0)": 4}]', r"layer 1: malformed key '\(0; 0\)'"),
         ('[[[4, 1, 1]], [[4, 1]]]', 'layer 1: run 0: expected three integers'),
+        (
+            '[{"(9223372036854775807, 0)": 4}]',
+            'layer 0: run 0: expected dilations and channels up to 1048576, got 92233',
+        ),
+        ('[{"(0, 0)": 9223372036854775808}]', 'layer 0: run 0: expected dilations and channels up to 1048576'),
         ('[{"(0, 0)": NaN}]', 'layer 0: run 0: expected three integers'),
         ('[{"(0, 0)": {"(0, 0)": 4}}]', 'layer 0: run 0: expected three integers'),
     ],
@@ -89,3 +95,11 @@ def test_missing(tmp_path):
         read_patterns(tmp_path / 'nowhere.json')
     with pytest.raises(FileNotFoundError):
         read_patterns(tmp_path)
+
+
+def test_many_keys_take_time_in_proportion(tmp_path):
+    path = tmp_path / 'many.json'
+    path.write_text(json.dumps([{f'({i}, 0)': 1 for i in range(200_000)}]))
+    start = time.process_time()
+    assert read_patterns(path)[0].out_channels == 200_000
+    assert time.process_time() - start < 10

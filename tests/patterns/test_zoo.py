@@ -102,3 +102,9 @@ def test_patterns_that_do_not_fit(layers, message, tmp_path):
     path.write_text(json.dumps(layers))
     with pytest.raises(ValueError, match=f'own.json: .*{message}'):
         load_pattern(path, CHANNELS)
+
+
+@pytest.mark.parametrize('source', [5, None, 2.5])
+def test_something_else_than_a_pattern(source):
+    with pytest.raises(ValueError, match='a pattern is a name, a file or a list with one entry per layer, got'):
+        load_pattern(source)

@@ -1,6 +1,7 @@
 """Every config of the installed libraries with a backbone of the ResNet family, with ours in its place."""
 
 import compatibility
+import families
 import pytest
 from compatibility import ONE_LINE, WRAPPERS, Case, Outcome
 
@@ -42,7 +43,7 @@ def test_outcomes_tell_what_differs(monkeypatch):
     monkeypatch.setitem(WRAPPERS['Inception'], 'filter', 'nowhere')
     monkeypatch.setitem(ONE_LINE['PyConv'], 'ResNet', 'mmdet.RegNet')
     errors = {outcome.swap: outcome.error for outcome in compatibility.check_case(case)}
-    assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv'] and 'selected' in errors['Inception']
+    assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv'] and "filter 'nowhere'" in errors['Inception']
     assert compatibility.check_case(Case('mmdet', 'b.py', {'type': 'ResNet', 'depth': 20}))[0].swap == 'original'
     monkeypatch.setitem(ONE_LINE['IC'], 'ResNet', 'mmpose.ResNet')  # which has no pattern
     assert 'pattern' in {o.swap: o.error for o in compatibility.check_case(case)}['IC']
@@ -56,3 +57,12 @@ def test_the_table_counts_configs_and_names_failures():
     assert '| mmdet | 1 of 2 (50.0%) | 1 of 1 (100.0%) |' in text
     assert '| mmdet | ResNet | IC | 1 | `b.py` | ValueError: a / b |' in text
     assert '---' not in compatibility.table([Outcome(one, 'IC', '')]).partition('\n')[2].partition('\n')[2]
+
+
+def test_tables_of_a_page_are_replaced_one_by_one():
+    marks = (compatibility.MARK, families.MARK)
+    page = f'intro\n{marks[0]}\nold\n\n## Steps\n\n{marks[1]}\nolder\n'
+    page = compatibility.put_below(page, marks[0], 'new\n', marks)
+    page = compatibility.put_below(page, marks[1], 'newer\n', marks)
+    assert page == f'intro\n{marks[0]}\nnew\n\n## Steps\n\n{marks[1]}\nnewer\n'
+    assert compatibility.put_below('', marks[0], 'new\n', marks) == f'{marks[0]}\nnew\n'

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import torch
 from mmengine.dist import get_rank
@@ -11,14 +12,29 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """Ends the process as the kernel would, without a chance to clean up, before iteration ``at`` (from 0)."""
+    """Ends the process as the kernel would, without a chance to clean up, before iteration ``at`` (from 0).
 
-    def __init__(self, at: int) -> None:
+    Of several processes, it ends that of ``rank``.
+    """
+
+    def __init__(self, at: int, rank: int = 0) -> None:
         self.at = at
+        self.rank = rank
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if runner.iter == self.at and get_rank() == self.rank:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class HangHook(KillHook):
+    """As ``KillHook``, for a process that does nothing any more."""
+
+    def interrupt(self) -> None:
+        time.sleep(3600)
 
 
 @HOOKS.register_module()

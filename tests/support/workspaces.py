@@ -52,7 +52,12 @@ class Workspace:
 
     def run(self, *command, check: bool = True) -> subprocess.CompletedProcess:
         """Run a command here, as a process of its own."""
-        env = {**os.environ, 'PYTHONPATH': str(SUPPORT), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
+        env = {
+            **os.environ,
+            'PYTHONPATH': f'{SUPPORT}{os.pathsep}{self.repo}',
+            'PYTHONWARNINGS': 'ignore',
+            'OMP_NUM_THREADS': '1',
+        }
         run = subprocess.run([str(part) for part in command], cwd=self.root, env=env, capture_output=True, text=True)
         assert not check or run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
         return run

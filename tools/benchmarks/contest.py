@@ -73,13 +73,16 @@ def step(
     return run
 
 
-def in_formats(make: Callable[..., Callable], module: nn.Module, *tensors: Tensor) -> dict[str, Callable]:
+def in_formats(
+    make: Callable[..., Callable], module: nn.Module, *tensors: Tensor, formats: Iterable[str] = tuple(FORMATS)
+) -> dict[str, Callable]:
     """``make(module, *tensors)`` by memory format, each with copies in that format."""
     return {
         name: make(
-            copy.deepcopy(module).to(memory_format=fmt), *(tensor.contiguous(memory_format=fmt) for tensor in tensors)
+            copy.deepcopy(module).to(memory_format=FORMATS[name]),
+            *(tensor.contiguous(memory_format=FORMATS[name]) for tensor in tensors),
         )
-        for name, fmt in FORMATS.items()
+        for name in formats
     }
 
 

@@ -1,15 +1,17 @@
-"""Two networks, ours and a dense one, against each other and against the plain composition of ours."""
+"""A network of ours against those of upstream that it replaces, and against its own plain composition."""
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import Figure, Options, contest
+from benchmarks import Figure, Options, Timing, contest
 from icconv_mm.deployment import deploy
 from icconv_mm.ops import explain, use_backend
 from icconv_mm.patterns import load_pattern
@@ -40,54 +42,87 @@ class Case(NamedTuple):
 
     Attributes:
         name: Such as 'IC-R50-k9'.
-        ours, dense: Make the networks.
+        ours: Makes the network.
+        upstream: Make the networks that it is held against, by name: the fastest of them counts.
         batch: Pictures.
         picture: Their height and width, at full size.
-        form: 'eager' or 'inference form', both of them forward passes, or 'step', forward and backward.
-        limit: Against the dense network, at full size; None for none.
+        form: 'eager', 'inference form' (upstream's with folded batch norms), 'inference form / eager' (ours deployed,
+            upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW pictures, formats unset.
+        limit: Against upstream, at full size; None for none.
         notes: For the figures.
+        memory: Largest peak of memory that is wanted, against upstream; None where it is not measured.
+        composition: Whether to time the plain composition of ours, too.
+        dtype: Instead of that of the options.
         forward: ``(network, pictures) -> tensors``.
         loss: ``(network, pictures) -> scalar``, of a network in training mode.
     """
 
     name: str
     ours: Callable[[], nn.Module]
-    dense: Callable[[], nn.Module]
+    upstream: Mapping[str, Callable[[], nn.Module]]
     batch: int
     picture: tuple[int, int]
     form: str
     limit: float | None
     notes: dict[str, object]
+    memory: float | None = None
+    composition: bool = False
+    dtype: str | None = None
     forward: Callable[[nn.Module, Tensor], Iterable[Tensor]] = lambda network, x: network(x)
     loss: Callable[[nn.Module, Tensor], Tensor] = mixed
 
     @property
     def label(self) -> str:
-        """Name, size and form."""
+        """Name, size, dtype where it is of the case, and form."""
         height, width = self.picture
-        return f'{self.name} {self.batch}x3x{height}x{width} {self.form}'
+        dtype = f'{self.dtype} ' if self.dtype else ''
+        return f'{self.name} {self.batch}x3x{height}x{width} {dtype}{self.form}'
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step is timed."""
+        return self.form.endswith('step')
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The memory formats that are tried."""
+        return ('NCHW',) if self.form.startswith('as shipped') else tuple(contest.FORMATS)
 
 
 def compare(suite: str, case: Case, options: Options) -> list[Figure]:
-    """The figures of a case: ours against the dense network and against the plain composition.
+    """The figures of a case: ours against upstream's fastest and, where the case says so, its composition; memory.
 
     Raises:
         Disagreement: If ours, its composition, or memory formats differ; in inference form also from the network that
             the form was made of.
     """
+    options = replace(options, dtype=case.dtype or options.dtype)
     size = options.scaled(*case.picture)
     x = torch.randn(case.batch, 3, *size, generator=torch.Generator().manual_seed(0))
     x = x.to(options.device, options.tensor_dtype)
-    networks = {'dense': _build(case.dense, options), 'ours': _build(case.ours, options)}
+    networks = {name: _build(make, options) for name, make in {**case.upstream, 'ours': case.ours}.items()}
     _check(case, networks, x, options)
-    contenders = _contenders(networks, case, x, training=case.form == 'step')
-    backends = count_backends(contenders['ours']['channels_last'])
+    contenders = _contenders(networks, case, x, training=case.trains)
+    backends = count_backends(contenders['ours'][case.formats[0]])
     results = contest.hold(contenders, options)
-    limits = {'dense': case.limit if options.scale == 1 else None}
-    notes = {**case.notes, 'backends': ' '.join(f'{name} {number}' for name, number in sorted(backends.items()))}
-    if options.scale != 1:
+    fastest = min(case.upstream, key=lambda name: results[name].timing.median)
+    others = {name: f'{results[name].timing.median / results[fastest].timing.median:.2f}' for name in case.upstream}
+    held = {'upstream': results[fastest], **{name: results[name] for name in results if name not in case.upstream}}
+    full = options.scale == 1
+    notes = {**case.notes, 'upstream': ' '.join(f'{name} {ratio}' for name, ratio in others.items())}
+    notes['backends'] = ' '.join(f'{name} {number}' for name, number in sorted(backends.items()))
+    if not full:
         notes['scaled to'] = 'x'.join(map(str, size))
-    return contest.figures(suite, case.label, results, limits, notes)
+    figures = contest.figures(suite, case.label, held, {'upstream': case.limit if full else None}, notes)
+    if case.memory is not None:
+        peaks = [
+            contest.peak_memory(contenders[name][held[role].format], options.device) / 2**20
+            for name, role in (('ours', 'ours'), (fastest, 'upstream'))
+        ]
+        ours, theirs = (Timing(peak, peak, 1) for peak in peaks)
+        limit = case.memory if full else None
+        figures.append(Figure(suite, f'{case.label} peak memory: ours / upstream', ours, theirs, limit, notes, 'MB'))
+    return figures
 
 
 def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
@@ -96,23 +131,28 @@ def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
 
 
 def _contenders(networks: dict[str, nn.Module], case: Case, x: Tensor, training: bool) -> dict:
-    contenders = {name: _calls(network, case, x, training) for name, network in networks.items()}
-    contenders['composition'] = {fmt: use_backend('reference')(call) for fmt, call in contenders['ours'].items()}
+    contenders = {name: _calls(name, network, case, x, training) for name, network in networks.items()}
+    if case.composition:
+        contenders['composition'] = {fmt: use_backend('reference')(call) for fmt, call in contenders['ours'].items()}
     return contenders
 
 
-def _calls(network: nn.Module, case: Case, x: Tensor, training: bool) -> dict[str, Callable[[], list[Tensor]]]:
+def _calls(
+    name: str, network: nn.Module, case: Case, x: Tensor, training: bool
+) -> dict[str, Callable[[], list[Tensor]]]:
     """The pass to time by memory format, each with a copy of the network in that format."""
     network.train(training)
-    if case.form == 'inference form':
+    if 'inference form' in case.form and name == 'ours':
         network = deploy(network)
+    elif case.form == 'inference form':
+        network = fuse_conv_bn(copy.deepcopy(network))
 
     def make(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
-        if case.form != 'step':
+        if not case.trains:
             return contest.forward(lambda: case.forward(network, x))
         return contest.step(lambda: [case.loss(network, x)], filter(lambda p: p.requires_grad, network.parameters()))
 
-    return contest.in_formats(make, network, x)
+    return contest.in_formats(make, network, x, formats=case.formats)
 
 
 def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Options) -> None:
@@ -123,13 +163,13 @@ def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Optio
     gradients of small maps by percents, as a wrong filter would.
     """
     eager = case._replace(form='eager')
-    equal = ['composition', 'ours']
-    contenders = _contenders(networks, eager if case.form == 'step' else case, x, training=False)
-    if case.form == 'inference form':
-        contenders = {'eager': _calls(networks['ours'], eager, x, training=False), **contenders}
+    equal = ['composition', 'ours'] if case.composition else ['ours']
+    contenders = _contenders(networks, eager if case.trains else case, x, training=False)
+    if 'inference form' in case.form:
+        contenders = {'eager': _calls('ours', networks['ours'], eager, x, training=False), **contenders}
         equal = ['eager', *equal]
     contest.check_agreement(case.label, contenders, equal, contest.tolerance(options, TOLERANCES))
-    if case.form == 'step':
+    if case.trains:
         smooth = {name: _smooth(network) for name, network in networks.items()}
         contenders = _contenders(smooth, case, x, training=False)
         tolerance = contest.tolerance(options, STEP_TOLERANCES)

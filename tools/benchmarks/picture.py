@@ -9,7 +9,8 @@ from icconv_mm.errors import InputError
 if TYPE_CHECKING:
     from benchmarks.report import Figure
 
-COLOURS = {'dense': '#9aa5b1', 'ours': '#1f77b4', 'composition': '#e4a03b'}
+COLOURS = {'baseline': '#9aa5b1', 'ours': '#1f77b4', 'composition': '#e4a03b'}
+BASELINES = ('dense', 'upstream')  # of layers and of networks
 
 
 def bars(figures: Sequence['Figure']) -> dict[str, dict[str, dict[str, float]]]:
@@ -25,27 +26,27 @@ def bars(figures: Sequence['Figure']) -> dict[str, dict[str, dict[str, float]]]:
             panel, what = (f'{figure.suite}, training step', what) if form == 'step' else (figure.suite, label)
             times = panels.setdefault(panel, {}).setdefault(what.removesuffix(' forward'), {})
             times['ours'] = 1e3 * figure.subject.median
-            times[rest] = 1e3 * figure.baseline.median
+            times['baseline' if rest in BASELINES else rest] = 1e3 * figure.baseline.median
     return panels
 
 
 def write_picture(figures: Sequence['Figure'], path: str | Path) -> None:
-    """A picture of panels: a group of bars for everything timed, relative to the dense contender.
+    """A picture of panels: a group of bars for everything timed, relative to its baseline.
 
     Raises:
-        ValueError: If no figure compares ours with a dense contender.
+        ValueError: If no figure compares ours with a baseline.
     """
     # not pyplot, which would look for a screen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     panels = {
-        panel: {label: times for label, times in groups.items() if 'dense' in times}
+        panel: {label: times for label, times in groups.items() if 'baseline' in times}
         for panel, groups in bars(figures).items()
     }
     panels = {panel: groups for panel, groups in panels.items() if groups}
     if not panels:
-        raise InputError('no figure to draw: suites layers, backbone and detector have bars')
+        raise InputError('no figure to draw: suites layers, backbone and models have bars')
     longest = max(map(len, panels.values()))
     canvas = Canvas(figsize=(max(7, 2 + 0.55 * longest), 4.5 * len(panels)), layout='constrained')
     FigureCanvasAgg(canvas)
@@ -58,11 +59,11 @@ def _draw(axes, panel: str, groups: dict[str, dict[str, float]]) -> None:
     width = 0.8 / len(COLOURS)
     for number, (name, colour) in enumerate(COLOURS.items()):
         places = [place + (number - 1) * width for place in range(len(groups))]
-        heights = [times.get(name, 0) / times['dense'] for times in groups.values()]
+        heights = [times.get(name, 0) / times['baseline'] for times in groups.values()]
         axes.bar(places, heights, width, color=colour, label=name)
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set_xticks(range(len(groups)), groups, rotation=90)
-    axes.set_ylabel('time, dense = 1')
+    axes.set_ylabel('time, baseline = 1')
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_title(panel)
     axes.legend()

@@ -1,10 +1,12 @@
 """The demo's course: draw, then train and test task by task, then report."""
 
+import fcntl
 import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +73,24 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
     console.print(f'backbone of every task: {backbone.relative_to(home)}')
+    with _alone_in(work_dir):
+        return _run_tasks(options, tasks, backbone, console)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Raise InputError if another demo is running in the folder: each would delete what the other has trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+        except BlockingIOError:
+            raise InputError(f'{folder}: another demo is running in this folder; choose another --work-dir') from None
+        yield
+
+
+def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, console: Console) -> list[Result]:
+    home, work_dir = options.home, options.work_dir
     results, trained = [], {}
     for number, task in enumerate(tasks, 1):
         start_from = trained.get(task.starts_from)

@@ -25,7 +25,7 @@ param_scheduler = [
 # Merged into the task library's default_runtime by each config.
 iteration_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),
+    checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),
 )
 iteration_log = dict(type='LogProcessor', window_size=10, by_epoch=False)
 randomness = dict(seed=0)

@@ -4,15 +4,46 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <cstring>
 #include <list>
 #include <mutex>
 
 namespace icconv_mm {
 namespace {
 
-using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
-
 constexpr int64_t kPieces = 16;  // of a fingerprint, however many threads there are
+constexpr int64_t kKeysPerSet =
+    4;  // packed forms of one set of weights: instruction sets, patterns that share a weight
+
+// Which weight a tensor is: the memory it lies in and the counter of its changes, which its views share and `.data`
+// does not. The tensor itself is not held on to, not even weakly: torch.utils.swap_tensors refuses tensors that are.
+class Identity {
+ public:
+  explicit Identity(const at::Tensor& weight)
+      : storage_(weight.storage().getWeakStorageImpl()), target_(storage_._unsafe_get_target()),
+        offset_(weight.storage_offset()),
+        counter_(weight.is_inference() ? c10::VariableVersion(c10::VariableVersion::DISABLED)
+                                       : weight.unsafeGetTensorImpl()->version_counter()) {}
+
+  bool is_of(const at::Tensor& weight) const {
+    // as long as a copy of the counter is here, no other one has its address
+    static_assert(sizeof(c10::VariableVersion) == sizeof(void*), "a VariableVersion is a pointer to the counter");
+    if (!is_at(weight)) return false;
+    if (weight.is_inference()) return !counter_.enabled();
+    return std::memcmp(&counter_, &weight.unsafeGetTensorImpl()->version_counter(), sizeof counter_) == 0;
+  }
+  // Whether it lies where the weight does, under whatever counter.
+  bool is_at(const at::Tensor& weight) const {
+    return target_ == weight.storage().unsafeGetStorageImpl() && offset_ == weight.storage_offset() && !dead();
+  }
+  bool dead() const { return storage_.expired(); }
+
+ private:
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage_;
+  c10::StorageImpl* target_;
+  int64_t offset_;
+  c10::VariableVersion counter_;
+};
 
 // Sums of words and of these sums: sensitive to every bit and to the order, and made of additions only.
 uint64_t fingerprint(const char* data, int64_t bytes) {
@@ -61,26 +92,37 @@ struct State {
 };
 
 struct Entry {
-  std::vector<Weak> weights;
+  std::vector<Identity> weights;
   std::vector<int64_t> key;
   std::vector<State> states;
   std::shared_ptr<const Prepared> prepared;  // null at first sight
 
-  bool concerns(const std::vector<at::Tensor>& others, const std::vector<int64_t>& other_key) const {
-    if (key != other_key || weights.size() != others.size()) return false;
+  bool all(const std::vector<at::Tensor>& others, bool (Identity::*is)(const at::Tensor&) const) const {
+    if (weights.size() != others.size()) return false;
     for (size_t i = 0; i < weights.size(); ++i)
-      if (weights[i]._unsafe_get_target() != others[i].unsafeGetTensorImpl() || weights[i].expired()) return false;
+      if (!(weights[i].*is)(others[i])) return false;
     return true;
   }
+  bool concerns(const std::vector<at::Tensor>& others, const std::vector<int64_t>& other_key) const {
+    return key == other_key && all(others, &Identity::is_of);
+  }
   bool dead() const {
-    return std::any_of(weights.begin(), weights.end(), [](const Weak& weight) { return weight.expired(); });
+    return std::any_of(weights.begin(), weights.end(), [](const Identity& weight) { return weight.dead(); });
   }
 };
 
 std::mutex mutex;
-std::list<Entry>& entries() {  // never destroyed: at exit the allocator may be gone before it
+std::list<Entry>&
+entries() {  // the one used last at the end; never destroyed: at exit the allocator may be gone before it
   static auto* list = new std::list<Entry>;
   return *list;
+}
+
+// Makes room for one more packed form of these weights: drops the one that has not been used for the longest time.
+void make_room(const std::vector<at::Tensor>& weights) {
+  const auto is_at = [&](const Entry& entry) { return entry.all(weights, &Identity::is_at); };
+  if (std::count_if(entries().begin(), entries().end(), is_at) >= kKeysPerSet)
+    entries().erase(std::find_if(entries().begin(), entries().end(), is_at));
 }
 
 bool may_be_kept(const at::Tensor& weight) { return weight.is_non_overlapping_and_dense() && weight.numel() > 0; }
@@ -99,13 +141,15 @@ std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, 
     const auto found = std::find_if(entries().begin(), entries().end(),
                                     [&](const Entry& entry) { return entry.concerns(weights, key); });
     if (found != entries().end()) {
+      entries().splice(entries().end(), entries(), found);
       again = found->states == states;
       if (again && found->prepared) return found->prepared;
       found->states = states;
       found->prepared = nullptr;
     } else {
+      make_room(weights);
       Entry entry{{}, key, states, nullptr};
-      for (const at::Tensor& weight : weights) entry.weights.emplace_back(weight.getIntrusivePtr());
+      for (const at::Tensor& weight : weights) entry.weights.emplace_back(weight);
       entries().push_back(std::move(entry));
     }
   }

@@ -14,7 +14,8 @@ struct Prepared {
 };
 
 // What `make` makes for these weights and this key (everything else that it depends on). Once weights have been seen
-// twice unchanged, the result is kept until they change or die; so inference packs once, and training keeps nothing.
+// twice unchanged, the result is kept until they change or their memory is freed; so inference packs once, and training
+// keeps nothing. Of one set of weights, the few results that were used last are kept.
 //
 // A change is seen by the tensor's version counter. Weights that require gradients are compared by their content as
 // well, because training code writes to them around the counter (`parameter.data.copy_`).

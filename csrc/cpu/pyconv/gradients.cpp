@@ -99,7 +99,8 @@ std::vector<WeightFamily> families_of(const Pyramid& p, const std::vector<size_t
 
 std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
                                     c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
-  TORCH_CHECK(grad.dim() == 4 && x.dim() == 4 && shapes.size() == 3 * groups.size() && stride >= 1 && dilation >= 1,
+  check_steps(stride, dilation);
+  TORCH_CHECK(grad.dim() == 4 && x.dim() == 4 && shapes.size() == 3 * groups.size(),
               "gradient of pyconv2d: expected 4-d tensors and three numbers per level");
   Pyramid p;
   p.in_channels = x.size(1);

@@ -47,10 +47,15 @@ struct Pyramid {
   }
 };
 
+inline void check_steps(int64_t stride, int64_t dilation) {
+  TORCH_CHECK(std::min(stride, dilation) >= 1 && std::max(stride, dilation) <= kMaxStep,
+              "pyconv2d: stride and dilation must be in 1..", kMaxStep, ", got ", stride, " and ", dilation);
+}
+
 inline Pyramid make_pyramid(int64_t in_channels, at::TensorList weights, c10::IntArrayRef groups, int64_t stride,
                             int64_t dilation) {
-  TORCH_CHECK(!weights.empty() && weights.size() == groups.size() && stride >= 1 && dilation >= 1,
-              "pyconv2d: expected one number of groups per level and a positive stride and dilation");
+  check_steps(stride, dilation);
+  TORCH_CHECK(!weights.empty() && weights.size() == groups.size(), "pyconv2d: expected one number of groups per level");
   Pyramid p;
   p.in_channels = in_channels;
   for (size_t i = 0; i < weights.size(); ++i) {

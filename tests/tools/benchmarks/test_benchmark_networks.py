@@ -8,35 +8,57 @@ import torch
 from benchmarks import networks
 from benchmarks.suites import backbone
 
-from icconv_mm.backbones import ICResNet
+from icconv_mm.backbones import ICResNet, ResNet
 from icconv_mm.ops import use_backend
 from icconv_mm.ops.backend import requested
 
 OPTIONS = benchmarks.Options(repeats=1, warmup=0)
 
 
-def case(form: str, limit: float | None = 1.06) -> networks.Case:
+def case(form: str, limit: float | None = 1.06, **settings) -> networks.Case:
     return networks.Case(
         'small',
         lambda: ICResNet(18, 'geometric_d4', base_channels=16),
-        lambda: ICResNet(18, 'dense', base_channels=16),
+        {
+            'wide': lambda: ResNet(18, base_channels=64),
+            'dense': lambda: ResNet(18, base_channels=16),
+        },
         2,
         (64, 96),
         form,
         limit,
         {'pattern': 'geometric_d4'},
+        **{'composition': True, **settings},
     )
 
 
-@pytest.mark.parametrize('form', ['eager', 'inference form', 'step'])
-def test_ours_against_dense_and_against_the_composition(form):
-    dense, composition = networks.compare('backbone', case(form), OPTIONS)
-    assert dense.name == f'small 2x3x64x96 {form}: ours / dense' and dense.limit == 1.06
+@pytest.mark.parametrize('form', ['eager', 'inference form', 'inference form / eager', 'step', 'as shipped'])
+def test_ours_against_the_fastest_upstream_and_against_the_composition(form):
+    upstream, composition = networks.compare('backbone', case(form), OPTIONS)
+    assert upstream.name == f'small 2x3x64x96 {form}: ours / upstream' and upstream.limit == 1.06
     assert composition.name == f'small 2x3x64x96 {form}: ours / composition' and composition.limit is None
-    assert dense.subject is composition.subject and dense.subject.median > 0
-    served = dict(zip(*[iter(dense.notes['backends'].split())] * 2))
+    assert upstream.subject is composition.subject and upstream.subject.median > 0
+    others = dict(zip(*[iter(upstream.notes['upstream'].split())] * 2))
+    assert others.pop('dense') == '1.00' and float(others['wide']) > 1
+    served = dict(zip(*[iter(upstream.notes['backends'].split())] * 2))
     assert set(served) <= {'cpu', 'reference'} and sum(map(int, served.values())) == 16
-    assert dense.notes['share of matmul peak'].count('%') == 2
+    assert upstream.notes['share of matmul peak'].count('%') == 2
+    assert (upstream.notes['formats'] == 'NCHW / NCHW') >= (form == 'as shipped')
+
+
+def test_memory_has_a_figure_of_its_own():
+    *_, memory = networks.compare('backbone', case('eager', memory=1.03, composition=False), OPTIONS)
+    assert memory.name == 'small 2x3x64x96 eager peak memory: ours / upstream'
+    assert memory.unit == 'MB' and memory.limit == 1.03 and 0 < memory.ratio < 2
+
+
+def test_only_upstream_folds_its_norms_in_inference_form(monkeypatch):
+    folded = []
+    monkeypatch.setattr(networks, 'fuse_conv_bn', lambda network: folded.append(network) or network)
+    networks.compare('backbone', case('inference form / eager'), OPTIONS)
+    assert not folded
+    networks.compare('backbone', case('inference form'), OPTIONS)
+    assert folded and all(type(network) is ResNet for network in folded)
 
 
 def test_a_scaled_picture_has_no_limit():
@@ -91,24 +113,48 @@ def test_gradients_that_differ_are_not_timed(monkeypatch):
 
 def test_the_cases_and_their_limits(monkeypatch, tmp_path, shared):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
-    assert [c.limit for c in backbone.cases(OPTIONS) if c.name.startswith('IC')] == [None] * 7
+    assert {(c.limit, c.memory) for c in backbone.cases(OPTIONS) if c.name.startswith('IC')} == {(None, None)}
     shutil.copytree(shared / 'patterns', tmp_path / 'patterns')
-    assert {c.label: c.limit for c in backbone.cases(OPTIONS)} == {
-        'IC-R50-k9 1x3x800x1088 eager': 1.06,
-        'IC-R50-k9 1x3x800x1088 inference form': 1.06,
-        'IC-R50-k9 1x3x224x224 eager': 1.06,
-        'IC-R50-k9 1x3x224x224 inference form': 1.06,
-        'IC-R50-k9 2x3x320x320 step': 1.20,
-        'IC-R50-k13 pose 1x3x640x640 eager': 1.12,
-        'IC-R101-k9 1x3x800x1088 eager': 1.06,
-        'PyConvResNet-50 1x3x800x1088 eager': 1.15,
+    limits = {c.label: c.limit for c in backbone.cases(OPTIONS)}
+    limits.pop('IC-R50-k9 1x3x800x1088 bfloat16 eager', None)  # where the processor has it
+    assert limits == {
+        'ResNet-50 1x3x800x1088 eager': 1.01,
+        'ResNet-50 1x3x224x224 eager': 1.02,
+        'ResNet-50 2x3x320x320 step': 1.02,
+        'IC-R50-k9 1x3x800x1088 eager': 1.04,
+        'IC-R50-k9 1x3x800x1088 inference form': 1.04,
+        'IC-R50-k9 1x3x800x1088 inference form / eager': 0.97,
+        'IC-R50-k9 1x3x224x224 eager': 1.04,
+        'IC-R50-k9 1x3x224x224 inference form': None,
+        'IC-R50-k9 2x3x320x320 step': 1.06,
+        'IC-R50-k9 1x3x800x1088 as shipped': 0.70,
+        'IC-R50-k9 2x3x320x320 as shipped step': 0.85,
+        'IC-R50-k13 pose 1x3x640x640 eager': 1.06,
+        'IC-R101-k9 1x3x800x1088 eager': 1.05,
+        'PyConvResNet-50 1x3x800x1088 eager': 1.05,
+        'PyConvResNet-50 2x3x320x320 step': 1.10,
     }
     on_gpu = {c.label: c.limit for c in backbone.cases(benchmarks.Options(device='cuda'))}
     assert on_gpu['IC-R50-k9 2x3x800x1344 eager'] == 1.2 and on_gpu['IC-R50-k9 2x3x800x1344 step'] == 1.3
 
 
+def test_upstream_is_what_users_have():
+    networks = {c.label: c.upstream for c in backbone.cases(OPTIONS)}
+    plain = networks['IC-R50-k9 1x3x800x1088 eager']
+    assert {name: type(make()).__module__.split('.')[0] for name, make in plain.items()} == {
+        'torchvision': 'benchmarks',
+        'mmdet': 'mmdet',
+    }
+    x = torch.randn(1, 3, 64, 64)
+    assert [[y.shape for y in make()(x)] for make in plain.values()] == [
+        [(1, 64 * 4 * 2**i, 16 // 2**i, 16 // 2**i) for i in range(4)]
+    ] * 2
+    (shipped,) = networks['IC-R50-k9 1x3x800x1088 as shipped'].values()
+    assert shipped().frozen_stages == 1 and shipped().norm_eval
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('only', ['IC-R50-k9 1x3x224x224', 'R50-k9 2x3x320x320 step', 'pose', 'R101', 'PyConvResNet'])
+@pytest.mark.parametrize('only', ['R50-k9 1x3x224x224', 'R50-k9 2x3x320x320 step', 'pose', 'R101', 'PyConvResNet'])
 def test_suite_backbone(only, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     options = benchmarks.Options(repeats=1, warmup=0, scale=0.15, only=only)
@@ -117,13 +163,15 @@ def test_suite_backbone(only, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_suite_detector(monkeypatch, tmp_path):
+def test_suite_models(monkeypatch, tmp_path):
     pytest.importorskip('mmdet.models')
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     options = benchmarks.Options(repeats=1, warmup=0, scale=0.2)
-    names = [figure.name for figure in benchmarks.run(['detector'], options)]
-    assert [name.partition(': ')[0] for name in names[::2]] == [
-        'RetinaNet IC-R50-k9 1x3x800x1088 eager',
-        'RetinaNet IC-R50-k9 1x3x800x1088 inference form',
-        'RetinaNet IC-R50-k9 2x3x320x320 step',
+    names = [figure.name for figure in benchmarks.run(['models'], options)]
+    assert [name.partition(': ')[0] for name in names] == [
+        'RetinaNet IC-R50-k9 1x3x800x1088 as shipped',
+        'RetinaNet IC-R50-k9 2x3x320x320 as shipped step',
+        'Mask R-CNN IC-R50-k9 1x3x800x1088 as shipped',
+        'PSPNet IC-R50-k9 1x3x512x512 as shipped',
+        'bottom-up pose IC-R50-k13 1x3x640x640 as shipped',
     ]

@@ -13,8 +13,8 @@ def figure(name, subject, baseline, suite='layers', unit='ms'):
 FIGURES = [
     figure('layer 0 forward: ours / dense', 2.0, 1.0),
     figure('layer 0 forward: ours / composition', 2.0, 4.0),
-    figure('IC-R50 1x3x8x8 eager: ours / dense', 3.0, 2.0, 'backbone'),
-    figure('IC-R50 1x3x8x8 step: ours / dense', 5.0, 2.0, 'backbone'),
+    figure('IC-R50 1x3x8x8 eager: ours / upstream', 3.0, 2.0, 'backbone'),
+    figure('IC-R50 1x3x8x8 step: ours / upstream', 5.0, 2.0, 'backbone'),
     figure('neck / literal form', 1.0, 2.0, 'fpt'),
     figure('memory: ours / dense', 1.0, 2.0, 'fpt', unit='MB'),
 ]
@@ -22,9 +22,9 @@ FIGURES = [
 
 def test_bars_are_the_medians_of_all_contenders():
     assert bars(FIGURES) == {
-        'layers': {'layer 0': {'ours': 2000.0, 'dense': 1000.0, 'composition': 4000.0}},
-        'backbone': {'IC-R50 1x3x8x8 eager': {'ours': 3000.0, 'dense': 2000.0}},
-        'backbone, training step': {'IC-R50 1x3x8x8': {'ours': 5000.0, 'dense': 2000.0}},
+        'layers': {'layer 0': {'ours': 2000.0, 'baseline': 1000.0, 'composition': 4000.0}},
+        'backbone': {'IC-R50 1x3x8x8 eager': {'ours': 3000.0, 'baseline': 2000.0}},
+        'backbone, training step': {'IC-R50 1x3x8x8': {'ours': 5000.0, 'baseline': 2000.0}},
     }
 
 
@@ -36,5 +36,5 @@ def test_one_panel_per_suite_and_pass(tmp_path):
 
 
 def test_nothing_to_draw(tmp_path):
-    with pytest.raises(ValueError, match='no figure to draw: suites layers, backbone and detector'):
+    with pytest.raises(ValueError, match='no figure to draw: suites layers, backbone and models'):
         write_picture(FIGURES[4:], tmp_path / 'none.png')

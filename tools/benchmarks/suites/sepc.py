@@ -1,6 +1,5 @@
 """Suite 'sepc': RetinaNet with SEPC's necks against RetinaNet with its own head, and integrated batch norm alone."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +7,11 @@ from functools import partial
 from unittest import mock
 
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.hub import get_config
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import InstanceData
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, contest, interleave
+from benchmarks.suites.models import detector, make_samples
 from benchmarks.timing import synchronise
 from icconv_mm.layers import IntegratedBatchNorm, scale_equalized_conv
 
@@ -55,25 +52,22 @@ def run(options: Options) -> list[Figure]:
     return figures + [_norms(batch, LEVELS[device], options) for batch in BATCHES]
 
 
-def make_detector(neck: dict | None = None, pattern: str = 'dense') -> nn.Module:
-    """RetinaNet with a backbone of this pattern and, where ``neck`` says so, SEPC behind its FPN."""
-    model = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model
-    model.backbone = {'type': 'icconv_mm.ICResNet', 'depth': DEPTH, 'pattern': pattern, 'norm_eval': True}
-    factor = 4 if DEPTH >= 50 else 1
-    model.neck |= {'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
-    model.bbox_head |= {'in_channels': CHANNELS, 'feat_channels': CHANNELS}
-    for loss in ('loss_cls', 'loss_bbox'):
-        del model.bbox_head[loss]  # cross entropy in the place of focal loss, which on a GPU needs a kernel of mmcv
-    if neck is not None:
-        model.bbox_head |= {'type': 'icconv_mm.SplitFeatureHead', 'head_type': 'RetinaHead', 'stacked_convs': 0}
-        sepc = {'type': 'icconv_mm.SEPC', 'in_channels': CHANNELS, 'out_channels': CHANNELS, 'num_outs': 5, **neck}
-        model.neck = [model.neck, sepc]
-    torch.manual_seed(0)
-    model = MODELS.build(model)
-    logging.disable(logging.INFO)  # mmengine lists every parameter
-    model.bbox_head.init_weights()  # makes every score low at first, as in training; random scores would time NMS
-    logging.disable(logging.NOTSET)
-    return model
+def make_detector(neck: dict | None = None) -> nn.Module:
+    """mmdet's RetinaNet on its ResNet-50 and, where ``neck`` says so, SEPC behind its FPN."""
+
+    def change(model: dict) -> None:
+        model['backbone']['depth'] = DEPTH
+        factor = 4 if DEPTH >= 50 else 1
+        model['neck'] |= {'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
+        model['bbox_head'] |= {'in_channels': CHANNELS, 'feat_channels': CHANNELS}
+        for loss in ('loss_cls', 'loss_bbox'):
+            del model['bbox_head'][loss]  # cross entropy for focal loss, which on a GPU needs a kernel of mmcv
+        if neck is not None:
+            model['bbox_head'] |= {'type': 'icconv_mm.SplitFeatureHead', 'head_type': 'RetinaHead', 'stacked_convs': 0}
+            sepc = {'type': 'icconv_mm.SEPC', 'in_channels': CHANNELS, 'out_channels': CHANNELS, 'num_outs': 5, **neck}
+            model['neck'] = [model['neck'], sepc]
+
+    return detector('RetinaNet', change=change)
 
 
 @torch.no_grad()
@@ -91,19 +85,6 @@ def _check_necks(detectors: dict[str, nn.Module]) -> None:
         for level, (got, want) in enumerate(zip(neck(levels), expected)):
             label = f'{name} with zero offsets against PConv + iBN, level {level}'
             contest.check_equal(label, got, want, TOLERANCE)
-
-
-def make_samples(batch: int, size: tuple[int, int], device: str | torch.device) -> list[DetDataSample]:
-    """Pictures of a size (height, width) with two boxes each."""
-    height, width = size
-    boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.2, 0.9, 0.9]]) * torch.tensor([width, height, width, height])
-    samples = []
-    for _ in range(batch):
-        meta = {'img_shape': size, 'ori_shape': size, 'pad_shape': size, 'scale_factor': (1.0, 1.0)}
-        sample = DetDataSample(metainfo=meta)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-        samples.append(sample.to(device))
-    return samples
 
 
 def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:

@@ -1,0 +1,94 @@
+"""Runs tests/attacks in rounds of other random cases until the time is over, the last fifth under the sanitizers.
+
+The folder keeps Hypothesis' examples (a failing case is tried first in the next run), the input of each test when its
+process ended (after a failure the smallest one that fails), the output of rounds that failed, and report.json.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+OPERATORS = 'tests/attacks/test_attack_operators.py'
+HANG_SECONDS = 1200  # of a round; a whole one takes minutes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=30)
+    parser.add_argument('--cases', type=int, default=300, help='of each test in a round')
+    parser.add_argument('--folder', type=Path, default=REPO / 'work_dirs/fuzz')
+    parser.add_argument('--no-sanitizers', action='store_true')
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'counts.txt').unlink(missing_ok=True)
+    start, rounds, failures = time.monotonic(), Counter(), []
+    seed = _next_seed(folder)
+    while (share := (time.monotonic() - start) / 60 / args.minutes) < 1:
+        sanitized = share > 0.8 and not args.no_sanitizers
+        outcome, output = _round(seed, args.cases, folder, sanitized)
+        rounds[f'{"sanitized " * sanitized}{outcome}'] += 1
+        if outcome != 'passed':
+            path = folder / f'failed_{seed}.txt'
+            path.write_text(output)
+            failures.append(dict(seed=seed, outcome=outcome, output=str(path), sanitized=sanitized))
+        print(f'{share:4.0%} seed {seed}{" (sanitizers)" * sanitized}: {outcome}', flush=True)
+        seed += 1
+        (folder / 'next_seed').write_text(str(seed))
+    report = dict(
+        command=f'scripts/fuzz.py --minutes {args.minutes:g} --cases {args.cases}',
+        minutes=round((time.monotonic() - start) / 60, 1),
+        rounds=dict(rounds),
+        cases=_cases(folder),
+        failures=failures,
+    )
+    (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+    print(f'{sum(report["cases"].values())} cases, {len(failures)} rounds failed: {folder}/report.json')
+    sys.exit(bool(failures))
+
+
+def _next_seed(folder: Path) -> int:
+    """Where the last run stopped."""
+    path = folder / 'next_seed'
+    return int(path.read_text()) if path.exists() else 0
+
+
+def _round(seed: int, cases: int, folder: Path, sanitized: bool) -> tuple[str, str]:
+    """One run of the tests: 'passed', 'failed', 'crashed' or 'hung', and what it printed."""
+    env = {**os.environ, 'ICCONV_MM_FUZZ_CASES': str(cases), 'ICCONV_MM_FUZZ_FOLDER': str(folder)}
+    options = [f'--hypothesis-seed={seed}', '-q', '-p', 'no:cacheprovider']
+    if sanitized:
+        env['SANITIZE_TESTS'] = OPERATORS
+        command = [REPO / 'scripts/sanitize.sh', Path(sys.executable).parent, *options]
+    else:
+        command = [sys.executable, '-X', 'faulthandler', '-m', 'pytest', 'tests/attacks', *options]
+    command = list(map(str, command))
+    try:
+        run = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
+    except subprocess.TimeoutExpired as expired:
+        return 'hung', str(expired.stdout)
+    output = run.stdout + run.stderr
+    if run.returncode == 0:
+        return 'passed', output
+    return ('failed' if re.search(r'\d+ failed', output) else 'crashed'), output
+
+
+def _cases(folder: Path) -> dict[str, int]:
+    """How many inputs each test was given."""
+    counts: Counter = Counter()
+    path = folder / 'counts.txt'
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, count = line.rsplit(' ', 1)
+        counts[name] += int(count)
+    return dict(counts)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,106 @@
+"""Networks that compute in channels_last: equal results, and operators that read memory get it contiguous."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
+from icconv_mm.layers import set_memory_format
+
+CL = torch.channels_last
+
+
+def small(memory_format, kind=ICResNet, **settings):
+    torch.manual_seed(0)
+    pattern = {'pattern': 'geometric_d4'} if kind is ICResNet else {}
+    return kind(18, base_channels=8, memory_format=memory_format, **pattern, **settings)
+
+
+def smooth(net):
+    """With SiLU for ReLU: rounding turns single ReLUs on or off, which moves gradients by percents."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+    return net
+
+
+def is_channels_last(x):
+    return x.is_contiguous(memory_format=CL) and not x.is_contiguous()
+
+
+@pytest.mark.parametrize('kind', [ResNet, ICResNet, PyConvResNet])
+def test_maps_are_channels_last_and_equal(kind):
+    x = torch.randn(2, 3, 64, 96)
+    auto, preserved = (smooth(small(memory_format, kind)).eval() for memory_format in ('auto', 'preserve'))
+    levels, expected = auto(x), preserved(x)
+    assert all(map(is_channels_last, levels)) and all(level.is_contiguous() for level in expected)
+    torch.testing.assert_close(levels, expected, rtol=1e-4, atol=1e-4)
+    for outputs in (levels, expected):
+        sum(level.square().mean() for level in outputs).backward()
+    for (name, one), other in zip(auto.named_parameters(), preserved.parameters()):
+        assert one.grad.is_contiguous(), name
+        assert (one.grad - other.grad).norm() <= 1e-3 * other.grad.norm().clamp(min=1e-3), name
+
+
+def test_auto_leaves_alone_what_gains_nothing():
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    assert all(level.is_contiguous() for level in small('auto').double().eval()(x))
+    on_meta = small('auto').to('meta').eval()(torch.empty(1, 3, 32, 32, device='meta'))
+    assert all(level.is_contiguous() for level in on_meta)
+    identity = nn.Identity()
+    set_memory_format(identity, 'channels_last')
+    assert is_channels_last(identity(torch.empty(1, 3, 64, 64, device='meta')))
+
+
+def test_a_misspelt_format_names_those_there_are():
+    with pytest.raises(ValueError, match=r"memory_format must be one of \('auto', .*got 'channel_last'"):
+        small('channel_last')
+
+
+def test_compiles_copies_and_pickles():
+    net, x = small('auto').eval(), torch.randn(1, 3, 64, 64)
+    expected = net(x)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net)), torch.compile(net, backend='eager')):
+        torch.testing.assert_close(other(x), expected)
+        assert all(map(is_channels_last, other(x)))
+
+
+@pytest.mark.parametrize('after', [False, True])
+def test_operators_of_mmcv_get_contiguous_maps(after):
+    """RoIAlign and modulated deformable convolution of mmcv 2.1 read NCHW memory, whatever the strides say."""
+    ops = pytest.importorskip('mmcv.ops')
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.ModuleList([ops.RoIAlign(7, 0.5, 2)])
+            self.deformed = ops.ModulatedDeformConv2dPack(8, 8, 3, padding=1)
+            nn.init.normal_(self.deformed.conv_offset.weight, std=0.1)
+
+        def forward(self, x):
+            return self.pool[0](x, x.new_tensor([[0, 1.0, 2, 12, 15]])), self.deformed(x)
+
+    if after:  # of a network that computes in channels_last
+        set_memory_format(nn.Identity(), 'auto')
+        model = Model()
+    else:  # as a part of it
+        model = Model()
+        set_memory_format(model, 'channels_last')
+    x = torch.randn(1, 8, 20, 24)
+    expected = model(x.contiguous())
+    copied = copy.deepcopy(model)
+    for each in (model, copied):
+        torch.testing.assert_close(each(x.contiguous(memory_format=CL)), expected)
+
+
+def test_a_stage_that_deforms():
+    pytest.importorskip('mmcv.ops')
+    dcn = dict(dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, True, True, True))
+    auto, preserved = (small(memory_format, ResNet, **dcn).eval() for memory_format in ('auto', 'preserve'))
+    preserved.load_state_dict(auto.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(auto(x), preserved(x), rtol=1e-4, atol=1e-4)
