@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from icconv_mm.checkpoints.log_buffers import HistoryBuffer
 from icconv_mm.checkpoints.plain_pickle import Name, Pending, PickleError, Refusal
 
 STATISTICS = ('min', 'max', 'current', 'mean')

@@ -18,26 +18,12 @@ from urllib.parse import urlparse
 
 import torch
 
-from icconv_mm import versions
 from icconv_mm.checkpoints.plain_pickle import ForeignNames, Refusal
 from icconv_mm.checkpoints.torch_allow_list import allow_in_torch
 from icconv_mm.checkpoints.torch_files import read_torch_file
 from icconv_mm.errors import InputError, MissingFileError, naming
 
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
-
-
-if versions.is_installed('mmengine'):
-    from mmengine.logging import HistoryBuffer
-else:
-
-    class HistoryBuffer:
-        """Stands for mmengine's in the checkpoints that it wrote: a log that nobody reads here, and is left behind."""
-
-        min = max = current = mean = None
-
-        def __setstate__(self, state: Any) -> None:
-            """Keeps nothing of it."""
 
 
 class CheckpointError(InputError):
