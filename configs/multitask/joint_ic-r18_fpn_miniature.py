@@ -12,8 +12,8 @@ log_processor = _base_.iteration_log
 visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 model = dict(
-    # the loss of heatmaps is smaller by this than those of the other tasks
-    loss_weights=dict(pose=10.0),
+    # of the order at which all tasks send gradients of one norm into the neck (log_gradient_norms)
+    loss_weights=dict(semantic=2.0, pose=40.0),
     data_preprocessor=dict(seg_pad_val=0),  # class_weight has no 255
     backbone=_base_.backbone,
     neck=dict(type='mmdet.FPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4, norm_cfg=dict(type='BN')),

@@ -198,8 +198,9 @@ def test_pictures_without_labels_have_no_part(joint_model, joint_cfg, batch):
 def test_constant_weights(joint_model, joint_cfg, batch):
     joint_model.eval()
     data = joint_model.data_preprocessor(batch(joint_cfg), True)
+    joint_model.balance.constants = {}
     plain = joint_model(**data, mode='loss')
-    joint_model.balance.constants['pose'] = 3.0
+    joint_model.balance.constants = {'pose': 3.0}
     weighted = joint_model(**data, mode='loss')
     torch.testing.assert_close(weighted['pose.loss_kpt'], 3 * plain['pose.loss_kpt'])
     torch.testing.assert_close(weighted['semantic.decode.loss_ce'], plain['semantic.decode.loss_ce'])
