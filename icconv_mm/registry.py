@@ -35,14 +35,14 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks')
-DATASETS = _child(root.DATASETS)
-TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading')
+MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', 'icconv_mm.tasks.multitask')
+DATASETS = _child(root.DATASETS, 'icconv_mm.tasks.multitask')
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading', 'icconv_mm.tasks.multitask')
 TASK_UTILS = _child(root.TASK_UTILS)
-METRICS = _child(root.METRICS)
+METRICS = _child(root.METRICS, 'icconv_mm.tasks.multitask')
 HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
-VISUALIZERS = _child(root.VISUALIZERS)
+VISUALIZERS = _child(root.VISUALIZERS, 'icconv_mm.tasks.multitask')
 
 
 def find_forks() -> None:

@@ -14,25 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icconv_mm import versions
+from icconv_mm.checkpoints.log_buffers import HistoryBuffer
 from icconv_mm.checkpoints.plain_pickle import Name, Pending, PickleError, Refusal
 
 STATISTICS = ('min', 'max', 'current', 'mean')
 _MAX_DIMS = 64  # what torch's iterators take
 _MAX_EXPANDED = 1 << 24  # numbers of a tensor that has fewer in its storage: strides of 0
 _NUMBERS = 'fiubc'  # kinds of numpy dtypes
-
-if versions.is_installed('mmengine'):
-    from mmengine.logging import HistoryBuffer
-else:
-
-    class HistoryBuffer:
-        """Stands for mmengine's in the checkpoints that it wrote: values and counts, which nobody reads here."""
-
-        min = max = current = mean = None
-
-        def __init__(self, max_length: int):
-            self.max_length = max_length
 
 
 @cache

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import HistoryBuffer
 
+from icconv_mm.checkpoints.log_buffers import HistoryBuffer
 from icconv_mm.checkpoints.matching import kind_of
 from icconv_mm.checkpoints.metadata import mapping, meta_of
 from icconv_mm.errors import InputError

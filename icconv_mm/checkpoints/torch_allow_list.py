@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from icconv_mm.checkpoints.plain_objects import STATISTICS, HistoryBuffer, array_of, numpy_dtype
+from icconv_mm.checkpoints.log_buffers import HistoryBuffer
+from icconv_mm.checkpoints.plain_objects import STATISTICS, array_of, numpy_dtype
 from icconv_mm.checkpoints.plain_pickle import PickleError, Refusal
 
 

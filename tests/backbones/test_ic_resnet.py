@@ -160,7 +160,9 @@ def test_patterns_that_do_not_fit(shared):
     file = r'ic_resnet50_k9\.json'
     with pytest.raises(ValueError, match=f'{file}: the network has 33 3x3 convolutions, the pattern 16 layers'):
         ICResNet(101, path)
-    with pytest.raises(ValueError, match=f'{file}: layer 3: the pattern sums to 128, expected 64 channels'):
+    with pytest.raises(
+        ValueError, match=f'{file}: layer 3 .layer1.1.conv2.: the pattern sums to 128, expected 64 channels'
+    ):
         ICResNet(18, path)
     with pytest.raises(ValueError, match="'detection/ic_resnet5' is neither a file nor"):
         ICResNet(50, 'detection/ic_resnet5')
