@@ -135,7 +135,9 @@ def test_head_without_data(workspace):
 
 def test_data_without_head(workspace):
     config = workspace.derive(
-        'no_head', JOINT, 't = _base_.model.tasks\nmodel = dict(tasks=dict(_delete_=True, instance=t.instance))'
+        'no_head',
+        JOINT,
+        't = _base_.model.tasks\nmodel = dict(loss_weights=None, tasks=dict(_delete_=True, instance=t.instance))',
     )
     error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
     assert "labels for 'semantic', but model.tasks has no such task: instance" in error

@@ -24,7 +24,9 @@ tasks.instance.roi_head.bbox_head.num_classes = tasks.instance.roi_head.mask_hea
 tasks.semantic.decode_head.num_classes = len(label_classes)
 tasks.semantic.decode_head.loss_decode = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(
-    data_preprocessor=dict(seg_pad_val=255), tasks=dict(_delete_=True, **dict((name, tasks[name]) for name in kept)))
+    data_preprocessor=dict(seg_pad_val=255),
+    tasks=dict(_delete_=True, **dict((name, tasks[name]) for name in kept)),
+    loss_weights=dict(_delete_=True, **dict((k, v) for k, v in _base_.model.loss_weights.items() if k in kept)))
 
 sets = [
     dict(
