@@ -1,11 +1,12 @@
 # make demo   train and test every task on the miniature set, two CPU cores are enough
 # make test   lint, import rules, all tests
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
-# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc
+# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
+JOINT ?=
 MINUTES ?= 30
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
@@ -22,7 +23,8 @@ setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
 
 demo: setup
-	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK))
+	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
+		$(if $(JOINT),--tasks joint)
 
 # The old end of the supported range runs the fast tests; the default one runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)

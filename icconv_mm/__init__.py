@@ -39,6 +39,7 @@ _SUBPACKAGES = (
 # where to find what has a name of its own here
 _OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
 _OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+_OBJECTS |= {'MultiTaskModel': 'tasks.multitask'}
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 

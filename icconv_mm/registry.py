@@ -11,9 +11,9 @@ import sys
 
 from icconv_mm import versions
 
-versions.check(
-    tuple(name for name in versions.REQUIRED if name != 'mmcv' or versions.is_installed(name))
-)  # before the import below, which would fail on an unsupported library with a less helpful error
+# before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
+_MMCV = versions.is_installed('mmcv')
+versions.check(tuple(name for name in versions.REQUIRED if _MMCV or name != 'mmcv'))
 
 from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
@@ -35,14 +35,16 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks')
-DATASETS = _child(root.DATASETS)
-TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading')
+_MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # whose data pipeline is made of mmcv's
+
+MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
+DATASETS = _child(root.DATASETS, *_MULTITASK)
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)
-METRICS = _child(root.METRICS)
+METRICS = _child(root.METRICS, *_MULTITASK)
 HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
-VISUALIZERS = _child(root.VISUALIZERS)
+VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 
 
 def find_forks() -> None:

@@ -43,8 +43,10 @@ def shrink(node, size: int) -> None:
             shrink(value, size)
 
 
-def classes_of(model: nn.Module) -> int:
-    """The number of classes (of joints, in pose) that the head of a model tells apart."""
+def classes_of(model: nn.Module) -> int | dict[str, int]:
+    """The number of classes (of joints, in pose) that the head of a model tells apart; of several tasks, by name."""
+    if hasattr(model, 'tasks'):
+        return {name: classes_of(task) for name, task in model.tasks.items()}
     for name in (outer + inner for outer in WITHIN for inner in HEADS):
         try:
             head = model.get_submodule(name)
@@ -161,7 +163,7 @@ def _pose(cfg: Config, size: int, num_keypoints: int):
     from mmpose.registry import TRANSFORMS
 
     pipeline = cfg.train_dataloader.dataset.pipeline
-    first = [step.type for step in pipeline].index('GenerateTarget')
+    first = [step.type.rpartition('.')[2] for step in pipeline].index('GenerateTarget')
     target, *rest = pipeline[first:]
     people = 1 if cfg.model.type == 'TopdownPoseEstimator' else 2
     encoder, (width, height) = target.encoder, (size, size)
@@ -212,8 +214,26 @@ def _pose(cfg: Config, size: int, num_keypoints: int):
     return packed['inputs'], sample
 
 
+def _joint(cfg: Config, size: int, num_classes: dict[str, int]):
+    """All tasks of a network for several, each as its library has it."""
+    from icconv_mm.tasks.multitask import MultiTaskSample
+
+    dataset = cfg.train_dataloader.dataset
+    parts = dataset.datasets if isinstance(dataset.datasets, list) else [dataset]
+    packs = {name: steps for part in parts for name, steps in part.pipeline[-1].items() if isinstance(steps, list)}
+    sample = MultiTaskSample()
+    for name, task in cfg.model.tasks.items():
+        library = {'icconv_mm': 'mmpose'}.get(scope := task.type.split('.')[0], scope)
+        loader = {'dataset': {'pipeline': packs[name]}, 'sets': parts}
+        alone = Config({'model': {'type': task.type}, 'train_dataloader': loader})
+        picture, own = OF_LIBRARY[library](alone, size, num_classes[name])
+        sample.set_field(own, name)
+    return picture, sample
+
+
 BOXES = {'bbox': 'bboxes', 'bbox_center': 'bbox_centers', 'bbox_scale': 'bbox_scales', 'bbox_score': 'bbox_scores'}
 OF_LIBRARY = {'mmdet': _detection, 'mmseg': _segmentation, 'mmpretrain': _classification, 'mmpose': _pose}
+OF_LIBRARY |= {'mmengine': _joint}  # the default scope of networks for several tasks
 BRANCHES = ('sup', 'unsup_teacher', 'unsup_student')
 
 

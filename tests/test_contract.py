@@ -18,7 +18,7 @@ def contracts(repo):
 @pytest.fixture
 def floors(contracts):
     """Sets of names, the lowest first."""
-    (layers,) = (contract['layers'] for contract in contracts if contract['type'] == 'layers')
+    (layers,) = (contract['layers'] for contract in contracts if contract.get('containers') == ['icconv_mm'])
     return [set(layer.split(' | ')) for layer in reversed(layers)]
 
 

@@ -20,7 +20,7 @@ def main(argv=None) -> int:
     parser.add_argument('--work-dir', type=Path, default=work, metavar='DIR', help='default: %(default)s')
     data = Path('data/miniature')
     parser.add_argument('--data', type=Path, default=data, help='drawn if missing; default: %(default)s')
-    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose; default: all')
+    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose joint')
     parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
     parser.add_argument('--neck', help='also train the task of a neck; one of: sepc')
     parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')

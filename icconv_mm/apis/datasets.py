@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import Dataset
 
 from icconv_mm.apis.config import as_list
@@ -19,7 +21,7 @@ from icconv_mm.datasets.checks import (
     explain_coco,
     join_root,
 )
-from icconv_mm.datasets.walk import leaf_datasets
+from icconv_mm.datasets.walk import dicts_in, leaf_datasets
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -32,7 +34,7 @@ def check_data_paths(cfg: Config, *phases: str) -> None:
     for phase in phases:
         if loader := cfg.get(f'{phase}_dataloader'):
             check_paths(loader.dataset, f'{phase}_dataloader.dataset')
-        for metric in as_list(cfg.get(f'{phase}_evaluator') or []):
+        for metric in dicts_in(as_list(cfg.get(f'{phase}_evaluator') or [])):
             if metric.get('ann_file'):
                 check_file(metric['ann_file'], f'{phase}_evaluator.ann_file')
 
@@ -41,11 +43,19 @@ def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
     """Build the loop of a phase (``'train'``, ``'val'``, ``'test'``), if there is one: its dataset and its metrics.
 
     Raises:
-        DatasetError, InputError: As for :func:`build_dataset`.
+        DatasetError, InputError: As for :func:`build_dataset`; or the model cannot take what the dataset gives.
     """
     if loader := runner.cfg.get(f'{phase}_dataloader'):
         where = f'{phase}_dataloader.dataset'
-        build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
+        built = build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
+        task.check_model(unwrapped(runner.model), built, where, training=phase == 'train')
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without what distributed training or test-time augmentation puts around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: TaskAdapter, where: str) -> Dataset:

@@ -15,7 +15,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
@@ -23,10 +23,9 @@ from icconv_mm.apis.config import kind_of, model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
-from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
+from icconv_mm.datasets.walk import with_pipeline
 from icconv_mm.errors import InputError, UserError, building, naming, sentence
 from icconv_mm.patterns.files import whole_file
 from icconv_mm.tasks import scope_of
@@ -61,7 +60,7 @@ class Predictor:
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
-            self.dataset_meta = _dataset_meta(content, cfg)
+            self.dataset_meta = self.task.dataset_meta(content, cfg)
         if palette is not None:
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
@@ -132,7 +131,8 @@ def infer(
 
     Writes below ``out_dir``: ``vis/`` (pictures with the predictions drawn), ``predictions.json`` (a COCO results file:
     a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
-    ``categories`` that the results refer to, so that ``COCO('images.json').loadRes('predictions.json')`` works).
+    ``categories`` that the results refer to, so that ``COCO('images.json').loadRes('predictions.json')`` works). A
+    network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
 
     Args:
         cfg: Config of the model.
@@ -150,7 +150,7 @@ def infer(
         progress: Wraps the list of pictures, as ``rich.progress.track`` does.
 
     Returns:
-        The paths written, by name: ``vis``, ``predictions``, ``images``.
+        The paths written, by name: ``vis``, ``predictions``, ``images``, with ``.TASK`` behind it for several tasks.
 
     Raises:
         FailedPicturesError: Some pictures cannot be read or predicted for; the results of the others are written.
@@ -158,30 +158,39 @@ def infer(
     """
     paths = find_pictures(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
-    image_ids, category_ids = _ids(paths, predictor.classes, ann_file)
+    parts = predictor.task.parts(predictor.dataset_meta)
+    classes = {name: adapter.class_names(meta) for name, (adapter, meta) in parts.items()}
+    ids = {name: _ids(paths, known, ann_file) for name, known in classes.items()}
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    written = {name: out / f'{name}.json' for name in ('predictions', 'images')}
+    written: dict[str, Path] = {}
     names = _unique_names(paths)
-    records, images, failures = [], [], {}
+    records: dict[str, list] = {name: [] for name in parts}
+    images, failures = {}, {}
     for path, (_, sample) in zip(progress(paths), predictor.try_predict(paths, batch_size)):
         if isinstance(sample, Exception):
             failures[path] = sample
             continue
         height, width = (int(side) for side in sample.ori_shape[:2])
-        image = {'id': image_ids[path], 'file_name': path.name, 'width': width, 'height': height}
-        images.append(image)
-        records += predictor.task.coco_records(sample, image['id'], category_ids, json_score_thr)
+        images[path] = {'file_name': path.name, 'width': width, 'height': height}
+        for name, (adapter, _) in parts.items():
+            image_ids, category_ids = ids[name]
+            own = sample.get(name) if name else sample
+            records[name] += adapter.coco_records(own, image_ids[path], category_ids, json_score_thr)
         if draw:
             written['vis'] = out / 'vis'
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
-    categories = [{'id': i, 'name': name} for i, name in zip(category_ids, predictor.classes)]
     if len(failures) == len(paths) and not any(isinstance(error, UserError) for error in failures.values()):
         raise next(iter(failures.values()))  # no fault of the pictures
-    contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': categories}}
-    for name, content in contents.items():
-        with whole_file(written[name]) as file:
-            file.write(json.dumps(content).encode())
+    for name, (image_ids, category_ids) in ids.items():
+        numbered = [{'id': image_ids[path], **image} for path, image in images.items()]
+        categories = [{'id': i, 'name': known} for i, known in zip(category_ids, classes[name])]
+        about = {'images': numbered, 'annotations': [], 'categories': categories}
+        for kind, content in (('predictions', records[name]), ('images', about)):
+            key = f'{kind}.{name}' if name else kind
+            written[key] = out / f'{key}.json'
+            with whole_file(written[key]) as file:
+                file.write(json.dumps(content).encode())
     if failures:
         raise FailedPicturesError(failures, len(paths), out)
     return written
@@ -289,17 +298,3 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
         names[path] = next(name for name in itertools.chain([path.name], numbered) if name not in taken)
         taken.add(names[path])
     return names
-
-
-def _dataset_meta(checkpoint: dict, cfg: Config) -> dict:
-    """Class names and colours: of the checkpoint, else of the config's dataset."""
-    meta = dataset_meta_of(checkpoint)
-    for phase in ('test', 'val', 'train'):
-        loader = cfg.get(f'{phase}_dataloader')
-        if not loader or ('classes' in meta and 'palette' in meta):
-            continue
-        _, dataset = next(leaf_datasets(loader.dataset, ''))
-        kind = DATASETS.get(dataset.type)
-        for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
-            meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
-    return meta

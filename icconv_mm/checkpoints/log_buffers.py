@@ -5,7 +5,7 @@ from typing import Any
 from icconv_mm import versions
 
 if versions.is_installed('mmengine'):
-    from mmengine.logging import HistoryBuffer
+    from mmengine.logging import HistoryBuffer as HistoryBuffer  # for other modules
 else:
 
     class HistoryBuffer:
@@ -14,6 +14,3 @@ else:
         min = max = current = mean = None
 
         def __init__(self, **_: Any) -> None: ...
-
-
-__all__ = ['HistoryBuffer']

@@ -49,6 +49,8 @@ def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
     members = dataset if isinstance(dataset, Mapping) else vars(dataset)
     if isinstance(members.get('dataset'), (Mapping, Dataset)):
         return [('.dataset', members['dataset'])]
-    if isinstance(members.get('datasets'), (list, tuple)):
-        return [(f'.datasets[{i}]', part) for i, part in enumerate(members['datasets'])]
+    if isinstance(parts := members.get('datasets'), Mapping):
+        return [(f'.datasets.{name}', part) for name, part in parts.items()]
+    if isinstance(parts, (list, tuple)):
+        return [(f'.datasets[{i}]', part) for i, part in enumerate(parts)]
     return []

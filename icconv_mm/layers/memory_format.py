@@ -3,8 +3,9 @@
 On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's pictures are NCHW. A network of this
 package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them, are
 channels_last. Results do not depend on it, but for operators that read memory without asking for its format: those of
-mmcv (seen in 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word). Modules of
-``mmcv.ops`` therefore get contiguous maps.
+mmcv (seen in 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word), and but for heads
+that ask for a ``view`` which such maps do not have (of the libraries' families, mmseg's DMNet). Modules of ``mmcv.ops``
+and of these heads therefore get contiguous maps.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
+
+_CONTIGUOUS = ('mmcv.ops', 'mmseg.models.decode_heads.dm_head')  # modules of Python whose layers need them
 
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
@@ -61,8 +64,8 @@ _guards: list = []
 
 
 def _guard(module: nn.Module | None) -> None:
-    of_mmcv = any(kind.__module__.startswith('mmcv.ops') for kind in type(module).__mro__)
-    if of_mmcv and _contiguous not in module._forward_pre_hooks.values():
+    needs = any(kind.__module__.startswith(_CONTIGUOUS) for kind in type(module).__mro__)
+    if needs and _contiguous not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_contiguous, with_kwargs=True)
 
 

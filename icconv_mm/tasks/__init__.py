@@ -66,6 +66,8 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
         UnknownTaskError: The config belongs to no task known here.
     """
     require_library(cfg, name)
+    if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
+        return importlib.import_module(f'{__name__}.multitask.adapter').Adapter(cfg)
     scope, tasks = scope_of(cfg), {library: task for task, library in versions.LIBRARIES.items()}
     if scope not in tasks:
         raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(tasks)}')

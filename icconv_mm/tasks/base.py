@@ -8,7 +8,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
-from icconv_mm.datasets.walk import with_pipeline
+from icconv_mm.checkpoints.metadata import dataset_meta_of
+from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
 from icconv_mm.errors import InputError
 
 
@@ -53,6 +54,9 @@ class TaskAdapter:
     def check_dataset(self, dataset: Any, where: str) -> None:
         """Raise :class:`icconv_mm.datasets.checks.DatasetError` for a dataset that was built but cannot be right."""
 
+    def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
+        """Raise InputError if a model and a dataset that were built cannot go together; ``where`` names the dataset."""
+
     def is_coco(self, dataset_type: str) -> bool:
         """Whether datasets of this type read annotation files in COCO format."""
         return False
@@ -63,6 +67,27 @@ class TaskAdapter:
         return tuple((dataset_cfg.get('metainfo') or {}).get('classes') or known.get('classes') or ())
 
     # --- inference ---
+
+    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
+        """Class names and colours: those that a checkpoint says, else those of the config's dataset.
+
+        Raises:
+            InputError: What the checkpoint says of them is not of the form that libraries write.
+        """
+        meta = dataset_meta_of(checkpoint)
+        for phase in ('test', 'val', 'train'):
+            loader = cfg.get(f'{phase}_dataloader')
+            if not loader or ('classes' in meta and 'palette' in meta):
+                continue
+            _, dataset = next(leaf_datasets(loader.dataset, ''))
+            kind = DATASETS.get(dataset.type)
+            for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
+                meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
+        return meta
+
+    def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':
+        """The tasks of a network by name, each with its adapter and class names; '' where there is one without name."""
+        return {'': (self, dataset_meta)}
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """Class names by label."""
@@ -79,8 +104,12 @@ class TaskAdapter:
             kind = f'{self.library}.{kind}'
         options = {**cfg.visualizer, 'type': kind, 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
         visualizer = VISUALIZERS.build(options)
-        visualizer.dataset_meta = dataset_meta
+        self.set_dataset_meta(visualizer, dataset_meta)
         return visualizer
+
+    def set_dataset_meta(self, visualizer: Visualizer, dataset_meta: dict) -> None:
+        """Give a visualiser the class names and colours of a dataset."""
+        visualizer.dataset_meta = dataset_meta
 
     def draw_predictions(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str

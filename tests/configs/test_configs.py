@@ -20,6 +20,7 @@ FAST = {
     'pyconvsegnet_pyconv-r18_miniature',
     'ic-resnet18_8xb32_in1k',
     'ae_ic-r18_miniature',
+    'joint_ic-r18_fpn_miniature',
     'retinanet_ic-r18_fpn-sepc_miniature',
     'mask-rcnn_ic-r18_fpt_miniature',
     'ufp-fpt_ic-r18_miniature',
@@ -87,7 +88,8 @@ def test_config_builds_learns_one_step_and_predicts(path, load):
 @pytest.mark.parametrize('path', each(TASK_CONFIGS))
 def test_config_names_its_scope_and_imports_the_package(path):
     cfg = read_config(path)
-    assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpose', 'mmpretrain')
+    assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmengine')
+    assert (cfg.default_scope == 'mmengine') == ('tasks' in cfg.model)
     assert 'icconv_mm' in cfg.custom_imports.imports
     assert cfg.model.backbone.type.startswith('icconv_mm.')
     assert {'train_dataloader', 'val_dataloader', 'test_dataloader', 'test_evaluator', 'optim_wrapper'} <= set(cfg)

@@ -15,7 +15,7 @@ KNOWN = families.read(families.ROWS)
 # heads, data and stems of many kinds, in models that train quickly
 SELECTED = {
     'mmdet': ['atss', 'dcn', 'qdtrack', 'soft_teacher'],
-    'mmseg': ['fcn', 'icnet', 'pspnet', 'upernet'],
+    'mmseg': ['dmnet', 'fcn', 'icnet', 'upernet'],
     'mmpose': [
         'animal_2d_keypoint/topdown_heatmap',
         'body_2d_keypoint/integral_regression',

@@ -42,13 +42,16 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry, versions
-        loaded = lambda: sorted(name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
+        several = ('icconv_mm.tasks.base', 'icconv_mm.tasks.multitask')  # one network for several tasks: no library
+        names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
+        loaded = lambda: sorted(name for name in names() if not name.startswith(several))
         assert loaded() == [], loaded()
         assert not set(versions.LIBRARIES.values()) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
-        versions.LIBRARIES = {'coco_format': 'loaded_library', 'base': 'other_library'}
+        versions.LIBRARIES = {'coco_format': 'loaded_library', 'detection': 'other_library'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
+        assert not {'mmdet', 'mmseg', 'mmpose', 'mmpretrain'} & set(sys.modules)
         sys.modules['loaded_library'] = sys  # imported after the first lookup
         registry.MODELS.get('ICResNet')
         assert loaded() == ['icconv_mm.tasks.coco_format'], loaded()

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Modules of benchmarks.suites, imported when they are run: a suite may need a task library.
-SUITES = ('layers', 'backbone', 'models', 'fpt', 'pose', 'sepc')
+SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'pose', 'sepc')
 
 
 class Disagreement(UserError, RuntimeError):

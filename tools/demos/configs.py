@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from demos.tasks import DemoTask
+from demos.tasks import DemoTask, JointTask, Judged
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
@@ -28,7 +28,14 @@ def backbone_file(home: Path, name: str) -> Path:
 
 
 def prepare_config(
-    task: DemoTask, folder: Path, *, home: Path, backbone: Path, data: Path, seed: int, start: Path | None = None
+    task: DemoTask | JointTask,
+    folder: Path,
+    *,
+    home: Path,
+    backbone: Path,
+    data: Path,
+    seed: int,
+    start: Path | None = None,
 ) -> Path:
     """Write the config that trains and tests a task.
 
@@ -54,11 +61,20 @@ def prepare_config(
     _move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
-    cfg.test_evaluator[task.kind.option] = f'{folder}/{task.kind.value}'
+    for judged in task.judged:
+        evaluator_of(cfg, judged)[judged.kind.option] = f'{folder}/{judged.kind.value}'
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
     return path
+
+
+def evaluator_of(cfg: Config, judged: Judged) -> dict[str, Any]:
+    """The settings of the metric that judges a result: in a network for several tasks, that of its task."""
+    if not isinstance(cfg.test_evaluator, list):
+        return cfg.test_evaluator
+    (found,) = (each.metric for each in cfg.test_evaluator if judged.key.startswith(f'{each.task}/'))
+    return found
 
 
 def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:

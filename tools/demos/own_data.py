@@ -4,27 +4,50 @@ from pathlib import Path
 
 from rich.console import Console
 
-_CONFIG = 'configs/instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py'
-_TEMPLATE = """# Mask R-CNN with an IC-ResNet-18 on your own COCO-format data: fill in the first six lines.
+_CONFIG = 'configs/multitask/joint_ic-r18_fpn_miniature.py'
+_TEMPLATE = """# One network with an IC-ResNet-18 on your own data: fill in the first lines. None in the place of a pair
+# of files or folders, for training and validation, leaves its task out.
 data_root = 'path/to/your/data/'
-train_annotations = 'annotations/instances_train.json'  # below data_root, as the others
-val_annotations = 'annotations/instances_val.json'
-train_pictures = 'train/'
-val_pictures = 'val/'
-classes = ('person', 'ball')  # the names in the annotation file's "categories" that you want to find
+pictures = ('train/', 'val/')  # below data_root, as the others
+instances = ('annotations/instances_train.json', 'annotations/instances_val.json')  # COCO: boxes and masks
+classes = ('person', 'ball')  # the names in that file's "categories" that you want to find
+label_maps = ('semantic/train/', 'semantic/val/')  # NAME.png for NAME.jpg: a class from 0 on per pixel, 255 is ignored
+label_classes = ('background', 'person', 'ball')
+people = ('annotations/person_keypoints_train.json', 'annotations/person_keypoints_val.json')  # COCO: 17 joints
 
 _base_ = ['{base}']
 
-heads = dict(num_classes=len(classes))
-model = dict(roi_head=dict(bbox_head=heads, mask_head=heads))
-train_dataloader = dict(dataset=dict(
-    data_root=data_root, ann_file=train_annotations, data_prefix=dict(img=train_pictures),
-    metainfo=dict(_delete_=True, classes=classes)))
-val_dataloader = dict(dataset=dict(
-    data_root=data_root, ann_file=val_annotations, data_prefix=dict(img=val_pictures),
-    metainfo=dict(_delete_=True, classes=classes)))
+labels = dict(instance=instances, semantic=label_maps, pose=people)
+kept = [name for name in labels if labels[name]]
+tasks = _base_.model.tasks
+tasks.instance.roi_head.bbox_head.num_classes = tasks.instance.roi_head.mask_head.num_classes = len(classes)
+tasks.semantic.decode_head.num_classes = len(label_classes)
+tasks.semantic.decode_head.loss_decode = dict(type='CrossEntropyLoss', avg_non_ignore=True)
+model = dict(
+    data_preprocessor=dict(seg_pad_val=255), tasks=dict(_delete_=True, **dict((name, tasks[name]) for name in kept)))
+
+sets = [
+    dict(
+        instance=dict(
+            type='mmdet.CocoDataset', data_root=data_root, ann_file=(instances or pictures)[i],
+            data_prefix=dict(img=pictures[i]), metainfo=dict(classes=classes), filter_cfg=dict(filter_empty_gt=False)),
+        semantic=dict(
+            type='mmseg.BaseSegDataset', data_root=data_root, metainfo=dict(classes=label_classes),
+            data_prefix=dict(img_path=pictures[i], seg_map_path=(label_maps or pictures)[i])),
+        pose=dict(
+            type='icconv_mm.BottomupCocoDataset', keep_empty=True, data_root=data_root,
+            ann_file=(people or pictures)[i], data_prefix=dict(img=pictures[i])),
+    )
+    for i in (0, 1)
+]
+train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, **dict((name, sets[0][name]) for name in kept))))
+val_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, **dict((name, sets[1][name]) for name in kept))))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + val_annotations)
+
+val_evaluator = [each for each in _base_.val_evaluator if each.task in kept]
+for each in val_evaluator:
+    if 'ann_file' in each.metric:
+        each.metric.ann_file = data_root + labels[each.task][1]
 test_evaluator = val_evaluator
 """
 
@@ -45,7 +68,7 @@ def print_own_data(home: Path, config: Path, console: Console) -> None:
     tools, work = _shown(home / 'tools'), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'
     console.out(
-        f'\nThe same on your own COCO-format data:\n'
+        f'\nThe same on your own data, COCO files and label maps:\n'
         f'  1. name its folder, files and classes in {config}\n'
         f'  2. python {tools}/train.py {config} --work-dir {work}\n'
         f'  3. python {tools}/test.py {config} {checkpoint} --work-dir {work}\n'

@@ -48,6 +48,36 @@ def draw_picture(predictions: Mapping[DemoTask, Path], data: Path, path: Path) -
     _write_small(path, np.concatenate(rows))
 
 
+def draw_joint_picture(folder: Path, data: Path, path: Path) -> None:
+    """Write a JPEG in which each of a few scenes appears once, with everything predicted beside the truth.
+
+    Args:
+        folder: Holds the COCO results of boxes, masks and joints, and the label maps.
+        data: The miniature dataset.
+        path: The file to write; at most 400 kB.
+    """
+    names = 'instances', 'person_keypoints'
+    with redirect_stdout(None):
+        things, people = (COCO(data / f'annotations/{name}_val.json') for name in names)
+    rows = [np.concatenate([_text('ground truth'), _text('prediction')], axis=1)]
+    for image in _choose(things):
+        picture = cv2.imread(str(data / 'val' / image['file_name']))
+        name = Path(image['file_name']).stem + '.png'
+        truth = things.imgToAnns[image['id']], people.imgToAnns[image['id']], data / 'semantic/val' / name
+        found = (
+            _results(folder / MASKS.written, image, MASKS),
+            _results(folder / JOINTS.written, image, JOINTS),
+            folder / LABELS.written / name,
+        )
+        tiles = []
+        for objects, persons, labels in (truth, found):
+            tile = _draw_labels(picture, labels, strength=0.35)
+            tile = _draw_objects(picture, objects, MASKS, things, tile)
+            tiles.append(_draw_objects(picture, persons, JOINTS, people, tile))
+        rows.append(np.concatenate(tiles, axis=1))
+    _write_small(path, np.concatenate(rows))
+
+
 def _choose(things: COCO) -> list[dict]:
     """The first pictures with somebody in them and a handful of objects, whatever was found there."""
     images = things.dataset['images']
@@ -62,11 +92,18 @@ def _results(path: Path, image: dict, kind: Kind) -> list[dict]:
     return [each for each in found if each['image_id'] == image['id'] and each['score'] >= least]
 
 
-def _draw_objects(picture: np.ndarray, objects: Sequence[dict[str, Any]], kind: Kind, coco: COCO) -> np.ndarray:
-    """Boxes with names, and masks or joints as ``kind`` says, on the picture enlarged to a tile."""
+def _draw_objects(
+    picture: np.ndarray,
+    objects: Sequence[dict[str, Any]],
+    kind: Kind,
+    coco: COCO,
+    tile: np.ndarray | None = None,
+) -> np.ndarray:
+    """Boxes with names, and masks or joints as ``kind`` says, on the picture enlarged to a tile, or on ``tile``."""
     height, width = picture.shape[:2]
     factor = _TILE / width
-    tile = cv2.resize(picture, (_TILE, round(factor * height)), interpolation=cv2.INTER_CUBIC)
+    if tile is None:
+        tile = cv2.resize(picture, (_TILE, round(factor * height)), interpolation=cv2.INTER_CUBIC)
     for each in objects:
         color = PALETTE[each['category_id'] - 1][::-1]
         if kind is MASKS:
@@ -99,13 +136,13 @@ def _draw_joints(tile: np.ndarray, joints: np.ndarray, factor: float, color: tup
             cv2.circle(tile, point, 3, (255, 255, 255), -1, cv2.LINE_AA)
 
 
-def _draw_labels(picture: np.ndarray, path: Path) -> np.ndarray:
+def _draw_labels(picture: np.ndarray, path: Path, strength: float = 0.7) -> np.ndarray:
     """The label map of a file over the picture."""
     tile = cv2.resize(picture, (_TILE, round(_TILE * picture.shape[0] / picture.shape[1])))
     labels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     labels = cv2.resize(labels, tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     colors = np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels]
-    return cv2.addWeighted(tile, 0.3, colors, 0.7, 0)
+    return cv2.addWeighted(tile, 1 - strength, colors, strength, 0)
 
 
 def _text(text: str, width: int = _TILE, bold: bool = False) -> np.ndarray:

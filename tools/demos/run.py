@@ -15,10 +15,10 @@ from rich.progress import track
 
 from demos.configs import backbone_file, prepare_config
 from demos.own_data import print_own_data, write_own_data_config
-from demos.picture import draw_picture
+from demos.picture import draw_joint_picture, draw_picture
 from demos.process import python, run_tool
 from demos.report import Result, print_table, write_reports
-from demos.tasks import NECKS, TASKS, DemoTask
+from demos.tasks import JOINT, NECKS, TASKS, DemoTask, JointTask
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
 
@@ -31,7 +31,7 @@ class DemoOptions:
         home: The folder that holds ``configs/`` and ``tools/``.
         work_dir: Takes configs, logs, checkpoints, predictions and the report.
         data: The miniature dataset; drawn if it is missing.
-        tasks: Names of the tasks, in the order they run.
+        tasks: Names of the tasks, in the order they run; 'joint' is one network for all.
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
         neck: A key of ``NECKS``, whose task runs after the others; None for none.
         device: 'cpu' or 'cuda'.
@@ -66,7 +66,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """
     console = console or Console()
     home, work_dir = options.home, options.work_dir
-    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in TASKS})
+    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in (*TASKS, JOINT)})
     if options.neck is not None:
         tasks += _chosen('--neck: no neck', [options.neck], NECKS)
     backbone = backbone_file(home, options.backbone)
@@ -98,7 +98,11 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
         trained[task.name] = _checkpoint(work_dir / task.name)
         write_reports(results, work_dir)
     picture = work_dir / 'demo.jpg'
-    draw_picture({task: work_dir / task.name / task.kind.written for task in tasks}, options.data, picture)
+    separate = {task: work_dir / task.name / task.kind.written for task in tasks if task is not JOINT}
+    if JOINT in tasks:
+        draw_joint_picture(work_dir / JOINT.name, options.data, work_dir / 'joint.jpg' if separate else picture)
+    if separate:
+        draw_picture(separate, options.data, picture)
     write_reports(results, work_dir, picture)
     print_table(results, console)
     console.print(f'report: {work_dir}/report.md, report.json, {picture.name}')
@@ -112,9 +116,14 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _run_task(
-    task: DemoTask, options: DemoOptions, backbone: Path, start_from: Path | None, console: Console, number: str
+    task: DemoTask | JointTask,
+    options: DemoOptions,
+    backbone: Path,
+    start_from: Path | None,
+    console: Console,
+    number: str,
 ) -> list[Result]:
-    """Train a task and test it, once more for each of its retests; the first result counts the training's seconds."""
+    """Train a task and test it, once more for each of its retests; the first results count the training's seconds."""
     start = time.monotonic()
     home, folder = options.home, options.work_dir / task.name
     if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
@@ -129,22 +138,27 @@ def _run_task(
     results = []
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
         title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
-        if changes:
-            keep = f'test_evaluator.{task.kind.option}=None'  # the predictions of the first test
+        judged = task.judged if i == 0 else task.judged[-1:]
+        if changes:  # which the others do not depend on
+            place = 'test_evaluator.2.metric' if task is JOINT else 'test_evaluator'  # boxes and masks, maps, joints
+            keep = f'{place}.{judged[0].kind.option}=None'  # the predictions of the first test
             changes = ('--cfg-options', *changes, keep)
         test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
         run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
-        result = Result(
-            task=title,
-            config=f'configs/{task.config}',
-            backbone_file=str(backbone.relative_to(home)),
-            metric=task.kind.metric,
-            value=round(task.kind.scale * read_metric(work_dir, task.kind.key), 4),
-            threshold=task.threshold if i == 0 else None,
-            seconds=round(time.monotonic() - start, 1),
-            backbone_from=task.starts_from if start_from else None,
-        )
-        results.append(result)
+        seconds = round(time.monotonic() - start, 1)
+        results += [
+            Result(
+                task=each.title + addition,
+                config=f'configs/{task.config}',
+                backbone_file=str(backbone.relative_to(home)),
+                metric=each.kind.metric,
+                value=round(each.kind.scale * read_metric(work_dir, each.key), 4),
+                threshold=each.threshold if i == 0 else None,
+                seconds=seconds,
+                backbone_from=task.starts_from if start_from else None,
+            )
+            for each in judged
+        ]
         start = time.monotonic()
     return results
 
@@ -157,7 +171,7 @@ def read_metric(folder: Path, key: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -> list[DemoTask]:
+def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask | JointTask]) -> list:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')

@@ -32,6 +32,15 @@ JOINTS = Kind('joints', 'OKS AP50', 'coco/AP .5', 'outfile_prefix', 'results', '
 LABELS = Kind('labels', 'mIoU', 'mIoU', 'output_dir', 'labels', 'labels', scale=0.01)
 
 
+class Judged(NamedTuple):
+    """One result of a trained network: its name in the table, what it is, its metric, the least value that passes."""
+
+    title: str
+    kind: Kind
+    key: str
+    threshold: float
+
+
 @dataclass(frozen=True)
 class DemoTask:
     """What one task trains and how it is judged.
@@ -58,6 +67,33 @@ class DemoTask:
     fine_tuning: int | None = None
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """The one result of the task."""
+        return (Judged(self.title, self.kind, self.kind.key, self.threshold),)
+
+
+@dataclass(frozen=True)
+class JointTask:
+    """One network for several tasks: trained once, tested once, judged for each. Attributes as of :class:`DemoTask`.
+
+    Attributes:
+        parts: For each result its title, the name of the task in the network, its kind and threshold.
+    """
+
+    name: str
+    title: str
+    config: str
+    parts: tuple[tuple[str, str, Kind, float], ...]
+    retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    starts_from: None = None
+    fine_tuning: None = None
+
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """A result per part."""
+        return tuple(Judged(title, kind, f'{task}/{kind.key}', least) for title, task, kind, least in self.parts)
+
 
 _3_SCALES = (', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',))
 # fmt: off
@@ -69,6 +105,17 @@ TASKS = (
              LABELS, 0.60, starts_from='detection'),
     DemoTask('pose', 'bottom-up pose', 'pose/ae_ic-r18_miniature.py',
              JOINTS, 0.40, starts_from='detection', retests=(_3_SCALES,)),
+)
+# One network with the heads of the four.
+JOINT = JointTask(
+    'joint', 'one network', 'multitask/joint_ic-r18_fpn_miniature.py',
+    parts=(
+        ('one network: boxes', 'instance', BOXES, 0.60),
+        ('one network: masks', 'instance', MASKS, 0.50),
+        ('one network: semantic segmentation', 'semantic', LABELS, 0.60),
+        ('one network: bottom-up pose', 'pose', JOINTS, 0.40),
+    ),
+    retests=((', 3 scales', ('model.tasks.pose.test_cfg.test_scales=[2,1,0.5]',)),),
 )
 # What ``--neck`` adds to the table: a task with that neck.
 NECKS = {

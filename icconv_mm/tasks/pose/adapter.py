@@ -42,10 +42,9 @@ class Adapter(TaskAdapter):
     def model_input(self, path, dataset_meta):
         return {**super().model_input(path, dataset_meta), **_parsed(dataset_meta)}
 
-    def visualizer(self, cfg, dataset_meta):
-        visualizer = super().visualizer(cfg, dataset_meta)
+    def set_dataset_meta(self, visualizer, dataset_meta):
+        super().set_dataset_meta(visualizer, dataset_meta)
         visualizer.set_dataset_meta(_parsed(dataset_meta))
-        return visualizer
 
     def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
         sample = sample.clone()

@@ -1,13 +1,17 @@
 """Bottom-up pose estimator that can be tested at several scales."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from mmpose.models.pose_estimators import BottomupPoseEstimator
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from icconv_mm.registry import MODELS
+from icconv_mm.tasks.pose.geometry import check_scales
+
+_STRIDE = 32  # largest stride of the network: what sides of resized batches are multiples of
 
 
 @MODELS.register_module()
@@ -17,8 +21,9 @@ class AEPoseEstimator(BottomupPoseEstimator):
     Images of equal size run as one batch, others after each other, so the result does not depend on the batch size.
     Scales run after each other, largest first, and leave only their heatmaps behind.
 
-    ``test_cfg``: ``flip_test`` (False) also runs the mirrored image; the rest is that of :meth:`AEHead.predict`. The
-    scales themselves are an option of :class:`PyramidResize` in the test pipeline.
+    ``test_cfg``: ``flip_test`` (False) also runs the mirrored image; ``test_scales`` the scales that a batch is resized
+    to here; the rest is that of :meth:`AEHead.predict`. Pyramids come from :class:`PyramidResize` in the test pipeline,
+    which has an option for their scales.
     """
 
     def predict(self, inputs: Tensor | Sequence[Sequence[Tensor]], data_samples: list) -> list:
@@ -28,21 +33,42 @@ class AEPoseEstimator(BottomupPoseEstimator):
             ValueError: If ``flip_test`` is on and a sample does not say which joints are swapped, or if a sample has
                 another number of images than of ``test_scales``.
         """
-        pyramids = [(image,) for image in inputs] if isinstance(inputs, Tensor) else inputs
+        if isinstance(inputs, Tensor):
+            levels = self._resized(inputs, data_samples)
+            pyramids = list(zip(*levels))
+        else:
+            levels, pyramids = None, inputs
         flip = self.test_cfg.get('flip_test', False)
         _check(pyramids, data_samples, flip)
         for indices in _same_size(pyramids, data_samples):
             samples = [data_samples[i] for i in indices]
-            feats = self._features([pyramids[i] for i in indices], flip)
+            # a batch stays the tensor it is: its features may be known already
+            whole = levels is not None and len(indices) == len(pyramids)
+            batches = levels if whole else map(torch.stack, zip(*(pyramids[i] for i in indices)))
+            feats = self._features(batches, flip)
             preds = self.head.predict(feats, samples, test_cfg=self.test_cfg)
             instances, fields = preds if isinstance(preds, tuple) else (preds, None)
             self.add_pred_to_datasample(instances, fields, samples)
         return data_samples
 
-    def _features(self, pyramids: Sequence[Sequence[Tensor]], flip: bool) -> Iterator[tuple]:
+    def _resized(self, batch: Tensor, data_samples: Sequence) -> list[Tensor]:
+        """A batch at every scale of ``test_cfg.test_scales``, largest first, or as it is where there are none."""
+        if not self.test_cfg.get('test_scales'):
+            return [batch]
+        scales = check_scales(self.test_cfg['test_scales'])
+        for sample in data_samples:
+            sample.set_metainfo({'test_scales': scales})
+        sizes = [
+            [max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in batch.shape[-2:]] for scale in scales
+        ]
+        return [
+            batch if scale == 1 else interpolate(batch, size, mode='bilinear', align_corners=False)
+            for scale, size in zip(scales, sizes)
+        ]
+
+    def _features(self, batches: Iterable[Tensor], flip: bool) -> Iterator[tuple]:
         """(features, features of the mirrored image or None) of one scale after the other."""
-        for level in zip(*pyramids):
-            batch = torch.stack(level)
+        for batch in batches:
             yield self.extract_feat(batch), self.extract_feat(batch.flip(-1)) if flip else None
 
 

@@ -20,11 +20,12 @@ from demos.own_data import write_own_data_config
 from demos.process import python, run_tool
 from demos.report import Result, print_table, write_reports
 from demos.run import read_metric
-from demos.tasks import NECKS, TASKS
+from demos.tasks import JOINT, NECKS, TASKS
 from mmengine.config import Config
 from rich.console import Console
 
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.tasks.multitask.checks import check_model
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
 REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds', 'backbone_from']
@@ -107,6 +108,43 @@ def test_course_and_report(home, data, tmp_path):
     assert 'demo.jpg' in (tmp_path / 'work/report.md').read_text()
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
     assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
+
+
+def test_one_network_is_judged_for_each_task(home, data, tmp_path):
+    """Trained once, tested once, and once more at three scales; each scene is drawn once."""
+    prefixes = {
+        'coco/bbox_mAP_50': 'instance',
+        'coco/segm_mAP_50': 'instance',
+        'mIoU': 'semantic',
+        'coco/AP .5': 'pose',
+    }
+    metrics = {f'{prefixes[key]}/{key}': value for key, value in GOOD.items()}
+    (home / 'tools/metrics.json').write_text(json.dumps(metrics))
+    with (home / 'tools/test.py').open('a') as file:
+        file.write('\nprint(sys.argv)\n')
+    results, printed = _run(home, data, tmp_path, tasks=['joint'])
+    assert [each.value for each in results] == [0.81, 0.6123, 0.725, 0.45, 0.45]
+    assert [each.threshold for each in results] == [0.6, 0.5, 0.6, 0.4, None]
+    assert [each.task for each in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
+    assert printed.count(': train: done') == 1 and printed.count(': test: done') == 2
+    again = (tmp_path / 'work/joint/retest1.log').read_text()
+    assert 'test_scales=[2,1,0.5]' in again and 'test_evaluator.2.metric.outfile_prefix=None' in again
+    cfg = Config.fromfile(tmp_path / 'work/joint/config.py', import_custom_modules=False)
+    assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
+    assert cfg.test_evaluator[1].metric.output_dir == f'{tmp_path}/work/joint/labels'
+    assert cfg.test_evaluator[2].task == 'pose' and cfg.test_evaluator[2].metric.outfile_prefix.endswith('results')
+    picture = cv2.imread(str(tmp_path / 'work/demo.jpg'))
+    assert picture.shape[1] == 2 * 288  # truth and prediction
+
+
+def test_one_network_beside_the_others(home, data, tmp_path):
+    results, _ = _run(home, data, tmp_path, tasks=['semantic', 'joint'])
+    assert len(results) == 1 + 4 + 1
+    assert (tmp_path / 'work/demo.jpg').is_file() and (tmp_path / 'work/joint.jpg').is_file()
+
+
+def test_thresholds_of_one_network_are_those_of_four():
+    assert [part[3] for part in JOINT.parts] == [task.threshold for task in TASKS]
 
 
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
@@ -306,19 +344,52 @@ def test_every_task_uses_the_same_backbone_file(repo):
         assert dict(model.backbone) == model.backbone | backbone  # a task may set more on top
 
 
-def test_own_data_config(repo, tmp_path):
-    path = write_own_data_config(repo, tmp_path)
-    filled = (
-        path.read_text().replace('path/to/your/data/', '/mine/').replace("('person', 'ball')", "('cat', 'dog', 'owl')")
+def _own(repo, folder, data, **changes):
+    """The file that the demo writes, filled in for the tiny dataset."""
+    text = write_own_data_config(repo, folder).read_text().replace('path/to/your/data/', f'{data}/')
+    text = text.replace("classes = ('person', 'ball') ", "classes = ('person', 'ball', 'box', 'cone', 'star', 'ring') ")
+    text = text.replace(
+        "'background', 'person', 'ball')", "'background', 'person', 'ball', 'box', 'cone', 'star', 'ring')"
     )
-    path.write_text(filled)
-    assert write_own_data_config(repo, tmp_path).read_text() == filled  # what the user wrote stays
-    cfg = Config.fromfile(path, import_custom_modules=False)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.data_root == '/mine/'
-        assert loader.dataset.metainfo == {'classes': ('cat', 'dog', 'owl')}
-    assert cfg.test_evaluator.ann_file == cfg.val_evaluator.ann_file == '/mine/annotations/instances_val.json'
-    assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 3
+    for name, value in changes.items():
+        text = re.sub(rf'^{name} = .*$', f'{name} = {value}', text, flags=re.MULTILINE)
+    path = folder / 'filled.py'
+    path.write_text(text)
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'kept'),
+    [
+        ({}, ['instance', 'semantic', 'pose']),
+        ({'people': None}, ['instance', 'semantic']),
+        ({'instances': None, 'label_maps': None}, ['pose']),
+    ],
+)
+def test_own_data_config(repo, data, tmp_path, changes, kept):
+    """Every task that has labels is trained and judged, on what the file names; the others are left out."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    pytest.importorskip('mmpose')
+    from mmengine.dataset import pseudo_collate
+    from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
+
+    cfg = _own(repo, tmp_path, data, **changes)
+    init_default_scope('mmengine')
+    model = MODELS.build(cfg.model)
+    train, val = (DATASETS.build(cfg[f'{phase}_dataloader'].dataset) for phase in ('train', 'val'))
+    assert list(model.tasks) == list(train.metainfo) == list(val.metainfo) == kept and len(train) == 8
+    check_model(model, train, 'train', training=True)
+    batch = pseudo_collate([train[i] for i in range(2)])
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    assert {key.split('.')[0] for key in losses} == set(kept)
+    assert [METRICS.build(metric).task for metric in cfg.val_evaluator] == kept
+
+
+def test_own_data_config_is_not_overwritten(repo, tmp_path):
+    path = write_own_data_config(repo, tmp_path)
+    path.write_text('filled in')
+    assert write_own_data_config(repo, tmp_path).read_text() == 'filled in'
 
 
 # ----------------------------------------------------------------------------------------------------------- processes

@@ -1,0 +1,132 @@
+# Boxes, masks, label maps and joints of the miniature set, on one picture that is augmented once. Draw it with
+# `python tools/make_miniature.py`.
+data_root = 'data/miniature/'
+metainfo = dict(
+    classes=('person', 'ball', 'box', 'cone', 'star', 'ring'),
+    palette=[(220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238)],
+)
+semantic_metainfo = dict(classes=('background', *metainfo['classes']), palette=[(90, 90, 90), *metainfo['palette']])
+input_size = (128, 128)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3)
+
+load = dict(
+    type='icconv_mm.LoadTaskAnnotations',
+    instance=dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+    semantic=dict(type='mmseg.LoadAnnotations'),
+)
+pack = dict(
+    type='icconv_mm.PackTaskInputs',
+    instance=[dict(type='mmdet.PackDetInputs')],
+    semantic=[dict(type='mmseg.PackSegInputs')],
+    pose=[dict(type='icconv_mm.PackPyramidInputs')],
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load,
+    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),  # as drawn; larger pictures shrink
+    dict(type='mmdet.Pad', size=input_size),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(
+        pack,
+        pose=[
+            dict(type='icconv_mm.WarpPeople'),
+            dict(type='mmpose.GenerateTarget', encoder=codec),
+            dict(type='icconv_mm.PackPyramidInputs'),
+        ],
+    ),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),
+    load,
+    pack,
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='icconv_mm.MultiTaskDataset',
+        datasets=dict(
+            instance=dict(
+                type='mmdet.CocoDataset',
+                data_root=data_root,
+                ann_file='annotations/instances_train.json',
+                data_prefix=dict(img='train/'),
+                metainfo=metainfo,
+                filter_cfg=dict(filter_empty_gt=False),
+            ),
+            semantic=dict(
+                type='mmseg.BaseSegDataset',
+                data_root=data_root,
+                data_prefix=dict(img_path='train', seg_map_path='semantic/train'),
+                metainfo=semantic_metainfo,
+            ),
+            pose=dict(
+                type='icconv_mm.BottomupCocoDataset',
+                keep_empty=True,
+                data_root=data_root,
+                ann_file='annotations/person_keypoints_train.json',
+                data_prefix=dict(img='train/'),
+            ),
+        ),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='icconv_mm.MultiTaskDataset',
+        test_mode=True,
+        datasets=dict(
+            instance=dict(
+                type='mmdet.CocoDataset',
+                data_root=data_root,
+                ann_file='annotations/instances_val.json',
+                data_prefix=dict(img='val/'),
+                metainfo=metainfo,
+            ),
+            semantic=dict(
+                type='mmseg.BaseSegDataset',
+                data_root=data_root,
+                data_prefix=dict(img_path='val', seg_map_path='semantic/val'),
+                metainfo=semantic_metainfo,
+            ),
+            pose=dict(
+                type='icconv_mm.BottomupCocoDataset',
+                data_root=data_root,
+                ann_file='annotations/person_keypoints_val.json',
+                data_prefix=dict(img='val/'),
+            ),
+        ),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(
+        type='icconv_mm.TaskMetric',
+        task='instance',
+        metric=dict(
+            type='mmdet.CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm']
+        ),
+    ),
+    dict(type='icconv_mm.TaskMetric', task='semantic', metric=dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])),
+    dict(
+        type='icconv_mm.TaskMetric',
+        task='pose',
+        metric=dict(
+            type='mmpose.CocoMetric',
+            ann_file=data_root + 'annotations/person_keypoints_val.json',
+            score_mode='bbox',
+            nms_mode='none',
+        ),
+    ),
+]
+test_evaluator = val_evaluator

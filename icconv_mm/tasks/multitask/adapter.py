@@ -1,0 +1,121 @@
+"""The tools' view of one network for several tasks: each task is left to the adapter of its library."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS
+
+from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
+from icconv_mm.datasets.walk import datasets_in, leaf_datasets
+from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
+from icconv_mm.tasks.multitask.checks import check_model, check_people
+from icconv_mm.tasks.multitask.libraries import adapter_of, find, library_of
+from icconv_mm.tasks.multitask.model import MultiTaskModel
+from icconv_mm.tasks.multitask.visualizer import MultiTaskVisualizer
+
+_SCALES = [2, 1, 0.5]  # of the published multi-scale test of poses
+
+
+class Adapter(TaskAdapter):
+    """Networks of :class:`MultiTaskModel`.
+
+    Args:
+        cfg: The config of one.
+    """
+
+    library = 'mmengine'  # its configs name the library of every type
+    autocast_modules = ('backbone', 'neck')  # the heads of mmdet call kernels that take float32 only
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        self.tasks: dict[str, TaskAdapter] = {}
+        for name, task in cfg['model']['tasks'].items():
+            if isinstance(task, Mapping):
+                library = library_of(find(MODELS, task.get('type'), f'model.tasks.{name}.type'))
+                self.tasks[name] = adapter_of(library) if library else TaskAdapter()
+
+    # --- tests ---
+
+    def show_predictions(self, cfg, show, out_dir, wait_time):
+        cfg.default_hooks.visualization = dict(
+            type='mmdet.DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
+        )
+
+    def enable_tta(self, cfg):
+        """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
+        people = [task for task in cfg.model.tasks.values() if str(task['type']).endswith('AEPoseEstimator')]
+        if not people:
+            raise NotSupportedError(
+                f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
+            )
+        for task in people:
+            task.test_cfg = {**task.get('test_cfg', {}), 'test_scales': _SCALES, 'flip_test': True}
+
+    # --- datasets ---
+
+    def check_dataset(self, dataset, where):
+        if library := library_of(type(dataset)):
+            adapter_of(library).check_dataset(dataset, where)
+
+    def check_model(self, model, dataset, where, training):
+        if isinstance(model, MultiTaskModel):
+            check_model(model, dataset, where, training)
+            for name, each in datasets_in(dataset, where):
+                check_people(each, name)
+
+    def is_coco(self, dataset_type):
+        library = library_of(find(DATASETS, dataset_type, 'dataset'))
+        return bool(library) and adapter_of(library).is_coco(dataset_type)
+
+    # --- inference ---
+
+    def dataset_meta(self, checkpoint, cfg):
+        meta: dict[str, dict] = {}
+        for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
+            if name in self.tasks:
+                meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
+        for phase in ('test', 'val', 'train'):
+            if not (loader := cfg.get(f'{phase}_dataloader')):
+                continue
+            for where, leaf in leaf_datasets(loader.dataset, ''):
+                name = where.rpartition('.')[2]
+                kind = find(DATASETS, leaf.get('type'), where)
+                own = {**getattr(kind, 'METAINFO', {}), **(leaf.get('metainfo') or {})}
+                if name in self.tasks:
+                    meta.setdefault(name, own)
+        return meta
+
+    def parts(self, dataset_meta):
+        return {name: (adapter, dataset_meta.get(name, {})) for name, adapter in self.tasks.items()}
+
+    def class_names(self, dataset_meta):
+        """The classes of all tasks, each once."""
+        names = (adapter.class_names(meta) for adapter, meta in self.parts(dataset_meta).values())
+        return tuple(dict.fromkeys(name for own in names for name in own))
+
+    def model_input(self, path, dataset_meta):
+        labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
+        return {'img_path': path, 'img_id': 0, 'labels': labels}
+
+    def visualizer(self, cfg, dataset_meta):
+        """That of the config, if it is a ``MultiTaskVisualizer``; else one with the visualisers of the libraries."""
+        options = {**(cfg.get('visualizer') or {}), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
+        if not str(options.get('type')).endswith(MultiTaskVisualizer.__name__):
+            options = {'type': f'icconv_mm.{MultiTaskVisualizer.__name__}', 'name': options['name']}
+        visualizer = VISUALIZERS.build(options)
+        self.set_dataset_meta(visualizer, dataset_meta)
+        return visualizer
+
+    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+        visualizer.add_datasample(
+            'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
+        )
+
+    def draw_annotations(self, visualizer, image: np.ndarray, sample, out_file, show, wait_time):
+        if sample.get('labels_of_file'):
+            height, width = sample.ori_shape[:2]
+            image = mmcv.imresize(image, (width, height))
+        visualizer.add_datasample(
+            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
+        )

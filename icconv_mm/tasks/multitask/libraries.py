@@ -1,0 +1,55 @@
+"""Which task library a type of a config belongs to."""
+
+import importlib
+from typing import Any
+
+from mmengine.registry import Registry
+
+from icconv_mm import versions
+from icconv_mm.errors import InputError
+from icconv_mm.tasks.base import TaskAdapter
+
+_TASKS = {library: task for task, library in versions.LIBRARIES.items()}
+
+
+def library_of(cls: type) -> str | None:
+    """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
+    packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
+    return next((package for package in packages if package in _TASKS), None)
+
+
+def find(registry: Registry, kind: Any, where: str) -> type:
+    """The class that a ``type`` of a config names.
+
+    A type of this package may live in the folder of a task, which is imported with its library: where it is not found,
+    the installed libraries are imported.
+
+    Args:
+        registry: Where to look.
+        kind: The type: a scoped name or a class.
+        where: What to call the config in an error.
+
+    Raises:
+        InputError: There is none, or its library is not installed.
+    """
+    if not isinstance(kind, str):
+        if kind is None:
+            raise InputError(f"{where}: no 'type'")
+        return kind
+    scope = kind.split('.')[0]
+    if scope in _TASKS and not versions.is_installed(scope):
+        raise InputError(f'{where}: {kind} needs {scope}, which is not installed')
+    if (found := registry.get(kind)) is None and scope == 'icconv_mm':
+        for library, task in _TASKS.items():
+            if versions.is_installed(library):
+                importlib.import_module(f'icconv_mm.tasks.{task}')
+        found = registry.get(kind)
+    if found is None:
+        hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
+        raise InputError(f'{where}: no registered {kind!r}{hint}')
+    return found
+
+
+def adapter_of(library: str) -> TaskAdapter:
+    """What the tools know about a library."""
+    return importlib.import_module(f'icconv_mm.tasks.{_TASKS[library]}.adapter').Adapter()

@@ -1,0 +1,174 @@
+"""From the labels of several tasks to one picture that is augmented once, and to one sample per task.
+
+In between stand mmdet's transforms: they move the picture, boxes, masks and label maps, and record how in
+``homography_matrix``, by which :class:`WarpPeople` moves joints.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform, Compose, to_tensor
+
+from icconv_mm.errors import InputError
+from icconv_mm.registry import TRANSFORMS
+from icconv_mm.tasks.multitask.libraries import find, library_of
+from icconv_mm.tasks.multitask.sample import MultiTaskSample
+
+_STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
+_BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+_PICTURE = ('img', 'img_path', 'img_shape', 'ori_shape')
+
+
+@TRANSFORMS.register_module()
+class LoadTaskAnnotations(BaseTransform):
+    """Load each task's annotations with a transform of its library.
+
+    Boxes and masks of several tasks travel in one list, label maps in the channels of one map [H, W, n] ([H, W] for
+    one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed, or
+    that the picture has no labels for, is left alone.
+
+    In a test pipeline it stands behind the transforms that resize: metrics want labels as the file has them.
+
+    Args:
+        tasks: A loading transform by the name of the task, such as
+            ``boxes=dict(type='mmdet.LoadAnnotations', with_mask=True)``.
+
+    Raises:
+        InputError: If some tasks with boxes have masks and others have none.
+    """
+
+    def __init__(self, **tasks: Mapping[str, Any]) -> None:
+        self.loaders = {name: _built(cfg, name) for name, cfg in tasks.items()}
+
+    def transform(self, results: dict) -> dict:
+        """Add ``gt_bboxes``, ``gt_masks``, ``gt_seg_map`` and the like; what else is loaded goes into ``labels``."""
+        picture = {key: results[key] for key in _PICTURE if key in results}
+        boxes, maps = {}, {}
+        for name, load in self.loaders.items():
+            if name not in results['labels']:
+                continue
+            loaded = load({**results['labels'][name], **picture})
+            if 'gt_bboxes' in loaded:
+                boxes[name] = {key: loaded.pop(key) for key in _BOXES if key in loaded}
+            if 'gt_seg_map' in loaded:
+                maps[name] = loaded.pop('gt_seg_map')
+            results['labels'][name] = {key: value for key, value in loaded.items() if key not in picture}
+        results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
+        results['labels_of_file'] = results.get('homography_matrix') is not None  # the picture went ahead
+        if boxes:
+            results.update(_joined(boxes))
+        if maps:
+            results['gt_seg_map'] = next(iter(maps.values())) if len(maps) == 1 else np.dstack(list(maps.values()))
+        return results
+
+
+def _built(cfg: Mapping[str, Any], name: str) -> BaseTransform:
+    """A transform, with its library as the default scope of what it builds."""
+    library = library_of(find(TRANSFORMS, cfg.get('type'), f'transforms of {name}'))
+    return TRANSFORMS.build({**cfg, '_scope_': library} if library else cfg)
+
+
+def _joined(boxes: Mapping[str, dict]) -> dict:
+    """Boxes of all tasks in one list, the task in the label."""
+    for number, own in enumerate(boxes.values()):
+        own['gt_bboxes_labels'] = own['gt_bboxes_labels'] + _STEP * number
+    first, *others = boxes.values()
+    if not others:
+        return first
+    if len({frozenset(own) for own in boxes.values()}) > 1:
+        kinds = ', '.join(f'{name} {"with" if "gt_masks" in own else "without"} masks' for name, own in boxes.items())
+        raise InputError(f'icconv_mm.LoadTaskAnnotations: all tasks with boxes need masks, or none: {kinds}')
+    parts = {key: [own[key] for own in boxes.values()] for key in first}
+    return {
+        key: np.concatenate(values) if isinstance(values[0], np.ndarray) else type(values[0]).cat(values)
+        for key, values in parts.items()
+    }
+
+
+@TRANSFORMS.register_module()
+class WarpPeople(BaseTransform):
+    """Move joints, as mmpose loads them, to where the picture went.
+
+    Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
+    centre, where a joint is, at x + 0.5. A mirrored picture swaps left and right joints by ``flip_indices``. Adds
+    ``warp_mat`` (2 x 3, original pixels to those of the picture), from which ``AECodec`` builds the mask of crowds.
+
+    Raises:
+        InputError: The homography is not affine.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Change ``keypoints`` [N, K, 2], ``keypoints_visible`` [N, K] and ``bbox`` [N, 4] if there are any."""
+        edges = np.asarray(results.get('homography_matrix', np.eye(3)), dtype=np.float64)
+        if not np.allclose(edges[2], [0, 0, 1]):
+            raise InputError(f'{results.get("img_path")}: joints follow affine transforms only, got {edges.tolist()}')
+        matrix = edges[:2].copy()
+        matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
+        results['warp_mat'], results['flip_direction'] = matrix, None  # the mirror is in the matrix
+        if 'keypoints' not in results:
+            return results
+        results['keypoints'] = _warped(results['keypoints'], matrix)
+        corners = results['bbox'].reshape(-1, 2, 2)
+        corners = _warped(corners, edges[:2])
+        results['bbox'] = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
+        if np.linalg.det(matrix[:, :2]) < 0:
+            swapped = list(results['flip_indices'])
+            results['keypoints'] = results['keypoints'][:, swapped]
+            results['keypoints_visible'] = results['keypoints_visible'][:, swapped]
+        return results
+
+
+def _warped(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points [..., 2] by a 2 x 3 matrix."""
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+@TRANSFORMS.register_module()
+class PackTaskInputs(BaseTransform):
+    """Pack the picture, and a sample for each task by transforms of its library.
+
+    Args:
+        tasks: By the name of the task a list of transforms that ends with the packing one, such as
+            ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and what is known of the
+            picture, of which they see a single pixel: it is packed here.
+    """
+
+    def __init__(self, **tasks: Sequence[Mapping[str, Any]]) -> None:
+        self.packs = {name: Compose([_built(cfg, name) for cfg in transforms]) for name, transforms in tasks.items()}
+
+    def transform(self, results: dict) -> dict:
+        """``inputs`` [3, H, W] and ``data_samples``, a :class:`MultiTaskSample`."""
+        image = results['img']
+        travelled = {*_BOXES, 'gt_seg_map', 'box_tasks', 'map_tasks', 'labels'}
+        picture = {key: value for key, value in results.items() if key not in travelled}
+        picture['img'] = image[:1, :1].copy()
+        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'labels_of_file')
+        sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
+        for name, pack in self.packs.items():
+            if (labels := results['labels'].get(name)) is not None:
+                packed = pack({**labels, **picture, **_own(results, name), **_identity(labels)})
+                sample.set_field(packed['data_samples'], name)
+        return dict(inputs=to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), data_samples=sample)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(self.packs)})'
+
+
+def _own(results: dict, name: str) -> dict:
+    """The boxes and the map of one task among those that travelled together."""
+    own = {}
+    if name in results.get('box_tasks', ()):
+        number, labels = results['box_tasks'].index(name), results['gt_bboxes_labels']
+        mine = np.flatnonzero(labels // _STEP == number)
+        own = {key: results[key][mine] for key in _BOXES if key in results}
+        own['gt_bboxes_labels'] = own['gt_bboxes_labels'] % _STEP
+    if name in results.get('map_tasks', ()):
+        number, labels = results['map_tasks'].index(name), results['gt_seg_map']
+        own['gt_seg_map'] = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., number])
+    return own
+
+
+def _identity(labels: Mapping[str, Any]) -> dict:
+    """What the task's own files call the picture."""
+    return {key: labels[key] for key in ('img_id', 'sample_idx') if key in labels}

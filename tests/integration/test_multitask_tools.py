@@ -1,0 +1,157 @@
+"""The tools on one network for all tasks, as on any config."""
+
+import json
+import pickle
+import sys
+
+import pytest
+from workspaces import SUPPORT, short
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmpose')
+pytestmark = pytest.mark.slow
+
+JOINT = 'multitask/joint_ic-r18_fpn_miniature.py'
+TASKS = ('instance', 'semantic', 'pose')
+
+
+@pytest.fixture(scope='module')
+def checkpoint(workspace) -> str:
+    """After three iterations, validated, with averaged weights and gradient norms logged."""
+    config = workspace.derive(
+        'averaged', JOINT, "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\nmodel = dict(log_gradient_norms=True)"
+    )
+    assert workspace.tool('train', config, '--work-dir', 'runs/joint', *short(3)) is None
+    return str(workspace.root / 'runs/joint/iter_3.pth')
+
+
+def test_training_logs_each_task(workspace, checkpoint):
+    lines = workspace.scalars('runs/joint')
+    trained = [line for line in lines if 'loss' in line]
+    assert len(trained) == 3
+    for name in TASKS:
+        assert all(line[f'{name}.grad_norm'] > 0 for line in trained)
+    assert {'instance.loss_mask', 'semantic.decode.loss_ce', 'pose.loss_kpt'} <= set(trained[0])
+    assert {'instance/coco/bbox_mAP_50', 'semantic/mIoU', 'pose/coco/AP .5'} <= set(lines[-1])
+
+
+@pytest.mark.parametrize('options', [(), ('--tta',), ('--deploy',), ('--show-dir', 'shown')], ids=str)
+def test_test(workspace, checkpoint, options):
+    name = '_'.join(options).strip('-') or 'plain'
+    command = (workspace.config(JOINT), checkpoint, '--work-dir', f'runs/test_{name}', *options, *short(3))
+    assert workspace.tool('test', *command) is None
+    (file,) = (workspace.root / f'runs/test_{name}').glob('*/*.json')
+    assert {'semantic/mIoU', 'pose/coco/AP .5'} <= set(json.loads(file.read_text()))
+    if '--show-dir' in options:
+        assert len(list(workspace.root.glob('**/shown/*'))) == 4
+
+
+def test_out(workspace, checkpoint):
+
+    out = workspace.root / 'predictions.pkl'
+    assert workspace.tool('test', workspace.config(JOINT), checkpoint, '--out', out, *short(3)) is None
+    samples = pickle.loads(out.read_bytes())
+    assert len(samples) == 4 and all(set(TASKS) <= set(sample) for sample in samples)
+
+
+def test_infer(workspace, checkpoint):
+    command = (workspace.config(JOINT), checkpoint, 'data/miniature/val', '--out-dir', 'inferred', '--batch-size', 2)
+    assert workspace.tool('infer', *command) is None
+    out = workspace.root / 'inferred'
+    assert len(list((out / 'vis').iterdir())) == 4
+    for name in TASKS:
+        images = json.loads((out / f'images.{name}.json').read_text())
+        records = json.loads((out / f'predictions.{name}.json').read_text())
+        assert len(images['images']) == 4 and isinstance(records, list)
+        assert {record['category_id'] for record in records} <= {entry['id'] for entry in images['categories']}
+    assert len(json.loads((out / 'images.semantic.json').read_text())['categories']) == 7
+
+
+def test_infer_with_the_ids_of_a_file(workspace, checkpoint):
+    ann = workspace.root / 'data/miniature/annotations/instances_val.json'
+    command = (workspace.config(JOINT), checkpoint, 'data/miniature/val', '--out-dir', 'by_file', '--ann-file', ann)
+    assert workspace.tool('infer', *command, '--no-draw') is None
+    content = json.loads((workspace.root / 'by_file/images.instance.json').read_text())
+    expected = json.loads(ann.read_text())
+    assert [image['id'] for image in content['images']] == sorted(image['id'] for image in expected['images'])
+
+
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_browse(workspace, phase):
+    command = (workspace.config(JOINT), '--not-show', '--phase', phase, '--count', 3, '--out-dir', f'browsed_{phase}')
+    assert workspace.tool('browse_dataset', *command) is None
+    assert len(list((workspace.root / f'browsed_{phase}').iterdir())) == 3
+
+
+def test_amp(workspace):
+    command = (workspace.config(JOINT), '--amp', '--work-dir', 'runs/amp', *short(1))
+    assert workspace.tool('train', *command) is None
+    assert all(value == value for value in workspace.losses('runs/amp').values())
+
+
+def test_resumed_run_continues_as_if_it_had_not_stopped(workspace):
+    options = {'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': 3}
+    whole = (workspace.config(JOINT), '--work-dir', 'runs/whole', *short(4, **options))
+    assert workspace.tool('train', *whole) is None
+    (workspace.root / 'runs/parts').mkdir()
+    first = workspace.root / 'runs/whole/iter_2.pth'
+    rest = (workspace.config(JOINT), '--work-dir', 'runs/parts', '--resume', first, *short(4, **options))
+    assert workspace.tool('train', *rest) is None
+    before, after = workspace.losses('runs/whole'), workspace.losses('runs/parts')
+    assert set(after) == {3, 4}
+    for step in after:
+        assert after[step] == pytest.approx(before[step], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            'model.tasks.instance.roi_head.bbox_head.num_classes=5',
+            r'instance.roi_head.bbox_head.num_classes is 5, but train_dataloader.dataset has 6 classes: person',
+        ),
+        (
+            'model.tasks.pose.head.num_keypoints=14',
+            'num_keypoints is 14, but train_dataloader.dataset has 17 keypoints',
+        ),
+        ('model.neck.num_outs=5', 'its priors are for 4 levels, but model.neck gives 5 levels of 64, 64, 64, 64, 64'),
+        ('model.tasks.semantic.decode_head.in_index=[0,1,2,4]', 'reads level 4, but model.neck gives 4 levels'),
+    ],
+)
+def test_data_and_heads_that_differ(workspace, change, message):
+    error = workspace.tool('train', workspace.config(JOINT), '--work-dir', 'runs/bad', *short(1), change)
+    assert error is not None and message in error and 'Traceback' not in error
+
+
+def test_head_without_data(workspace):
+    config = workspace.derive(
+        'no_people', JOINT, 'd = _base_.train_dataloader.dataset.datasets\n'
+        'train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, instance=d.instance)))'
+    )  # fmt: skip
+    error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
+    assert 'model.tasks.semantic: train_dataloader.dataset has no labels for it, only for instance' in error
+
+
+def test_data_without_head(workspace):
+    config = workspace.derive(
+        'no_head', JOINT, 't = _base_.model.tasks\nmodel = dict(tasks=dict(_delete_=True, instance=t.instance))'
+    )
+    error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
+    assert "labels for 'semantic', but model.tasks has no such task: instance" in error
+
+
+def test_two_heads_of_one_name(workspace):
+    config = workspace.derive('twice', JOINT, 'model = dict(tasks=dict(pose=dict(), pose=dict()))')
+    error = workspace.tool('train', config)
+    assert 'keyword argument repeated: pose' in error and 'twice.py cannot be read' in error and '\n' not in error
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+def test_two_processes_with_different_tasks_equal_one(workspace):
+
+    torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
+    run = workspace.run(*torchrun, SUPPORT / 'joint_ranks.py', workspace.config(JOINT))
+    assert run.stdout.count('equal') == 2

@@ -1,0 +1,71 @@
+"""Run by torchrun in two processes: a step with other tasks in each equals that of one process with all pictures.
+
+Rank 0 has pictures for poses only, rank 1 for both tasks: neither may wait for the other. Losses are means over
+pictures of one size, norms use their running statistics.
+"""
+
+import sys
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from mmpose.structures import PoseDataSample
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from icconv_mm.tasks.multitask import MultiTaskSample
+
+RANKS = [[(0, ['pose']), (1, ['pose'])], [(2, ['pose', 'semantic']), (3, ['semantic'])]]
+
+
+def picture(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
+    """A random picture [3, 64, 64] with random labels for some tasks."""
+    random = torch.Generator().manual_seed(number)
+    sample = MultiTaskSample()
+    meta = dict(img_shape=(64, 64), pad_shape=(64, 64), ori_shape=(64, 64))
+    if 'semantic' in names:
+        labels = torch.randint(0, 7, (1, 64, 64), generator=random)
+        sample.semantic = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=meta)
+    if 'pose' in names:
+        heatmaps, mask = torch.rand(17, 32, 32, generator=random), torch.ones(1, 32, 32, dtype=torch.bool)
+        sample.pose = PoseDataSample(metainfo=meta)
+        sample.pose.gt_fields = PixelData(heatmaps=heatmaps, heatmap_mask=mask)
+        sample.pose.gt_instance_labels = InstanceData(keypoint_indices=torch.ones(2, 17, 2, dtype=torch.int64))
+    return torch.randn(3, 64, 64, generator=random), sample
+
+
+def gradients(model: nn.Module, entries: list) -> dict[str, Tensor]:
+    """Of all parameters after one step with the pictures."""
+    pictures, samples = zip(*(picture(*entry) for entry in entries))
+    inner = getattr(model, 'module', model)
+    inner.parse_losses(model(torch.stack(pictures), list(samples), mode='loss'))[0].backward()
+    found = {key: value.grad.clone() for key, value in inner.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+def main() -> None:
+    cfg = Config.fromfile(sys.argv[1])
+    init_default_scope('mmengine')
+    cfg.model.tasks.pop('instance')
+    cfg.model.tasks.semantic.decode_head.loss_decode = dict(type='CrossEntropyLoss')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    nn.init.normal_(model.tasks.pose.head.final_layer.weight, std=0.1)
+    model.eval()
+    whole = gradients(model, [entry for rank in RANKS for entry in rank])
+    dist.init_process_group('gloo')
+    distributed = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+    for _ in range(2):  # a parameter without gradient is noticed at the step after
+        own = gradients(distributed, RANKS[dist.get_rank()])
+    for key, value in whole.items():
+        torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f'{key}: {text}')
+    print('equal')
+
+
+if __name__ == '__main__':
+    main()
