@@ -4,9 +4,10 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.apis.config import comparison_config, model_config, replace_image_loading, set_iterations
-from icconv_mm.apis.inference import _dataset_meta, test_pipeline
+from icconv_mm.apis.inference import test_pipeline
 from icconv_mm.apis.preparation import prepare_test, prepare_training
 from icconv_mm.errors import InputError
+from icconv_mm.tasks.base import TaskAdapter
 
 LOADING = 'icconv_mm.LoadImageFromFile'
 
@@ -99,7 +100,7 @@ def test_inference_takes_pipeline_and_classes_from_below_wrappers(cfg):
     for part, name in zip(cfg.test_dataloader.dataset.datasets, ('cat', 'dog')):
         part.metainfo = {'classes': (name,), 'palette': [(1, 2, 3)]}
     assert test_pipeline(cfg) == [{'type': 'LoadImageFromFile'}]
-    assert _dataset_meta({}, cfg) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
+    assert TaskAdapter().dataset_meta({}, cfg) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
     del cfg.test_dataloader.dataset.datasets[0].pipeline, cfg.test_dataloader.dataset.datasets[1].pipeline
     with pytest.raises(InputError, match='no pipeline in the dataset of the test_dataloader'):
         test_pipeline(cfg)
