@@ -19,7 +19,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
 from icconv_mm.errors import InputError, UserError, building, sentence
-from icconv_mm.layers.memory_format import give_mmcv_contiguous_maps, set_memory_format
+from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 
 # What gloo and NCCL say when another process is silent or gone.
 _GONE = re.compile(
@@ -129,4 +129,4 @@ def _set_memory_format(model: nn.Module, memory_format: str) -> None:
     if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
         raise InputError(f'--memory-format: {type(model).__name__} has no backbone whose maps it could be')
     set_memory_format(backbone, memory_format)
-    give_mmcv_contiguous_maps(model)
+    give_contiguous_maps(model)

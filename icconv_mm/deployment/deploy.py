@@ -12,7 +12,7 @@ from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.pyramids import fold_pyramid_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
-from icconv_mm.layers.memory_format import give_mmcv_contiguous_maps
+from icconv_mm.layers.memory_format import give_contiguous_maps
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _lay_out(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) in (*CONVOLUTIONS, ICConv2dReLU) and type(module) is not PyConv2d:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-    give_mmcv_contiguous_maps(model)  # what such convolutions make is channels_last
+    give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
 def _shorten(container: nn.Module, chain: Chain) -> bool:

@@ -2,10 +2,13 @@
 
 On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's pictures are NCHW. A network of this
 package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them, are
-channels_last. Results do not depend on it, but for operators that read memory without asking for its format: those of
-mmcv (seen in 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word), and but for heads
-that ask for a ``view`` which such maps do not have (of the libraries' families, mmseg's DMNet). Modules of ``mmcv.ops``
-and of these heads therefore get contiguous maps.
+channels_last. Results do not depend on it, with two kinds of exceptions, which get contiguous maps:
+
+- operators that read memory without asking for its format: those of mmcv (seen in 2.1.0: RoIAlign and modulated
+  deformable convolution give other numbers without a word);
+- heads that ask for a ``view`` which such maps do not have: of the libraries' families, mmseg's DMNet.
+
+Very narrow networks stay as they come: see :data:`LEAST_CHANNELS`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,10 @@ MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
 _CONTIGUOUS = ('mmcv.ops', 'mmseg.models.decode_heads.dm_head')  # modules of Python whose layers need them
 
+# torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
+# channels (8 and 12 of them crash, 16 and more do not).
+LEAST_CHANNELS = 16
+
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -25,14 +32,15 @@ _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 def set_memory_format(network: nn.Module, memory_format: str) -> None:
     """Has a network convert the maps that it is called with.
 
-    Unless they are preserved, modules of ``mmcv.ops``, those that the network has and all that are made from then on,
-    get contiguous maps.
+    Unless they are preserved, modules that need contiguous maps, those that the network has and all that are made in
+    this process from then on (by a hook of torch on the registration of modules), get them.
 
     Args:
         network: A backbone or a neck: takes a map ``[N, C, H, W]``, or levels of them. Gets the attribute
             ``memory_format``.
         memory_format: 'auto': to channels_last on the CPU, where it is faster; as they come elsewhere.
-            'channels_last': on every device. 'preserve': as they come.
+            'channels_last': on every device. 'preserve': as they come. On the CPU a network with a strided 1x1
+            convolution of fewer than :data:`LEAST_CHANNELS` channels preserves them in any case.
 
     Raises:
         ValueError: For another ``memory_format``.
@@ -48,14 +56,15 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     if not hasattr(network, 'memory_format'):
         network.register_forward_pre_hook(_convert)
     network.memory_format = memory_format
+    network.is_narrow = any(map(_is_narrow, network.modules()))
     if memory_format != 'preserve':
-        give_mmcv_contiguous_maps(network)
+        give_contiguous_maps(network)
         if not _guards:
             _guards.append(register_module_module_registration_hook(lambda parent, name, child: _guard(child)))
 
 
-def give_mmcv_contiguous_maps(network: nn.Module) -> None:
-    """Has the modules of ``mmcv.ops`` in a network read contiguous maps."""
+def give_contiguous_maps(network: nn.Module) -> None:
+    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them."""
     for module in network.modules():
         _guard(module)
 
@@ -80,15 +89,25 @@ def _as_contiguous(value: object) -> object:
 def _convert(network: nn.Module, args: tuple) -> tuple:
     maps, *rest = args
     if isinstance(maps, Tensor):
-        return (_converted(maps, network.memory_format), *rest)
+        return (_converted(maps, network), *rest)
     if isinstance(maps, Sequence):
-        return (tuple(_converted(x, network.memory_format) for x in maps), *rest)
+        return (tuple(_converted(x, network) for x in maps), *rest)
     return args
 
 
-def _converted(x: Tensor, memory_format: str) -> Tensor:
-    if memory_format == 'preserve' or x.ndim != 4:
+def _converted(x: Tensor, network: nn.Module) -> Tensor:
+    on_cpu = x.device.type == 'cpu'
+    if network.memory_format == 'preserve' or x.ndim != 4 or (on_cpu and network.is_narrow):
         return x
-    if memory_format == 'auto' and not (x.device.type == 'cpu' and x.dtype in _FAST_ON_CPU):
+    if network.memory_format == 'auto' and not (on_cpu and x.dtype in _FAST_ON_CPU):
         return x
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _is_narrow(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels < LEAST_CHANNELS
+    )

@@ -16,7 +16,7 @@ CL = torch.channels_last
 def small(memory_format, kind=ICResNet, **settings):
     torch.manual_seed(0)
     pattern = {'pattern': 'geometric_d4'} if kind is ICResNet else {}
-    return kind(18, base_channels=8, memory_format=memory_format, **pattern, **settings)
+    return kind(18, **{'base_channels': 16, **settings}, memory_format=memory_format, **pattern)
 
 
 def smooth(net):
@@ -54,6 +54,14 @@ def test_auto_leaves_alone_what_gains_nothing():
     identity = nn.Identity()
     set_memory_format(identity, 'channels_last')
     assert is_channels_last(identity(torch.empty(1, 3, 64, 64, device='meta')))
+
+
+@pytest.mark.parametrize('memory_format', ['auto', 'channels_last'])
+def test_narrow_networks_stay_as_they_come(memory_format):
+    """torch's gradients of strided 1x1 convolutions of a few channels_last channels overwrite memory on CPUs."""
+    x = torch.randn(1, 3, 64, 64)
+    assert all(level.is_contiguous() for level in small(memory_format, base_channels=8)(x))
+    assert all(map(is_channels_last, small(memory_format, PyConvResNet, base_channels=8)(x)))  # these pool instead
 
 
 def test_a_misspelt_format_names_those_there_are():
