@@ -25,17 +25,17 @@ from icconv_mm.errors import InputError, reporting
 def parse_args(argv=None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
-    parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbones, detectors: names with this')
+    parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask: names with this')
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
     dtypes = ('float32', 'bfloat16', 'float16')
-    of_dtype = 'of layers, backbones, detectors; default: float32 on the CPU, else bfloat16'
+    of_dtype = 'of layers, backbone, models; default: float32 on the CPU, else bfloat16'
     parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
     of_scale = 'factor of the sizes of pictures, for a quick look without limits'
     parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
-    parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbones, detectors')
+    parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbone, models')
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
