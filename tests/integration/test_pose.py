@@ -44,7 +44,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
     dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=30, end={iterations}, T_max={iterations} - 30)]
 """
-ITERATIONS = 150
+ITERATIONS = 200
 
 
 @pytest.fixture(scope='module')
