@@ -25,7 +25,9 @@ from icconv_mm.errors import InputError, reporting
 def parse_args(argv=None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
-    parser.add_argument('--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask: names with this')
+    parser.add_argument(
+        '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask: names with this'
+    )
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
