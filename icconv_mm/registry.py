@@ -13,7 +13,7 @@ from icconv_mm import versions
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
-versions.check(tuple(name for name in versions.REQUIRED if _MMCV or name != 'mmcv'))
+versions.check(tuple(name for name in versions.OPENMMLAB if _MMCV or name != 'mmcv'))
 
 from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
@@ -35,7 +35,7 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
     return _LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-_MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # whose data pipeline is made of mmcv's
+_MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # its transforms derive from mmcv's
 
 MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
 DATASETS = _child(root.DATASETS, *_MULTITASK)

@@ -1,39 +1,23 @@
-"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works.
-
-With ``--train`` one config of each family trains for a step, as it is and with ours; what is known is not tried again.
-"""
+"""Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
 
 import importlib
 import importlib.util
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, installed, said_by, swaps, write_page
 from torch import Tensor
 
 from icconv_mm import versions
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting, sentence
+from icconv_mm.errors import reporting
 
-LIBRARIES = tuple(versions.LIBRARIES.values())
-PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
-MARK = '<!-- made by scripts/compatibility.py from here on -->\n'
-PATTERN = 'geometric_d4'
-# the change of one line, where a type of ours takes the place of one of theirs
-ONE_LINE = {
-    'IC': {name: f'icconv_mm.IC{name}' for name in ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt')},
-    'PyConv': dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt'), 'icconv_mm.PyConvResNet'),
-    'PyConvHG': dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt'), 'icconv_mm.PyConvHGResNet'),
-}
-WRAPPERS = {'Inception': {'pattern': PATTERN}, 'Pyramidal': {}}
 COLUMNS = {
     'IC': 'IC-ResNet(Xt) by one line',
     'PyConv': 'PyConvResNet by one line',
@@ -43,19 +27,6 @@ COLUMNS = {
 }
 WRAPPED = re.compile(r'ResNe|Res2Net|RegNet')  # types tried within a wrapper
 _KEYS = re.compile(r'(teacher_|rfp_)?backbone(_cfg)?')
-
-
-class Case(NamedTuple):
-    """A backbone as a config has it."""
-
-    library: str
-    config: str
-    backbone: dict
-
-    @property
-    def kind(self) -> str:
-        """The type without its scope."""
-        return self.backbone['type'].rpartition('.')[2]
 
 
 class Outcome(NamedTuple):
@@ -92,16 +63,6 @@ def _backbones(node) -> Iterator[dict]:
             yield from _backbones(value)
 
 
-def swaps(case: Case) -> Iterator[tuple[str, dict]]:
-    """The backbones that take the place of the case's: by the change of one line, then within a wrapper."""
-    plain = {key: value for key, value in case.backbone.items() if key not in ('init_cfg', 'pretrained')}
-    for swap, types in ONE_LINE.items():
-        if case.kind in types and (swap != 'PyConvHG' or plain['depth'] >= 50):
-            yield swap, plain | {'type': types[case.kind]} | ({'pattern': PATTERN} if swap == 'IC' else {})
-    for wrapper, settings in WRAPPERS.items():
-        yield wrapper, {'type': f'icconv_mm.{wrapper}', 'backbone': plain, **settings}
-
-
 def check_case(case: Case) -> list[Outcome]:
     """Builds and runs the original and what takes its place on a picture of 128 x 128, by shapes alone where possible.
 
@@ -111,14 +72,14 @@ def check_case(case: Case) -> list[Outcome]:
     try:
         expected = _shapes(case.library, case.backbone)
     except Exception as error:
-        return [Outcome(case, 'original', _sentence(error))]
+        return [Outcome(case, 'original', said_by(error))]
     outcomes = []
     for swap, backbone in swaps(case):
         try:
             got = _shapes(case.library, backbone)
             error = '' if got == expected else f'outputs {got}, expected {expected}'
         except Exception as failure:
-            error = _sentence(failure)
+            error = said_by(failure)
         outcomes.append(Outcome(case, swap, error))
     return outcomes
 
@@ -168,13 +129,6 @@ def table(outcomes: list[Outcome]) -> str:
     return '\n'.join(lines if failures else lines[:-3])
 
 
-def put_below(page: str, mark: str, text: str, marks: tuple[str, ...]) -> str:
-    """The page with what is below a mark, up to a heading or another mark, replaced by a text."""
-    before, _, after = page.partition(mark)
-    end = min((found for found in (after.find(stop) for stop in ('\n## ', *marks)) if found >= 0), default=len(after))
-    return f'{before}{mark}\n{text}{after[end:]}'
-
-
 def _shapes(library: str, backbone: dict) -> list[tuple[int, ...]]:
     try:
         return _shapes_on('meta', library, backbone)
@@ -194,38 +148,18 @@ def _tensors(outputs) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else [tensor for part in outputs for tensor in _tensors(part)]
 
 
-def _sentence(error: Exception) -> str:
-    return f'{type(error).__name__}: {sentence(error)}'.splitlines()[0]
-
-
 def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
-    parser.add_argument('--train', action='store_true', help='train a config of each family for a step instead')
-    parser.add_argument(
-        '--rows', type=Path, metavar='FILE', help='of --train: the families that were tried, which are not tried again'
-    )
     args = parser.parse_args(argv)
     with reporting(args.debug):
-        import families  # it imports this module
-
         libraries = [name for name in args.libraries or LIBRARIES if versions.is_installed(name)]
-        if args.train:
-            rows = args.rows or families.ROWS
-            for library in libraries:
-                # a process of its own, which does not say how each weight is initialised
-                with ProcessPoolExecutor(1, get_context('spawn'), logging.disable, (logging.INFO,)) as pool:
-                    pool.submit(families.check_families, library, rows).result()
-            mark, text = families.MARK, families.table(families.read(rows))
-        else:
-            outcomes = []
-            for library in libraries:
-                outcomes += check_library(library, partial(cli.progress, description=library))
-            found = ', '.join(' '.join(versions.installed(name)) for name in ('torch', 'mmcv', *libraries))
-            mark, text = MARK, f'With {found}.\n\n{table(outcomes)}'
-        page = args.page.read_text() if args.page.exists() else ''
-        args.page.write_text(put_below(page, mark, f'{text}\n', (MARK, families.MARK)))
+        outcomes = []
+        for library in libraries:
+            outcomes += check_library(library, partial(cli.progress, description=library))
+        text = f'With {", ".join(installed("torch", "mmcv", *libraries))}.\n\n{table(outcomes)}'
+        write_page(args.page, CONFIGS_MARK, text)
         print(text)
 
 

@@ -1,27 +1,33 @@
-"""Train one config of each family that the installed libraries ship for a step: as it is, then with our backbones."""
+"""Train one config of each family that the installed libraries ship for a step: as it is, then with our backbones.
+
+What is known is not tried again: a run that was interrupted goes on.
+"""
 
 import importlib
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from compatibility import LIBRARIES, ONE_LINE, Case, _sentence, swaps
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from random_batches import make_batch, shrink
+from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, installed, said_by, swaps, write_page
 
+import icconv_mm
 from icconv_mm import versions
 from icconv_mm.apis import cli
+from icconv_mm.errors import InputError, reporting
 
-MARK = '<!-- made by scripts/compatibility.py --train from here on -->\n'
-ROWS = Path(__file__).parents[1] / 'docs/measurements/2026-11-21-families.json'
 TRIES = 3  # configs of a family, until one trains as it is shipped
 # the size of the pictures, in pixels, and whether weights are initialised as the config says, until a model trains:
 # some heads need larger pictures, some proposals are made by the initialisation, which takes longest
@@ -94,12 +100,18 @@ def check_families(library: str, cache: Path) -> dict[str, dict]:
 
     Args:
         library: Its import name.
-        cache: A JSON file: by library its version, under 'with' the versions beside it, and the rows by family.
+        cache: A JSON file: by library, under 'with', the versions that were tried, and the rows by family.
+
+    Raises:
+        InputError: The file was made with other versions.
     """
     importlib.import_module(f'{library}.models')
+    found = [f'icconv_mm {icconv_mm.__version__}', *installed('torch', 'mmcv', library)]
+    if (before := read(cache).get(library, {}).get('with', found)) != found:
+        raise InputError(f'{cache} was made with {", ".join(before)}; here are {", ".join(found)}: give another file')
     for family, paths in cli.progress(find_families(library).items(), description=library):
         known = read(cache)
-        rows = known.setdefault(library, {'with': _versions(library), 'families': {}})['families']
+        rows = known.setdefault(library, {'with': found, 'families': {}})['families']
         if family not in rows:
             rows[family] = check_family(library, paths)
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +204,7 @@ def _try(library: str, cfg: Config, size: int, initialise: bool) -> str:
     try:
         train_one_step(library, cfg, size, initialise)
     except Exception as error:
-        return _sentence(error)
+        return said_by(error)
     return ''
 
 
@@ -203,7 +215,7 @@ def _candidates(library: str, paths: list[Path]) -> Iterator[tuple[Path, Config 
         try:
             cfg = Config.fromfile(path, import_custom_modules=False)
         except Exception as error:  # bases that are not shipped
-            yield path, _sentence(error).replace(str(_root(library).parents[1]), '')
+            yield path, said_by(error).replace(str(_root(library).parents[1]), '')
             continue
         if any(backbones(cfg.get('model'))):
             _without_files(cfg.model, _root(library).parent)
@@ -238,13 +250,30 @@ def _without_files(node, folder: Path) -> None:
         _without_files(value, folder)
 
 
-def _versions(library: str) -> list[str]:
-    return [' '.join(versions.installed(name)) for name in ('torch', 'mmcv', library)]
-
-
 def _root(library: str) -> Path:
     return Path(importlib.util.find_spec(library).origin).parent / '.mim/configs'
 
 
 def _depth(path: Path) -> int:
     return next((rank for rank, depth in enumerate(DEPTHS) if re.search(rf'(?<!\d){depth}(?!\d)', path.stem)), 2)
+
+
+def main(argv=None) -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument('--rows', type=Path, required=True, metavar='FILE.json', help='the families that were tried')
+    parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
+    parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
+    args = parser.parse_args(argv)
+    with reporting(args.debug, interrupted='what was tried is kept'):
+        for library in args.libraries or LIBRARIES:
+            if versions.is_installed(library):
+                # a process of its own, which does not say how each weight is initialised
+                with ProcessPoolExecutor(1, get_context('spawn'), logging.disable, (logging.INFO,)) as pool:
+                    pool.submit(check_families, library, args.rows).result()
+        text = table(read(args.rows))
+        write_page(args.page, FAMILIES_MARK, text)
+        print(text)
+
+
+if __name__ == '__main__':
+    main()

@@ -114,7 +114,7 @@ def test_checkpoint_of_mmengine(tmp_path):
         f'found = load({str(tmp_path / "a.pth")!r})\n'
         'print(found["state_dict"]["w"].tolist(), type(found["message_hub"]["log_scalars"]["loss"]).__module__)\n'
     )
-    assert printed == '[1.0, 1.0] icconv_mm.checkpoints.log_buffers\n'
+    assert printed == '[1.0, 1.0] icconv_mm.checkpoints.reader.log_buffers\n'
 
 
 REFUSED = [

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from icconv_mm.datasets.loading import LoadImageFromFile
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import InputError, sentence
 from icconv_mm.tasks import require_library
 
@@ -129,17 +129,6 @@ def set_iterations(cfg: Config, iterations: int) -> None:
             if key in scheduler:
                 least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
                 scheduler[key] = max(round(ratio * scheduler[key]), least)
-
-
-def kind_of(node: dict) -> str:
-    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
-    kind = node.get('type') or ''
-    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
-
-
-def as_list(value: Any) -> list:
-    """A setting that is one thing or several."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _keys(node: Any) -> list[str]:

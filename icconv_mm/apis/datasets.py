@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from icconv_mm.apis.config import as_list
 from icconv_mm.datasets.checks import (
     DatasetError,
     check_coco_file,
@@ -21,7 +20,7 @@ from icconv_mm.datasets.checks import (
     explain_coco,
     join_root,
 )
-from icconv_mm.datasets.walk import dicts_in, leaf_datasets
+from icconv_mm.datasets.walk import as_list, dicts_in, leaf_datasets
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 

@@ -19,15 +19,15 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from icconv_mm.apis.config import kind_of, model_config
+from icconv_mm._files import whole_file
+from icconv_mm.apis.config import model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
-from icconv_mm.datasets.walk import with_pipeline
+from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import InputError, UserError, building, naming, sentence
-from icconv_mm.patterns.files import whole_file
 from icconv_mm.tasks import scope_of
 
 

@@ -16,10 +16,10 @@ from mmengine.device import get_device, is_cuda_available
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from icconv_mm.apis.config import as_list, replace_image_loading
+from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.datasets.walk import as_list, dicts_in
 from icconv_mm.errors import InputError, naming
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import TaskAdapter

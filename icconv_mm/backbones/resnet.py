@@ -7,23 +7,15 @@ differs.
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
-from icconv_mm.bricks import (
-    MODELS,
-    BaseModule,
-    DropPath,
-    build_conv_layer,
-    build_norm_layer,
-    build_plugin_layer,
-    default_scope,
-)
+from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, default_scope
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import set_memory_format
 
@@ -33,135 +25,6 @@ OUTPUT_STRIDES = {
     16: ((1, 2, 2, 1), (1, 1, 1, 2)),
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
-
-MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
-
-
-def _norm(number: int) -> property:
-    return property(
-        lambda self: getattr(self, getattr(self, f'norm{number}_name')), doc=f'The norm of ``conv{number}``.'
-    )
-
-
-class Block(nn.Module):
-    """Convolutions with norms, and a shortcut around them; a subclass says which.
-
-    Args:
-        in_channels: C_in.
-        width: Channels between the convolutions.
-        out_channels: C_out.
-        conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
-        conv3x3: The same for the 3x3 convolutions, with ``dilation=`` in the place of the stage's.
-        norm_cfg: Of the norm layers.
-        stride: Of the block.
-        style: See :class:`ResNet`.
-        downsample: The layers of the shortcut; None where it is the identity.
-        plugins: Layers after a convolution, ``dict(cfg=dict(type=...), position='after_conv2')`` each.
-        drop_path: Probability that a sample skips the convolutions while training (stochastic depth).
-        with_cp: Whether activations are computed again in the backward pass.
-    """
-
-    norm1, norm2, norm3 = _norm(1), _norm(2), _norm(3)
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        out_channels: int,
-        conv1x1: MakeConv,
-        conv3x3: MakeConv,
-        norm_cfg: dict,
-        stride: int = 1,
-        style: str = 'pytorch',
-        downsample: nn.Module | None = None,
-        plugins: Sequence[dict] = (),
-        drop_path: float = 0.0,
-        with_cp: bool = False,
-    ):
-        super().__init__()
-        self.with_cp = with_cp
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        strides = (stride, 1) if style == 'caffe' else (1, stride)
-        channels = (in_channels, width, out_channels)
-        convs = list(self.convolutions(channels, strides, conv1x1, conv3x3))
-        for number, (conv, size) in enumerate(convs, 1):
-            self.add_module(f'conv{number}', conv)
-            self.last_norm_name = add_norm(self, norm_cfg, size, number)
-            self.add_module(f'relu{number}' if number < len(convs) else 'relu', nn.ReLU(inplace=True))
-        self.downsample = downsample
-        self.plugin_names: dict[int, list[str]] = {number: [] for number in range(1, len(convs) + 1)}
-        for plugin in plugins:
-            self._add_plugin(plugin['cfg'], plugin['position'], [size for _, size in convs])
-
-    def _add_plugin(self, cfg: dict, position: str, channels: list[int]) -> None:
-        positions = [f'after_conv{number}' for number in self.plugin_names]
-        if position not in positions:
-            raise ValueError(f'position of a plugin must be one of {positions}, got {position!r}')
-        number, cfg = positions.index(position) + 1, dict(cfg)
-        name, layer = build_plugin_layer(cfg, cfg.pop('postfix', ''), in_channels=channels[number - 1])
-        if hasattr(self, name):
-            raise ValueError(f'a block has two plugins {name!r}: give one of them another postfix')
-        self.add_module(name, layer)
-        self.plugin_names[number].append(name)
-
-    def plugged(self, x: Tensor, number: int) -> Tensor:
-        """``x`` after the plugins of convolution ``number``."""
-        for name in self.plugin_names[number]:
-            x = getattr(self, name)(x)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return self.relu(torch.utils.checkpoint.checkpoint(self._sum, x, use_reentrant=False))
-        return self.relu(self._sum(x))
-
-    def _sum(self, x: Tensor) -> Tensor:
-        out = self.residual(x)
-        if self.drop_path is not None:
-            out = self.drop_path(out)
-        out += x if self.downsample is None else self.downsample(x)  # in place, as no norm reads its output again
-        return out
-
-
-class BasicBlock(Block):
-    """Two 3x3 convolutions (ResNet-18 and 34)."""
-
-    expansion = 1
-
-    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
-        inside, width, outside = channels
-        yield conv3x3(inside, width, max(strides)), width
-        yield conv3x3(width, outside, 1, dilation=1), outside  # as in the libraries, whatever the stage has
-
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
-        return self.plugged(self.norm2(self.conv2(x)), 2)
-
-
-class Bottleneck(Block):
-    """A 1x1, a 3x3 and a 1x1 convolution (ResNet-50 and deeper, ResNeXt)."""
-
-    expansion = 4
-
-    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
-        inside, width, outside = channels
-        yield conv1x1(inside, width, strides[0]), width
-        yield conv3x3(width, width, strides[1]), width
-        yield conv1x1(width, outside, 1), outside
-
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
-        x = self.plugged(self.relu2(self.norm2(self.conv2(x))), 2)
-        return self.plugged(self.norm3(self.conv3(x)), 3)
-
-
-def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:
-    """Registers a norm in ``module`` under the name that its kind has ('bn1', 'gn1'), and returns that."""
-    name, layer = build_norm_layer(norm_cfg, channels, postfix=number)
-    module.add_module(name, layer)
-    setattr(module, f'norm{number}_name', name)
-    return name
-
 
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
     """All stages; the last alone where mmpose or mmpretrain builds a model.
@@ -245,7 +108,7 @@ class ResNet(BaseModule):
         101: (Bottleneck, (3, 4, 23, 3)),
         152: (Bottleneck, (3, 8, 36, 3)),
     }
-    norm1 = _norm(1)
+    norm1 = norm_property(1)
 
     def __init__(
         self,

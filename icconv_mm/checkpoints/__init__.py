@@ -1,11 +1,11 @@
 """Checkpoints: safe loading, and conversion of files that other repositories released."""
 
-from icconv_mm.checkpoints import detectron, ic_conv, mmpose, pyconv, sepc  # noqa: F401  (each registers its sources)
 from icconv_mm.checkpoints.conversion import SOURCES, UnmatchedKeysError, convert
-from icconv_mm.checkpoints.detectron_pickle import load_detectron
 from icconv_mm.checkpoints.files import convert_file
+from icconv_mm.checkpoints.reader.detectron_pickle import load_detectron
 from icconv_mm.checkpoints.rules import RenameRule, load_rules
 from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError, load
+from icconv_mm.checkpoints.sources import detectron, ic_conv, mmpose, pyconv, sepc  # noqa: F401  (they register)
 
 __all__ = [
     'SOURCES',

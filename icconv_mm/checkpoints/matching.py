@@ -100,7 +100,7 @@ def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
             if isinstance(own.get(key), Tensor) and isinstance(value, Tensor) and own[key].shape != value.shape
         ),
         tuple(
-            (key, kind_of(own[key]), kind_of(value))
+            (key, in_words(own[key]), in_words(value))
             for key, value in state_dict.items()
             if key in own and not _can_become(value, own[key])
         ),
@@ -118,7 +118,7 @@ def _can_become(value: Any, own: Any) -> bool:
     return value.is_floating_point() or value.is_complex() or not own.is_floating_point()
 
 
-def kind_of(value: Any) -> str:
+def in_words(value: Any) -> str:
     """What a value of a state dict is, in words: ``'a tensor of float32'``, ``'a numpy array'``."""
     if isinstance(value, np.ndarray):
         return 'a numpy array'

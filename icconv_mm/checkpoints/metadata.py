@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.checkpoints.matching import kind_of
+from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.errors import InputError
 
 
@@ -58,5 +58,5 @@ def class_names(classes: Any, name: str) -> tuple[str, ...]:
 def mapping(value: Any, name: str) -> Mapping:
     """``value``; raises InputError, which says where it is, unless it is a dict."""
     if not isinstance(value, Mapping):
-        raise InputError(f'{name} is {"missing" if value is None else kind_of(value)}, expected a dict')
+        raise InputError(f'{name} is {"missing" if value is None else in_words(value)}, expected a dict')
     return value

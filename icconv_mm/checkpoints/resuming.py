@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from icconv_mm.checkpoints.log_buffers import HistoryBuffer
-from icconv_mm.checkpoints.matching import kind_of
+from icconv_mm.checkpoints.reader.log_buffers import HistoryBuffer
+from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.metadata import mapping, meta_of
 from icconv_mm.errors import InputError
 
@@ -58,7 +58,7 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     hub = mapping(checkpoint.get('message_hub'), 'message_hub')
     for key, value in mapping(hub.get('log_scalars'), 'message_hub.log_scalars').items():
         if not isinstance(value, HistoryBuffer):
-            raise InputError(f'message_hub.log_scalars[{key!r:.60}] is {kind_of(value)}, expected a HistoryBuffer')
+            raise InputError(f'message_hub.log_scalars[{key!r:.60}] is {in_words(value)}, expected a HistoryBuffer')
     for key, value in mapping(hub.get('resumed_keys'), 'message_hub.resumed_keys').items():
         if not isinstance(value, bool):
             raise InputError(f'message_hub.resumed_keys[{key!r:.60}] is {value!r:.60}, expected True or False')
@@ -82,7 +82,7 @@ def check_optimizer(state: Any, optimizer: torch.optim.Optimizer, name: str = 'o
     """Raise InputError unless a state is one of this optimiser: as many groups, parameters and values of each."""
     groups = mapping(state, name).get('param_groups')
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
-        found = len(groups) if isinstance(groups, list) else kind_of(groups)
+        found = len(groups) if isinstance(groups, list) else in_words(groups)
         raise InputError(f'{name}.param_groups: found {found}, expected {len(optimizer.param_groups)} groups')
     shapes: dict[Any, torch.Size] = {}
     for i, (group, own) in enumerate(zip(groups, optimizer.param_groups)):
@@ -95,7 +95,7 @@ def check_optimizer(state: Any, optimizer: torch.optim.Optimizer, name: str = 'o
         shapes.update(zip(members, (parameter.shape for parameter in own['params'])))
         for key, value in own.items():
             if key != 'params' and type(value) in _NUMBERS and not isinstance(group.get(key, value), _NUMBERS):
-                raise InputError(f'{where}.{key} is {kind_of(group[key])}, expected a number')
+                raise InputError(f'{where}.{key} is {in_words(group[key])}, expected a number')
     for number, values in mapping(state.get('state'), f'{name}.state').items():
         for key, value in mapping(values, f'{name}.state[{number!r:.40}]').items():
             if not isinstance(value, torch.Tensor) or value.dim() == 0 or number not in shapes:
@@ -110,7 +110,7 @@ def check_optimizer(state: Any, optimizer: torch.optim.Optimizer, name: str = 'o
 def check_schedulers(states: Any, schedulers: Sequence[Any], name: str = 'param_schedulers') -> None:
     """Raise InputError unless these are states of these schedules; mmengine takes any for attributes of theirs."""
     if not isinstance(states, list):
-        raise InputError(f'{name} is {kind_of(states)}, expected a list')
+        raise InputError(f'{name} is {in_words(states)}, expected a list')
     for i, (state, scheduler) in enumerate(zip(states, schedulers)):
         own = scheduler.state_dict()
         for key, value in mapping(state, f'{name}[{i}]').items():
@@ -137,4 +137,4 @@ def _number(value: Any, name: str, most: int) -> int:
 
 
 def _count(value: Any) -> str:
-    return str(len(value)) if isinstance(value, (list, tuple)) else kind_of(value)
+    return str(len(value)) if isinstance(value, (list, tuple)) else in_words(value)

@@ -2,7 +2,7 @@
 
 A checkpoint is a pickle, and a pickle may name any importable function to be called. :func:`load` does not unpickle: it
 reads both formats of ``torch.save`` by itself, and makes only tensors, plain data, numpy arrays of numbers and the log
-buffers that mmengine writes (:mod:`icconv_mm.checkpoints.plain_pickle`). That does not depend on the version of torch.
+buffers that mmengine writes (:mod:`icconv_mm.checkpoints.reader`). That does not depend on the version of torch.
 
 :func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
 """
@@ -18,9 +18,9 @@ from urllib.parse import urlparse
 
 import torch
 
-from icconv_mm.checkpoints.plain_pickle import ForeignNames, Refusal
-from icconv_mm.checkpoints.torch_allow_list import allow_in_torch
-from icconv_mm.checkpoints.torch_files import read_torch_file
+from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames, Refusal
+from icconv_mm.checkpoints.reader.torch_allow_list import allow_in_torch
+from icconv_mm.checkpoints.reader.torch_files import read_torch_file
 from icconv_mm.errors import InputError, MissingFileError, naming
 
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
@@ -63,9 +63,7 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         except Refusal as refused:
             raise UnsafeCheckpointError(path, [refused.name], _ALLOWED_KINDS) from None
         except Exception as error:  # whatever bytes out of order lead to
-            if (
-                isinstance(error, OSError) and error.errno != errno.EINVAL
-            ):  # of the disk; EINVAL: a place before the file
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk; that one: a place before 0
                 raise
             raise CheckpointError(f'{path}: truncated, or not a torch checkpoint: {_first_line(error)}') from error
 

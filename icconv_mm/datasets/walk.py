@@ -19,6 +19,17 @@ def dicts_in(cfg: Any) -> Iterator[dict]:
         yield from dicts_in(value)
 
 
+def kind_of(node: dict) -> str:
+    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    kind = node.get('type') or ''
+    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
+
+
+def as_list(value: Any) -> list:
+    """A setting that is one thing or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
     """A dataset and those below it if it is a wrapper (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
 

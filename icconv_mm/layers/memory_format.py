@@ -6,7 +6,11 @@ channels_last. Results do not depend on it, with two kinds of exceptions, which 
 
 - operators that read memory without asking for its format: those of mmcv (seen in 2.1.0: RoIAlign and modulated
   deformable convolution give other numbers without a word);
-- heads that ask for a ``view`` which such maps do not have: of the libraries' families, mmseg's DMNet.
+- modules that ask for a ``view`` which such maps do not have: a task names those of its library
+  (:func:`needs_contiguous_maps`).
+
+A module of that kind knows nothing of the network before it, nor that of what follows. So importing this file has
+torch show it every module that is registered from then on, in the whole process; all others are left as they are.
 
 Very narrow networks stay as they come: see :data:`LEAST_CHANNELS`.
 """
@@ -19,7 +23,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
-_CONTIGUOUS = ('mmcv.ops', 'mmseg.models.decode_heads.dm_head')  # modules of Python whose layers need them
+_contiguous_packages = ['mmcv.ops']
 
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (8 and 12 of them crash, 16 and more do not).
@@ -31,9 +35,6 @@ _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
 def set_memory_format(network: nn.Module, memory_format: str) -> None:
     """Has a network convert the maps that it is called with.
-
-    Unless they are preserved, modules that need contiguous maps, those that the network has and all that are made in
-    this process from then on (by a hook of torch on the registration of modules), get them.
 
     Args:
         network: A backbone or a neck: takes a map ``[N, C, H, W]``, or levels of them. Gets the attribute
@@ -59,23 +60,31 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     network.is_narrow = any(map(_is_narrow, network.modules()))
     if memory_format != 'preserve':
         give_contiguous_maps(network)
-        if not _guards:
-            _guards.append(register_module_module_registration_hook(lambda parent, name, child: _guard(child)))
+
+
+def needs_contiguous_maps(package: str) -> None:
+    """Has the modules of a package or module of Python, as far as they are made from now on, get contiguous maps."""
+    if package not in _contiguous_packages:
+        _contiguous_packages.append(package)
 
 
 def give_contiguous_maps(network: nn.Module) -> None:
-    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them."""
+    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them.
+
+    For networks that are older than this package in the process.
+    """
     for module in network.modules():
-        _guard(module)
+        _guard(network, '', module)
 
 
-_guards: list = []
-
-
-def _guard(module: nn.Module | None) -> None:
-    needs = any(kind.__module__.startswith(_CONTIGUOUS) for kind in type(module).__mro__)
+def _guard(parent: nn.Module, name: str, module: nn.Module | None) -> None:
+    packages = tuple(_contiguous_packages)
+    needs = any(kind.__module__.startswith(packages) for kind in type(module).__mro__)
     if needs and _contiguous not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+
+
+register_module_module_registration_hook(_guard)
 
 
 def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 
+from icconv_mm.errors import sentence
 from icconv_mm.patterns import DilationPattern
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
@@ -313,7 +314,8 @@ def missing_library() -> str | None:
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        return f'{path.name} does not load with torch {torch.__version__} ({_first_line(error)}); re{_REBUILD}'
+        said = sentence(error).splitlines()[0]
+        return f'{path.name} does not load with torch {torch.__version__} ({said}); re{_REBUILD}'
     return None
 
 
@@ -353,7 +355,3 @@ def _checked(name: str, source: str) -> str:
     if name != 'auto' and name not in BACKENDS:
         raise ValueError(f'{source}: no backend {name!r}; there are {", ".join(("auto", *BACKENDS))}')
     return name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

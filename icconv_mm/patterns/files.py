@@ -1,14 +1,11 @@
 """Pattern files: a JSON list with one entry per 3x3 convolution, in forward order."""
 
 import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
+from icconv_mm._files import whole_file
 from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.pattern import DilationPattern
 
@@ -56,23 +53,6 @@ def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> Non
     """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
     with whole_file(Path(path)) as file:
         file.write((json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written, and the folders above it: it appears whole or not at all."""
-    with naming(str(path), OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-        try:
-            with os.fdopen(descriptor, 'wb') as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
 
 class _Pairs(list):

@@ -68,7 +68,11 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
     require_library(cfg, name)
     if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
         return importlib.import_module(f'{__name__}.multitask.adapter').Adapter(cfg)
-    scope, tasks = scope_of(cfg), {library: task for task, library in versions.LIBRARIES.items()}
-    if scope not in tasks:
-        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(tasks)}')
-    return importlib.import_module(f'{__name__}.{tasks[scope]}.adapter').Adapter()
+    if (scope := scope_of(cfg)) not in versions.TASKS:
+        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(versions.TASKS)}')
+    return adapter_of(scope)
+
+
+def adapter_of(library: str) -> 'TaskAdapter':
+    """What the tools know about the task of a library, given its import name."""
+    return importlib.import_module(f'{__name__}.{versions.TASKS[library]}.adapter').Adapter()

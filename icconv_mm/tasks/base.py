@@ -49,6 +49,10 @@ class TaskAdapter:
         for dataset in with_pipeline(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline
 
+    def enable_scales(self, model: dict) -> bool:
+        """Change the config of a model so that it tests at several scales by itself; False if it cannot."""
+        return False
+
     # --- datasets ---
 
     def check_dataset(self, dataset: Any, where: str) -> None:

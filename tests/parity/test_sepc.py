@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from icconv_mm.checkpoints.sepc import rename_neck
+from icconv_mm.checkpoints.sources.sepc import rename_neck
 from icconv_mm.necks import SEPC
 
 NARROW = [

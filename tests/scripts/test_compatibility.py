@@ -1,15 +1,16 @@
 """Every config of the installed libraries with a backbone of the ResNet family, with ours in its place."""
 
 import compatibility
-import families
 import pytest
-from compatibility import ONE_LINE, WRAPPERS, Case, Outcome
+import swaps
+from compatibility import Outcome
+from swaps import CONFIGS_MARK, FAMILIES_MARK, LIBRARIES, ONE_LINE, WRAPPERS, Case
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('library', compatibility.LIBRARIES)
+@pytest.mark.parametrize('library', LIBRARIES)
 def test_every_config_takes_our_backbones(library):
     pytest.importorskip(library)
     outcomes = compatibility.check_library(library)
@@ -27,10 +28,10 @@ def test_backbones_are_found_wherever_a_config_has_them():
         'decode_head': {'backbone': {'type': 'VisionTransformer'}},
     }
     assert list(compatibility._backbones(model)) == [inner, inner]
-    kinds = [swap for swap, _ in compatibility.swaps(Case('mmdet', 'a.py', inner))]
+    kinds = [swap for swap, _ in swaps.swaps(Case('mmdet', 'a.py', inner))]
     assert kinds == ['IC', 'PyConv', 'PyConvHG', 'Inception', 'Pyramidal']
     small = Case('mmdet', 'a.py', {'type': 'Res2Net', 'depth': 18, 'init_cfg': {'type': 'Pretrained'}})
-    swapped = dict(compatibility.swaps(small))
+    swapped = dict(swaps.swaps(small))
     assert list(swapped) == ['Inception', 'Pyramidal'] and 'init_cfg' not in swapped['Inception']['backbone']
 
 
@@ -59,10 +60,11 @@ def test_the_table_counts_configs_and_names_failures():
     assert '---' not in compatibility.table([Outcome(one, 'IC', '')]).partition('\n')[2].partition('\n')[2]
 
 
-def test_tables_of_a_page_are_replaced_one_by_one():
-    marks = (compatibility.MARK, families.MARK)
-    page = f'intro\n{marks[0]}\nold\n\n## Steps\n\n{marks[1]}\nolder\n'
-    page = compatibility.put_below(page, marks[0], 'new\n', marks)
-    page = compatibility.put_below(page, marks[1], 'newer\n', marks)
-    assert page == f'intro\n{marks[0]}\nnew\n\n## Steps\n\n{marks[1]}\nnewer\n'
-    assert compatibility.put_below('', marks[0], 'new\n', marks) == f'{marks[0]}\nnew\n'
+def test_tables_of_a_page_are_replaced_one_by_one(tmp_path):
+    path = tmp_path / 'page.md'
+    path.write_text(f'intro\n{CONFIGS_MARK}\nold\n\n## Steps\n\n{FAMILIES_MARK}\nolder\n')
+    swaps.write_page(path, CONFIGS_MARK, 'new')
+    swaps.write_page(path, FAMILIES_MARK, 'newer')
+    assert path.read_text() == f'intro\n{CONFIGS_MARK}\nnew\n\n## Steps\n\n{FAMILIES_MARK}\nnewer\n'
+    swaps.write_page(tmp_path / 'other.md', CONFIGS_MARK, 'new')
+    assert (tmp_path / 'other.md').read_text() == f'{CONFIGS_MARK}\nnew\n'

@@ -2,16 +2,17 @@
 
 import json
 
-import compatibility
 import families
 import pytest
-from compatibility import ONE_LINE
+import swaps
+from swaps import ONE_LINE
 
 from icconv_mm import versions
+from icconv_mm.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-KNOWN = families.read(families.ROWS)
+KNOWN = families.read(max((swaps.PAGE.parent / 'measurements').glob('*-families.json')))
 # heads, data and stems of many kinds, in models that train quickly
 SELECTED = {
     'mmdet': ['atss', 'dcn', 'qdtrack', 'soft_teacher'],
@@ -39,10 +40,10 @@ def test_every_family_that_trains_as_shipped_trains_with_ours():
     rows = {(library, name): row for library in KNOWN for name, row in KNOWN[library]['families'].items() if row}
     trained = {name: row for name, row in rows.items() if not row['original']}
     assert {name: row for name, row in trained.items() if row | TRAINS != row} == {}
-    assert len(trained) > 120 and {library for library, _ in trained} == {*families.LIBRARIES}
+    assert len(trained) > 120 and {library for library, _ in trained} == {*swaps.LIBRARIES}
 
 
-@pytest.mark.parametrize('library', families.LIBRARIES)
+@pytest.mark.parametrize('library', swaps.LIBRARIES)
 def test_every_family_of_the_installed_libraries_was_tried(library):
     pytest.importorskip(library)
     if ' '.join(versions.installed(library)) not in KNOWN[library]['with']:
@@ -51,8 +52,8 @@ def test_every_family_of_the_installed_libraries_was_tried(library):
 
 
 def test_the_page_is_made_of_the_rows():
-    page = compatibility.PAGE.read_text()
-    assert compatibility.put_below(page, families.MARK, families.table(KNOWN) + '\n', ()) == page
+    page = swaps.PAGE.read_text()
+    assert swaps.put_below(page, swaps.FAMILIES_MARK, families.table(KNOWN) + '\n') == page
 
 
 def test_what_is_known_is_not_tried_again(tmp_path, monkeypatch):
@@ -64,7 +65,12 @@ def test_what_is_known_is_not_tried_again(tmp_path, monkeypatch):
     assert families.check_families('mmseg', rows) == {'fcn': row}
     monkeypatch.setattr(families, 'check_family', None)
     assert families.check_families('mmseg', rows) == {'fcn': row}
-    assert json.loads(rows.read_text())['mmseg']['with'][-1].startswith('mmsegmentation ')
+    known = json.loads(rows.read_text())
+    assert known['mmseg']['with'][-1].startswith('mmsegmentation ')
+    known['mmseg']['with'][1] = 'torch 1.13'
+    rows.write_text(json.dumps(known))
+    with pytest.raises(InputError, match=r'families.json was made with icconv_mm .*, torch 1.13, .*here are'):
+        families.check_families('mmseg', rows)
 
 
 def test_a_family_names_what_does_not_train(monkeypatch):

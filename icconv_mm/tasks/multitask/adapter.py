@@ -8,14 +8,13 @@ import numpy as np
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.datasets.walk import datasets_in, leaf_datasets
+from icconv_mm.datasets.walk import datasets_in, kind_of, leaf_datasets
+from icconv_mm.tasks import adapter_of
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.multitask.checks import check_model, check_people
-from icconv_mm.tasks.multitask.libraries import adapter_of, find, library_of
+from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.visualizer import MultiTaskVisualizer
-
-_SCALES = [2, 1, 0.5]  # of the published multi-scale test of poses
 
 
 class Adapter(TaskAdapter):
@@ -44,13 +43,10 @@ class Adapter(TaskAdapter):
 
     def enable_tta(self, cfg):
         """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
-        people = [task for task in cfg.model.tasks.values() if str(task['type']).endswith('AEPoseEstimator')]
-        if not people:
+        if not any([self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]):  # all of them
             raise NotSupportedError(
                 f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
             )
-        for task in people:
-            task.test_cfg = {**task.get('test_cfg', {}), 'test_scales': _SCALES, 'flip_test': True}
 
     # --- datasets ---
 
@@ -101,7 +97,7 @@ class Adapter(TaskAdapter):
     def visualizer(self, cfg, dataset_meta):
         """That of the config, if it is a ``MultiTaskVisualizer``; else one with the visualisers of the libraries."""
         options = {**(cfg.get('visualizer') or {}), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
-        if not str(options.get('type')).endswith(MultiTaskVisualizer.__name__):
+        if kind_of(options) != MultiTaskVisualizer.__name__:
             options = {'type': f'icconv_mm.{MultiTaskVisualizer.__name__}', 'name': options['name']}
         visualizer = VISUALIZERS.build(options)
         self.set_dataset_meta(visualizer, dataset_meta)

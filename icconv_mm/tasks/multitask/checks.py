@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.datasets.checks import DatasetError
-from icconv_mm.datasets.walk import datasets_in
+from icconv_mm.datasets.walk import as_list, datasets_in
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.multitask.dataset import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
@@ -115,7 +115,7 @@ def _misfits(module: nn.Module, channels: list[int]) -> Iterator[str]:
     count = len(channels)
     index, joins = getattr(module, 'in_index', None), getattr(module, 'input_transform', None) == 'resize_concat'
     if index is not None:
-        for i, wanted in zip(_as_list(index), _as_list(getattr(module, 'in_channels', None))):
+        for i, wanted in zip(as_list(index), as_list(getattr(module, 'in_channels', None))):
             if not -count <= i < count:
                 yield f'in_index {index} reads level {i}'
             elif isinstance(wanted, int) and not joins and channels[i] != wanted:
@@ -131,10 +131,6 @@ def _misfits(module: nn.Module, channels: list[int]) -> Iterator[str]:
             yield f'featmap_strides are for {len(module.featmap_strides)} levels'
         if getattr(module, 'out_channels', channels[0]) != channels[0]:
             yield f'out_channels is {module.out_channels}'
-
-
-def _as_list(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def check_people(dataset: Any, where: str) -> None:

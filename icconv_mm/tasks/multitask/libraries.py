@@ -7,15 +7,12 @@ from mmengine.registry import Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.base import TaskAdapter
-
-_TASKS = {library: task for task, library in versions.LIBRARIES.items()}
 
 
 def library_of(cls: type) -> str | None:
     """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
     packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
-    return next((package for package in packages if package in _TASKS), None)
+    return next((package for package in packages if package in versions.TASKS), None)
 
 
 def find(registry: Registry, kind: Any, where: str) -> type:
@@ -37,10 +34,10 @@ def find(registry: Registry, kind: Any, where: str) -> type:
             raise InputError(f"{where}: no 'type'")
         return kind
     scope = kind.split('.')[0]
-    if scope in _TASKS and not versions.is_installed(scope):
+    if scope in versions.TASKS and not versions.is_installed(scope):
         raise InputError(f'{where}: {kind} needs {scope}, which is not installed')
     if (found := registry.get(kind)) is None and scope == 'icconv_mm':
-        for library, task in _TASKS.items():
+        for library, task in versions.TASKS.items():
             if versions.is_installed(library):
                 importlib.import_module(f'icconv_mm.tasks.{task}')
         found = registry.get(kind)
@@ -48,8 +45,3 @@ def find(registry: Registry, kind: Any, where: str) -> type:
         hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
         raise InputError(f'{where}: no registered {kind!r}{hint}')
     return found
-
-
-def adapter_of(library: str) -> TaskAdapter:
-    """What the tools know about a library."""
-    return importlib.import_module(f'icconv_mm.tasks.{_TASKS[library]}.adapter').Adapter()

@@ -9,11 +9,11 @@ import numpy as np
 from mmengine.visualization import Visualizer
 
 from icconv_mm.registry import VISUALIZERS
+from icconv_mm.tasks import adapter_of
 from icconv_mm.tasks.base import TaskAdapter
-from icconv_mm.tasks.multitask.libraries import adapter_of, library_of
+from icconv_mm.tasks.multitask.libraries import library_of
 
 # Painted in this order: what fills the picture first, lines last.
-_ORDER = ('mmpretrain', 'mmseg', 'mmdet', 'mmpose')
 _DRAWN_BY = {
     'mmpretrain': dict(type='mmpretrain.UniversalVisualizer'),
     'mmseg': dict(type='mmseg.SegLocalVisualizer', alpha=0.4),
@@ -78,7 +78,7 @@ class MultiTaskVisualizer(Visualizer):
         Without ``out_file`` the picture goes to the backends, as with any visualiser.
         """
         known = [(library_of(type(sample)), task) for task, sample in data_sample.items() if task in self._dataset_meta]
-        for library, task in sorted((each for each in known if each[0]), key=lambda each: _ORDER.index(each[0])):
+        for library, task in sorted((each for each in known if each[0]), key=lambda each: [*_DRAWN_BY].index(each[0])):
             sample = data_sample.get(task)
             adapter, painter = self._painter(task, library)
             if draw_gt and any(key.startswith('gt_') for key in sample.all_keys()):

@@ -5,9 +5,11 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import DATASETS
 
-from icconv_mm.datasets.walk import with_pipeline
+from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
+from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 
+SCALES = (2, 1, 0.5)  # of the published test at several scales
 JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
 
 
@@ -20,15 +22,22 @@ class Adapter(TaskAdapter):
     def enable_tta(self, cfg):
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
-        resize = [t for t in transforms if str(t['type']).endswith('PyramidResize')]
+        resize = [t for t in transforms if kind_of(t) == 'PyramidResize']
         if not resize:
             raise NotSupportedError(
                 f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
             )
         for transform in resize:
-            transform.scales = [2, 1, 0.5]
+            transform.scales = list(SCALES)
         cfg.model.setdefault('test_cfg', {})
         cfg.model.test_cfg.flip_test = True
+
+    def enable_scales(self, model):
+        """Estimators of this package, which are a part of a larger network: each scale with the mirrored image."""
+        if kind_of(model) != AEPoseEstimator.__name__:
+            return False
+        model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
+        return True
 
     def is_coco(self, dataset_type):
         dataset = DATASETS.get(dataset_type)

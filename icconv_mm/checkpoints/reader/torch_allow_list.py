@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from icconv_mm.checkpoints.log_buffers import HistoryBuffer
-from icconv_mm.checkpoints.plain_objects import STATISTICS, array_of, numpy_dtype
-from icconv_mm.checkpoints.plain_pickle import PickleError, Refusal
+from icconv_mm.checkpoints.reader.log_buffers import HistoryBuffer
+from icconv_mm.checkpoints.reader.plain_objects import STATISTICS, array_of, numpy_dtype
+from icconv_mm.checkpoints.reader.plain_pickle import PickleError, Refusal
 
 
 class DType:

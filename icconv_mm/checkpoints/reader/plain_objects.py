@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.log_buffers import HistoryBuffer
-from icconv_mm.checkpoints.plain_pickle import Name, Pending, PickleError, Refusal
+from icconv_mm.checkpoints.reader.log_buffers import HistoryBuffer
+from icconv_mm.checkpoints.reader.plain_pickle import Name, Pending, PickleError, Refusal
 
 STATISTICS = ('min', 'max', 'current', 'mean')
 _MAX_DIMS = 64  # what torch's iterators take

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from icconv_mm.checkpoints.plain_objects import CALLS, STORAGES, Storage, constants, item_size
-from icconv_mm.checkpoints.plain_pickle import Name, PickleError, Refusal, read_plain
+from icconv_mm.checkpoints.reader.plain_objects import CALLS, STORAGES, Storage, constants, item_size
+from icconv_mm.checkpoints.reader.plain_pickle import Name, PickleError, Refusal, read_plain
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001

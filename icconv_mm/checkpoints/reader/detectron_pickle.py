@@ -1,7 +1,7 @@
 """Reading the pickles of Detectron (Caffe2): numpy arrays by name, and nothing else.
 
 It is not unpickled, because a pickle may name any importable function to be called: arrays are made from their bytes
-(:mod:`icconv_mm.checkpoints.plain_pickle`), and any other name is refused.
+(:mod:`icconv_mm.checkpoints.reader.plain_pickle`), and any other name is refused.
 """
 
 import os
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.plain_objects import NUMPY
-from icconv_mm.checkpoints.plain_pickle import ForeignNames, Name, Refusal, read_plain
+from icconv_mm.checkpoints.reader.plain_objects import NUMPY
+from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames, Name, Refusal, read_plain
 from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError
 from icconv_mm.errors import MissingFileError
 
