@@ -19,6 +19,7 @@ def test_both_forms_are_timed_after_they_agree(small):
     assert timed.subject.repeats == 2 and timed.limit == 1.0 and timed.unit == 'ms'
     growth = figures['memory by picture']
     assert growth.ratio == pytest.approx(3.9) and growth.met and growth.unit == 'MB'
+    assert figures["neck / mmdet's FPN"].baseline.repeats == 2
     large = figures['memory / literal form']  # the last of this name: the large picture
     assert large.notes == {'picture': '800x1088', 'literal': 'computed'}
     assert large.baseline.median == pytest.approx(390 + fpt.kept_by_literal_form(fpt.LARGE))

@@ -1,6 +1,6 @@
-"""Suite 'fpt': time and memory of the FPT neck, forward and backward, against its literal form.
+"""Suite 'fpt': time and memory of the FPT neck, forward and backward, against its literal form and mmdet's FPN.
 
-The literal form is the same neck with attention as equations 2 to 5 of the paper say it: similarities and weights of
+FPN is what a user replaces: the ratio to it is the price of attention. The literal form is the same neck with attention as equations 2 to 5 of the paper say it: similarities and weights of
 all pairs of positions as tensors, which autograd keeps for the backward pass.
 """
 
@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from mmdet.models.necks import FPN
+from torch import Tensor, nn
 
 from benchmarks import Figure, Options, Timing, contest, interleave
 from icconv_mm.layers import feature_transformers
@@ -75,7 +77,7 @@ def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
     return neck.to(device), [level.to(device).requires_grad_() for level in levels]
 
 
-def step(neck: FPT, levels: list[Tensor]) -> list[Tensor]:
+def step(neck: nn.Module, levels: list[Tensor]) -> list[Tensor]:
     """Forward and backward: the outputs, then the gradients of levels and parameters."""
     outputs = neck(levels)
     weights = [contest.waves(out) for out in outputs]
@@ -93,9 +95,12 @@ def _times(options: Options) -> list[Figure]:
 
         label = f'{_name(size)}, neck against literal form'
         contest.check_equal(label, step(neck, levels), literal(), TOLERANCE, of_maximum_or_one)
-        times = interleave({'lean': lambda n=neck, x=levels: step(n, x), 'literal': literal}, options)
+        fpn = FPN(SETTINGS['in_channels'], SETTINGS['out_channels'], num_outs=len(STRIDES)).to(options.device)
+        contenders = {'lean': partial(step, neck, levels), 'literal': literal, 'FPN': partial(step, fpn, levels)}
+        times = interleave(contenders, options)
         notes = {'picture': _name(size), 'pass': 'forward and backward'}
         figures.append(Figure('fpt', 'neck / literal form', times['lean'], times['literal'], limit, notes))
+        figures.append(Figure('fpt', "neck / mmdet's FPN", times['lean'], times['FPN'], None, notes))
     return figures
 
 
