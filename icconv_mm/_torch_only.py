@@ -185,8 +185,9 @@ class ConvModule(nn.Module):
     """A convolution, a norm and a ReLU; the last two where they are asked for.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding: Of the convolution; it has a bias if no norm follows.
-        norm_cfg: As of :func:`build_norm_layer`; None for none.
+        in_channels, out_channels, kernel_size, stride, padding: Numbers of the convolution, which has a bias if no norm
+            follows.
+        norm_cfg: Config for :func:`build_norm_layer`; None for none.
         act_cfg: ``dict(type='ReLU')`` or None.
 
     Raises:

@@ -64,7 +64,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     Args:
         debug: Raise the error, with its traceback.
         after: A second line, such as ``'Nothing was written.'``.
-        interrupted: How things stand after Ctrl-C.
+        interrupted: Sentence that says how things stand after Ctrl-C.
     """
     try:
         yield

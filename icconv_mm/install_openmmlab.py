@@ -93,11 +93,11 @@ class Route:
     """How the libraries get into one environment.
 
     Args:
-        python: Its interpreter, of the version that runs this.
-        torch: Which constraints: ``constraints/torch-VERSION.txt``.
+        python: Interpreter of the environment, of the version that runs this.
+        torch: Version that names the constraints: ``constraints/torch-VERSION.txt``.
         device: 'cpu' or 'cuda': for which mmcv is compiled.
         logs: A folder for the output of pip and compilers.
-        site: Where the environment has its packages.
+        site: Folder of the environment's packages.
     """
 
     also: tuple[str, ...] = ()  # what else is installed with the libraries

@@ -74,9 +74,9 @@ class ImageClassifier(nn.Module):
     (``layer1.*``, ``fc.*``) load as well.
 
     Args:
-        backbone: Gives one map.
-        num_classes: Of the linear layer; 0 for none.
-        drop_rate: Of dropout before it.
+        backbone: A backbone that returns one map.
+        num_classes: Number of outputs of the linear layer; 0 for no layer; 1000 by default.
+        drop_rate: Probability of dropout before the linear layer; 0 by default.
 
     Example:
         >>> net = create_model('ic_resnet18', 'geometric_d2', num_classes=10)
@@ -152,19 +152,19 @@ def create_model(
     """A network of this package by its name, initialised: a classifier, or the maps of its stages.
 
     Args:
-        name: One of :func:`list_models`.
-        pattern: Of the networks that begin with ``ic_``, which need one, or ``supernet_d_max`` for the search; others
-            take none. See :func:`icconv_mm.patterns.load_pattern`.
+        name: A name out of :func:`list_models`.
+        pattern: Dilation pattern. Networks that begin with ``ic_`` need it, or ``supernet_d_max`` for the search;
+            others take none. See :func:`icconv_mm.patterns.load_pattern`.
         pretrained: Refused where true: this package distributes no weights.
         checkpoint_path: A file of weights, which is read without running code from it. Weights of the dense network of
             torchvision, timm or mmpretrain fit an ``ic_`` network.
         features_only: Gives a tuple of maps, the finest first, as a backbone does for detection; ``feature_info`` says
             their channels and reductions.
-        out_indices: With ``features_only``: the stages, 0 to 3; all by default.
-        num_classes: Of the classifier; 0 for pooled features.
-        in_chans: Channels of the images.
-        drop_rate: Of dropout before the classifier.
-        **options: Those of the class of the backbone: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
+        out_indices: Stages whose maps are returned with ``features_only``, 0 to 3; all by default.
+        num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default.
+        in_chans: Channels of the images; 3 by default.
+        drop_rate: Probability of dropout before the classifier; 0 by default.
+        **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
 
     Raises:
         InputError: For an unknown name, a pattern where there is none, ``pretrained``, or a file that does not fit.
@@ -227,9 +227,9 @@ def from_timm(
     Args:
         name: A name of ``timm.list_models()``.
         pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet that it was found on.
-        filter: Which convolutions, as of :func:`icconv_mm.Inception`; by default all 3x3 ones outside the stem.
-        supernet_d_max: Instead of a pattern, for the search.
-        **options: Those of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ...
+        filter: Selects convolutions, as for :func:`icconv_mm.Inception`; by default all 3x3 ones outside the stem.
+        supernet_d_max: Largest dilation of the search, given instead of a pattern.
+        **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ...
 
     Returns:
         timm's network, an object of its own class.

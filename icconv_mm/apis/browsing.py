@@ -26,9 +26,9 @@ def browse(
 
     Args:
         cfg: A config; changed in place.
-        out_dir: Where to write the pictures, if anywhere.
-        phase: Which dataset: ``'train'``, ``'val'`` or ``'test'``.
-        count: How many pictures; all if omitted.
+        out_dir: Folder for the pictures; None writes none.
+        phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
+        count: Number of pictures; all by default.
         show: Show them on screen, each for ``wait_time`` seconds.
         wait_time: Seconds.
         progress: Wraps the sequence of indices, as ``rich.progress.track`` does.

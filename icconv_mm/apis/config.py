@@ -21,7 +21,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
     Args:
         path: The config file.
         options: Dotted keys and their values. A key that looks like a misspelt one is refused.
-        work_dir: Where logs and checkpoints go; by default the config's ``work_dir``, else ``work_dirs/<config name>``.
+        work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
+            ``work_dirs/<config name>``.
 
     Raises:
         InputError: The file is missing or cannot be read, or an option does not exist.
@@ -105,7 +106,7 @@ def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
 
     Args:
         cfg: A config, or a part of one; changed in place.
-        skip_bad: As for the transform.
+        skip_bad: Whether to skip pictures that cannot be read, as for the transform.
     """
     for node in dicts_in(cfg):
         if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):

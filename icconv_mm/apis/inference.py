@@ -35,9 +35,9 @@ class Predictor:
     """A model of any task, ready for picture files.
 
     Args:
-        cfg: Its config; changed in place.
-        checkpoint: Its weights. They must fit in every key.
-        device: Where it runs, such as ``'cuda:0'``; by default an accelerator if there is one.
+        cfg: Config of the model; changed in place.
+        checkpoint: File with the weights of the model, which must fit in every key.
+        device: Device of the model, such as ``'cuda:0'``; by default an accelerator if there is one.
         palette: One colour (R, G, B) per class for drawing; by default those of the checkpoint or the config.
 
     Attributes:
@@ -136,14 +136,14 @@ def infer(
 
     Args:
         cfg: Config of the model.
-        checkpoint: Its weights.
-        inputs: The pictures.
-        out_dir: Where the results go.
-        device: As for :class:`Predictor`.
-        score_thr: Only predictions that score as much are drawn.
-        json_score_thr: Only predictions that score as much are written to the JSON file.
+        checkpoint: File with the weights of the model.
+        inputs: The pictures: a file, a folder or a glob pattern.
+        out_dir: Folder of the results.
+        device: Device of the model, as for :class:`Predictor`.
+        score_thr: Least score of predictions that are drawn.
+        json_score_thr: Least score of predictions that are written to the JSON file.
         batch_size: Pictures per forward pass.
-        palette: As for :class:`Predictor`.
+        palette: Colours of the classes, as for :class:`Predictor`.
         ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
             pictures are numbered from 1 and a category is its label plus 1.
         draw: Whether to write pictures.

@@ -38,13 +38,13 @@ def search_checkpoint(
 
     Args:
         checkpoint: The supernet's weights, in any wrapping.
-        d_max: What the supernet was built with.
+        d_max: Largest dilation that the supernet was built with.
         pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as in
             the published patterns; with it the pattern is the one of the checkpoint written.
         checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
         criterion: ``'rms'``, ``'expectation'`` or ``'kept_mass'``, see ``icconv_mm.patterns.search``.
-        filter: Which layers, as for ``edo_search``.
-        groups: Of the convolutions, where no ``model`` tells.
+        filter: Selects layers, as for ``edo_search``.
+        groups: Groups of the convolutions, needed where no ``model`` is given; 1 by default.
         model: The network whose weights these are; needed for ``images`` and for layers of different groups.
         images: Batches [N, 3, H, W] in the network's normalisation, on which the channel means are measured.
 
@@ -103,7 +103,7 @@ def read_images(folder: str | Path, config: Config, longest: int = 512) -> Itera
 
     Args:
         folder: Searched for pictures, subfolders included, in the order of their paths.
-        config: Whose data preprocessor says mean, standard deviation and channel order.
+        config: A config whose data preprocessor says mean, standard deviation and channel order.
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:

@@ -58,12 +58,12 @@ class Pipeline:
 
     Args:
         config: Config of a supernet: ``model.backbone.supernet_d_max`` and a schedule in iterations.
-        work_dir: Where everything is written.
+        work_dir: Folder where everything is written.
         seeds: Seeds of the comparison. The supernet takes the first one.
         iters: The length of every training, instead of the config's; learning rates follow.
-        variants: What is compared: ``'dense'``, ``'analytic'`` (geometric_dN), ``'searched'`` (from scratch) and
+        variants: Networks to compare: ``'dense'``, ``'analytic'`` (geometric_dN), ``'searched'`` (from scratch) and
             ``'inherited'`` (the searched pattern, which starts from the taps that it keeps of the trained supernet).
-        criterion: Of the search.
+        criterion: Criterion of the search, one of ``icconv_mm.patterns.search.CRITERIA``.
         metric: The metric to compare, as the config's evaluator names it.
 
     Raises:

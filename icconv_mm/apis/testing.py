@@ -32,7 +32,7 @@ def test(
         wait_time: Seconds.
         tta: Average over augmented copies of each picture.
         deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
-        memory_format, launcher: As for :func:`icconv_mm.apis.train`.
+        memory_format, launcher: The arguments of :func:`icconv_mm.apis.train`.
 
     Returns:
         Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.

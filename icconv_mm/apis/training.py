@@ -48,7 +48,7 @@ def train(
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
         skip_bad_images: Warn about unreadable pictures and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
-        memory_format: Of the maps of any backbone, instead of what its config says: see
+        memory_format: Memory format of the maps of any backbone, instead of what its config says: see
             :func:`icconv_mm.layers.set_memory_format`.
 
     Returns:

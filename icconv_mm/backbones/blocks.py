@@ -29,9 +29,9 @@ class Block(nn.Module):
         out_channels: C_out.
         conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
         conv3x3: The same for the 3x3 convolutions, with ``dilation=`` in the place of the stage's.
-        norm_cfg: Of the norm layers.
-        stride: Of the block.
-        style: See :class:`ResNet`.
+        norm_cfg: Config of the norm layers, such as ``dict(type='BN')``.
+        stride: Stride of the block on both axes; 1 by default.
+        style: Convolution of a bottleneck that has the stride, 'pytorch' or 'caffe': see :class:`ResNet`.
         downsample: The layers of the shortcut; None where it is the identity.
         plugins: Layers after a convolution, ``dict(cfg=dict(type=...), position='after_conv2')`` each.
         drop_path: Probability that a sample skips the convolutions while training (stochastic depth).

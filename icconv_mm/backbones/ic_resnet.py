@@ -29,9 +29,9 @@ class ICResNet(ResNet):
             last, as of their own ResNets.
         frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
         norm_eval: Whether batch norms keep their statistics while training.
-        supernet_d_max: Instead of a pattern: the 3x3 convolutions get kernels of ``2 * supernet_d_max + 1``, the
-            supernet in which dilations up to this are searched.
-        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
+        supernet_d_max: Largest dilation of the search, given instead of a pattern. The 3x3 convolutions get kernels of
+            ``2 * supernet_d_max + 1``, and the network is the supernet in which dilations are searched.
+        **kwargs: Arguments of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
             Stages with ``dcn`` are deformable instead of inception; a whole network's pattern skips their entries.
 
     Raises:
@@ -70,10 +70,10 @@ class ICResNeXt(ICResNet):
 
     Args:
         depth: 50, 101 or 152.
-        pattern: As of :class:`ICResNet`; may count in groups, as the published one does.
-        groups: Of the 3x3 convolutions.
-        base_width: Channels of a group in the first stage.
-        **kwargs: Those of :class:`ICResNet`.
+        pattern: A pattern as :class:`ICResNet` takes it; it may count in groups, as the published one does.
+        groups: Groups of the 3x3 convolutions; 32 by default.
+        base_width: Channels of a group in the first stage; 4 by default.
+        **kwargs: Arguments of :class:`ICResNet`.
 
     Example:
         >>> net = ICResNeXt(50, pattern='geometric_d4', out_indices=(3,))

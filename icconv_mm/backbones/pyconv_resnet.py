@@ -31,16 +31,16 @@ class PyConvResNet(ResNet):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        two_pyconvs: Of the networks of basic blocks (18, 34), the paper's form with two pyramidal convolutions to a
-            block instead of the released one, whose second convolution is 1x1.
+        two_pyconvs: Whether blocks of depth 18 and 34 have two pyramidal convolutions, as in the paper; by default the
+            second convolution is 1x1, as in the released networks.
         stage_kernels: The kernel sizes of each stage, one per level; a stage of one level has an ordinary convolution.
         stage_groups: The groups of each stage, one per level. By default the paper's, or as many of them as divide the
             channels where ``base_channels`` is not 64.
-        strides: Of each stage. As for a ResNet the first is 1: the factor of 2 that is missing to the max pooling of
-            its stem is added here, so that configs need not know which of the two they hold.
-        groups: The least groups of a level where ``stage_groups`` is not given: with ``base_width`` as of a ResNeXt,
-            the pyramidal form of that.
-        **kwargs: Those of :class:`icconv_mm.backbones.resnet.ResNet` but ``avg_down``. Stages with ``dcn`` are
+        strides: Stride of each stage; (1, 2, 2, 2) by default, as for a ResNet. The stem of this network has no max
+            pooling, so the first stage multiplies its stride by 2: one config fits both networks.
+        groups: Least number of groups of a level where ``stage_groups`` is not given. With the ``base_width`` of a
+            ResNeXt the network is the pyramidal form of that ResNeXt.
+        **kwargs: Arguments of :class:`icconv_mm.backbones.resnet.ResNet` but ``avg_down``. Stages with ``dcn`` are
             deformable instead of pyramidal.
 
     Raises:
@@ -119,7 +119,7 @@ class PyConvHGResNet(PyConvResNet):
 
     Args:
         depth: 50, 101 or 152.
-        **kwargs: Those of :class:`PyConvResNet`.
+        **kwargs: Arguments of :class:`PyConvResNet`.
 
     Example:
         >>> net = PyConvHGResNet(50, out_indices=(3,))

@@ -57,35 +57,36 @@ class ResNet(BaseModule):
         in_channels: Channels of the image.
         stem_channels: Channels after the stem; ``base_channels`` by default.
         base_channels: Channels of the first stage (before the expansion of a bottleneck).
-        expansion: Of a bottleneck; 4 by default.
-        num_stages: How many stages there are, 1 to 4.
-        strides: Of each stage.
-        dilations: Of each stage.
+        expansion: Output channels of a block over its inner channels: by default 4 for a bottleneck, 1 for a basic
+            block.
+        num_stages: Number of stages, 1 to 4.
+        strides: Stride of each stage; (1, 2, 2, 2) by default.
+        dilations: Dilation of the 3x3 convolutions of each stage; all 1 by default.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
         out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
             last, as of their own ResNets.
-        style: Where the stride of a bottleneck is: 'pytorch', on the 3x3 convolution; 'caffe', on the first 1x1 one,
+        style: Convolution of a bottleneck that has the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
         avg_down: Average pooling before the 1x1 convolution of a strided shortcut.
         frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
-        conv_cfg: Of the convolutions; ``dict(type='ConvWS')`` standardises their weights.
-        norm_cfg: Of the norm layers: BN, SyncBN, GN, ...
+        conv_cfg: Config of the convolutions; ``dict(type='ConvWS')`` standardises their weights.
+        norm_cfg: Config of the norm layers: BN, SyncBN, GN, ...
         norm_eval: Whether batch norms keep their statistics while training.
-        dcn: Of deformable 3x3 convolutions, ``dict(type='DCNv2', deform_groups=1)``.
-        stage_with_dcn: Of each stage, whether its 3x3 convolutions are deformable.
+        dcn: Config of deformable 3x3 convolutions, ``dict(type='DCNv2', deform_groups=1)``; None for none.
+        stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
         with_cp: Whether blocks recompute their activations in the backward pass to save memory.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         drop_path_rate: Stochastic depth: the last block is left out with this probability, those before it less.
-        groups: Of the 3x3 convolutions of bottlenecks.
+        groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
         width_per_group: mmpretrain's name of ``base_width``.
         output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
             whose last stages are dilated instead of strided.
-        memory_format: In which the maps are computed: 'auto' (channels_last on the CPU), 'channels_last' or
+        memory_format: Memory format of the maps: 'auto' (channels_last on the CPU), 'channels_last' or
             'preserve', see :func:`icconv_mm.layers.set_memory_format`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.

@@ -48,14 +48,15 @@ def Inception(
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
-        pattern: For the 3x3 convolutions in order of definition: see :func:`icconv_mm.patterns.load_pattern`. An
+        pattern: Pattern of the 3x3 convolutions in order of definition: see :func:`icconv_mm.patterns.load_pattern`. An
             analytic name ('geometric_d4', 'dense') fits any network, a published one the ResNet that it was found on.
-        filter: Which of them: a regular expression searched in the name or a callable (name, convolution) -> bool. By
-            default all but those of the stem.
-        supernet_d_max: Instead of a pattern: kernels of ``2 * supernet_d_max + 1``, in which dilations up to this are
-            searched.
-        pretrained: As ``init_cfg``, by its older name.
-        init_cfg: Instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning says so.
+        filter: Selects convolutions: a regular expression searched in the name or a callable (name, convolution) ->
+            bool. By default all but those of the stem.
+        supernet_d_max: Largest dilation of the search, given instead of a pattern. Kernels then have a side
+            of ``2 * supernet_d_max + 1``.
+        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
+        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
+            says so.
 
     Returns:
         The backbone itself, an object of its own class.
@@ -108,9 +109,10 @@ def Pyramidal(
         stage_kernels: The kernel sizes of each of the four stages, one per level; the default is the paper's.
         stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
             has, or as many as divide the channels.
-        filter: As of :func:`Inception`.
-        pretrained: As ``init_cfg``, by its older name.
-        init_cfg: Instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning says so.
+        filter: Selects convolutions, as for :func:`Inception`.
+        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
+        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
+            says so.
 
     Returns:
         The backbone itself, an object of its own class.

@@ -90,8 +90,8 @@ class Conversion:
     Attributes:
         left: The tensors that have no place yet, by their old key.
         state_dict: The converted tensors by their new key.
-        moves: What became of every key that is no longer in ``left``, in order.
-        layout: Which framework's layout the converter recognised.
+        moves: One entry per key that is no longer in ``left``, in order: what became of it.
+        layout: Name of the framework whose layout the converter recognised.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]):

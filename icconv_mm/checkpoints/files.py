@@ -25,7 +25,7 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
     Args:
         path: The released file; it is read without running code from it.
         out: The file to write; an existing one is replaced.
-        source, options: As for :func:`icconv_mm.checkpoints.convert`.
+        source, options: The arguments of :func:`icconv_mm.checkpoints.convert`.
 
     Raises:
         FileNotFoundError, ValueError: As :func:`read_checkpoint` and :func:`icconv_mm.checkpoints.convert`.

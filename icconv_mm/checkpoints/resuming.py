@@ -33,9 +33,9 @@ def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | Non
     """Raise InputError unless ``meta`` says where in a run of this length a checkpoint stands.
 
     Args:
-        checkpoint: What was read from the file.
-        max_epochs: Of an epoch-based run, else None.
-        max_iters: Of an iteration-based run, else None.
+        checkpoint: Content of the checkpoint file.
+        max_epochs: Number of epochs of an epoch-based run, else None.
+        max_iters: Number of iterations of an iteration-based run, else None.
     """
     meta = meta_of(checkpoint)
     for key, most in (('epoch', max_epochs), ('iter', max_iters)):
@@ -49,8 +49,8 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     """Raise InputError unless the logs are logs; leave out best checkpoints that lie elsewhere: they would be deleted.
 
     Args:
-        checkpoint: What was read from the file; changed in place.
-        folders: Those of this run: mmengine deletes the best checkpoint so far when there is a better one.
+        checkpoint: Content of the checkpoint file; changed in place.
+        folders: Folders of this run, where mmengine may delete the best checkpoint so far when there is a better one.
 
     Returns:
         The paths that were left out.

@@ -45,7 +45,7 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
 
     Args:
         path: A local file.
-        map_location: As for ``torch.load``.
+        map_location: Device of the tensors, as for ``torch.load``.
 
     Raises:
         FileNotFoundError: There is no such file.

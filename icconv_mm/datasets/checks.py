@@ -76,7 +76,7 @@ def check_measures(content: dict, path: str | Path) -> None:
     """Raise DatasetError unless annotations say how large pictures and boxes are, as training and COCO's metrics need.
 
     Args:
-        content: What :func:`check_coco_file` returns.
+        content: Content of the annotation file, as :func:`check_coco_file` returns it.
         path: The file it is from.
     """
     for i, image in enumerate(content['images']):

@@ -39,7 +39,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     Args:
         skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
             None: another picture, chosen at random, takes the place. For training only.
-        kwargs: As for mmcv's transform.
+        kwargs: Arguments of mmcv's transform.
 
     Raises:
         ImageFileError: A file is missing, empty, truncated or no picture, or its boxes or joints are not finite, and

@@ -75,7 +75,7 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
 
     Args:
         root: The dataset's folder.
-        options: What to draw; the defaults if omitted.
+        options: Options of the drawing; the defaults if omitted.
         progress: Wraps the sequence of ``(split, index)`` pairs while they are drawn, as ``rich.progress.track`` does.
 
     Returns:

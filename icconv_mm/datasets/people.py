@@ -93,7 +93,7 @@ def draw_person(
 
     Args:
         rng: Source of the limbs' shades and of which limb is in front; the outline does not depend on it.
-        pose: Where the joints are.
+        pose: Positions of the joints.
         canvas: Picture ``[H, W, 3]``, uint8, to draw over; it stays as it is.
         colors: Colours ``[5, 3]``, 0..255, of trousers, shirt, sleeves, skin and hair.
 

@@ -35,7 +35,7 @@ def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tup
 
     Args:
         dataset: A dataset, or the config of one: wrappers call the parts by the same names.
-        name: Where it stands in the whole config, such as ``'train_dataloader.dataset'``.
+        name: Place of the dataset in the whole config, such as ``'train_dataloader.dataset'``.
 
     Yields:
         The dotted name of each in the config, and the dataset or its config.

@@ -21,7 +21,7 @@ class CheckpointMatchHook(Hook):
     Args:
         allow: Names of modules where differences are accepted, such as ``'roi_head.bbox_head'`` when the number of
             classes changes.
-        name: What to call the checkpoint in the error.
+        name: Name of the checkpoint in the error.
         resume: Whether the run continues from the checkpoint: its counters, logs, optimiser and schedules are checked.
 
     Raises:

@@ -22,7 +22,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         modules: Names of the model's children whose ``forward`` runs under autocast, with float32 outputs; None for the
             whole training step. Detectors name backbone and neck: the RoIAlign and NMS of mmcv, which their heads call,
             have no bfloat16 kernels on CPUs.
-        kwargs: As for ``OptimWrapper``.
+        kwargs: Arguments of ``OptimWrapper``.
 
     Raises:
         AttributeError: On the first step, if the model has none of ``modules``.

@@ -28,7 +28,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     Args:
         module: Any network, or a single convolution.
         d_max: The largest dilation to search.
-        filter: Which 3x3 convolutions, as a regular expression searched in the name or a callable
+        filter: Selects 3x3 convolutions: a regular expression searched in the name or a callable
             ``(name, convolution) -> bool``. By default all but those that read the image (3 input channels).
 
     Returns:
@@ -59,7 +59,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
         module: Any network, or a single convolution.
         patterns: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
             It may count those that stay as they are.
-        filter: Which convolutions of odd square kernels, 3x3 and above; as in :func:`to_supernet`.
+        filter: Selects convolutions of odd square kernels, 3x3 and above, as in :func:`to_supernet`.
 
     Returns:
         ``module`` (a new layer if it is itself a convolution).

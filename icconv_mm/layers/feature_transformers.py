@@ -42,7 +42,7 @@ class SelfTransformer(nn.Module):
         channels: Channels of the level, of the queries, keys and values.
         mixtures: Number of parts N, each with a softmax of its own.
         pool_keys: Whether keys and values come from the level averaged over 3x3 at stride 2, a quarter as many.
-        norm_cfg: Of the norm layer; None for none.
+        norm_cfg: Config of the norm layer; None for none.
 
     Raises:
         ValueError: If ``mixtures`` does not divide ``channels``.
@@ -90,7 +90,7 @@ class GroundingTransformer(nn.Module):
             and the dot product of non-local networks, https://arxiv.org/abs/1711.07971.
         window: Side of the square of coarse cells around its own position that a pixel sees, odd: the
             locality-constrained form (LGT). None for all of them.
-        norm_cfg: Of the norm layer; None for none.
+        norm_cfg: Config of the norm layer; None for none.
 
     Raises:
         ValueError: If an argument is out of range; in ``forward`` if the window is larger than the coarse map.
@@ -156,8 +156,8 @@ class RenderingTransformer(nn.Module):
 
     Args:
         channels: Channels of both levels.
-        ratio: How many times finer the fine level is: 1, 2, 4, ...
-        norm_cfg: Of the norm layers; None for none.
+        ratio: Size of the fine level over that of the coarse one: 1, 2, 4, ...; 2 by default.
+        norm_cfg: Config of the norm layers; None for none.
 
     Raises:
         ValueError: If the ratio is not a power of two.

@@ -20,11 +20,11 @@ class ICConv2d(nn.Conv2d):
         pattern: A table of runs ``(out_channels, dilation_h, dilation_w)`` that sums to ``out_channels``, or to
             ``groups`` where it counts in groups (published ResNeXt patterns do).
         kernel_size: 3, the only size that a pattern describes.
-        stride: Of both axes.
-        groups: As in ``nn.Conv2d``.
-        dilation: Of the stage that the layer is in: the dilations of the pattern are multiplied by it. One number, or
-            height and width.
-        bias: Whether there is one.
+        stride: Stride of both axes; 1 by default.
+        groups: Groups of channels, as in ``nn.Conv2d``; 1 by default.
+        dilation: Factor of the dilations of the pattern, the dilation of the stage that the layer is in: one number, or
+            height and width; 1 by default.
+        bias: Whether the layer has a bias; False by default.
 
     Raises:
         ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.

@@ -16,12 +16,12 @@ class PyConv2d(nn.Module):
 
     Args:
         in_channels: C_in.
-        out_channels: Of each level; the attribute is their sum.
-        kernel_sizes: Of each level: odd numbers, or pairs of them (height, width).
-        groups: Of each level; divides C_in and the channels of the level.
-        stride: Of all levels and both axes.
-        dilation: Of all levels and both axes.
-        bias: Whether there is one.
+        out_channels: Output channels of each level; the attribute ``out_channels`` is their sum.
+        kernel_sizes: Kernel size of each level: an odd number, or a pair of them (height, width).
+        groups: Groups of each level, a number that divides C_in and the channels of the level.
+        stride: Stride of all levels on both axes; 1 by default.
+        dilation: Dilation of all levels on both axes; 1 by default.
+        bias: Whether the levels have a bias; False by default.
 
     Raises:
         ValueError: If the lists differ in length or are empty, a kernel is even, or groups do not divide the channels;

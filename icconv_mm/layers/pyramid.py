@@ -41,8 +41,8 @@ def pyramid_conv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int],
 
     Args:
         conv: The 3x3 convolution. A weight-standardised one makes levels that are weight-standardised.
-        kernels: Of each level, 1 to 4 of them; one level is an ordinary convolution.
-        groups: Of each level.
+        kernels: Kernel size of each of 1 to 4 levels; one level is an ordinary convolution.
+        groups: Groups of each level.
         exact: Whether groups that do not divide the channels of a level are an error. Otherwise a level has as many of
             them as divide its channels, and no fewer than ``conv`` has where that can be.
 

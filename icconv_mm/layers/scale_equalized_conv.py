@@ -20,7 +20,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     Args:
         in_channels, out_channels: C_in and C_out.
-        stride, padding: Of both axes.
+        stride, padding: Stride and padding of both axes; 1 and 1 by default.
         deform: Whether there is a ``conv_offset``; without it only the plain form exists.
 
     Raises:
@@ -91,7 +91,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
         x: ``[N, C_in, H, W]``.
         offset: ``[N, 2 K K, H', W']`` in pixels, (dy, dx) of every tap.
         weight: ``[C_out, C_in, K, K]``.
-        stride, padding: Of both axes.
+        stride, padding: Stride and padding of both axes.
 
     Returns:
         ``[N, C_out, H', W']``, in the dtype of ``offset``.

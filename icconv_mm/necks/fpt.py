@@ -30,24 +30,25 @@ class FPT(BaseModule):
     grounding transformers a ``window``.
 
     Args:
-        in_channels: Of each level of the input, the finest first.
-        out_channels: Of each level of the output.
-        num_outs: Number of output levels; those beyond the levels used are made from the last. None for no more.
-        strides: Of each level of the input, up to a common factor; each is 1, 2, 4, ... times that of the finest. By
+        in_channels: Channels of each level of the input, the finest first.
+        out_channels: Channels of each level of the output; 256 by default.
+        num_outs: Number of output levels; those beyond the levels used are made from the last. By default no more.
+        strides: Stride of each level of the input, up to a common factor; each is 1, 2, 4, ... times the finest one. By
             default every level is half as large as the one before.
-        start_level: The first level that is used.
-        add_extra_convs: How output levels beyond those used are made: False, by taking every second position of the
+        start_level: Index of the first level that is used; 0 by default.
+        add_extra_convs: Way to make output levels beyond those used: False, by taking every second position of the
             last output; 'on_input' (or True) and 'on_output', by 3x3 convolutions of stride 2 on the last input or
             output.
-        interactions: Which of 'self', 'grounding', 'rendering' there are.
-        self_mixtures: Softmaxes of the self-transformers; divides ``out_channels``.
-        grounding_mixtures: Softmaxes of the grounding transformers; divides half of ``out_channels``.
-        similarity: Of the grounding transformers: 'euclidean', 'embedded' or 'dot'.
-        window: Side of the window of the grounding transformers, odd; None for the whole coarse level.
+        interactions: Names of the interactions, out of 'self', 'grounding' and 'rendering'; all by default.
+        self_mixtures: Number of softmaxes of the self-transformers, which divides ``out_channels``; 2 by default.
+        grounding_mixtures: Number of softmaxes of the grounding transformers, which divides half of ``out_channels``; 4
+            by default.
+        similarity: Similarity of the grounding transformers: 'euclidean' (default), 'embedded' or 'dot'.
+        window: Side of the window of the grounding transformers, odd; by default they see the whole coarse level.
         pool_keys: Whether the self-transformers average the keys and values to a quarter of the positions.
-        drop_prob: Of DropBlock, in [0, 1).
-        block_size: Of DropBlock.
-        norm_cfg: Of all norm layers; GroupNorm of 32 groups by default; None for none.
+        drop_prob: Probability of DropBlock, in [0, 1); 0.2 by default.
+        block_size: Side of the blocks of DropBlock; 3 by default.
+        norm_cfg: Config of all norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
         relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
 

@@ -27,14 +27,14 @@ class PConv(BaseModule):
         in_channels: Channels of the levels: a number, or one per level, all equal as the levels share their weights.
         out_channels: Channels of the outputs.
         num_outs: Number of levels, 2 or more.
-        pconv_num: Number of pyramid convolutions.
+        pconv_num: Number of pyramid convolutions; 4 by default.
         pconv_deform: Whether they deform (scale equalisation). Weights of all levels are made; of two levels, what the
             coarser adds to the finer one never deforms, and its offsets get no gradient.
         ibn: Whether to normalise with statistics of all levels (integrated batch norm).
         start_level: Finest level that deforms; the authors' is 1.
         sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
         norm_eval: Keep integrated batch norm on its running statistics in training.
-        init_cfg: As in every mmengine module; by default weights are N(0, 0.01), biases and offsets zero.
+        init_cfg: mmengine initialisation; by default weights are N(0, 0.01), biases and offsets zero.
 
     Raises:
         InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
@@ -149,13 +149,13 @@ class SEPC(PConv):
     ``lcconv_deform`` is SEPC-lite; these and ``pconv_deform`` is SEPC.
 
     Args:
-        in_channels, out_channels, num_outs, pconv_num, pconv_deform: As for :class:`PConv`.
+        in_channels, out_channels, num_outs, pconv_num, pconv_deform: The arguments of :class:`PConv`.
         lcconv_deform: Whether the last two convolutions deform.
         ibn: Integrated batch norm after every pyramid convolution and after the last two.
         lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
             by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
-        branches: Which maps to give: 'both' as pairs, 'cls' or 'reg' as plain tensors (dense prediction).
-        start_level, sync_ibn: As for :class:`PConv`, and so are ``kwargs``: norm_eval, init_cfg.
+        branches: Maps to return: 'both' as pairs (default), 'cls' or 'reg' as plain tensors (dense prediction).
+        start_level, sync_ibn, **kwargs: More arguments of :class:`PConv`, among them norm_eval and init_cfg.
 
     Example:
         >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)

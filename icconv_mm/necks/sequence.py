@@ -16,7 +16,7 @@ class SequenceNeck(BaseModule):
 
     Args:
         necks: Configs of the necks, the first of which reads the backbone.
-        init_cfg: As in every mmengine module.
+        init_cfg: mmengine initialisation.
 
     Raises:
         InputError: If there is none.

@@ -15,7 +15,7 @@ class GlobalConvolution(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output, and between the two convolutions.
         kernel_size: k, odd.
-        norm_cfg: Of the norm after the sum; None for none.
+        norm_cfg: Config of the norm after the sum; None for none.
 
     Source: Large Kernel Matters, https://arxiv.org/abs/1703.02719, figure 3 B.
     """
@@ -48,11 +48,11 @@ class UnscathedPyramid(BaseModule):
     does not mention: kernels of 31 on all of them would have 50 million weights.
 
     Args:
-        in_channels: Of the level that is read.
-        out_channels: Of each level of the output.
-        in_index: Which level is read.
-        kernel_sizes: One per level of the output, odd.
-        norm_cfg: Of the norm layers; None for none.
+        in_channels: Channels of the level that is read.
+        out_channels: Channels of each level of the output; 256 by default.
+        in_index: Index of the level that is read; the last by default.
+        kernel_sizes: Odd kernel size of each level of the output; (1, 7, 15, 31) by default.
+        norm_cfg: Config of the norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
 
     Raises:

@@ -208,7 +208,7 @@ def explain(operator: str, *args, **named) -> Explanation:
     """Which backend serves a call of ``operator`` here and now, and why not the others.
 
     Args:
-        operator: Its name, e.g. 'inception_conv2d'.
+        operator: Name of the operator, e.g. 'inception_conv2d'.
         *args: The arguments of one call, as the function of this name takes them, or the operator: a pattern may also
             be flat (:attr:`DilationPattern.flat`), the size that the gradient of an input has is (height, width).
         **named: Arguments by name.

@@ -38,8 +38,8 @@ def inception_conv2d(
         bias: ``[C_out]`` or None.
         pattern: A table of runs ``(out_channels, dilation_h, dilation_w)`` in the order of the output channels, which
             sums to ``C_out``.
-        stride: Of both axes.
-        groups: Of the channels, as in ``torch.nn.functional.conv2d``. A run may end inside a group.
+        stride: Stride of both axes; 1 by default.
+        groups: Groups of channels, as in ``torch.nn.functional.conv2d``; 1 by default. A run may end inside a group.
 
     Returns:
         ``[N, C_out, ceil(H / stride), ceil(W / stride)]``.

@@ -31,7 +31,7 @@ def mixture_attention(
         k: Keys ``[B, N, d, N_k]``.
         v: Values ``[B, C, N_k]``, of all parts.
         mix: Weight of each part's softmax, ``[B, N]``.
-        bias: Added to the logits of a key, ``[B, N, N_k]``, or None.
+        bias: ``[B, N, N_k]``, added to the logits of each key, or None.
         scale: Factor of the dot products.
 
     Returns:

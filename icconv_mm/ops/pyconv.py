@@ -35,9 +35,9 @@ def pyconv2d(
         x: Input ``[N, C_in, H, W]``, contiguous or channels_last (the output then is, too).
         weights: The filters of each level, ``[C_l, C_in / groups_l, kh_l, kw_l]``; the sides of a kernel are odd.
         bias: ``[C_out]``, C_out being the sum of all C_l, or None.
-        groups: Of each level, as in ``torch.nn.functional.conv2d``.
-        stride: Of all levels and both axes.
-        dilation: Of all levels and both axes.
+        groups: Groups of each level, as in ``torch.nn.functional.conv2d``.
+        stride: Stride of all levels on both axes; 1 by default.
+        dilation: Dilation of all levels on both axes; 1 by default.
 
     Returns:
         ``[N, C_out, ceil(H / stride), ceil(W / stride)]``, the levels in order.

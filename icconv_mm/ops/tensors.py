@@ -13,7 +13,7 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
     """Raise ValueError unless the tensors of a call share a device and a dtype that convolutions have.
 
     Args:
-        tensors: By name; the first is the input. None is left out. Under autocast dtypes may differ.
+        tensors: Tensors by name, the input first. None is left out. Under autocast dtypes may differ.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     (first, x), *others = given.items()

@@ -41,8 +41,8 @@ def derivative(
         form: The three operators.
         call: The arguments that are not named here.
         x, grad, weights: Two of the three.
-        bias: Is added to the output.
-        sizes: Of the result, where it is x or weights.
+        bias: ``[C_out]``, added to the output, or None.
+        sizes: Sizes of the result, where it is x or weights.
     """
     return _Derivative.apply(form, call, sizes, bias, x, grad, *weights)
 

@@ -41,7 +41,7 @@ def draw_patterns(
     """Draws the dilation histogram of every layer and, if given, effective receptive fields on one scale.
 
     Args:
-        patterns: One per layer.
+        patterns: The pattern of each layer.
         path: The picture to write, in a format that matplotlib knows by its suffix.
         title: Above it.
         fields: Name of a network -> its field, e.g. of the dense network and of this one.

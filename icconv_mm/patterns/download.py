@@ -41,8 +41,8 @@ class DownloadError(InputError):
     """Published patterns that did not arrive.
 
     Attributes:
-        failed: Why, by name.
-        fetched: Of those that are in the cache now, whether they were fetched.
+        failed: Names of the missing patterns, each with the reason.
+        fetched: Names of the patterns in the cache, each with True if this call fetched it.
     """
 
     def __init__(self, failed: dict[str, str], fetched: dict[str, bool]):
@@ -86,7 +86,7 @@ def download_patterns(
     """Puts published patterns into the cache folder, each checked by its SHA-256 and written whole or not at all.
 
     Args:
-        names: Which of ``PUBLISHED``; all by default.
+        names: Names out of ``PUBLISHED``; all by default.
         source: An address below which a file is at ``COMMIT/PATH``, by default ``PUBLISHED_AT``; or a folder: a clone
             of the repository (files of older commits come out of its history) or one with files by their paths.
         progress: Wraps the list of names while they are worked on.

@@ -28,7 +28,7 @@ def inherit_taps(
 
     Args:
         state: State dict of the supernet; keys under any prefix.
-        results: Of ``search_layers`` on it.
+        results: What ``search_layers`` returned for this supernet, one result per layer.
         sort: Sort the channels of a layer by dilation where the network's function allows: inside post-activation
             residual blocks with ``convN``, ``bnN`` names (torchvision, mmdet, mmpretrain, timm), where nothing but a
             batch norm stands between two convolutions. False keeps every channel in place.

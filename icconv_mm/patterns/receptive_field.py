@@ -19,7 +19,7 @@ class ReceptiveField(NamedTuple):
     Attributes:
         share: ``[size, size]``, what part of the squared gradient each input pixel has; sums to one.
         extent_h: Root mean square distance from the centre, in input pixels, along the height.
-        extent_w: The same along the width.
+        extent_w: Root mean square distance from the centre, in input pixels, along the width.
     """
 
     share: Tensor
@@ -37,9 +37,9 @@ def effective_receptive_field(
     Args:
         network: A backbone: ``[1, 3, size, size]`` -> a tuple of feature maps. It is measured in evaluation mode.
         size: Height and width of the image; where the field is cut off, the extents come out too small.
-        images: Over how many images the squared gradient is averaged.
-        stage: Which of the feature maps.
-        seed: Of the images and combinations.
+        images: Number of images over which the squared gradient is averaged; 2 by default.
+        stage: Index of the feature map that is measured; the last by default.
+        seed: Seed of the random images and of the combinations of channels; 0 by default.
     """
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(size, size, dtype=torch.float64)

@@ -89,7 +89,7 @@ def edo_search(
         criterion: One of ``CRITERIA``; see the module.
         channel_means: The expected input m_c of each layer, [C_in], by layer name or in the order of the layers; 1 by
             default.
-        filter: Which layers: a regular expression searched in the name, or a callable (name, convolution or, for a
+        filter: Selects layers: a regular expression searched in the name, or a callable (name, convolution or, for a
             state dict, weight) -> bool. By default all kernels above 3x3 but those that read the image.
         groups: Groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
             one dilation (their errors add up) and the pattern counts in groups.
@@ -139,7 +139,7 @@ def dilation_errors(
     """The error of every candidate dilation for every filter (or group of filters), in fp64.
 
     Args:
-        kernel: One layer, weight [C_out, C_in / groups, K, K].
+        kernel: Weight of one layer, [C_out, C_in / groups, K, K].
         d_max: The largest dilation.
         criterion: One of ``CRITERIA``.
         mean: m_c of the input, [C_in]; 1 by default.
@@ -207,9 +207,9 @@ def measure_channel_means(
 
     Args:
         model: The supernet; it runs in eval mode and is left as it was.
-        batches: What it takes, e.g. normalised images [N, 3, H, W].
-        filter: As in :func:`edo_search`.
-        forward: What runs a batch; ``model`` by default.
+        batches: Inputs of the network, e.g. normalised images [N, 3, H, W].
+        filter: Selects layers, as in :func:`edo_search`.
+        forward: Function that runs a batch; ``model`` by default.
 
     Returns:
         {layer: [C_in] in fp64}. Zero padding does not count.

@@ -129,8 +129,8 @@ def select_convs(
     Args:
         module: Any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
             padded in another way) are passed over.
-        filter: Which of them: a regular expression searched in the name, or a callable (name, convolution) -> bool.
-            None takes all but those that read the image (3 input channels).
+        filter: Selects convolutions: a regular expression searched in the name, or a callable (name, convolution) ->
+            bool. None takes all but those that read the image (3 input channels).
         kinds: Subclasses that are not passed over.
     """
     for name, layer in conv_layers(module, filter):
@@ -147,10 +147,10 @@ def select_kernels(
 
     Args:
         model: The network with (2 * d_max + 1)^2 kernels, or its state dict.
-        d_max: What the supernet was built with.
-        filter: As in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes every kernel
-            above 3x3 but those that read the image.
-        groups: For a state dict, which does not say: the groups of all selected layers, or {layer: groups}.
+        d_max: Largest dilation that the supernet was built with.
+        filter: Selects layers, as in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes
+            every kernel above 3x3 but those that read the image.
+        groups: Groups of all selected layers, or {layer: groups}; needed for a state dict, which does not say them.
 
     Raises:
         ValueError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.

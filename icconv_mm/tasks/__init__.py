@@ -38,7 +38,7 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
 
     Args:
         cfg: A config.
-        name: What to call it in the message, such as its file name.
+        name: Name of the config in the message, such as its file name.
     """
     scope = scope_of(cfg)
     known = versions.SUPPORTED.get(scope)
@@ -59,7 +59,7 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
 
     Args:
         cfg: A config with ``default_scope`` (or a scoped ``model.type``).
-        name: What to call the config in an error.
+        name: Name of the config in an error.
 
     Raises:
         MissingLibraryError: The library is not installed.

@@ -134,7 +134,7 @@ class TaskAdapter:
 
         Args:
             sample: What the model returned for the picture.
-            image_id: Its id in the results.
+            image_id: Id of the picture in the results.
             category_ids: The COCO category of each label.
             score_thr: Entries that score less are left out.
         """

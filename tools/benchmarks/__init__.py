@@ -40,8 +40,8 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
     """Run suites one after the other; figures come as they are measured.
 
     Args:
-        names: Of :data:`SUITES`.
-        options: How to time.
+        names: Names out of :data:`SUITES`.
+        options: Options of the timing.
 
     Raises:
         InputError: For a suite that does not exist, or whose task library is not installed.

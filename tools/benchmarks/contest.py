@@ -29,10 +29,10 @@ class Result:
     """What became of a contender.
 
     Attributes:
-        timing: In its best memory format.
+        timing: Timing in its best memory format.
         format: That format.
         flops: Operations of a call.
-        share: Of the speed of the matrix product timed beside it.
+        share: Speed as a part of that of the matrix product timed beside it.
     """
 
     timing: Timing

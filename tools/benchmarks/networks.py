@@ -45,11 +45,11 @@ class Case(NamedTuple):
         ours: Makes the network.
         upstream: Make the networks that it is held against, by name: the fastest of them counts.
         batch: Pictures.
-        picture: Their height and width, at full size.
+        picture: Height and width of the pictures, at full size.
         form: 'eager', 'inference form' (upstream's with folded batch norms), 'inference form / eager' (ours deployed,
             upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW pictures, formats unset.
         limit: Against upstream, at full size; None for none.
-        notes: For the figures.
+        notes: Remarks that go with the figures.
         memory: Largest peak of memory that is wanted, against upstream; None where it is not measured.
         composition: Whether to time the plain composition of ours, too.
         dtype: Instead of that of the options.

@@ -21,7 +21,7 @@ class Figure:
     """One time, or amount of memory, against another.
 
     Attributes:
-        suite: Where it belongs.
+        suite: Name of the suite.
         name: What is compared with what.
         subject: Time of what is judged; of memory, megabytes stand in the place of seconds.
         baseline: Time of what it is judged by.

@@ -16,9 +16,9 @@ class Options:
         repeats: Timed calls of every contender.
         warmup: Calls before that.
         threads: Threads of torch; None leaves its default.
-        device: Where networks run.
-        dtype: Of suites that leave it open: 'float32', 'bfloat16' or 'float16'; None for float32 on the CPU and
-            bfloat16 elsewhere.
+        device: Device of the networks.
+        dtype: Data type of suites that leave it open: 'float32', 'bfloat16' or 'float16'; None for float32 on the CPU
+            and bfloat16 elsewhere.
         scale: Factor of the sizes of pictures. Limits hold at 1, and no limit is reported elsewhere.
         only: Suites that time many things time those whose name contains this.
     """

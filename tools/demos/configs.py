@@ -40,12 +40,12 @@ def prepare_config(
     """Write the config that trains and tests a task.
 
     Args:
-        task: Which task.
-        folder: Where the config and, later, the predictions go.
+        task: The task whose config is written.
+        folder: Folder of the config and, later, of the predictions.
         home: The folder that holds ``configs/``.
         backbone: The backbone file.
         data: The miniature dataset.
-        seed: Of the training.
+        seed: Seed of the training.
         start: A checkpoint with the backbone to start from; random weights without one.
 
     Returns:

@@ -36,8 +36,8 @@ def run_tool(command: list[str], log: Path, title: str, console: Console, env: d
     Args:
         command: The program and its arguments.
         log: Takes its output.
-        title: What it does, shown with the progress.
-        console: Where progress is shown: a bar on a terminal, else a line every ten seconds.
+        title: Title of the process, shown with the progress.
+        console: Console for the progress: a bar on a terminal, else a line every ten seconds.
         env: Environment variables added to this process's own.
 
     Raises:

@@ -35,8 +35,8 @@ class DemoOptions:
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
         neck: A key of ``NECKS``, whose task runs after the others; None for none.
         device: 'cpu' or 'cuda'.
-        seed: Of the trainings.
-        drawing: What the dataset is.
+        seed: Seed of every training.
+        drawing: Options of the dataset that is drawn.
     """
 
     home: Path
@@ -54,8 +54,8 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """Train and test the tasks, print the table, and write ``report.json``, ``report.md`` and ``demo.jpg``.
 
     Args:
-        options: What to do.
-        console: Where to print.
+        options: Options of the demo.
+        console: Console to print on.
 
     Returns:
         One result per test; the demo has passed if every one has.

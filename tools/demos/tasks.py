@@ -47,7 +47,7 @@ class DemoTask:
 
     Attributes:
         name: What ``--tasks`` calls it; its folder below the work folder.
-        title: Its name in the table.
+        title: Name of the task in the table.
         config: The config below ``configs/``.
         kind: What it predicts.
         threshold: The least value of its metric that passes.

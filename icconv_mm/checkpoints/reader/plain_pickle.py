@@ -68,11 +68,11 @@ def read_plain(
     """Read one pickle from a seekable file, which is left behind its end.
 
     Args:
-        file: Of any protocol up to 5, without out-of-band buffers. Text of Python 2 is taken as latin-1.
+        file: A pickle of any protocol up to 5, without out-of-band buffers. Text of Python 2 is taken as latin-1.
         calls: Dotted name -> what a call of it with the arguments in the file gives; a :class:`Pending` where a state
             follows.
         constants: Dotted name -> the object that stands for it.
-        persistent: What a persistent id stands for.
+        persistent: Function persistent id -> the object that it stands for; None to refuse such ids.
 
     Raises:
         ForeignNames: The pickle names something else.

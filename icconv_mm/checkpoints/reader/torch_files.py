@@ -35,7 +35,7 @@ def read_torch_file(file: BinaryIO, map_location: Any = None) -> Any:
 
     Args:
         file: Open and seekable.
-        map_location: As for ``torch.load``.
+        map_location: Device of the tensors, as for ``torch.load``.
 
     Raises:
         ForeignNames, Refusal: It holds something that may not be read.

@@ -38,7 +38,7 @@ def convert_ic_conv(
     Args:
         conversion: The file's tensors; what cannot be placed is left in it.
         rules: Rename rules for keys outside the backbone, applied before a layout is recognised.
-        backbone_prefix: What stands before ``layer1`` in the file, for a file that holds several backbones.
+        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.
 
     Raises:

@@ -35,7 +35,7 @@ def convert_mmpose(
     Args:
         conversion: The file's tensors; what cannot be placed is left in it.
         rules: Rename rules for keys outside the backbone, applied before the head is recognised.
-        backbone_prefix: What stands before ``layer1`` in the file, for a file that holds several backbones.
+        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
         pattern: Refused: a dense file has no pattern to check.
 
     Raises:

@@ -14,9 +14,9 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
     """The prefix ``wanted``, or the only one there is.
 
     Args:
-        prefixes: What stands before ``layer1`` in the file; repetitions do not count.
+        prefixes: Prefixes of the keys before ``layer1``; repetitions do not count.
         wanted: The user's choice, if any.
-        kind: What they are prefixes of, for the messages.
+        kind: Name of what the prefixes belong to, for the messages.
 
     Raises:
         ValueError: ``wanted`` is not among them, or none is wanted and there are several.

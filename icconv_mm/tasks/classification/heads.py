@@ -12,7 +12,7 @@ class DropoutLinearClsHead(LinearClsHead):
 
     Args:
         dropout_ratio: The probability that a feature is zero in training (0.2 in PyConv's augmented recipe).
-        **kwargs: Those of ``LinearClsHead``: num_classes, in_channels, loss, topk ...
+        **kwargs: Arguments of ``LinearClsHead``: num_classes, in_channels, loss, topk ...
 
     Raises:
         ValueError: If the ratio is not from 0 to 1.

@@ -27,7 +27,7 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
         prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops
             one cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin all
             the same, as the authors' do and as their weights expect; 1: priors are where the maps look.
-        kwargs: Those of the head.
+        kwargs: Arguments of the head.
 
     Returns:
         An instance of ``head_type``.

@@ -26,7 +26,7 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     Args:
         model: The network.
         dataset: A :class:`MultiTaskDataset`, or a concatenation of some.
-        where: Its name in the config.
+        where: Name of the dataset in the config.
         training: Whether every task needs labels.
     """
     labels: Mapping[str, dict] = dataset.metainfo

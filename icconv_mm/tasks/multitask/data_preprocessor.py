@@ -21,7 +21,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     batch in training.
 
     Args:
-        mean, std, pad_size_divisor, pad_value, bgr_to_rgb, rgb_to_bgr, non_blocking: As for mmengine's
+        mean, std, pad_size_divisor, pad_value, bgr_to_rgb, rgb_to_bgr, non_blocking: The arguments of mmengine's
             ``ImgDataPreprocessor``.
         pad_mask: Whether masks of instances are padded as well, which mmdet's Mask2Former and its kin need.
         seg_pad_val: Label of padding in label maps.

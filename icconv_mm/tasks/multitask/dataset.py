@@ -27,8 +27,8 @@ class MultiTaskDataset(BaseDataset):
     Args:
         datasets: The config of a dataset for each task, by the name that the task has in the model, without pipeline.
         pipeline: The transforms of all tasks.
-        test_mode: Also given to the datasets that do not say it themselves.
-        kwargs: As for mmengine's ``BaseDataset``.
+        test_mode: Whether the dataset is for tests; given to the datasets that do not say it themselves.
+        kwargs: Arguments of mmengine's ``BaseDataset``.
 
     Raises:
         InputError: There is no dataset, one cannot be built, or two have no picture in common.
@@ -94,7 +94,7 @@ class MultiTaskConcatDataset(ConcatDataset):
 
     Args:
         datasets: Datasets, or configs of them.
-        kwargs: As for ``ConcatDataset``.
+        kwargs: Arguments of ``ConcatDataset``.
 
     Raises:
         InputError: Two of them say something different of one task, such as other classes.

@@ -22,9 +22,9 @@ def find(registry: Registry, kind: Any, where: str) -> type:
     the installed libraries are imported.
 
     Args:
-        registry: Where to look.
+        registry: Registry where to look.
         kind: The type: a scoped name or a class.
-        where: What to call the config in an error.
+        where: Name of the config in an error.
 
     Raises:
         InputError: There is none, or its library is not installed.

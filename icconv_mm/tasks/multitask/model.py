@@ -48,7 +48,7 @@ class MultiTaskModel(BaseModel):
         log_gradient_norms: Also log, as ``NAME.grad_norm``, the norm of the gradient that each task sends into the
             features that all share; multiplied by the loss scale in mixed precision with float16.
         data_preprocessor: Config of the preprocessor, :class:`MultiTaskDataPreprocessor` as a rule.
-        init_cfg: As for mmengine's ``BaseModule``.
+        init_cfg: mmengine initialisation.
 
     Raises:
         InputError: There is no task, a name cannot be used, or a task has no head or cannot be built.
@@ -100,7 +100,7 @@ class MultiTaskModel(BaseModel):
 
         Args:
             inputs: [N, 3, H, W].
-            data_samples: One per picture; needed for 'loss' and 'predict'.
+            data_samples: One data sample per picture; needed for 'loss' and 'predict'.
             mode: 'loss' for a dict of losses, 'predict' for the samples with predictions, 'tensor' for what each task
                 gives in this mode, by name.
         """

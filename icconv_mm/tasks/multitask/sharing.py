@@ -24,7 +24,7 @@ class SharedFeatures(nn.Module):
     It has no parameters. ``MultiTaskModel`` puts it where a detector, segmenter or estimator has its own backbone.
 
     Attributes:
-        source: What computes features ``(pictures [N, 3, H, W]) -> features``; set by the network around it.
+        source: Function ``(pictures [N, 3, H, W]) -> features``; set by the network around it.
     """
 
     def __init__(self) -> None:

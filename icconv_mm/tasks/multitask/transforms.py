@@ -129,7 +129,7 @@ class PackTaskInputs(BaseTransform):
     """Pack the picture, and a sample for each task by transforms of its library.
 
     Args:
-        tasks: By the name of the task a list of transforms that ends with the packing one, such as
+        tasks: Name of each task -> a list of transforms that ends with the packing one, such as
             ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and what is known of the
             picture, of which they see a single pixel: it is packed here.
     """

@@ -27,7 +27,7 @@ class MultiTaskVisualizer(Visualizer):
     """Draws each task with the visualiser of its library, on top of each other.
 
     Args:
-        name, vis_backends, ...: As for mmengine's ``Visualizer``.
+        name, vis_backends, ...: The arguments of mmengine's ``Visualizer``.
         visualizers: Config of the visualiser of a library by its name (``mmdet=dict(type=...)``), where another than
             the library's own default is wanted.
     """

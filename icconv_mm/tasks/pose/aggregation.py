@@ -35,7 +35,7 @@ class MapAggregator:
     Args:
         base_size: ``(width, height)`` of the input at scale 1. All maps are resized to it. None keeps the resolution
             of the network: maps are then resized to the last stage of the first scale added (add the largest first).
-        align_corners: How bilinear resizing aligns grids.
+        align_corners: Whether bilinear resizing aligns the corners of the grids.
 
     Example::
 
@@ -68,7 +68,7 @@ class MapAggregator:
             heatmaps: One [B, K, h, w] per stage of the network, last stage last.
             tags: One [B, K, h, w] (or [B, 1, h, w], shared by all joints) per stage that predicts tags; None if the
                 tags of this scale are not to be used.
-            flipped_heatmaps, flipped_tags: Those of the mirrored image, as the network gives them.
+            flipped_heatmaps, flipped_tags: Heatmaps and tags of the mirrored image, as the network gives them.
             flip_indices: Counterpart of every joint; required with flipped maps.
         """
         stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])

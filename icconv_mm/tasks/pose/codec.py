@@ -23,7 +23,7 @@ class AECodec(BaseKeypointCodec):
         heatmap_size: ``(width, height)`` of its output.
         sigma: Standard deviation of the Gaussians in heatmap pixels.
         max_num_people: People whose tags are trained per image; peaks kept per joint in testing.
-        nms_kernel: See :func:`~icconv_mm.tasks.pose.group_keypoints`, as all that follow.
+        nms_kernel: An option of :func:`~icconv_mm.tasks.pose.group_keypoints`, as all that follow.
         detection_threshold: Least heatmap value of a joint.
         tag_threshold: Largest tag distance within a person.
         ignore_too_much: Return ``max_num_people`` people at most.
@@ -83,7 +83,8 @@ class AECodec(BaseKeypointCodec):
             invalid_segs: Segmentations of crowds and of people without keypoints, in pixels of the original image.
             ori_shape: ``(height, width)`` of the original image.
             warp_mat: 2 x 3, original image to input; None if the image was only resized.
-            flip_direction: How the input was mirrored after ``warp_mat``: 'horizontal', 'vertical', 'diagonal' or None.
+            flip_direction: Direction in which the input was mirrored after ``warp_mat``: 'horizontal', 'vertical',
+                'diagonal' or None.
 
         Returns:
             ``heatmaps`` [K, H, W] float32; ``keypoint_indices`` [n, K, 2], see

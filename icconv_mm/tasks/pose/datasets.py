@@ -13,7 +13,7 @@ class _BottomupMixin:
 
     Args:
         keep_empty: Whether images without a single annotation take part in training, as pure background.
-        **kwargs: Those of the dataset; ``data_mode`` is 'bottomup'.
+        **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
     Raises:
         ValueError: If an annotation has another number of keypoints than the dataset, naming file and annotation.

@@ -71,7 +71,7 @@ def image_pyramid(
         image_size: ``(width, height)`` of the image.
         input_size: ``(width, height)`` that the network was trained on.
         scales: Positive numbers without repetition.
-        size_divisor: What the sides of the smallest level are rounded up to.
+        size_divisor: Number to whose multiples the sides of the smallest level are rounded up.
         stride: Largest stride of the network.
 
     Raises:

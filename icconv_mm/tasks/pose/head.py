@@ -22,10 +22,10 @@ class AEHead(AssociativeEmbeddingHead):
     Args:
         in_channels: Channels of the feature map.
         num_keypoints: Number of joints K.
-        in_index: Which of the feature maps to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
+        in_index: Index of the feature map to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
         keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
         tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
-        **kwargs: Those of mmpose's ``AssociativeEmbeddingHead``: deconv_out_channels, decoder (the codec) ...
+        **kwargs: Arguments of mmpose's ``AssociativeEmbeddingHead``: deconv_out_channels, decoder (the codec) ...
     """
 
     def __init__(

@@ -18,7 +18,7 @@ def heatmap_loss(
     Args:
         pred, target: [B, K, H, W].
         mask: [B, H, W], 0 where people are present but not annotated.
-        supervise_empty: If False, maps without any joint add nothing.
+        supervise_empty: Whether maps without any joint add to the loss.
         peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a joint, and a network that
             starts from random weights takes long to predict anything but zero without it. 0 is the published loss.
 
@@ -83,7 +83,7 @@ class MaskedHeatmapLoss(nn.Module):
 
     Args:
         loss_weight: Factor of the result.
-        supervise_empty, peak_weight: As for :func:`heatmap_loss`.
+        supervise_empty, peak_weight: The arguments of :func:`heatmap_loss`.
 
     Raises:
         ValueError: ``peak_weight`` is negative.

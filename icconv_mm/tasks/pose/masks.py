@@ -45,7 +45,7 @@ def valid_mask(
     """Heatmap pixels that count in the loss: inside the image and outside the ignored people.
 
     Args:
-        segmentations: Of the people to ignore, in image coordinates, see :func:`ignored_region`.
+        segmentations: COCO segmentations of the people to ignore, in image coordinates: see :func:`ignored_region`.
         image_size: ``(width, height)`` of the image as loaded.
         matrix: 2 x 3, image coordinates to heatmap coordinates, before the flip.
         heatmap_size: ``(W, H)``.

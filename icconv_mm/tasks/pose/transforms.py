@@ -21,8 +21,8 @@ class BottomupAffine(BottomupRandomAffine):
 
     Args:
         input_size: ``(width, height)`` of the result.
-        **kwargs: Those of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the scaled
-            image; mmpose 0.x counts it in units of 1/200), scale_type ...
+        **kwargs: Arguments of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the
+            scaled image; mmpose 0.x counts it in units of 1/200), scale_type ...
 
     Joints that leave the picture stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
     heatmap pixels what is inside, so a joint up to one heatmap pixel left of or above the border still counts.
@@ -67,7 +67,7 @@ class PyramidResize(BaseTransform):
     Args:
         input_size: ``(width, height)`` that the network was trained on.
         scales: Test scales; [2, 1, 0.5] is the published multi-scale test.
-        size_divisor: What the sides of the smallest scale are rounded up to.
+        size_divisor: Number to whose multiples the sides of the smallest scale are rounded up.
         stride: Largest stride of the network.
 
     Raises:
@@ -116,8 +116,8 @@ class PackPyramidInputs(PackPoseInputs):
     into every result.
 
     Args:
-        meta_keys: What goes into the meta information of the sample.
-        **kwargs: Those of ``PackPoseInputs``.
+        meta_keys: Keys of the results that go into the meta information of the sample.
+        **kwargs: Arguments of ``PackPoseInputs``.
     """
 
     def __init__(self, meta_keys: Sequence[str] = META_KEYS, **kwargs):

@@ -25,7 +25,7 @@ class PyConvContext(nn.Module):
     Args:
         in_channels: C_in.
         channels: C_out, and those in between.
-        norm_cfg, act_cfg: Of the norms and activations.
+        norm_cfg, act_cfg: Configs of the norms and of the activations; None for none.
     """
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict | None, act_cfg: dict | None):
@@ -51,12 +51,14 @@ class PyConvHead(BaseDecodeHead):
     result is enlarged again. Both are concatenated, the local one first, and merged by a 3x3 convolution.
 
     Args:
-        in_channels: C_in, of the stage.
-        channels: Of the merged map, before the classifier (256 in the paper).
-        pyconv_channels: Of each branch (512 in the paper); a multiple of 64.
-        pool_size: Side of the pooled map.
-        align_corners: Of all interpolation; the published weights are made for True.
-        **kwargs: Those of mmseg's ``BaseDecodeHead``: num_classes, in_index, norm_cfg, dropout_ratio, loss_decode ...
+        in_channels: C_in, the channels of the stage that is read.
+        channels: Channels of the merged map, before the classifier; 256 by default, as in the paper.
+        pyconv_channels: Channels of each branch, a multiple of 64; 512 by default, as in the paper.
+        pool_size: Height and width of the pooled map; 9 by default.
+        align_corners: Whether interpolation aligns the corners; True by default, for which the published weights are
+            made.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead``: num_classes, in_index, norm_cfg, dropout_ratio,
+            loss_decode ...
 
     Raises:
         ValueError: If the channels do not fit the levels; in training, if the feature map is smaller than the pooling.

@@ -14,10 +14,10 @@ class SegVisualizer(SegLocalVisualizer):
     ``MMSegInferencer`` asks for those of Cityscapes unless its caller names others, whatever config and checkpoint say.
 
     Args:
-        name: As mmengine keeps it.
+        name: Name of the visualiser, as mmengine keeps it.
         classes: Names of the classes.
-        palette: Their colours (R, G, B).
-        kwargs: Those of ``SegLocalVisualizer``.
+        palette: Colours (R, G, B) of the classes.
+        kwargs: Arguments of ``SegLocalVisualizer``.
     """
 
     def __init__(

@@ -29,11 +29,11 @@ class Layer(NamedTuple):
 
     Attributes:
         name: Such as 'layer 3'.
-        module: On the meta device.
-        shape: Of the input.
-        stride: Of both axes.
-        limits: By baseline, forward, at full size.
-        notes: For the figures.
+        module: The layer, on the meta device.
+        shape: Shape of the input.
+        stride: Stride of both axes.
+        limits: Largest ratio for each baseline, forward, at full size.
+        notes: Remarks that go with the figures.
     """
 
     name: str

@@ -78,8 +78,8 @@ def detector(name: str, backbone: dict | None = None, change: Callable[[dict], N
     """A detector of mmdet.
 
     Args:
-        name: Of :data:`CONFIGS`.
-        backbone: What changes in its backbone.
+        name: A key of :data:`CONFIGS`.
+        backbone: Options that replace those of its backbone.
         change: Changes what else is to be different in ``model``.
     """
     model = get_config(CONFIGS[name]).model
