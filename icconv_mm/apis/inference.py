@@ -5,6 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import InputError, UserError, building, naming, sentence
 from icconv_mm.tasks import scope_of
+from icconv_mm.tasks.base import TaskAdapter
 
 
 class Predictor:
@@ -158,14 +160,10 @@ def infer(
     """
     paths = find_pictures(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
-    parts = predictor.task.parts(predictor.dataset_meta)
-    classes = {name: adapter.class_names(meta) for name, (adapter, meta) in parts.items()}
-    ids = {name: _ids(paths, known, ann_file) for name, known in classes.items()}
+    parts = _parts(predictor, paths, ann_file)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    written: dict[str, Path] = {}
     names = _unique_names(paths)
-    records: dict[str, list] = {name: [] for name in parts}
     images, failures = {}, {}
     for path, (_, sample) in zip(progress(paths), predictor.try_predict(paths, batch_size)):
         if isinstance(sample, Exception):
@@ -173,27 +171,66 @@ def infer(
             continue
         height, width = (int(side) for side in sample.ori_shape[:2])
         images[path] = {'file_name': path.name, 'width': width, 'height': height}
-        for name, (adapter, _) in parts.items():
-            image_ids, category_ids = ids[name]
-            own = sample.get(name) if name else sample
-            records[name] += adapter.coco_records(own, image_ids[path], category_ids, json_score_thr)
+        for part in parts:
+            part.add(path, sample, json_score_thr)
         if draw:
-            written['vis'] = out / 'vis'
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
-    if len(failures) == len(paths) and not any(isinstance(error, UserError) for error in failures.values()):
+    if not images and not any(isinstance(error, UserError) for error in failures.values()):
         raise next(iter(failures.values()))  # no fault of the pictures
-    for name, (image_ids, category_ids) in ids.items():
-        numbered = [{'id': image_ids[path], **image} for path, image in images.items()]
-        categories = [{'id': i, 'name': known} for i, known in zip(category_ids, classes[name])]
-        about = {'images': numbered, 'annotations': [], 'categories': categories}
-        for kind, content in (('predictions', records[name]), ('images', about)):
-            key = f'{kind}.{name}' if name else kind
-            written[key] = out / f'{key}.json'
-            with whole_file(written[key]) as file:
-                file.write(json.dumps(content).encode())
+    written = {'vis': out / 'vis'} if draw and images else {}
+    for part in parts:
+        written |= part.write(out, images)
     if failures:
         raise FailedPicturesError(failures, len(paths), out)
     return written
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one task of the network finds in the pictures.
+
+    Attributes:
+        name: Name of the task, '' for a network of one.
+        adapter: The adapter of the task.
+        classes: Class names by label.
+        image_ids: Id of each picture.
+        category_ids: Ids of the classes, by label.
+        records: Entries of the COCO results file so far.
+    """
+
+    name: str
+    adapter: TaskAdapter
+    classes: tuple[str, ...]
+    image_ids: Mapping[Path, int]
+    category_ids: Sequence[int]
+    records: list[dict] = field(default_factory=list)
+
+    def add(self, path: Path, sample: Any, score_thr: float) -> None:
+        """Collect what the model returned for a picture."""
+        own = sample.get(self.name) if self.name else sample
+        self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
+
+    def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
+        """Write the results, and the pictures and categories that they refer to; give the files by name."""
+        numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
+        categories = [{'id': i, 'name': known} for i, known in zip(self.category_ids, self.classes)]
+        about = {'images': numbered, 'annotations': [], 'categories': categories}
+        written = {}
+        for kind, content in (('predictions', self.records), ('images', about)):
+            key = f'{kind}.{self.name}' if self.name else kind
+            written[key] = out / f'{key}.json'
+            with whole_file(written[key]) as file:
+                file.write(json.dumps(content).encode())
+        return written
+
+
+def _parts(predictor: Predictor, paths: Sequence[Path], ann_file: str | None) -> list[_Part]:
+    """The tasks of a network, with the ids that their results will have."""
+    parts = []
+    for name, (adapter, meta) in predictor.task.parts(predictor.dataset_meta).items():
+        classes = adapter.class_names(meta)
+        parts.append(_Part(name, adapter, classes, *_ids(paths, classes, ann_file)))
+    return parts
 
 
 class FailedPicturesError(UserError):
