@@ -23,6 +23,9 @@ from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_co
 class PConv(BaseModule):
     """Stacked pyramid convolutions; gives as many maps as it takes, of the same sizes.
 
+    It is a stack of ``pconv_num`` :class:`icconv_mm.layers.PConvLayer` and nothing else. :class:`SEPC` without options,
+    which the paper also calls PConv, adds one convolution for each branch of a dense head to this stack.
+
     Args:
         in_channels: Channels of the levels: a number, or one per level, all equal as the levels share their weights.
         out_channels: Channels of the outputs.
