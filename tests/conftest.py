@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
-pytest_plugins = ['pose_fixtures']
+try:
+    from mmengine.registry import DefaultScope
+except ImportError:  # torch alone: no runner, no scope
+    DefaultScope = None
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
@@ -37,7 +39,8 @@ def shared() -> Path:
 @pytest.fixture(scope='module', autouse=True)
 def _no_default_scope():
     """A runner sets mmengine's default scope for the whole process; the next file must not depend on it."""
-    DefaultScope._instance_dict.clear()
+    if DefaultScope is not None:
+        DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -117,6 +117,18 @@ def test_checkpoint_of_mmengine(tmp_path):
     assert printed == '[1.0, 1.0] icconv_mm.checkpoints.reader.log_buffers\n'
 
 
+@pytest.mark.parametrize('folder', ['ops', 'layers', 'patterns'])
+def test_tests_of_a_folder_can_be_collected(repo, folder):
+    """Whoever has torch, and what pip installs with this package, can test what that is enough for."""
+    barred = [name for name in BARRED if name.startswith('mm') or name == 'cv2']
+    code = (
+        f'import sys\nfor name in {barred}: sys.modules[name] = None\n'
+        f'import pytest\nsys.exit(pytest.main(["--collect-only", "-qq", "tests/{folder}"]))\n'
+    )
+    run = subprocess.run([sys.executable, '-c', code], cwd=repo, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
 REFUSED = [
     ('icconv_mm.Inception(dict(type="mmdet.RegNet", arch="x"), "dense")', "type='mmdet.RegNet'", 'mmengine'),
     ('backbones.ResNet(18, dcn=dict(type="DCNv2"), stage_with_dcn=[True] * 4)', "conv_cfg of type 'DCNv2'", 'mmcv'),

@@ -3,13 +3,11 @@ import pickle
 
 import pytest
 import torch
-from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
 from icconv_mm.layers import ICConv2d
 from icconv_mm.ops import inception_conv2d
 from icconv_mm.patterns import DilationPattern
-from icconv_mm.registry import MODELS
 
 PATTERN = [(5, 1, 1), (2, 2, 1), (1, 1, 3)]
 
@@ -46,12 +44,16 @@ def test_a_pattern_may_count_in_groups():
 
 
 def test_is_built_from_a_config():
+    pytest.importorskip('mmengine')
+    from icconv_mm.registry import MODELS
+
     conv = MODELS.build({'type': 'icconv_mm.ICConv2d', 'in_channels': 2, 'out_channels': 8, 'pattern': PATTERN})
     assert conv.weight.shape == (8, 2, 3, 3) and conv.bias is None
 
 
 def test_norms_fold_into_it():
     """mmcv's folding takes it for the convolution that it is."""
+    fuse_conv_bn = pytest.importorskip('mmcv.cnn').fuse_conv_bn
     net = nn.Sequential(ICConv2d(4, 8, PATTERN), nn.BatchNorm2d(8)).eval()
     net[1].running_mean.uniform_(-1, 1), net[1].running_var.uniform_(0.5, 2)
     x = torch.randn(2, 4, 9, 7)

@@ -8,7 +8,6 @@ from torch.nn.utils import parametrizations
 
 from icconv_mm.layers import PyConv2d, to_inception
 from icconv_mm.ops import pyconv2d
-from icconv_mm.registry import MODELS
 
 LEVELS = {'out_channels': [4, 4, 8], 'kernel_sizes': [3, 5, (7, 3)], 'groups': [1, 2, 4]}
 
@@ -44,6 +43,9 @@ def test_keys():
 
 
 def test_is_built_from_a_config():
+    pytest.importorskip('mmengine')
+    from icconv_mm.registry import MODELS
+
     conv = MODELS.build({'type': 'icconv_mm.PyConv2d', 'in_channels': 8, **LEVELS})
     assert len(conv.pyconv_levels) == 3 and conv.pyconv_levels[0].bias is None
 

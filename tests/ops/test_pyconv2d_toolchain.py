@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from mmengine.analysis import get_model_complexity_info
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
@@ -150,6 +149,7 @@ def test_onnx_has_standard_convolutions(net, x, dynamo, tmp_path):
 
 
 def test_mmengine_counts_the_flops_of_the_levels(net, caplog):
+    get_model_complexity_info = pytest.importorskip('mmengine.analysis').get_model_complexity_info
     counts = []
     for each in (net, make_dense(net)):
         with caplog.at_level(logging.CRITICAL):

@@ -1,8 +1,8 @@
 import io
 
-import cv2
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from icconv_mm.patterns import DilationPattern
@@ -32,5 +32,5 @@ def test_picture(fields, tmp_path):
     field = ReceptiveField(torch.full((9, 9), 1 / 81), 2.5, 2.5)
     path = tmp_path / 'new/pattern.png'
     draw_patterns(PATTERNS, path, 'two layers', {f'network {i}': field for i in range(fields)})
-    height, width = cv2.imread(str(path)).shape[:2]
+    width, height = Image.open(path).size
     assert height == 600 and width == 120 * (7 + 4 * fields)

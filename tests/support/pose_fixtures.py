@@ -1,4 +1,4 @@
-"""Fixtures of a small pose model, for the tests of the pose task and of its benchmark."""
+"""Fixtures of a small pose model; the conftest.py of a folder that uses them imports them."""
 
 import pytest
 

@@ -1,5 +1,10 @@
+"""Fixtures of the pose task, with those of the small pose model."""
+
 import numpy as np
 import pytest
+from pose_fixtures import mmpose, model, model_cfg
+
+__all__ = ['mmpose', 'model', 'model_cfg']
 
 
 @pytest.fixture
