@@ -53,6 +53,7 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     tools = [str(path.relative_to(tree)) for path in (tree / 'tools').rglob('*.py')]  # with benchmarks and demos
     for wanted in (*tools, 'constraints/common.txt', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
         assert f'icconv_mm/.mim/{wanted}' in names
+    assert 'icconv_mm/py.typed' in names
     assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
     assert not [name for name in names if name.startswith(('tests/', 'scripts/')) or name.endswith('.so')]
 

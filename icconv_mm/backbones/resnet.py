@@ -26,6 +26,7 @@ OUTPUT_STRIDES = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
 
+
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
     """All stages; the last alone where mmpose or mmpretrain builds a model.
 

@@ -1,5 +1,11 @@
 """The tools' view of mmpretrain."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.visualization import Visualizer
+
 from icconv_mm.tasks.base import TaskAdapter
 
 
@@ -8,13 +14,17 @@ class Adapter(TaskAdapter):
 
     library = 'mmpretrain'
 
-    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+    def draw_predictions(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
         visualizer.visualize_cls(image, sample, draw_gt=False, out_file=out_file)
 
-    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
+    def draw_annotations(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
+    ) -> None:
         visualizer.visualize_cls(image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time)
 
-    def coco_records(self, sample, image_id, category_ids, score_thr):
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """One entry per class that scores enough, best first: a category, a score and no box."""
         scores = sample.pred_score.cpu()
         labels = [label for label in scores.argsort(descending=True).tolist() if scores[label] >= score_thr]

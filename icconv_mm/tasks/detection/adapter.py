@@ -1,12 +1,16 @@
 """The tools' view of mmdet."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.models.utils import mask2ndarray
 from mmdet.registry import DATASETS
 from mmdet.structures.bbox import BaseBoxes
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.visualization import Visualizer
 
 from icconv_mm.datasets.checks import check_class_order
 from icconv_mm.datasets.walk import with_pipeline
@@ -21,12 +25,12 @@ class Adapter(TaskAdapter):
     dump_metric = 'DumpDetResults'
     autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
 
-    def show_predictions(self, cfg, show, out_dir, wait_time):
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
             type='DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
         )
 
-    def enable_tta(self, cfg):
+    def enable_tta(self, cfg: Config) -> None:
         """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
         if 'tta_model' not in cfg:
             nms = dict(type='nms', iou_threshold=0.5)
@@ -35,20 +39,24 @@ class Adapter(TaskAdapter):
             cfg.tta_pipeline = _flip_pipeline(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
         super().enable_tta(cfg)
 
-    def is_coco(self, dataset_type):
+    def is_coco(self, dataset_type: str) -> bool:
         dataset = DATASETS.get(dataset_type)
         return isinstance(dataset, type) and issubclass(dataset, CocoDataset)
 
-    def check_dataset(self, dataset, where):
+    def check_dataset(self, dataset: Any, where: str) -> None:
         if isinstance(dataset, CocoDataset):
             check_class_order(dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label, where)
 
-    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+    def draw_predictions(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
         visualizer.add_datasample(
             'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
         )
 
-    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
+    def draw_annotations(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
+    ) -> None:
         sample = sample.numpy()
         instances = sample.gt_instances
         if isinstance(instances.get('bboxes'), BaseBoxes):
@@ -59,7 +67,7 @@ class Adapter(TaskAdapter):
             'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
         )
 
-    def coco_records(self, sample, image_id, category_ids, score_thr):
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         instances = sample.pred_instances.cpu().numpy()
         records = []
         for i in (instances.scores >= score_thr).nonzero()[0]:

@@ -5,7 +5,9 @@ from typing import Any
 
 import mmcv
 import numpy as np
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS
+from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.datasets.walk import datasets_in, kind_of, leaf_datasets
@@ -36,37 +38,38 @@ class Adapter(TaskAdapter):
 
     # --- tests ---
 
-    def show_predictions(self, cfg, show, out_dir, wait_time):
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
             type='mmdet.DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
         )
 
-    def enable_tta(self, cfg):
+    def enable_tta(self, cfg: Config) -> None:
         """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
-        if not any([self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]):  # all of them
+        scaled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
+        if not any(scaled):
             raise NotSupportedError(
                 f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
             )
 
     # --- datasets ---
 
-    def check_dataset(self, dataset, where):
+    def check_dataset(self, dataset: Any, where: str) -> None:
         if library := library_of(type(dataset)):
             adapter_of(library).check_dataset(dataset, where)
 
-    def check_model(self, model, dataset, where, training):
+    def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
         if isinstance(model, MultiTaskModel):
             check_model(model, dataset, where, training)
             for name, each in datasets_in(dataset, where):
                 check_people(each, name)
 
-    def is_coco(self, dataset_type):
+    def is_coco(self, dataset_type: str) -> bool:
         library = library_of(find(DATASETS, dataset_type, 'dataset'))
         return bool(library) and adapter_of(library).is_coco(dataset_type)
 
     # --- inference ---
 
-    def dataset_meta(self, checkpoint, cfg):
+    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
         meta: dict[str, dict] = {}
         for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
             if name in self.tasks:
@@ -82,19 +85,19 @@ class Adapter(TaskAdapter):
                     meta.setdefault(name, own)
         return meta
 
-    def parts(self, dataset_meta):
+    def parts(self, dataset_meta: dict) -> dict[str, tuple[TaskAdapter, dict]]:
         return {name: (adapter, dataset_meta.get(name, {})) for name, adapter in self.tasks.items()}
 
-    def class_names(self, dataset_meta):
+    def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """The classes of all tasks, each once."""
         names = (adapter.class_names(meta) for adapter, meta in self.parts(dataset_meta).values())
         return tuple(dict.fromkeys(name for own in names for name in own))
 
-    def model_input(self, path, dataset_meta):
+    def model_input(self, path: str, dataset_meta: dict) -> dict:
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def visualizer(self, cfg, dataset_meta):
+    def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
         """That of the config, if it is a ``MultiTaskVisualizer``; else one with the visualisers of the libraries."""
         options = {**(cfg.get('visualizer') or {}), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
         if kind_of(options) != MultiTaskVisualizer.__name__:
@@ -103,12 +106,16 @@ class Adapter(TaskAdapter):
         self.set_dataset_meta(visualizer, dataset_meta)
         return visualizer
 
-    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+    def draw_predictions(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
         visualizer.add_datasample(
             'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
         )
 
-    def draw_annotations(self, visualizer, image: np.ndarray, sample, out_file, show, wait_time):
+    def draw_annotations(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
+    ) -> None:
         if sample.get('labels_of_file'):
             height, width = sample.ori_shape[:2]
             image = mmcv.imresize(image, (width, height))

@@ -1,6 +1,11 @@
 """The tools' view of mmpose."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from mmengine.config import Config
+from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import DATASETS
@@ -19,7 +24,7 @@ class Adapter(TaskAdapter):
     library = 'mmpose'
     visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=JOINT_THRESHOLD)
 
-    def enable_tta(self, cfg):
+    def enable_tta(self, cfg: Config) -> None:
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
         resize = [t for t in transforms if kind_of(t) == 'PyramidResize']
@@ -32,37 +37,41 @@ class Adapter(TaskAdapter):
         cfg.model.setdefault('test_cfg', {})
         cfg.model.test_cfg.flip_test = True
 
-    def enable_scales(self, model):
+    def enable_scales(self, model: dict) -> bool:
         """Estimators of this package, which are a part of a larger network: each scale with the mirrored image."""
         if kind_of(model) != AEPoseEstimator.__name__:
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
         return True
 
-    def is_coco(self, dataset_type):
+    def is_coco(self, dataset_type: str) -> bool:
         dataset = DATASETS.get(dataset_type)
         return isinstance(dataset, type) and issubclass(dataset, BaseCocoStyleDataset)
 
-    def class_names(self, dataset_meta):
+    def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """mmpose keeps the categories of the annotation file, or nothing; then there are only people."""
         classes = dataset_meta.get('classes') or ('person',)
         return tuple(item['name'] if isinstance(item, dict) else item for item in classes)
 
-    def model_input(self, path, dataset_meta):
+    def model_input(self, path: str, dataset_meta: dict) -> dict:
         return {**super().model_input(path, dataset_meta), **_parsed(dataset_meta)}
 
-    def set_dataset_meta(self, visualizer, dataset_meta):
+    def set_dataset_meta(self, visualizer: Visualizer, dataset_meta: dict) -> None:
         super().set_dataset_meta(visualizer, dataset_meta)
         visualizer.set_dataset_meta(_parsed(dataset_meta))
 
-    def draw_predictions(self, visualizer, image, sample, score_thr, out_file):
+    def draw_predictions(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
         sample = sample.clone()
         sample.pred_instances = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
         visualizer.add_datasample(
             'predictions', image, sample, draw_gt=False, kpt_thr=JOINT_THRESHOLD, out_file=out_file
         )
 
-    def draw_annotations(self, visualizer, image, sample, out_file, show, wait_time):
+    def draw_annotations(
+        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
+    ) -> None:
         sample = sample.clone()
         if 'input_scale' in sample and 'keypoints' in sample.gt_instances:
             # Test pipelines resize the image and leave the annotations in the coordinates of the file.
@@ -72,7 +81,7 @@ class Adapter(TaskAdapter):
             sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
         super().draw_annotations(visualizer, image, sample, out_file, show, wait_time)
 
-    def coco_records(self, sample, image_id, category_ids, score_thr):
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         people = sample.pred_instances
         return [
             dict(

@@ -1,5 +1,10 @@
 """The tools' view of mmseg."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.coco_format import run_lengths
 
@@ -9,14 +14,14 @@ class Adapter(TaskAdapter):
 
     library = 'mmseg'
 
-    def show_predictions(self, cfg, show, out_dir, wait_time):
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
             type='SegVisualizationHook', draw=True, interval=1, show=show, wait_time=wait_time
         )
         if out_dir:
             cfg.visualizer.save_dir = out_dir
 
-    def coco_records(self, sample, image_id, category_ids, score_thr):
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """One entry per class that occurs, as in COCO's stuff results: a mask and no score."""
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         present = [label for label in range(len(category_ids)) if (labels == label).any()]
