@@ -1,4 +1,4 @@
-"""What the user can mend is one sentence and exit status 1; a fault of ours keeps its traceback.
+"""An error that the user can fix is one sentence and exit status 1; a fault of ours keeps its traceback.
 
 The ground floor: standard library only.
 """
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 class UserError(Exception):
-    """The user can mend this: the message says what is wrong, and where. The root of all such errors."""
+    """An error that the user can fix: the message says what is wrong, and where. The root of all such errors."""
 
 
 class InputError(UserError, ValueError):
@@ -57,7 +57,7 @@ def building(what: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
-    """Print an error that the user can mend as one sentence and exit with status 1; after Ctrl-C, with 130.
+    """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
 
     What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
 

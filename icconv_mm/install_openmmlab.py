@@ -53,7 +53,7 @@ FORKS = 'onedl-'
 
 
 class SetupError(Exception):
-    """A sentence for the user: what is missing and how to mend it."""
+    """A sentence for the user: what is missing and how to fix it."""
 
 
 def say(text: str) -> None:
@@ -210,7 +210,7 @@ def run(command, label, log, env=None, cwd=None, show=None) -> None:
         if any('No space left on device' in line for line in tail):
             raise SetupError(f'{label}: the disk is full; free some space (about {FREE_GB["venv"]} GB) and start again')
         print('\n'.join(tail), file=sys.stderr)
-        raise SetupError(f'{label} failed (the whole output is in {log}); mend the cause above and start again')
+        raise SetupError(f'{label} failed (the whole output is in {log}); fix the cause above and start again')
 
 
 def pip_progress(line: str):

@@ -1,6 +1,6 @@
 """Whether a run can continue from what a checkpoint says about it: checked before mmengine takes it over.
 
-mmengine sets counters, schedules and file names to what the file holds. From a stranger's file, that would run the
+mmengine sets counters, schedules and file names to what the file holds. From an untrusted file, that would run the
 Python code under ``meta.config``, delete whatever file is called the best checkpoint, or wait for iteration 10**12.
 """
 
