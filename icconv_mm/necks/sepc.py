@@ -158,7 +158,7 @@ class SEPC(PConv):
         lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
             by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
         branches: Maps to return: 'both' as pairs (default), 'cls' or 'reg' as plain tensors (dense prediction).
-        start_level, sync_ibn, **kwargs: More arguments of :class:`PConv`, among them norm_eval and init_cfg.
+        start_level, sync_ibn, kwargs: More arguments of :class:`PConv`, among them norm_eval and init_cfg.
 
     Example:
         >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)
