@@ -45,8 +45,8 @@ class Adapter(TaskAdapter):
 
     def enable_tta(self, cfg: Config) -> None:
         """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
-        scaled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
-        if not any(scaled):
+        enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
+        if not any(enabled):
             raise NotSupportedError(
                 f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
             )
