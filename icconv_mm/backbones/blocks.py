@@ -95,7 +95,7 @@ class Block(nn.Module):
         Args:
             channels: C_in, those between the convolutions, and C_out.
             strides: Strides of the first and the second convolution of a bottleneck.
-            conv1x1, conv3x3: As for the class.
+            conv1x1, conv3x3: The arguments of the class.
         """
         raise NotImplementedError
 
