@@ -3,5 +3,5 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
     pretrained=None,
-    backbone=dict(_delete_=True, **_base_.pretrained, norm_cfg=_base_.norm_cfg),
+    backbone=dict(_delete_=True, **_base_.pretrained, norm_cfg=dict(type='SyncBN', requires_grad=True)),
 )

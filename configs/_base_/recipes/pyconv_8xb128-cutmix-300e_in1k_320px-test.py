@@ -1,4 +1,5 @@
-# Tested at 320 pixels; trained and validated as the recipe it inherits from. A config that inherits it adds the backbone.
+# Tested at 320 pixels; trained and validated as the recipe it inherits from. A config that inherits it adds the
+# backbone.
 _base_ = './pyconv_8xb128-cutmix-300e_in1k.py'
 
 test_pipeline = [
