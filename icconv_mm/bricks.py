@@ -1,9 +1,9 @@
 """What layers, backbones and necks are built of: mmengine's and mmcv's parts, or small ones of torch alone.
 
-Each library is taken where it is installed, mmcv-lite as well as mmcv. Nobody else asks which it is.
+Each library is taken where it is installed, mmcv-lite as well as mmcv. Layers, backbones and necks import neither.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError
@@ -21,7 +21,7 @@ else:
 
 if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
     from mmcv import cnn
-    from mmcv.cnn import ConvModule, build_norm_layer, build_plugin_layer
+    from mmcv.cnn import ConvAWS2d, ConvModule, ConvWS2d, build_norm_layer, build_plugin_layer
     from mmcv.cnn.bricks import DropPath, wrappers
 
     # mmcv's forms of torch's layers, which do the same
@@ -35,19 +35,23 @@ if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
 else:
     from icconv_mm._torch_only import ConvModule, DropPath, build_conv_layer, build_norm_layer, build_plugin_layer
 
+    ConvAWS2d = ConvWS2d = None  # a network of torch alone has none
     CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 __all__ = [
     'CONVOLUTIONS',
     'MODELS',
     'BaseModule',
+    'ConvAWS2d',
     'ConvModule',
+    'ConvWS2d',
     'DropPath',
     'ModuleList',
     'build_conv_layer',
     'build_norm_layer',
     'build_plugin_layer',
     'default_scope',
+    'deform_conv2d',
     'init_weights',
     'is_model_wrapper',
     'require_operators',
@@ -72,6 +76,13 @@ def init_weights(module: nn.Module) -> None:
         module.init_weights()
     finally:
         log.setLevel(level)
+
+
+def deform_conv2d(*args) -> Tensor:
+    """mmcv's function of this name, which only mmcv with its compiled operators has."""
+    from mmcv.ops.deform_conv import deform_conv2d as run
+
+    return run(*args)
 
 
 def require_operators(what: str) -> None:

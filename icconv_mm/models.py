@@ -47,10 +47,10 @@ class FeatureInfo(list):
     @classmethod
     def of(cls, network: ResNet) -> 'FeatureInfo':
         """Of a backbone; ``reduction`` is the pixels of the image per pixel of the map."""
-        reduction = 2 if isinstance(network.maxpool, nn.Identity) else 4
+        reduction = network.stem_stride
         every = []
         for stage, channels in enumerate(network.out_channels):
-            reduction *= network.strides[stage]
+            reduction *= network.stage_stride(stage)
             every.append(dict(num_chs=channels, reduction=reduction, module=f'layer{stage + 1}'))
         return cls(every[stage] for stage in sorted(network.out_indices))
 

@@ -87,6 +87,22 @@ class Block(nn.Module):
             x = getattr(self, name)(x)
         return x
 
+    def convolutions(
+        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: MakeConv, conv3x3: MakeConv
+    ) -> Iterator[tuple[nn.Module, int]]:
+        """The convolutions of the block, in order, each with its output channels.
+
+        Args:
+            channels: C_in, those between the convolutions, and C_out.
+            strides: Strides of the first and the second convolution of a bottleneck.
+            conv1x1, conv3x3: As for the class.
+        """
+        raise NotImplementedError
+
+    def residual(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``: what is added to the shortcut."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:
             return self.relu(torch.utils.checkpoint.checkpoint(self._sum, x, use_reentrant=False))
@@ -112,7 +128,8 @@ class BasicBlock(Block):
 
     def residual(self, x: Tensor) -> Tensor:
         x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
-        return self.plugged(self.norm2(self.conv2(x)), 2)
+        x = self.conv2(x)
+        return self.plugged(self.norm2(x), 2)
 
 
 class Bottleneck(Block):
@@ -129,7 +146,8 @@ class Bottleneck(Block):
     def residual(self, x: Tensor) -> Tensor:
         x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
         x = self.plugged(self.relu2(self.norm2(self.conv2(x))), 2)
-        return self.plugged(self.norm3(self.conv3(x)), 3)
+        x = self.conv3(x)  # in a line of its own, so that the narrow maps are free before the norm makes wide ones
+        return self.plugged(self.norm3(x), 3)
 
 
 def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:

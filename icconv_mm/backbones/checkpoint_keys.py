@@ -1,7 +1,6 @@
 """Checkpoints of whole networks, in the layouts of several libraries, loaded into a backbone alone."""
 
 import re
-from collections.abc import Mapping
 
 from torch import nn
 
@@ -55,12 +54,11 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
 
 def _unwrap(state_dict: dict) -> None:
     """The backbone's weights out of what trainers and larger models put around them, in place."""
-    own = dict(state_dict)
-    while wrapper := next((name for name in ('state_dict', 'model') if isinstance(own.get(name), Mapping)), None):
-        own = dict(own[wrapper])
-    for inside in ('module.', 'backbone.'):
-        if any(key.startswith(inside) for key in own):
-            own = {key.removeprefix(inside): value for key, value in own.items() if key.startswith(inside)}
+    from icconv_mm.checkpoints.matching import state_dict_of
+
+    own = dict(state_dict_of(state_dict))
+    if any(key.startswith('backbone.') for key in own):
+        own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
     state_dict.clear()
     state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
 

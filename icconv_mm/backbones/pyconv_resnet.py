@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from icconv_mm.backbones.resnet import BasicBlock, Block, Bottleneck, ResNet
+from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
+from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
 
@@ -52,6 +53,7 @@ class PyConvResNet(ResNet):
         [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
+    stem_stride = 2
     default_groups = STAGE_GROUPS
 
     def __init__(
@@ -82,7 +84,10 @@ class PyConvResNet(ResNet):
         """A stem that ends at half the resolution of the image; the first stage halves it again."""
         super().make_stem(in_channels, channels)
         self.maxpool = nn.Identity()
-        self.strides = (2 * self.strides[0], *self.strides[1:])
+
+    def stage_stride(self, stage: int) -> int:
+        """As of a ResNet; the first stage takes over the factor of 2 of the pooling that the stem does not have."""
+        return super().stage_stride(stage) * (2 if stage == 0 else 1)
 
     def block_type(self) -> type[Block]:
         """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""

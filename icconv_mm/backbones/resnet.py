@@ -26,6 +26,7 @@ OUTPUT_STRIDES = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
 
+
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
     """All stages; the last alone where mmpose or mmpretrain builds a model.
 
@@ -108,6 +109,7 @@ class ResNet(BaseModule):
         101: (Bottleneck, (3, 4, 23, 3)),
         152: (Bottleneck, (3, 8, 36, 3)),
     }
+    stem_stride = 4  # pixels of the image per pixel of the first stage's input, along each axis
     norm1 = norm_property(1)
 
     def __init__(
@@ -161,11 +163,12 @@ class ResNet(BaseModule):
         self._check(num_stages)
 
         self.make_stem(in_channels, stem_channels or base_channels)
-        self.out_channels: list[int] = []  # of each stage
+        growth = self.expansion or self.block_type().expansion
+        self.out_channels = [base_channels * 2**stage * growth for stage in range(num_stages)]
         channels = stem_channels or base_channels
-        for stage in range(num_stages):
-            self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels))
-            channels = self.out_channels[-1]
+        for stage, out_channels in enumerate(self.out_channels):
+            self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels, out_channels))
+            channels = out_channels
         self._register_load_state_dict_pre_hook(keep_backbone_keys, with_module=True)
         set_memory_format(self, memory_format)
         self._freeze()
@@ -239,18 +242,20 @@ class ResNet(BaseModule):
         """What stages are made of."""
         return self.arch_settings[self.depth][0]
 
-    def make_stage(self, stage: int, in_channels: int) -> nn.Sequential:
-        """The blocks of a stage; appends its output channels to ``out_channels``."""
+    def stage_stride(self, stage: int) -> int:
+        """The stride of the first block of a stage."""
+        return self.strides[stage]
+
+    def make_stage(self, stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
+        """The blocks of a stage."""
         block, depths = self.block_type(), self.arch_settings[self.depth][1]
-        planes = self.base_channels * 2**stage
-        out_channels = planes * (self.expansion or block.expansion)
         before, last = sum(depths[:stage]), sum(depths) - 1
         blocks = []
         for number, dilation in enumerate(self._block_dilations(stage)):
-            stride = self.strides[stage] if number == 0 else 1
+            stride = self.stage_stride(stage) if number == 0 else 1
             made = block(
                 in_channels,
-                self.block_width(planes),
+                self.block_width(self.base_channels * 2**stage),
                 out_channels,
                 conv1x1=self.make_conv1x1,
                 conv3x3=partial(self.make_conv3x3, stage=stage, dilation=dilation),
@@ -264,7 +269,6 @@ class ResNet(BaseModule):
             )
             blocks.append(made)
             in_channels = out_channels
-        self.out_channels.append(out_channels)
         return nn.Sequential(*blocks)
 
     def _block_dilations(self, stage: int) -> list[int]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from icconv_mm.checkpoints.reader.log_buffers import HistoryBuffer
 from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.metadata import mapping, meta_of
+from icconv_mm.checkpoints.reader.log_buffers import HistoryBuffer
 from icconv_mm.errors import InputError
 
 _MAX_SEED = 2**32 - 1

@@ -9,13 +9,15 @@ channels_last. Results do not depend on it, with two kinds of exceptions, which 
 - modules that ask for a ``view`` which such maps do not have: a task names those of its library
   (:func:`needs_contiguous_maps`).
 
-A module of that kind knows nothing of the network before it, nor that of what follows. So importing this file has
-torch show it every module that is registered from then on, in the whole process; all others are left as they are.
+A module of that kind knows nothing of the network before it, nor that of what follows. So the first network that
+converts its input has torch show every module that is registered from then on, in the whole process, and those of that
+kind get a hook; all others are left as they are.
 
 Very narrow networks stay as they come: see :data:`LEAST_CHANNELS`.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
-_contiguous_packages = ['mmcv.ops']
+_contiguous_packages = {'mmcv.ops'}
 
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (8 and 12 of them crash, 16 and more do not).
@@ -60,19 +62,16 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     network.is_narrow = any(map(_is_narrow, network.modules()))
     if memory_format != 'preserve':
         give_contiguous_maps(network)
+        _watch_modules()
 
 
 def needs_contiguous_maps(package: str) -> None:
     """Has the modules of a package or module of Python, as far as they are made from now on, get contiguous maps."""
-    if package not in _contiguous_packages:
-        _contiguous_packages.append(package)
+    _contiguous_packages.add(package)
 
 
 def give_contiguous_maps(network: nn.Module) -> None:
-    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them.
-
-    For networks that are older than this package in the process.
-    """
+    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them."""
     for module in network.modules():
         _guard(network, '', module)
 
@@ -84,7 +83,9 @@ def _guard(parent: nn.Module, name: str, module: nn.Module | None) -> None:
         module.register_forward_pre_hook(_contiguous, with_kwargs=True)
 
 
-register_module_module_registration_hook(_guard)
+@cache
+def _watch_modules() -> None:
+    register_module_module_registration_hook(_guard)
 
 
 def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -96,7 +96,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
     Returns:
         ``[N, C_out, H', W']``, in the dtype of ``offset``.
     """
-    from mmcv.ops.deform_conv import deform_conv2d as run
+    from icconv_mm.bricks import deform_conv2d as run  # which loads mmcv
 
     dtype, (height, width) = offset.dtype, offset.shape[-2:]
     if dtype == torch.bfloat16 or (dtype == torch.float16 and not x.is_cuda):  # mmcv has no kernel

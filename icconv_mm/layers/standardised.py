@@ -5,9 +5,9 @@ Weight Standardization, https://arxiv.org/abs/1903.10520: each filter is normali
 """
 
 import torch
-from mmcv.cnn import ConvAWS2d, ConvWS2d
 from torch import Tensor
 
+from icconv_mm.bricks import ConvAWS2d, ConvWS2d
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.ops import inception_conv2d
 

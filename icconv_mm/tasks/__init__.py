@@ -73,6 +73,11 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
     return adapter_of(scope)
 
 
+def import_folder(library: str) -> None:
+    """Import the folder of the task of a library, given its import name: its classes are registered then."""
+    importlib.import_module(f'{__name__}.{versions.TASKS[library]}')
+
+
 def adapter_of(library: str) -> 'TaskAdapter':
     """What the tools know about the task of a library, given its import name."""
     return importlib.import_module(f'{__name__}.{versions.TASKS[library]}.adapter').Adapter()

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 
 from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads
 from icconv_mm.checkpoints.sources.mmpose import convert_pose_head
 from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
-from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 

@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 
 from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
-from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.checkpoints.rules import RenameRule
+from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.errors import InputError
 
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')

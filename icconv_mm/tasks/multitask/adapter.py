@@ -43,7 +43,8 @@ class Adapter(TaskAdapter):
 
     def enable_tta(self, cfg):
         """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
-        if not any([self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]):  # all of them
+        enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
+        if not any(enabled):
             raise NotSupportedError(
                 f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
             )

@@ -1,12 +1,12 @@
 """Which task library a type of a config belongs to."""
 
-import importlib
 from typing import Any
 
 from mmengine.registry import Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError
+from icconv_mm.tasks import import_folder
 
 
 def library_of(cls: type) -> str | None:
@@ -37,9 +37,8 @@ def find(registry: Registry, kind: Any, where: str) -> type:
     if scope in versions.TASKS and not versions.is_installed(scope):
         raise InputError(f'{where}: {kind} needs {scope}, which is not installed')
     if (found := registry.get(kind)) is None and scope == 'icconv_mm':
-        for library, task in versions.TASKS.items():
-            if versions.is_installed(library):
-                importlib.import_module(f'icconv_mm.tasks.{task}')
+        for library in filter(versions.is_installed, versions.TASKS):
+            import_folder(library)
         found = registry.get(kind)
     if found is None:
         hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'

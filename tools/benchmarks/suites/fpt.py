@@ -1,7 +1,8 @@
 """Suite 'fpt': time and memory of the FPT neck, forward and backward, against its literal form and mmdet's FPN.
 
-FPN is what a user replaces: the ratio to it is the price of attention. The literal form is the same neck with attention as equations 2 to 5 of the paper say it: similarities and weights of
-all pairs of positions as tensors, which autograd keeps for the backward pass.
+FPN is what a user replaces: the ratio to it is the price of attention. The literal form is the same neck with attention
+as equations 2 to 5 of the paper say it: similarities and weights of all pairs of positions as tensors, which autograd
+keeps for the backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
