@@ -1,10 +1,6 @@
-# Tested at 320 pixels; trained and validated as the config it inherits from.
-_base_ = './pyconv-resnet50_8xb128-cutmix-300e_in1k.py'
-
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=366, edge='short'),  # as much around the crop as 256 is around 224
-    dict(type='CenterCrop', crop_size=320),
-    dict(type='PackInputs'),
+_base_ = [
+    '../_base_/recipes/pyconv_8xb128-cutmix-300e_in1k_320px-test.py',
+    '../_base_/backbones/pyconv_resnet50.py',
 ]
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+
+model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)))

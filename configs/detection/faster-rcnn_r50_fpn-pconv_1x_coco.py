@@ -5,8 +5,5 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(
-    backbone=dict(_delete_=True, **_base_.fine_tuned),
-    neck=[_base_.model.neck, _base_.neck],
-)
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned), neck=[_base_.model.neck, _base_.neck])
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -1,7 +1,7 @@
-_base_ = ['./freeanchor_r50_fpn_1x_coco.py', '../_base_/necks/sepc_pconv_ibn.py']
+_base_ = [
+    '../_base_/recipes/freeanchor_fpn-sepc_1x_coco.py',
+    '../_base_/backbones/resnet50.py',
+    '../_base_/necks/sepc_pconv_ibn.py',
+]
 
-model = dict(
-    neck=[_base_.model.neck, _base_.neck],
-    bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='FreeAnchorRetinaHead', stacked_convs=0),
-)
-train_dataloader = dict(batch_size=4)  # per GPU, of 4: integrated batch norm wants pictures
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned), neck=[_base_.model.neck, _base_.neck])

@@ -1,6 +1,8 @@
-_base_ = ['./fsaf_r50_fpn_1x_coco.py', '../_base_/necks/sepc_pconv.py']
+_base_ = [
+    '../_base_/recipes/fsaf_fpn-sepc_1x_coco.py',
+    '../_base_/backbones/resnet50.py',
+    '../_base_/necks/sepc_pconv.py',
+]
 
-model = dict(
-    neck=[_base_.model.neck, _base_.neck],
-    bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='FSAFHead', stacked_convs=0),
-)
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned), neck=[_base_.model.neck, _base_.neck])
+train_dataloader = dict(batch_size=2)  # as upstream: no batch norm over the pyramid

@@ -1,14 +1,11 @@
 # RetinaNet-SEPC on the miniature set: a narrow neck on strides 4 to 32 that deforms from stride 16 on.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'mmdet::_base_/default_runtime.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_detection.py',
-    '../_base_/schedules/miniature.py',
+    '../_base_/schedules/miniature_mmdet.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-default_hooks = _base_.iteration_hooks
-log_processor = _base_.iteration_log
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.backbone),

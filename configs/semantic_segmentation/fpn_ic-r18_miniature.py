@@ -1,13 +1,10 @@
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
-    'mmseg::_base_/default_runtime.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
-    '../_base_/schedules/miniature.py',
+    '../_base_/schedules/miniature_mmseg.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-default_hooks = _base_.iteration_hooks
-log_processor = _base_.iteration_log
 visualizer = dict(type='icconv_mm.SegVisualizer', **_base_.metainfo)
 
 model = dict(

@@ -1,15 +1,12 @@
 # PyConvSegNet in small, from scratch within minutes on a CPU: three stages, the last dilated to keep output stride 8,
 # and narrow heads.
 _base_ = [
-    'mmseg::_base_/default_runtime.py',
     '../_base_/models/pyconvsegnet.py',
     '../_base_/backbones/pyconv_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
-    '../_base_/schedules/miniature.py',
+    '../_base_/schedules/miniature_mmseg.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-default_hooks = _base_.iteration_hooks
-log_processor = _base_.iteration_log
 visualizer = dict(type='icconv_mm.SegVisualizer', **_base_.metainfo)
 
 norm_cfg = dict(type='BN')

@@ -1,5 +1,3 @@
 _base_ = ['../_base_/recipes/pyconvsegnet_4xb2-80k_cityscapes-769x769.py', '../_base_/backbones/resnet50.py']
 
-model = dict(
-    backbone=dict(**_base_.pretrained, output_stride=8, norm_cfg=_base_.norm_cfg),
-)
+model = dict(backbone=_base_.pretrained)

@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +210,18 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     for adapted in ADAPTED.get(path.stem.split('_')[0], ()):
         assert take(ours, adapted) != take(upstream, adapted), adapted
     assert ours == upstream
+
+
+# The depth in a name of ours or of upstream's: r101, x101-32x4d, resnet101, resnext101-32x4d.
+DEPTH = re.compile(r'(?<![a-z0-9])(?:r|x|resnet|resnext)(\d+)')
+
+
+def test_recipes_inherit_the_config_of_their_depth():
+    """Where upstream's has a ResNet."""
+    named = {path.stem: DEPTH.search(Path(upstream_of(path)).stem) for path in RECIPES}
+    assert sum(found is not None for found in named.values()) > 30
+    wrong = {name: found[1] for name, found in named.items() if found and found[1] != DEPTH.search(name)[1]}
+    assert wrong == {}
 
 
 def test_the_readme_shows_a_recipe_as_it_is():

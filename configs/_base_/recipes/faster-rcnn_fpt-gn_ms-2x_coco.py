@@ -2,7 +2,7 @@
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
     '../necks/fpt.py',
-    '../datasets/fpt_multi_scale.py',
+    '../pipelines/fpt_multi_scale.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 

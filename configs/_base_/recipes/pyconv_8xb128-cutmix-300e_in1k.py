@@ -1,11 +1,5 @@
-# Augmented ImageNet training of a classifier of 2048 channels. A config that inherits it adds the backbone.
-_base_ = [
-    'mmpretrain::_base_/models/resnet50.py',
-    'mmpretrain::_base_/datasets/imagenet_bs32.py',
-    'mmpretrain::_base_/default_runtime.py',
-    'mmpretrain::_base_/schedules/imagenet_bs256.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+# ImageNet training with CutMix, dropout and large batches, longer. A config that inherits it adds the backbone.
+_base_ = './pyconv_8xb32-90e_in1k.py'
 
 model = dict(
     head=dict(

@@ -1,4 +1,5 @@
-# PyConvSegNet on Cityscapes with mmseg's data and schedule. A config that inherits it adds the backbone.
+# PyConvSegNet on Cityscapes with mmseg's data and schedule. A config that inherits it adds the backbone, which
+# gets output stride 8.
 _base_ = [
     'mmseg::_base_/default_runtime.py',
     'mmseg::_base_/datasets/cityscapes_769x769.py',
@@ -10,6 +11,7 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 crop_size = (769, 769)
 model = dict(
     data_preprocessor=dict(size=crop_size),
+    backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),
     test_cfg=dict(crop_size=crop_size, stride=(513, 513)),

@@ -9,11 +9,9 @@ fpt_box_pipeline = [
     dict(type='PackDetInputs'),
 ]
 fpt_mask_pipeline = [
-    dict(type='LoadImageFromFile'),
+    fpt_box_pipeline[0],
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    fpt_resize,
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    *fpt_box_pipeline[2:],
 ]
 fpt_test_pipeline = [
     dict(type='LoadImageFromFile'),
