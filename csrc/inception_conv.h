@@ -4,22 +4,12 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
 
-#include <torch/version.h>
-
 #include <cstdint>
-#include <optional>
 #include <vector>
 
-namespace icconv_mm {
+#include "optional.h"
 
-// What torch's dispatcher takes for `Tensor?`: a type of its own before torch 2.5, the standard one since.
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 5
-template <typename T>
-using Optional = c10::optional<T>;
-#else
-template <typename T>
-using Optional = std::optional<T>;
-#endif
+namespace icconv_mm {
 
 constexpr int64_t kTaps = 9;                    // 3x3
 constexpr int64_t kMaxStep = int64_t{1} << 40;  // of strides and dilations: beyond any map, and products are exact

@@ -30,6 +30,9 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "normalised_gradient_compiled(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift)"
       " -> Tensor");
+  m.def(
+      "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
+      " Tensor? shortcut, bool relu) -> ()");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

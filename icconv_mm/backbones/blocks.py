@@ -9,6 +9,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
+from icconv_mm.layers.normalisation import norm_relu
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
@@ -99,21 +100,32 @@ class Block(nn.Module):
         """
         raise NotImplementedError
 
-    def residual(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``: what is added to the shortcut."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:
-            return self.relu(torch.utils.checkpoint.checkpoint(self._sum, x, use_reentrant=False))
-        return self.relu(self._sum(x))
+            return torch.utils.checkpoint.checkpoint(self._output, x, use_reentrant=False)
+        return self._output(x)
 
-    def _sum(self, x: Tensor) -> Tensor:
-        out = self.residual(x)
+    def _output(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        for number in self.plugin_names:
+            conv = getattr(self, f'conv{number}')
+            x = conv(x)  # in a line of its own, so that narrow maps are free before a norm makes wide ones
+            x = self._finished(x, conv, number, shortcut)
+        return x
+
+    def _finished(self, x: Tensor, conv: nn.Module, number: int, shortcut: Tensor) -> Tensor:
+        """What convolution ``number`` made, after all that comes before the next one."""
+        norm, last = getattr(self, f'norm{number}'), number == len(self.plugin_names)
+        relu = self.relu if last else getattr(self, f'relu{number}')
+        if not last:
+            return self.plugged(norm_relu(x, conv, norm, relu), number)
+        if not self.plugin_names[number] and self.drop_path is None:
+            return norm_relu(x, conv, norm, relu, shortcut)
+        x = self.plugged(norm_relu(x, conv, norm), number)
         if self.drop_path is not None:
-            out = self.drop_path(out)
-        out += x if self.downsample is None else self.downsample(x)  # in place, as no norm reads its output again
-        return out
+            x = self.drop_path(x)
+        x += shortcut  # in place, as neither norms nor plugins read their outputs again
+        return relu(x)
 
 
 class BasicBlock(Block):
@@ -126,11 +138,6 @@ class BasicBlock(Block):
         yield conv3x3(inside, width, max(strides)), width
         yield conv3x3(width, outside, 1, dilation=1), outside  # as in the libraries, whatever the stage has
 
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
-        x = self.conv2(x)
-        return self.plugged(self.norm2(x), 2)
-
 
 class Bottleneck(Block):
     """A 1x1, a 3x3 and a 1x1 convolution (ResNet-50 and deeper, ResNeXt)."""
@@ -142,12 +149,6 @@ class Bottleneck(Block):
         yield conv1x1(inside, width, strides[0]), width
         yield conv3x3(width, width, strides[1]), width
         yield conv1x1(width, outside, 1), outside
-
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.plugged(self.relu1(self.norm1(self.conv1(x))), 1)
-        x = self.plugged(self.relu2(self.norm2(self.conv2(x))), 2)
-        x = self.conv3(x)  # in a line of its own, so that the narrow maps are free before the norm makes wide ones
-        return self.plugged(self.norm3(x), 3)
 
 
 def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:

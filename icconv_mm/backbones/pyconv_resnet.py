@@ -14,6 +14,7 @@ from torch import nn
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
+from icconv_mm.layers.normalisation import Shortcut
 from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
 
 
@@ -115,7 +116,7 @@ class PyConvResNet(ResNet):
         if in_channels == out_channels:
             return pool if stride > 1 else None
         conv = self.make_conv1x1(in_channels, out_channels, 1)
-        return nn.Sequential(pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
+        return Shortcut(pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
 
 
 @MODELS.register_module()

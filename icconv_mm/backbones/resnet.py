@@ -18,6 +18,7 @@ from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, default_scope
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import set_memory_format
+from icconv_mm.layers.normalisation import Shortcut, norm_relu
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -232,7 +233,7 @@ class ResNet(BaseModule):
 
     def stem_forward(self, x: Tensor) -> Tensor:
         """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
-        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        x = self.stem(x) if self.deep_stem else norm_relu(self.conv1(x), self.conv1, self.norm1, self.relu)
         return self.maxpool(x)
 
     def stem_modules(self) -> list[nn.Module]:
@@ -311,7 +312,7 @@ class ResNet(BaseModule):
             return None
         pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if self.avg_down else []
         conv = self.make_conv1x1(in_channels, out_channels, 1 if self.avg_down else stride)
-        return nn.Sequential(*pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
+        return Shortcut(*pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
 
     # --- what torch and mmengine call
 

@@ -1,0 +1,85 @@
+"""What follows a convolution in a residual network: a norm, the sum with a shortcut, ReLU.
+
+In evaluation, where nothing is recorded, batch norm and what follows it run in place, in one pass over memory: the maps
+are larger than caches, so that each pass that is left out is time, and a map that is not made needs no memory.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from icconv_mm.ops import backend
+from icconv_mm.ops.batch_norm import batch_norm_relu_
+from icconv_mm.ops.operator import is_traced
+
+
+def norm_relu(
+    x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None = None, shortcut: Tensor | None = None
+) -> Tensor:
+    """``relu(norm(x) + shortcut)``.
+
+    Args:
+        x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses: it may be overwritten.
+        conv: The convolution that made it; with hooks of the user on it, ``x`` is left as it is.
+        norm: A norm.
+        relu: An activation, or None.
+        shortcut: ``[N, C, H, W]``, or None.
+
+    Returns:
+        ``[N, C, H, W]``; x itself where batch norm runs in place.
+    """
+    if _runs_in_place(x, conv, norm, relu, shortcut):
+        settings = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
+        return batch_norm_relu_(x, *settings, shortcut, relu is not None)
+    x = norm(x)
+    if shortcut is not None:
+        x += shortcut  # in place, as no norm reads its output again
+    return x if relu is None else relu(x)
+
+
+def _runs_in_place(
+    x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None, shortcut: Tensor | None
+) -> bool:
+    if type(x) is not Tensor or type(norm) is not nn.BatchNorm2d or norm.training or is_recorded(x, norm, shortcut):
+        return False
+    if x.device.type != 'cpu' or norm.weight is None or norm.running_mean is None or x.ndim != 4:
+        return False
+    if relu is not None and type(relu) is not nn.ReLU:
+        return False
+    if any(module is not None and _has_hooks(module) for module in (conv, norm, relu)):
+        return False
+    if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
+        return False
+    wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
+    return norm.weight.dtype == norm.running_mean.dtype == wanted and dense and backend.missing_library() is None
+
+
+def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
+    """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
+    if _is_compiling() or is_traced() or backend.requested() == 'reference':
+        return True
+    if forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    tensors = (x, norm.weight, norm.bias, shortcut)
+    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+
+
+_is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+class Shortcut(nn.Sequential):
+    """Pooling, a convolution and its norm: the way around a block whose maps change."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *before, conv, norm = self
+        for layer in before:
+            x = layer(x)
+        x = conv(x)
+        return norm_relu(x, conv, norm)

@@ -1,0 +1,142 @@
+"""Norm, sum and ReLU of residual networks: in place where nothing is recorded, else step by step, with one result."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
+from icconv_mm.layers import normalisation
+from icconv_mm.ops import backends, use_backend
+
+pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The numbers of maps that were normalised in place."""
+    counted = []
+    run = normalisation.batch_norm_relu_
+    monkeypatch.setattr(normalisation, 'batch_norm_relu_', lambda x, *args: counted.append(1) or run(x, *args))
+    return counted
+
+
+def network(kind=ResNet, depth=50, **settings):
+    torch.manual_seed(0)
+    net = kind(depth, base_channels=16, stem_channels=16, **settings)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize('memory_format', ['auto', 'preserve'])
+@pytest.mark.parametrize(
+    ('kind', 'depth', 'settings'),
+    [
+        (ResNet, 50, {}),
+        (ResNet, 18, {'drop_path_rate': 0.1}),
+        (ICResNet, 50, {'pattern': 'geometric_d4', 'avg_down': True, 'deep_stem': True}),
+        (PyConvResNet, 18, {}),
+        (ResNet, 50, {'plugins': [dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3')]}),
+    ],
+    ids=str,
+)
+def test_the_result_is_that_of_the_steps(calls, kind, depth, settings, memory_format):
+    net, x = network(kind, depth, memory_format=memory_format, **settings), torch.randn(2, 3, 64, 96)
+    kept = x.clone()
+    with torch.no_grad():
+        got = net(x)
+    assert calls and torch.equal(x, kept)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    in_stem = 3 if settings.get('deep_stem') else 0  # a sequence of torch's own steps
+    assert len(calls) == norms - in_stem
+    calls.clear()
+    with use_backend('reference'), torch.no_grad():
+        expected = net(x)
+    assert not calls
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)  # records
+    assert not calls
+
+
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
+def test_frozen_stages_of_a_training_run_in_place(calls, mode):
+    net = network(frozen_stages=1, norm_eval=True).train()
+    net(torch.randn(1, 3, 64, 64))[-1].sum().backward()
+    assert len(calls) == 1 + 3 * 3 + 1  # stem and first stage
+    calls.clear()
+    with mode():
+        net(torch.randn(1, 3, 64, 64))
+    assert len(calls) == 53
+
+
+def test_nothing_is_overwritten_that_somebody_looks_at(calls):
+    net, x = network(), torch.randn(1, 3, 64, 64)
+    seen = {}
+
+    def look(module, args, out):
+        seen[module] = out, out.clone()
+
+    watched = [net.layer1[0].conv3, net.layer1[1].bn1, net.layer1[2].relu]
+    for module in watched:
+        module.register_forward_hook(look)
+    with torch.no_grad():
+        net(x)
+    assert len(calls) == 53 - 3 and list(seen) == watched
+    assert torch.equal(*seen[watched[0]])  # which a norm in place would have changed
+
+
+def test_other_norms_activations_and_observers_get_their_steps(calls):
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        network(norm_cfg={'type': 'GN', 'num_groups': 4})(x)
+        network().train()(x)
+        assert not calls
+        swapped = network()
+        swapped.layer1[0].relu = nn.SiLU()
+        swapped(x)
+        assert len(calls) == 53 - 1
+        calls.clear()
+        with FlopCounterMode(display=False):
+            network()(x)
+        torch.func.vmap(network(memory_format='preserve'))(x[None])
+        torch.jit.trace(network(), x, check_trace=False)
+        assert not calls
+
+
+def test_tangents_pass():
+    net, x = network(num_stages=1, strides=[1], dilations=[1]).double(), torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    tangent = torch.randn_like(x)
+    with torch.no_grad():
+        (_, got) = torch.func.jvp(lambda x: net(x)[0], (x,), (tangent,))
+    step = 1e-6
+    expected = (net(x + step * tangent)[0] - net(x - step * tangent)[0]) / (2 * step)
+    torch.testing.assert_close(got, expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_compiles(calls):
+    net, x = network(depth=18), torch.randn(1, 3, 64, 64)
+    compiled = torch.compile(copy.deepcopy(net), backend='eager', fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_makes_fewer_maps(calls):
+    """Bytes at most at one time, not a time: the norm's own maps are not made."""
+    from torch.profiler import ProfilerActivity, profile
+
+    net, x = network(), torch.randn(1, 3, 128, 128)
+
+    def made(forced):
+        with use_backend(forced), torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p:
+            net(x)
+        events = p.profiler.kineto_results.events()
+        return sum(event.name() == '[memory]' and event.nbytes() >= 16 * 32 * 32 * 4 for event in events)
+
+    assert made('auto') < 0.7 * made('reference')
