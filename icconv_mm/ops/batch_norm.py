@@ -60,8 +60,7 @@ def _refusal(x, *_) -> str | None:
 
 _operator = define(
     'batch_norm_relu_',
-    '(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, Tensor? shortcut, bool relu)'
-    ' -> ()',
+    '(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, Tensor? shortcut, bool relu) -> ()',
     _reference,
     fake=lambda *_: None,
     autograd=without_gradient,
