@@ -47,11 +47,11 @@ def one_thread():
 def published(request, tmp_path_factory):
     """The cache folder with the published patterns, or None where there are none at hand."""
     try:
-        shared = request.getfixturevalue('shared')
+        patterns = request.getfixturevalue('published_patterns')
     except pytest.skip.Exception:
         return None
     cache = tmp_path_factory.mktemp('cache')
-    shutil.copytree(shared / 'patterns', cache / 'patterns')
+    shutil.copytree(patterns, cache / 'patterns')
     return cache
 
 

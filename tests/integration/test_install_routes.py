@@ -109,6 +109,30 @@ def test_torch_alone(clean):
     assert 'mmengine: not installed' in error and 'mmcv: not installed' not in error
 
 
+@pytest.fixture
+def project(repo):
+    tomllib = pytest.importorskip('tomllib')
+    return tomllib.loads((repo / 'pyproject.toml').read_text())['project']
+
+
+def test_the_package_requires_what_that_route_has(project):
+    assert [Requirement(text).name for text in project['dependencies']] == ['torch', 'numpy']
+
+
+def test_scripts_that_train_nothing(clean, project, repo, tmp_path):
+    """With the extra ``tools``: a pattern as a table and a picture, and the help of the converter."""
+    run = clean('torch', 'numpy', *(Requirement(text).name for text in project['optional-dependencies']['tools']))
+    code = lacks('mmengine', 'mmcv', 'mmdet') + 'import runpy, sys\nsys.argv = {}\nrunpy.run_path({!r}, run_name="__main__")'
+    picture = tmp_path / 'pattern.png'
+    arguments = ['show_pattern', 'geometric_d4', '--network', 'resnet18', '--size', '64', '--out', str(picture)]
+    printed = run(code.format(arguments, str(repo / 'tools/show_pattern.py')))
+    assert 'layer4.1.conv2' in printed and picture.stat().st_size > 1000
+    help_ = 'try:\n    {}\nexcept SystemExit as end:\n    assert not end.code'
+    code, _, last = code.rpartition('\n')
+    printed = run(f'{code}\n{help_.format(last)}'.format(['convert', '-h'], str(repo / 'tools/convert_checkpoint.py')))
+    assert '--source' in printed
+
+
 def test_torch_alone_with_torchvision(clean):
     run = clean('torch', 'numpy', 'torchvision')
     run(
