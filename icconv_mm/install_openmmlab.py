@@ -492,7 +492,9 @@ def main(argv=None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument('--yes', action='store_true', help='do it; without this only the plan is printed')
-    parser.add_argument('--torch', metavar='VERSION', help='2.1, 2.11 or 2.15: with this torch; default: the installed one')
+    parser.add_argument(
+        '--torch', metavar='VERSION', help='2.1, 2.11 or 2.15: with this torch; default: the installed one'
+    )
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where torch sees a card')
     args = parser.parse_args(argv)
     try:

@@ -11,11 +11,16 @@ import fnmatch
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
-TARGET = Path(__file__).resolve().parents[1] / 'tests' / 'data' / 'parity'
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tests' / 'support'))
+from reference import from_seed  # noqa: E402
+
+TARGET = ROOT / 'tests' / 'data' / 'parity'
 VALUES = 1024  # of a result
 CONVOLUTION = ('type', 'in', 'out', 'kernel', 'stride', 'groups')
 
@@ -66,20 +71,23 @@ def describe(meta: dict, keys: list[str]) -> dict:
 
 def reduce_case(source: Path, target: Path, keys: list[str], results: list[str]) -> None:
     """One description, and its tensors where it has some."""
-    kept, tensors, sampled = describe(json.loads(source.read_text()), keys), {}, {}
+    kept, tensors, sampled, seeded = describe(json.loads(source.read_text()), keys), {}, {}, {}
     if source.with_suffix('.npz').is_file():
         with np.load(source.with_suffix('.npz')) as stored:
             for name in stored.files:
                 if re.search(r'udp(1|_)', name):  # another convention of coordinates, which the package lacks
                     continue
-                tensors[name] = value = stored[name]
+                value = stored[name]
+                if np.array_equal(value, from_seed(source.stem, name, value.shape)):
+                    seeded[name] = list(value.shape)
+                    continue
+                tensors[name] = value
                 if matches(name, results) and value.size > VALUES:
                     step = step_of(value.shape)
                     tensors[name] = value.reshape(-1)[::step]
                     sampled[name] = {'step': step, 'shape': list(value.shape)}
         np.savez_compressed(target.with_suffix('.npz'), **tensors)
-    if sampled:
-        kept['sampled'] = sampled
+    kept |= {key: value for key, value in (('sampled', sampled), ('seeded', seeded)) if value}
     target.write_text(json.dumps(kept, separators=(',', ':')) + '\n')
 
 

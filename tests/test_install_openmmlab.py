@@ -62,7 +62,8 @@ def test_another_torch_is_said():
 
 def test_forks_stay():
     with pytest.raises(
-        install_openmmlab.SetupError, match=r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet'
+        install_openmmlab.SetupError,
+        match=r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet',
     ):
         environment(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6').plan()
 

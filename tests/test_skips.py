@@ -41,5 +41,7 @@ def test_without_the_folder_beside_the_checkout(repo, tmp_path):
     printed = run(repo, *PARITY, ICCONV_MM_SHARED=str(tmp_path))
     skipped = re.findall(r'^SKIPPED \[\d+\] [^ ]+ (.*)$', printed, re.MULTILINE)
     libraries = REASONS['a library that is not installed']
-    assert skipped and not [line for line in skipped if not re.search(rf'published patterns|{libraries}', line)], printed
+    assert skipped and not [line for line in skipped if not re.search(rf'published patterns|{libraries}', line)], (
+        printed
+    )
     assert re.search(r'^\d+ passed, \d+ skipped', printed, re.MULTILINE), printed

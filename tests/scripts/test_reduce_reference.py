@@ -5,19 +5,27 @@ import json
 import numpy as np
 import pytest
 import reduce_reference
-from reference import REDUCED, SHARED, Reference
+from reference import REDUCED, SHARED, Reference, from_seed
 
 
 def test_sampled_values_are_compared_where_they_were_taken(tmp_path):
     full, meta = np.arange(60 * 70, dtype=np.float32).reshape(60, 70), {'source': 'x', 'variants': [], 'ties': 'none'}
+    seeded = from_seed('a', 'noise', (40, 60))
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full/a.json').write_text(json.dumps(meta))
-    np.savez(tmp_path / 'full/a.npz', **{'in/x': full, 'out/x': full, 'out/udp1/x': full})
+    np.savez(tmp_path / 'full/a.npz', **{'in/x': full, 'out/x': full, 'out/udp1/x': full, 'noise': seeded})
     _, keys, results = reduce_reference.FAMILIES['pose_ae']
     reduce_reference.reduce_case(tmp_path / 'full/a.json', tmp_path / 'a.json', keys, results)
     reduced, whole = Reference(tmp_path, 'a'), Reference(tmp_path / 'full', 'a')
-    assert set(reduced.meta) == {'source', 'variants', 'sampled'} and reduced.names == ['in/x', 'out/x']
+    assert set(reduced.meta) == {'source', 'variants', 'sampled', 'seeded'} and reduced.names == [
+        'in/x',
+        'out/x',
+        'noise',
+    ]
     np.testing.assert_array_equal(reduced['in/x'], full)
+    np.testing.assert_array_equal(reduced['noise'], seeded)
+    with np.load(tmp_path / 'a.npz') as stored:
+        assert 'noise' not in stored
     with pytest.raises(AssertionError, match='out/x is sampled'):
         reduced['out/x']
     for reference, count in ((reduced, len(full.reshape(-1)[::11])), (whole, full.size)):
@@ -30,7 +38,7 @@ def test_sampled_values_are_compared_where_they_were_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('shape', 'step'), [((1024,), 1), ((1, 64, 16, 24), 29), ((2048, 2), 5), ((1, 30, 7, 11), 13), ((4, 13056, 1), 53)]
+    ('shape', 'step'), [((1, 64, 16, 24), 29), ((2048, 2), 5), ((1, 30, 7, 11), 13), ((4, 13056, 1), 53)]
 )
 def test_every_row_and_column_has_a_part_in_the_sample(shape, step):
     assert reduce_reference.step_of(shape) == step

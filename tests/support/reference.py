@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,12 @@ import numpy as np
 REPO = Path(__file__).resolve().parents[2]
 REDUCED = REPO / 'tests' / 'data' / 'parity'
 SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
+
+
+def from_seed(case: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The input of a case that its names are the seed of."""
+    rng = np.random.RandomState(zlib.crc32(f'input:{case}:{name}'.encode()))
+    return rng.standard_normal(shape).astype(np.float32)
 
 
 class Reference:
@@ -27,6 +34,7 @@ class Reference:
         if (folder / f'{case}.npz').is_file():
             with np.load(folder / f'{case}.npz') as stored:
                 self._tensors = {name: stored[name] for name in stored.files}
+        self._tensors |= {name: from_seed(case, name, shape) for name, shape in self.meta.get('seeded', {}).items()}
 
     @property
     def names(self) -> list[str]:
