@@ -163,10 +163,11 @@ class Route:
         self.step('build tools', pins, lambda: self.pip('build tools', *BUILD_TOOLS))
         self.step('torch', pins, lambda: self.pip('torch', *TORCH, 'numpy'))
         self.install_libraries()
-        self.step('source packages', pins,
-                  lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *self.those(SOURCE_ONLY)))  # fmt: skip
-        self.step('task libraries', pins,
-                  lambda: self.pip('task libraries', '--no-deps', *self.those(WITHOUT_DEPENDENCIES)))  # fmt: skip
+        if sources := self.those(SOURCE_ONLY):
+            self.step('source packages', pins,
+                      lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *sources))  # fmt: skip
+        rest = self.those(WITHOUT_DEPENDENCIES)
+        self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *rest))
 
 
 def known_torch() -> list[str]:
@@ -474,7 +475,8 @@ def sysconfig_site() -> Path:
 
 def installed_here() -> dict[str, str]:
     """Canonical name -> version of every distribution of this environment."""
-    return {canonical(each.metadata['Name']): each.version for each in importlib.metadata.distributions()}
+    found = list(importlib.metadata.distributions())
+    return {canonical(each.metadata['Name']): each.version for each in reversed(found)}  # the first is what is imported
 
 
 def device_here() -> str:

@@ -29,7 +29,7 @@ def repo() -> Path:
 
 @pytest.fixture(scope='session')
 def reference():
-    """Loads a case of reference data by family and name: in full where the folder beside the checkout is, else sampled."""
+    """Loads a case by family and name: in full where the folder beside the checkout has it, else from tests/data."""
     return lambda family, case: Reference(folder_of(family, case), case)
 
 

@@ -61,10 +61,8 @@ def test_another_torch_is_said():
 
 
 def test_forks_stay():
-    with pytest.raises(
-        install_openmmlab.SetupError,
-        match=r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet',
-    ):
+    words = r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet'
+    with pytest.raises(install_openmmlab.SetupError, match=words):
         environment(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6').plan()
 
 

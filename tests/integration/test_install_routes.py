@@ -122,10 +122,8 @@ def test_the_package_requires_what_that_route_has(project):
 def test_scripts_that_train_nothing(clean, project, repo, tmp_path):
     """With the extra ``tools``: a pattern as a table and a picture, and the help of the converter."""
     run = clean('torch', 'numpy', *(Requirement(text).name for text in project['optional-dependencies']['tools']))
-    code = (
-        lacks('mmengine', 'mmcv', 'mmdet')
-        + 'import runpy, sys\nsys.argv = {}\nrunpy.run_path({!r}, run_name="__main__")'
-    )
+    code = lacks('mmengine', 'mmcv', 'mmdet')
+    code += 'import runpy, sys\nsys.argv = {}\nrunpy.run_path({!r}, run_name="__main__")'
     picture = tmp_path / 'pattern.png'
     arguments = ['show_pattern', 'geometric_d4', '--network', 'resnet18', '--size', '64', '--out', str(picture)]
     printed = run(code.format(arguments, str(repo / 'tools/show_pattern.py')))

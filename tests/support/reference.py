@@ -1,4 +1,4 @@
-"""Reference data of the official implementations: in full beside the checkout where it is, else the part in tests/data."""
+"""Reference data of the official implementations: all of it where it is beside the checkout, else what tests/data has."""
 
 import json
 import os
