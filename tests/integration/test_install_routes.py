@@ -119,19 +119,20 @@ def test_the_package_requires_what_that_route_has(project):
     assert [Requirement(text).name for text in project['dependencies']] == ['torch', 'numpy']
 
 
-def test_scripts_that_train_nothing(clean, project, repo, tmp_path):
-    """With the extra ``tools``: a pattern as a table and a picture, and the help of the converter."""
+def test_torch_alone_with_reports(clean, project, tmp_path):
+    """The extra ``tools``: a pattern as a table and a picture, and rules of a conversion."""
     run = clean('torch', 'numpy', *(Requirement(text).name for text in project['optional-dependencies']['tools']))
-    code = lacks('mmengine', 'mmcv', 'mmdet')
-    code += 'import runpy, sys\nsys.argv = {}\nrunpy.run_path({!r}, run_name="__main__")'
-    picture = tmp_path / 'pattern.png'
-    arguments = ['show_pattern', 'geometric_d4', '--network', 'resnet18', '--size', '64', '--out', str(picture)]
-    printed = run(code.format(arguments, str(repo / 'tools/show_pattern.py')))
-    assert 'layer4.1.conv2' in printed and picture.stat().st_size > 1000
-    help_ = 'try:\n    {}\nexcept SystemExit as end:\n    assert not end.code'
-    code, _, last = code.rpartition('\n')
-    printed = run(f'{code}\n{help_.format(last)}'.format(['convert', '-h'], str(repo / 'tools/convert_checkpoint.py')))
-    assert '--source' in printed
+    (tmp_path / 'rules.yml').write_text("- {pattern: 'ema.*', replace: null}")
+    printed = run(
+        lacks('mmengine', 'mmcv', 'mmdet') + 'import icconv_mm, rich\n'
+        'from icconv_mm.patterns.describe import draw_patterns, pattern_table\n'
+        'net = icconv_mm.create_model("ic_resnet18", "geometric_d4")\n'
+        'patterns = [m.pattern for m in net.modules() if isinstance(m, icconv_mm.layers.ICConv2d)]\n'
+        'rich.print(pattern_table(patterns, "geometric"))\n'
+        'draw_patterns(patterns, "pattern.png", "geometric")\n'
+        'assert len(icconv_mm.checkpoints.load_rules("rules.yml")) == 1\n'
+    )
+    assert 'geometric' in printed and (tmp_path / 'pattern.png').stat().st_size > 1000
 
 
 def test_torch_alone_with_torchvision(clean):

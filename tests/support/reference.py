@@ -1,4 +1,4 @@
-"""Reference data of the official implementations: all of it where it is beside the checkout, else what tests/data has."""
+"""Reference data of the official implementations: all of it where it is beside the checkout, else that of tests/data."""
 
 import json
 import os
