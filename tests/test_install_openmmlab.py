@@ -75,9 +75,11 @@ def test_todays_torch_goes_with_the_forks():
         environment(torch='2.15.0', mmcv='2.1.0').plan()
 
 
-@pytest.mark.parametrize('refused', ['torch', 'mmengine', 'mmcv'])
-def test_it_runs_beside_what_the_package_refuses(refused, tmp_path):
-    folder = tmp_path / f'{refused}-0.1.dist-info'
+@pytest.mark.parametrize('library', ['torch', 'mmengine', 'mmcv'])
+def test_it_runs_beside_what_the_package_refuses(library, tmp_path):
+    refused, _ = versions.installed(library)  # or its fork
+    torch = '2.15' if versions.installed('mmcv')[0] == 'onedl-mmcv' else '2.11'
+    folder = tmp_path / f'{refused.replace("-", "_")}-0.1.dist-info'
     folder.mkdir()
     (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {refused}\nVersion: 0.1\n')
     paths = [str(tmp_path), str(Path(install_openmmlab.__file__).parents[1])]
@@ -87,8 +89,8 @@ def test_it_runs_beside_what_the_package_refuses(refused, tmp_path):
         return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, cwd=tmp_path)
 
     refusal = python('-c', 'import icconv_mm.registry')
-    assert refusal.returncode and f'{refused}: found {refused} 0.1' in refusal.stderr
-    plan = python('-m', 'icconv_mm.install_openmmlab', '--torch', '2.11', '--device', 'cpu')
+    assert refusal.returncode and f'{library}: found {refused} 0.1' in refusal.stderr
+    plan = python('-m', 'icconv_mm.install_openmmlab', '--torch', torch, '--device', 'cpu')
     assert plan.returncode == 0, plan.stderr
     assert f'replaced: {refused} 0.1 by ' in plan.stdout and plan.stdout.endswith('--yes does this.\n')
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from icconv_mm import versions
+
 pytestmark = pytest.mark.slow
 
 RUN = """
@@ -159,8 +161,8 @@ def test_torch_alone_with_timm(clean):
 
 def test_mmengine_and_mmcv_lite(clean):
     """mmcv-lite is mmcv without its compiled library."""
-    run = clean('torch', 'numpy', 'mmengine', 'opencv-python', 'pillow')
-    mmcv = Path(importlib.metadata.distribution('mmcv').locate_file('mmcv'))
+    run = clean('torch', 'numpy', versions.installed('mmengine')[0], 'opencv-python', 'pillow')
+    mmcv = Path(importlib.metadata.distribution(versions.installed('mmcv')[0]).locate_file('mmcv'))
     (run.site / 'mmcv').mkdir()
     for part in mmcv.iterdir():
         if not part.name.startswith('_ext'):
