@@ -16,6 +16,8 @@ from mmengine.registry import DefaultScope
 from reference import SHARED, Reference, folder_of
 from skips import allowed
 
+from icconv_mm import versions
+
 pytest_plugins = ['pose_fixtures']
 
 REPO = Path(__file__).resolve().parents[1]
@@ -49,6 +51,16 @@ def published_patterns() -> Path:
 def coco_sample() -> Path:
     """Four photographs of COCO with their annotations; the test skips without them."""
     return beside_the_checkout('coco_sample', 'photographs')
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """A test of a config whose base is in a library that is not installed skips."""
+    outcome = yield
+    error = outcome.excinfo[1] if outcome.excinfo else None
+    for library in versions.LIBRARIES.values():
+        if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
+            outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
 
 
 @pytest.hookimpl(hookwrapper=True)

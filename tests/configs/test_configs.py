@@ -62,6 +62,8 @@ def load(published, monkeypatch):
     def load(path):
         cfg = read_config(path)
         pytest.importorskip(cfg.default_scope)
+        if 'pose' in cfg.model.get('tasks', ()):
+            pytest.importorskip('mmpose')
         init_default_scope(cfg.default_scope)
         if published is None and '/' in str(cfg.model.backbone.get('pattern')):
             cfg.model.backbone.pattern = 'geometric_d4'
