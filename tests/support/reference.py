@@ -1,4 +1,4 @@
-"""Reference data of the official implementations: all of it where it is beside the checkout, else that of tests/data."""
+"""Reference data of the official implementations: all of it where it is beside the checkout, else from tests/data."""
 
 import json
 import os
