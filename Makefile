@@ -1,7 +1,7 @@
 # make demo   train and test every task on the miniature set, two CPU cores are enough
 # make test   lint, import rules, all tests
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
-# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
+# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
@@ -26,7 +26,7 @@ demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
 		$(if $(JOINT),--tasks joint)
 
-# The old end of the supported range runs the fast tests; the default one runs everything.
+# The ends of the supported range run the fast tests; the default torch runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)
 
 test-fast: setup

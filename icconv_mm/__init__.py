@@ -9,18 +9,22 @@ torch alone is enough for operators, layers, patterns, search, backbones, necks 
 """
 
 import importlib
+import sys
 
 from icconv_mm import _deprecated, errors, versions
 from icconv_mm._version import __version__
 
-versions.check(('torch',))
-if versions.is_installed('mmengine'):
-    from icconv_mm import registry
-    from icconv_mm.checkpoints import safe
+# `python -m icconv_mm.install_openmmlab` brings what is refused here; -m stands for the script while its package loads
+_INSTALLS = sys.argv[:1] == ['-m'] and any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv)
+if not _INSTALLS:
+    versions.check(('torch',))
+    if versions.is_installed('mmengine'):
+        from icconv_mm import registry
+        from icconv_mm.checkpoints import safe
 
-    safe.activate()
-    registry.find_forks()
-_deprecated.activate()
+        safe.activate()
+        registry.find_forks()
+    _deprecated.activate()
 
 _SUBPACKAGES = (
     'apis',

@@ -47,9 +47,18 @@ LIBRARIES = [
 ]  # fmt: skip
 SOURCE_ONLY = ['chumpy', 'xtcocotools']  # their builds import numpy and pip: no build isolation
 WITHOUT_DEPENDENCIES = ['mmpose', 'mmpretrain', 'openmim']  # openmim's own would downgrade setuptools
-# Other distributions of the same imports: pip would install the one over the other.
+# Other distributions of the same imports: pip would install the one over the other. Where constraints have the fork, it
+# is what is installed.
 LITE = ('mmcv-lite', 'mmengine-lite')
-FORKS = 'onedl-'
+FORKS = {
+    'mmengine': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmdet': 'onedl-mmdetection',
+    'mmsegmentation': 'onedl-mmsegmentation',
+    'mmpretrain': 'onedl-mmpretrain',
+}
+DEFAULT_TORCH = '2.11'
+CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
 
 
 class SetupError(Exception):
@@ -107,9 +116,20 @@ class Route:
         self.constraints = constraints_folder() / f'torch-{torch}.txt'
         if not self.constraints.is_file():
             raise SetupError(f'TORCH={torch}: there are constraints for {", ".join(known_torch())} only')
-        common = self.constraints.with_name('common.txt').read_text()
-        self.pin_text = common + self.constraints.read_text()
+        self.pin_text = self.constraints.read_text()
+        if '-c common.txt' in self.pin_text:
+            self.pin_text = self.constraints.with_name('common.txt').read_text() + self.pin_text
         self.pins = read_pins(self.pin_text)
+        self.mmcv = self.distribution('mmcv')
+
+    def distribution(self, name: str) -> str:
+        """What provides a library here: itself or its fork."""
+        fork = FORKS.get(name)
+        return fork if fork in self.pins else name
+
+    def those(self, names: list[str]) -> list[str]:
+        """Of these distributions, or their forks, the ones that there are pins for."""
+        return [name for name in map(self.distribution, names) if canonical(name) in self.pins]
 
     def complete(self, name: str, key: str) -> bool:
         """Whether a step need not be done again."""
@@ -128,8 +148,8 @@ class Route:
 
     def install_libraries(self) -> None:
         """The libraries arrive while mmcv compiles; then its wheel is installed."""
-        key = f'{self.pins["torch"]} {self.pins["mmcv"]} {self.device}'
-        libraries = [*LIBRARIES, *self.also]
+        key = f'{self.pins["torch"]} {self.pins[self.mmcv]} {self.device}'
+        libraries = [*self.those(LIBRARIES), *self.also]
         with ThreadPoolExecutor(1) as other:  # mmcv stays here: whoever interrupts this thread ends its compilers
             arriving = other.submit(self.step, 'libraries', self.pin_text + str(libraries),
                                     lambda: self.pip('libraries', *libraries, *TORCH))  # fmt: skip
@@ -143,9 +163,11 @@ class Route:
         self.step('build tools', pins, lambda: self.pip('build tools', *BUILD_TOOLS))
         self.step('torch', pins, lambda: self.pip('torch', *TORCH, 'numpy'))
         self.install_libraries()
-        self.step('source packages', pins,
-                  lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *SOURCE_ONLY))  # fmt: skip
-        self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *WITHOUT_DEPENDENCIES))
+        if sources := self.those(SOURCE_ONLY):
+            self.step('source packages', pins,
+                      lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *sources))  # fmt: skip
+        rest = self.those(WITHOUT_DEPENDENCIES)
+        self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *rest))
 
 
 def known_torch() -> list[str]:
@@ -273,8 +295,10 @@ def check_compiler() -> None:
         )
 
 
-def fast_compiler(folder: Path, headers: list[str]) -> dict:
+def fast_compiler(folder: Path, headers: list[str], standard: str | None = None) -> dict:
     """Variables under which a build calls _fast_cxx.py as its C++ compiler, with `headers` precompiled in `folder`.
+
+    `standard`, such as 'c++20', takes the place of that which the build asks for.
 
     The name is found on the PATH, because builds split what CXX says at spaces. nvcc does not ask CXX: it goes its way.
     """
@@ -289,6 +313,7 @@ def fast_compiler(folder: Path, headers: list[str]) -> dict:
         'ICCONV_MM_CXX': compiler,
         'ICCONV_MM_HEADERS': str(folder),
         'ICCONV_MM_HEADER': ''.join(f'#include <{name}>\n' for name in headers),
+        'ICCONV_MM_CXX_STANDARD': standard or '',
     }
 
 
@@ -325,9 +350,9 @@ def card_architectures() -> str:
 
 def mmcv_wheel(env: Route) -> Path:
     """The mmcv wheel for this environment from the cache, built on the first call."""
-    version = env.pins['mmcv']
+    version = env.pins[env.mmcv]
     python = f'py{sys.version_info.major}{sys.version_info.minor}'
-    key = f'mmcv-{version}-{python}-torch{env.pins["torch"]}-{env.device}'
+    key = f'{env.mmcv}-{version}-{python}-torch{env.pins["torch"]}-{env.device}'
     target = cache_folder() / 'wheels' / key
     target.mkdir(parents=True, exist_ok=True)
     with open(target.parent / f'{key}.lock', 'w') as lock:
@@ -347,20 +372,20 @@ def mmcv_wheel(env: Route) -> Path:
 
 def build_mmcv(env: Route, version: str, work: Path, target: Path) -> Path:
     """Build in `work`, where the next call continues an interrupted build, and keep the wheel in `target`."""
-    source = work / f'mmcv-{version}'
     if not (work / 'unpacked').is_file():
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         download = [env.python, '-m', 'pip', 'download', '--disable-pip-version-check', '--no-deps']
-        download += ['--no-binary', ':all:', '--no-build-isolation', '-d', work, f'mmcv=={version}']
+        download += ['--no-binary', ':all:', '--no-build-isolation', '-d', work, f'{env.mmcv}=={version}']
         run(download, 'fetching mmcv', work / 'download.log')
-        with tarfile.open(next(work.glob('mmcv-*.tar.gz'))) as archive:
+        with tarfile.open(next(work.glob('*.tar.gz'))) as archive:
             archive.extractall(work, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
         (work / 'unpacked').touch()
+    source = next(path.parent for path in work.glob('*/setup.py'))
     minutes = '10 to 25' if env.device == 'cuda' else '2 to 4'
     say(f'compiling mmcv {version} for {env.device} with {jobs()} jobs: about {minutes} minutes on two cores, once')
     variables = {'MMCV_WITH_OPS': '1', 'FORCE_CUDA': '0', 'MAX_JOBS': jobs()}
-    variables |= fast_compiler(work / 'compiler', ['torch/types.h'])
+    variables |= fast_compiler(work / 'compiler', ['torch/types.h'], CXX_STANDARD.get(env.torch))
     if env.device == 'cuda':
         variables |= cuda_environment(env)
     run([env.python, 'setup.py', 'bdist_wheel', '-d', work / 'dist'], 'compiling mmcv', work / 'build.log', cwd=source,
@@ -390,8 +415,8 @@ class OwnEnvironment(Route):
         here = '.'.join(found.split('.')[:2])
         if here not in known_torch():
             raise SetupError(
-                f'torch {found} is installed, and mmcv is known to compile for torch {" and ".join(known_torch())}; '
-                f'--torch {known_torch()[-1]} installs that instead'
+                f'torch {found} is installed, and mmcv is known to compile for torch {", ".join(known_torch())}; '
+                f'--torch {DEFAULT_TORCH} installs that instead'
             )
         return here
 
@@ -399,15 +424,17 @@ class OwnEnvironment(Route):
         """What :meth:`fill` would do, a line each.
 
         Raises:
-            SetupError: If forks of the libraries are installed.
+            SetupError: If libraries are installed, under whose import names this would install their forks, or
+                the other way round.
         """
-        if forks := sorted(name for name in self.installed if name.startswith(FORKS)):
+        wanted = {self.distribution(name) for name in FORKS}
+        if others := sorted(({*FORKS, *FORKS.values()} - wanted) & self.installed.keys()):
             raise SetupError(
-                f'{", ".join(forks)}: forks of these libraries are installed, under the same import names; take an '
+                f'{", ".join(others)}: installed, under the import names of {", ".join(sorted(wanted))}; take an '
                 'environment without them, or keep them, as icconv_mm works with both'
             )
-        asked = [canonical(name) for name in (*BUILD_TOOLS, *TORCH, 'mmcv', *LIBRARIES, *SOURCE_ONLY)]
-        asked += [canonical(name) for name in WITHOUT_DEPENDENCIES]
+        names = (*BUILD_TOOLS, *TORCH, 'mmcv', *LIBRARIES, *SOURCE_ONLY, *WITHOUT_DEPENDENCIES)
+        asked = [canonical(name) for name in self.those(names)]
         new = [name for name in asked if name not in self.installed]
         other = [name for name, pin in self.pins.items() if self.installed.get(name, pin).split('+')[0] != pin]
         lines = [f'python {sys.version.split()[0]} in {sys.prefix}, torch {self.pins["torch"]}, mmcv for {self.device}']
@@ -425,7 +452,7 @@ class OwnEnvironment(Route):
     def has_mmcv(self) -> bool:
         """Whether the mmcv of the pins is here; which torch it was compiled for only a trial shows."""
         torch = self.installed.get('torch', '').split('+')[0]
-        if (self.installed.get('mmcv'), torch) != (self.pins['mmcv'], self.pins['torch']):
+        if (self.installed.get(self.mmcv), torch) != (self.pins[self.mmcv], self.pins['torch']):
             return False
         return subprocess.run([self.python, '-c', 'import mmcv.ops'], capture_output=True).returncode == 0
 
@@ -448,7 +475,8 @@ def sysconfig_site() -> Path:
 
 def installed_here() -> dict[str, str]:
     """Canonical name -> version of every distribution of this environment."""
-    return {canonical(each.metadata['Name']): each.version for each in importlib.metadata.distributions()}
+    found = list(importlib.metadata.distributions())
+    return {canonical(each.metadata['Name']): each.version for each in reversed(found)}  # the first is what is imported
 
 
 def device_here() -> str:
@@ -466,7 +494,9 @@ def main(argv=None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument('--yes', action='store_true', help='do it; without this only the plan is printed')
-    parser.add_argument('--torch', metavar='VERSION', help='2.1 or 2.11: with this torch; default: the installed one')
+    parser.add_argument(
+        '--torch', metavar='VERSION', help='2.1, 2.11 or 2.15: with this torch; default: the installed one'
+    )
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where torch sees a card')
     args = parser.parse_args(argv)
     try:

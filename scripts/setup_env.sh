@@ -4,12 +4,17 @@
 set -u
 torch=$1
 shift
-newest=13
-[ "$torch" = 2.1 ] && newest=12 # torch 2.1 has no packages for Python 3.12
-for python in ${PYTHON:-python3.11 python3.12 python3.10 python3}; do
-  if "$python" -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, $newest))" >/dev/null 2>&1; then
+case "$torch" in
+  2.1) first=10 last=11 ;; # torch 2.1 has no packages for Python 3.12
+  2.15) first=13 last=13 ;; # today's Python, whose versions its constraints are
+  *) first=10 last=12 ;;
+esac
+[ $first = $last ] && range="3.$last" || range="3.$first to 3.$last"
+candidates=${PYTHON:-python3.11 python3.12 python3.10 python3.13 python3}
+for python in $candidates; do
+  if "$python" -c "import sys; sys.exit(not (3, $first) <= sys.version_info[:2] <= (3, $last))" >/dev/null 2>&1; then
     exec "$python" "$(dirname "$0")/setup_env.py" --torch "$torch" "$@"
   fi
 done
-echo "error: torch $torch needs Python 3.10 to 3.$((newest - 1)), and none of '${PYTHON:-python3.11 python3.12 python3.10 python3}' is that; install one (Debian, Ubuntu: apt-get install python3 python3-venv python3-dev) or say PYTHON=/path/to/python" >&2
+echo "error: torch $torch needs Python $range, and none of '$candidates' is that; install one (Debian, Ubuntu: apt-get install python3 python3-venv python3-dev) or say PYTHON=/path/to/python" >&2
 exit 1

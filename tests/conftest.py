@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import SHARED, Reference, folder_of
+from skips import allowed
+
+from icconv_mm import versions
+
 
 try:
     from mmengine.registry import DefaultScope
@@ -19,7 +24,6 @@ except ImportError:  # torch alone: no runner, no scope
     DefaultScope = None
 
 REPO = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get('ICCONV_MM_SHARED', REPO.parent / 'shared'))
 
 
 @pytest.fixture(scope='session')
@@ -29,11 +33,45 @@ def repo() -> Path:
 
 
 @pytest.fixture(scope='session')
-def shared() -> Path:
-    """The folder of reference data (parity tensors, published patterns, COCO sample); the test skips without it."""
-    if not SHARED.is_dir():
-        pytest.skip(f'reference data not found at {SHARED} (set ICCONV_MM_SHARED)')
-    return SHARED
+def reference():
+    """Loads a case by family and name: in full where the folder beside the checkout has it, else from tests/data."""
+    return lambda family, case: Reference(folder_of(family, case), case)
+
+
+def beside_the_checkout(name: str, what: str) -> Path:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f'{what} not found in {SHARED / name} (set ICCONV_MM_SHARED)')
+    return SHARED / name
+
+
+@pytest.fixture(scope='session')
+def published_patterns() -> Path:
+    """The folder of the published pattern files, named ``patterns``; the test skips without it."""
+    return beside_the_checkout('patterns', 'published patterns')
+
+
+@pytest.fixture(scope='session')
+def coco_sample() -> Path:
+    """Four photographs of COCO with their annotations; the test skips without them."""
+    return beside_the_checkout('coco_sample', 'photographs')
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """A test of a config whose base is in a library that is not installed skips."""
+    outcome = yield
+    error = outcome.excinfo[1] if outcome.excinfo else None
+    for library in versions.LIBRARIES.values():
+        if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
+            outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that skips for a reason which tests/support/skips.py does not list fails."""
+    report = (yield).get_result()
+    if report.skipped and not hasattr(report, 'wasxfail') and not allowed(reason := report.longrepr[2]):
+        report.outcome, report.longrepr = 'failed', f'{reason}: not one of the reasons in tests/support/skips.py'
 
 
 @pytest.fixture(scope='module', autouse=True)

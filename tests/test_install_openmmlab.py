@@ -1,7 +1,9 @@
 """The set-up for who does not use make: it says what it would do, and does nothing unless told."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +47,8 @@ def test_plan_names_what_would_change():
 @pytest.mark.parametrize(
     ('to', 'installed', 'words'),
     [
-        (None, {'torch': '2.15.0'}, r'torch 2\.15\.0 is installed, .* torch 2\.1 and 2\.11; --torch 2\.11 installs'),
-        ('1.13', {}, r'TORCH=1\.13: there are constraints for 2\.1, 2\.11 only'),
+        (None, {'torch': '2.9.0'}, r'torch 2\.9\.0 is installed, .* torch 2\.1, 2\.11, 2\.15; --torch 2\.11 installs'),
+        ('1.13', {}, r'TORCH=1\.13: there are constraints for 2\.1, 2\.11, 2\.15 only'),
     ],
 )
 def test_torch_without_pins(to, installed, words):
@@ -59,8 +61,38 @@ def test_another_torch_is_said():
 
 
 def test_forks_stay():
-    with pytest.raises(install_openmmlab.SetupError, match=r'onedl-mmcv, onedl-mmengine: forks of these libraries'):
+    words = r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet'
+    with pytest.raises(install_openmmlab.SetupError, match=words):
         environment(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6').plan()
+
+
+def test_todays_torch_goes_with_the_forks():
+    lines = environment(torch='2.15.0', onedl_mmengine='0.10.12').plan()
+    assert lines[0].endswith('torch 2.15.0, mmcv for cpu')
+    (new,) = (line for line in lines if line.startswith('new, with'))
+    assert 'onedl-mmcv 2.3.6' in new and 'onedl-mmdetection 3.5.1' in new and ' mmdet ' not in new
+    with pytest.raises(install_openmmlab.SetupError, match=r'^mmcv: installed, under the import names of onedl-mmcv'):
+        environment(torch='2.15.0', mmcv='2.1.0').plan()
+
+
+@pytest.mark.parametrize('library', ['torch', 'mmengine', 'mmcv'])
+def test_it_runs_beside_what_the_package_refuses(library, tmp_path):
+    refused, _ = versions.installed(library)  # or its fork
+    torch = '2.15' if versions.installed('mmcv')[0] == 'onedl-mmcv' else '2.11'
+    folder = tmp_path / f'{refused.replace("-", "_")}-0.1.dist-info'
+    folder.mkdir()
+    (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {refused}\nVersion: 0.1\n')
+    paths = [str(tmp_path), str(Path(install_openmmlab.__file__).parents[1])]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+
+    def python(*arguments):
+        return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, cwd=tmp_path)
+
+    refusal = python('-c', 'import icconv_mm.registry')
+    assert refusal.returncode and f'{library}: found {refused} 0.1' in refusal.stderr
+    plan = python('-m', 'icconv_mm.install_openmmlab', '--torch', torch, '--device', 'cpu')
+    assert plan.returncode == 0, plan.stderr
+    assert f'replaced: {refused} 0.1 by ' in plan.stdout and plan.stdout.endswith('--yes does this.\n')
 
 
 def test_dry_run_starts_no_process(monkeypatch, capsys):

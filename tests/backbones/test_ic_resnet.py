@@ -127,17 +127,17 @@ def test_compiles_to_one_graph():
 
 
 @pytest.mark.parametrize(('pattern', 'depth'), [('detection/ic_resnet50_k9', 50), ('human_pose/ic_resnet101_k13', 101)])
-def test_published_patterns(pattern, depth, shared, monkeypatch, tmp_path):
+def test_published_patterns(pattern, depth, published_patterns, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
-    (tmp_path / 'patterns').symlink_to(shared / 'patterns')
+    (tmp_path / 'patterns').symlink_to(published_patterns)
     with torch.device('meta'):
         net = ICResNet(depth, pattern)
-    expected = read_patterns(shared / 'patterns' / f'{pattern}.json')
+    expected = read_patterns(published_patterns / f'{pattern}.json')
     assert [conv.pattern for conv in inception_layers(net).values()] == expected
 
 
-def test_published_pattern_in_groups(shared):
-    path = shared / 'patterns/detection/ic_resnext101_32x4d_k9.json'
+def test_published_pattern_in_groups(published_patterns):
+    path = published_patterns / 'detection/ic_resnext101_32x4d_k9.json'
     with torch.device('meta'):
         net = ICResNeXt(101, path)
     in_groups = read_patterns(path)
@@ -155,8 +155,8 @@ def test_a_pattern_or_a_supernet(supernet):
         ICResNeXt(50)
 
 
-def test_patterns_that_do_not_fit(shared):
-    path = shared / 'patterns/detection/ic_resnet50_k9.json'
+def test_patterns_that_do_not_fit(published_patterns):
+    path = published_patterns / 'detection/ic_resnet50_k9.json'
     file = r'ic_resnet50_k9\.json'
     with pytest.raises(ValueError, match=f'{file}: the network has 33 3x3 convolutions, the pattern 16 layers'):
         ICResNet(101, path)

@@ -142,8 +142,8 @@ def test_weight_standardised_convolutions_stay_so():
         torch.testing.assert_close(conv(x), before)
 
 
-def test_a_pattern_of_the_whole_network_passes_over_deformable_layers(shared):
-    path = shared / 'patterns/detection/ic_resnet50_k9.json'
+def test_a_pattern_of_the_whole_network_passes_over_deformable_layers(published_patterns):
+    path = published_patterns / 'detection/ic_resnet50_k9.json'
     cfg = {'type': 'mmdet.ResNet', 'depth': 50, **DCN}
     whole = ICResNet(50, path)
     for net in (

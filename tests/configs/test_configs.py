@@ -48,11 +48,11 @@ def one_thread():
 def published(request, tmp_path_factory):
     """The cache folder with the published patterns, or None where there are none at hand."""
     try:
-        shared = request.getfixturevalue('shared')
+        patterns = request.getfixturevalue('published_patterns')
     except pytest.skip.Exception:
         return None
     cache = tmp_path_factory.mktemp('cache')
-    shutil.copytree(shared / 'patterns', cache / 'patterns')
+    shutil.copytree(patterns, cache / 'patterns')
     return cache
 
 
@@ -63,6 +63,8 @@ def load(published, monkeypatch):
     def load(path):
         cfg = read_config(path)
         pytest.importorskip(cfg.default_scope)
+        if 'pose' in cfg.model.get('tasks', ()):
+            pytest.importorskip('mmpose')
         init_default_scope(cfg.default_scope)
         if published is None and '/' in str(cfg.model.backbone.get('pattern')):
             cfg.model.backbone.pattern = 'geometric_d4'

@@ -7,8 +7,8 @@ from benchmarks.suites import backbone, layers, models
 from pages import section, tables
 
 
-def test_limits(monkeypatch, shared):
-    monkeypatch.setenv('ICCONV_MM_CACHE', str(shared))
+def test_limits(monkeypatch, published_patterns):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(published_patterns.parent))
     (_, *rows), *_ = tables(section('docs/performance.md', 'Limits'))
     cases = list(backbone.cases(Options()))
     in_rows = [limit for case in cases for limit in (case.limit, case.memory) if limit is not None]

@@ -23,9 +23,9 @@ def test_first_lines_print_what_they_say(capsys):
     assert capsys.readouterr().out.strip() == shown
 
 
-def test_config_changes_the_backbone_alone(tmp_path, monkeypatch, shared):
+def test_config_changes_the_backbone_alone(tmp_path, monkeypatch, published_patterns):
     pytest.importorskip('mmdet')
-    monkeypatch.setenv('ICCONV_MM_CACHE', str(shared))  # where the published patterns are
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(published_patterns.parent))
     _, block = code_blocks('README.md')
     cfg = config(block, tmp_path)
     init_default_scope('mmdet')

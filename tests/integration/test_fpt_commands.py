@@ -120,9 +120,9 @@ model = dict(
     np.testing.assert_array_equal(state['backbone.gn1.weight'].numpy(), blobs['conv1_gn_s'])
 
 
-def test_learns_photographs(workspace, shared):
+def test_learns_photographs(workspace, coco_sample):
     """On four photographs of COCO with their polygons the loss halves within 40 steps."""
-    config = workspace.derive('fpt_photographs', CONFIG, PHOTOGRAPHS.format(root=str(shared / 'coco_sample')))
+    config = workspace.derive('fpt_photographs', CONFIG, PHOTOGRAPHS.format(root=str(coco_sample)))
     args = ('--work-dir', 'runs/fpt_photographs', *short(40, **{'train_cfg.val_begin': 99}))
     assert workspace.tool('train', config, *args) is None
     losses = list(workspace.losses('runs/fpt_photographs').values())

@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 800, 1333
 
 
 @pytest.mark.slow
-def test_mask_rcnn_runs_forward_and_backward(repo, shared, tmp_path, monkeypatch):
+def test_mask_rcnn_runs_forward_and_backward(repo, published_patterns, tmp_path, monkeypatch):
     """Mask R-CNN with IC-ResNet-50 and the published pattern on one image of 800x1333, on the CPU."""
     pytest.importorskip('mmdet')
     from mmdet.registry import MODELS
@@ -20,7 +20,7 @@ def test_mask_rcnn_runs_forward_and_backward(repo, shared, tmp_path, monkeypatch
     from mmdet.utils import register_all_modules
 
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
-    (tmp_path / 'patterns').symlink_to(shared / 'patterns')
+    (tmp_path / 'patterns').symlink_to(published_patterns)
     register_all_modules()
     cfg = Config.fromfile(repo / 'configs/instance_segmentation/mask-rcnn_ic-r50-k9_fpn_1x_coco.py')
     cfg.model.backbone.init_cfg = None

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from icconv_mm import versions
+
 pytestmark = pytest.mark.slow
 
 RUN = """
@@ -109,6 +111,32 @@ def test_torch_alone(clean):
     assert 'mmengine: not installed' in error and 'mmcv: not installed' not in error
 
 
+@pytest.fixture
+def project(repo):
+    tomllib = pytest.importorskip('tomllib')
+    return tomllib.loads((repo / 'pyproject.toml').read_text())['project']
+
+
+def test_the_package_requires_what_that_route_has(project):
+    assert [Requirement(text).name for text in project['dependencies']] == ['torch', 'numpy']
+
+
+def test_torch_alone_with_reports(clean, project, tmp_path):
+    """The extra ``tools``: a pattern as a table and a picture, and rules of a conversion."""
+    run = clean('torch', 'numpy', *(Requirement(text).name for text in project['optional-dependencies']['tools']))
+    (tmp_path / 'rules.yml').write_text("- {pattern: 'ema.*', replace: null}")
+    printed = run(
+        lacks('mmengine', 'mmcv', 'mmdet') + 'import icconv_mm, rich\n'
+        'from icconv_mm.patterns.describe import draw_patterns, pattern_table\n'
+        'net = icconv_mm.create_model("ic_resnet18", "geometric_d4")\n'
+        'patterns = [m.pattern for m in net.modules() if isinstance(m, icconv_mm.layers.ICConv2d)]\n'
+        'rich.print(pattern_table(patterns, "geometric"))\n'
+        'draw_patterns(patterns, "pattern.png", "geometric")\n'
+        'assert len(icconv_mm.checkpoints.load_rules("rules.yml")) == 1\n'
+    )
+    assert 'geometric' in printed and (tmp_path / 'pattern.png').stat().st_size > 1000
+
+
 def test_torch_alone_with_torchvision(clean):
     run = clean('torch', 'numpy', 'torchvision')
     run(
@@ -133,8 +161,8 @@ def test_torch_alone_with_timm(clean):
 
 def test_mmengine_and_mmcv_lite(clean):
     """mmcv-lite is mmcv without its compiled library."""
-    run = clean('torch', 'numpy', 'mmengine', 'opencv-python', 'pillow')
-    mmcv = Path(importlib.metadata.distribution('mmcv').locate_file('mmcv'))
+    run = clean('torch', 'numpy', versions.installed('mmengine')[0], 'opencv-python', 'pillow')
+    mmcv = Path(importlib.metadata.distribution(versions.installed('mmcv')[0]).locate_file('mmcv'))
     (run.site / 'mmcv').mkdir()
     for part in mmcv.iterdir():
         if not part.name.startswith('_ext'):

@@ -33,13 +33,8 @@ param_scheduler = []
 """
 
 
-@pytest.fixture(scope='module')
-def sample(shared):
-    return shared / 'coco_sample'
-
-
-def test_overfits_and_draws(workspace, sample):
-    config = workspace.derive('photographs', INSTANCE, CONFIG.format(root=str(sample)))
+def test_overfits_and_draws(workspace, coco_sample):
+    config = workspace.derive('photographs', INSTANCE, CONFIG.format(root=str(coco_sample)))
     folder = workspace.root / 'runs/photographs'
     assert workspace.tool('train', config, '--work-dir', folder, *short(ITERATIONS)) is None
 
@@ -50,11 +45,11 @@ def test_overfits_and_draws(workspace, sample):
     assert metrics['coco/bbox_mAP_50'] > 0.5
     assert metrics['coco/segm_mAP_50'] > 0.5
 
-    annotations = sample / 'annotations/person_keypoints_sample.json'
+    annotations = coco_sample / 'annotations/person_keypoints_sample.json'
     out = ('--out-dir', folder / 'out', '--ann-file', annotations, '--score-thr', 0.5)
     batch = ('--batch-size', 4)  # as in validation: what a batch is padded to changes predictions a little
     checkpoint = folder / f'iter_{ITERATIONS}.pth'
-    assert workspace.tool('infer', config, checkpoint, sample / 'val2017', *out, *batch) is None
+    assert workspace.tool('infer', config, checkpoint, coco_sample / 'val2017', *out, *batch) is None
     truth = COCO(str(annotations))
     evaluation = COCOeval(truth, truth.loadRes(str(folder / 'out/predictions.json')), 'segm')
     evaluation.evaluate()
@@ -64,7 +59,7 @@ def test_overfits_and_draws(workspace, sample):
     drawn = sorted((folder / 'out/vis').iterdir())
     assert [path.name for path in drawn] == sorted(image['file_name'] for image in truth.dataset['images'])
     for path in drawn:
-        picture, plain = cv2.imread(str(path)), cv2.imread(str(sample / 'val2017' / path.name))
+        picture, plain = cv2.imread(str(path)), cv2.imread(str(coco_sample / 'val2017' / path.name))
         assert picture.shape == plain.shape
         assert np.abs(picture.astype(int) - plain).max() > 50
     assert json.loads((folder / 'out/images.json').read_text())['categories'] == [{'id': 1, 'name': 'person'}]

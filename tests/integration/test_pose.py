@@ -48,9 +48,9 @@ ITERATIONS = 200
 
 
 @pytest.fixture(scope='module')
-def photographs(workspace, shared):
+def photographs(workspace, coco_sample):
     """Config and checkpoint of a small network that has learned the four photographs by heart."""
-    root = str(shared / 'coco_sample')
+    root = str(coco_sample)
     config = workspace.derive('pose_photographs', POSE, PHOTOGRAPHS.format(root=root, iterations=ITERATIONS))
     args = ('--work-dir', 'runs/pose_photographs', *short(ITERATIONS))
     assert workspace.tool('train', config, *args) is None
@@ -89,11 +89,11 @@ def test_multi_scale_flip_and_batches(workspace, photographs):
     assert results['tta']['coco/AP'] != workspace.scalars('runs/pose_photographs')[-1]['coco/AP']
 
 
-def test_infer_draws_skeletons(workspace, photographs, shared):
+def test_infer_draws_skeletons(workspace, photographs, coco_sample):
     import cv2
     from pycocotools.coco import COCO
 
-    pictures = shared / 'coco_sample/val2017'
+    pictures = coco_sample / 'val2017'
     assert workspace.tool('infer', *photographs, pictures, '--out-dir', 'runs/pose_infer', '--score-thr', 0.3) is None
     out = workspace.root / 'runs/pose_infer'
     found = COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).anns.values()
@@ -104,11 +104,11 @@ def test_infer_draws_skeletons(workspace, photographs, shared):
         assert np.abs(drawn.astype(int) - cv2.imread(str(path))).max() > 50
 
 
-def test_inferencers_of_mmpose(workspace, photographs, shared):
+def test_inferencers_of_mmpose(workspace, photographs, coco_sample):
     from mmpose.apis import MMPoseInferencer, inference_bottomup, init_model
 
     config, checkpoint = photographs
-    picture = str(shared / 'coco_sample/val2017/000000000785.jpg')
+    picture = str(coco_sample / 'val2017/000000000785.jpg')
     (sample,) = inference_bottomup(init_model(config, checkpoint, device='cpu'), picture)
     best = sample.pred_instances.bbox_scores.argmax()
     inferencer = MMPoseInferencer(config, checkpoint, device='cpu')

@@ -108,11 +108,11 @@ randomness = dict(seed=0)
 """
 
 
-def test_recipe_takes_a_step_at_its_full_input(workspace, shared):
+def test_recipe_takes_a_step_at_its_full_input(workspace, coco_sample):
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    config = workspace.derive('pose_step', RECIPE, ONE_STEP.format(root=str(shared / 'coco_sample')))
+    config = workspace.derive('pose_step', RECIPE, ONE_STEP.format(root=str(coco_sample)))
     cfg = Config.fromfile(config)
     init_default_scope('mmpose')
     from mmpose.registry import DATASETS

@@ -49,9 +49,9 @@ param_scheduler = []
 """
 
 
-def test_retinanet_with_ic_resnet50_overfits_photographs(workspace, shared):
+def test_retinanet_with_ic_resnet50_overfits_photographs(workspace, coco_sample):
     """The loss halves, and ``mim test`` evaluates the checkpoint."""
-    text = NECK.format(channels=RESNET50, full=True) + PHOTOGRAPHS.format(root=str(shared / 'coco_sample'))
+    text = NECK.format(channels=RESNET50, full=True) + PHOTOGRAPHS.format(root=str(coco_sample))
     config = workspace.derive('sepc_photographs', SEPC, text)
     folder = workspace.root / 'runs/sepc_photographs'
     assert workspace.tool('train', config, '--work-dir', folder, *short(ITERATIONS)) is None

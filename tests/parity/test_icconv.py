@@ -1,13 +1,12 @@
-"""ICResNet against tensors computed with the official implementation (shared/parity/README.md)."""
+"""ICResNet against tensors computed with the official implementation (tests/data/README.md)."""
 
 import copy
-import json
 import re
 
-import numpy as np
 import pytest
 import torch
 from crc_fill import deviations, official_input, official_state_dict
+from reference import pattern_of
 
 from icconv_mm.backbones import ICResNet
 from icconv_mm.ops import use_backend
@@ -15,6 +14,7 @@ from icconv_mm.ops import use_backend
 CASES = [
     'ic_resnet18_selfmade',
     pytest.param('ic_resnet34_selfmade', marks=pytest.mark.slow),
+    'ic_resnet50_selfmade',
     pytest.param('ic_resnet50_detection_k9', marks=pytest.mark.slow),
     'ic_resnet50_detection_k9_logits224',
     'ic_resnet50_human_pose_k13',
@@ -40,28 +40,27 @@ def concatenated(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope='module', params=CASES)
-def case(request, shared):
+def case(request, reference):
     """The meta data, the stored tensors, the network in float64 and its input."""
-    folder = shared / 'parity/icconv'
-    meta = json.loads((folder / f'{request.param}.json').read_text())
-    pattern = meta['pattern_file']
-    path = folder / pattern if 'selfmade' in pattern else shared / 'patterns' / pattern.removeprefix('pattern_zoo/')
+    path = pattern_of(request, request.param)  # first: what belongs to a published pattern is not in the repository
+    stored = reference('icconv', request.param)
+    meta = stored.meta
     net = ICResNet(int(re.search(r'resnet(\d+)', request.param)[1]), str(path)).double().eval()
     state = concatenated(official_state_dict(meta))
     classifier = state['fc.weight'], state['fc.bias']
     net.load_state_dict(state)
-    return meta, np.load(folder / f'{request.param}.npz'), net, classifier, official_input(meta)
+    return meta, stored, net, classifier, official_input(meta)
 
 
 @torch.no_grad()
 def errors(case, dtype: torch.dtype) -> dict[str, float]:
     """Largest deviation of every stored tensor, relative to its maximum."""
-    meta, stored, net, classifier, x = case
+    _, stored, net, classifier, x = case
     maps = copy.deepcopy(net).to(dtype)(x.to(dtype))
     found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
     weight, bias = (t.to(dtype) for t in classifier)
     found['logits'] = torch.nn.functional.linear(maps[-1].mean((2, 3)), weight, bias)
-    return deviations(meta, stored, found)
+    return deviations(stored, found)
 
 
 def test_parameters(case):

@@ -4,8 +4,6 @@ Not checked: UDP variants (another coordinate convention, which the package does
 ``ae_parse_crowd36_ties`` 0.29 itself depends on the version of its solver; the result with munkres 3.0 is ours.
 """
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -19,13 +17,19 @@ PARSING = ('ambiguous_tags', 'crowd36', 'eight_overlap', 'nobody', 'one', 'tagsh
 
 
 @pytest.fixture
-def case(shared):
+def case(reference):
 
     def load(name):
-        folder = shared / 'parity' / 'pose_ae'
-        return json.loads((folder / f'{name}.json').read_text()), dict(np.load(folder / f'{name}.npz'))
+        stored = reference('pose_ae', name)
+        return stored.meta, stored
 
     return load
+
+
+def assert_close(data, name, found, **tolerance):
+    """Of the values that the reference has."""
+    got, expected = data.pair(name, found)
+    np.testing.assert_allclose(got, expected, err_msg=name, **tolerance)
 
 
 def _stages(data, prefix, num_joints):
@@ -50,10 +54,8 @@ def test_aggregation(case, name):
             used = scale == aggregation.tag_scale(scales)
             aggregator.add(heatmaps, tags if used else None, *flipped, args['flip_index'])
         heatmaps, tags = aggregator.result()
-        for got, expected in ((heatmaps, 'heatmaps'), (tags, 'tags')):
-            expected = data[f'{variant["prefix"]}/{expected}']
-            assert got.shape == expected.shape, variant
-            np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-5, err_msg=variant['prefix'])
+        assert_close(data, f'{variant["prefix"]}/heatmaps', heatmaps, rtol=0, atol=1e-5)
+        assert_close(data, f'{variant["prefix"]}/tags', tags, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', PARSING)
@@ -159,7 +161,7 @@ def test_heatmap_loss(case, supervise_empty):
     prefix = f'supervise_empty{int(supervise_empty)}'
     np.testing.assert_allclose(value.detach(), data[f'{prefix}/loss'], rtol=1e-6)
     grad = torch.autograd.grad(value.sum(), pred)[0]
-    np.testing.assert_allclose(grad, data[f'{prefix}/grad_sum'], rtol=1e-6, atol=1e-9)
+    assert_close(data, f'{prefix}/grad_sum', grad, rtol=1e-6, atol=1e-9)
 
 
 def test_losses_of_two_stages(case):
@@ -177,7 +179,7 @@ def test_losses_of_two_stages(case):
         np.testing.assert_allclose(value.detach(), data[f'loss/{name}_loss'], rtol=1e-6)
     grads = torch.autograd.grad(heatmap + push + pull, outputs)
     for i, grad in enumerate(grads):
-        np.testing.assert_allclose(grad, data[f'grad_out{i}'], rtol=1e-6, atol=1e-9)
+        assert_close(data, f'grad_out{i}', grad, rtol=1e-6, atol=1e-9)
 
 
 def _ours(joints, num_joints, area):

@@ -1,11 +1,9 @@
 """PyConvResNet and PyConvHGResNet against tensors computed with the official implementation."""
 
 import copy
-import json
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
 from crc_fill import deviations, official_input, official_state_dict
@@ -33,26 +31,26 @@ def build(case: str):
 
 
 @pytest.fixture(scope='module', params=CASES)
-def case(request, shared):
+def case(request, reference):
     """The meta data, the stored tensors, the network in float64, its classifier and its input."""
-    folder = shared / 'parity/pyconv'
-    meta = json.loads((folder / f'{request.param}.json').read_text())
+    stored = reference('pyconv', request.param)
+    meta = stored.meta
     state = convert(official_state_dict(meta), 'pyconv')
     classifier = state.pop('head.fc.weight'), state.pop('head.fc.bias')
     net = build(request.param).double().eval()
     assert set(state) == {f'backbone.{key}' for key in net.state_dict()}
     net.load_state_dict(state)
-    return meta, np.load(folder / f'{request.param}.npz'), net, classifier, official_input(meta)
+    return meta, stored, net, classifier, official_input(meta)
 
 
 @torch.no_grad()
 def errors(case, dtype: torch.dtype) -> dict[str, float]:
-    meta, stored, net, classifier, x = case
+    _, stored, net, classifier, x = case
     maps = copy.deepcopy(net).to(dtype)(x.to(dtype))
     found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
     weight, bias = (t.to(dtype) for t in classifier)
     found['logits'] = torch.nn.functional.linear(maps[-1].mean((2, 3)), weight, bias)
-    return deviations(meta, stored, found)
+    return deviations(stored, found)
 
 
 def test_parameters(case):

@@ -1,9 +1,7 @@
 """PyConvSegNet (backbone, PyConvHead, auxiliary head) against tensors computed with the official implementation."""
 
 import copy
-import json
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,21 +43,21 @@ def build(backbone: str, output_stride: int, classes: int) -> nn.Module:
 
 
 @pytest.fixture(scope='module', params=CASES)
-def case(request, shared):
+def case(request, reference):
     """The meta data, the stored tensors, the network in float64 and its input."""
-    folder = shared / 'parity/pyconvseg'
-    meta = json.loads((folder / f'{request.param}.json').read_text())
+    stored = reference('pyconvseg', request.param)
+    meta = stored.meta
     arguments = meta['constructor']['kwargs']
     net = build(arguments['backbone_net'], arguments['backbone_output_stride'], arguments['classes'])
     state = convert(official_state_dict(meta), 'pyconvsegnet')
     assert set(state) == set(net.state_dict())
     net.load_state_dict(state)
-    return meta, np.load(folder / f'{request.param}.npz'), net, official_input(meta)
+    return meta, stored, net, official_input(meta)
 
 
 @torch.no_grad()
 def errors(case, dtype: torch.dtype) -> dict[str, float]:
-    meta, stored, net, x = case
+    _, stored, net, x = case
     net, x = copy.deepcopy(net).to(dtype), x.to(dtype)
     head = net.decode_head
     maps = net.backbone(x)
@@ -78,7 +76,7 @@ def errors(case, dtype: torch.dtype) -> dict[str, float]:
         size = tuple((side - 1) // 8 * zoom + 1 for side in x.shape[2:])
         found[name] = head.predict_by_feat(found['logits_lowres'], [{'img_shape': size}])
     assert size == x.shape[2:]
-    return deviations(meta, stored, found)
+    return deviations(stored, found)
 
 
 def test_parameters(case):

@@ -1,6 +1,5 @@
 """PConv, integrated batch norm and SEPC against tensors computed with the official implementation."""
 
-import json
 import math
 import zlib
 
@@ -47,10 +46,10 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.fixture(scope='module')
-def case(request, shared):
+def case(request, reference):
     """The meta data, the stored tensors, the neck in float64 and its input."""
-    folder = shared / 'parity/sepc'
-    meta = json.loads((folder / f'{request.param}.json').read_text())
+    stored = reference('sepc', request.param)
+    meta = stored.meta
     args = meta['args']
     neck = SEPC(
         args['in_channels'],
@@ -70,7 +69,7 @@ def case(request, shared):
     for name, info in meta['inputs'].items():
         rng = np.random.RandomState(zlib.crc32(f'input:{request.param}:{name}'.encode()))
         levels.append(torch.from_numpy(rng.standard_normal(info['shape'])))
-    return meta, np.load(folder / f'{request.param}.npz'), neck, state, levels
+    return meta, stored, neck, state, levels
 
 
 @torch.no_grad()
@@ -88,12 +87,9 @@ def errors(case, dtype: torch.dtype) -> dict[str, float]:
     for key, value in neck.state_dict().items():
         found[f'buffer/{key}'] = value
     result = {}
-    for name in stored.files:
+    for name in stored.names:
         ours = f'buffer/{rename_neck(name[7:])}' if name.startswith('buffer/') else name
-        want = stored[name]
-        got = found[ours].double().numpy()
-        assert got.shape == want.shape, name
-        result[name] = float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
+        result[name] = stored.deviation(name, found[ours].double())
     return result
 
 

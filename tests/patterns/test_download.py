@@ -167,13 +167,13 @@ def test_first_use_without_a_connection(address, cache, monkeypatch):
         load_pattern(NAME)
 
 
-def test_checksums_are_those_of_the_published_files(shared):
-    sums = dict(line.split()[::-1] for line in (shared / 'patterns/SHA256SUMS').read_text().splitlines())
+def test_checksums_are_those_of_the_published_files(published_patterns):
+    sums = dict(line.split()[::-1] for line in (published_patterns / 'SHA256SUMS').read_text().splitlines())
     assert {f'{name}.json': digest for name, digest in PUBLISHED.items()} == sums
 
 
-def test_the_published_files_themselves(shared, cache):
-    assert all(download_patterns(source=shared / 'patterns').values())
+def test_the_published_files_themselves(published_patterns, cache):
+    assert all(download_patterns(source=published_patterns).values())
     assert len(load_pattern('human_pose/ic_resnet101_k13')) == 33
 
 

@@ -18,8 +18,8 @@ def test_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_files_without_loss(name, shared, tmp_path):
-    path = shared / 'patterns' / f'{name}.json'
+def test_published_files_without_loss(name, published_patterns, tmp_path):
+    path = published_patterns / f'{name}.json'
     patterns = read_patterns(path)
     write_patterns(patterns, tmp_path / 'again.json')
 
@@ -39,8 +39,8 @@ def test_published_files_without_loss(name, shared, tmp_path):
         ('human_pose/ic_resnet101_k13', 33, 908, 6),
     ],
 )
-def test_counts_of_the_published_files(name, layers, runs, d_max, shared):
-    patterns = read_patterns(shared / 'patterns' / f'{name}.json')
+def test_counts_of_the_published_files(name, layers, runs, d_max, published_patterns):
+    patterns = read_patterns(published_patterns / f'{name}.json')
     assert (len(patterns), sum(map(len, patterns)), max(p.max_dilation for p in patterns)) == (layers, runs, d_max)
 
 

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 
 import pytest
@@ -63,11 +64,24 @@ def test_full_disk_is_one_sentence(setup_env, tmp_path):
         setup_env.route.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
 
 
-def test_no_suitable_python_is_one_sentence(repo):
-    command = ['sh', repo / 'scripts' / 'setup_env.sh', '2.11', '--venv', 'nowhere']
+def test_todays_end_has_versions_of_its_own(setup_env, tmp_path):
+    environment = setup_env.Environment(tmp_path, '2.15', 'cpu')
+    assert environment.pins['torch'] == '2.15.0' and environment.pins['numpy'].startswith('2.')
+    libraries = environment.those(setup_env.route.LIBRARIES)
+    assert {'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmsegmentation', 'rich'} <= set(libraries)
+    assert environment.those(['mmpretrain', 'mmpose']) == ['onedl-mmpretrain']
+    provided = {*setup_env.route.FORKS, *setup_env.route.FORKS.values()} & environment.pins.keys()
+    assert provided == set(setup_env.route.FORKS.values())
+    assert environment.pins.keys() >= {*libraries, *setup_env.FOR_TESTS, 'timm', 'torchvision'}
+
+
+@pytest.mark.parametrize(('torch', 'wanted'), [('2.1', '3.10 to 3.11'), ('2.11', '3.10 to 3.12'), ('2.15', '3.13')])
+def test_no_suitable_python_is_one_sentence(repo, torch, wanted):
+    command = ['sh', repo / 'scripts' / 'setup_env.sh', torch, '--venv', 'nowhere']
     done = subprocess.run(command, env={'PYTHON': 'false', 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.count('\n') == 1 and 'Python 3.10 to 3.12' in done.stderr and 'install one' in done.stderr
+    assert done.stderr.count('\n') == 1 and 'install one' in done.stderr
+    assert f'torch {torch} needs Python {wanted}, ' in done.stderr
 
 
 def test_progress_and_failure(setup_env, tmp_path, capsys, monkeypatch):
@@ -91,6 +105,31 @@ def test_cached_wheel_needs_no_compiler(setup_env, environment, monkeypatch, tmp
     assert folder.name == f'mmcv-2.1.0-py{sys.version_info.major}{sys.version_info.minor}-torch2.11.0-cpu'
     (folder / 'mmcv-2.1.0-any.whl').touch()
     assert setup_env.route.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
+
+
+def test_mmcv_is_fetched_and_compiled_as_the_torch_needs_it(setup_env, monkeypatch, tmp_path):
+    """The sdist of the fork, and the language standard of torch's headers instead of the one that it asks for."""
+    commands, variables = [], {}
+
+    def run(command, label, log, env=None, cwd=None, **_):
+        commands.append([str(part) for part in command])
+        if label == 'fetching mmcv':
+            (tmp_path / 'onedl_mmcv-2.3.6').mkdir()
+            (tmp_path / 'onedl_mmcv-2.3.6/setup.py').touch()
+            with tarfile.open(tmp_path / 'work/onedl_mmcv-2.3.6.tar.gz', 'w:gz') as archive:
+                archive.add(tmp_path / 'onedl_mmcv-2.3.6', 'onedl_mmcv-2.3.6')
+        else:
+            variables.update(env)
+            assert (cwd / 'setup.py').is_file() and cwd.name == 'onedl_mmcv-2.3.6'
+            (tmp_path / 'work/dist').mkdir()
+            (tmp_path / 'work/dist/onedl_mmcv.whl').touch()
+
+    monkeypatch.setattr(setup_env.route, 'run', run)
+    environment = setup_env.Environment(tmp_path / 'venv', '2.15', 'cpu')
+    (tmp_path / 'target').mkdir()
+    wheel = setup_env.route.build_mmcv(environment, '2.3.6', tmp_path / 'work', tmp_path / 'target')
+    assert wheel == tmp_path / 'target/onedl_mmcv.whl' and wheel.is_file()
+    assert commands[0][-1] == 'onedl-mmcv==2.3.6' and variables['ICCONV_MM_CXX_STANDARD'] == 'c++20'
 
 
 def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatch):

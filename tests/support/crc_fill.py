@@ -1,4 +1,4 @@
-"""Networks and inputs of the reference data that are filled by rule (shared/parity/README.md)."""
+"""Networks and inputs of the reference data that are filled by rule (tests/data/README.md)."""
 
 import math
 import zlib
@@ -39,13 +39,13 @@ def official_input(meta: dict) -> torch.Tensor:
     return x
 
 
-def deviations(meta: dict, stored, found: dict[str, torch.Tensor]) -> dict[str, float]:
+def deviations(reference, found: dict[str, torch.Tensor]) -> dict[str, float]:
     """Largest deviation of every stored tensor from the one found, relative to its maximum."""
     result = {}
-    for name, info in meta['tensors'].items():
+    for name, info in reference.meta['tensors'].items():
         assert list(found[name].shape) == info['full_shape'], name
         channel, space = info['channel_stride'], info['spatial_stride'] or 1
         part = found[name][:, ::channel].double()
         part = part[..., ::space, ::space] if part.ndim == 4 else part
-        result[name] = float(np.abs(part.numpy() - stored[name]).max() / np.abs(stored[name]).max())
+        result[name] = reference.deviation(name, part)
     return result

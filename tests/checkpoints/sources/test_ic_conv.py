@@ -3,10 +3,11 @@
 import copy
 import json
 
-import numpy as np
 import pytest
 import torch
+from crc_fill import deviations, official_input, official_state_dict
 from layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_prefix
+from reference import pattern_of
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.conversion import run_conversion
@@ -207,6 +208,7 @@ def test_grouped_file_agrees_with_a_pattern_that_counts_in_groups(tmp_path):
 OFFICIAL = [
     'ic_resnet18_selfmade',
     'ic_resnet34_selfmade',
+    'ic_resnet50_selfmade',
     'ic_resnet50_detection_k9',
     'ic_resnet50_segmentation_k9',
     'ic_resnet50_human_pose_k13',
@@ -216,13 +218,10 @@ OFFICIAL = [
 
 
 @pytest.mark.parametrize('case', OFFICIAL)
-def test_official_key_lists_convert_without_a_leftover(shared, case):
-    meta = json.loads((shared / 'parity' / 'icconv' / f'{case}.json').read_text())
+def test_official_key_lists_convert_without_a_leftover(request, reference, case):
+    pattern = pattern_of(request, case)
+    meta = reference('icconv', case).meta
     state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
-    kind, _, name = case.partition('_')[2].partition('_')
-    pattern = shared / 'patterns' / name.rpartition('_')[0] / f'ic_{kind}_{name.rpartition("_")[2]}.json'
-    if name == 'selfmade':
-        pattern = shared / 'parity' / 'icconv' / 'patterns' / f'{case}.json'
     conversion = run_conversion(state, 'ic-conv', pattern=str(pattern))
     assert conversion.layout == 'classifier' and not conversion.left
     sub_convolutions = sum('.conv_list.' in key for key in state)
@@ -230,42 +229,16 @@ def test_official_key_lists_convert_without_a_leftover(shared, case):
     assert len(conversion.state_dict) == len(state) - sub_convolutions + len(inception)
 
 
-def test_converted_classifier_gives_the_official_features(shared):
+def test_converted_classifier_gives_the_official_features(request, reference):
     """Round trip: official keys and values -> converter -> ICResNet -> the reference tensors."""
     from icconv_mm.backbones import ICResNet
 
-    folder = shared / 'parity' / 'icconv'
-    meta = json.loads((folder / 'ic_resnet50_detection_k9.json').read_text())
-    reference = np.load(folder / 'ic_resnet50_detection_k9.npz')
-    scaled = set(meta['residual_bn_scaled_keys'])
-    state = {
-        key: torch.as_tensor(official_fill(key, shape) * (meta['residual_bn_scale'] if key in scaled else 1))
-        for key, shape in meta['state_dict'].items()
-    }
-    converted = convert({'state_dict': with_prefix('module.', state)}, 'ic-conv')
-    net = ICResNet(50, pattern=str(shared / 'patterns' / 'detection' / 'ic_resnet50_k9.json')).double().eval()
+    stored = reference('icconv', 'ic_resnet50_selfmade')
+    converted = convert({'state_dict': with_prefix('module.', official_state_dict(stored.meta))}, 'ic-conv')
+    net = ICResNet(50, pattern=str(pattern_of(request, 'ic_resnet50_selfmade'))).double().eval()
     net.load_state_dict(
         {key.removeprefix('backbone.'): value for key, value in converted.items() if key.startswith('backbone.')}
     )
-    rng = np.random.RandomState(meta['input_seed'])
     with torch.no_grad():
-        outputs = net(torch.from_numpy(rng.standard_normal(meta['input_shape'])))
-    for name, output in zip(('c2', 'c3', 'c4', 'c5'), outputs):
-        info = meta['tensors'][name]
-        step = info['spatial_stride'] or 1
-        found = output.numpy()[:, :: info['channel_stride'], ::step, ::step]
-        assert np.abs(found - reference[name]).max() <= 1e-6 * np.abs(reference[name]).max()
-
-
-def official_fill(key, shape):
-    """Fill rule crc32-v1 of the reference data."""
-    import zlib
-
-    rng = np.random.RandomState(zlib.crc32(key.encode()))
-    if key.endswith('num_batches_tracked'):
-        return np.zeros(shape, np.int64)
-    if len(shape) >= 2:
-        return rng.standard_normal(shape) * np.sqrt(2.0 / np.prod(shape[1:]))
-    if key.endswith(('running_var', '.weight')):
-        return rng.uniform(0.5, 1.5, shape)
-    return rng.standard_normal(shape) * 0.1
+        outputs = net(official_input(stored.meta))
+    assert max(deviations(stored, dict(zip(('c2', 'c3', 'c4', 'c5'), outputs))).values()) <= 1e-6

@@ -1,6 +1,5 @@
 """Files released with PyConv: every key finds its place, and what is broken is refused."""
 
-import json
 import re
 
 import pytest
@@ -52,9 +51,9 @@ def test_converted_weights_load(released):
 
 
 @pytest.mark.parametrize('case', CLASSIFIERS)
-def test_official_key_lists_of_classifiers(shared, case):
+def test_official_key_lists_of_classifiers(reference, case):
     """Every official key has the place and the shape that the network expects."""
-    meta = json.loads((shared / f'parity/pyconv/{case}.json').read_text())
+    meta = reference('pyconv', case).meta
     state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
     converted = convert(state, 'pyconv')
     cls = PyConvHGResNet if 'hg' in case else PyConvResNet
@@ -66,8 +65,8 @@ def test_official_key_lists_of_classifiers(shared, case):
 
 
 @pytest.mark.parametrize('case', SEGMENTERS)
-def test_official_key_lists_of_segmenters(shared, case):
-    meta = json.loads((shared / f'parity/pyconvseg/{case}.json').read_text())
+def test_official_key_lists_of_segmenters(reference, case):
+    meta = reference('pyconvseg', case).meta
     state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
     conversion = run_conversion(state, 'pyconvsegnet')
     assert conversion.layout == 'PyConvSegNet' and not conversion.left

@@ -1,7 +1,5 @@
 """Conversion of the authors' SEPC checkpoints: the key lists of all their configs load strictly and mean the same."""
 
-import json
-
 import pytest
 import torch
 from layouts import tensor
@@ -21,8 +19,8 @@ NAMES = {'pconv': 'PConv', 'ibn': 'PConv and iBN', 'sepclite': 'SEPC-lite', 'sep
 
 
 @pytest.fixture(scope='module')
-def keys(shared):
-    return json.loads((shared / 'parity/sepc/sepc_checkpoint_keys.json').read_text())
+def keys(reference):
+    return reference('sepc', 'sepc_checkpoint_keys').meta
 
 
 def official(keys, config):

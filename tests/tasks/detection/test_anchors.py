@@ -1,8 +1,5 @@
 """Boxes of mmdet 1.x against numbers computed with it."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 from mmengine.registry import TASK_UTILS, init_default_scope
@@ -22,14 +19,14 @@ def build(**options):
 
 
 @pytest.fixture(scope='module')
-def coders(shared):
-    with np.load(shared / 'parity/sepc/sepc_legacy_coders.npz') as stored:
-        return {name: torch.from_numpy(stored[name]) for name in stored.files}
+def coders(reference):
+    stored = reference('sepc', 'sepc_legacy_coders')
+    return {name: torch.from_numpy(stored[name]) for name in stored.names}
 
 
 @pytest.mark.parametrize('head', HEADS)
-def test_anchors_are_those_of_mmdet_1(shared, head):
-    levels = json.loads((shared / 'parity/sepc/sepc_head_anchors.json').read_text())['heads'][head]
+def test_anchors_are_those_of_mmdet_1(reference, head):
+    levels = reference('sepc', 'sepc_head_anchors').meta['heads'][head]
     generator = build(type='icconv_mm.PixelAnchorGenerator', strides=STRIDES, **HEADS[head])
     for level in range(5):
         expected = levels[f'level{level}']

@@ -51,10 +51,10 @@ def test_shapes_at_full_size():
     ]
 
 
-def test_limits_are_those_of_the_published_pattern(no_published_pattern, shared):
+def test_limits_are_those_of_the_published_pattern(no_published_pattern, published_patterns):
     options = benchmarks.Options()
     assert not any(layer.limits for layer in layers.inception_layers(options))
-    shutil.copytree(shared / 'patterns', no_published_pattern / 'patterns')
+    shutil.copytree(published_patterns, no_published_pattern / 'patterns')
     published = list(layers.inception_layers(options))
     assert len(published) == 16 and all(layer.limits == {'dense': 1.25} for layer in published)
     assert published[1].notes == {'pattern': 'detection/ic_resnet50_k9', 'dilations': 12}

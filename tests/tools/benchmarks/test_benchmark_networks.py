@@ -111,10 +111,10 @@ def test_gradients_that_differ_are_not_timed(monkeypatch):
         networks.compare('backbone', wrong, OPTIONS)
 
 
-def test_the_cases_and_their_limits(monkeypatch, tmp_path, shared):
+def test_the_cases_and_their_limits(monkeypatch, tmp_path, published_patterns):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     assert {(c.limit, c.memory) for c in backbone.cases(OPTIONS) if c.name.startswith('IC')} == {(None, None)}
-    shutil.copytree(shared / 'patterns', tmp_path / 'patterns')
+    shutil.copytree(published_patterns, tmp_path / 'patterns')
     limits = {c.label: c.limit for c in backbone.cases(OPTIONS)}
     limits.pop('IC-R50-k9 1x3x800x1088 bfloat16 eager', None)  # where the processor has it
     assert limits == {

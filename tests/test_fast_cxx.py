@@ -19,9 +19,9 @@ def build(tmp_path, monkeypatch):
     """Compiles a text by the variables that the set-up gives to builds; a path with a space must not matter."""
     folder = tmp_path / 'a folder'
 
-    def compile_text(text, *flags, compiler=COMPILER, header='vector', name='x'):
+    def compile_text(text, *flags, compiler=COMPILER, header='vector', name='x', standard=None):
         monkeypatch.setenv('CXX', str(compiler))
-        variables = setup_env.route.fast_compiler(folder, [header])
+        variables = setup_env.route.fast_compiler(folder, [header], standard)
         (tmp_path / f'{name}.cpp').write_text(text)
         command = [variables['CXX'], '-MMD', '-MF', f'{name}.d', '-g', '-O2', '-c', *flags]  # -c twice, as torch does
         command += ['-c', f'{name}.cpp', '-o', f'{name}.o', '-std=c++17']
@@ -58,6 +58,13 @@ def test_objects_hold_no_debug_information(build, tmp_path):
     assert build(SOURCE).returncode == 0
     sections = subprocess.run(['readelf', '-S', '-W', tmp_path / 'x.o'], capture_output=True, text=True, check=True)
     assert '.text' in sections.stdout and '.debug' not in sections.stdout
+
+
+def test_another_standard_takes_the_place_of_the_builds(build):
+    text = '#include <vector>\nstatic_assert(__cplusplus == {}L);\nstd::vector<int> numbers;\n'
+    for standard, number in ((None, 201703), ('c++20', 202002)):
+        done = build(text.format(number), standard=standard)
+        assert done.returncode == 0 and 'once more' not in done.stdout, done.stderr
 
 
 def test_compiler_without_precompiled_headers_builds_all_the_same(build, tmp_path):
