@@ -77,6 +77,20 @@ struct Rows {
   }
 };
 
+// Channels [first, first + kVector) of a pixel, as far as there are so many; zeros where `from` is null. `whole`: both
+// pixels start at vectors if they are cut into vectors at all.
+template <typename T>
+ICCONV_MM_BOTH inline void copy_channels(const T* from, int64_t from_stride, T* to, int64_t to_stride, int first,
+                                         int channels, bool whole) {
+  if (whole && from_stride == 1 && to_stride == 1 && channels % kVector == 0) {
+    Vector<T> vector = {};
+    if (from) vector = *reinterpret_cast<const Vector<T>*>(from + first);
+    *reinterpret_cast<Vector<T>*>(to + first) = vector;
+    return;
+  }
+  for (int e = first; e < first + kVector && e < channels; ++e) to[e * to_stride] = from ? from[e * from_stride] : T(0);
+}
+
 // out = bias + the nine taps of each channel out of their planes, or what is ready already; then a ReLU if wanted.
 template <typename T, typename Out>
 struct Add {
@@ -227,6 +241,7 @@ struct Thin {
   const T* x;  // of the first image
   Strides strides;
   int height, width, channels, stride, row, column;
+  bool whole;  // pixels of the input start at vectors
   T* out;
   Rows rows;
 
@@ -238,10 +253,10 @@ struct Thin {
     for (int p = 0; p < kPixels; ++p) {
       if (place.x + p >= rows.width) continue;
       const int from = (place.x + p) * stride + column;
-      T* to = out + rows.offset(place.image, rows.first + place.row, place.x + p) + place.first;
+      const bool inside = y < height && from < width;
       const T* source = x + place.image * strides.image + y * strides.row + from * strides.column;
-      for (int e = 0; e < kVector && place.first + e < channels; ++e)
-        to[e] = y < height && from < width ? source[(place.first + e) * strides.channel] : T(0);
+      T* to = out + rows.offset(place.image, rows.first + place.row, place.x + p);
+      copy_channels(inside ? source : nullptr, strides.channel, to, 1, place.first, channels, whole);
     }
   }
 };
@@ -267,8 +282,7 @@ struct Interleave {
       const int x = place.x + p, plane = plane_of[2 * (y % 2) + x % 2];
       T* to = out + place.image * strides.image + y * strides.row + x * strides.column;
       const T* from = plane < 0 ? nullptr : planes[plane] + rows.offset(place.image, y / 2, x / 2);
-      for (int e = place.first; e < place.first + kVector && e < channels; ++e)
-        to[e * strides.channel] = from ? from[e] : T(0);
+      copy_channels(from, 1, to, strides.channel, place.first, channels, true);
     }
   }
 };

@@ -241,6 +241,8 @@ class Call {
     thin.height = static_cast<int>(g_.height), thin.width = static_cast<int>(g_.width);
     thin.channels = static_cast<int>(g_.in_channels), thin.stride = static_cast<int>(g_.stride);
     thin.row = plan_.plane[q].row, thin.column = plan_.plane[q].column;
+    const bool last = x.is_contiguous(at::MemoryFormat::ChannelsLast);
+    thin.whole = last && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
     thin.out = out.mutable_data_ptr<T>(), thin.rows = rows_of(chunk.held, chunk.held_rows, g_.in_channels);
     Device::run(thin, thin.walk.count());
     return {out, g_.groups};

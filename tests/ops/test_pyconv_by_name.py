@@ -15,7 +15,11 @@ grad_input_by = torch.ops.icconv_mm.pyconv2d_grad_input_by
 grad_weight_by = torch.ops.icconv_mm.pyconv2d_grad_weight_by
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 # channels of each level, kernels, groups: stages 1 to 3 of a PyConvResNet, narrower
-STAGES = [((8, 8, 8, 8), (3, 5, 7, 9), (1, 4, 8, 16), 32), ((8, 8, 16), (3, 5, 7), (1, 4, 8), 32), ((40, 40), (3, 5), (1, 4), 80)]
+STAGES = [
+    ((16, 16, 16, 16), (3, 5, 7, 9), (1, 4, 8, 16), 32),
+    ((8, 8, 16), (3, 5, 7), (1, 4, 8), 32),
+    ((40, 40), (3, 5), (1, 4), 80),
+]
 
 
 def assert_near(got, expected, tolerance, note):
