@@ -20,9 +20,7 @@ struct Patch {
   int pitch, slots;          // slots of a source row and of the whole patch; one slot holds one pixel
 
   // Slot of a source pixel relative to that of tile pixel (0, 0); `down` and `right` count from the patch's corner.
-  ICCONV_MM_BOTH int offset(int down, int right) const {
-    return down * pitch + right % step * phase + right / step;
-  }
+  ICCONV_MM_BOTH int offset(int down, int right) const { return down * pitch + right % step * phase + right / step; }
   ICCONV_MM_BOTH int slot_of(int pixel) const { return pixel / tile_w * step * pitch + pixel % tile_w; }
   // Source column of a slot, from the patch's left; beyond every image for the slots that only pad a row.
   ICCONV_MM_BOTH int column_of(int slot) const {

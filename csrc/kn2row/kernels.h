@@ -9,10 +9,10 @@
 
 namespace icconv_mm::kn2row {
 
-constexpr int kVector = 8;       // channels or columns of an item
-constexpr int kPixels = 4;       // pixels of an item, next to each other in a row
-constexpr int kInner = 8;        // vectors that follow each other before the next pixels do
-constexpr int kMaxPlanes = 4;    // pixels of one parity of row and column each: one at stride 1, four at stride 2
+constexpr int kVector = 8;     // channels or columns of an item
+constexpr int kPixels = 4;     // pixels of an item, next to each other in a row
+constexpr int kInner = 8;      // vectors that follow each other before the next pixels do
+constexpr int kMaxPlanes = 4;  // pixels of one parity of row and column each: one at stride 1, four at stride 2
 constexpr int kNumberOfTaps = 9;
 
 template <typename T>
@@ -298,8 +298,8 @@ struct PackFilters {
 
   ICCONV_MM_BOTH void operator()(uint32_t index) const {
     const Column c = columns[index / channels];
-    const int64_t offset = c.channel * strides.image + index % channels * strides.channel +
-                           c.tap / 3 * strides.row + c.tap % 3 * strides.column;
+    const int64_t offset = c.channel * strides.image + index % channels * strides.channel + c.tap / 3 * strides.row +
+                           c.tap % 3 * strides.column;
     out[index] = c.channel < 0 ? T(0) : weight[offset];
   }
 };

@@ -99,11 +99,11 @@ class Call {
   Call(const Geometry& g, Pattern pattern, const Range& without)
       : g_(g), tables_(Device::tables(g, pattern, without)), plan_(tables_.head()) {}
 
-  at::Tensor forward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
-                     const at::Tensor& ready, const Range& range, bool relu) const {
+  at::Tensor forward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& ready,
+                     const Range& range, bool relu) const {
     const at::Tensor x = arranged(input);
-    at::Tensor out = at::empty({g_.batch, g_.out_channels, g_.out_height, g_.out_width}, x.options(),
-                               input.suggest_memory_format());
+    at::Tensor out =
+        at::empty({g_.batch, g_.out_channels, g_.out_height, g_.out_width}, x.options(), input.suggest_memory_format());
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "inception_conv2d", [&] {
       using T = scalar_t;
       using Product = typename Partial<T>::Type;
@@ -259,7 +259,8 @@ class Call {
     const at::Tensor matrix = read.matrix();
     const auto type = c10::CppTypeToScalarType<typename Partial<T>::Type>::value;
     at::Tensor out = at::empty({matrix.size(1), columns}, matrix.options().dtype(type));
-    multiply(out.view({-1, g_.groups, columns / g_.groups}).permute({1, 0, 2}), matrix, by_group(filters).transpose(1, 2));
+    multiply(out.view({-1, g_.groups, columns / g_.groups}).permute({1, 0, 2}), matrix,
+             by_group(filters).transpose(1, 2));
     return out;
   }
 
@@ -269,8 +270,8 @@ class Call {
   template <typename T>
   at::Tensor spread(const at::Tensor& grad, int q, const Chunk& chunk) const {
     const int64_t columns = g_.groups * plan_.plane[q].columns;
-    at::Tensor out = at::empty({chunk.images, columns, chunk.rows, g_.out_width}, grad.options(),
-                               at::MemoryFormat::ChannelsLast);
+    at::Tensor out =
+        at::empty({chunk.images, columns, chunk.rows, g_.out_width}, grad.options(), at::MemoryFormat::ChannelsLast);
     Spread<T> pass{};
     pass.walk = Walk::of(columns, g_.out_width, chunk.rows, chunk.images);
     pass.grad = grad.const_data_ptr<T>() + chunk.image * grad.stride(0), pass.strides = strides_of(grad);
@@ -307,7 +308,8 @@ at::Tensor forward(const Geometry& g, const at::Tensor& x, const at::Tensor& wei
   at::Tensor ready;
   if (!range.empty()) {
     const int64_t dilation[] = {range.dilation_h, range.dilation_w}, stride[] = {g.stride, g.stride};
-    ready = at::conv2d(x, weight.narrow(0, range.begin, range.end - range.begin), {}, stride, c10::IntArrayRef(dilation), dilation)
+    ready = at::conv2d(x, weight.narrow(0, range.begin, range.end - range.begin), {}, stride,
+                       c10::IntArrayRef(dilation), dilation)
                 .contiguous(at::MemoryFormat::ChannelsLast);
   }
   return Call<Device>(g, pattern, range).forward(x, weight, bias, ready, range, relu);

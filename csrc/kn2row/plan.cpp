@@ -12,9 +12,12 @@
 namespace icconv_mm::kn2row {
 namespace {
 
-constexpr int kLongSegment = 2 * kVector;  // channels side by side for which columns that only fill vectors are worth it
+constexpr int kLongSegment =
+    2 * kVector;  // channels side by side for which columns that only fill vectors are worth it
 
-int floor_div(int64_t value, int64_t by) { return static_cast<int>(value >= 0 ? value / by : -((by - 1 - value) / by)); }
+int floor_div(int64_t value, int64_t by) {
+  return static_cast<int>(value >= 0 ? value / by : -((by - 1 - value) / by));
+}
 
 struct Dilations {
   std::vector<int64_t> h, w;  // of every output channel
@@ -185,8 +188,6 @@ int64_t set_workspace_limit(int64_t bytes) {
   return limit.exchange(bytes);
 }
 
-TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
-  m.def("set_kn2row_workspace(int bytes) -> int", set_workspace_limit);
-}
+TORCH_LIBRARY_FRAGMENT(icconv_mm, m) { m.def("set_kn2row_workspace(int bytes) -> int", set_workspace_limit); }
 
 }  // namespace icconv_mm::kn2row

@@ -45,8 +45,8 @@ std::string refusal(const Geometry& g, Pattern pattern);
 
 // How a call is cut so that its workspace keeps to the limit: whole images, or rows of one image.
 struct Chunk {
-  int64_t image, images;  // the first, and how many
-  int64_t row, rows;      // of the output
+  int64_t image, images;    // the first, and how many
+  int64_t row, rows;        // of the output
   int64_t held, held_rows;  // rows of the planes, with those around that taps read
 };
 std::vector<Chunk> cut(const Geometry& g, int64_t bytes_per_pixel, int64_t above, int64_t below, bool one_image);

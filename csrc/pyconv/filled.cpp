@@ -22,8 +22,8 @@ int64_t groups_to_merge(const Level& level, int64_t in_channels) {
   return level.groups;
 }
 
-// filled [outputs, merged * group_in, h, w] as [outputs of a group ..., groups that share, the place among them]: a view
-// of those of its elements that the level has, in the order of `split`.
+// filled [outputs, merged * group_in, h, w] as [outputs of a group ..., groups that share, the place among them]: a
+// view of those of its elements that the level has, in the order of `split`.
 at::Tensor own_elements(const at::Tensor& filled, const Level& level, int64_t merged) {
   const int64_t group_out = level.outputs / level.groups, group_in = filled.size(1) / merged;
   return filled.view({level.groups / merged, merged, group_out, merged, group_in, filled.size(2), filled.size(3)})
@@ -32,8 +32,7 @@ at::Tensor own_elements(const at::Tensor& filled, const Level& level, int64_t me
 
 at::Tensor split(const at::Tensor& weight, const Level& level, int64_t merged) {
   const int64_t group_out = level.outputs / level.groups;
-  return weight
-      .reshape({level.groups / merged, merged, group_out, weight.size(1), weight.size(2), weight.size(3)})
+  return weight.reshape({level.groups / merged, merged, group_out, weight.size(1), weight.size(2), weight.size(3)})
       .permute({0, 2, 3, 4, 5, 1});
 }
 
@@ -62,7 +61,8 @@ at::Tensor middle(const at::Tensor& filters, const Level& level) {
 struct Dense {
   int64_t height = 1, width = 1;
   explicit Dense(const Call& call) {
-    for (const Level& level : call.levels) height = std::max(height, level.height), width = std::max(width, level.width);
+    for (const Level& level : call.levels)
+      height = std::max(height, level.height), width = std::max(width, level.width);
   }
   at::Tensor filters(const Call& call, at::TensorList weights) const {
     at::Tensor all = at::zeros({call.out_channels, call.in_channels, height, width}, weights[0].options());
@@ -75,8 +75,7 @@ struct Dense {
 struct Steps {
   std::array<int64_t, 2> stride, padding, dilation;
   Steps(const Call& call, int64_t height, int64_t width)
-      : stride{call.stride, call.stride},
-        padding{call.dilation * (height / 2), call.dilation * (width / 2)},
+      : stride{call.stride, call.stride}, padding{call.dilation * (height / 2), call.dilation * (width / 2)},
         dilation{call.dilation, call.dilation} {}
 };
 
@@ -91,8 +90,9 @@ at::Tensor gradient(const Call& call, const at::Tensor& grad, const at::Tensor& 
                     int64_t groups, bool of_input) {
   const Steps s(call, filters.size(2), filters.size(3));
   const int64_t none[] = {0, 0};
-  const auto [to_x, to_filters, to_bias] = at::convolution_backward(
-      grad, x, filters, c10::nullopt, s.stride, s.padding, s.dilation, false, none, groups, {of_input, !of_input, false});
+  const auto [to_x, to_filters, to_bias] =
+      at::convolution_backward(grad, x, filters, c10::nullopt, s.stride, s.padding, s.dilation, false, none, groups,
+                               {of_input, !of_input, false});
   return of_input ? to_x : to_filters;
 }
 
@@ -148,7 +148,8 @@ std::vector<at::Tensor> grad_weight_filled(const std::string& kernel, const Call
   const Dense dense(call);
   at::Tensor all;
   if (kernel == "dense")
-    all = gradient(call, grad, x, one.expand({call.out_channels, call.in_channels, dense.height, dense.width}), 1, false);
+    all =
+        gradient(call, grad, x, one.expand({call.out_channels, call.in_channels, dense.height, dense.width}), 1, false);
   for (const Level& level : call.levels) {
     if (all.defined()) {
       results.push_back(empty_out(middle(all, level), level, level.groups));

@@ -94,8 +94,8 @@ Call check_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
               "pyconv2d_grad_input: expected a 4-d gradient, a height and a width, and groups for each weight");
   for (const at::Tensor& weight : weights) check_alike(grad, weight);
   const int64_t channels = weights[0].size(1) * groups[0];
-  const Call call =
-      make_call(grad.size(0), channels, size[0], size[1], shapes_of(weights, channels, groups), groups, stride, dilation);
+  const Call call = make_call(grad.size(0), channels, size[0], size[1], shapes_of(weights, channels, groups), groups,
+                              stride, dilation);
   check_output(grad, call);
   return call;
 }
@@ -113,8 +113,12 @@ ShapeClass shape_class(const Call& call) {
   std::string levels;
   for (const Level& level : call.levels)
     levels += (levels.empty() ? "" : ",") + std::to_string(std::max(level.height, level.width));
-  return {call.in_channels, call.out_channels, call.levels[0].groups, call.stride,
-          call.batch * call.out_height * call.out_width, levels};
+  return {call.in_channels,
+          call.out_channels,
+          call.levels[0].groups,
+          call.stride,
+          call.batch * call.out_height * call.out_width,
+          levels};
 }
 
 std::string refusal(const Call& call, at::ScalarType dtype, bool backward) {

@@ -60,7 +60,7 @@ struct alignas(16) Fragment {
 struct Block {
   int first_step, steps;
 };
-struct Program {  // the head of the numbers; the tables follow
+struct Program {                            // the head of the numbers; the tables follow
   int blocks, fragments, reach_h, reach_w;  // reach: in pixels
   int block_at, step_at, offset_at, fragment_at;
 };
@@ -85,7 +85,8 @@ struct PackFragments {
   bool backward;
   T* out;  // [fragment][lane][4]
 
-  // The filter that leads from input channel `in` to output channel `out`, (dy, dx) taps from the centre; zero for none.
+  // The filter that leads from input channel `in` to output channel `out`, (dy, dx) taps from the centre; zero for
+  // none.
   ICCONV_MM_BOTH T filter(int in, int output, int dy, int dx) const {
     for (int l = 0; l < count; ++l) {
       const Filters& f = levels[l];
@@ -103,7 +104,9 @@ struct PackFragments {
     const Fragment f = fragments[index / (4 * kLanes)];
     const int column = f.column + lane / 4, channel = f.channel + lane % 4 * 2 + element % 2 + element / 2 * 8;
     const bool inside = column < columns && channel < channels;
-    out[index] = !inside ? T(0) : backward ? filter(column, channel, -f.dy, -f.dx) : filter(channel, column, f.dy, f.dx);
+    out[index] = !inside    ? T(0)
+                 : backward ? filter(column, channel, -f.dy, -f.dx)
+                            : filter(channel, column, f.dy, f.dx);
   }
 };
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from math import isqrt
 from pathlib import Path
 
@@ -100,8 +100,8 @@ def load(path: Path | None = None) -> list[Measured]:
         unknown = sorted(set(entry.microseconds) - set(known))
         if entry.operator not in KERNELS or unknown or not entry.microseconds or entry.pixels < 1:
             raise InputError(
-                f'{path}, entry {number}: expected an operator of {sorted(KERNELS)}, times of its kernels {known} and a '
-                f'positive number of pixels, got {entry.operator!r}, {dict(entry.microseconds)} and {entry.pixels}'
+                f'{path}, entry {number}: expected an operator of {sorted(KERNELS)}, times of its kernels {known} and '
+                f'a positive number of pixels, got {entry.operator!r}, {dict(entry.microseconds)} and {entry.pixels}'
             )
     return measured
 
@@ -121,7 +121,13 @@ def write_table(measured: Iterable[Measured], path: Path | None = None, source: 
     rows = [json.dumps(asdict(each)) for _, each in sorted(entries.items())]
     path.write_text('{"entries": [\n' + ',\n'.join(rows) + '\n]}\n')
     load(path)  # an error here, not on somebody's card
+    forget()
+
+
+def forget() -> None:
+    """Reads the table anew when it is asked next; :func:`install` hands it to the compiled operators again."""
     _by_shape.cache_clear()
+    _find.cache_clear()
 
 
 @cache
@@ -157,6 +163,11 @@ def find(
     """The kernel for a call, :data:`REFERENCE` among them; None where nothing is known."""
     if operator in _forced:
         return _forced[operator]
+    return _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels)
+
+
+@lru_cache(maxsize=4096)  # asked at every call of an operator
+def _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels) -> str | None:
     architecture = '{}.{}'.format(*capability)
     shape = (operator, architecture, str(dtype).removeprefix('torch.'), group_in, group_out, groups, stride, levels)
     ranges = _by_shape().get(shape, ())

@@ -1,4 +1,4 @@
-"""Kernels of CUDA by name on the CPU, where they are the code of the card: plans, passes and the order of the products."""
+"""Kernels of CUDA by name on the CPU, where they are the code of the card: plans, passes, order of products."""
 
 import random
 
@@ -77,7 +77,7 @@ def test_equals_the_definition_in_vectors(dtype, kernel, workspace):
     """Channels that mostly fill vectors, which are loaded at once where a run allows it."""
     for seed in range(15):
         call = at_strides_of_two(wide_call(seed))
-        if torch.bfloat16 in (dtype,) and kernel == 'hybrid' and call.x.shape[-1] <= call.stride:
+        if dtype == torch.bfloat16 and kernel == 'hybrid' and call.x.shape[-1] <= call.stride:
             continue  # torch's own convolution is wrong there: dense_convolution.is_trusted
         workspace(random.Random(seed).choice([100_000, 1 << 28]))
         check(call.to(dtype), kernel, seed)

@@ -239,7 +239,9 @@ def test_tiled_pyramids_equal_the_definition(precision, stage, stride):
     outputs, kernels, groups, channels, size = STAGES[stage]
     generator = torch.Generator().manual_seed(stage)
     weights = [
-        torch.randn(out, channels // group, side, side, generator=generator).double() / side / (channels // group) ** 0.5
+        torch.randn(out, channels // group, side, side, generator=generator).double()
+        / side
+        / (channels // group) ** 0.5
         for out, side, group in zip(outputs, kernels, groups)
     ]
     x = torch.randn(2, channels, *size, generator=generator).double()

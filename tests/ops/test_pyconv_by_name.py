@@ -63,9 +63,7 @@ def stage_call(stage: int, seed: int, stride: int, dilation: int = 1) -> Call:
     def tensor(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    weights = [
-        tensor(out, channels // group, side, side) / side for out, side, group in zip(outputs, kernels, groups)
-    ]
+    weights = [tensor(out, channels // group, side, side) / side for out, side, group in zip(outputs, kernels, groups)]
     bias = tensor(sum(outputs)) if seed % 2 else None
     return Call(tensor(1, channels, 6 + seed % 4, 5 + seed % 3), weights, bias, list(groups), stride, dilation)
 

@@ -2,8 +2,8 @@
 // is. The direct convolutions beside them are faster here and serve every call that does not ask for these by name.
 #include "../../kn2row/kn2row.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 

@@ -76,8 +76,7 @@ at::Tensor execute(Work& work, const at::Tensor& x, const at::Tensor& weight) {
     const Tile tile = locate_tile(work.patch, index);
     work.pixels.assign(size_t(work.patch.slots) * kChannels, 0.f);
     for (int slot = 0; slot < work.patch.slots; ++slot) {
-      const int pixel =
-          source_pixel(work.patch, tile, slot, static_cast<int>(g.height), static_cast<int>(g.width));
+      const int pixel = source_pixel(work.patch, tile, slot, static_cast<int>(g.height), static_cast<int>(g.width));
       for (int c = 0; pixel >= 0 && c < kChannels; ++c)
         work.pixels[size_t(slot) * kChannels + c] = from[tile.image][c][pixel / g.width][pixel % g.width];
     }
@@ -108,8 +107,13 @@ at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tenso
               "the fused kernel takes 64 channels, stride 1, dilations up to ", kMaxDilation,
               ", float16 and bfloat16, got ", g.in_channels, " -> ", g.out_channels, " channels, stride ", g.stride,
               " and ", x.scalar_type());
-  Work work{g, fused_patch(static_cast<int>(g.out_height), static_cast<int>(g.out_width), pattern), {}, {},
-            kn2row::longest_run(pattern, g.groups), {}, {}};
+  Work work{g,
+            fused_patch(static_cast<int>(g.out_height), static_cast<int>(g.out_width), pattern),
+            {},
+            {},
+            kn2row::longest_run(pattern, g.groups),
+            {},
+            {}};
   for (size_t i = 0; i < pattern.size(); i += 3) {
     work.dilations_h.insert(work.dilations_h.end(), pattern[i], pattern[i + 1]);
     work.dilations_w.insert(work.dilations_w.end(), pattern[i], pattern[i + 2]);

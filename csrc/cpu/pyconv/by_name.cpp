@@ -1,7 +1,7 @@
 // The pyramidal convolution by kernels that CUDA chooses among, on the CPU: so that they are tested wherever the
 // package is. 'tiled' follows the program of the tensor-core kernel, fragment by fragment.
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/Dispatch.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 

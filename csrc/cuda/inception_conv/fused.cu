@@ -3,8 +3,8 @@
 // channels of the short runs come eight at a time, three taps each as columns of one product over the whole patch, as
 // kn2row does it; shifted additions out of shared memory then put each channel's taps together. So a pixel is loaded
 // once for 24 columns, and not once for every eight columns and tap.
-#include "../tile.cuh"
 #include "../../kn2row/plan.h"
+#include "../tile.cuh"
 #include "fused.h"
 #include "tables.h"
 
@@ -23,8 +23,8 @@ struct Arguments {
   Problem p;
   Patch patch;
   const void *x, *bias;
-  const uint2* fragments;  // [tile][tap][step][lane]
-  const int* dilations;    // [channel][3]: of the height, of the width, and the group
+  const uint2* fragments;                            // [tile][tap][step][lane]
+  const int* dilations;                              // [channel][3]: of the height, of the width, and the group
   int first_tile, end_tile, dilation_h, dilation_w;  // of the longest run
   void* out;
   bool relu;

@@ -44,8 +44,8 @@ struct PackTiles {
     const int fragment = index / kFragmentElements, step = fragment % kSteps, tap = fragment / kSteps % int(kTaps);
     const FragmentPlace place = fragment_place(index % kFragmentElements);
     const int column = fragment / kSteps / int(kTaps) * kColumns + place.column, channel = step * 16 + place.channel;
-    out[index] = weight[column * strides.image + channel * strides.channel + tap / 3 * strides.row +
-                        tap % 3 * strides.column];
+    out[index] =
+        weight[column * strides.image + channel * strides.channel + tap / 3 * strides.row + tap % 3 * strides.column];
   }
 };
 

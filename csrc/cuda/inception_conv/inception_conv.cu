@@ -3,8 +3,8 @@
 #include "../../kn2row/plan.h"
 #include "tables.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/Context.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>

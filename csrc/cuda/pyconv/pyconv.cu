@@ -22,14 +22,13 @@ constexpr char kByDefault[] = "tiled", kForTheRest[] = "merged";
 
 std::string chosen(const char* name, const Call& call, const at::Tensor& x) {
   const Device& device = current_device();
-  const std::string kernel =
-      chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(call));
+  const std::string kernel = chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(call));
   return kernel.empty() ? kByDefault : kernel;
 }
 
 bool fits(const Call& call) {
-  const int64_t most = std::max({call.batch, call.in_channels, call.out_channels, call.height * call.width,
-                                 call.stride, call.dilation});
+  const int64_t most =
+      std::max({call.batch, call.in_channels, call.out_channels, call.height * call.width, call.stride, call.dilation});
   return most < INT_MAX;
 }
 

@@ -212,9 +212,9 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
                 static_cast<int>(backward ? call.height : call.out_height),
                 static_cast<int>(backward ? call.width : call.out_width)};
   const int64_t limit = current_device().shared_memory;
-  const Patch patch = fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, p.out_height, p.out_width,
-                                static_cast<int>(call.stride), program.reach_h, program.reach_h, program.reach_w,
-                                program.reach_w);
+  const Patch patch =
+      fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, p.out_height, p.out_width, static_cast<int>(call.stride),
+                program.reach_h, program.reach_h, program.reach_w, program.reach_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.channels, kVector<Math>)) return {};
   const int64_t stage_bytes = int64_t(patch.slots) * kPitch;
