@@ -47,7 +47,7 @@ class Measured:
         stride: Of both axes.
         pixels: Of all outputs: batch x height x width.
         microseconds: By kernel; 'reference' may be among them.
-        levels: The kernels of a pyramidal convolution, '9,7,5,3'; empty for the others.
+        kernels: Sides of the levels of a pyramidal convolution, '3,5,7,9'; empty for the others.
         source: Where the figures are from.
     """
 
@@ -60,7 +60,7 @@ class Measured:
     stride: int
     pixels: int
     microseconds: Mapping[str, float] = field(hash=False)
-    levels: str = ''
+    kernels: str = ''
     source: str = ''
 
     @property
@@ -79,7 +79,7 @@ class Measured:
             self.group_out,
             self.groups,
             self.stride,
-            self.levels,
+            self.kernels,
         )
 
 
