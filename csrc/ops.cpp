@@ -27,6 +27,25 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
+  // A kernel by its name, for measurements and tests; an error where it cannot serve the call. No gradients.
+  m.def(
+      "inception_conv2d_by(str kernel, Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups,"
+      " bool relu) -> Tensor");
+  m.def(
+      "inception_conv2d_grad_input_by(str kernel, Tensor grad, Tensor weight, int[] size, int[] pattern, int stride,"
+      " int groups) -> Tensor");
+  m.def(
+      "inception_conv2d_grad_weight_by(str kernel, Tensor grad, Tensor x, int[] pattern, int stride, int groups)"
+      " -> Tensor");
+  m.def(
+      "pyconv2d_by(str kernel, Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation,"
+      " bool relu) -> Tensor");
+  m.def(
+      "pyconv2d_grad_input_by(str kernel, Tensor grad, Tensor[] weights, int[] size, int[] groups, int stride,"
+      " int dilation) -> Tensor");
+  m.def(
+      "pyconv2d_grad_weight_by(str kernel, Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
+      " -> Tensor[]");
   m.def(
       "normalised_gradient_compiled(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift)"
       " -> Tensor");

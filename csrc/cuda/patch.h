@@ -2,6 +2,8 @@
 // dilation is then an offset of the address, not a copy of the tile.
 #pragma once
 
+#include "../both.h"
+
 #include <algorithm>
 #include <cstdint>
 
@@ -18,17 +20,31 @@ struct Patch {
   int pitch, slots;          // slots of a source row and of the whole patch; one slot holds one pixel
 
   // Slot of a source pixel relative to that of tile pixel (0, 0); `down` and `right` count from the patch's corner.
-  __host__ __device__ int offset(int down, int right) const {
-    return down * pitch + right % step * phase + right / step;
-  }
-  __host__ __device__ int slot_of(int pixel) const { return pixel / tile_w * step * pitch + pixel % tile_w; }
+  ICCONV_MM_BOTH int offset(int down, int right) const { return down * pitch + right % step * phase + right / step; }
+  ICCONV_MM_BOTH int slot_of(int pixel) const { return pixel / tile_w * step * pitch + pixel % tile_w; }
   // Source column of a slot, from the patch's left; beyond every image for the slots that only pad a row.
-  __host__ __device__ int column_of(int slot) const {
+  ICCONV_MM_BOTH int column_of(int slot) const {
     const int rest = slot % pitch;
     return rest < phase * step ? rest % phase * step + rest / phase : kNoColumn;
   }
-  __host__ __device__ int tiles() const { return tiles_h * tiles_w; }
+  ICCONV_MM_BOTH int tiles() const { return tiles_h * tiles_w; }
 };
+
+struct Tile {
+  int image, y, x;  // of its first pixel, in tile pixels
+};
+
+ICCONV_MM_BOTH inline Tile locate_tile(const Patch& patch, int index) {
+  const int image = index / patch.tiles(), rest = index % patch.tiles();
+  return {image, rest / patch.tiles_w * patch.tile_h, rest % patch.tiles_w * patch.tile_w};
+}
+
+// Index in its image of the source pixel that belongs into a slot, or -1 for the zeros around the image.
+ICCONV_MM_BOTH inline int source_pixel(const Patch& patch, const Tile& tile, int slot, int height, int width) {
+  const int y = tile.y * patch.step - patch.before_h + slot / patch.pitch, column = patch.column_of(slot);
+  const int x = tile.x * patch.step - patch.before_w + column;
+  return column != kNoColumn && y >= 0 && y < height && x >= 0 && x < width ? y * width + x : -1;
+}
 
 inline Patch try_patch(int height, int width, int tile_h, int tile_w, int step, int before_h, int after_h, int before_w,
                        int after_w) {

@@ -6,22 +6,6 @@
 
 namespace icconv_mm::cuda {
 
-struct Tile {
-  int image, y, x;  // of its first pixel, in tile pixels
-};
-
-__device__ inline Tile locate_tile(const Patch& patch, int index) {
-  const int image = index / patch.tiles(), rest = index % patch.tiles();
-  return {image, rest / patch.tiles_w * patch.tile_h, rest % patch.tiles_w * patch.tile_w};
-}
-
-// Index in its image of the source pixel that belongs into a slot, or -1 for the zeros around the image.
-__device__ inline int source_pixel(const Patch& patch, const Tile& tile, int slot, int height, int width) {
-  const int y = tile.y * patch.step - patch.before_h + slot / patch.pitch, column = patch.column_of(slot);
-  const int x = tile.x * patch.step - patch.before_w + column;
-  return column != kNoColumn && y >= 0 && y < height && x >= 0 && x < width ? y * width + x : -1;
-}
-
 constexpr uint32_t kNothing = 0xffffffffu;  // the source of a slot outside of the image
 
 // Where each slot of a patch comes from, in units of 16 bytes from its image's first.

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 
 from icconv_mm.errors import sentence
+from icconv_mm.ops import kernel_table
 from icconv_mm.patterns import DilationPattern
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
@@ -79,6 +80,7 @@ class Limits(NamedTuple):
 
     refusal: Callable[..., str | None]
     advice: Callable[..., str | None] = _no_reason  # why it should serve a call only if it is asked for by name
+    name: Callable[..., str | None] = _no_reason  # of the kernel that serves a call, where a backend has several
 
 
 class Kernel(NamedTuple):
@@ -194,14 +196,16 @@ class Explanation(dict):
 
     Attributes:
         chosen: The backend that serves the call; None where one was asked for by name that cannot.
+        kernel: Its kernel, where it has several ('cuda'); else the name of the backend.
     """
 
-    def __init__(self, answers: dict[str, str], chosen: str | None):
+    def __init__(self, answers: dict[str, str], chosen: str | None, kernel: str | None = None):
         super().__init__(answers)
-        self.chosen = chosen
+        self.chosen, self.kernel = chosen, kernel or chosen
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(chosen={self.chosen!r}, {super().__repr__()})'
+        kernel = f', kernel={self.kernel!r}' if self.kernel != self.chosen else ''
+        return f'{type(self).__name__}(chosen={self.chosen!r}{kernel}, {super().__repr__()})'
 
 
 def explain(operator: str, *args, **named) -> Explanation:
@@ -215,7 +219,8 @@ def explain(operator: str, *args, **named) -> Explanation:
 
     Returns:
         A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
-        backend that serves the call, ``use_backend`` and the environment variable considered.
+        backend that serves the call, ``use_backend`` and the environment variable considered, its ``kernel`` the kernel
+        of that backend.
 
     Raises:
         ValueError: If there is no such operator.
@@ -234,7 +239,10 @@ def explain(operator: str, *args, **named) -> Explanation:
         name = next(each for each, answer in answers.items() if answer.verdict is Verdict.CAN_RUN)
     elif name not in answers:
         name = 'reference'
-    return Explanation({each: str(answer) for each, answer in answers.items()}, name if answers[name].serves else None)
+    named_answers = {each: str(answer) for each, answer in answers.items()}
+    if not answers[name].serves:
+        return Explanation(named_answers, None)
+    return Explanation(named_answers, name, _kernels[operator][name].limits.name(*args))
 
 
 def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
@@ -316,6 +324,8 @@ def missing_library() -> str | None:
     except (OSError, RuntimeError) as error:
         said = sentence(error).splitlines()[0]
         return f'{path.name} does not load with torch {torch.__version__} ({said}); re{_REBUILD}'
+    if hasattr(torch.ops.icconv_mm, 'set_kernel_table'):  # a library that was built from older sources has no table
+        kernel_table.install()
     return None
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution, limits_cpu
+from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import pyconv_reference as reference
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
@@ -118,7 +118,7 @@ OUTPUT = dict(  # with ReLU as well
     autocast=True,
     flops=lambda x, weights, *_, out_shape, **__: flops(out_shape, weights),
     layout_of=0,
-    kernels={'cpu': limits_cpu.PYCONV},
+    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_OUTPUT},
 )
 _output = define(
     'pyconv2d',
@@ -134,7 +134,7 @@ _grad_input = define(
     autograd=lambda _, grad, weights, size, *call: _derivative(call, grad=grad, weights=weights, sizes=size),
     flops=lambda grad, weights, *_, **__: flops(grad, weights),
     layout_of=0,
-    kernels={'cpu': limits_cpu.PYCONV},
+    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_GRAD_INPUT},
 )
 _grad_weight = define(
     'pyconv2d_grad_weight',
@@ -143,5 +143,5 @@ _grad_weight = define(
     fake=_grad_weight_fake,
     autograd=lambda _, grad, x, shapes, *call: list(_derivative(call, grad=grad, x=x, sizes=shapes)),
     flops=lambda grad, *_, out_shape, **__: flops(grad, out_shape),
-    kernels={'cpu': limits_cpu.PYCONV},
+    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_GRAD_WEIGHT},
 )

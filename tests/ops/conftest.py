@@ -25,10 +25,16 @@ class Choice:
         self._monkeypatch.setitem(backend._kernels, operator, table)
 
     def offer(
-        self, operator: str, run: Callable, refusal=lambda *_: None, advice=lambda *_: None, absence=None
+        self,
+        operator: str,
+        run: Callable,
+        refusal=lambda *_: None,
+        advice=lambda *_: None,
+        absence=None,
+        name=lambda *_: None,
     ) -> None:
         """Gives an operator another kernel on the CPU."""
-        kernel = Kernel(run, Limits(refusal, advice), lambda: absence)
+        kernel = Kernel(run, Limits(refusal, advice, name), lambda: absence)
         self._monkeypatch.setitem(backend._kernels, operator, {**backend._kernels[operator], 'cpu': kernel})
 
     def lose_library(self, reason: str | None) -> None:

@@ -52,6 +52,35 @@ def random_call(seed: int, min_batch: int = 0) -> Call:
     return Call(x, weight, bias, random_pattern(rng, out_channels, 5), rng.choice([1, 1, 2, 3]), groups)
 
 
+def wide_call(seed: int) -> Call:
+    """A float64 call whose channels mostly fill vectors, so that kernels of vectors serve it; maps of 1 to 40."""
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    groups = rng.choice([1, 1, 1, 1, 2, 3])
+    group_in = rng.choice([8, 16, 24, 32, 40, 64, 72, 100])
+    group_out = rng.choice([8, 16, 24, 40, 64, 72, 136, rng.randint(2, 90)])
+    batch, height, width = rng.randint(1, 3), rng.randint(1, 40), rng.randint(1, 40)
+    d_max = rng.choice([1, 2, 4, 4, 4, 6, 12, 24])
+
+    def tensor(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    x = tensor(batch, groups * group_in, height, width)
+    weight = tensor(groups * group_out, group_in, 3, 3)
+    if rng.random() < 0.7:
+        x = x.to(memory_format=torch.channels_last)
+    if rng.random() < 0.5:
+        weight = weight.to(memory_format=torch.channels_last)
+    bias = tensor(groups * group_out) if rng.random() < 0.5 else None
+    # runs of one channel to all but one (a single run is torch's own convolution), some dilations in several places
+    pattern, left = [(1, rng.randint(1, d_max), rng.randint(1, d_max))], groups * group_out - 1
+    while left:
+        count = min(left, rng.choice([1, 1, 2, 3, 5, 8, 16, 40, left]))
+        pattern.append((count, rng.randint(1, d_max), rng.randint(1, d_max)))
+        left -= count
+    return Call(x, weight, bias, pattern, rng.choice([1, 1, 1, 2, 2, 3]), groups)
+
+
 def per_run(call: Call) -> Tensor:
     """The definition, run by run and group by group."""
     group_in, group_out = call.weight.shape[1], call.weight.shape[0] // call.groups

@@ -1,7 +1,10 @@
-// The inception convolution and its gradients on CUDA: checks, and the choice between tiled and direct kernels.
-#include "problem.h"
+// The inception convolution and its gradients on CUDA: checks, and the choice between kernels.
+#include "../../kernel_table.h"
+#include "../../kn2row/plan.h"
+#include "tables.h"
 
 #include <ATen/Context.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -49,56 +52,138 @@ bool allows_tf32(bool (at::Context::*get)(std::optional<Operator>) const) {
 
 Precision precision_of(const at::Tensor& tensor) {
   if (tensor.scalar_type() != at::kFloat) return Precision::kNative;
-  return allows_tf32(&at::Context::allowTF32CuDNN) ? Precision::kTf32 : Precision::kFp32;
+  return tf32_allowed() ? Precision::kTf32 : Precision::kFp32;
 }
 
-at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern, int64_t stride,
-                   int64_t groups, bool relu) {
-  const Problem p = narrow(check_forward(x, weight, bias, pattern, stride, groups), pattern);
+// What is asked for: the kernel of this name or an error, or, without a name, the best one that can.
+struct Wish {
+  std::string kernel;
+  bool strict;
+
+  static Wish any(const char* name, const Geometry& g, const at::Tensor& x) {
+    const Device& device = current_device();
+    return {chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(g)), false};
+  }
+  static Wish only(c10::string_view kernel) { return {std::string(kernel), true}; }
+
+  bool is(const char* name) const { return kernel == name; }
+  // Whether the present kernels may serve the call: the tiled one where it can, else the plain one.
+  bool tiled() const { return !strict || is("tiled"); }
+  bool direct() const { return !strict || is("direct"); }
+  // `reason`: why the kernel that was asked for cannot serve the call, if it cannot
+  bool kn2row(const Geometry& g, Pattern pattern, bool hybrid) const {
+    if (!is("kn2row") && !(hybrid && is("hybrid"))) return false;
+    const std::string reason = kn2row::refusal(g, pattern);
+    TORCH_CHECK(reason.empty() || !strict, reason);
+    return reason.empty();
+  }
+  at::Tensor missing(const char* name) const {
+    TORCH_CHECK(false, name, ": the kernel '", kernel, "' is not one of this operator or does not take such a call");
+  }
+};
+
+at::Tensor forward(const Geometry& g, const Wish& wish, const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
+                   Pattern pattern, bool relu) {
+  const Problem p = narrow(g, pattern);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
-  const c10::cuda::CUDAGuard guard(x.device());
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
-  const at::Tensor out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));
-  return out.defined() ? out : forward_direct(p, x, weight, shift, pattern, relu);
+  if (wish.kn2row(g, pattern, true)) return forward_kn2row(g, x, weight, shift, pattern, relu, wish.is("hybrid"));
+  at::Tensor out;
+  if (wish.is("fused")) out = forward_fused(p, x, weight, shift, pattern, relu);
+  if (!out.defined() && wish.tiled()) out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));
+  if (!out.defined() && wish.direct()) out = forward_direct(p, x, weight, shift, pattern, relu);
+  return out.defined() ? out : wish.missing("inception_conv2d");
+}
+
+at::Tensor grad_input(const Geometry& g, const Wish& wish, const at::Tensor& grad, const at::Tensor& weight,
+                      Pattern pattern) {
+  const Problem p = narrow(g, pattern);
+  if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
+    return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
+  if (wish.kn2row(g, pattern, false)) return grad_input_kn2row(g, grad, weight, pattern);
+  at::Tensor out;
+  if (wish.tiled()) out = grad_input_tiled(p, grad, weight, pattern, precision_of(grad));
+  if (!out.defined() && wish.direct()) out = grad_input_direct(p, grad, weight, pattern);
+  return out.defined() ? out : wish.missing("inception_conv2d_grad_input");
+}
+
+at::Tensor grad_weight(const Geometry& g, const Wish& wish, const at::Tensor& grad, const at::Tensor& x,
+                       Pattern pattern) {
+  const Problem p = narrow(g, pattern);
+  if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
+  if (wish.kn2row(g, pattern, false)) return grad_weight_kn2row(g, grad, x, pattern);
+  at::Tensor out;
+  if (wish.tiled()) out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
+  if (!out.defined() && wish.direct()) out = grad_weight_direct(p, grad, x, pattern);
+  return out.defined() ? out : wish.missing("inception_conv2d_grad_weight");
 }
 
 at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
                                  int64_t stride, int64_t groups) {
-  return forward(x, weight, bias, pattern, stride, groups, false);
+  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, false);
 }
 
 at::Tensor inception_conv2d_relu_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
                                       int64_t stride, int64_t groups) {
-  return forward(x, weight, bias, pattern, stride, groups, true);
+  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, true);
+}
+
+at::Tensor inception_conv2d_by_cuda(c10::string_view kernel, const at::Tensor& x, const at::Tensor& weight,
+                                    const Bias& bias, Pattern pattern, int64_t stride, int64_t groups, bool relu) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(g, Wish::only(kernel), x, weight, bias, pattern, relu);
 }
 
 at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
                                             Pattern pattern, int64_t stride, int64_t groups) {
-  const Problem p = narrow(check_grad_input(grad, weight, size, pattern, stride, groups), pattern);
+  const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
-    return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
-  const at::Tensor out = grad_input_tiled(p, grad, weight, pattern, precision_of(grad));
-  return out.defined() ? out : grad_input_direct(p, grad, weight, pattern);
+  return grad_input(g, Wish::any("inception_conv2d_grad_input", g, grad), grad, weight, pattern);
+}
+
+at::Tensor inception_conv2d_grad_input_by_cuda(c10::string_view kernel, const at::Tensor& grad,
+                                               const at::Tensor& weight, c10::IntArrayRef size, Pattern pattern,
+                                               int64_t stride, int64_t groups) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_input(g, Wish::only(kernel), grad, weight, pattern);
 }
 
 at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                                              int64_t stride, int64_t groups) {
-  const Problem p = narrow(check_grad_weight(grad, x, pattern, stride, groups), pattern);
+  const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
-  const at::Tensor out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
-  return out.defined() ? out : grad_weight_direct(p, grad, x, pattern);
+  return grad_weight(g, Wish::any("inception_conv2d_grad_weight", g, grad), grad, x, pattern);
+}
+
+at::Tensor inception_conv2d_grad_weight_by_cuda(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
+                                                Pattern pattern, int64_t stride, int64_t groups) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_weight(g, Wish::only(kernel), grad, x, pattern);
 }
 
 }  // namespace
+
+bool tf32_allowed() { return allows_tf32(&at::Context::allowTF32CuDNN); }
 
 TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
   m.impl("inception_conv2d_compiled", TORCH_FN(inception_conv2d_cuda));
   m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_relu_cuda));
   m.impl("inception_conv2d_grad_input_compiled", TORCH_FN(inception_conv2d_grad_input_cuda));
   m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(inception_conv2d_grad_weight_cuda));
+  m.impl("inception_conv2d_by", TORCH_FN(inception_conv2d_by_cuda));
+  m.impl("inception_conv2d_grad_input_by", TORCH_FN(inception_conv2d_grad_input_by_cuda));
+  m.impl("inception_conv2d_grad_weight_by", TORCH_FN(inception_conv2d_grad_weight_by_cuda));
 }
 
 }  // namespace icconv_mm::cuda

@@ -22,6 +22,19 @@ at::Tensor grad_input_tiled(const Problem& p, const at::Tensor& grad, const at::
 at::Tensor grad_weight_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                              Precision precision);
 
+// Products of matrices and shifted additions (../../kn2row); `hybrid` leaves the longest run to torch's convolution.
+at::Tensor forward_kn2row(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          Pattern pattern, bool relu, bool hybrid);
+at::Tensor grad_input_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
+at::Tensor grad_weight_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
+
+// One pass for 64 channels in 16 bits at stride 1.
+at::Tensor forward_fused(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         Pattern pattern, bool relu);
+
+// Whether torch lets its own convolutions run as TF32.
+bool tf32_allowed();
+
 // One thread (or block) per element, any type, shape and strides: what serves the rest.
 at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Pattern pattern, bool relu);

@@ -105,8 +105,9 @@ const Device& current_device() {
   const std::lock_guard<std::mutex> lock(mutex);
   auto found = devices->find(index);
   if (found == devices->end()) {
-    Device d{index, 0, 0, 0};
+    Device d{index, 0, 0, 0, 0};
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&d.major, cudaDevAttrComputeCapabilityMajor, index));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&d.minor, cudaDevAttrComputeCapabilityMinor, index));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&d.processors, cudaDevAttrMultiProcessorCount, index));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&d.shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
     found = devices->emplace(index, d).first;

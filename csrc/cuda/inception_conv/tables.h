@@ -13,7 +13,7 @@ struct Table {
   std::vector<int> host;        // the same numbers
 };
 
-enum class TableKind : int64_t { kChannels, kForward, kGradInput, kGradWeight };
+enum class TableKind : int64_t { kChannels, kForward, kGradInput, kGradWeight, kKn2row, kFused, kPyramid };
 
 // The table for this key on the current device; `build` makes its numbers the first time. Safe from several threads,
 // on any stream and while a graph is captured: a new table is uploaded on a stream of its own before this returns.
@@ -34,7 +34,7 @@ const Table& channel_table(const Problem& p, Pattern pattern);
 at::Tensor channels_last(const at::Tensor& tensor);
 
 struct Device {
-  int index, major, processors, shared_memory;  // shared memory in bytes that one block may ask for
+  int index, major, minor, processors, shared_memory;  // shared memory in bytes that one block may ask for
 };
 const Device& current_device();
 

@@ -1,0 +1,147 @@
+// The pyramidal convolution and its gradients on CUDA: the choice between kernels. Those of filled filters serve every
+// call, so they take what the tiled one leaves.
+#include "pyconv.h"
+
+#include "../inception_conv/tables.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include <climits>
+
+namespace icconv_mm::cuda {
+namespace {
+
+using Bias = Optional<at::Tensor>;
+using pyconv::Call;
+
+constexpr char kByDefault[] = "tiled", kForTheRest[] = "merged";
+
+std::string chosen(const char* name, const Call& call, const at::Tensor& x) {
+  const Device& device = current_device();
+  const std::string kernel = chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(call));
+  return kernel.empty() ? kByDefault : kernel;
+}
+
+bool fits(const Call& call) {
+  const int64_t most =
+      std::max({call.batch, call.in_channels, call.out_channels, call.height * call.width, call.stride, call.dilation});
+  return most < INT_MAX;
+}
+
+// The tiled kernel where it is asked for and can, else an undefined tensor; an error where it must and cannot.
+at::Tensor try_tiled(const std::string& kernel, bool strict, const Call& call, const at::Tensor& source,
+                     at::TensorList weights, const at::Tensor& bias, bool relu, bool backward) {
+  TORCH_CHECK(!strict || kernel == "tiled" || pyconv::is_filled(kernel), "pyconv2d has no kernel '", kernel, "'");
+  if (kernel != "tiled") return {};
+  const std::string reason = pyconv::refusal(call, source.scalar_type(), backward);
+  TORCH_CHECK(!strict || reason.empty(), reason);
+  at::Tensor out;
+  if (reason.empty() && fits(call)) out = pyconv_tiled(call, source, weights, bias, relu, backward);
+  TORCH_CHECK(!strict || out.defined(), "the tiled kernel of pyconv2d does not take such a call on this card");
+  return out;
+}
+
+at::Tensor forward(std::string kernel, bool strict, const Call& call, const at::Tensor& x, at::TensorList weights,
+                   const Bias& bias, bool relu) {
+  if (call.batch * call.out_channels * call.out_height * call.out_width == 0)
+    return at::empty({call.batch, call.out_channels, call.out_height, call.out_width}, x.options(),
+                     x.suggest_memory_format());
+  const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
+  const at::Tensor out = try_tiled(kernel, strict, call, x, weights, shift, relu, false);
+  if (out.defined()) return out;
+  return pyconv::forward_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, x, weights, shift, relu);
+}
+
+at::Tensor grad_input(std::string kernel, bool strict, const Call& call, const at::Tensor& grad,
+                      at::TensorList weights) {
+  if (grad.numel() == 0) return at::zeros({call.batch, call.in_channels, call.height, call.width}, grad.options());
+  const at::Tensor out = try_tiled(kernel, strict, call, grad, weights, {}, false, true);
+  if (out.defined()) return out;
+  return pyconv::grad_input_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, weights);
+}
+
+std::vector<at::Tensor> grad_weight(const std::string& kernel, const Call& call, const at::Tensor& grad,
+                                    const at::Tensor& x) {
+  if (grad.numel() > 0 && x.numel() > 0)
+    return pyconv::grad_weight_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, x);
+  std::vector<at::Tensor> nothing;
+  for (const pyconv::Level& level : call.levels)
+    nothing.push_back(
+        at::zeros({level.outputs, call.in_channels / level.groups, level.height, level.width}, grad.options()));
+  return nothing;
+}
+
+at::Tensor output_chosen(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
+                         int64_t stride, int64_t dilation, bool relu) {
+  const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(chosen("pyconv2d", call, x), false, call, x, weights, bias, relu);
+}
+
+at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
+                    int64_t stride, int64_t dilation) {
+  return output_chosen(x, weights, bias, groups, stride, dilation, false);
+}
+
+at::Tensor pyconv2d_relu(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
+                         int64_t stride, int64_t dilation) {
+  return output_chosen(x, weights, bias, groups, stride, dilation, true);
+}
+
+at::Tensor pyconv2d_by(c10::string_view kernel, const at::Tensor& x, at::TensorList weights, const Bias& bias,
+                       c10::IntArrayRef groups, int64_t stride, int64_t dilation, bool relu) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(std::string(kernel), true, call, x, weights, bias, relu);
+}
+
+at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
+                               c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  const Call call = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_input(chosen("pyconv2d_grad_input", call, grad), false, call, grad, weights);
+}
+
+at::Tensor pyconv2d_grad_input_by(c10::string_view kernel, const at::Tensor& grad, at::TensorList weights,
+                                  c10::IntArrayRef size, c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Call call = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_input(std::string(kernel), true, call, grad, weights);
+}
+
+std::vector<at::Tensor> pyconv2d_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
+                                             c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_weight(chosen("pyconv2d_grad_weight", call, grad), call, grad, x);
+}
+
+std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
+                                                c10::IntArrayRef shapes, c10::IntArrayRef groups, int64_t stride,
+                                                int64_t dilation) {
+  const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
+  const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
+  TORCH_CHECK(pyconv::is_filled(std::string(kernel)), "pyconv2d_grad_weight has no kernel '", std::string(kernel), "'");
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return grad_weight(std::string(kernel), call, grad, x);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
+  m.impl("pyconv2d_compiled", TORCH_FN(pyconv2d));
+  m.impl("pyconv2d_relu_compiled", TORCH_FN(pyconv2d_relu));
+  m.impl("pyconv2d_grad_input_compiled", TORCH_FN(pyconv2d_grad_input));
+  m.impl("pyconv2d_grad_weight_compiled", TORCH_FN(pyconv2d_grad_weight));
+  m.impl("pyconv2d_by", TORCH_FN(pyconv2d_by));
+  m.impl("pyconv2d_grad_input_by", TORCH_FN(pyconv2d_grad_input_by));
+  m.impl("pyconv2d_grad_weight_by", TORCH_FN(pyconv2d_grad_weight_by));
+}
+
+}  // namespace icconv_mm::cuda

@@ -1,0 +1,25 @@
+// Which of several kernels of one operator serves a call on a card: a table of what was measured there, which Python
+// hands over once (icconv_mm/ops/kernel_table.py). Nothing is measured on the machine that runs.
+#pragma once
+
+#include "inception_conv.h"
+
+#include <string>
+
+namespace icconv_mm {
+
+// What the table distinguishes. `levels`: the kernels of a pyramidal convolution, '9,7,5,3'; empty for the others.
+struct ShapeClass {
+  int64_t group_in, group_out, groups, stride, pixels;  // pixels: of all outputs
+  std::string levels;
+};
+
+// The kernel for a call: the one that `force_kernel` asks for, else the table's; empty where there is neither, which
+// means the kernel that was there before the table.
+std::string chosen_kernel(const char* name, int capability, at::ScalarType dtype, const ShapeClass& shape);
+
+inline ShapeClass shape_class(const Geometry& g) {
+  return {g.group_in, g.group_out, g.groups, g.stride, g.batch * g.out_height * g.out_width, {}};
+}
+
+}  // namespace icconv_mm

@@ -1,0 +1,178 @@
+// See levels.h.
+#include "levels.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+namespace icconv_mm::pyconv {
+namespace {
+
+Call make_call(int64_t batch, int64_t channels, int64_t height, int64_t width, c10::IntArrayRef shapes,
+               c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  TORCH_CHECK(stride >= 1 && dilation >= 1 && stride <= kMaxStep && dilation <= kMaxStep,
+              "pyconv2d: stride and dilation must be in 1..", kMaxStep, ", got ", stride, " and ", dilation);
+  TORCH_CHECK(!groups.empty() && shapes.size() == 3 * groups.size(), "pyconv2d: expected three numbers for each of ",
+              groups.size(), " levels, got ", shapes.size());
+  const auto strided = [&](int64_t size) { return size > 0 ? (size - 1) / stride + 1 : 0; };
+  Call call{batch, channels, height, width, 0, strided(height), strided(width), stride, dilation, {}};
+  for (size_t l = 0; l < groups.size(); ++l) {
+    const Level level{call.out_channels, shapes[3 * l], shapes[3 * l + 1], shapes[3 * l + 2], groups[l]};
+    TORCH_CHECK(level.groups >= 1 && channels % level.groups == 0 && level.outputs % level.groups == 0 &&
+                    level.height % 2 == 1 && level.width % 2 == 1,
+                "pyconv2d: level ", l, " of ", level.outputs, " channels, a kernel of ", level.height, " x ",
+                level.width, " and ", level.groups, " groups does not fit an input of ", channels, " channels");
+    call.levels.push_back(level);
+    call.out_channels += level.outputs;
+  }
+  return call;
+}
+
+std::vector<int64_t> shapes_of(at::TensorList weights, int64_t channels, c10::IntArrayRef groups) {
+  TORCH_CHECK(weights.size() == groups.size(), "pyconv2d: expected one number of groups for each of ", weights.size(),
+              " weights, got ", groups.size());
+  std::vector<int64_t> shapes;
+  for (size_t l = 0; l < weights.size(); ++l) {
+    const at::Tensor& weight = weights[l];
+    TORCH_CHECK(weight.dim() == 4 && weight.size(1) * groups[l] == channels, "pyconv2d: the weight of level ", l, ", ",
+                weight.sizes(), ", does not fit ", channels, " channels in ", groups[l], " groups");
+    shapes.insert(shapes.end(), {weight.size(0), weight.size(2), weight.size(3)});
+  }
+  return shapes;
+}
+
+void check_alike(const at::Tensor& first, const at::Tensor& other) {
+  TORCH_CHECK(first.device() == other.device() && first.scalar_type() == other.scalar_type(),
+              "pyconv2d: tensors must be alike, got ", first.scalar_type(), " on ", first.device(), " and ",
+              other.scalar_type(), " on ", other.device());
+}
+
+void check_output(const at::Tensor& grad, const Call& call) {
+  const int64_t shape[] = {call.batch, call.out_channels, call.out_height, call.out_width};
+  TORCH_CHECK(grad.sizes() == c10::IntArrayRef(shape), "pyconv2d: expected a gradient of ", c10::IntArrayRef(shape),
+              ", got ", grad.sizes());
+}
+
+// Whether tile `column` and step `channel` of a product meet in a level.
+bool meet(const Call& call, const Level& level, int column, int channel, bool backward) {
+  const int64_t group_in = call.in_channels / level.groups, group_out = level.outputs / level.groups;
+  const int64_t in = backward ? column : channel, in_end = in + (backward ? kTileColumns : kStepChannels);
+  const int64_t out = backward ? channel : column, out_end = out + (backward ? kStepChannels : kTileColumns);
+  const int64_t first = std::max(out, level.first) - level.first;
+  const int64_t last = std::min(out_end, level.first + level.outputs) - level.first - 1;
+  if (first > last) return false;
+  return in < (last / group_out + 1) * group_in && in_end > first / group_out * group_in;
+}
+
+template <typename Entry>
+int append(std::vector<int>& numbers, const std::vector<Entry>& entries) {
+  numbers.resize((numbers.size() + 3) / 4 * 4);  // entries of four numbers are read at once
+  const size_t at = numbers.size(), words = entries.size() * sizeof(Entry) / sizeof(int);
+  numbers.resize(at + words);
+  if (words > 0) std::memcpy(numbers.data() + at, entries.data(), words * sizeof(int));
+  return static_cast<int>(at);
+}
+
+}  // namespace
+
+Call check_forward(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
+                   c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  TORCH_CHECK(x.dim() == 4, "pyconv2d: x must be 4-d, got ", x.sizes());
+  for (const at::Tensor& weight : weights) check_alike(x, weight);
+  const Call call = make_call(x.size(0), x.size(1), x.size(2), x.size(3), shapes_of(weights, x.size(1), groups), groups,
+                              stride, dilation);
+  TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == call.out_channels && bias->device() == x.device()),
+              "pyconv2d: the bias must be [", call.out_channels, "] on ", x.device());
+  return call;
+}
+
+Call check_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size, c10::IntArrayRef groups,
+                      int64_t stride, int64_t dilation) {
+  TORCH_CHECK(grad.dim() == 4 && size.size() == 2 && !weights.empty() && weights.size() == groups.size(),
+              "pyconv2d_grad_input: expected a 4-d gradient, a height and a width, and groups for each weight");
+  for (const at::Tensor& weight : weights) check_alike(grad, weight);
+  const int64_t channels = weights[0].size(1) * groups[0];
+  const Call call = make_call(grad.size(0), channels, size[0], size[1], shapes_of(weights, channels, groups), groups,
+                              stride, dilation);
+  check_output(grad, call);
+  return call;
+}
+
+Call check_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes, c10::IntArrayRef groups,
+                       int64_t stride, int64_t dilation) {
+  TORCH_CHECK(x.dim() == 4, "pyconv2d_grad_weight: x must be 4-d, got ", x.sizes());
+  check_alike(grad, x);
+  const Call call = make_call(x.size(0), x.size(1), x.size(2), x.size(3), shapes, groups, stride, dilation);
+  check_output(grad, call);
+  return call;
+}
+
+ShapeClass shape_class(const Call& call) {
+  std::string levels;
+  for (const Level& level : call.levels)
+    levels += (levels.empty() ? "" : ",") + std::to_string(std::max(level.height, level.width));
+  return {call.in_channels,
+          call.out_channels,
+          call.levels[0].groups,
+          call.stride,
+          call.batch * call.out_height * call.out_width,
+          levels};
+}
+
+std::string refusal(const Call& call, at::ScalarType dtype, bool backward) {
+  if (dtype != at::kHalf && dtype != at::kBFloat16) return "the tiled kernel of pyconv2d takes float16 and bfloat16";
+  if (call.in_channels % 8 || call.out_channels % 8)
+    return "the tiled kernel of pyconv2d takes multiples of 8 channels, got " + std::to_string(call.in_channels) +
+           " and " + std::to_string(call.out_channels);
+  if (call.levels.size() > kMaxLevels) return "the tiled kernel of pyconv2d takes up to 8 levels";
+  if (backward && call.stride != 1) return "the tiled kernel of pyconv2d has a gradient of the input at stride 1 alone";
+  for (const Level& level : call.levels)
+    if (call.dilation * (std::max(level.height, level.width) / 2) > 64)
+      return "the tiled kernel of pyconv2d reads up to 64 pixels around a pixel";
+  return {};
+}
+
+std::vector<int> make_program(const Call& call, bool backward) {
+  const int columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
+  const int channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
+  Program head{};
+  std::vector<Block> blocks;
+  std::vector<Step> steps;
+  std::vector<Offset> offsets;
+  std::vector<Fragment> fragments;
+  for (int column = 0; column < columns; column += kTileColumns * kTilesOfBlock) {
+    blocks.push_back({static_cast<int>(steps.size()), 0});
+    for (int channel = 0; channel < channels; channel += kStepChannels) {
+      std::map<std::pair<int, int>, int> masks;  // by (dy, dx) in taps
+      for (int tile = 0; tile < kTilesOfBlock && column + tile * kTileColumns < columns; ++tile)
+        for (const Level& level : call.levels) {
+          if (!meet(call, level, column + tile * kTileColumns, channel, backward)) continue;
+          const int h = static_cast<int>(level.height / 2), w = static_cast<int>(level.width / 2);
+          for (int dy = -h; dy <= h; ++dy)
+            for (int dx = -w; dx <= w; ++dx) masks[{dy, dx}] |= 1 << tile;
+          head.reach_h = std::max(head.reach_h, static_cast<int>(h * call.dilation));
+          head.reach_w = std::max(head.reach_w, static_cast<int>(w * call.dilation));
+        }
+      if (masks.empty()) continue;
+      steps.push_back({channel, static_cast<int>(offsets.size()), static_cast<int>(masks.size()),
+                       static_cast<int>(fragments.size())});
+      ++blocks.back().steps;
+      const int apart = static_cast<int>(call.dilation);
+      for (const auto& [tap, mask] : masks) {
+        offsets.push_back({tap.first * apart, tap.second * apart, mask, 0});
+        for (int tile = 0; tile < kTilesOfBlock; ++tile)
+          if (mask >> tile & 1) fragments.push_back({column + tile * kTileColumns, channel, tap.first, tap.second});
+      }
+    }
+  }
+  head.blocks = static_cast<int>(blocks.size()), head.fragments = static_cast<int>(fragments.size());
+  std::vector<int> numbers(sizeof(Program) / sizeof(int));
+  head.block_at = append(numbers, blocks), head.step_at = append(numbers, steps);
+  head.offset_at = append(numbers, offsets), head.fragment_at = append(numbers, fragments);
+  std::memcpy(numbers.data(), &head, sizeof(Program));
+  return numbers;
+}
+
+}  // namespace icconv_mm::pyconv

@@ -1,0 +1,218 @@
+"""Which of several CUDA kernels serves a call: a table of what was measured, committed beside this module.
+
+A class of calls is an operator, an architecture, a dtype and a shape; its entry names the kernel that was fastest on
+such a card, and the times. It holds from half to twice the number of pixels measured. Where there is no entry, the
+kernels that were there before the table serve: 'tiled' or 'direct' for inception convolutions, the reference for
+pyramidal ones. Nothing is ever measured on a user's machine: ``tools/gpu_acceptance.py`` fills the table on a card.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
+from math import isqrt
+from pathlib import Path
+
+import torch
+
+from icconv_mm.errors import InputError
+
+PATH = Path(__file__).with_name('kernel_table.json')
+REFERENCE = 'reference'
+_INCEPTION_GRADIENT = ('tiled', 'direct', 'kn2row')
+# what can be asked for by name, by operator; those with ReLU go with the plain ones
+KERNELS: dict[str, tuple[str, ...]] = {
+    'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused'),
+    'inception_conv2d_grad_input': _INCEPTION_GRADIENT,
+    'inception_conv2d_grad_weight': _INCEPTION_GRADIENT,
+    'pyconv2d': ('dense', 'merged', 'tiled'),
+    'pyconv2d_grad_input': ('dense', 'merged', 'tiled'),
+    'pyconv2d_grad_weight': ('dense', 'merged'),
+}
+_RANGE = 2  # an entry holds for so many times more or fewer pixels
+_forced: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times of one class of calls.
+
+    Args:
+        operator: One of :data:`KERNELS`.
+        architecture: Compute capability, '9.0'.
+        dtype: 'bfloat16', ...
+        group_in, group_out: Channels of a group; of all groups for pyramidal convolutions.
+        groups: Of the channels; of the first level for pyramidal convolutions.
+        stride: Of both axes.
+        pixels: Of all outputs: batch x height x width.
+        microseconds: By kernel; 'reference' may be among them.
+        kernels: Sides of the levels of a pyramidal convolution, '3,5,7,9'; empty for the others.
+        source: Where the figures are from.
+    """
+
+    operator: str
+    architecture: str
+    dtype: str
+    group_in: int
+    group_out: int
+    groups: int
+    stride: int
+    pixels: int
+    microseconds: Mapping[str, float] = field(hash=False)
+    kernels: str = ''
+    source: str = ''
+
+    @property
+    def kernel(self) -> str:
+        """The fastest."""
+        return min(self.microseconds, key=self.microseconds.__getitem__)
+
+    @property
+    def shape(self) -> tuple:
+        """All that calls are told apart by, but for the number of pixels."""
+        return (
+            self.operator,
+            self.architecture,
+            self.dtype,
+            self.group_in,
+            self.group_out,
+            self.groups,
+            self.stride,
+            self.kernels,
+        )
+
+
+def load(path: Path | None = None) -> list[Measured]:
+    """The entries of a table, the committed one unless another file is given.
+
+    Raises:
+        InputError: If the file is no table; names the entry and what is wrong with it.
+    """
+    path = path or PATH
+    try:
+        entries = json.loads(path.read_text())['entries']
+        measured = [Measured(**entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path} is no table of kernels: {error}') from error
+    for number, entry in enumerate(measured):
+        known = (*KERNELS.get(entry.operator, ()), REFERENCE)
+        unknown = sorted(set(entry.microseconds) - set(known))
+        if entry.operator not in KERNELS or unknown or not entry.microseconds or entry.pixels < 1:
+            raise InputError(
+                f'{path}, entry {number}: expected an operator of {sorted(KERNELS)}, times of its kernels {known} and '
+                f'a positive number of pixels, got {entry.operator!r}, {dict(entry.microseconds)} and {entry.pixels}'
+            )
+    return measured
+
+
+def write_table(measured: Iterable[Measured], path: Path | None = None, source: str = '') -> None:
+    """Puts measurements into a table, in place of older ones of the same class and number of pixels.
+
+    Args:
+        measured: The figures.
+        path: The file, which is made where there is none; the committed one unless it is given.
+        source: Page of the measurement, of those that name none themselves.
+    """
+    path = path or PATH
+    entries = {(each.shape, each.pixels): each for each in (load(path) if path.exists() else [])}
+    for each in measured:
+        entries[each.shape, each.pixels] = Measured(**{**asdict(each), 'source': each.source or source})
+    rows = [json.dumps(asdict(each)) for _, each in sorted(entries.items())]
+    path.write_text('{"entries": [\n' + ',\n'.join(rows) + '\n]}\n')
+    load(path)  # an error here, not on somebody's card
+    forget()
+
+
+def forget() -> None:
+    """Reads the table anew when it is asked next; :func:`install` hands it to the compiled operators again."""
+    _by_shape.cache_clear()
+    _find.cache_clear()
+
+
+@cache
+def _by_shape() -> dict[tuple, list[tuple[int, int, str]]]:
+    """Of each class the least and the most pixels of every kernel; neighbours meet in the middle."""
+    found: dict[tuple, list[Measured]] = {}
+    for each in sorted(load(), key=lambda each: each.pixels):
+        found.setdefault(each.shape, []).append(each)
+    return {shape: list(_ranges(entries)) for shape, entries in found.items()}
+
+
+def _ranges(entries: Sequence[Measured]) -> Iterator[tuple[int, int, str]]:
+    least = 0
+    for each, after in zip(entries, (*entries[1:], None)):
+        most = each.pixels * _RANGE
+        if after is not None:
+            most = min(most, isqrt(each.pixels * after.pixels))
+        yield max(least, -(-each.pixels // _RANGE)), most, each.kernel
+        least = most + 1
+
+
+def find(
+    operator: str,
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    group_in: int,
+    group_out: int,
+    groups: int,
+    stride: int,
+    pixels: int,
+    levels: str = '',
+) -> str | None:
+    """The kernel for a call, :data:`REFERENCE` among them; None where nothing is known."""
+    if operator in _forced:
+        return _forced[operator]
+    return _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels)
+
+
+@lru_cache(maxsize=4096)  # asked at every call of an operator
+def _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels) -> str | None:
+    architecture = '{}.{}'.format(*capability)
+    shape = (operator, architecture, str(dtype).removeprefix('torch.'), group_in, group_out, groups, stride, levels)
+    ranges = _by_shape().get(shape, ())
+    return next((kernel for least, most, kernel in ranges if least <= pixels <= most), None)
+
+
+def install() -> None:
+    """Hands the table to the compiled operators; for the module that loads them."""
+    names, shapes, kernels = [], [], []
+    for shape, ranges in _by_shape().items():
+        operator, architecture, dtype, *numbers, levels = shape
+        for least, most, kernel in ranges:
+            if kernel in KERNELS[operator] and not _was_there_before(operator, kernel):
+                names += [operator, architecture, dtype, levels]
+                shapes += [*numbers, least, most]
+                kernels.append(kernel)
+    torch.ops.icconv_mm.set_kernel_table(names, shapes, kernels)
+
+
+def _was_there_before(operator: str, kernel: str) -> bool:
+    """Chosen without an entry, so that a table of these alone costs no look-up."""
+    return operator.startswith('inception') and kernel == 'tiled'
+
+
+@contextmanager
+def use_kernel(operator: str, kernel: str) -> Iterator[None]:
+    """Within it, calls of an operator on CUDA run this kernel where it can serve them, in the whole process.
+
+    For measurements of whole networks. The compiled operators must be there.
+
+    Raises:
+        ValueError: If the operator has no such kernel.
+
+    Example:
+        >>> with use_kernel('inception_conv2d', 'kn2row'):
+        ...     y = model(x)  # doctest: +SKIP
+    """
+    if kernel not in KERNELS.get(operator, ()):
+        raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
+    before = torch.ops.icconv_mm.force_kernel(operator, kernel)
+    _forced[operator] = kernel
+    try:
+        yield
+    finally:
+        torch.ops.icconv_mm.force_kernel(operator, before)
+        _forced.pop(operator)
+        if before:
+            _forced[operator] = before

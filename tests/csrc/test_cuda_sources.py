@@ -1,0 +1,119 @@
+"""What can be seen of the CUDA kernels with nvcc alone, without a card: that they compile for every architecture, keep
+their sums in registers, and multiply on tensor cores. Nothing here says that they are right or fast."""
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / 'csrc').rglob('*.cu'))
+ARCHITECTURES = ('sm_80', 'sm_90a', 'sm_120')
+# kernels whose work is products on tensor cores, by source: a part of their names
+PRODUCTS = {
+    'inception_conv/forward.cu': 'forward_kernel',
+    'inception_conv/grad_input.cu': 'grad_input_kernel',
+    'inception_conv/grad_weight.cu': 'grad_weight_kernel',
+    'inception_conv/fused.cu': 'fused_kernel',
+    'pyconv/tiled.cu': 'pyconv_kernel',
+}
+# Bytes that a kernel of these may spill: they were measured as they are, with two blocks on a processor, of which the
+# registers are the price. Most are of fp32 as three products.
+SPILLS = {'inception_conv/forward.cu': 2048, 'inception_conv/grad_input.cu': 2048}
+
+
+def name_of(source: Path) -> str:
+    return str(source.relative_to(ROOT / 'csrc/cuda'))
+
+
+def nvcc() -> str:
+    home = Path(os.environ.get('CUDA_HOME', '/usr/local/cuda'), 'bin/nvcc')
+    found = str(home) if home.exists() else shutil.which('nvcc')
+    if found is None:
+        pytest.skip('there is no nvcc')
+    release = re.search(r'release (\d+)\.', subprocess.run([found, '--version'], capture_output=True, text=True).stdout)
+    if torch.version.cuda is None or release is None or release[1] != torch.version.cuda.split('.')[0]:
+        pytest.skip(f'nvcc is not of the CUDA version of torch, {torch.version.cuda}')
+    return found
+
+
+def cuobjdump() -> str:
+    found = shutil.which('cuobjdump')
+    if found is None:
+        triton = pytest.importorskip('triton')  # which brings one
+        found = str(Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump')
+    if not Path(found).exists():
+        pytest.skip('there is no cuobjdump')
+    return found
+
+
+@cache
+def architectures() -> tuple[str, ...]:
+    known = subprocess.run([nvcc(), '--list-gpu-code'], capture_output=True, text=True, check=True).stdout.split()
+    return tuple(each for each in ARCHITECTURES if each in known or each.rstrip('a') in known)
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+    """A function from a source and an architecture to the cubin and what the assembler said of it."""
+    folder = tmp_path_factory.mktemp('cubins')
+    include = Path(torch.__file__).parent / 'include'
+
+    @cache
+    def compile_one(source: Path, architecture: str) -> tuple[Path, str]:
+        target = folder / f'{source.parent.name}_{source.stem}_{architecture}.cubin'
+        command = [nvcc(), '-cubin', f'-arch={architecture}', '-O3', '-std=c++17', '-Xptxas=-v', '-w']
+        command += [*cpp_extension.COMMON_NVCC_FLAGS, f'-I{include}', f'-I{include / "torch/csrc/api/include"}']
+        run = subprocess.run([*command, str(source), '-o', str(target)], capture_output=True, text=True)
+        assert run.returncode == 0, f'{name_of(source)} for {architecture}:\n{run.stderr[-4000:]}'
+        return target, run.stderr
+
+    return compile_one
+
+
+def spills(report: str) -> dict[str, int]:
+    """Bytes that each kernel spills, out of the assembler's report."""
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads", report, re.DOTALL
+    )
+    return {kernel: int(stores) + int(loads) for kernel, stores, loads in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('source', SOURCES, ids=name_of)
+def test_compiles_without_spills(compiled, source, architecture):
+    if architecture not in architectures():
+        pytest.skip(f'nvcc does not know {architecture}')
+    report = spills(compiled(source, architecture)[1])
+    assert {kernel: size for kernel, size in report.items() if size > SPILLS.get(name_of(source), 0)} == {}
+    if '__global__' in source.read_text():
+        assert report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('name', PRODUCTS)
+def test_multiplies_on_tensor_cores(compiled, name, architecture):
+    if architecture not in architectures():
+        pytest.skip(f'nvcc does not know {architecture}')
+    cubin = compiled(ROOT / 'csrc/cuda' / name, architecture)[0]
+    listing = subprocess.run([cuobjdump(), '-sass', str(cubin)], capture_output=True, text=True, check=True).stdout
+    kernels = dict(re.findall(r'Function : (\w+)\n(.*?)(?=Function : |\Z)', listing, re.DOTALL))
+    kernels = {kernel: body for kernel, body in kernels.items() if PRODUCTS[name] in kernel}
+    assert kernels
+    for kernel, body in kernels.items():
+        assert 'HMMA.16816.F32' in body or 'HMMA.1688.F32.TF32' in body, kernel
+        assert 'LDSM.16.M' in body, kernel  # fragments come by matrices, not word by word
+
+
+def test_every_source_with_products_is_looked_at():
+    for source in SOURCES:
+        multiplies = 'Math::multiply' in source.read_text()
+        assert multiplies == (name_of(source) in PRODUCTS), source

@@ -1,0 +1,163 @@
+"""Kernels of CUDA by name on the CPU, where they are the code of the card: plans, passes, order of products."""
+
+import random
+
+import pytest
+import torch
+from inception_calls import Call, per_run, random_call, random_pattern, wide_call
+
+from icconv_mm.ops import backend
+
+if reason := backend.missing_library():
+    pytest.skip(reason, allow_module_level=True)
+
+by_name = torch.ops.icconv_mm.inception_conv2d_by
+grad_input_by = torch.ops.icconv_mm.inception_conv2d_grad_input_by
+grad_weight_by = torch.ops.icconv_mm.inception_conv2d_grad_weight_by
+
+# largest deviation from the definition in float64, of the largest value: those of docs/backends.md
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+@pytest.fixture
+def workspace():
+    """Sets the limit of the workspace in bytes; the one before comes back."""
+    before = torch.ops.icconv_mm.set_kn2row_workspace(1 << 28)
+    yield torch.ops.icconv_mm.set_kn2row_workspace
+    torch.ops.icconv_mm.set_kn2row_workspace(before)
+
+
+def flat(call: Call) -> list[int]:
+    return [number for run in call.pattern for number in run]
+
+
+def at_strides_of_two(call: Call) -> Call:
+    """What kn2row takes: strides 1 and 2."""
+    return call._replace(stride=min(call.stride, 2))
+
+
+def assert_near(got, expected, tolerance, note):
+    assert got.shape == expected.shape, note
+    if expected.numel():
+        scale = expected.abs().max().clamp(min=1e-3)
+        assert ((got.double() - expected).abs().max() / scale).item() <= tolerance, note
+
+
+def check(call: Call, kernel: str, note):
+    """Output, with and without ReLU, and both gradients."""
+    exact, pattern = call.to(torch.float64), flat(call)
+    x, weight = exact.x.clone().requires_grad_(), exact.weight.clone().requires_grad_()
+    expected = per_run(exact._replace(x=x, weight=weight))
+    settings = pattern, call.stride, call.groups
+    relu = call.x.numel() % 2 == 0
+    got = by_name(kernel, call.x, call.weight, call.bias, *settings, relu)
+    tolerance = TOLERANCE[call.x.dtype]
+    assert_near(got, expected.detach().relu() if relu else expected.detach(), tolerance, note)
+    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(7)).to(call.x.dtype)
+    if got.is_contiguous(memory_format=torch.channels_last):
+        grad = grad.to(memory_format=torch.channels_last)
+    to_x, to_weight = torch.autograd.grad(expected, (x, weight), grad.double())
+    size = list(call.x.shape[2:])
+    assert_near(grad_input_by('kn2row', grad, call.weight, size, *settings), to_x, tolerance, note)
+    assert_near(grad_weight_by('kn2row', grad, call.x, *settings), to_weight, tolerance, note)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('start', range(0, 120, 40))
+def test_equals_the_definition(dtype, start, workspace):
+    """480 small calls of any shape, the workspace from less than a row to everything at once."""
+    for seed in range(start, start + 40):
+        workspace(random.Random(seed).choice([1, 3000, 30000, 1 << 28]))
+        check(at_strides_of_two(random_call(seed)).to(dtype), 'kn2row', seed)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('kernel', ['kn2row', 'hybrid'])
+def test_equals_the_definition_in_vectors(dtype, kernel, workspace):
+    """Channels that mostly fill vectors, which are loaded at once where a run allows it."""
+    for seed in range(15):
+        call = at_strides_of_two(wide_call(seed))
+        if dtype == torch.bfloat16 and kernel == 'hybrid' and call.x.shape[-1] <= call.stride:
+            continue  # torch's own convolution is wrong there: dense_convolution.is_trusted
+        workspace(random.Random(seed).choice([100_000, 1 << 28]))
+        check(call.to(dtype), kernel, seed)
+
+
+def test_keeps_the_memory_format():
+    for seed in range(20):
+        call = at_strides_of_two(wide_call(seed)).to(torch.bfloat16)
+        last = call.x.is_contiguous(memory_format=torch.channels_last) and not call.x.is_contiguous()
+        out = by_name('kn2row', call.x, call.weight, None, flat(call), call.stride, call.groups, False)
+        expected = torch.channels_last if last else torch.contiguous_format
+        assert out.is_contiguous(memory_format=expected), seed
+
+
+def test_is_the_same_bit_for_bit(workspace):
+    workspace(50_000)
+    call = at_strides_of_two(wide_call(4)).to(torch.float32)
+    settings = flat(call), call.stride, call.groups
+    first = by_name('kn2row', call.x, call.weight, call.bias, *settings, False)
+    gradient = grad_weight_by('kn2row', first, call.x, *settings)
+    for _ in range(3):
+        assert torch.equal(by_name('kn2row', call.x, call.weight, call.bias, *settings, False), first)
+        assert torch.equal(grad_weight_by('kn2row', first, call.x, *settings), gradient)
+
+
+def test_sums_in_float16_that_cancel():
+    """Products of single taps exceed what float16 holds, their sum does not."""
+    x = torch.full((1, 8, 6, 6), 200.0, dtype=torch.float16)
+    weight = torch.zeros(8, 8, 3, 3, dtype=torch.float16)
+    weight[:, :, 1, 0], weight[:, :, 1, 1] = -60.0, 60.0  # 8 * 200 * 60 = 96000 each
+    out = by_name('kn2row', x, weight, None, [4, 1, 1, 4, 2, 2], 1, 1, False)
+    assert torch.isfinite(out[..., 2:]).all() and not out[..., 2:].any()
+    assert torch.isinf(out[..., 0]).all()  # where the left tap is beyond the border
+
+
+def test_dilations_beyond_the_map(workspace):
+    workspace(1)
+    x, weight = torch.randn(2, 16, 5, 7).double(), torch.randn(16, 16, 3, 3).double()
+    for stride in (1, 2):
+        check(Call(x, weight, None, [(8, 1, 1), (7, 10_000_000, 1), (1, 3, 40)], stride, 1), 'kn2row', stride)
+
+
+def test_nan_stays_under_relu():
+    x = torch.zeros(1, 8, 4, 4)
+    x[0, 0, 1, 1] = torch.nan
+    out = by_name('kn2row', x, torch.ones(8, 8, 3, 3), None, [4, 1, 1, 4, 2, 2], 1, 1, True)
+    assert torch.isnan(out[0, :, 1, 1]).all()
+
+
+def test_empty_batches_and_maps():
+    weight, pattern = torch.randn(8, 8, 3, 3), [4, 1, 1, 4, 2, 2]
+    for shape in ((0, 8, 5, 5), (2, 8, 0, 7), (2, 8, 3, 0)):
+        x = torch.zeros(shape)
+        out = by_name('kn2row', x, weight, None, pattern, 1, 1, False)
+        assert out.shape == shape
+        assert grad_input_by('kn2row', out, weight, list(shape[2:]), pattern, 1, 1).shape == shape
+        assert not grad_weight_by('kn2row', out, x, pattern, 1, 1).any()
+
+
+def test_says_what_it_does_not_take():
+    x, weight, pattern = torch.randn(1, 8, 5, 5), torch.randn(8, 8, 3, 3), [4, 1, 1, 4, 2, 2]
+    with pytest.raises(RuntimeError, match='strides 1 and 2, got 3'):
+        by_name('kn2row', x, weight, None, pattern, 3, 1, False)
+    with pytest.raises(RuntimeError, match="no kernel 'tiled'"):
+        by_name('tiled', x, weight, None, pattern, 1, 1, False)
+    with pytest.raises(RuntimeError, match='positive number of bytes, got 0'):
+        torch.ops.icconv_mm.set_kn2row_workspace(0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_fused_follows_the_definition(dtype):
+    """Tiles, patches, fragments and shifted additions of the fused kernel; its threads alone are not here."""
+    for seed, size in enumerate([(16, 16), (5, 19), (18, 3)]):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(1, 64, *size, generator=generator).double()
+        weight = torch.randn(64, 64, 3, 3, generator=generator).double()
+        long = (42, 7, 0)[seed]  # of the second, no channel fills the vector that it would need
+        pattern = [(long, 1, 2)] * (long > 0) + random_pattern(random.Random(seed), 64 - long, 4)
+        bias = torch.randn(64, generator=generator).double() if seed else None
+        call = Call(x, weight, bias, pattern, 1, 1).to(dtype)
+        got = by_name('fused', call.x, call.weight, call.bias, flat(call), 1, 1, seed == 1)
+        expected = per_run(call.to(torch.float64))
+        assert_near(got, expected.relu() if seed == 1 else expected, TOLERANCE[dtype], (seed, pattern))

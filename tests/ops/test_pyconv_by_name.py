@@ -1,0 +1,111 @@
+"""Kernels of the pyramidal convolution that CUDA chooses among, by name on the CPU: filters filled with zeros, and the
+program of the tensor-core kernel, followed fragment by fragment."""
+
+import pytest
+import torch
+from pyconv_calls import Call, by_level, random_call
+
+from icconv_mm.ops import backend
+
+if reason := backend.missing_library():
+    pytest.skip(reason, allow_module_level=True)
+
+by_name = torch.ops.icconv_mm.pyconv2d_by
+grad_input_by = torch.ops.icconv_mm.pyconv2d_grad_input_by
+grad_weight_by = torch.ops.icconv_mm.pyconv2d_grad_weight_by
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+# channels of each level, kernels, groups: stages 1 to 3 of a PyConvResNet, narrower
+STAGES = [
+    ((16, 16, 16, 16), (3, 5, 7, 9), (1, 4, 8, 16), 32),
+    ((8, 8, 16), (3, 5, 7), (1, 4, 8), 32),
+    ((40, 40), (3, 5), (1, 4), 80),
+]
+
+
+def assert_near(got, expected, tolerance, note):
+    assert got.shape == expected.shape, note
+    if expected.numel():
+        scale = expected.abs().max().clamp(min=1e-3)
+        assert ((got.double() - expected).abs().max() / scale).item() <= tolerance, note
+
+
+def check(call: Call, kernel: str, note, gradients=('input', 'weight')):
+    exact = call.to(torch.float64)
+    x, *weights = (each.clone().requires_grad_() for each in (exact.x, *exact.weights))
+    expected = by_level(exact._replace(x=x, weights=weights))
+    settings = call.groups, call.stride, call.dilation
+    relu, tolerance = call.x.numel() % 2 == 0, TOLERANCE[call.x.dtype]
+    got = by_name(kernel, call.x, call.weights, call.bias, *settings, relu)
+    assert_near(got, expected.detach().relu() if relu else expected.detach(), tolerance, note)
+    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(7)).to(call.x.dtype)
+    to_x, *to_weights = torch.autograd.grad(expected, (x, *weights), grad.double())
+    if 'input' in gradients:
+        size = list(call.x.shape[2:])
+        assert_near(grad_input_by(kernel, grad, call.weights, size, *settings), to_x, tolerance, note)
+    if 'weight' in gradients:
+        shapes = [number for weight in call.weights for number in (weight.shape[0], *weight.shape[2:])]
+        for one, other in zip(grad_weight_by(kernel, grad, call.x, shapes, *settings), to_weights, strict=True):
+            assert_near(one, other, tolerance, note)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize('kernel', ['dense', 'merged'])
+@pytest.mark.parametrize('start', range(0, 120, 40))
+def test_filled_filters_equal_the_definition(dtype, kernel, start):
+    for seed in range(start, start + 40):
+        check(random_call(seed, min_batch=1).to(dtype), kernel, seed)
+
+
+def stage_call(stage: int, seed: int, stride: int, dilation: int = 1) -> Call:
+    outputs, kernels, groups, channels = STAGES[stage]
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    weights = [tensor(out, channels // group, side, side) / side for out, side, group in zip(outputs, kernels, groups)]
+    bias = tensor(sum(outputs)) if seed % 2 else None
+    return Call(tensor(1, channels, 6 + seed % 4, 5 + seed % 3), weights, bias, list(groups), stride, dilation)
+
+
+@pytest.mark.parametrize('kernel', ['dense', 'merged'])
+@pytest.mark.parametrize('stage', range(3))
+def test_filled_filters_of_the_stages(kernel, stage):
+    for seed, stride, dilation in ((0, 1, 1), (1, 2, 1), (2, 1, 2)):
+        check(stage_call(stage, seed, stride, dilation), kernel, seed)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('stage', range(3))
+@pytest.mark.parametrize('stride', [1, 2])
+def test_program_of_the_stages(dtype, stage, stride, monkeypatch):
+    monkeypatch.setitem(TOLERANCE, torch.float16, 2e-3)
+    for seed in range(2):
+        check(stage_call(stage, seed, stride).to(dtype), 'tiled', seed, ['input'] if stride == 1 else [])
+
+
+def test_program_of_other_levels(monkeypatch):
+    """Levels that end within tiles and steps, rectangular kernels, more columns than a block has."""
+    generator = torch.Generator().manual_seed(0)
+    for outputs, shapes, groups, channels in (
+        ((4, 12), ((3, 3), (5, 1)), (2, 4), 24),
+        ((6, 74), ((1, 3), (3, 5)), (2, 1), 8),
+        ((16,), ((3, 3),), (16,), 16),
+    ):
+        weights = [
+            torch.randn(out, channels // group, *shape, generator=generator)
+            for out, shape, group in zip(outputs, shapes, groups)
+        ]
+        x = torch.randn(1, channels, 5, 4, generator=generator)
+        check(Call(x, weights, None, list(groups), 1, 2).to(torch.bfloat16), 'tiled', outputs, ['input'])
+
+
+def test_says_what_it_does_not_take():
+    call = stage_call(0, 0, 1)
+    settings = call.groups, 1, 1
+    with pytest.raises(RuntimeError, match='float16 and bfloat16'):
+        by_name('tiled', call.x, call.weights, None, *settings, False)
+    with pytest.raises(RuntimeError, match="no kernel 'direct'"):
+        by_name('direct', call.x, call.weights, None, *settings, False)
+    with pytest.raises(RuntimeError, match='level 0'):
+        by_name('merged', call.x, call.weights[:1], None, [3], 1, 1, False)
