@@ -30,6 +30,14 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "normalised_gradient_compiled(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift)"
       " -> Tensor");
+  // (levels, mean, 1 / standard deviation); statistics are those of all levels
+  m.def(
+      "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"
+      " Tensor(b!)? running_var, Tensor(c!)? batches, float momentum, float eps, bool relu)"
+      " -> (Tensor[], Tensor, Tensor)");
+  m.def(
+      "integrated_norm_grad_compiled(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean,"
+      " Tensor inverse, bool relu) -> (Tensor[], Tensor, Tensor)");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP
