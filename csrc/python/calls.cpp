@@ -214,12 +214,14 @@ struct Differentiable : torch::autograd::Function<Differentiable> {
   }
 };
 
+constexpr size_t kMostAnswers = 64;  // of one layer
+
 // What Python's chooser said of calls of one kind; it looks at nothing else of a call that fits.
 struct Answer {
   std::string backend;
   c10::ScalarType dtype;
   c10::Device device;
-  std::vector<int64_t> channels;
+  std::vector<int64_t> sizes;  // of the input and of each filter
   int served;  // 1: forward, 2: both gradients
 };
 
@@ -296,15 +298,19 @@ class Prepared {
   int answer(const Tensor& x, TensorList weights, const Optional<Tensor>& bias, const std::string& backend) {
     const auto same = [&](const Answer& known) {
       if (known.backend != backend || known.dtype != x.scalar_type() || known.device != x.device()) return false;
+      if (!std::equal(x.sizes().begin(), x.sizes().end(), known.sizes.begin())) return false;
       for (size_t i = 0; i < weights.size(); ++i)
-        if (known.channels[2 * i] != weights[i].size(0) || known.channels[2 * i + 1] != weights[i].size(1)) return false;
+        if (!std::equal(weights[i].sizes().begin(), weights[i].sizes().end(), known.sizes.begin() + 4 * (i + 1)))
+          return false;
       return true;
     };
     for (const Answer& known : answers_)
       if (same(known)) return known.served;
-    Answer made{backend, x.scalar_type(), x.device(), {}, 0};
-    for (const Tensor& weight : weights) made.channels.insert(made.channels.end(), {weight.size(0), weight.size(1)});
+    Answer made{backend, x.scalar_type(), x.device(), x.sizes().vec(), 0};
+    for (const Tensor& weight : weights)
+      made.sizes.insert(made.sizes.end(), weight.sizes().begin(), weight.sizes().end());
     made.served = choose_(x, std::vector<Tensor>(weights.begin(), weights.end()), bias).cast<int>();
+    if (answers_.size() >= kMostAnswers) answers_.clear();  // pictures of every size
     answers_.push_back(made);
     return made.served;
   }

@@ -3,8 +3,8 @@
 The operators are defined in Python (:mod:`icconv_mm.ops.operator`), and their dispatch and autograd cost some twenty
 microseconds of the processor, more than a small layer takes on a card. Here a call of ordinary tensors goes to
 ``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It asks
-once for each kind of call: backend in force, device, dtype and channels, which is all that the choice depends on
-besides the numbers of a layer.
+once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on besides
+the numbers of a layer.
 
 Everything else takes the long way: calls that are compiled, traced, exported or counted, transforms of ``torch.func``,
 forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are logged.
@@ -22,6 +22,11 @@ from icconv_mm.ops import backend
 from icconv_mm.ops.operator import is_compiling, library
 from icconv_mm.ops.trilinear import shapes_of
 
+try:
+    from icconv_mm.ops.kernel_table import _forced
+except ImportError:  # a version without kernels to force
+    _forced = {}
+
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
 
@@ -37,9 +42,12 @@ def direct(
         x, weights, bias: Of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or forward_ad._current_level >= 0 or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or forward_ad._current_level >= 0 or _forced or _log.isEnabledFor(logging.DEBUG):
         return None
-    prepared = _prepared(operator, call, backend.generation())
+    try:
+        prepared = _prepared(operator, call, backend.generation())
+    except TypeError:  # numbers that are none, or that 64 bits do not hold: the operator says what is wrong
+        return None
     return None if prepared is None else prepared(x, weights, bias, backend.requested())
 
 

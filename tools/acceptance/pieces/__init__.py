@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from acceptance.bench import Bench, Measurement
 from icconv_mm.errors import InputError
 
-PIECES = ('ceilings', 'parity', 'layers', 'table', 'networks', 'pyconv', 'necks', 'pose', 'training')
+PIECES = ('ceilings', 'parity', 'layers', 'networks', 'pyconv', 'table', 'necks', 'pose', 'training')
 
 
 def measurements(names: Sequence[str], bench: Bench) -> Iterator[Measurement]:

@@ -46,12 +46,18 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
         'group_in': conv.in_channels // conv.groups,
         'group_out': conv.out_channels // conv.groups,
         'stride': layer.stride,
-        'pixels': layer.shape[0] * layer.shape[2] * layer.shape[3],
+        'pixels': pixels(layer),
         'input': list(layer.shape),
         **layer.notes,
     }
     summary = f'{best} {times[best]["card"]:.1f} us, dense {times[DENSE]["card"]:.1f}: {ratio:.2f}'
     return {'operator': KINDS[kind], **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
+
+
+def pixels(layer: Layer) -> int:
+    """Of all outputs."""
+    batch, _, height, width = layer.shape
+    return batch * -(-height // layer.stride) * -(-width // layer.stride)
 
 
 def call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, Callable[[], object]]:

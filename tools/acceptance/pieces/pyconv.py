@@ -9,7 +9,7 @@ from benchmarks.suites.layers import Layer, pyconv_layers
 
 from acceptance.bench import Bench, Measurement
 from acceptance.kernels import REFERENCE, candidates, sound
-from acceptance.pieces.layers import DENSE
+from acceptance.pieces.layers import DENSE, pixels
 from icconv_mm.ops.trilinear import shapes_of
 
 PICTURES = (2, 3, 800, 1344)
@@ -32,14 +32,13 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
     calls, refused = sound(candidates(KINDS[kind], args), contest.tolerance(bench.options))
     times = bench.time({DENSE: dense, **calls})
     best = min(calls, key=lambda each: times[each]['card'])
-    first = layer.module.pyconv_levels[0]
     facts = {
         'groups': layer.module.groups[0],
-        'group_in': first.in_channels // first.groups,
-        'group_out': first.out_channels // first.groups,
+        'group_in': layer.module.in_channels,  # of all groups
+        'group_out': layer.module.out_channels,
         'stride': layer.stride,
-        'pixels': layer.shape[0] * layer.shape[2] * layer.shape[3],
-        'kernels': ','.join(str(level.kernel_size[0]) for level in layer.module.pyconv_levels),
+        'pixels': pixels(layer),
+        'levels': ','.join(str(level.kernel_size[0]) for level in layer.module.pyconv_levels),
         'input': list(layer.shape),
         'levels of groups': layer.notes['groups'],
     }

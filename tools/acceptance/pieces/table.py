@@ -28,13 +28,13 @@ def _write(bench: Bench) -> dict:
     for figure in bench.record.figures.values():
         if 'operator' not in figure:
             continue
-        others = (DENSE, CHOSEN, REFERENCE)
+        others = (DENSE, CHOSEN)
         microseconds = {name: time['card'] for name, time in figure['times'].items() if name not in others}
         sizes = {name: figure[name] for name in ('group_in', 'group_out', 'groups', 'stride', 'pixels')}
-        kernels = {'kernels': figure['kernels']} if 'kernels' in figure else {}
-        if microseconds:
+        levels = {'levels': figure['levels']} if 'levels' in figure else {}
+        if set(microseconds) - {REFERENCE}:
             measured.append(
-                Measured(figure['operator'], architecture, dtype, **sizes, microseconds=microseconds, **kernels)
+                Measured(figure['operator'], architecture, dtype, **sizes, microseconds=microseconds, **levels)
             )
     if not measured:
         raise InputError('no kernel was measured: there is no table to write')
