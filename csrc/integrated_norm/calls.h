@@ -124,7 +124,8 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(at::TensorList given, co
   v.partial = partial.mutable_data_ptr<float>();
   v.weight = floats(weight, table), v.bias = floats(bias, table);
   float* rows = vectors.mutable_data_ptr<float>();
-  v.mean = rows, v.inverse = rows + table.channels, v.scale = rows + 2 * table.channels, v.shift = rows + 3 * table.channels;
+  v.mean = rows, v.inverse = rows + table.channels, v.scale = rows + 2 * table.channels,
+  v.shift = rows + 3 * table.channels;
   v.running_mean = floats(running_mean, table, true), v.running_var = floats(running_var, table, true);
   v.batches = batches ? batches->mutable_data_ptr<int64_t>() : nullptr;
   v.momentum = momentum, v.eps = eps;

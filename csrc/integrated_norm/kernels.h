@@ -1,6 +1,6 @@
 // Integrated batch norm over the levels of a pyramid: the work of one block of threads, the same on a card and, for
-// tests, on the processor. Forward: moments of chunks, their combination, normalisation. Backward: sums of chunks, their
-// combination, the gradient of the input. Each is one launch for all levels, which a table of pointers names.
+// tests, on the processor. Forward: moments of chunks, their combination, normalisation. Backward: sums of chunks,
+// their combination, the gradient of the input. Each is one launch for all levels, which a table of pointers names.
 //
 // A block's work is a sequence of phases; a phase is a function of the thread, and all threads end a phase before the
 // next. What they exchange is in the block's shared memory.
@@ -96,8 +96,8 @@ struct Moments {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair* shared) {
+  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                              int thread, Pair* shared) {
     const Where where(block, thread);
     const Chunk chunk(table, number);
     const bool is_there = where.channel < table.channels;
@@ -161,7 +161,8 @@ struct Combine {
       shared[kThreads + thread] = {deviations, mean};
     } else if (phase < kPhases - 1) {
       const int half = Where::kLanes >> (phase - kTree - 1);
-      if (where.lane < half) shared[kThreads + thread].first += shared[kThreads + thread + half * Where::kChannels].first;
+      if (where.lane < half)
+        shared[kThreads + thread].first += shared[kThreads + thread + half * Where::kChannels].first;
     } else if (where.lane == 0 && is_there) {
       finish(table, v, c, shared[kThreads + thread]);
     }
@@ -221,8 +222,8 @@ struct Sums {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair* shared) {
+  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                              int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     if (phase == 0) {

@@ -1,8 +1,8 @@
 // Calls of the operators from Python that need no Python: what icconv_mm/ops/direct.py takes the common calls to.
 //
-// The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A `Call` holds
-// what does not change from one call of a layer to the next; it serves ordinary tensors that nobody watches, where the
-// chosen kernels are compiled ones, and returns None for everything else: the operators in Python serve that.
+// The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A `Call`
+// holds what does not change from one call of a layer to the next; it serves ordinary tensors that nobody watches,
+// where the chosen kernels are compiled ones, and returns None for everything else: the operators in Python serve that.
 #include "calls.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -54,9 +54,9 @@ class Inception : public Call {
 
   bool fits(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
     const Tensor& weight = weights[0];
-    return is_step(stride_) && x.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && x.size(1) >= 1 &&
-           x.size(1) == weight.size(1) * groups_ && weight.size(0) % groups_ == 0 && out_channels_ == weight.size(0) &&
-           (!bias || (bias->dim() == 1 && bias->size(0) == out_channels_));
+    return is_step(stride_) && x.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
+           x.size(1) >= 1 && x.size(1) == weight.size(1) * groups_ && weight.size(0) % groups_ == 0 &&
+           out_channels_ == weight.size(0) && (!bias || (bias->dim() == 1 && bias->size(0) == out_channels_));
   }
 
   Tensor output(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
@@ -98,7 +98,8 @@ class Pyramidal : public Call {
       : groups_(std::move(groups)), stride_(stride), dilation_(dilation), relu_(relu) {}
 
   bool fits(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
-    if (!is_step(stride_) || !is_step(dilation_) || x.dim() != 4 || x.size(1) < 1 || weights.size() != groups_.size()) return false;
+    if (!is_step(stride_) || !is_step(dilation_) || x.dim() != 4 || x.size(1) < 1 || weights.size() != groups_.size())
+      return false;
     int64_t out_channels = 0;
     for (size_t i = 0; i < weights.size(); ++i) {
       const Tensor& weight = weights[i];
@@ -162,7 +163,8 @@ bool is_unwatched() {
 }
 
 bool records_gradients() {
-  return at::GradMode::is_enabled() && !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality);
+  return at::GradMode::is_enabled() &&
+         !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradFunctionality);
 }
 
 Tensor in_format_of(const Tensor& tensor, const Tensor& like) {
@@ -222,7 +224,7 @@ struct Answer {
   c10::ScalarType dtype;
   c10::Device device;
   std::vector<int64_t> sizes;  // of the input and of each filter
-  int served;  // 1: forward, 2: both gradients
+  int served;                  // 1: forward, 2: both gradients
 };
 
 // A tensor or parameter of Python that is no subclass.
@@ -335,12 +337,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using icconv_mm::Prepared;
   namespace py = pybind11;
   py::class_<Prepared>(m, "Prepared")
-      .def("__call__", [](Prepared& self, py::handle x, const py::sequence& weights, py::handle bias,
-                          const std::string& backend) {
-        HANDLE_TH_ERRORS
-        return self.run(x, weights, bias, backend);
-        END_HANDLE_TH_ERRORS_PYBIND
-      });
+      .def("__call__",
+           [](Prepared& self, py::handle x, const py::sequence& weights, py::handle bias, const std::string& backend) {
+             HANDLE_TH_ERRORS
+             return self.run(x, weights, bias, backend);
+             END_HANDLE_TH_ERRORS_PYBIND
+           });
   m.def("inception", &icconv_mm::prepare<icconv_mm::Inception>);
   m.def("pyramidal", &icconv_mm::prepare<icconv_mm::Pyramidal>);
 }

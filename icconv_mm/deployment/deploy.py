@@ -23,9 +23,9 @@ def deploy(model: nn.Module) -> nn.Module:
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after an
     inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a card, plain
-    convolutions take a ReLU, and the addition of a shortcut before it, into one kernel of cuDNN. Other norms stay. A norm is
-    folded only where the code of the module that holds it shows that the convolution feeds it and nothing else; what
-    cannot be shown stays as it is.
+    convolutions take a ReLU, and the addition of a shortcut before it, into one kernel of cuDNN. Other norms stay. A
+    norm is folded only where the code of the module that holds it shows that the convolution feeds it and nothing else;
+    what cannot be shown stays as it is.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed

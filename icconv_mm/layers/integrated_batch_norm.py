@@ -87,7 +87,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
     return _rectified(outputs, relu)
 
 
-def _reference(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):  # noqa: PLR0917
+def _reference(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
     *outputs, mean, var, count = _Normalise.apply(weight, bias, eps, None, *levels)
     if batches is not None:
         _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count)
@@ -128,7 +128,7 @@ def _momentum(norm: _BatchNorm) -> float:
 
 
 @torch.no_grad()
-def _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count) -> None:  # noqa: PLR0917
+def _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count) -> None:
     batches.add_(1)
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)

@@ -333,7 +333,7 @@ def _debug(message: str) -> None:
 @lru_cache(maxsize=1)
 def missing_library() -> str | None:
     """Loads the compiled operators once: None if they are there, else one sentence that says why not and what to do."""
-    package, name, path = _find_library()
+    package, _, path = _find_library()
     if path is None:
         others = ', '.join(sorted(file.name for file in package.glob('_C_torch*')))
         found = f'; found only {others}, built for another torch or Python' if others else ''

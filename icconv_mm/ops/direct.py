@@ -2,9 +2,9 @@
 
 The operators are defined in Python (:mod:`icconv_mm.ops.operator`), and their dispatch and autograd cost some twenty
 microseconds of the processor, more than a small layer takes on a card. Here a call of ordinary tensors goes to
-``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It asks
-once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on besides
-the numbers of a layer.
+``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It
+asks once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on
+besides the numbers of a layer.
 
 Everything else takes the long way: calls that are compiled, traced, exported or counted, transforms of ``torch.func``,
 forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are logged.
@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
-import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -31,9 +30,7 @@ FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
 
 
-def direct(
-    operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
-) -> Tensor | None:
+def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
     """The result of ``operator``, or None where the operator itself must be called.
 
     Args:
@@ -95,7 +92,7 @@ def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: C
         grad_weight: ``(grad, x, weights, *numbers) -> tensors``.
     """
 
-    def backward(grad, x, weights, first, second, third, to_x, to_weights, chosen):  # noqa: PLR0917
+    def backward(grad, x, weights, first, second, third, to_x, to_weights, chosen):
         numbers = first, second, third
         with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
             results = [grad_input(grad, weights, x.shape[2:], *numbers)] if to_x else []

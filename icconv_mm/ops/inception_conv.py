@@ -145,7 +145,8 @@ _grad_weight = define(
     kernels={'cpu': limits_cpu.INCEPTION_GRAD_WEIGHT, 'cuda': limits_cuda.INCEPTION_GRAD_WEIGHT},
 )
 define_backward(
-    'inception_conv2d', 'Tensor weight, int[] pattern, int stride, int groups',
+    'inception_conv2d',
+    'Tensor weight, int[] pattern, int stride, int groups',
     _grad_input,
     lambda grad, x, weight, *call: [_grad_weight(grad, x, *call)],
 )

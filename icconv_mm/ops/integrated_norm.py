@@ -23,7 +23,7 @@ def register(reference) -> None:
     backend.register('integrated_norm', reference, {'cuda': backend.Limits(_refusal, _advice)}, compiled_run)
 
 
-def compiled_run(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu) -> list[Tensor]:  # noqa: PLR0917
+def compiled_run(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu) -> list[Tensor]:
     """The normalised levels, with the arguments of ``integrated_norm_compiled``."""
     statistics = running_mean, running_var, batches
     return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))

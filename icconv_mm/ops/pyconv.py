@@ -151,7 +151,8 @@ _grad_weight = define(
     kernels={'cpu': limits_cpu.PYCONV},
 )
 define_backward(
-    'pyconv2d', 'Tensor[] weights, int[] groups, int stride, int dilation',
+    'pyconv2d',
+    'Tensor[] weights, int[] groups, int stride, int dilation',
     _grad_input,
     lambda grad, x, weights, *call: _grad_weight(grad, x, shapes_of(weights), *call),
 )

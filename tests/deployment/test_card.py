@@ -1,4 +1,4 @@
-"""The inference form on a card, with torch's own operators in the place of cuDNN's, so that it is tested without one."""
+"""The inference form on a card, with torch's own operators in the place of cuDNN's: it is tested without one."""
 
 import pytest
 import torch

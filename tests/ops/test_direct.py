@@ -279,7 +279,12 @@ def test_gradients_alone_can_be_without_a_compiled_kernel(choice):
 def test_the_backend_of_the_forward_pass_serves_gradients_of_gradients(monkeypatch):
     """On whatever thread they run."""
     seen, run = [], backend.run
-    monkeypatch.setattr(backend, 'run', lambda name, *args: seen.append((name, backend.requested())) or run(name, *args))
+
+    def watched(name, *args):
+        seen.append((name, backend.requested()))
+        return run(name, *args)
+
+    monkeypatch.setattr(backend, 'run', watched)
     x = X.clone().requires_grad_()
     with use_backend('cpu'):
         out = inception_conv2d(x, WEIGHT, None, PATTERN)

@@ -148,9 +148,22 @@ def test_in_evaluation_mode_without_statistics_it_tracks_none(choice):
 def test_it_is_not_chosen_before_it_is_proven_and_refuses_in_sentences(choice):
     levels = [torch.randn(2, 4, 5, 5)]
     norm = nn.BatchNorm2d(4)
-    args = levels, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked, 0.1, 1e-5, True
+    args = (
+        levels,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.num_batches_tracked,
+        0.1,
+        1e-5,
+        True,
+    )
     assert explain('integrated_norm', *args).chosen == 'reference' and not integrated_norm.PROVEN
-    with use_backend('cuda'), pytest.raises(RuntimeError, match='integrated_norm: .* it takes tensors on a CUDA device'):
+    with (
+        use_backend('cuda'),
+        pytest.raises(RuntimeError, match=r'integrated_norm: .* it takes tensors on a CUDA device'),
+    ):
         integrated_batch_norm(levels, norm)
     with pytest.raises(RuntimeError, match='takes levels .* alike that are not empty'):
         torch.ops.icconv_mm.integrated_norm_compiled([levels[0], levels[0][:, :2]], *args[1:])
