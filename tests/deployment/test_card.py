@@ -142,7 +142,7 @@ class InputChanges(Block):
     def forward(self, x):
         x = x * 1
         y = self.bn1(self.conv1(x))
-        x += 1
+        x.add_(1)
         return self.relu(y + x)
 
 
@@ -197,7 +197,7 @@ def test_convolutions_that_stay(calls, change):
 def test_exports_hold_ordinary_operators(calls):
     form, _ = formed(ICResNet(50, 'geometric_d2', base_channels=16), PICTURE, calls=calls)
     calls.clear()
-    traced = torch.jit.trace(form, PICTURE)
+    traced = torch.jit.trace(form, PICTURE, check_trace=False)  # which calls the form itself
     assert not calls and 'cudnn' not in str(traced.inlined_graph)
     assert_same(form, traced, PICTURE)
 

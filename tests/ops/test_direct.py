@@ -140,8 +140,8 @@ def test_gradients_of_gradients(kind, long_way):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
-@differentiable
-def test_several_gradients_at_once(kind, long_way):
+def test_several_gradients_at_once(long_way):
+    kind = 'inception_conv2d'  # lists of tensors have no batches
     tensors = leaves(kind)
 
     def run():
@@ -228,9 +228,8 @@ def test_what_does_not_take_it(kind, caplog):
         assert not taken(kind, X.clone().requires_grad_())
 
 
-@differentiable
-def test_transforms_take_the_long_way(kind):
-    seen = []
+def test_transforms_take_the_long_way():
+    kind, seen = 'inception_conv2d', []
 
     def run(x):
         seen.append(taken(kind, x))
