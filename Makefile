@@ -1,5 +1,6 @@
 # make demo   train and test every task on the miniature set, two CPU cores are enough
 # make test   lint, import rules, all tests
+# make gpu    all that is to be measured on a card; nine minutes a call, the next one continues
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
 TORCH ?= 2.11
@@ -17,7 +18,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo test test-fast test-slow sanitize fuzz lint docs docs-serve clean
+.PHONY: setup demo gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -25,6 +26,12 @@ setup:
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
 		$(if $(JOINT),--tasks joint)
+
+# All that is to be measured on a card, most important first: nine minutes a call, the next one continues. PYTHON names an
+# interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.
+gpu: $(if $(PYTHON),,setup)
+	@mkdir -p work_dirs
+	@$(if $(PYTHON),$(PYTHON),$(BIN)/python) tools/gpu_acceptance.py --out work_dirs/gpu_acceptance.json
 
 # The ends of the supported range run the fast tests; the default torch runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)

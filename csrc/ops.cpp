@@ -52,6 +52,14 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");
+  // (levels, mean, 1 / standard deviation); statistics are those of all levels
+  m.def(
+      "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"
+      " Tensor(b!)? running_var, Tensor(c!)? batches, float momentum, float eps, bool relu)"
+      " -> (Tensor[], Tensor, Tensor)");
+  m.def(
+      "integrated_norm_grad_compiled(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean,"
+      " Tensor inverse, bool relu) -> (Tensor[], Tensor, Tensor)");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

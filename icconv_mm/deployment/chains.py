@@ -37,7 +37,7 @@ def find_chains(container: nn.Module) -> list[Chain]:
         return []
     if type(container).forward is ConvModule.forward:
         return _of_conv_module(container)
-    graph = _trace(container)
+    graph = trace(container)
     return [] if graph is None else _in_graph(container, graph)
 
 
@@ -62,7 +62,8 @@ def _of_conv_module(module: ConvModule) -> list[Chain]:
     return _checked(module, Chain('conv', norm, relu))
 
 
-def _trace(container: nn.Module) -> fx.Graph | None:
+def trace(container: nn.Module) -> fx.Graph | None:
+    """The graph of a module's code, its submodules being single steps; None where nothing is known of it."""
     parameters = inspect.signature(container.forward).parameters.values()
     if any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
         return None  # a trace would show one of several ways through the code
@@ -119,16 +120,16 @@ def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
             norm = relu = None
     if relu is not None:
         module = container.get_submodule(relu)
-        if type(module) is not nn.ReLU or _has_hooks(module):
+        if type(module) is not nn.ReLU or has_hooks(module):
             relu = None
     return [Chain(chain.conv, norm, relu)] if norm or relu else []
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    if type(module) not in CONVOLUTIONS or _has_hooks(module):
+    if type(module) not in CONVOLUTIONS or has_hooks(module):
         return False
     if type(module) is PyConv2d:
-        return all(type(level) is nn.Conv2d and not _has_hooks(level) for level in module.pyconv_levels)
+        return all(type(level) is nn.Conv2d and not has_hooks(level) for level in module.pyconv_levels)
     # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
     return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
 
@@ -136,7 +137,7 @@ def _is_convolution(module: nn.Module) -> bool:
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
     known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return known and not _has_hooks(module) and has_statistics(module)
+    return known and not has_hooks(module) and has_statistics(module)
 
 
 def has_statistics(norm: nn.Module) -> bool:
@@ -144,6 +145,6 @@ def has_statistics(norm: nn.Module) -> bool:
     return norm.running_mean is not None and norm.running_var is not None
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether somebody listens to a module or has replaced its forward; then it stays."""
     return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.ops import backend, integrated_norm
 from icconv_mm.ops.normalised_gradient import normalised_gradient
+from icconv_mm.ops.operator import is_compiling
 
 
 class IntegratedBatchNorm(nn.BatchNorm2d):
@@ -50,13 +52,14 @@ class IntegratedSyncBatchNorm(nn.SyncBatchNorm):
     forward = IntegratedBatchNorm.forward
 
 
-def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Tensor]:
-    """Normalise the levels of a pyramid with the parameters and buffers of one batch norm.
+def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool = False) -> list[Tensor]:
+    """Normalise the levels of a pyramid with the parameters and buffers of one batch norm, and rectify them if wanted.
 
     Args:
         levels: ``[N, C, H_l, W_l]`` each, equal N and C.
         norm: An ``nn.BatchNorm2d``, or an ``nn.SyncBatchNorm``, whose process group then shares the statistics (also on
             the CPU). Libraries replace the one by the other in whole models, so both are taken.
+        relu: Whether a ReLU follows.
 
     Raises:
         ValueError: A level has other than C channels, or batch statistics are wanted of a single pixel in total.
@@ -69,13 +72,30 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm) -> list[Te
     _check_channels(levels, norm.num_features)
     if not norm.training and norm.running_mean is not None:
         settings = norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
-        return [F.batch_norm(x, *settings) for x in levels]
+        return _rectified([F.batch_norm(x, *settings) for x in levels], relu)
     group = _process_group(norm)
     _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that nobody waits for one that failed
+    if group is None and not is_compiling():
+        tracked = norm.training and norm.track_running_stats
+        statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked) if tracked else (None,) * 3
+        momentum = _momentum(norm) if tracked else 0.0
+        return backend.run('integrated_norm', levels, norm.weight, norm.bias, *statistics, momentum, norm.eps, relu)
     *outputs, mean, var, count = _Normalise.apply(norm.weight, norm.bias, norm.eps, group, *levels)
     if norm.training and norm.track_running_stats:
-        _update_running_statistics(norm, mean, var, count)
-    return outputs
+        settings = norm.running_mean, norm.running_var, norm.num_batches_tracked, _momentum(norm)
+        _update_running_statistics(*settings, mean, var, count)
+    return _rectified(outputs, relu)
+
+
+def _reference(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
+    *outputs, mean, var, count = _Normalise.apply(weight, bias, eps, None, *levels)
+    if batches is not None:
+        _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count)
+    return _rectified(outputs, relu)
+
+
+def _rectified(levels: list[Tensor], relu: bool) -> list[Tensor]:
+    return [F.relu(x, inplace=True) for x in levels] if relu else levels
 
 
 def _check_channels(levels: Sequence[Tensor], channels: int) -> None:
@@ -102,13 +122,16 @@ def _process_group(norm: _BatchNorm):
     return group if dist.get_world_size(group) > 1 else None
 
 
+def _momentum(norm: _BatchNorm) -> float:
+    """The share of the next batch; without a momentum that of the plain average over all batches so far."""
+    return norm.momentum if norm.momentum is not None else 1.0 / (1 + int(norm.num_batches_tracked))
+
+
 @torch.no_grad()
-def _update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor, count: Tensor) -> None:
-    norm.num_batches_tracked.add_(1)
-    # momentum None: the plain average over all batches so far
-    momentum = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), momentum)
+def _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count) -> None:
+    batches.add_(1)
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
 class _Normalise(torch.autograd.Function):
@@ -188,3 +211,6 @@ def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     no_running = None, None  # mean and variance
     _, weighted, plain = backward(grad, x, ones, *no_running, mean, inverse, True, 0.0, mask)
     return torch.stack([weighted, plain])
+
+
+integrated_norm.register(_reference)

@@ -93,8 +93,8 @@ def make_ibn(channels: int, sync: bool) -> nn.Module:
 
 def normalise_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None, inplace: bool = True) -> list[Tensor]:
     """Integrated batch norm, unless ``norm`` is None, and ReLU; ``inplace`` on levels that are views is an error."""
-    if norm is not None:
-        levels = integrated_batch_norm(levels, norm)  # not norm(levels): converting to SyncBatchNorm replaces the class
+    if norm is not None:  # not norm(levels): converting to SyncBatchNorm replaces the class
+        return integrated_batch_norm(levels, norm, relu=True)
     return [F.relu(x, inplace) for x in levels]
 
 

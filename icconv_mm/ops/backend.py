@@ -6,6 +6,7 @@ turns that sentence into the exception; choosing automatically turns it into a d
 """
 
 import importlib.machinery
+import importlib.util
 import inspect
 import logging
 import os
@@ -16,6 +17,7 @@ from contextvars import ContextVar
 from enum import Enum
 from functools import cache, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -89,6 +91,7 @@ class Kernel(NamedTuple):
     run: Callable
     limits: Limits = Limits(_no_reason)
     absence: Callable[[], str | None] = _no_reason
+    is_compiled: bool = False  # whether ``run`` is nothing but the operator of the compiled library
 
     def answer(self, *args) -> Answer:
         """Whether it runs a call: if it takes it, if it is installed, if it is advised."""
@@ -101,19 +104,34 @@ class Kernel(NamedTuple):
         return _CAN_RUN
 
 
-_kernels: dict[str, dict[str, Kernel]] = {}  # of each operator by backend, best first
+class _Kernels(dict):
+    """The kernels of each operator by backend, best first; counts how often they were exchanged."""
+
+    generation = 0
+
+    def __setitem__(self, operator: str, kernels: dict[str, Kernel]) -> None:
+        super().__setitem__(operator, kernels)
+        self.generation += 1
+
+
+_kernels = _Kernels()
 _logged: set[str] = set()
 _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
-def register(operator: str, reference: Callable, limits: Mapping[str, Limits]) -> None:
+def register(
+    operator: str, reference: Callable, limits: Mapping[str, Limits], compiled_run: Callable | None = None
+) -> None:
     """Registers an operator with its reference and its compiled kernels; for modules of this package.
 
-    That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments.
+    That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments, or
+    ``compiled_run``, which calls that.
     """
     compiled = {
         device: _compiled(f'{operator}_compiled', device, limits[device]) for device in BACKENDS if device in limits
     }
+    if compiled_run is not None:
+        compiled = {device: kernel._replace(run=compiled_run, is_compiled=False) for device, kernel in compiled.items()}
     _kernels[operator] = {**compiled, 'reference': Kernel(reference)}
 
 
@@ -121,7 +139,7 @@ def _compiled(name: str, device: str, limits: Limits) -> Kernel:
     def run(*args):
         return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
-    return Kernel(run, limits, lambda: missing_kernel(name, device))
+    return Kernel(run, limits, lambda: missing_kernel(name, device), is_compiled=True)
 
 
 def backends() -> dict[str, Status]:
@@ -279,6 +297,19 @@ def run(operator: str, *args):
     return kernels[name].run(*args)
 
 
+def generation() -> int:
+    """Changes whenever kernels are registered or exchanged, so that nobody keeps a choice between those before."""
+    return _kernels.generation
+
+
+def is_compiled(operator: str, *args) -> bool:
+    """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
+    kernels, name = _kernels[operator], requested()
+    if name == 'auto':
+        name = next(each for each, kernel in kernels.items() if kernel.answer(*args).verdict is Verdict.CAN_RUN)
+    return name in kernels and kernels[name].is_compiled and kernels[name].answer(*args).serves
+
+
 def _choose(operator: str, args: tuple) -> str:
     """The best backend that can and should serve a call; says once which that is, and why not a better one."""
     passed_over = {}
@@ -311,10 +342,7 @@ def _debug(message: str) -> None:
 @lru_cache(maxsize=1)
 def missing_library() -> str | None:
     """Loads the compiled operators once: None if they are there, else one sentence that says why not and what to do."""
-    package = Path(__file__).resolve().parents[1]
-    major, minor = torch.__version__.split('.')[:2]  # the file's name says for which torch it was built: setup.py
-    name = f'_C_torch{major}_{minor}'
-    path = next(filter(Path.is_file, (package / f'{name}{suffix}' for suffix in _SUFFIXES)), None)
+    package, _, path = _find_library()
     if path is None:
         others = ', '.join(sorted(file.name for file in package.glob('_C_torch*')))
         found = f'; found only {others}, built for another torch or Python' if others else ''
@@ -327,6 +355,30 @@ def missing_library() -> str | None:
     if hasattr(torch.ops.icconv_mm, 'set_kernel_table'):  # a library that was built from older sources has no table
         kernel_table.install()
     return None
+
+
+def _find_library() -> tuple[Path, str, Path | None]:
+    """The package's folder, and the library's name and file; its name says for which torch it was built: setup.py."""
+    package = Path(__file__).resolve().parents[1]
+    major, minor = torch.__version__.split('.')[:2]
+    name = f'_C_torch{major}_{minor}'
+    files = (package / f'{name}{suffix}' for suffix in _SUFFIXES)
+    return package, name, next(filter(Path.is_file, files), None)
+
+
+@cache
+def library_module() -> ModuleType | None:
+    """The compiled library as a module of Python; None without it, or where its sources are older than that."""
+    if missing_library():
+        return None
+    _, name, path = _find_library()
+    spec = importlib.util.spec_from_file_location(f'icconv_mm.{name}', path)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    return module
 
 
 def missing_kernel(operator: str, device: str) -> str | None:

@@ -13,6 +13,7 @@ from functools import wraps
 from torch import Tensor
 
 from icconv_mm.ops import backend, inception_conv, inception_conv_reference, pyconv, pyconv_reference
+from icconv_mm.ops.direct import direct
 from icconv_mm.ops.operator import define, is_traced, without_gradient
 from icconv_mm.patterns import DilationPattern
 
@@ -36,6 +37,10 @@ def inception_conv2d_relu(
         tensor(True)
     """
     pattern = DilationPattern.of(pattern)
+    if len(pattern) > 1:
+        out = direct('inception_conv2d_relu', (pattern.flat, stride, groups), x, (weight,), bias)
+        if out is not None:
+            return out
     if is_traced() or len(pattern) == 1:  # written out, or an ordinary convolution: nothing to fuse
         return inception_conv.inception_conv2d(x, weight, bias, pattern, stride, groups).relu_()
     inception_conv.check_call(x, weight, bias, pattern.flat, stride, groups)
@@ -61,6 +66,10 @@ def pyconv2d_relu(
         tensor(True)
     """
     weights, groups = list(weights), [int(group) for group in groups]
+    if len(weights) > 1:
+        out = direct('pyconv2d_relu', (tuple(groups), stride, dilation), x, weights, bias)
+        if out is not None:
+            return out
     if is_traced() or len(weights) == 1:
         return pyconv.pyconv2d(x, weights, bias, groups, stride, dilation).relu_()
     pyconv.check_call(x, weights, bias, groups, stride, dilation)

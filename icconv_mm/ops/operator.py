@@ -18,7 +18,9 @@ from icconv_mm.ops import backend
 from icconv_mm.ops.tensors import lower, memory_format, tensors_of
 
 below_autograd = torch._C._AutoDispatchBelowAutograd  # context manager: operators run past their gradient rules
-_library = torch.library.Library('icconv_mm', 'FRAGMENT')
+# a name of its own for torch 2.1, which has it elsewhere; dynamo knows the function, not the name
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
 def define(
@@ -52,7 +54,7 @@ def define(
         The operator, an overload that takes the arguments of the schema.
     """
     backend.register(name, reference, kernels or {})
-    _library.define(f'{name}{schema}')
+    library.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default
 
@@ -78,13 +80,13 @@ def define(
 
         return rule
 
-    _library.impl(name, kernel, 'CompositeExplicitAutograd')
-    _library.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
+    library.impl(name, kernel, 'CompositeExplicitAutograd')
+    library.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
     if autograd:
-        _library.impl(name, with_gradient, 'Autograd')
+        library.impl(name, with_gradient, 'Autograd')
     if autocast:
-        _library.impl(name, lowered('cpu'), 'AutocastCPU')
-        _library.impl(name, lowered('cuda'), 'AutocastCUDA')
+        library.impl(name, lowered('cpu'), 'AutocastCPU')
+        library.impl(name, lowered('cuda'), 'AutocastCUDA')
     if flops and hasattr(flop_counter, 'register_flop_formula'):
         flop_counter.register_flop_formula(packet)(flops)
     elif flops:  # before torch 2.2

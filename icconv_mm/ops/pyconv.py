@@ -15,9 +15,10 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import pyconv_reference as reference
+from icconv_mm.ops.direct import define_backward, direct
 from icconv_mm.ops.operator import define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
-from icconv_mm.ops.trilinear import Form, derivative, flops
+from icconv_mm.ops.trilinear import Form, derivative, flops, shapes_of
 from icconv_mm.patterns.pattern import MAX_DILATION
 
 
@@ -51,6 +52,10 @@ def pyconv2d(
         torch.Size([1, 8, 16, 16])
     """
     weights, groups = list(weights), [int(group) for group in groups]
+    if len(weights) > 1:  # a single level is torch's own convolution
+        out = direct('pyconv2d', (tuple(groups), stride, dilation), x, weights, bias)
+        if out is not None:
+            return out
     if is_traced():
         return written_out(reference.forward, check_call, x, weights, bias, groups, stride, dilation)
     check_call(x, weights, bias, groups, stride, dilation)
@@ -144,4 +149,10 @@ _grad_weight = define(
     autograd=lambda _, grad, x, shapes, *call: list(_derivative(call, grad=grad, x=x, sizes=shapes)),
     flops=lambda grad, *_, out_shape, **__: flops(grad, out_shape),
     kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_GRAD_WEIGHT},
+)
+define_backward(
+    'pyconv2d',
+    'Tensor[] weights, int[] groups, int stride, int dilation',
+    _grad_input,
+    lambda grad, x, weights, *call: _grad_weight(grad, x, shapes_of(weights), *call),
 )

@@ -40,6 +40,8 @@ class Choice:
     def lose_library(self, reason: str | None) -> None:
         """As if the compiled operators were missing for this reason, or, for None, there."""
         self._monkeypatch.setattr(backend, 'missing_library', lambda: reason)
+        self._monkeypatch.setattr(backend._kernels, 'generation', backend._kernels.generation + 1)
+        self._monkeypatch.setattr(backend, 'library_module', lambda: None)
 
     def find_library(self, package) -> str | None:
         """Looks for the compiled operators in another folder, anew."""

@@ -24,12 +24,13 @@ __all__ = [
     'interleave',
     'print_figures',
     'run',
+    'suite',
     'write_json',
     'write_picture',
 ]
 
 # Modules of benchmarks.suites, imported when they are run: a suite may need a task library.
-SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'pose', 'sepc')
+SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'overhead', 'pose', 'sepc')
 
 
 class Disagreement(UserError, RuntimeError):
@@ -52,9 +53,14 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
         raise InputError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
     if options.threads:
         torch.set_num_threads(options.threads)
-    return (figure for name in names for figure in _suite(name).run(options))
+    return (figure for name in names for figure in suite(name).run(options))
 
 
-def _suite(name: str) -> ModuleType:
+def suite(name: str) -> ModuleType:
+    """The module of a suite.
+
+    Raises:
+        InputError: Its task library is not installed.
+    """
     with naming(f'suite {name}', ImportError):  # of a task library
         return importlib.import_module(f'benchmarks.suites.{name}')

@@ -1,7 +1,6 @@
 """A network of ours against those of upstream that it replaces, and against its own plain composition."""
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,27 +8,16 @@ from typing import NamedTuple
 import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Figure, Options, Timing, contest
+from benchmarks.choices import count_backends
 from icconv_mm.deployment import deploy
-from icconv_mm.ops import explain, use_backend
-from icconv_mm.patterns import load_pattern
+from icconv_mm.ops import use_backend
 
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
 TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
 STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
-_OPERATORS = ('inception_conv2d', 'inception_conv2d_relu', 'pyconv2d', 'pyconv2d_relu')
-
-
-def find_pattern(published: str, substitute: str) -> str:
-    """A published pattern, or the analytic one that stands in for it where it is not at hand."""
-    try:
-        load_pattern(published)
-    except FileNotFoundError:
-        return substitute
-    return published
 
 
 def mixed(network: nn.Module, x: Tensor) -> Tensor:
@@ -184,23 +172,3 @@ def _smooth(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.SiLU())
     return network
-
-
-class _Choices(TorchDispatchMode):
-    """Counts the backends that serve the convolutions of this package."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == 'icconv_mm' and func.overloadpacket.__name__ in _OPERATORS:
-            self.counts[explain(func.overloadpacket.__name__, *args).chosen] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def count_backends(call: Callable[[], object]) -> Counter[str]:
-    """How many inception and pyramidal convolutions of a call each backend serves."""
-    with _Choices() as choices:
-        call()
-    return choices.counts

@@ -9,11 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from benchmarks.timing import Options, Timing
 from icconv_mm import __version__, versions
-from icconv_mm.apis.tables import table
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,10 @@ class Figure:
 
 def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
+    from rich.console import Console  # a machine with a card may lack it, and OpenMMLab, on which the tables stand
+
+    from icconv_mm.apis.tables import table
+
     rows = [('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes')]
     for figure in figures:
         limit = '' if figure.limit is None else f'{figure.limit:.3f} {"kept" if figure.met else "MISSED"}'
@@ -63,21 +65,28 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
 
 def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
     """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
-    found = {name: versions.installed(name) for name in versions.SUPPORTED}
     content = {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'command': command,
-        'machine': _machine(options.device),
+        **origin(options.device),
+        'options': asdict(options),
+        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
+    }
+    Path(path).write_text(json.dumps(content, indent=1) + '\n')
+
+
+def origin(device: str) -> dict[str, object]:
+    """Where figures come from: the machine, and the versions of Python, torch, this package and OpenMMLab."""
+    found = {name: versions.installed(name) for name in versions.SUPPORTED}
+    return {
+        'machine': _machine(device),
         'versions': {
             'python': platform.python_version(),
             'icconv_mm': __version__,
             **{name: version[1] for name, version in found.items() if version},
             'torch': torch.__version__,  # with what it was built for, which the distribution may not say
         },
-        'options': asdict(options),
-        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
     }
-    Path(path).write_text(json.dumps(content, indent=1) + '\n')
 
 
 def _shown(timing: Timing, unit: str) -> str:

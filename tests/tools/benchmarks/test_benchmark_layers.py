@@ -105,5 +105,5 @@ def test_what_differs_is_not_timed(monkeypatch, wrong, kind, number):
 
 
 def test_unknown_suite():
-    with pytest.raises(ValueError, match=r'no benchmark suite ops; there are layers, .*, multitask, pose'):
+    with pytest.raises(ValueError, match=r'no benchmark suite ops; there are layers, .*, multitask, overhead'):
         benchmarks.run(['ops'], benchmarks.Options())

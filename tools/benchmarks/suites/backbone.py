@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
 from benchmarks import Figure, Options
-from benchmarks.networks import Case, compare, find_pattern
+from benchmarks.choices import find_pattern
+from benchmarks.networks import Case, compare
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 
 LARGE, SMALL, TRAINED = (1, (800, 1088)), (1, (224, 224)), (2, (320, 320))

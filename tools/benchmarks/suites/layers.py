@@ -5,18 +5,18 @@ convolution per dilation or level; forward, and a training step (forward and bot
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, Timing, contest
-from benchmarks.networks import count_backends, find_pattern
+from benchmarks.choices import count_backends, find_pattern
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.ops import use_backend
 
-PICTURE = (800, 1088)
+PICTURES = (1, 3, 800, 1088)
 PATTERN, SUBSTITUTE = 'detection/ic_resnet50_k9', 'geometric_d4'
 INCEPTION_LAYERS = 16  # of IC-ResNet-50
 INCEPTION_LIMIT = 1.25  # of any layer, forward, against the dense one
@@ -60,21 +60,21 @@ def run(options: Options) -> Iterator[Figure]:
     yield from _sums(figures)
 
 
-def inception_layers(options: Options) -> Iterator[Layer]:
-    """The sixteen 3x3 convolutions of IC-ResNet-50, in forward order."""
+def inception_layers(options: Options, pictures: Sequence[int] = PICTURES) -> Iterator[Layer]:
+    """The sixteen 3x3 convolutions of IC-ResNet-50 for such pictures ``[N, 3, H, W]``, in forward order."""
     used = find_pattern(PATTERN, SUBSTITUTE)
     limits = {'dense': INCEPTION_LIMIT} if used == PATTERN else {}
     with torch.device('meta'):
-        found = _convolutions(ICResNet(50, used), options)
+        found = _convolutions(ICResNet(50, used), options, pictures)
     for number, (conv, shape) in enumerate(found.values()):
         notes = {'pattern': used, 'dilations': len(conv.pattern.histogram())}
         yield Layer(f'layer {number}', conv, shape, conv.stride[0], limits, notes)
 
 
-def pyconv_layers(options: Options) -> Iterator[Layer]:
+def pyconv_layers(options: Options, pictures: Sequence[int] = PICTURES) -> Iterator[Layer]:
     """The pyramidal convolution of a later block of each stage of PyConvResNet-50 that has one."""
     with torch.device('meta'):
-        found = _convolutions(PyConvResNet(50), options)
+        found = _convolutions(PyConvResNet(50), options, pictures)
     for stage, limits in PYCONV_LIMITS.items():
         conv, shape = found[f'layer{stage}.1.conv2']
         kernels = '/'.join(str(level.kernel_size[0]) for level in conv.pyconv_levels)
@@ -82,13 +82,16 @@ def pyconv_layers(options: Options) -> Iterator[Layer]:
         yield Layer(f'PyConv stage {stage}', conv, shape, conv.stride, limits, notes)
 
 
-def _convolutions(network: nn.Module, options: Options) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+def _convolutions(
+    network: nn.Module, options: Options, pictures: Sequence[int]
+) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """The second convolution of every block, in forward order, and the shape of its input."""
     shapes = {}
     convs = {name: module for name, module in network.eval().named_modules() if name.endswith('.conv2')}
     for name, conv in convs.items():
         conv.register_forward_hook(lambda _, inputs, output, name=name: shapes.update({name: tuple(inputs[0].shape)}))
-    network(torch.empty(1, 3, *options.scaled(*PICTURE)))
+    batch, channels, *picture = pictures
+    network(torch.empty(batch, channels, *options.scaled(*picture)))
     return {name: (convs[name], shape) for name, shape in shapes.items()}
 
 

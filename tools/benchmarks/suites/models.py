@@ -16,7 +16,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options
-from benchmarks.networks import Case, compare, find_pattern
+from benchmarks.choices import find_pattern
+from benchmarks.networks import Case, compare
 from benchmarks.suites.layers import PATTERN, SUBSTITUTE
 
 # batch and picture of a test and of a training step, by device

@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, contest, interleave
-from benchmarks.networks import find_pattern
+from benchmarks.choices import find_pattern
 from icconv_mm.apis.config import model_config
 from icconv_mm.tasks.multitask import MultiTaskSample
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks import Disagreement, Figure, Options, interleave
-from benchmarks.networks import find_pattern
+from benchmarks.choices import find_pattern
 from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
 

@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, contest, interleave
+from benchmarks.norms import check_integrated
 from benchmarks.suites.models import detector, make_samples
 from benchmarks.timing import synchronise
 from icconv_mm.layers import IntegratedBatchNorm, scale_equalized_conv
@@ -138,7 +139,7 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
     grads = [torch.randn_like(level) for level in levels]
     integrated = IntegratedBatchNorm(CHANNELS).to(options.device)
     single = nn.ModuleList(nn.BatchNorm2d(CHANNELS) for _ in sizes).to(options.device)
-    _check_norm(integrated, levels)
+    check_integrated(integrated, levels, TOLERANCE / 10)
     contenders = {
         'integrated': contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads),
         'per level': contest.step(
@@ -151,12 +152,3 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
     verdict = f'{ratio:.3f} (limit {IBN_MEMORY:.2f} {"kept" if ratio <= IBN_MEMORY else "MISSED"})'
     notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}', 'peak memory ratio': verdict}
     return Figure('sepc', 'iBN / batch norm per level', times['integrated'], times['per level'], IBN_TIME, notes)
-
-
-@torch.no_grad()
-def _check_norm(norm: nn.Module, levels: list[Tensor]) -> None:
-    whole = torch.cat([x.flatten(2) for x in levels], 2)[..., None]
-    expected = nn.functional.batch_norm(whole, None, None, training=True).flatten(2)
-    got = torch.cat([x.flatten(2) for x in norm(levels)], 2)
-    label = 'integrated batch norm against batch norm over the concatenation'
-    contest.check_equal(label, [got], [expected], TOLERANCE / 10)

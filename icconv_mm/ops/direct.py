@@ -1,0 +1,106 @@
+"""The short way of common calls: from the function to the compiled kernel, with the gradient rule in C++.
+
+The operators are defined in Python (:mod:`icconv_mm.ops.operator`), and their dispatch and autograd cost some twenty
+microseconds of the processor, more than a small layer takes on a card. Here a call of ordinary tensors goes to
+``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It
+asks once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on
+besides the numbers of a layer.
+
+Everything else takes the long way: calls that are compiled, traced, exported or counted, transforms of ``torch.func``,
+forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are logged.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from icconv_mm.ops import backend
+from icconv_mm.ops.operator import is_compiling, library
+from icconv_mm.ops.trilinear import shapes_of
+
+try:
+    from icconv_mm.ops.kernel_table import _forced
+except ImportError:  # a version without kernels to force
+    _forced = {}
+
+FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
+_log = logging.getLogger(backend.__name__)
+
+
+def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
+    """The result of ``operator``, or None where the operator itself must be called.
+
+    Args:
+        operator: Of :data:`KINDS`.
+        call: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
+        x, weights, bias: Of the call; unchecked.
+    """
+    # first what dynamo knows, so that it traces none of the rest
+    if is_compiling() or forward_ad._current_level >= 0 or _forced or _log.isEnabledFor(logging.DEBUG):
+        return None
+    try:
+        prepared = _prepared(operator, call, backend.generation())
+    except TypeError:  # numbers that are none, or that 64 bits do not hold: the operator says what is wrong
+        return None
+    return None if prepared is None else prepared(x, weights, bias, backend.requested())
+
+
+@lru_cache(maxsize=4096)  # layers of a process
+def _prepared(operator: str, call: tuple, generation: int) -> Callable | None:
+    """The call of a layer as the library holds it; None without the library."""
+    module = backend.library_module()
+    if module is None:
+        return None
+    make = getattr(module, KINDS[operator])
+    return make(list(call[0]), *call[1:], operator.endswith('_relu'), partial(_served, operator, call))
+
+
+def _served(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
+    """Which of the passes of a call compiled kernels serve here and now."""
+    is_inception = operator.startswith('inception')
+    filters = weights[0] if is_inception else list(weights)
+    if not backend.is_compiled(operator, x, filters, bias, *call):
+        return 0
+    if operator.endswith('_relu'):
+        return FORWARD
+    grad = x.new_empty(0, sum(weight.shape[0] for weight in weights), *x.shape[2:])
+    to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *call)
+    shapes = () if is_inception else (shapes_of(weights),)
+    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *shapes, *call)
+    return FORWARD | (GRADIENTS if to_input and to_weight else 0)
+
+
+# operator -> what makes its calls in the library
+KINDS = {
+    'inception_conv2d': 'inception',
+    'inception_conv2d_relu': 'inception',
+    'pyconv2d': 'pyramidal',
+    'pyconv2d_relu': 'pyramidal',
+}
+
+
+def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: Callable) -> None:
+    """Define ``<name>_backward``, by which the gradient rule in C++ reaches operators that are differentiable.
+
+    Args:
+        name: The operator.
+        schema: Its weights and numbers: what stands between the input and the flags.
+        grad_input: ``(grad, weights, size, *numbers) -> Tensor``.
+        grad_weight: ``(grad, x, weights, *numbers) -> tensors``.
+    """
+
+    def backward(grad, x, weights, first, second, third, to_x, to_weights, chosen):
+        numbers = first, second, third
+        with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
+            results = [grad_input(grad, weights, x.shape[2:], *numbers)] if to_x else []
+            return results + (list(grad_weight(grad, x, weights, *numbers)) if to_weights else [])
+
+    library.define(
+        f'{name}_backward(Tensor grad, Tensor x, {schema}, bool to_x, bool to_weights, str backend) -> Tensor[]'
+    )
+    # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
+    for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
+        library.impl(f'{name}_backward', backward, key)

@@ -1,0 +1,82 @@
+"""Integrated batch norm, SEPC's detectors, and FPT."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from unittest import mock
+
+import benchmarks
+import torch
+from benchmarks import contest
+from benchmarks.norms import check_integrated
+from torch import nn
+
+from acceptance.bench import Bench, Measurement, against
+from icconv_mm.layers import IntegratedBatchNorm
+from icconv_mm.ops import use_backend
+
+LEVELS = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
+CHANNELS, BATCHES = 256, (1, 4)
+NORM_LIMIT = 1.10  # against a batch norm for each level
+
+OF_LIBRARIES = ('mmengine', 'mmcv', 'mmdet')
+# A dry run's sizes of the suites: module -> its constants
+NORM = {'type': 'GN', 'num_groups': 4}
+SMALL = {
+    'sepc': {'SIZES': {'cpu': (257, 257)}, 'DEPTH': 18, 'CHANNELS': 4, 'BATCHES': (1,)},
+    'fpt': {
+        'SETTINGS': {'in_channels': [8] * 4, 'out_channels': 16, 'drop_prob': 0.0, 'norm_cfg': NORM},
+        'TIMED': {(64, 96): None},
+        'SMALL': (32, 64),
+        'LARGE': (64, 128),
+    },
+}
+
+
+def measurements(bench: Bench) -> Iterator[Measurement]:
+    for batch in BATCHES[:1] if bench.dry else BATCHES:
+        yield Measurement(f'necks/iBN, {batch} pictures', partial(_norms, batch), 30)
+    yield Measurement('necks/SEPC', partial(suite, 'sepc'), 150, OF_LIBRARIES)
+    yield Measurement('necks/FPT', partial(suite, 'fpt'), 150)
+
+
+def _norms(batch: int, bench: Bench) -> dict:
+    """Forward and backward of integrated batch norm, by backend, against a batch norm for each level."""
+    options, channels = bench.options, max(4, *bench.options.scaled(CHANNELS))
+    dtype = options.tensor_dtype
+    sizes = [tuple(max(2, side) for side in options.scaled(*size)) for size in LEVELS]
+    levels = [
+        torch.randn(batch, channels, *size, device=options.device, dtype=dtype)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for size in sizes
+    ]
+    grads = [torch.randn_like(level) for level in levels]
+    integrated = IntegratedBatchNorm(channels).to(options.device)
+    single = nn.ModuleList(nn.BatchNorm2d(channels) for _ in sizes).to(options.device)
+    calls = {
+        'per level': contest.step(
+            lambda: [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
+        )
+    }
+    step = contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads)
+    for name in ('reference', 'cpu' if bench.dry else 'cuda'):
+        with use_backend(name):
+            check_integrated(integrated, levels, contest.tolerance(options))
+        calls[name] = use_backend(name)(step)
+    times = bench.time(calls, calls=1, eager=['reference'])
+    limits = {} if bench.dry else {'wall': NORM_LIMIT}
+    comparisons = [against(times, name, 'per level', limits) for name in calls if name != 'per level']
+    return {'times': times, 'comparisons': comparisons, 'batch': batch, 'levels': sizes, 'channels': channels}
+
+
+def suite(name: str, bench: Bench) -> dict:
+    """The figures of a suite of tools/benchmark.py."""
+    module = benchmarks.suite(name)
+    sizes = SMALL.get(name, {}) if bench.dry else {}
+    options = replace(bench.options, dtype='float32')  # as the suites' limits and tolerances are
+    with mock.patch.multiple(module, **sizes) if sizes else mock.patch.dict({}):
+        figures = list(module.run(options))
+    rows = [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures]
+    summary = ', '.join(f'{figure.name} {figure.ratio:.2f}' for figure in figures)
+    return {'figures': rows, 'summary': summary}

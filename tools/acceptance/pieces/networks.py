@@ -1,0 +1,118 @@
+"""Whole backbones against the dense ResNet-50: eager, as a CUDA graph, in inference form, and a training step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from benchmarks import contest
+from benchmarks.choices import count_backends, find_pattern
+from benchmarks.suites.layers import PATTERN, SUBSTITUTE
+from torch import Tensor, nn
+
+from acceptance.bench import Bench, Measurement, against
+from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
+from icconv_mm.deployment import deploy
+
+PICTURES = (2, 3, 800, 1344)
+DENSE = 'dense'
+
+
+class Case(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        name: Of the measurement.
+        network: Of :data:`NETWORKS`.
+        form: 'forward', 'inference form' or 'step'.
+        limits: Baseline -> kind of time -> largest ratio on an H200, for the published pattern.
+    """
+
+    name: str
+    network: str
+    form: str
+    limits: Mapping[str, Mapping[str, float]]
+
+
+CASES = (
+    Case('IC-ResNet-50 forward', 'IC-ResNet-50', 'forward', {DENSE: {'wall': 1.15, 'card': 1.10}}),
+    Case('IC-ResNet-50 step', 'IC-ResNet-50', 'step', {DENSE: {'wall': 1.15}}),
+    Case(
+        'IC-ResNet-50 inference form',
+        'IC-ResNet-50',
+        'inference form',
+        {'dense, eager': {'wall': 0.6}, 'dense, equally fused': {'wall': 1.15}},
+    ),
+    Case('PyConvResNet-50 forward', 'PyConvResNet-50', 'forward', {DENSE: {'wall': 1.3}}),
+    Case('PyConvResNet-50 step', 'PyConvResNet-50', 'step', {DENSE: {}}),
+    Case('PyConvResNet-50 inference form', 'PyConvResNet-50', 'inference form', {'dense, equally fused': {}}),
+)
+
+
+def measurements(bench: Bench) -> Iterator[Measurement]:
+    for case in CASES:
+        yield Measurement(f'networks/{case.name}', partial(_measure, case), 60)
+
+
+def _measure(case: Case, bench: Bench) -> dict:
+    depth = 18 if bench.dry else 50
+    pattern = find_pattern(PATTERN, SUBSTITUTE)
+    makers = {
+        DENSE: partial(_dense, depth),
+        'IC-ResNet-50': partial(ICResNet, depth, SUBSTITUTE if bench.dry else pattern),
+        'PyConvResNet-50': partial(PyConvResNet, depth),
+    }
+    batch, channels, *picture = PICTURES
+    x = torch.randn(batch, channels, *bench.options.scaled(*picture), generator=torch.Generator().manual_seed(0))
+    x = _placed(x, bench)
+    dense, ours = (_placed(makers[name](), bench) for name in (DENSE, case.network))
+    calls = _calls(case, dense, ours, x, bench)
+    served = count_backends(calls['ours'])
+    times = bench.time(calls, calls=1)
+    limits = {} if bench.dry or pattern != PATTERN else case.limits
+    comparisons = [against(times, 'ours', name, limits.get(name, {})) for name in calls if name != 'ours']
+    summary = ', '.join(f'/ {each["baseline"]} {each["ratios"]}' for each in comparisons)
+    notes = {'dense is': type(dense).__module__.split('.')[0], 'pattern': pattern, 'backends': dict(served)}
+    return {'times': times, 'comparisons': comparisons, 'input': list(x.shape), **notes, 'summary': summary}
+
+
+def _calls(case: Case, dense: nn.Module, ours: nn.Module, x: Tensor, bench: Bench) -> dict[str, Callable]:
+    """The contenders by name; the inference form's results are checked against the network's."""
+    if case.form == 'step':
+        return {name: _step(network, x) for name, network in ((DENSE, dense), ('ours', ours))}
+    calls = {name: contest.forward(partial(network, x)) for name, network in ((DENSE, dense), ('ours', ours))}
+    if case.form == 'forward':
+        return calls
+    forms = {name: contest.forward(partial(deploy(network), x)) for name, network in ((DENSE, dense), ('ours', ours))}
+    tolerance = 3 * contest.tolerance(bench.options)  # some fifty layers, each of which rounds
+    for name, call in forms.items():
+        contest.check_equal(f'inference form of {name}', call(), calls[name](), tolerance, contest.of_norm)
+    return {'dense, eager': calls[DENSE], 'dense, equally fused': forms[DENSE], 'ours': forms['ours']}
+
+
+def _step(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
+    """Forward and backward of a network in training mode, from fixed gradients of its outputs."""
+    network.train()
+    grads = [contest.waves(out).to(out.dtype) for out in network(x)]
+    return contest.step(partial(network, x), [p for p in network.parameters() if p.requires_grad], grads)
+
+
+def _placed(what, bench: Bench):
+    made = what.to(bench.options.device, bench.options.tensor_dtype, memory_format=torch.channels_last)
+    return made.eval() if isinstance(made, nn.Module) else made
+
+
+def _dense(depth: int) -> nn.Module:
+    """torchvision's ResNet, which users have; ours where it is not installed."""
+    try:
+        from torchvision.models import get_model
+        from torchvision.models._utils import IntermediateLayerGetter
+    except ImportError:
+        return ResNet(depth)
+
+    class Stages(IntermediateLayerGetter):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return list(super().forward(x).values())
+
+    Stages.__module__ = 'torchvision'
+    return Stages(get_model(f'resnet{depth}'), {f'layer{stage}': stage for stage in (1, 2, 3, 4)})

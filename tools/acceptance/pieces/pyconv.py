@@ -1,0 +1,73 @@
+"""The pyramidal convolutions of PyConvResNet-50 by stage, with every kernel by its name."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from benchmarks import contest
+from benchmarks.suites.layers import Layer, pyconv_layers
+
+from acceptance.bench import Bench, Measurement
+from acceptance.kernels import REFERENCE, candidates, sound
+from acceptance.pieces.layers import DENSE, pixels
+from icconv_mm.ops.trilinear import shapes_of
+
+PICTURES = (2, 3, 800, 1344)
+KINDS = {
+    'forward': 'pyconv2d',
+    'gradient of the input': 'pyconv2d_grad_input',
+    'gradient of the weight': 'pyconv2d_grad_weight',
+}
+
+
+def measurements(bench: Bench) -> Iterator[Measurement]:
+    every = list(pyconv_layers(bench.options, PICTURES))
+    for kind in KINDS:
+        for layer in every[-1:] if bench.dry else every:
+            yield Measurement(f'pyconv/{layer.name}, {kind}', partial(_measure, layer, kind), 30)
+
+
+def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
+    args, dense = _call(layer, kind, bench)
+    calls, refused = sound(candidates(KINDS[kind], args), contest.tolerance(bench.options))
+    times = bench.time({DENSE: dense, **calls})
+    best = min(calls, key=lambda each: times[each]['card'])
+    facts = {
+        'groups': layer.module.groups[0],
+        'group_in': layer.module.in_channels,  # of all groups
+        'group_out': layer.module.out_channels,
+        'stride': layer.stride,
+        'pixels': pixels(layer),
+        'levels': ','.join(str(level.kernel_size[0]) for level in layer.module.pyconv_levels),
+        'input': list(layer.shape),
+        'levels of groups': layer.notes['groups'],
+    }
+    reference = times[REFERENCE]['card'] if REFERENCE in times else float('nan')
+    summary = f'{best} {times[best]["card"]:.1f} us, dense {times[DENSE]["card"]:.1f}, reference {reference:.1f}'
+    return {'operator': KINDS[kind], **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
+
+
+def _call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, object]:
+    """The arguments of our operator, and the dense 3x3 call of the same channels."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        made = torch.randn(shape, generator=generator).to(bench.options.device, bench.options.tensor_dtype)
+        return made.contiguous(memory_format=torch.channels_last)
+
+    conv, stride = layer.module, layer.stride
+    x = random(*layer.shape)
+    weights = [random(*level.weight.shape) / level.weight[0].numel() ** 0.5 for level in conv.pyconv_levels]
+    filters = random(conv.out_channels, x.shape[1], 3, 3) / (9 * x.shape[1]) ** 0.5
+    grad = random(x.shape[0], conv.out_channels, *((size - 1) // stride + 1 for size in x.shape[2:]))
+    rest = list(conv.groups), stride, conv.dilation
+
+    def dense(mask: tuple[bool, bool, bool]) -> object:
+        settings = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, mask
+        return torch.ops.aten.convolution_backward(grad, x, filters, None, *settings)
+
+    if kind == 'forward':
+        return (x, weights, None, *rest), partial(torch.nn.functional.conv2d, x, filters, None, stride, 1)
+    if kind == 'gradient of the input':
+        return (grad, weights, list(x.shape[2:]), *rest), lambda: dense((True, False, False))
+    return (grad, x, shapes_of(weights), *rest), lambda: dense((False, True, False))
