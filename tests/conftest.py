@@ -17,7 +17,6 @@ from skips import allowed
 
 from icconv_mm import versions
 
-
 try:
     from mmengine.registry import DefaultScope
 except ImportError:  # torch alone: no runner, no scope

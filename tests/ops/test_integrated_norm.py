@@ -165,7 +165,7 @@ def test_it_is_not_chosen_before_it_is_proven_and_refuses_in_sentences(choice):
         pytest.raises(RuntimeError, match=r'integrated_norm: .* it takes tensors on a CUDA device'),
     ):
         integrated_batch_norm(levels, norm)
-    with pytest.raises(RuntimeError, match='takes levels .* alike that are not empty'):
+    with pytest.raises(RuntimeError, match=r'takes levels .* alike that are not empty'):
         torch.ops.icconv_mm.integrated_norm_compiled([levels[0], levels[0][:, :2]], *args[1:])
     with pytest.raises(RuntimeError, match='takes 4 float32 parameters'):
         torch.ops.icconv_mm.integrated_norm_compiled(levels, norm.weight[:2], *args[2:])
