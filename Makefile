@@ -1,12 +1,14 @@
-# make demo   train and test every task on the miniature set, two CPU cores are enough
+# make demo   train and test one network for all tasks on the miniature set, two CPU cores are enough; SEPARATE=1 one
+#             for each task, JOINT=1 SEPARATE=1 both
 # make test   lint, import rules, all tests
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
-# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
+# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
 JOINT ?=
+SEPARATE ?=
 MINUTES ?= 30
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
@@ -23,8 +25,11 @@ setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
 
 demo: setup
+ifneq ($(JOINT),)
+	@echo "JOINT=1: one network for all tasks is what make demo trains; JOINT=1 SEPARATE=1 trains the separate ones as well"
+endif
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
-		$(if $(JOINT),--tasks joint)
+		$(if $(SEPARATE),$(if $(JOINT),--tasks joint detection instance semantic pose,--separate))
 
 # The old end of the supported range runs the fast tests; the default one runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -63,21 +64,28 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
 
 def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
     """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
-    found = {name: versions.installed(name) for name in versions.SUPPORTED}
     content = {
+        **circumstances(command, options.device),
+        'options': asdict(options),
+        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
+    }
+    Path(path).write_text(json.dumps(content, indent=1) + '\n')
+
+
+def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
+    """When, by what, where and with which versions something is measured."""
+    found = {name: versions.installed(name) for name in versions.SUPPORTED}
+    return {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'command': command,
-        'machine': _machine(options.device),
+        'machine': _machine(device),
         'versions': {
             'python': platform.python_version(),
             'icconv_mm': __version__,
             **{name: version[1] for name, version in found.items() if version},
             'torch': torch.__version__,  # with what it was built for, which the distribution may not say
         },
-        'options': asdict(options),
-        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
     }
-    Path(path).write_text(json.dumps(content, indent=1) + '\n')
 
 
 def _shown(timing: Timing, unit: str) -> str:
