@@ -2,7 +2,7 @@
 
 The four have backbone, neck and heads of the one, with its weights, in the libraries' own classes: Faster R-CNN, Mask
 R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random pictures: one pass through
-backbone and neck against four, and, with the poses also of the mirrored pictures, as the recipes test, two against five.
+backbone and neck against four, and, with the poses also of the mirrored pictures, as recipes test, two against five.
 """
 
 import copy
@@ -50,7 +50,9 @@ def run(options: Options) -> Iterator[Figure]:
                 yield _figure(cfg, label, batch, options.scaled(*picture), limit, options)
 
 
-def _figure(cfg: Config, label: str, batch: int, size: tuple[int, int], limit: float | None, options: Options) -> Figure:
+def _figure(
+    cfg: Config, label: str, batch: int, size: tuple[int, int], limit: float | None, options: Options
+) -> Figure:
     if '/' in cfg.model.backbone.pattern:
         cfg.model.backbone.pattern = find_pattern(cfg.model.backbone.pattern, SUBSTITUTE)
     torch.manual_seed(0)
