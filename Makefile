@@ -1,4 +1,5 @@
-# make demo   train and test every task on the miniature set, two CPU cores are enough
+# make demo   train and test a network for each task on the miniature set, two CPU cores are enough; JOINT=1 one network
+#             for all tasks, JOINT=1 SEPARATE=1 both
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a card; nine minutes a call, the next one continues
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
@@ -8,6 +9,7 @@ DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
 JOINT ?=
+SEPARATE ?=
 MINUTES ?= 30
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
@@ -25,7 +27,7 @@ setup:
 
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
-		$(if $(JOINT),--tasks joint)
+		$(if $(JOINT),--tasks joint $(if $(SEPARATE),detection instance semantic pose))
 
 # All that is to be measured on a card, most important first: nine minutes a call, the next one continues. PYTHON names an
 # interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.

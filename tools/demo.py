@@ -1,4 +1,4 @@
-"""Train and test every task with one backbone on the miniature dataset, and print one table.
+"""Train and test a network for each task on the miniature dataset, or one for all, and print one table.
 
 Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
 """
@@ -20,9 +20,14 @@ def main(argv=None) -> int:
     parser.add_argument('--work-dir', type=Path, default=work, metavar='DIR', help='default: %(default)s')
     data = Path('data/miniature')
     parser.add_argument('--data', type=Path, default=data, help='drawn if missing; default: %(default)s')
-    parser.add_argument('--tasks', nargs='+', help='some of: detection instance semantic pose joint')
+    parser.add_argument(
+        '--tasks',
+        nargs='+',
+        metavar='NAME',
+        help='some of: detection instance semantic pose (default: a network for each), joint (one for all)',
+    )
     parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
-    parser.add_argument('--neck', help='also train the task of a neck; one of: sepc')
+    parser.add_argument('--neck', help='also train a detector with this neck; one of: sepc')
     parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well

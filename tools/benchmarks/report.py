@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,16 +67,23 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
 def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
     """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
     content = {
-        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'command': command,
-        **origin(options.device),
+        **circumstances(command, options.device),
         'options': asdict(options),
         'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
     }
     Path(path).write_text(json.dumps(content, indent=1) + '\n')
 
 
-def origin(device: str) -> dict[str, object]:
+def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
+    """When, by what, where and with which versions something is measured."""
+    return {
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'command': command,
+        **origin(device),
+    }
+
+
+def origin(device: str) -> dict[str, Any]:
     """Where figures come from: the machine, and the versions of Python, torch, this package and OpenMMLab."""
     found = {name: versions.installed(name) for name in versions.SUPPORTED}
     return {

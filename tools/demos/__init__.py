@@ -1,5 +1,5 @@
-"""The demo: one backbone file, several tasks, trained and tested on the miniature dataset."""
+"""The demo: one network for several tasks, or one for each, trained and tested on the miniature dataset."""
 
-from demos.run import DemoOptions, run_demo
+from demos.run import DemoOptions, earlier_results, run_demo
 
-__all__ = ['DemoOptions', 'run_demo']
+__all__ = ['DemoOptions', 'earlier_results', 'run_demo']

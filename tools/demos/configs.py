@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from demos.tasks import DemoTask, JointTask, Judged
+from demos.tasks import DemoTask
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
@@ -28,7 +28,7 @@ def backbone_file(home: Path, name: str) -> Path:
 
 
 def prepare_config(
-    task: DemoTask | JointTask,
+    task: DemoTask,
     folder: Path,
     *,
     home: Path,
@@ -62,19 +62,19 @@ def prepare_config(
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
     for judged in task.judged:
-        evaluator_of(cfg, judged)[judged.kind.option] = f'{folder}/{judged.kind.value}'
+        _metric(cfg, judged.evaluator)[judged.kind.option] = f'{folder}/{judged.kind.value}'
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
     return path
 
 
-def evaluator_of(cfg: Config, judged: Judged) -> dict[str, Any]:
-    """The settings of the metric that judges a result: in a network for several tasks, that of its task."""
-    if not isinstance(cfg.test_evaluator, list):
-        return cfg.test_evaluator
-    (found,) = (each.metric for each in cfg.test_evaluator if judged.key.startswith(f'{each.task}/'))
-    return found
+def _metric(cfg: Config, place: str) -> dict[str, Any]:
+    """The settings of a metric by where they are: keys and numbers with dots between them."""
+    node = cfg
+    for key in place.split('.'):
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    return node
 
 
 def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The demo's course: draw, then train and test task by task, then report."""
+"""The demo's course: draw, then train and test network by network, then report."""
 
 import fcntl
 import json
@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +15,15 @@ from rich.progress import track
 
 from demos.configs import backbone_file, prepare_config
 from demos.own_data import print_own_data, write_own_data_config
-from demos.picture import draw_joint_picture, draw_picture
+from demos.page import write_page
+from demos.picture import draw_picture
 from demos.process import python, run_tool
-from demos.report import Result, print_table, write_reports
-from demos.tasks import JOINT, NECKS, TASKS, DemoTask, JointTask
+from demos.report import Result, print_tables, write_reports
+from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
+
+_RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class DemoOptions:
         home: The folder that holds ``configs/`` and ``tools/``.
         work_dir: Takes configs, logs, checkpoints, predictions and the report.
         data: The miniature dataset; drawn if it is missing.
-        tasks: Names of the tasks, in the order they run; 'joint' is one network for all.
+        tasks: Names of the networks, in the order they run: 'joint' is one for all tasks, the others are for one.
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
-        neck: A key of ``NECKS``, whose task runs after the others; None for none.
+        neck: A key of ``NECKS``, whose network runs after the others; None for none.
         device: 'cpu' or 'cuda'.
         seed: Seed of every training.
         drawing: Options of the dataset that is drawn.
@@ -42,7 +45,7 @@ class DemoOptions:
     home: Path
     work_dir: Path = Path('work_dirs/demo')
     data: Path = Path('data/miniature')
-    tasks: Sequence[str] = tuple(task.name for task in TASKS)
+    tasks: Sequence[str] = tuple(task.name for task in SEPARATE)
     backbone: str = 'ic_resnet18'
     neck: str | None = None
     device: str = 'cpu'
@@ -51,30 +54,35 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, console: Console | None = None) -> list[Result]:
-    """Train and test the tasks, print the table, and write ``report.json``, ``report.md`` and ``demo.jpg``.
+    """Train and test the networks, print the table, and write ``report.html``, ``.json``, ``.md`` and ``demo.jpg``.
+
+    Networks that an earlier call has tested in the same folder with the same backbone, data, device and seed are in the
+    tables and the picture as well.
 
     Args:
         options: Options of the demo.
         console: Console to print on.
 
     Returns:
-        One result per test; the demo has passed if every one has.
+        One result per test of this call; the demo has passed if every one has.
 
     Raises:
         InputError: A task, backbone, neck or device does not exist.
         ToolError: A training or test ended with an error.
     """
     console = console or Console()
-    home, work_dir = options.home, options.work_dir
-    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in (*TASKS, JOINT)})
+    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in (JOINT, *SEPARATE)})
     if options.neck is not None:
         tasks += _chosen('--neck: no neck', [options.neck], NECKS)
-    backbone = backbone_file(home, options.backbone)
+    backbone = backbone_file(options.home, options.backbone)
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
-    console.print(f'backbone of every task: {backbone.relative_to(home)}')
-    with _alone_in(work_dir):
-        return _run_tasks(options, tasks, backbone, console)
+    console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
+    with _alone_in(options.work_dir):
+        results = _run_tasks(options, tasks, backbone, console)
+        _report(options, tasks, results, console)
+    print_own_data(options.home, write_own_data_config(options.home, options.work_dir), console)
+    return results
 
 
 @contextmanager
@@ -90,46 +98,78 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, console: Console) -> list[Result]:
-    home, work_dir = options.home, options.work_dir
     results, trained = [], {}
     for number, task in enumerate(tasks, 1):
-        start_from = trained.get(task.starts_from)
-        results += _run_task(task, options, backbone, start_from, console, f'{number}/{len(tasks)}')
-        trained[task.name] = _checkpoint(work_dir / task.name)
-        write_reports(results, work_dir)
-    picture = work_dir / 'demo.jpg'
-    separate = {task: work_dir / task.name / task.kind.written for task in tasks if task is not JOINT}
-    if JOINT in tasks:
-        draw_joint_picture(work_dir / JOINT.name, options.data, work_dir / 'joint.jpg' if separate else picture)
-    if separate:
-        draw_picture(separate, options.data, picture)
-    write_reports(results, work_dir, picture)
-    print_table(results, console)
-    console.print(f'report: {work_dir}/report.md, report.json, {picture.name}')
-    print_own_data(home, write_own_data_config(home, work_dir), console)
+        start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
+        own = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
+        text = json.dumps({'of': _circumstances(options), 'rows': [asdict(result) for result in own]})
+        (options.work_dir / task.name / _RESULTS).write_text(text)
+        trained[task.name] = _checkpoint(options.work_dir / task.name)
+        results += own
+        write_reports(results, options.work_dir)
     return results
 
 
+def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[Result], console: Console) -> None:
+    """Tables, picture and pages of what this call has tested, and of what earlier ones have."""
+    work_dir, earlier = options.work_dir, []
+    shown = list(tasks)
+    for task in (JOINT, *SEPARATE, *NECKS.values()):
+        if task not in tasks and (rows := earlier_results(work_dir / task.name, options)):
+            earlier += rows
+            shown.append(task)
+    columns: dict[str, dict[Kind, Path]] = {}
+    for task in shown:
+        column = columns.setdefault('separate networks' if task in SEPARATE else task.title, {})
+        column |= {judged.kind: work_dir / task.name / judged.kind.written for judged in task.judged}
+    picture = work_dir / 'demo.jpg'
+    draw_picture(columns, options.data, picture)
+    write_reports([*results, *earlier], work_dir, picture)
+    write_page([*results, *earlier], shown, work_dir, picture)
+    print_tables(results, console, earlier)
+    console.print(f'report: {work_dir}/report.html, report.md, report.json, {picture.name}')
+
+
+def _circumstances(options: DemoOptions) -> dict[str, str]:
+    """What results must have in common to be compared."""
+    stamp = {'data': str(options.data.resolve()), 'drawing': str(options.drawing)}
+    return stamp | {'backbone': options.backbone, 'device': options.device, 'seed': str(options.seed)}
+
+
+def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
+    """What an earlier demo found in the same circumstances; none where it was not, or not wholly, tested."""
+    file = folder / _RESULTS
+    try:
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        return [Result(**row) for row in known['rows']] if known.get('of') == _circumstances(options) else []
+    except (ValueError, TypeError):  # cut short, or of another version
+        return []
+
+
 def _checkpoint(folder: Path) -> Path:
-    """What the training of a task has left."""
+    """What the training of a network has left."""
     return Path((folder / 'train/last_checkpoint').read_text().strip())
 
 
 def _run_task(
-    task: DemoTask | JointTask,
+    task: DemoTask,
     options: DemoOptions,
     backbone: Path,
-    start_from: Path | None,
+    start: tuple[str, Path] | None,
     console: Console,
     number: str,
 ) -> list[Result]:
-    """Train a task and test it, once more for each of its retests; the first results count the training's seconds."""
-    start = time.monotonic()
+    """Train a network and test it, once more for each of its retests; the first result counts the training's seconds.
+
+    ``start``: name and checkpoint of the network whose backbone it begins with.
+    """
+    began = time.monotonic()
     home, folder = options.home, options.work_dir / task.name
     if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
         shutil.rmtree(folder)
+    origin, weights = start or (None, None)
     config = prepare_config(
-        task, folder, home=home, backbone=backbone, data=options.data, seed=options.seed, start=start_from
+        task, folder, home=home, backbone=backbone, data=options.data, seed=options.seed, start=weights
     )
     env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
     train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
@@ -137,15 +177,14 @@ def _run_task(
     checkpoint = _checkpoint(folder)
     results = []
     for i, (addition, changes) in enumerate((('', ()), *task.retests)):
-        title, work_dir = task.title + addition, folder / ('test' if i == 0 else f'retest{i}')
+        work_dir = folder / ('test' if i == 0 else f'retest{i}')
         judged = task.judged if i == 0 else task.judged[-1:]
-        if changes:  # which the others do not depend on
-            place = 'test_evaluator.2.metric' if task is JOINT else 'test_evaluator'  # boxes and masks, maps, joints
-            keep = f'{place}.{judged[0].kind.option}=None'  # the predictions of the first test
+        if changes:
+            keep = f'{judged[0].evaluator}.{judged[0].kind.option}=None'  # the predictions of the first test
             changes = ('--cfg-options', *changes, keep)
         test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
-        run_tool(test, work_dir.with_suffix('.log'), f'{number} {title}: test', console, env)
-        seconds = round(time.monotonic() - start, 1)
+        run_tool(test, work_dir.with_suffix('.log'), f'{number} {task.title}{addition}: test', console, env)
+        seconds = round(time.monotonic() - began, 1)
         results += [
             Result(
                 task=each.title + addition,
@@ -154,12 +193,13 @@ def _run_task(
                 metric=each.kind.metric,
                 value=round(each.kind.scale * read_metric(work_dir, each.key), 4),
                 threshold=each.threshold if i == 0 else None,
-                seconds=seconds,
-                backbone_from=task.starts_from if start_from else None,
+                seconds=seconds if each is judged[0] else None,
+                backbone_from=origin,
+                network=task.name,
             )
             for each in judged
         ]
-        start = time.monotonic()
+        began = time.monotonic()
     return results
 
 
@@ -171,7 +211,7 @@ def read_metric(folder: Path, key: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask | JointTask]) -> list:
+def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -> list[DemoTask]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')

@@ -1,4 +1,4 @@
-"""The tasks of the demo. A row of the table is all that the demo knows of a task."""
+"""The networks of the demo. A row of the table is all that the demo knows of one."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,93 +33,82 @@ LABELS = Kind('labels', 'mIoU', 'mIoU', 'output_dir', 'labels', 'labels', scale=
 
 
 class Judged(NamedTuple):
-    """One result of a trained network: its name in the table, what it is, its metric, the least value that passes."""
+    """One result of a trained network.
+
+    Attributes:
+        title: Its name in the table.
+        kind: What is predicted.
+        threshold: The least value of the metric that passes.
+        part: The name of the task in a network for several.
+        evaluator: Where in the config the metric is, as ``--cfg-options`` writes it.
+    """
 
     title: str
     kind: Kind
-    key: str
     threshold: float
+    part: str | None = None
+    evaluator: str = 'test_evaluator'
+
+    @property
+    def key(self) -> str:
+        """What the test calls the metric."""
+        return self.kind.key if self.part is None else f'{self.part}/{self.kind.key}'
 
 
 @dataclass(frozen=True)
 class DemoTask:
-    """What one task trains and how it is judged.
+    """What one network trains and how it is judged.
 
     Attributes:
         name: What ``--tasks`` calls it; its folder below the work folder.
-        title: Name of the task in the table.
+        title: Name of the network in the table.
         config: The config below ``configs/``.
-        kind: What it predicts.
-        threshold: The least value of its metric that passes.
-        starts_from: The task whose trained backbone this one starts with, if the same demo has run it before, as
-            recipes start with an ImageNet one; otherwise from random weights.
+        judged: Its results, one or several.
+        starts_from: The networks with whose trained backbone this one starts: the first of them that the same demo has
+            run before, as recipes start with an ImageNet one; random weights if it has run none.
         fine_tuning: Iterations from there at most, where the config's are more than it takes.
-        retests: Further tests of the checkpoint, which are reported and have no threshold: what the title adds, and
-            the ``--cfg-options`` of the test.
+        retests: Further tests of the checkpoint, whose last result is reported and has no threshold: what the title
+            adds, and the ``--cfg-options`` of the test.
     """
 
     name: str
     title: str
     config: str
-    kind: Kind
-    threshold: float
-    starts_from: str | None = None
+    judged: tuple[Judged, ...]
+    starts_from: tuple[str, ...] = ()
     fine_tuning: int | None = None
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-    @property
-    def judged(self) -> tuple[Judged, ...]:
-        """The one result of the task."""
-        return (Judged(self.title, self.kind, self.kind.key, self.threshold),)
+
+def _single(name: str, title: str, config: str, kind: Kind, threshold: float, **more) -> DemoTask:
+    """A network for one task."""
+    return DemoTask(name, title, config, (Judged(title, kind, threshold),), **more)
 
 
-@dataclass(frozen=True)
-class JointTask:
-    """One network for several tasks: trained once, tested once, judged for each. Attributes as of :class:`DemoTask`.
-
-    Attributes:
-        parts: For each result its title, the name of the task in the network, its kind and threshold.
-    """
-
-    name: str
-    title: str
-    config: str
-    parts: tuple[tuple[str, str, Kind, float], ...]
-    retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    starts_from: None = None
-    fine_tuning: None = None
-
-    @property
-    def judged(self) -> tuple[Judged, ...]:
-        """A result per part."""
-        return tuple(Judged(title, kind, f'{task}/{kind.key}', least) for title, task, kind, least in self.parts)
-
-
-_3_SCALES = (', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',))
 # fmt: off
-TASKS = (
-    DemoTask('detection', 'box detection', 'detection/faster-rcnn_ic-r18_fpn_miniature.py', BOXES, 0.60),
-    DemoTask('instance', 'instance segmentation', 'instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py',
-             MASKS, 0.50, starts_from='detection', fine_tuning=200),
-    DemoTask('semantic', 'semantic segmentation', 'semantic_segmentation/fpn_ic-r18_miniature.py',
-             LABELS, 0.60, starts_from='detection'),
-    DemoTask('pose', 'bottom-up pose', 'pose/ae_ic-r18_miniature.py',
-             JOINTS, 0.40, starts_from='detection', retests=(_3_SCALES,)),
-)
-# One network with the heads of the four.
-JOINT = JointTask(
+# One network with the heads of the four below, and their thresholds.
+JOINT = DemoTask(
     'joint', 'one network', 'multitask/joint_ic-r18_fpn_miniature.py',
-    parts=(
-        ('one network: boxes', 'instance', BOXES, 0.60),
-        ('one network: masks', 'instance', MASKS, 0.50),
-        ('one network: semantic segmentation', 'semantic', LABELS, 0.60),
-        ('one network: bottom-up pose', 'pose', JOINTS, 0.40),
+    judged=(
+        Judged('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
+        Judged('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),
+        Judged('one network: semantic segmentation', LABELS, 0.60, 'semantic', 'test_evaluator.1.metric'),
+        Judged('one network: bottom-up pose', JOINTS, 0.40, 'pose', 'test_evaluator.2.metric'),
     ),
     retests=((', 3 scales', ('model.tasks.pose.test_cfg.test_scales=[2,1,0.5]',)),),
 )
-# What ``--neck`` adds to the table: a task with that neck.
+SEPARATE = (
+    _single('detection', 'box detection', 'detection/faster-rcnn_ic-r18_fpn_miniature.py', BOXES, 0.60),
+    _single('instance', 'instance segmentation', 'instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py',
+            MASKS, 0.50, starts_from=('detection',), fine_tuning=200),
+    _single('semantic', 'semantic segmentation', 'semantic_segmentation/fpn_ic-r18_miniature.py',
+            LABELS, 0.60, starts_from=('detection',)),
+    _single('pose', 'bottom-up pose', 'pose/ae_ic-r18_miniature.py', JOINTS, 0.40, starts_from=('detection',),
+            retests=((', 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),)),
+)
+# What ``--neck`` adds to the table: a network with that neck.
 NECKS = {
-    'sepc': DemoTask('detection_sepc', 'box detection, SEPC', 'detection/retinanet_ic-r18_fpn-sepc_miniature.py',
-                     BOXES, 0.50, starts_from='detection'),
+    'sepc': _single('detection_sepc', 'box detection, SEPC', 'detection/retinanet_ic-r18_fpn-sepc_miniature.py',
+                    BOXES, 0.50, starts_from=('detection', 'joint')),
 }
 # fmt: on

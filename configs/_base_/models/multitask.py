@@ -1,6 +1,6 @@
 # One network for boxes and masks (mmdet's Mask R-CNN), semantic segmentation (mmseg's semantic FPN) and bottom-up pose
 # (associative embedding), on a neck of 256 channels with levels of stride 4 to 64. A config that inherits it adds
-# backbone and neck.
+# backbone, neck, and the codec of its data as the decoder of poses.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 
@@ -49,7 +49,6 @@ model = dict(
                 deconv_kernel_sizes=None,
                 keypoint_loss=dict(type='icconv_mm.MaskedHeatmapLoss'),
                 tag_loss=dict(type='icconv_mm.TagLoss', push_weight=0.001, pull_weight=0.001, kind='exp'),
-                decoder=dict(type='icconv_mm.AECodec', input_size=(640, 640), heatmap_size=(160, 160), sigma=2),
             ),
             # test_scales=[2, 1, 0.5] is the multi-scale test
             test_cfg=dict(flip_test=True, restore_heatmap_size=True, align_corners=False),

@@ -3,7 +3,7 @@ _base_ = ['../models/multitask.py', '../datasets/coco_multitask.py']
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 default_scope = 'mmengine'
 
-model = dict(loss_weights='uncertainty')
+model = dict(loss_weights='uncertainty', tasks=dict(pose=dict(head=dict(decoder=_base_.codec))))
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=5)
 val_cfg = dict(type='ValLoop')

@@ -12,7 +12,9 @@ def test_one_network_and_four_give_the_same(monkeypatch):
     compared = []
     check_equal = multitask.contest.check_equal
     monkeypatch.setattr(multitask.contest, 'check_equal', lambda *args: compared.append(args) or check_equal(*args))
-    (figure,) = multitask.run(Options(repeats=1, scale=0.5, only='miniature'))
-    (label, one, four, _), *others = compared
-    assert not others and len(one) == len(four) > 8
-    assert figure.name == label and figure.limit is None and figure.notes['picture'] == '64x64'
+    figures = list(multitask.run(Options(repeats=1, scale=0.5, only='miniature')))
+    assert ['mirrored' in figure.name for figure in figures] == [False, True]
+    assert len(compared) == len(figures)
+    for figure, (label, one, four, _) in zip(figures, compared):
+        assert len(one) == len(four) > 8
+        assert figure.name == label and figure.limit is None and figure.notes['picture'] == '64x64'

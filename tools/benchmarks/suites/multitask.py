@@ -1,8 +1,8 @@
 """Suite 'multitask': one network for boxes, masks, semantic segmentation and pose against four networks.
 
 The four have backbone, neck and heads of the one, with its weights, in the libraries' own classes: Faster R-CNN, Mask
-R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random pictures, the poses also of
-the mirrored ones, as the recipe says.
+R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random pictures: one pass through
+backbone and neck against four, and, with the poses also of the mirrored pictures, as recipes test, two against five.
 """
 
 import copy
@@ -34,19 +34,25 @@ _ALONE = ('boxes', 'instance', 'semantic', 'pose')
 
 
 def run(options: Options) -> Iterator[Figure]:
-    """One figure per recipe.
+    """Two figures per recipe.
 
     Raises:
         Disagreement: If the networks predict something else.
     """
     for name, batch, picture, limit in CASES:
-        label = f'{name} {batch}x3x{picture[0]}x{picture[1]}: one network / four'
-        if options.wants(label):
-            yield _figure(name, label, batch, options.scaled(*picture), limit if options.scale == 1 else None, options)
+        for mirrored in (False, True):
+            poses = ', poses also mirrored' if mirrored else ''
+            label = f'{name} {batch}x3x{picture[0]}x{picture[1]}{poses}: one network / four'
+            if options.wants(label):
+                cfg = Config.fromfile(str(CONFIGS / f'{name}.py'))
+                cfg.model.tasks.pose.test_cfg.flip_test = mirrored
+                limit = limit if options.scale == 1 else None
+                yield _figure(cfg, label, batch, options.scaled(*picture), limit, options)
 
 
-def _figure(name: str, label: str, batch: int, size: tuple[int, int], limit: float | None, options: Options) -> Figure:
-    cfg = Config.fromfile(str(CONFIGS / f'{name}.py'))
+def _figure(
+    cfg: Config, label: str, batch: int, size: tuple[int, int], limit: float | None, options: Options
+) -> Figure:
     if '/' in cfg.model.backbone.pattern:
         cfg.model.backbone.pattern = find_pattern(cfg.model.backbone.pattern, SUBSTITUTE)
     torch.manual_seed(0)

@@ -1,0 +1,17 @@
+import pytest
+from pretended_tools import DRAWING, pretend
+
+from icconv_mm.datasets.miniature import ensure_miniature
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'miniature'
+    ensure_miniature(root, DRAWING)
+    return root
+
+
+@pytest.fixture
+def home(tmp_path, repo):
+    """A checkout whose tools only pretend."""
+    return pretend(tmp_path / 'home', repo)
