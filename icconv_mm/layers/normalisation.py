@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.batch_norm import batch_norm_relu_
-from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.batch_norm import run_compiled
+from icconv_mm.ops.operator import is_compiling, is_traced
 
 
 def norm_relu(
@@ -30,7 +30,8 @@ def norm_relu(
     """
     if _runs_in_place(x, conv, norm, relu, shortcut):
         settings = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
-        return batch_norm_relu_(x, *settings, shortcut, relu is not None)
+        run_compiled(x, *settings, shortcut, relu is not None)
+        return x
     x = norm(x)
     if shortcut is not None:
         x += shortcut  # in place, as no norm reads its output again
@@ -57,7 +58,7 @@ def _runs_in_place(
 
 def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
     """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
-    if _is_compiling() or is_traced() or backend.requested() == 'reference':
+    if is_compiling() or is_traced() or backend.requested() not in ('auto', 'cpu'):
         return True
     if forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0:
         return True
@@ -65,9 +66,6 @@ def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
         return True
     tensors = (x, norm.weight, norm.bias, shortcut)
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-
-
-_is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -41,6 +41,11 @@ def batch_norm_relu_(
     return x
 
 
+def run_compiled(*args) -> None:
+    """The kernel without the choice of one, which costs more than a small map: for callers that have made it."""
+    torch.ops.icconv_mm.batch_norm_relu__compiled.default(*args)  # is there only after the library is
+
+
 def _reference(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
     scale = weight / (var + eps).sqrt()
     x.mul_(scale[:, None, None]).add_((bias - mean * scale)[:, None, None])

@@ -18,13 +18,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from icconv_mm.ops import backend
+from icconv_mm.ops.kernel_table import _forced
 from icconv_mm.ops.operator import is_compiling, library
 from icconv_mm.ops.trilinear import shapes_of
-
-try:
-    from icconv_mm.ops.kernel_table import _forced
-except ImportError:  # a version without kernels to force
-    _forced = {}
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
