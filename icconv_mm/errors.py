@@ -19,6 +19,10 @@ class InputError(UserError, ValueError):
     """Something that the user gave cannot be used."""
 
 
+class ArgumentError(InputError):
+    """An argument of a function cannot be used. The message begins with its name; tools put that of the option there."""
+
+
 class MissingFileError(InputError, FileNotFoundError):
     """There is no such file."""
 

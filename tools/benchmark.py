@@ -19,7 +19,7 @@ import benchmarks
 import torch
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -63,7 +63,7 @@ def main(argv=None) -> int:
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)
     figures = []
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         try:
             for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
                 figures.append(figure)

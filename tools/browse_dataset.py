@@ -4,7 +4,6 @@ import argparse
 from functools import partial
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> None:
@@ -19,7 +18,7 @@ def main(argv=None) -> None:
         '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each picture shown'
     )
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         from icconv_mm.apis import browse
 
         cfg, options = cli.read_config(args)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> int:
@@ -33,7 +32,7 @@ def main(argv=None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
     debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
-    with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
+    with cli.reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
         from demos import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))

@@ -8,7 +8,6 @@ status 1) and keeps no other back.
 from functools import partial
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
@@ -20,7 +19,7 @@ def main(argv=None) -> None:
     address = parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
     cli.renamed(parser, '--source', address)
     args = parser.parse_args(argv)
-    with reporting(args.debug, interrupted='what is already in the cache is complete'):
+    with cli.reporting(args.debug, interrupted='what is already in the cache is complete'):
         fetched = download_patterns(args.names or None, args.source, partial(cli.progress, description='patterns'))
     new = sum(fetched.values())
     counts = f'{new} fetched, {len(fetched) - new} already there, all SHA-256 as published'

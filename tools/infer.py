@@ -3,7 +3,6 @@
 from functools import partial
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> None:
@@ -20,7 +19,7 @@ def main(argv=None) -> None:
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         from icconv_mm.apis import infer
 
         cfg, options = cli.read_config(args)

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> None:
@@ -17,7 +16,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 
-    with reporting(args.debug, interrupted='nothing was left behind'):
+    with cli.reporting(args.debug, interrupted='nothing was left behind'):
         options = MiniatureOptions(args.train, args.val, args.size, args.seed)
         drawn = ensure_miniature(args.root, options, partial(cli.progress, description='drawing'))
     print(f'{"drawn" if drawn else "already there"}: {args.root}')

@@ -11,7 +11,6 @@ from rich.console import Console
 from icconv_mm.apis import cli, load_config
 from icconv_mm.apis.inference import build_model
 from icconv_mm.apis.search import read_images, results_table, search_checkpoint
-from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
@@ -35,7 +34,7 @@ def main(argv=None) -> None:
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
     console = Console()
-    with reporting(args.debug, after='Nothing was written.'):
+    with cli.reporting(args.debug, after='Nothing was written.'):
         config = load_config(args.config) if args.config else None
         model = build_model(config) if config else None
         images = None

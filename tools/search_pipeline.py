@@ -9,7 +9,6 @@ from pathlib import Path
 from icconv_mm.apis import cli, load_config
 from icconv_mm.apis.search_pipeline import VARIANTS, Pipeline
 from icconv_mm.datasets.miniature import ensure_miniature
-from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
@@ -28,7 +27,7 @@ def main(argv=None) -> None:
     cli.renamed(parser, '--limit', parser.add_argument('--count', type=int, metavar='N', help=of_count))
     cli.add_cfg_options(parser)
     args = parser.parse_args(argv)
-    with reporting(args.debug, interrupted='the same command goes on'):
+    with cli.reporting(args.debug, interrupted='the same command goes on'):
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)

@@ -17,7 +17,7 @@ from icconv_mm.apis import cli
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern
 from icconv_mm.patterns.describe import draw_patterns, pattern_table
@@ -97,7 +97,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         show(args, Console())
 
 

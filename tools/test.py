@@ -1,7 +1,6 @@
 """Test a checkpoint of any task with the metrics of its config."""
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> None:
@@ -18,7 +17,7 @@ def main(argv=None) -> None:
     cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         from icconv_mm.apis import test
 
         cfg, options = cli.read_config(args)

@@ -1,7 +1,6 @@
 """Train a detector, segmenter, pose estimator or classifier, as its config says."""
 
 from icconv_mm.apis import cli
-from icconv_mm.errors import reporting
 
 
 def main(argv=None) -> None:
@@ -18,7 +17,7 @@ def main(argv=None) -> None:
     cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with cli.reporting(args.debug):
         from icconv_mm.apis import train
 
         cfg, options = cli.read_config(args)

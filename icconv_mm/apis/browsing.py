@@ -1,5 +1,6 @@
 """A look at what a model is trained on: pictures after the config's transforms, with their annotations."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def browse(
     count: int | None = None,
     show: bool = False,
     wait_time: float = 2.0,
-    progress=iter,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> list[Path]:
     """Draw the annotations of a dataset on its pictures.
 

@@ -2,16 +2,21 @@
 
 import argparse
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm import errors
 from icconv_mm.apis.config import load_config
+
+_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -23,6 +28,22 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
     return made
+
+
+@contextmanager
+def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
+    """As :func:`icconv_mm.errors.reporting`, with the option of the tool where the message names an argument."""
+    with errors.reporting(debug, after, interrupted):
+        try:
+            yield
+        except errors.ArgumentError as error:
+            error.args = (re.sub(r'^\w+(?=[: ])', _option, str(error)),)
+            raise
+
+
+def _option(argument: re.Match) -> str:
+    name = argument[0]
+    return f'--{_OPTIONS.get(name, name.replace("_", "-"))}'
 
 
 def renamed(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:

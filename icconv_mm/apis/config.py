@@ -11,12 +11,12 @@ from mmengine.config import Config
 
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
-from icconv_mm.errors import InputError, sentence
+from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.tasks import require_library
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
-    """Read a config file and apply ``--cfg-options`` and ``--work-dir``.
+    """Read a config file and change it as ``options`` and ``work_dir`` say.
 
     Args:
         path: The config file.
@@ -41,7 +41,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
             cfg.merge_from_dict(dict(options))
         except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
             given = ' '.join(f'{key}={value}' for key, value in options.items())
-            raise InputError(f'--cfg-options {given}: {_first_paragraph(error)}') from error
+            raise ArgumentError(f'options {given}: {_first_paragraph(error)}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -50,13 +50,13 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Raise InputError for an option that the config does not have and that looks like a mistake.
+    """Raise ArgumentError for an option that the config does not have and that looks like a mistake.
 
     New keys are fine below a dict with a ``type`` (its constructor knows better) and for arguments of the runner. At
     the top level anything else is refused, and so is a key that resembles an existing one at any level.
     """
     for option in options:
-        name, node = f'--cfg-options {option}', cfg._cfg_dict
+        name, node = f'options {option}', cfg._cfg_dict
         for depth, key in enumerate(option.split('.')):
             known = _keys(node)
             if key in known:
@@ -65,9 +65,9 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
             if depth == 0 and key in (arguments := _runner_arguments()):
                 break
             if close := difflib.get_close_matches(key, known if depth else [*known, *arguments], n=1, cutoff=0.85):
-                raise InputError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
+                raise ArgumentError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
             if depth == 0:
-                raise InputError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
+                raise ArgumentError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
             break
 
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import kind_of, with_pipeline
-from icconv_mm.errors import InputError, UserError, building, naming, sentence
+from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks import scope_of
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -80,19 +80,14 @@ class Predictor:
 
         Raises:
             ImageFileError: A file is missing, truncated or no picture.
+            ArgumentError: The batch size is less than 1.
         """
-        if batch_size < 1:
-            raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
-        for start in range(0, len(paths), batch_size):
-            batch = [str(path) for path in paths[start : start + batch_size]]
+        for batch in _batches(paths, batch_size):
             yield from zip(batch, self._forward([self._load(path) for path in batch]), strict=True)
 
     def try_predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
         """As :meth:`predict`, with the exception in the place of the data sample where a picture fails."""
-        if batch_size < 1:
-            raise InputError(f'--batch-size: expected 1 or more, got {batch_size}')
-        for start in range(0, len(paths), batch_size):
-            batch = [str(path) for path in paths[start : start + batch_size]]
+        for batch in _batches(paths, batch_size):
             inputs = [_attempt(self._load, path) for path in batch]
             loaded = [each for each in inputs if not isinstance(each, Exception)]
             samples = _attempt(self._forward, loaded) if loaded else []
@@ -114,6 +109,13 @@ class Predictor:
         self.task.draw_predictions(self.visualizer, image, sample, score_thr, str(out_file))
 
 
+def _batches(paths: Sequence[str | Path], batch_size: int) -> Iterator[list[str]]:
+    if batch_size < 1:
+        raise ArgumentError(f'batch_size: expected 1 or more, got {batch_size}')
+    for start in range(0, len(paths), batch_size):
+        yield [str(path) for path in paths[start : start + batch_size]]
+
+
 def infer(
     cfg: Config,
     checkpoint: str,
@@ -127,7 +129,7 @@ def infer(
     palette: Any = None,
     ann_file: str | None = None,
     draw: bool = True,
-    progress=iter,
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
     """Predict for a file, a folder or a glob pattern.
 
@@ -289,7 +291,7 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
     """The ids of pictures and, by label, of categories: numbered from 1, or those of an annotation file."""
     if ann_file is None:
         return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
-    check_file(ann_file, '--ann-file')
+    check_file(ann_file, 'ann_file', ArgumentError)
     content = check_coco_file(ann_file)
     known = {category['name']: category['id'] for category in content['categories']}
     unused = max(known.values(), default=0) + 1
@@ -317,12 +319,12 @@ def _match(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict
             entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
-            raise InputError(f'--ann-file {ann_file}: {found} {path.name!r} for {path}')
+            raise ArgumentError(f'ann_file {ann_file}: {found} {path.name!r} for {path}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]
     if twice:
         same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
-        raise InputError(f'--ann-file {ann_file}: image id {twice[0]} fits several pictures: {same}')
+        raise ArgumentError(f'ann_file {ann_file}: image id {twice[0]} fits several pictures: {same}')
     return matched
 
 

@@ -20,7 +20,7 @@ from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.datasets.walk import as_list, dicts_in
-from icconv_mm.errors import InputError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -55,7 +55,7 @@ def prepare_training(
         _use_amp(cfg, task)
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise InputError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size')
+            raise ArgumentError(f'auto_scale_lr: {cfg.filename} has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
     if resume:
         _resume(cfg, resume)
@@ -89,7 +89,7 @@ def prepare_test(
         task.enable_tta(cfg)
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
-            raise InputError(f'--out: expected a name that ends in .pkl, got {out}')
+            raise ArgumentError(f'out: expected a name that ends in .pkl, got {out}')
         cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
     return task
 
@@ -100,9 +100,9 @@ def _require(cfg: Config, purpose: str, *names: str) -> None:
         raise InputError(f'{cfg.filename} cannot be {purpose}: it has no {", ".join(missing)}')
 
 
-def _require_file(path: str, option: str) -> None:
+def _require_file(path: str, name: str, kind: type[InputError] = InputError) -> None:
     if '://' not in path and not Path(path).is_file():
-        raise InputError(f'{option}: no such file: {path}')
+        raise kind(f'{name}: no such file: {path}')
 
 
 def _distribute(cfg: Config, launcher: str) -> None:
@@ -134,7 +134,7 @@ def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'icconv_mm.CPUAmpOptimWrapper'):
-        raise InputError(f'--amp: optim_wrapper.type is {kind!r}, expected OptimWrapper')
+        raise ArgumentError(f'amp: optim_wrapper.type is {kind!r}, expected OptimWrapper')
     if is_cuda_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
@@ -149,7 +149,7 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
     path = None if resume in (True, 'auto') else str(resume)
     if path is not None:
-        _require_file(path, '--resume')
+        _require_file(path, 'resume', ArgumentError)
     latest = path or _latest_checkpoint(cfg.work_dir)
     cfg.resume, cfg.load_from = True, path or latest
     if cfg.get('randomness', {}).get('seed') is None and latest is not None and Path(latest).is_file():
@@ -169,7 +169,7 @@ def _latest_checkpoint(work_dir: str) -> str | None:
     steps = {path: re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem) for path in Path(work_dir).glob('*.pth')}
     there = {path: int(step[1]) for path, step in steps.items() if step}
     if not there:
-        raise InputError(f'--resume: {work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
+        raise ArgumentError(f'resume: {work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
     latest = max(there, key=there.get)
     print_log(f'{work_dir}/last_checkpoint names {named}, which is gone: continuing from {latest}', 'current', WARNING)
     return str(latest)

@@ -18,7 +18,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.datasets.walk import as_list
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
-from icconv_mm.errors import InputError, UserError, building, sentence
+from icconv_mm.errors import ArgumentError, InputError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 
 # What gloo and NCCL say when another process is silent or gone.
@@ -127,6 +127,6 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_form
 def _set_memory_format(model: nn.Module, memory_format: str) -> None:
     model = model.module if is_model_wrapper(model) else model
     if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
-        raise InputError(f'--memory-format: {type(model).__name__} has no backbone whose maps it could be')
+        raise ArgumentError(f'memory_format: {type(model).__name__} has no backbone whose maps it could be')
     set_memory_format(backbone, memory_format)
     give_contiguous_maps(model)

@@ -45,10 +45,10 @@ def check_paths(cfg: Mapping[str, Any], name: str) -> None:
                 raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
 
 
-def check_file(path: str, name: str) -> None:
-    """Raise DatasetError unless ``path`` is a file (or lies on a remote store)."""
+def check_file(path: str, name: str, kind: type[InputError] = DatasetError) -> None:
+    """Raise an error of ``kind`` unless ``path`` is a file (or lies on a remote store)."""
     if '://' not in str(path) and not Path(path).is_file():
-        raise DatasetError(f'{name}: no such file: {_describe(path)}')
+        raise kind(f'{name}: no such file: {_describe(path)}')
 
 
 def check_coco_file(path: str | Path) -> dict:

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ STAMP = 'miniature.json'
 _VERSION = 21  # of the drawing: a set drawn by another one is drawn anew
 _JPEG_QUALITY = 95
 _LICENSES = [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}]
+Progress = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]  # shows how far a sequence is worked on
 
 
 class OccupiedFolderError(InputError, FileExistsError):
@@ -66,7 +68,7 @@ def is_drawn(root: str | Path, options: MiniatureOptions | None = None) -> bool:
     return isinstance(stamp, dict) and (options is None or stamp == _stamp(options))
 
 
-def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, progress=iter) -> bool:
+def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, progress: Progress = iter) -> bool:
     """Draw the dataset into ``root`` unless it is there already.
 
     It is drawn beside ``root`` and moved there when it is complete, so an interrupted call leaves no half of it. A
@@ -128,7 +130,7 @@ def _locked(folder: Path):
         os.close(descriptor)
 
 
-def _draw(root: Path, options: MiniatureOptions, progress) -> None:
+def _draw(root: Path, options: MiniatureOptions, progress: Progress) -> None:
     for folder in ('annotations', *SPLITS, *(f'semantic/{name}' for name in SPLITS)):
         (root / folder).mkdir(parents=True)
     records = {name: [] for name in SPLITS}

@@ -10,11 +10,11 @@ from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
-from icconv_mm.errors import InputError
+from icconv_mm.errors import ArgumentError
 
 
-class NotSupportedError(InputError):
-    """The task or the config lacks what an option of a tool needs."""
+class NotSupportedError(ArgumentError):
+    """The task or the config lacks what an argument needs."""
 
 
 class TaskAdapter:
@@ -22,9 +22,9 @@ class TaskAdapter:
 
     Attributes:
         library: Import name of the library, the ``default_scope`` of its configs.
-        dump_metric: Metric that writes predictions to a pickle file (``tools/test.py --out``).
-        autocast_modules: Names of the model's children that run in bfloat16 under ``--amp`` on a CPU; None for the
-            whole model. Where a head calls an operator of mmcv, only what comes before it can.
+        dump_metric: Metric that writes predictions to a pickle file (``out`` of :func:`icconv_mm.apis.test`).
+        autocast_modules: Names of the model's children that run in bfloat16 where a CPU trains with ``amp``; None for
+            the whole model. Where a head calls an operator of mmcv, only what comes before it can.
         visualization_hook: Config of the hook that shows predictions.
     """
 
@@ -44,7 +44,7 @@ class TaskAdapter:
         """Change ``cfg`` so that testing averages over augmented copies of each picture."""
         missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
         if missing:
-            raise NotSupportedError(f'--tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
+            raise NotSupportedError(f'tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         for dataset in with_pipeline(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline

@@ -46,7 +46,7 @@ def test_options_that_may_be_given(cfg, option):
     ],
 )
 def test_misspelt_option(cfg, option, suggestion):
-    with pytest.raises(InputError, match=f'--cfg-options {option}: no such key .* did you mean {suggestion!r}'):
+    with pytest.raises(InputError, match=f'^options {option}: no such key .* did you mean {suggestion!r}'):
         check_options(cfg, {option: 1})
 
 

@@ -38,5 +38,5 @@ def test_a_model_without_backbone_is_refused(tmp_path):
         def forward(self, inputs, data_samples=None, mode='tensor'):
             return inputs
 
-    with pytest.raises(InputError, match='--memory-format: Headless has no backbone'):
+    with pytest.raises(InputError, match='memory_format: Headless has no backbone'):
         runner_of(dict(type='mmengine.Headless'), tmp_path, memory_format='auto')

@@ -48,7 +48,7 @@ class Adapter(TaskAdapter):
         enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
         if not any(enabled):
             raise NotSupportedError(
-                f'--tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
+                f'tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0'
             )
 
     # --- datasets ---

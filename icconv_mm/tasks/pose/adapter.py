@@ -30,7 +30,7 @@ class Adapter(TaskAdapter):
         resize = [t for t in transforms if kind_of(t) == 'PyramidResize']
         if not resize:
             raise NotSupportedError(
-                f'--tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
+                f'tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
             )
         for transform in resize:
             transform.scales = list(SCALES)
