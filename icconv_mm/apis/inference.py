@@ -1,11 +1,7 @@
 """Predictions for pictures: drawn, and as COCO results."""
 
 import itertools
-import json
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +10,20 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from icconv_mm._files import whole_file
+from icconv_mm.apis.coco_results import results_of
 from icconv_mm.apis.config import model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.datasets.loading import find_pictures
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks import scope_of
-from icconv_mm.tasks.base import TaskAdapter
 
 
 class Predictor:
@@ -162,7 +155,7 @@ def infer(
     """
     paths = find_pictures(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
-    parts = _parts(predictor, paths, ann_file)
+    parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     names = _unique_names(paths)
@@ -185,54 +178,6 @@ def infer(
     if failures:
         raise FailedPicturesError(failures, len(paths), out)
     return written
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one task of the network finds in the pictures.
-
-    Attributes:
-        name: Name of the task, '' for a network of one.
-        adapter: The adapter of the task.
-        classes: Class names by label.
-        image_ids: Id of each picture.
-        category_ids: Ids of the classes, by label.
-        records: Entries of the COCO results file so far.
-    """
-
-    name: str
-    adapter: TaskAdapter
-    classes: tuple[str, ...]
-    image_ids: Mapping[Path, int]
-    category_ids: Sequence[int]
-    records: list[dict] = field(default_factory=list)
-
-    def add(self, path: Path, sample: Any, score_thr: float) -> None:
-        """Collect what the model returned for a picture."""
-        own = sample.get(self.name) if self.name else sample
-        self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
-
-    def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
-        """Write the results, and the pictures and categories that they refer to; give the files by name."""
-        numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
-        categories = [{'id': i, 'name': known} for i, known in zip(self.category_ids, self.classes)]
-        about = {'images': numbered, 'annotations': [], 'categories': categories}
-        written = {}
-        for kind, content in (('predictions', self.records), ('images', about)):
-            key = f'{kind}.{self.name}' if self.name else kind
-            written[key] = out / f'{key}.json'
-            with whole_file(written[key]) as file:
-                file.write(json.dumps(content).encode())
-        return written
-
-
-def _parts(predictor: Predictor, paths: Sequence[Path], ann_file: str | None) -> list[_Part]:
-    """The tasks of a network, with the ids that their results will have."""
-    parts = []
-    for name, (adapter, meta) in predictor.task.parts(predictor.dataset_meta).items():
-        classes = adapter.class_names(meta)
-        parts.append(_Part(name, adapter, classes, *_ids(paths, classes, ann_file)))
-    return parts
 
 
 class FailedPicturesError(UserError):
@@ -285,47 +230,6 @@ def test_pipeline(cfg: Config) -> list[dict]:
     transforms = datasets[0].pipeline
     kinds = map(kind_of, transforms)
     return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith('Annotations'))]
-
-
-def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
-    """The ids of pictures and, by label, of categories: numbered from 1, or those of an annotation file."""
-    if ann_file is None:
-        return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
-    check_file(ann_file, 'ann_file', ArgumentError)
-    content = check_coco_file(ann_file)
-    known = {category['name']: category['id'] for category in content['categories']}
-    unused = max(known.values(), default=0) + 1
-    absent = [name for name in classes if name not in known]
-    if absent:
-        print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
-    numbered = {name: unused + i for i, name in enumerate(absent)}
-    return _match(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
-
-
-def _match(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
-    """The id of each picture: of the entry whose file name the path ends with, folders included where it has any.
-
-    Raises:
-        InputError: No entry, or several, fit a picture, or one fits several.
-    """
-    by_name: dict[str, list[dict]] = {}
-    for image in images:
-        by_name.setdefault(Path(image['file_name']).name, []).append(image)
-    matched: dict[Path, int] = {}
-    for path in paths:
-        entries = by_name.get(path.name, [])
-        if len(entries) > 1:
-            whole = path.resolve().parts
-            entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
-        if len(entries) != 1:
-            found = f'{len(entries)} images' if entries else 'no image'
-            raise ArgumentError(f'ann_file {ann_file}: {found} {path.name!r} for {path}')
-        matched[path] = entries[0]['id']
-    twice = [id for id, count in Counter(matched.values()).items() if count > 1]
-    if twice:
-        same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
-        raise ArgumentError(f'ann_file {ann_file}: image id {twice[0]} fits several pictures: {same}')
-    return matched
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm.apis.inference import _match, _unique_names
+from icconv_mm.apis.coco_results import match_images
+from icconv_mm.apis.inference import _unique_names
 from icconv_mm.errors import InputError
 
 
@@ -20,7 +21,7 @@ def _entries(*names):
 def test_pictures_match_annotations_by_name_or_by_folder():
     images = _entries('a/1.jpg', 'b/1.jpg', '2.jpg')
     paths = [Path('set/b/1.jpg'), Path('set/a/1.jpg'), Path('elsewhere/2.jpg')]
-    assert _match(paths, images, 'x.json') == {paths[0]: 11, paths[1]: 10, paths[2]: 12}
+    assert match_images(paths, images, 'x.json') == {paths[0]: 11, paths[1]: 10, paths[2]: 12}
 
 
 @pytest.mark.parametrize(
@@ -34,4 +35,4 @@ def test_pictures_match_annotations_by_name_or_by_folder():
 )
 def test_ambiguous_annotations_are_refused(names, paths, message):
     with pytest.raises(InputError, match=message):
-        _match([Path(path) for path in paths], _entries(*names), 'x.json')
+        match_images([Path(path) for path in paths], _entries(*names), 'x.json')
