@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.ops import backend, integrated_norm
 from icconv_mm.ops.normalised_gradient import normalised_gradient
-from icconv_mm.ops.operator import is_compiling
+from icconv_mm.ops.torch_private import is_compiling
 
 
 class IntegratedBatchNorm(nn.BatchNorm2d):

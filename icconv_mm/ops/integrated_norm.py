@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.operator import below_autograd
+from icconv_mm.ops.torch_private import below_autograd
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_LEVELS = 16  # of the table that a launch takes

@@ -16,10 +16,9 @@ from torch.utils import flop_counter
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.tensors import lower, memory_format, tensors_of
+from icconv_mm.ops.torch_private import below_autograd, in_forward_ad
+from icconv_mm.ops.torch_private import is_compiling as is_compiling  # for modules that call operators
 
-below_autograd = torch._C._AutoDispatchBelowAutograd  # context manager: operators run past their gradient rules
-# a name of its own for torch 2.1, which has it elsewhere; dynamo knows the function, not the name
-is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
@@ -68,7 +67,7 @@ def define(
         return type(out)(each.contiguous(memory_format=fmt) for each in out)
 
     def with_gradient(*args):
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # tangents do not ask for gradients
+        if torch.is_grad_enabled() or in_forward_ad():  # tangents do not ask for gradients
             return autograd(operator, *args)
         with below_autograd():  # the same without the cost of preparing a gradient
             return operator(*args)
@@ -137,7 +136,7 @@ class _Once(torch.autograd.Function):
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+    return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def without_gradient(operator: torch._ops.OpOverload, *args):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.operator import below_autograd
+from icconv_mm.ops.torch_private import below_autograd
 
 
 class Form(NamedTuple):

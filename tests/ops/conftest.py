@@ -1,10 +1,10 @@
-"""The one way in which the tests of operators reach what ``icconv_mm.ops.backend`` keeps to itself."""
+"""The one way in which the tests of operators reach what ``ops.backend`` and ``ops.library`` keep to themselves."""
 
 from collections.abc import Callable
 
 import pytest
 
-from icconv_mm.ops import backend
+from icconv_mm.ops import backend, library
 from icconv_mm.ops.backend import Kernel, Limits
 
 
@@ -39,14 +39,15 @@ class Choice:
 
     def lose_library(self, reason: str | None) -> None:
         """As if the compiled operators were missing for this reason, or, for None, there."""
-        self._monkeypatch.setattr(backend, 'missing_library', lambda: reason)
         self._monkeypatch.setattr(backend._kernels, 'generation', backend._kernels.generation + 1)
-        self._monkeypatch.setattr(backend, 'library_module', lambda: None)
+        for module in (backend, library):
+            self._monkeypatch.setattr(module, 'missing_library', lambda: reason)
+            self._monkeypatch.setattr(module, 'library_module', lambda: None)
 
     def find_library(self, package) -> str | None:
         """Looks for the compiled operators in another folder, anew."""
-        self._monkeypatch.setattr(backend, '__file__', str(package / 'ops/backend.py'))
-        return backend.missing_library.__wrapped__()
+        self._monkeypatch.setattr(library, '__file__', str(package / 'ops/library.py'))
+        return library.missing_library.__wrapped__()
 
     def forget(self) -> None:
         """As if nothing had been logged and nobody warned."""

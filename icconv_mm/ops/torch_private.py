@@ -1,0 +1,33 @@
+"""All that the operators use of torch and torch does not promise, with the versions in which it is known.
+
+``tests/ops/test_torch_private.py`` says what each must do: it is what to run with a new torch.
+"""
+
+import torch
+from torch.autograd import forward_ad
+
+# Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+# Whether dynamo traces this; `torch.compiler` has it from 2.2 on. A name of its own, because dynamo knows the function,
+# not the name. torch 2.1 to 2.15.
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+
+
+def in_forward_ad() -> bool:
+    """Whether forward-mode gradients may be recorded: within ``dual_level``. torch 2.1 to 2.15."""
+    return forward_ad._current_level >= 0
+
+
+def in_functorch() -> bool:
+    """Whether a transform of ``torch.func`` runs, such as ``vmap``. torch 2.11 to 2.13."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def in_dispatch_mode() -> bool:
+    """Whether a ``TorchDispatchMode`` sees every operator, such as a FLOP counter. torch 2.11 to 2.13."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def has_kernel(operator: str, key: str) -> bool:
+    """Whether an operator (``'icconv_mm::name'``, defined) has a kernel for a dispatch key. torch 2.1 to 2.15."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)

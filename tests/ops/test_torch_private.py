@@ -1,0 +1,57 @@
+"""What of torch is private, and used, does what the operators need; run it with a new torch."""
+
+import torch
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
+
+import icconv_mm.ops  # noqa: F401  defines the operators
+from icconv_mm.ops import torch_private
+
+
+def test_below_autograd():
+    x = torch.ones(2, requires_grad=True)
+    assert (2 * x).requires_grad
+    with torch_private.below_autograd():
+        assert not (2 * x).requires_grad
+
+
+def test_is_compiling():
+    def added(x):
+        return x + (1 if torch_private.is_compiling() else 0)
+
+    assert added(torch.zeros(())) == 0
+    assert torch.compile(added, backend='eager')(torch.zeros(())) == 1
+
+
+def test_in_forward_ad():
+    assert not torch_private.in_forward_ad()
+    with forward_ad.dual_level():
+        assert torch_private.in_forward_ad()
+    assert not torch_private.in_forward_ad()
+
+
+def test_in_functorch():
+    seen = []
+
+    def square(x):
+        seen.append(torch_private.in_functorch())
+        return (x * x).sum()
+
+    torch.func.vmap(square)(torch.ones(3, 2))
+    torch.func.grad(square)(torch.ones(2))
+    square(torch.ones(2))
+    assert seen == [True, True, False]
+
+
+def test_in_dispatch_mode():
+    assert not torch_private.in_dispatch_mode()
+    with FlopCounterMode(display=False):
+        assert torch_private.in_dispatch_mode()
+    assert not torch_private.in_dispatch_mode()
+
+
+def test_has_kernel():
+    """A kernel of that key itself: one for every device does not count."""
+    assert torch_private.has_kernel('icconv_mm::inception_conv2d', 'Meta')
+    assert not torch_private.has_kernel('icconv_mm::inception_conv2d', 'CPU')
+    assert torch_private.has_kernel('aten::add.Tensor', 'CPU')
