@@ -28,6 +28,7 @@ import sysconfig
 import tarfile
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -135,13 +136,13 @@ class Route:
         """Whether a step need not be done again."""
         return False
 
-    def step(self, name: str, key: str, action) -> None:
+    def step(self, name: str, key: str, action: Callable[[], None]) -> None:
         begin = time.monotonic()
         say(f'{name} ...')
         action()
         say(f'{name}: done in {time.monotonic() - begin:.0f} s')
 
-    def pip(self, label, *arguments, env=None) -> None:
+    def pip(self, label: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         command = [self.python, '-m', 'pip', 'install', '--disable-pip-version-check', '--progress-bar', 'off',
                    '-c', self.constraints, *arguments]  # fmt: skip
         run(command, label, self.logs / f'{label}.log', env=env, show=pip_progress)
@@ -179,12 +180,20 @@ def known_torch() -> list[str]:
 # ----------------------------------------------------------------------------------------------------- processes
 
 
-def run(command, label, log, env=None, cwd=None, show=None) -> None:
+def run(
+    command: Sequence[str | Path],
+    label: str,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    show: Callable[[str], str | None] | None = None,
+) -> None:
     """Run a command; print the lines that `show` picks from its output, and a sign of life when there are none.
 
     Args:
-        log: file that receives the whole output and is named when the command fails.
-        show: callable line -> str | None.
+        log: File that receives the whole output and is named when the command fails.
+        env: Variables that are added to the environment.
+        show: Function that gives what to print of a line of output, or None.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     lines = queue.Queue()
@@ -235,7 +244,7 @@ def run(command, label, log, env=None, cwd=None, show=None) -> None:
         raise SetupError(f'{label} failed (the whole output is in {log}); fix the cause above and start again')
 
 
-def pip_progress(line: str):
+def pip_progress(line: str) -> str | None:
     match = re.match(
         r'\s*(Collecting|Downloading|Using cached|Building wheel for|Installing collected packages:) ?(.*)', line
     )
@@ -245,11 +254,11 @@ def pip_progress(line: str):
     return text if len(text) <= 110 else text[:107] + '...'
 
 
-def ninja_progress():
+def ninja_progress() -> Callable[[str], str | None]:
     """Every tenth part of a ninja build, and what _fast_cxx.py has to say."""
     last = [-1]
 
-    def show(line):
+    def show(line: str) -> str | None:
         if line.startswith('fast_cxx: '):
             return line.strip()
         match = re.match(r'\[(\d+)/(\d+)\]', line)
@@ -459,7 +468,7 @@ class OwnEnvironment(Route):
     def complete(self, name: str, key: str) -> bool:
         return name == 'mmcv' and self.has_mmcv()
 
-    def step(self, name: str, key: str, action) -> None:
+    def step(self, name: str, key: str, action: Callable[[], None]) -> None:
         if not self.complete(name, key):
             super().step(name, key, action)
 

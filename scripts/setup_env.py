@@ -13,6 +13,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Environment(route.Route):
         stamp = self.stamps / name
         return stamp.is_file() and stamp.read_text() == stamp_text(key)
 
-    def step(self, name: str, key: str, action) -> None:
+    def step(self, name: str, key: str, action: Callable[[], None]) -> None:
         """Do `action` unless it was completed before with the same `key`."""
         if self.complete(name, key):
             return

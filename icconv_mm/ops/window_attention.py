@@ -88,7 +88,7 @@ def _scale(channels: int, parts: int, window: int, similarity: str) -> float:
     return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
 
 
-def reference(q, k, v, mix, window, similarity):
+def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
     """The definition on unfolded windows: what a trace or an exported ONNX model holds."""
     (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
     rows, columns = _cells(height, k.shape[2], q.device), _cells(width, k.shape[3], q.device)
