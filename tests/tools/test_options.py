@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from icconv_mm.apis import cli
+from icconv_mm.errors import ArgumentError, InputError
+
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
 
 
@@ -81,3 +84,21 @@ def test_old_names_work_and_say_the_new_one(parsers, tool, arguments, old, new, 
     assert parsers[tool].parse_args([*arguments, old, value]) == expected
     assert capsys.readouterr().err == f'{old} is {new} now; the next version is without the old name\n'
     assert f'{old} ' not in parsers[tool].format_help()
+
+
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (ArgumentError('batch_size: expected 1 or more, got 0'), '--batch-size: expected 1 or more, got 0'),
+        (ArgumentError('ann_file a_b.json: no image'), '--ann-file a_b.json: no image'),
+        (ArgumentError('tta needs tta_model'), '--tta needs tta_model'),
+        (ArgumentError('options model.depht: no such key'), '--cfg-options model.depht: no such key'),
+        (ArgumentError('c.py: out: expected a name'), 'c.py: out: expected a name'),  # of a part of a config
+        (InputError('checkpoint: no such file: a_b.pth'), 'checkpoint: no such file: a_b.pth'),  # no option
+    ],
+    ids=str,
+)
+def test_tools_name_the_option_where_the_library_names_its_argument(error, said):
+    with pytest.raises(SystemExit) as end, cli.reporting(after='Nothing was written.'):
+        raise error
+    assert str(end.value) == f'error: {said}\nNothing was written.'
