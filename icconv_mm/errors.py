@@ -20,7 +20,10 @@ class InputError(UserError, ValueError):
 
 
 class ArgumentError(InputError):
-    """An argument of a function cannot be used. The message begins with its name; tools put that of the option there."""
+    """An argument of a function cannot be used.
+
+    The message begins with the name of the argument. Tools put that of their option in its place.
+    """
 
 
 class MissingFileError(InputError, FileNotFoundError):

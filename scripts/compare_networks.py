@@ -1,8 +1,9 @@
 """Train one network for all tasks, and one for each, with several seeds; print a table of what they reach.
 
-    python scripts/compare_networks.py --seeds 1 2 3 --out docs/measurements/NAME.json
-
 What has been trained and tested stays in the work folder: called again, the script goes on where it was stopped.
+
+Examples:
+  python scripts/compare_networks.py --seeds 1 2 3 --out docs/measurements/NAME.json
 """
 
 import argparse

@@ -1,4 +1,8 @@
-"""Look at a dataset as the model sees it: pictures after the config's transforms with their annotations drawn."""
+"""Look at a dataset as the model sees it: pictures after the config's transforms with their annotations drawn.
+
+Examples:
+  python tools/browse_dataset.py CONFIG --not-show --out-dir work_dirs/browse --count 20
+"""
 
 import argparse
 from functools import partial

@@ -1,6 +1,10 @@
 """Train and test a network for each task on the miniature dataset, or one for all, and print one table.
 
 Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
+
+Examples:
+  python tools/demo.py
+  python tools/demo.py --tasks detection pose --backbone ic_resnet50
 """
 
 import signal

@@ -3,6 +3,10 @@
 They go to <cache>/patterns, where `pattern='detection/ic_resnet50_k9'` finds them; the cache folder is
 $ICCONV_MM_CACHE, $XDG_CACHE_HOME/icconv_mm or ~/.cache/icconv_mm. One that cannot be had is named at the end (exit
 status 1) and keeps no other back.
+
+Examples:
+  python tools/download_patterns.py
+  python tools/download_patterns.py detection/ic_resnet50_k9 --from FOLDER
 """
 
 from functools import partial

@@ -1,4 +1,8 @@
-"""Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task."""
+"""Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task.
+
+Examples:
+  python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
+"""
 
 from functools import partial
 

@@ -1,4 +1,9 @@
-"""Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic label maps."""
+"""Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic label maps.
+
+Examples:
+  python tools/make_miniature.py
+  python tools/make_miniature.py DIR --train 1000 --val 200 --size 256 --seed 1
+"""
 
 from functools import partial
 from pathlib import Path

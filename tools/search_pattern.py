@@ -1,7 +1,9 @@
 """Search the dilation pattern of a trained supernet (EDO).
 
 The supernet is ICResNet(..., supernet_d_max=D) or any network through icconv_mm.layers.to_supernet.
-Example: python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.json --checkpoint-out ic_init.pth
+
+Examples:
+  python tools/search_pattern.py supernet.pth --d-max 4 --out pattern.json --checkpoint-out ic_init.pth
 """
 
 import itertools
@@ -9,8 +11,6 @@ import itertools
 from rich.console import Console
 
 from icconv_mm.apis import cli, load_config
-from icconv_mm.apis.inference import build_model
-from icconv_mm.apis.search import read_images, results_table, search_checkpoint
 from icconv_mm.patterns.search import CRITERIA
 
 
@@ -33,8 +33,10 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
-    console = Console()
     with cli.reporting(args.debug, after='Nothing was written.'):
+        from icconv_mm.apis.inference import build_model
+        from icconv_mm.apis.search import read_images, results_table, search_checkpoint
+
         config = load_config(args.config) if args.config else None
         model = build_model(config) if config else None
         images = None
@@ -52,6 +54,7 @@ def main(argv=None) -> None:
             model=model,
             images=images,
         )
+    console = Console()
     console.print(results_table(results))
     console.out(f'pattern: {args.out}', highlight=False)
     if args.checkpoint_out:

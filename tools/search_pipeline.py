@@ -1,14 +1,15 @@
 """Train a supernet, search its dilations, retrain, and compare the patterns at equal budget.
 
-Example: python tools/search_pipeline.py --work-dir work_dirs/search
 It goes on where it was interrupted. Without a config it works on the miniature dataset.
+
+Examples:
+  python tools/search_pipeline.py --work-dir work_dirs/search
 """
 
 from pathlib import Path
 
 from icconv_mm.apis import cli, load_config
-from icconv_mm.apis.search_pipeline import VARIANTS, Pipeline
-from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_mm.apis.config import VARIANTS
 from icconv_mm.patterns.search import CRITERIA
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
@@ -28,6 +29,9 @@ def main(argv=None) -> None:
     cli.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with cli.reporting(args.debug, interrupted='the same command goes on'):
+        from icconv_mm.apis.search_pipeline import Pipeline
+        from icconv_mm.datasets.miniature import ensure_miniature
+
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)

@@ -9,22 +9,19 @@ Examples:
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 
 from icconv_mm.apis import cli
-from icconv_mm.backbones import ICResNet, ICResNeXt
-from icconv_mm.checkpoints import safe
-from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.errors import InputError
-from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern
-from icconv_mm.patterns.describe import draw_patterns, pattern_table
-from icconv_mm.patterns.receptive_field import effective_receptive_field, randomise
 
-NETWORKS = {f'resnet{depth}': (ICResNet, depth) for depth in (18, 34, 50, 101, 152)}
-NETWORKS |= {f'resnext{depth}': (ICResNeXt, depth) for depth in (50, 101, 152)}
+if TYPE_CHECKING:
+    from torch import nn
+
+NETWORKS = {f'resnet{depth}': ('ICResNet', depth) for depth in (18, 34, 50, 101, 152)}
+NETWORKS |= {f'resnext{depth}': ('ICResNeXt', depth) for depth in (50, 101, 152)}
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -42,15 +39,25 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
+def build(network: str, pattern: str, device: str = 'cpu') -> 'nn.Module':
+    """One of :data:`NETWORKS`; on the device 'meta' it has shapes only."""
+    import torch
+
+    from icconv_mm import backbones
+
+    name, depth = NETWORKS[network]
+    with torch.device(device):
+        return getattr(backbones, name)(depth, pattern)
+
+
 def fitting_network(pattern: str) -> str | None:
     """The name of the network that a pattern file fits, or None."""
     if pattern == 'dense' or pattern.startswith('geometric_d'):
         raise InputError(f'{pattern!r} fits every network: say which with --network')
     load_pattern(pattern)  # what is wrong with the file itself is an error
-    for name, (backbone, depth) in NETWORKS.items():
+    for name in NETWORKS:
         try:
-            with torch.device('meta'):
-                backbone(depth, pattern)
+            build(name, pattern, 'meta')
         except InputError:
             continue
         return name
@@ -59,8 +66,11 @@ def fitting_network(pattern: str) -> str | None:
 
 def measure_fields(args: argparse.Namespace, network: str, console: Console) -> dict:
     """The effective receptive fields of the dense network and of this one, with the same weights."""
-    backbone, depth = NETWORKS[network]
-    dense, inception = backbone(depth, 'dense'), backbone(depth, args.pattern)
+    from icconv_mm.checkpoints import safe
+    from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+    from icconv_mm.patterns.receptive_field import effective_receptive_field, randomise
+
+    dense, inception = build(network, 'dense'), build(network, args.pattern)
     if args.checkpoint:
         check_fits(inception, checkpoint := safe.load(args.checkpoint), args.checkpoint)
         inception.load_state_dict(state_dict_of(checkpoint))
@@ -78,15 +88,17 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
 
 
 def show(args: argparse.Namespace, console: Console) -> None:
+    from icconv_mm.layers import ICConv2d
+    from icconv_mm.patterns.describe import draw_patterns, pattern_table
+
     network = args.network or fitting_network(args.pattern)
     names = None
     if network is None:
         patterns = load_pattern(args.pattern)
         console.print('it fits no ResNet or ResNeXt-32x4d of 18 to 152 layers: no receptive field', soft_wrap=True)
     else:
-        with torch.device('meta'):
-            backbone, depth = NETWORKS[network]
-            layers = {n: m for n, m in backbone(depth, args.pattern).named_modules() if isinstance(m, ICConv2d)}
+        modules = build(network, args.pattern, 'meta').named_modules()
+        layers = {name: module for name, module in modules if isinstance(module, ICConv2d)}
         names, patterns = list(layers), [layer.pattern for layer in layers.values()]
     console.print(pattern_table(patterns, f'{args.pattern} ({network or "other network"})', names))
     fields = measure_fields(args, network, console) if network else None

@@ -1,4 +1,9 @@
-"""Test a checkpoint of any task with the metrics of its config."""
+"""Test a checkpoint of any task with the metrics of its config.
+
+Examples:
+  python tools/test.py CONFIG CHECKPOINT
+  python tools/test.py CONFIG CHECKPOINT --show-dir work_dirs/shown --cfg-options test_dataloader.batch_size=4
+"""
 
 from icconv_mm.apis import cli
 

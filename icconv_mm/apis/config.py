@@ -14,6 +14,8 @@ from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.tasks import require_library
 
+VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # what the search compares
+
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
     """Read a config file and change it as ``options`` and ``work_dir`` say.

@@ -16,14 +16,12 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from icconv_mm.apis.config import comparison_config, set_iterations
+from icconv_mm.apis.config import VARIANTS, comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns, write_patterns
-
-VARIANTS = ('dense', 'analytic', 'searched', 'inherited')
 
 
 @dataclass(frozen=True)

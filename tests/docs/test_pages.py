@@ -125,3 +125,16 @@ def test_checkpoints_that_are_named_are_written(page):
     recipes = {path for path in re.findall(r'configs/\w+/[\w.-]+_miniature\.py', text) if named and '*' not in path}
     last = {Config.fromfile(REPO / path).train_cfg.max_iters for path in recipes}
     assert named <= last
+
+
+@pytest.mark.parametrize('folder', ['tools', 'scripts'])
+def test_tools_and_scripts_are_listed(folder):
+    """Each is a command, which can be run, or helps one."""
+    ((_, *rows),) = tables((REPO / folder / 'README.md').read_text())
+    listed = {re.match(r'\[(.+)\]\(\1\)', cells[0]).group(1): cells[1] for cells in rows}
+    files = {path.name for path in (REPO / folder).iterdir() if path.suffix in ('.py', '.sh')}
+    packages = {path.parent.name for path in (REPO / folder).glob('*/__init__.py')}
+    assert set(listed) == files | packages
+    runnable = {name for name in files if name.endswith('.sh') or '__main__' in (REPO / folder / name).read_text()}
+    assert {name for name, kind in listed.items() if kind == 'command'} <= runnable
+    assert {name for name, kind in listed.items() if kind not in ('command', 'helper', 'helpers')} == set()

@@ -1,6 +1,7 @@
 """What all tools have in common on the command line."""
 
 import argparse
+import re
 import runpy
 from collections import defaultdict
 from pathlib import Path
@@ -45,10 +46,12 @@ def kind(option: argparse.Action) -> tuple:
     return value, None if option.type is Path else option.type, option.nargs, type(option)
 
 
-def test_help_names_debug(main, capsys):
+def test_help_names_debug_and_has_examples(main, capsys):
     with pytest.raises(SystemExit, match='0'):
         main(['--help'])
-    assert '--debug' in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert '--debug' in text
+    assert len(re.findall(r'^Examples:\n  python tools/', text, re.MULTILINE)) == 1 and 'Example:' not in text
 
 
 def test_options_are_written_in_full(main, capsys):
