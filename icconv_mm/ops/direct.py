@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.kernel_table import _forced
+from icconv_mm.ops.kernel_table import is_forced
 from icconv_mm.ops.operator import is_compiling, library
 from icconv_mm.ops.trilinear import shapes_of
 
@@ -30,12 +30,12 @@ def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bia
     """The result of ``operator``, or None where the operator itself must be called.
 
     Args:
-        operator: Of :data:`KINDS`.
+        operator: A key of :data:`KINDS`.
         call: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
-        x, weights, bias: Of the call; unchecked.
+        x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or forward_ad._current_level >= 0 or _forced or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or forward_ad._current_level >= 0 or is_forced() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         prepared = _prepared(operator, call, backend.generation())
@@ -83,7 +83,7 @@ def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: C
 
     Args:
         name: The operator.
-        schema: Its weights and numbers: what stands between the input and the flags.
+        schema: Weights and numbers: what stands between the input and the flags.
         grad_input: ``(grad, weights, size, *numbers) -> Tensor``.
         grad_weight: ``(grad, x, weights, *numbers) -> tensors``.
     """
