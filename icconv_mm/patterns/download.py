@@ -160,5 +160,6 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
         raise InputError(
-            f'{address}: {reason}. Without a connection, clone the repository elsewhere and pass its folder as --from'
+            f'{address}: {reason}. Without a connection, clone the repository elsewhere and run '
+            '`python tools/download_patterns.py --from FOLDER`'
         ) from None
