@@ -55,6 +55,7 @@ def test_help_names_debug_and_has_examples(main, capsys):
     assert '--debug' in text
     assert len(re.findall(r'^Examples:\n  python tools/', text, re.MULTILINE)) == 1 and 'Example:' not in text
 
+
 def test_help_loads_no_network():
     """What takes long to import waits until the options have been read."""
     code = '\n'.join(
@@ -70,7 +71,10 @@ def test_help_loads_no_network():
     )
     tools = [path for path in TOOLS if path.stem != 'benchmark']  # its options are those of its suites
     done = subprocess.run([sys.executable, '-c', code, *tools], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith('\nloaded\n')(main, capsys):
+    assert done.stdout.endswith('\nloaded\n')
+
+
+def test_options_are_written_in_full(main, capsys):
     """A shortened option is no option, so that a new one never changes what an old command means."""
     with pytest.raises(SystemExit, match='2'):
         main(['--hel'])
