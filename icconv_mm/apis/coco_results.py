@@ -55,9 +55,7 @@ class CocoResults:
         return written
 
 
-def results_of(
-    task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None
-) -> list[CocoResults]:
+def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:
     """The results, still empty, of each task of a network, with the ids that they will have.
 
     Args:

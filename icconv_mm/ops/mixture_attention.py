@@ -70,9 +70,7 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
 
 
-def reference(
-    q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0
-) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """The definition, in quadratic memory: what a trace or an exported ONNX model holds."""
     logits = scale * q.transpose(-2, -1) @ k
     if bias is not None:
