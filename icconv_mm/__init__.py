@@ -1,11 +1,11 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
 ``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
-Importing the package imports torch and, where it is installed, mmengine, whose registries and loading of checkpoints
-the package joins. The rest waits: a subpackage until it is first used (PEP 562), a registered module until a registry
-is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) until a config needs it. Without mmengine,
-torch alone is enough for operators, layers, patterns, search, backbones, necks without deformable convolution,
-``deploy`` and the functions of ``models``.
+Importing the package imports mmengine where that is installed, whose registries and loading of checkpoints the package
+joins; else the standard library alone. The rest waits: a subpackage until it is first used (PEP 562), a registered
+module until a registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) until a config needs
+it. Without mmengine, torch alone is enough for operators, layers, patterns, search, backbones, necks without deformable
+convolution, ``deploy`` and the functions of ``models``.
 """
 
 import importlib

@@ -13,7 +13,7 @@ from icconv_mm import versions
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
-versions.check(tuple(name for name in versions.OPENMMLAB if _MMCV or name != 'mmcv'))
+versions.check(tuple(name for name in versions.FOUNDATION if _MMCV or name != 'mmcv'))
 
 from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402

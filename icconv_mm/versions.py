@@ -15,7 +15,7 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'mmpose': (('mmpose', 'onedl-mmpose'), '1.2', '2'),
     'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
 }
-OPENMMLAB = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
+FOUNDATION = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
 
 # Folder of icconv_mm.tasks -> the library behind it, which is also the default_scope of its configs.
 LIBRARIES = {
@@ -48,7 +48,7 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def check(names: tuple[str, ...] = OPENMMLAB) -> None:
+def check(names: tuple[str, ...] = FOUNDATION) -> None:
     """Raise ImportError, naming what was found and what is supported, if a library is missing or out of range.
 
     Args:

@@ -46,6 +46,7 @@ def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -
         raise ValueError(
             f'pretrained={pretrained!r} and init_cfg={init_cfg} both say where weights come from: give one'
         )
+    # a warning of users, as in the libraries: Python hides deprecations outside of __main__
     warnings.warn('DeprecationWarning: pretrained is deprecated, please use "init_cfg" instead', stacklevel=3)
     return {'type': 'Pretrained', 'checkpoint': pretrained}
 

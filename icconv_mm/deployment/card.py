@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from icconv_mm import bricks
-from icconv_mm.deployment.chains import has_hooks, trace
+from icconv_mm.deployment.chains import trace
 from icconv_mm.deployment.folding import Folded
+from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops.operator import is_traced
 
 _log = logging.getLogger(__name__)

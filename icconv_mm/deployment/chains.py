@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm import bricks
 from icconv_mm.bricks import ConvModule
 from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.layers.hooks import has_hooks
 
 _log = logging.getLogger(__name__)
 
@@ -143,8 +144,3 @@ def is_batch_norm(module: nn.Module) -> bool:
 def has_statistics(norm: nn.Module) -> bool:
     """Whether a batch norm has running statistics."""
     return norm.running_mean is not None and norm.running_var is not None
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to a module or has replaced its forward; then it stays."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops import backend
 from icconv_mm.ops.batch_norm import run_compiled
 from icconv_mm.ops.operator import is_compiling, is_traced
@@ -47,7 +48,7 @@ def _runs_in_place(
         return False
     if relu is not None and type(relu) is not nn.ReLU:
         return False
-    if any(module is not None and _has_hooks(module) for module in (conv, norm, relu)):
+    if any(module is not None and has_hooks(module) for module in (conv, norm, relu)):
         return False
     if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
         return False
@@ -66,10 +67,6 @@ def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
         return True
     tensors = (x, norm.weight, norm.bias, shortcut)
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Shortcut(nn.Sequential):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.kernel_table import _forced
+from icconv_mm.ops.kernel_table import is_forced
 from icconv_mm.ops.operator import is_compiling, library
 from icconv_mm.ops.trilinear import shapes_of
 
@@ -35,7 +35,7 @@ def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bia
         x, weights, bias: Of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or forward_ad._current_level >= 0 or _forced or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or forward_ad._current_level >= 0 or is_forced() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         prepared = _prepared(operator, call, backend.generation())

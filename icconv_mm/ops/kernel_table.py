@@ -31,7 +31,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     'pyconv2d_grad_weight': ('dense', 'merged'),
 }
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
-_forced: dict[str, str] = {}
+_kernels_forced: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,14 @@ def find(
     levels: str = '',
 ) -> str | None:
     """The kernel for a call, :data:`REFERENCE` among them; None where nothing is known."""
-    if operator in _forced:
-        return _forced[operator]
+    if operator in _kernels_forced:
+        return _kernels_forced[operator]
     return _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels)
+
+
+def is_forced() -> bool:
+    """Whether a kernel is asked for by name."""
+    return bool(_kernels_forced)
 
 
 @lru_cache(maxsize=4096)  # asked at every call of an operator
@@ -208,11 +213,11 @@ def use_kernel(operator: str, kernel: str) -> Iterator[None]:
     if kernel not in KERNELS.get(operator, ()):
         raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
     before = torch.ops.icconv_mm.force_kernel(operator, kernel)
-    _forced[operator] = kernel
+    _kernels_forced[operator] = kernel
     try:
         yield
     finally:
         torch.ops.icconv_mm.force_kernel(operator, before)
-        _forced.pop(operator)
+        _kernels_forced.pop(operator)
         if before:
-            _forced[operator] = before
+            _kernels_forced[operator] = before
