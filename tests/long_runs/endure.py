@@ -129,7 +129,8 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        report = dict(command=f'tests/long_runs/endure.py --calls {args.calls} --cycles {args.cycles} --kills {args.kills}')
+        options = f'--calls {args.calls} --cycles {args.cycles} --kills {args.kills}'
+        report = dict(command=f'tests/long_runs/endure.py {options}')
         report['kills'] = kills(args.kills, Path(folder, 'kills')) if args.kills else None
         report['calls'] = calls(args.calls) if args.calls else None
         report['cycles'] = cycles(args.cycles, Path(folder, 'cycles')) if args.cycles else None
