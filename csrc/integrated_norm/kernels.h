@@ -93,7 +93,7 @@ struct Moments {
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
   static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
-                              int thread, Pair* shared) {
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const Chunk chunk(table, number);
     const bool is_there = where.channel < table.channels;
@@ -128,8 +128,8 @@ struct Combine {
   static constexpr int kTree = tree_phases(Where::kLanes);
   static constexpr int kPhases = 3 + 2 * kTree;
 
-  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t, int thread,
-                              Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     const int64_t c = where.channel;
@@ -182,8 +182,8 @@ struct Apply {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 1;
 
-  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair*) {
+  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair*) {
     const Where where(block, thread);
     if (where.channel >= table.channels) return;
     const Chunk chunk(table, number);
@@ -213,7 +213,7 @@ struct Sums {
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
   static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
-                              int thread, Pair* shared) {
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     if (phase == 0) {
@@ -249,8 +249,8 @@ struct CombineSums {
   using Where = Place<true>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t, int thread,
-                              Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     const int64_t c = where.channel;
@@ -281,8 +281,8 @@ struct ApplyGradient {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 1;
 
-  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair*) {
+  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair*) {
     const Where where(block, thread);
     if (where.channel >= table.channels) return;
     const Chunk chunk(table, number);
