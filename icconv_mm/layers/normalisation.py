@@ -4,6 +4,8 @@ In evaluation, where nothing is recorded, batch norm and what follows it run in 
 are larger than caches, so that each pass that is left out is time, and a map that is not made needs no memory.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -54,7 +56,13 @@ def _runs_in_place(
         return False
     wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
     dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
-    return norm.weight.dtype == norm.running_mean.dtype == wanted and dense and backend.missing_library() is None
+    return norm.weight.dtype == norm.running_mean.dtype == wanted and dense and _has_kernel()
+
+
+@cache
+def _has_kernel() -> bool:
+    """A library that was built from older sources has none."""
+    return backend.missing_kernel('batch_norm_relu__compiled', 'cpu') is None
 
 
 def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:

@@ -214,7 +214,7 @@ class Explanation(dict):
 
     Attributes:
         chosen: The backend that serves the call; None where one was asked for by name that cannot.
-        kernel: Its kernel, where it has several ('cuda'); else the name of the backend.
+        kernel: The kernel of that backend, where it has several ('cuda'); else the name of the backend.
     """
 
     def __init__(self, answers: dict[str, str], chosen: str | None, kernel: str | None = None):

@@ -30,9 +30,9 @@ def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bia
     """The result of ``operator``, or None where the operator itself must be called.
 
     Args:
-        operator: Of :data:`KINDS`.
+        operator: A key of :data:`KINDS`.
         call: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
-        x, weights, bias: Of the call; unchecked.
+        x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
     if is_compiling() or forward_ad._current_level >= 0 or is_forced() or _log.isEnabledFor(logging.DEBUG):
@@ -83,7 +83,7 @@ def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: C
 
     Args:
         name: The operator.
-        schema: Its weights and numbers: what stands between the input and the flags.
+        schema: Weights and numbers: what stands between the input and the flags.
         grad_input: ``(grad, weights, size, *numbers) -> Tensor``.
         grad_weight: ``(grad, x, weights, *numbers) -> tensors``.
     """

@@ -43,12 +43,12 @@ class Measured:
         architecture: Compute capability, '9.0'.
         dtype: 'bfloat16', ...
         group_in, group_out: Channels of a group; of all groups for pyramidal convolutions.
-        groups: Of the channels; of the first level for pyramidal convolutions.
-        stride: Of both axes.
-        pixels: Of all outputs: batch x height x width.
+        groups: Groups of the channels; of the first level for pyramidal convolutions.
+        stride: Stride of both axes.
+        pixels: Pixels of all outputs: batch x height x width.
         microseconds: By kernel; 'reference' may be among them.
         kernels: Sides of the levels of a pyramidal convolution, '3,5,7,9'; empty for the others.
-        source: Where the figures are from.
+        source: What the figures come from.
     """
 
     operator: str

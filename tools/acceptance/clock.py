@@ -79,9 +79,9 @@ def measure(
 
     Args:
         contenders: What to time, by name.
-        device: Where it runs.
+        device: Device on which it runs.
         repeats: Timed rounds.
-        calls: Of one graph.
+        calls: Calls in one graph.
         eager: Contenders that cannot be captured, as they copy from the processor; their work on the device is timed
             with the gaps that launching leaves.
 

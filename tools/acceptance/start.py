@@ -20,7 +20,7 @@ def start(path: Path, dry: bool, command: str) -> Bench:
     """What the measurements get.
 
     Args:
-        path: Of the file of results.
+        path: Path of the file of results.
         dry: Whether to do without a card.
         command: For a new file.
 

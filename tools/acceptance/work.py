@@ -72,7 +72,7 @@ def watch(command: Sequence[str], record: Record, seconds: float) -> bool:
 
     Args:
         command: Starts a process that calls :func:`work`; the seconds left are appended.
-        record: Where they write.
+        record: Record into which they write.
         seconds: Until none is started any more.
 
     Returns:

@@ -25,8 +25,8 @@ class Result:
         metric: By what it is judged.
         value: In 0..1.
         threshold: In 0..1; None where the value is only reported.
-        seconds: Of training and test together, or of a further test alone; None in all but the first of the rows that
-            share them.
+        seconds: Time of training and test together, or of a further test alone; None in all but the first of the rows
+            that share them.
         backbone_from: The network whose trained backbone this one started with; None for random weights.
         network: What ``--tasks`` calls the network.
     """

@@ -36,11 +36,11 @@ class Judged(NamedTuple):
     """One result of a trained network.
 
     Attributes:
-        title: Its name in the table.
+        title: Name of the result in the table.
         kind: What is predicted.
         threshold: The least value of the metric that passes.
         part: The name of the task in a network for several.
-        evaluator: Where in the config the metric is, as ``--cfg-options`` writes it.
+        evaluator: Key of the config at which the metric is, as ``--cfg-options`` writes it.
     """
 
     title: str
@@ -63,7 +63,7 @@ class DemoTask:
         name: What ``--tasks`` calls it; its folder below the work folder.
         title: Name of the network in the table.
         config: The config below ``configs/``.
-        judged: Its results, one or several.
+        judged: Results of the network, one or several.
         starts_from: The networks with whose trained backbone this one starts: the first of them that the same demo has
             run before, as recipes start with an ImageNet one; random weights if it has run none.
         fine_tuning: Iterations from there at most, where the config's are more than it takes.

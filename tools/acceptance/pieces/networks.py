@@ -22,8 +22,8 @@ class Case(NamedTuple):
     """What is compared.
 
     Attributes:
-        name: Of the measurement.
-        network: Of :data:`NETWORKS`.
+        name: Name of the measurement.
+        network: A key of :data:`NETWORKS`.
         form: 'forward', 'inference form' or 'step'.
         limits: Baseline -> kind of time -> largest ratio on an H200, for the published pattern.
     """
