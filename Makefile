@@ -3,7 +3,8 @@
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a card; nine minutes a call, the next one continues
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
-# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name, NECK=sepc, JOINT=1
+# All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
+# NECK=sepc, JOINT=1
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
@@ -29,8 +30,8 @@ demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
 		$(if $(JOINT),--tasks joint $(if $(SEPARATE),detection instance semantic pose))
 
-# All that is to be measured on a card, most important first: nine minutes a call, the next one continues. PYTHON names an
-# interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.
+# All that is to be measured on a card, most important first: nine minutes a call, the next one continues. PYTHON names
+# an interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.
 gpu: $(if $(PYTHON),,setup)
 	@mkdir -p work_dirs
 	@$(if $(PYTHON),$(PYTHON),$(BIN)/python) tools/gpu_acceptance.py --out work_dirs/gpu_acceptance.json
@@ -51,15 +52,17 @@ test-slow: setup
 sanitize: setup
 	@scripts/sanitize.sh $(BIN)
 
-# Hostile files and calls for as long as told, the last fifth of the time under the sanitizers; goes on where it stopped.
+# Hostile files and calls for as long as told, the last fifth of the time under the sanitizers; goes on where it
+# stopped.
 fuzz: setup
 	@$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	git ls-files -z 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.cu' 'csrc/*.cuh' | xargs -0 $(BIN)/clang-format --dry-run -Werror
-	$(BIN)/lint-imports
+	git ls-files -z 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.cu' 'csrc/*.cuh' | \
+		xargs -0 $(BIN)/clang-format --dry-run -Werror
+	PYTHONPATH=tools $(BIN)/lint-imports
 
 # The site of the documentation: build/docs/index.html
 docs: setup

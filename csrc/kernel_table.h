@@ -2,8 +2,9 @@
 // hands over once (icconv_mm/ops/kernel_table.py). Nothing is measured on the machine that runs.
 #pragma once
 
-#include "inception_conv.h"
+#include <c10/core/ScalarType.h>
 
+#include <cstdint>
 #include <string>
 
 namespace icconv_mm {
@@ -17,9 +18,5 @@ struct ShapeClass {
 // The kernel for a call: the one that `force_kernel` asks for, else the table's; empty where there is neither, which
 // means the kernel that was there before the table.
 std::string chosen_kernel(const char* name, int capability, at::ScalarType dtype, const ShapeClass& shape);
-
-inline ShapeClass shape_class(const Geometry& g) {
-  return {g.group_in, g.group_out, g.groups, g.stride, g.batch * g.out_height * g.out_width, {}};
-}
 
 }  // namespace icconv_mm

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the compiled CPU operators with the address and undefined-behaviour sanitizers, in a folder of their own, and runs
-# their tests on random shapes against that build, or those that SANITIZE_TESTS names. Usage: scripts/sanitize.sh .venv/bin
+# Builds the compiled CPU operators with the address and undefined-behaviour sanitizers, in a folder of their own, and
+# runs their tests on random shapes against that build, or those that SANITIZE_TESTS names.
+# Usage: scripts/sanitize.sh .venv/bin
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$(realpath "$1")
@@ -16,7 +17,7 @@ if ! ICCONV_MM_EXT=cpu CFLAGS=$flags LDFLAGS=$flags "$bin/python" setup.py build
     exit 1
 fi
 
-# The interpreter is not instrumented, so the sanitizers come first; what it leaves behind at its end is not of interest.
+# The interpreter is not instrumented, so the sanitizers come first; what it leaves behind at its end does not matter.
 compiler=${CXX:-g++}
 LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$build/lib" ICCONV_MM_REQUIRE_CPU=1 \

@@ -16,5 +16,6 @@ for python in $candidates; do
     exec "$python" "$(dirname "$0")/setup_env.py" --torch "$torch" "$@"
   fi
 done
-echo "error: torch $torch needs Python $range, and none of '$candidates' is that; install one (Debian, Ubuntu: apt-get install python3 python3-venv python3-dev) or say PYTHON=/path/to/python" >&2
+hint="install one (Debian, Ubuntu: apt-get install python3 python3-venv python3-dev) or say PYTHON=/path/to/python"
+echo "error: torch $torch needs Python $range, and none of '$candidates' is that; $hint" >&2
 exit 1

@@ -42,3 +42,12 @@ def test_no_exceptions_and_no_task_library_elsewhere(contracts, floors):
     (libraries,) = (contract for contract in contracts if 'mmdet' in contract.get('forbidden_modules', ()))
     sources = {name.removeprefix('icconv_mm.') for name in libraries['source_modules']}
     assert sources == set().union(*floors) - {'tasks'} | {'tasks.base', 'tasks.multitask'}
+
+
+def test_contracts_reach_the_packages_of_tools(repo):
+    linter = tomllib.loads((repo / 'pyproject.toml').read_text())['tool']['importlinter']
+    packages = {path.parent.name for path in (repo / 'tools').glob('*/__init__.py')}
+    assert sorted(linter['root_packages']) == sorted({'icconv_mm', *packages})
+    (layers,) = (each['layers'] for each in linter['contracts'] if 'layers' in each and 'containers' not in each)
+    assert sorted(name for layer in layers for name in layer.split(' | ')) == sorted(linter['root_packages'])
+    assert layers[-1] == 'icconv_mm'

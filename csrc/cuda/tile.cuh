@@ -1,10 +1,12 @@
 // What the tiled kernels share: the pixels of a tile, and the copies of their patches.
 #pragma once
 
+#include "../patch.h"
 #include "mma.cuh"
-#include "patch.h"
 
 namespace icconv_mm::cuda {
+
+using namespace patches;
 
 constexpr uint32_t kNothing = 0xffffffffu;  // the source of a slot outside of the image
 

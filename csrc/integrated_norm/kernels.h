@@ -9,11 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define ICCONV_BOTH __host__ __device__ __forceinline__
-#else
-#define ICCONV_BOTH inline
-#endif
+#include "../host_device.h"
 
 namespace icconv_mm::integrated_norm {
 
@@ -57,7 +53,7 @@ struct Place {
   static constexpr int kLanes = kThreads / kChannels;
   int64_t channel;
   int lane;
-  ICCONV_BOTH Place(int64_t block, int thread)
+  ICCONV_MM_BOTH_INLINE Place(int64_t block, int thread)
       : channel(block * kChannels + thread % kChannels), lane(thread / kChannels) {}
 };
 
@@ -65,24 +61,24 @@ struct Place {
 struct Chunk {
   const Level* level;
   int64_t begin, end;
-  ICCONV_BOTH Chunk(const Table& table, int64_t number) {
+  ICCONV_MM_BOTH_INLINE Chunk(const Table& table, int64_t number) {
     int l = 0;
     while (l + 1 < table.levels && table.level[l + 1].first_chunk <= number) ++l;
     level = &table.level[l];
     begin = (number - level->first_chunk) * table.chunk_pixels;
     end = begin + table.chunk_pixels < level->pixels ? begin + table.chunk_pixels : level->pixels;
   }
-  ICCONV_BOTH int64_t at(int64_t pixel, int64_t channel) const {
+  ICCONV_MM_BOTH_INLINE int64_t at(int64_t pixel, int64_t channel) const {
     return pixel / level->area * level->image + pixel % level->area * level->pixel + channel * level->channel;
   }
 };
 
 // Number of phases that add the pairs of `lanes` threads to that of the first.
-ICCONV_BOTH constexpr int tree_phases(int lanes) { return lanes <= 1 ? 0 : 1 + tree_phases(lanes / 2); }
+ICCONV_MM_BOTH_INLINE constexpr int tree_phases(int lanes) { return lanes <= 1 ? 0 : 1 + tree_phases(lanes / 2); }
 
 // Phase `step` of that: the upper half of what is left is added to the lower.
 template <int kChannels, int kLanes>
-ICCONV_BOTH void add_upper_half(Pair* shared, int step, int thread) {
+ICCONV_MM_BOTH_INLINE void add_upper_half(Pair* shared, int step, int thread) {
   const int half = kLanes >> (step + 1);
   if (thread / kChannels >= half) return;
   shared[thread].first += shared[thread + half * kChannels].first;
@@ -96,8 +92,8 @@ struct Moments {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
-                              int thread, Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const Chunk chunk(table, number);
     const bool is_there = where.channel < table.channels;
@@ -106,9 +102,6 @@ struct Moments {
       float sum = 0, squares = 0;
       if (is_there) {
         const float shift = static_cast<float>(x[chunk.at(chunk.begin, where.channel)]);
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
         for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
           const float d = static_cast<float>(x[chunk.at(p, where.channel)]) - shift;
           sum += d;
@@ -135,8 +128,8 @@ struct Combine {
   static constexpr int kTree = tree_phases(Where::kLanes);
   static constexpr int kPhases = 3 + 2 * kTree;
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t, int thread,
-                              Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     const int64_t c = where.channel;
@@ -169,7 +162,7 @@ struct Combine {
   }
 
  private:
-  static ICCONV_BOTH void finish(const Table& table, const Vectors& v, int64_t c, const Pair& found) {
+  static ICCONV_MM_BOTH_INLINE void finish(const Table& table, const Vectors& v, int64_t c, const Pair& found) {
     const double count = static_cast<double>(table.total), var = found.first / count, mean = found.second;
     const double inverse = 1 / std::sqrt(var + v.eps), scale = v.weight ? v.weight[c] * inverse : inverse;
     v.mean[c] = static_cast<float>(mean);
@@ -189,8 +182,8 @@ struct Apply {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 1;
 
-  static ICCONV_BOTH void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair*) {
+  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair*) {
     const Where where(block, thread);
     if (where.channel >= table.channels) return;
     const Chunk chunk(table, number);
@@ -199,9 +192,6 @@ struct Apply {
     // not scale x + shift at once: where the mean is large, both are, and their sum is not
     const float mean = v.mean[where.channel], scale = v.scale[where.channel];
     const float bias = v.bias ? v.bias[where.channel] : 0.0f;
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
     for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
       const int64_t at = chunk.at(p, where.channel);
       const float y = scale * (static_cast<float>(x[at]) - mean) + bias;
@@ -212,7 +202,7 @@ struct Apply {
 
 // The gradient of the normalised value: that of the result, where ReLU let it pass.
 template <bool kRelu>
-ICCONV_BOTH float passed(float grad, float centred, float scale, float bias) {
+ICCONV_MM_BOTH_INLINE float passed(float grad, float centred, float scale, float bias) {
   return kRelu && scale * centred + bias <= 0 ? 0.0f : grad;
 }
 
@@ -222,8 +212,8 @@ struct Sums {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
-                              int thread, Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     if (phase == 0) {
@@ -234,9 +224,6 @@ struct Sums {
         const float mean = v.mean[where.channel], inverse = v.inverse[where.channel];
         const float scale = (v.weight ? v.weight[where.channel] : 1.0f) * inverse;
         const float bias = v.bias ? v.bias[where.channel] : 0.0f;
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
         for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
           const int64_t at = chunk.at(p, where.channel);
           const float centred = static_cast<float>(x[at]) - mean;
@@ -262,8 +249,8 @@ struct CombineSums {
   using Where = Place<true>;
   static constexpr int kPhases = 2 + tree_phases(Where::kLanes);
 
-  static ICCONV_BOTH void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t, int thread,
-                              Pair* shared) {
+  static ICCONV_MM_BOTH_INLINE void run(int phase, const Table& table, const Vectors& v, int64_t block, int64_t,
+                                        int thread, Pair* shared) {
     const Where where(block, thread);
     const bool is_there = where.channel < table.channels;
     const int64_t c = where.channel;
@@ -294,8 +281,8 @@ struct ApplyGradient {
   using Where = Place<kChannelsLast>;
   static constexpr int kPhases = 1;
 
-  static ICCONV_BOTH void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number, int thread,
-                              Pair*) {
+  static ICCONV_MM_BOTH_INLINE void run(int, const Table& table, const Vectors& v, int64_t block, int64_t number,
+                                        int thread, Pair*) {
     const Where where(block, thread);
     if (where.channel >= table.channels) return;
     const Chunk chunk(table, number);
@@ -304,9 +291,6 @@ struct ApplyGradient {
     const int64_t c = where.channel;
     const float mean = v.mean[c], scale = v.scale[c], slope = v.slope[c], shift = v.shift[c];
     const float bias = v.bias ? v.bias[c] : 0.0f;
-#ifdef __CUDACC__
-#pragma unroll 4
-#endif
     for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
       const int64_t at = chunk.at(p, c);
       const float centred = static_cast<float>(x[at]) - mean;

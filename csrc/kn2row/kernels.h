@@ -3,7 +3,7 @@
 // the CPU drive the code of the card.
 #pragma once
 
-#include "../both.h"
+#include "../host_device.h"
 
 #include <cstdint>
 

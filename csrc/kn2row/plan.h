@@ -5,7 +5,7 @@
 // convolution costs. At stride 1 there is one plane, the input.
 #pragma once
 
-#include "../inception_conv.h"
+#include "../inception_conv/geometry.h"
 #include "kernels.h"
 
 #include <string>

@@ -2,7 +2,7 @@
 // convolutions of zero-filled filters, and the program of the kernel for tensor cores.
 #pragma once
 
-#include "../inception_conv.h"
+#include "../common.h"
 #include "../kernel_table.h"
 #include "../kn2row/kernels.h"
 

@@ -1,7 +1,7 @@
 // What a call of a convolution is to autograd: three operators that are linear in each of their tensors.
 #pragma once
 
-#include "../inception_conv.h"
+#include "../common.h"
 
 #include <ATen/core/ivalue.h>
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -59,20 +60,25 @@ def architectures() -> tuple[str, ...]:
     return tuple(each for each in ARCHITECTURES if each in known or each.rstrip('a') in known)
 
 
+def compile_source(source: Path, target: Path, *options: str) -> str:
+    """What the compilers say of a source that must compile."""
+    include = Path(torch.__file__).parent / 'include'
+    command = [nvcc(), '-O3', '-std=c++17', '-w', *options, *cpp_extension.COMMON_NVCC_FLAGS]
+    command += [f'-I{include}', f'-I{include / "torch/csrc/api/include"}', f'-I{sysconfig.get_path("include")}']
+    run = subprocess.run([*command, str(source), '-o', str(target)], capture_output=True, text=True)
+    assert run.returncode == 0, f'{name_of(source)}, {" ".join(options)}:\n{run.stderr[-4000:]}'
+    return run.stderr
+
+
 @pytest.fixture(scope='module')
 def compiled(tmp_path_factory):
     """A function from a source and an architecture to the cubin and what the assembler said of it."""
     folder = tmp_path_factory.mktemp('cubins')
-    include = Path(torch.__file__).parent / 'include'
 
     @cache
     def compile_one(source: Path, architecture: str) -> tuple[Path, str]:
         target = folder / f'{source.parent.name}_{source.stem}_{architecture}.cubin'
-        command = [nvcc(), '-cubin', f'-arch={architecture}', '-O3', '-std=c++17', '-Xptxas=-v', '-w']
-        command += [*cpp_extension.COMMON_NVCC_FLAGS, f'-I{include}', f'-I{include / "torch/csrc/api/include"}']
-        run = subprocess.run([*command, str(source), '-o', str(target)], capture_output=True, text=True)
-        assert run.returncode == 0, f'{name_of(source)} for {architecture}:\n{run.stderr[-4000:]}'
-        return target, run.stderr
+        return target, compile_source(source, target, '-cubin', f'-arch={architecture}', '-Xptxas=-v')
 
     return compile_one
 
@@ -95,6 +101,13 @@ def test_compiles_without_spills(compiled, source, architecture):
     assert {kernel: size for kernel, size in report.items() if size > SPILLS.get(name_of(source), 0)} == {}
     if '__global__' in source.read_text():
         assert report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('source', SOURCES, ids=name_of)
+def test_host_side_compiles(source, tmp_path):
+    """What surrounds the kernels, which a cubin leaves out, as the build compiles it."""
+    compile_source(source, tmp_path / 'source.o', '-c', '-arch=sm_80', '-DTORCH_EXTENSION_NAME=_C')
 
 
 @pytest.mark.slow

@@ -9,11 +9,16 @@ from mmengine.config import Config
 REPO = Path(__file__).resolve().parents[2]
 
 
-def pages() -> list[Path]:
-    """Every Markdown file that is, or is about to be, part of the repository."""
-    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '*.md']
+def files(*patterns: str) -> list[Path]:
+    """Every file named so that is, or is about to be, part of the repository."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', *patterns]
     listed = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout
     return [REPO / name for name in listed.split() if (REPO / name).is_file()]
+
+
+def pages() -> list[Path]:
+    """Every Markdown file."""
+    return files('*.md')
 
 
 def code_blocks(page: str, language: str = 'python') -> list[str]:

@@ -1,37 +1,6 @@
 # Boxes, masks, COCO-Stuff and poses from one network. A config that inherits it adds backbone and neck.
-_base_ = ['../models/multitask.py', '../datasets/coco_multitask.py']
+_base_ = ['../models/multitask.py', '../datasets/coco_multitask.py', '../schedules/joint_50e.py']
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-default_scope = 'mmengine'
 
 model = dict(loss_weights='uncertainty', tasks=dict(pose=dict(head=dict(decoder=_base_.codec))))
-
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=5)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1), log_variances=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=10, norm_type=2),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=50, milestones=[40, 47], gamma=0.1),
-]
-auto_scale_lr = dict(base_batch_size=32)
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-)
-env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
-)
 visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
-load_from = None
-resume = False

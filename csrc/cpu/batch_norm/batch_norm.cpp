@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "../../optional.h"
+#include "../../common.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,4 @@
+// See engine.h.
 #include "engine.h"
 
 #include <ATen/Parallel.h>

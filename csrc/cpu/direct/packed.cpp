@@ -1,3 +1,4 @@
+// See packed.h.
 #include "packed.h"
 
 #include <ATen/Parallel.h>

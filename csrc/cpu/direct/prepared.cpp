@@ -1,3 +1,4 @@
+// See prepared.h.
 #include "prepared.h"
 
 #include <ATen/Parallel.h>

@@ -1,3 +1,4 @@
+// See transposed.h.
 #include "transposed.h"
 
 #include <optional>

@@ -1,3 +1,4 @@
+// See weight_grad.h.
 #include "weight_grad.h"
 
 #include <ATen/Parallel.h>

@@ -3,7 +3,7 @@
 // A direct convolution. The input is packed into channel-inner form with a zero border, so that a dilation is nothing
 // but an offset and all runs of a layer read the same memory; hence the price of a dense convolution and not of one
 // convolution per run. See ../direct/plan.h for the jobs, ../simd/tiles.inc for the inner loops.
-#include "../../inception_conv.h"
+#include "../../inception_conv/geometry.h"
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>

@@ -1,18 +1,20 @@
 // See fused.h. The same patches, fragments and offsets as on the card; a loop takes the place of a warp's product.
-#include "fused.h"
+#include "../../inception_conv/fused.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <vector>
 
-#include "../../cuda/inception_conv/fused.h"
 #include "../../kn2row/plan.h"
+#include "fused.h"
 
 namespace icconv_mm {
 namespace {
 
-using namespace cuda;
+using namespace fused;
+using patches::locate_tile, patches::source_pixel, patches::Tile;
 
 struct Work {
   const Geometry& g;

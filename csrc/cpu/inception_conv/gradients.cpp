@@ -1,5 +1,5 @@
 // The two gradients of the inception convolution on the CPU.
-#include "../../inception_conv.h"
+#include "../../inception_conv/geometry.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>

@@ -1,7 +1,7 @@
 // The geometry of one call of the pyramidal convolution.
 #pragma once
 
-#include "../../inception_conv.h"
+#include "../../common.h"
 #include "../direct/plan.h"
 
 namespace icconv_mm {

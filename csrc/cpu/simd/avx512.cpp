@@ -23,10 +23,9 @@
 namespace icconv_mm {
 namespace avx512 {
 
-#define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
 #include "vectors_avx512.inc"
-ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
+ICCONV_MM_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
 #include "tiles.inc"
 
 }  // namespace avx512

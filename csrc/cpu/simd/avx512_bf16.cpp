@@ -23,10 +23,9 @@
 namespace icconv_mm {
 namespace avx512_bf16 {
 
-#define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
 #include "vectors_avx512.inc"
-ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+ICCONV_MM_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 #include "tiles.inc"
 
 }  // namespace avx512_bf16

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "../../host_device.h"
+
 namespace icconv_mm {
 
 constexpr int64_t kBlock = 64;  // channels of a block of packed input: one pixel of it is contiguous

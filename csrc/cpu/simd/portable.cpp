@@ -6,10 +6,9 @@
 namespace icconv_mm {
 namespace portable {
 
-#define ICCONV_INLINE inline __attribute__((always_inline))
 typedef float Quad __attribute__((vector_size(16)));
 #include "vectors_portable.inc"
-ICCONV_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
+ICCONV_MM_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
 #include "tiles.inc"
 
 }  // namespace portable

@@ -1,6 +1,6 @@
 // Direct convolution and gradients, one thread or block per element: any type, shape, dilation and memory format. They
 // serve what the tiled kernels leave: float64, channels that do not fill 16 bytes, cards before sm_80.
-#include "tables.h"
+#include "shares.h"
 
 #include <ATen/AccumulateType.h>
 #include <ATen/Dispatch.h>

@@ -2,7 +2,7 @@
 // that share a dilation, the reduction goes over input channels (32 bytes at a time) and the nine taps. One launch
 // serves all runs; input and output are channels_last, filters [C_out][tap][C_in / groups].
 #include "../tile.cuh"
-#include "tables.h"
+#include "shares.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

@@ -3,10 +3,11 @@
 // channels of the short runs come eight at a time, three taps each as columns of one product over the whole patch, as
 // kn2row does it; shifted additions out of shared memory then put each channel's taps together. So a pixel is loaded
 // once for 24 columns, and not once for every eight columns and tap.
+#include "../../inception_conv/fused.h"
+
 #include "../../kn2row/plan.h"
 #include "../tile.cuh"
-#include "fused.h"
-#include "tables.h"
+#include "shares.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
@@ -14,6 +15,8 @@
 
 namespace icconv_mm::cuda {
 namespace {
+
+using namespace fused;
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kPitch = 2 * kChannels + kVectorBytes;                 // bytes of a pixel: an odd number of vectors

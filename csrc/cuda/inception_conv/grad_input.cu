@@ -6,7 +6,7 @@
 // With stride s, input pixel i meets output pixel (i - offset) / s where that is whole. So a tile takes every s-th
 // pixel (a remainder per axis), for which each tap either always or never meets an output.
 #include "../tile.cuh"
-#include "tables.h"
+#include "shares.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

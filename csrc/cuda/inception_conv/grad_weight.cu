@@ -3,7 +3,7 @@
 // taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in
 // a fixed order.
 #include "../tile.cuh"
-#include "tables.h"
+#include "shares.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

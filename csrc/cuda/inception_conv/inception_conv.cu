@@ -1,7 +1,8 @@
 // The inception convolution and its gradients on CUDA: checks, and the choice between kernels.
 #include "../../kernel_table.h"
 #include "../../kn2row/plan.h"
-#include "tables.h"
+#include "../tables.h"
+#include "problem.h"
 
 #include <ATen/Context.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -53,6 +54,10 @@ bool allows_tf32(bool (at::Context::*get)(std::optional<Operator>) const) {
 Precision precision_of(const at::Tensor& tensor) {
   if (tensor.scalar_type() != at::kFloat) return Precision::kNative;
   return tf32_allowed() ? Precision::kTf32 : Precision::kFp32;
+}
+
+ShapeClass shape_class(const Geometry& g) {
+  return {g.group_in, g.group_out, g.groups, g.stride, g.batch * g.out_height * g.out_width, {}};
 }
 
 // What is asked for: the kernel of this name or an error, or, without a name, the best one that can.

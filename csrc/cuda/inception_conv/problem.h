@@ -1,7 +1,7 @@
 // One call of the inception convolution or of a gradient, as the CUDA kernels see it.
 #pragma once
 
-#include "../../inception_conv.h"
+#include "../../inception_conv/geometry.h"
 
 #include <ATen/core/Tensor.h>
 

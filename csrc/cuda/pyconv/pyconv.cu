@@ -2,7 +2,7 @@
 // call, so they take what the tiled one leaves.
 #include "pyconv.h"
 
-#include "../inception_conv/tables.h"
+#include "../tables.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>

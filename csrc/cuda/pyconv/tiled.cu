@@ -3,7 +3,7 @@
 // offset of the address; fragments of filters come from memory as the products want them (../../pyconv/levels.h).
 #include "pyconv.h"
 
-#include "../inception_conv/tables.h"
+#include "../tables.h"
 #include "../tile.cuh"
 
 #include <ATen/ops/empty.h>

@@ -1,18 +1,14 @@
 // What the inception convolutions of all devices share: the checks and the geometry of one call, the table of runs.
 #pragma once
 
-#include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
 
 #include <cstdint>
 #include <vector>
 
-#include "optional.h"
+#include "../common.h"
 
 namespace icconv_mm {
-
-constexpr int64_t kTaps = 9;                    // 3x3
-constexpr int64_t kMaxStep = int64_t{1} << 40;  // of strides and dilations: beyond any map, and products are exact
 
 using Pattern = c10::IntArrayRef;  // (out_channels, dilation_h, dilation_w) per run, flattened
 

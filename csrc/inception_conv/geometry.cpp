@@ -1,4 +1,5 @@
-#include "inception_conv.h"
+// See geometry.h.
+#include "geometry.h"
 
 #include <c10/util/Exception.h>
 

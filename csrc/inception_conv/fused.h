@@ -1,11 +1,13 @@
 // What the fused kernel for 64 channels computes, apart from threads: the shape of its tiles, the order of its filters.
 #pragma once
 
-#include "../../inception_conv.h"
-#include "../../kn2row/kernels.h"
+#include "../kn2row/kernels.h"
 #include "../patch.h"
+#include "geometry.h"
 
-namespace icconv_mm::cuda {
+namespace icconv_mm::fused {
+
+using patches::Patch;
 
 constexpr int kChannels = 64, kTileSide = 16, kMaxDilation = 16;
 constexpr int kColumns = 8, kTiles = kChannels / kColumns, kSteps = kChannels / 16, kRowTaps = 3;
@@ -14,7 +16,7 @@ constexpr int kFragments = kTiles * kTaps * kSteps, kFragmentElements = 4 * 32;
 // A tile of 16 x 16 pixels with the border of the largest dilation.
 inline Patch fused_patch(int height, int width, Pattern pattern) {
   const int halo_h = static_cast<int>(max_dilation(pattern, 0)), halo_w = static_cast<int>(max_dilation(pattern, 1));
-  return try_patch(height, width, kTileSide, kTileSide, 1, halo_h, halo_h, halo_w, halo_w);
+  return patches::try_patch(height, width, kTileSide, kTileSide, 1, halo_h, halo_h, halo_w, halo_w);
 }
 
 // Slots from a pixel of the tile to what a tap of it reads.
@@ -49,4 +51,4 @@ struct PackTiles {
   }
 };
 
-}  // namespace icconv_mm::cuda
+}  // namespace icconv_mm::fused

@@ -3,7 +3,7 @@
 What belongs to a published pattern stays out, as its channel counts would tell the pattern.
 
 Examples:
-  python scripts/reduce_reference.py ../shared/parity
+  python tests/long_runs/reduce_reference.py ../shared/parity
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tests' / 'support'))
 from reference import from_seed  # noqa: E402
 

@@ -4,7 +4,7 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 
-#include <array>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -46,14 +46,14 @@ int* upload(const std::vector<int>& numbers) {
 
 }  // namespace
 
-const Table& cached_table(TableKind kind, c10::IntArrayRef parameters, Pattern pattern,
+const Table& cached_table(TableKind kind, c10::IntArrayRef parameters, c10::IntArrayRef layer,
                           const std::function<std::vector<int>()>& build) {
   static std::mutex mutex;
   static auto* tables = new std::unordered_map<std::vector<int64_t>, std::unique_ptr<Table>, KeyHash>;  // never freed
   thread_local std::vector<int64_t> key;
   key.assign({static_cast<int64_t>(kind), current_device().index, static_cast<int64_t>(parameters.size())});
   key.insert(key.end(), parameters.begin(), parameters.end());
-  key.insert(key.end(), pattern.begin(), pattern.end());
+  key.insert(key.end(), layer.begin(), layer.end());
   const std::lock_guard<std::mutex> lock(mutex);
   std::unique_ptr<Table>& table = (*tables)[key];
   if (!table) {
@@ -63,33 +63,6 @@ const Table& cached_table(TableKind kind, c10::IntArrayRef parameters, Pattern p
     table = std::move(made);
   }
   return *table;
-}
-
-std::vector<Share> make_shares(const Problem& p, Pattern pattern) {
-  std::vector<Share> shares;
-  std::map<std::array<int, 3>, size_t> known;
-  for (const Run& run : cut_runs(pattern, p.group_out)) {
-    const int group = static_cast<int>(run.group), dh = static_cast<int>(run.dilation_h),
-              dw = static_cast<int>(run.dilation_w);
-    const auto [place, is_new] = known.try_emplace({group, dh, dw}, shares.size());
-    if (is_new) shares.push_back({group, dh, dw, {}});
-    for (int64_t channel = run.begin; channel < run.end; ++channel)
-      shares[place->second].channels.push_back(static_cast<int>(channel));
-  }
-  return shares;
-}
-
-const Table& channel_table(const Problem& p, Pattern pattern) {
-  return cached_table(TableKind::kChannels, {p.groups}, pattern, [&] {
-    std::vector<int> numbers(3 * static_cast<size_t>(p.out_channels));
-    for (const Share& share : make_shares(p, pattern))
-      for (int channel : share.channels) {
-        numbers[3 * channel] = share.dilation_h;
-        numbers[3 * channel + 1] = share.dilation_w;
-        numbers[3 * channel + 2] = share.group;
-      }
-    return numbers;
-  });
 }
 
 at::Tensor channels_last(const at::Tensor& tensor) {

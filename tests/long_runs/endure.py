@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(REPO / 'tests/support')]
 
 from saving import run  # noqa: E402
@@ -129,7 +129,8 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        report = dict(command=f'scripts/endure.py --calls {args.calls} --cycles {args.cycles} --kills {args.kills}')
+        options = f'--calls {args.calls} --cycles {args.cycles} --kills {args.kills}'
+        report = dict(command=f'tests/long_runs/endure.py {options}')
         report['kills'] = kills(args.kills, Path(folder, 'kills')) if args.kills else None
         report['calls'] = calls(args.calls) if args.calls else None
         report['cycles'] = cycles(args.cycles, Path(folder, 'cycles')) if args.cycles else None
