@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm import bricks
 from icconv_mm.bricks import ConvModule
 from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.layers.hooks import has_hooks
 
 _log = logging.getLogger(__name__)
 
@@ -119,16 +120,16 @@ def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
             norm = relu = None
     if relu is not None:
         module = container.get_submodule(relu)
-        if type(module) is not nn.ReLU or _has_hooks(module):
+        if type(module) is not nn.ReLU or has_hooks(module):
             relu = None
     return [Chain(chain.conv, norm, relu)] if norm or relu else []
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    if type(module) not in CONVOLUTIONS or _has_hooks(module):
+    if type(module) not in CONVOLUTIONS or has_hooks(module):
         return False
     if type(module) is PyConv2d:
-        return all(type(level) is nn.Conv2d and not _has_hooks(level) for level in module.pyconv_levels)
+        return all(type(level) is nn.Conv2d and not has_hooks(level) for level in module.pyconv_levels)
     # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
     return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
 
@@ -136,14 +137,9 @@ def _is_convolution(module: nn.Module) -> bool:
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
     known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return known and not _has_hooks(module) and has_statistics(module)
+    return known and not has_hooks(module) and has_statistics(module)
 
 
 def has_statistics(norm: nn.Module) -> bool:
     """Whether a batch norm has running statistics."""
     return norm.running_mean is not None and norm.running_var is not None
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to a module or has replaced its forward; then it stays."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))

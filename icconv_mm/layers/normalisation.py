@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops import backend
 from icconv_mm.ops.batch_norm import batch_norm_relu_
 from icconv_mm.ops.operator import is_traced
@@ -46,7 +47,7 @@ def _runs_in_place(
         return False
     if relu is not None and type(relu) is not nn.ReLU:
         return False
-    if any(module is not None and _has_hooks(module) for module in (conv, norm, relu)):
+    if any(module is not None and has_hooks(module) for module in (conv, norm, relu)):
         return False
     if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
         return False
@@ -68,10 +69,6 @@ def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
 
 
 _is_compiling = getattr(torch.compiler, 'is_compiling', torch._utils.is_compiling)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Shortcut(nn.Sequential):

@@ -92,6 +92,17 @@ def test_nothing_is_overwritten_that_somebody_looks_at(calls):
     assert torch.equal(*seen[watched[0]])  # which a norm in place would have changed
 
 
+def test_a_replaced_forward_is_called(calls):
+    """As wrappers of modules do it, without a hook."""
+    net, called = network(), []
+    norm = net.layer1[0].bn1
+    forward = norm.forward
+    norm.forward = lambda x: called.append(1) or forward(x)
+    with torch.no_grad():
+        net(torch.randn(1, 3, 64, 64))
+    assert len(calls) == 53 - 1 and called
+
+
 def test_other_norms_activations_and_observers_get_their_steps(calls):
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
