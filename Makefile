@@ -2,6 +2,7 @@
 #             for all tasks, JOINT=1 SEPARATE=1 both
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a card; nine minutes a call, the next one continues
+# make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY="search sepc", WORKERS=2
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
 # NECK=sepc, JOINT=1
@@ -12,6 +13,8 @@ NECK ?=
 JOINT ?=
 SEPARATE ?=
 MINUTES ?= 30
+ONLY ?=
+WORKERS ?= 1
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
 BIN := $(VENV)/bin
@@ -21,7 +24,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
+.PHONY: setup demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -29,6 +32,10 @@ setup:
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
 		$(if $(JOINT),--tasks joint $(if $(SEPARATE),detection instance semantic pose))
+
+# All arms of docs/evidence.md, each with five seeds; every run leaves a file, and the next call goes on.
+evidence: setup
+	@$(BIN)/python tools/evidence.py --device $(DEVICE) --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
 
 # All that is to be measured on a card, most important first: nine minutes a call, the next one continues. PYTHON names
 # an interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.

@@ -20,7 +20,9 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -33,7 +35,6 @@ PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 1
 SEMANTIC_PALETTE = ((90, 90, 90), *PALETTE)
 SPLITS = ('train', 'val')
 STAMP = 'miniature.json'
-_VERSION = 21  # of the drawing: a set drawn by another one is drawn anew
 _JPEG_QUALITY = 95
 _LICENSES = [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}]
 Progress = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]  # shows how far a sequence is worked on
@@ -52,11 +53,25 @@ class MiniatureOptions:
     size: int = 128  # their width and height in pixels, 64 or more
     seed: int = 0  # chooses the scenes
 
+    # what another drawn set overrides, beside __post_init__ and draw
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    classes: ClassVar[tuple[str, ...]] = CLASSES  # the first one has keypoints
+    version: ClassVar[int] = 21  # of the drawing: a set drawn by another one is drawn anew
+    crop: ClassVar[int] = 0  # side in pixels of a picture of each object for classification; none if 0
+    title: ClassVar[str] = 'miniature dataset'
+
     def __post_init__(self):
-        for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
+        self._require(train=1, val=1, size=64, seed=0)
+
+    def _require(self, **least: int) -> None:
+        for name, number in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f'miniature dataset: {name} must be an integer >= {least}, got {value!r}')
+            if not isinstance(value, int) or value < number:
+                raise InputError(f'{self.title}: {name} must be an integer >= {number}, got {value!r}')
+
+    def draw(self, rng: np.random.Generator) -> Scene:
+        """One scene."""
+        return random_scene(rng, self.size)
 
 
 def is_drawn(root: str | Path, options: MiniatureOptions | None = None) -> bool:
@@ -111,11 +126,11 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
 
 def scene(options: MiniatureOptions, split: str, index: int) -> Scene:
     """The scene behind picture ``index`` (from 0) of a split."""
-    return random_scene(np.random.default_rng([options.seed, SPLITS.index(split), index]), options.size)
+    return options.draw(np.random.default_rng([options.seed, options.splits.index(split), index]))
 
 
 def _stamp(options: MiniatureOptions) -> dict:
-    return {'version': _VERSION, **asdict(options)}
+    return json.loads(json.dumps({'version': options.version, **asdict(options)}))  # tuples are lists there
 
 
 @contextmanager
@@ -131,17 +146,22 @@ def _locked(folder: Path):
 
 
 def _draw(root: Path, options: MiniatureOptions, progress: Progress) -> None:
-    for folder in ('annotations', *SPLITS, *(f'semantic/{name}' for name in SPLITS)):
+    splits = options.splits
+    for folder in ('annotations', *splits, *(f'semantic/{name}' for name in splits)):
         (root / folder).mkdir(parents=True)
-    records = {name: [] for name in SPLITS}
-    pictures = [(name, index) for name in SPLITS for index in range(getattr(options, name))]
+    for split, label in product(splits, options.classes if options.crop else ()):
+        (root / 'crops' / split / label).mkdir(parents=True)
+    records = {name: [] for name in splits}
+    pictures = [(name, index) for name in splits for index in range(getattr(options, name))]
     for split, index in progress(pictures):
         drawn = scene(options, split, index)
         name = f'{index + 1:06d}'
         _write_image(root / split / f'{name}.jpg', drawn.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         _write_image(root / 'semantic' / split / f'{name}.png', drawn.labels(), [])
         records[split].append(_annotations(drawn))
-    for split in SPLITS:
+        if options.crop:
+            _write_crops(root / 'crops' / split, name, drawn, records[split][-1], options)
+    for split in splits:
         for kind, document in _documents(records[split], options).items():
             (root / 'annotations' / f'{kind}_{split}.json').write_text(json.dumps(document, separators=(',', ':')))
     (root / STAMP).write_text(json.dumps(_stamp(options)))
@@ -150,6 +170,17 @@ def _draw(root: Path, options: MiniatureOptions, progress: Progress) -> None:
 def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
     if not cv2.imwrite(str(path), image, parameters):
         raise InputError(f'cannot write {path}')
+
+
+def _write_crops(folder: Path, name: str, drawn: Scene, annotations: list[dict], options: MiniatureOptions) -> None:
+    """``folder/CLASS/NAME_ITEM.jpg``: a square around the middle of each object's box, mirrored beyond the picture."""
+    side = options.crop
+    padded = cv2.copyMakeBorder(drawn.image, side, side, side, side, cv2.BORDER_REFLECT_101)
+    for index, (item, annotation) in enumerate(zip(drawn.items, annotations)):
+        x, y, width, height = annotation['bbox']
+        left, top = round(x + width / 2 + side / 2), round(y + height / 2 + side / 2)
+        path = folder / options.classes[item.label] / f'{name}_{index:02d}.jpg'
+        _write_image(path, padded[top : top + side, left : left + side], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 # ------------------------------------------------------------------------------------------------------- COCO documents
@@ -163,10 +194,12 @@ def _documents(pictures: list[list[dict]], options: MiniatureOptions) -> dict[st
     ]
     flat = [{**found, 'image_id': i} for i, each in enumerate(pictures, 1) for found in each]
     annotations = [{'id': i, **found} for i, found in enumerate(flat, 1)]
-    person = {'id': 1, 'name': CLASSES[0], 'supercategory': CLASSES[0]}
-    categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES[1:], 2))]
+    classes = options.classes
+    person = {'id': 1, 'name': classes[0], 'supercategory': classes[0]}
+    categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(classes[1:], 2))]
+    about = {'description': f'icconv_mm {options.title}', 'version': str(options.version), 'options': asdict(options)}
     shared = {
-        'info': {'description': 'icconv_mm miniature dataset', 'version': str(_VERSION), 'options': asdict(options)},
+        'info': about,
         'licenses': _LICENSES,
         'images': images,
     }
@@ -193,6 +226,7 @@ def _annotations(drawn: Scene) -> list[dict]:
             'area': int(mask.sum()),
             'iscrowd': int(item.crowd),
             'segmentation': rle(mask) if item.crowd else _segmentation(mask),
+            **item.planted,
         }
         if item.label == 0:
             points = np.zeros((17, 3)) if item.joints is None else _keypoints(item.joints, mask)

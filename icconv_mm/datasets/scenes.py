@@ -17,7 +17,7 @@ CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
 MIN_AREA = 36  # pixels; what shows less is not recognisable
 _MIN_VISIBLE = 0.4  # of an object's area that later objects must leave in view
 _MIN_CONTRAST = 60  # mean absolute difference, of 255, between an object and what it covers
-_DARK, _LIGHT = np.float32(0.55), np.float32(1.2)  # the two tones of everything: how they lie differs by class
+DARK, LIGHT = np.float32(0.55), np.float32(1.2)  # the two tones of everything: how they lie differs by class
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Item:
     area: int  # pixels inside the picture before anything was put in front
     joints: np.ndarray | None = None  # [17, 2], (x, y) in pixels, of people only
     crowd: bool = False  # a group of people too small to be told apart
+    planted: dict = field(default_factory=dict)  # what else its annotation says
 
 
 @dataclass
@@ -54,7 +55,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     About one in twenty is empty and one in six has no person. The scale of a scene is drawn first: near ones hold few
     large objects, far ones many small ones.
     """
-    scene = Scene(_background(rng, size), np.zeros((size, size), np.int32))
+    scene = Scene(background(rng, size), np.zeros((size, size), np.int32))
     kind = rng.random()
     if kind < 0.05:
         return scene
@@ -74,7 +75,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
 # --------------------------------------------------------------------------------------------------- colour and texture
 
 
-def _color(rng: np.random.Generator) -> np.ndarray:
+def random_color(rng: np.random.Generator) -> np.ndarray:
     color = rng.uniform(15, 240, 3).astype(np.float32)
     return 0.75 * color + 0.25 * color.mean()
 
@@ -85,7 +86,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.n
     return np.clip(cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
+def texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
     """A picture of ``shape`` (height, width), float32 ``[h, w, 3]``.
 
     A base colour with two others, which a gradient, stripes, checks or noise, and patches mix in; ``contrast`` in
@@ -103,23 +104,23 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
         weight = (np.floor(along / period) + np.floor(across / period)) % 2
     else:
         weight = _noise(rng, shape, int(rng.integers(2, 16)))
-    base = _color(rng)
-    mixed, patches = (base + contrast * (_color(rng) - base) for _ in range(2))
+    base = random_color(rng)
+    mixed, patches = (base + contrast * (random_color(rng) - base) for _ in range(2))
     picture = base + weight.astype(np.float32)[..., None] * (mixed - base)
     picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = patches
     return picture
 
 
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A textured ground ``[size, size, 3]``, uint8, with strokes on it, which belong to no class."""
-    image = _texture(rng, (size, size), contrast=0.12)
+    image = texture(rng, (size, size), contrast=0.12)
     for _ in range(rng.integers(0, 4)):
         a, b = rng.integers(0, size, (2, 2)).tolist()
-        cv2.line(image, a, b, _color(rng).tolist(), int(rng.integers(1, 3)))
-    return np.clip(_grain(rng, image), 0, 255).astype(np.uint8)
+        cv2.line(image, a, b, random_color(rng).tolist(), int(rng.integers(1, 3)))
+    return np.clip(grain(rng, image), 0, 255).astype(np.uint8)
 
 
-def _grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """``image`` with a film's noise, float32."""
     return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 3))
 
@@ -137,7 +138,7 @@ def _hides_an_item(scene: Scene, mask: np.ndarray) -> bool:
     )
 
 
-def _place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray], label: int, **item) -> bool:
+def place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray], label: int, **item) -> bool:
     """Put an :class:`Item` in front of the scene; false, and nothing changed, if it is too small or hides another.
 
     ``alpha`` ``[H, W]``, uint8, is its coverage. ``paint`` gives its colours ``[h, w, 3]`` in a window (a pair of
@@ -166,9 +167,9 @@ def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     label = int(rng.integers(1, len(CLASSES)))
     radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.14), 0.35)), 0.05 * size, 0.3 * size)
     center = rng.uniform(0.05, 0.95, 2) * size
-    tilt = np.deg2rad(rng.uniform(-_MAX_TILT, _MAX_TILT))
+    tilt = np.deg2rad(rng.uniform(-MAX_TILT, MAX_TILT))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    contours = [fixed(points @ turn * radius + center) for points in _OUTLINES[CLASSES[label]](rng)]
+    contours = [fixed(points @ turn * radius + center) for points in OUTLINES[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
     cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, SUBPIXEL_BITS)
     period = size * rng.uniform(0.055, 0.08)
@@ -179,21 +180,21 @@ def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
         y, x = np.mgrid[window].astype(np.float32)
         local = ((np.stack([x, y], axis=-1) - center) / period @ turn.T).astype(np.float32)
         dark = (edge[window] > 127) | (_PATTERNS[CLASSES[label]](local[..., 0], local[..., 1]) > 0.25)
-        tone = np.where(dark, _DARK, _LIGHT)
-        return _grain(rng, _texture(rng, alpha[window].shape, contrast=0.2) * tone[..., None])
+        tone = np.where(dark, DARK, LIGHT)
+        return grain(rng, texture(rng, alpha[window].shape, contrast=0.2) * tone[..., None])
 
-    return _place(scene, alpha, paint, label)
+    return place(scene, alpha, paint, label)
 
 
-def _dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
+def dressed(rng: np.random.Generator, pose: Pose, canvas: np.ndarray, window: tuple) -> np.ndarray:
     """``canvas[window]`` with a person of one random colour in the two tones that everything has."""
-    base = _color(rng)
-    colors = np.stack([base + 0.06 * (_color(rng) - base) for _ in range(5)])
-    colors *= np.array([_DARK, _LIGHT, _DARK, _LIGHT, _DARK], np.float32)[:, None]
-    return _grain(rng, draw_person(rng, pose, canvas, colors)[0][window].astype(np.float32))
+    base = random_color(rng)
+    colors = np.stack([base + 0.06 * (random_color(rng) - base) for _ in range(5)])
+    colors *= np.array([DARK, LIGHT, DARK, LIGHT, DARK], np.float32)[:, None]
+    return grain(rng, draw_person(rng, pose, canvas, colors)[0][window].astype(np.float32))
 
 
-def _outline(pose: Pose, size: int) -> np.ndarray:
+def silhouette(pose: Pose, size: int) -> np.ndarray:
     """Coverage ``[size, size]``, uint8, of a person."""
     return draw_person(np.random.default_rng(0), pose, np.zeros((size, size, 3), np.uint8), np.zeros((5, 3)))[1]
 
@@ -201,8 +202,14 @@ def _outline(pose: Pose, size: int) -> np.ndarray:
 def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     height = np.clip(size * scale * np.exp(rng.normal(np.log(0.55), 0.25)), 0.22 * size, 1.1 * size)
+    return add_person(rng, scene, height)
+
+
+def add_person(rng: np.random.Generator, scene: Scene, height: float) -> bool:
+    """Put a person of so many pixels, if standing straight, at a random place; as :func:`place`."""
+    size = len(scene.owner)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
-    return _place(scene, _outline(pose, size), partial(_dressed, rng, pose, scene.image), 0, joints=pose.joints)
+    return place(scene, silhouette(pose, size), partial(dressed, rng, pose, scene.image), 0, joints=pose.joints)
 
 
 def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
@@ -211,17 +218,17 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     start, height = rng.uniform(0.15, 0.6, 2) * size, rng.uniform(0.11, 0.17) * size
     steps = np.arange(rng.integers(5, 9)) * 0.42 * height
     poses = [random_pose(rng, start + [step, rng.normal(0, 0.06) * height], height) for step in steps]
-    outlines = [_outline(pose, size) for pose in poses]
+    outlines = [silhouette(pose, size) for pose in poses]
     alpha = np.max(outlines, axis=0)
 
     def paint(window):
         picture = scene.image[window].astype(np.float32)
         for pose, outline in zip(poses, outlines):
             covered = outline[window] > 127
-            picture[covered] = _dressed(rng, pose, scene.image, window)[covered]
+            picture[covered] = dressed(rng, pose, scene.image, window)[covered]
         return picture
 
-    return _place(scene, alpha, paint, 0, crowd=True)
+    return place(scene, alpha, paint, 0, crowd=True)
 
 
 # ----------------------------------------------------------------------------------------------- outlines and patterns
@@ -229,7 +236,7 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
 # function of the point (x, y) of the upright shape, in periods of the pattern: dark above 0.25, which with the dark
 # outline is half of a shape.
 
-_MAX_TILT = 20  # degrees
+MAX_TILT = 20  # degrees
 
 
 def _circle(radius: float = 1.0, corners: int = 48) -> np.ndarray:
@@ -247,7 +254,7 @@ def _ring(flat: float, hole: float) -> list[np.ndarray]:
     return [_circle(1.1) * [1, flat], _circle(hole) * [1, flat]]
 
 
-_OUTLINES = {
+OUTLINES = {
     'ball': lambda rng: [_circle() * [1, rng.uniform(0.9, 1)]],
     'box': lambda rng: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]],
     'cone': lambda rng: [np.array([[-1, 0.9], [1, 0.9], [0, -1.25]]) * [rng.uniform(0.75, 1.1), 1]],

@@ -1,0 +1,70 @@
+"""Does it help? Every paper's claim tried in miniature, with seeds: train all arms, compare, draw tables and plots.
+
+It goes on where it was interrupted: every run leaves one JSON file. docs/evidence.md says what is compared, and how.
+
+Examples:
+  python tools/evidence.py --out work_dirs/evidence                       # all; hours on two cores
+  python tools/evidence.py --out work_dirs/evidence --only search sepc --workers 2
+  python tools/evidence.py --out work_dirs/quick --budget quick --seeds 0 1
+  python tools/evidence.py --out work_dirs/evidence --report              # tables and plots of what is there
+"""
+
+import sys
+from pathlib import Path
+
+from icconv_mm.apis import cli
+
+SEEDS = range(5)
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
+    )
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='comparisons; default: all')
+    parser.add_argument('--seeds', type=int, nargs='+', default=list(SEEDS), help='default: 0 1 2 3 4')
+    parser.add_argument('--budget', metavar='NAME', help='cpu, card or quick; default: what the device is')
+    parser.add_argument(
+        '--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='default: a card if there is one'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=1, help='runs at once, each with one thread; default: %(default)s'
+    )
+    parser.add_argument('--report', action='store_true', help='run nothing; tables and plots of what is there')
+    parser.add_argument('--list', action='store_true', help='run nothing; say which runs are done and which are left')
+    parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help='one run alone, in this process')
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error(f'--workers: expected 1 or more, got {args.workers}')
+    return args
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    with cli.reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
+        from evidence_suite.course import Course, budget_of, use_device
+
+        use_device(args.device)
+        course = Course(args.out, budget_of(args.budget), args.seeds, args.only)
+        if args.run:
+            course.one(*args.run)
+            return 0
+        if args.list:
+            course.print_state()
+            return 0
+        complete = args.report or course.work([sys.executable, __file__, *_passed_on(args)], args.workers)
+        from evidence_suite.report import write_report
+
+        write_report(course)
+    return 0 if complete else 1
+
+
+def _passed_on(args) -> list[str]:
+    """What a worker is told."""
+    device = ['--device', args.device]
+    return ['--out', str(args.out), *device, *(['--budget', args.budget] if args.budget else []), '--run']
+
+
+if __name__ == '__main__':
+    sys.exit(main())

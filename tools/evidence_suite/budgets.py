@@ -1,0 +1,217 @@
+"""How much is drawn and trained, and the config of a run."""
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from evidence_suite.arms import ARMS, DATA, PATTERN, Arm
+from icconv_mm.apis import load_config
+from icconv_mm.apis.config import set_iterations
+from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
+from icconv_mm.datasets.walk import as_list, dicts_in
+from icconv_mm.errors import InputError
+from icconv_mm.patterns import read_patterns
+
+CONFIGS = Path(__file__).resolve().parent / 'configs'
+_DRAWN = 'data/miniature/'  # as the configs of the package write it
+_TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
+_COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may cost; runs of two budgets do not mix.
+
+    Attributes:
+        name: Its name.
+        train, val, test: Pictures of each split.
+        size: Width and height of a picture; what is planted in pixels is in proportion to 128.
+        length: Factor of the iterations of every config.
+        iterations: The iterations of every run, instead.
+    """
+
+    name: str
+    train: int = 400
+    val: int = 100
+    test: int = 200
+    size: int = 128
+    length: float = 1.0
+    iterations: int | None = None
+
+    def drawing(self, data: str) -> ScalesOptions:
+        """What is drawn for a key of ``DATA``."""
+        distances = tuple(each * self.size // 128 for each in DATA[data])
+        return ScalesOptions(
+            self.train,
+            self.val,
+            self.size,
+            test=self.test,
+            largest=self.size * 112 // 128,
+            distances=distances,
+        )
+
+
+BUDGETS = {
+    budget.name: budget
+    for budget in (
+        Budget('cpu'),
+        Budget('card', train=4000, val=400, test=1000, length=8.0),
+        Budget('quick', train=8, val=2, test=2, size=64, iterations=2),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm with a seed under a budget, in a folder of its own.
+
+    Attributes:
+        arm: The arm.
+        seed: Seed of the weights and of the order of the pictures. From 1000 on a run is for choosing
+            hyper-parameters, and is tested on the validation split.
+        budget: The budget.
+        root: The folder of all runs and of the data.
+    """
+
+    arm: Arm
+    seed: int
+    budget: Budget
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """As the reports call it."""
+        return f'{self.arm.name}/seed{self.seed}'
+
+    @property
+    def folder(self) -> Path:
+        """Its result, weights and logs."""
+        return self.root / 'runs' / self.name
+
+    @property
+    def data(self) -> Path:
+        """Its dataset."""
+        return self.root / 'data' / self.arm.data
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / 'result.json'
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / 'weights.pth'
+
+    @property
+    def pattern_file(self) -> Path:
+        """What a supernet has found."""
+        return self.folder / 'pattern.json'
+
+    @property
+    def split(self) -> str:
+        """What it is tested on."""
+        return 'val' if self.seed >= _TUNING else 'test'
+
+    @property
+    def needs(self) -> 'Run | None':
+        """The run that must come before."""
+        name = self.arm.pattern_of
+        return None if name is None else Run(ARMS[name], self.seed, self.budget, self.root)
+
+    def settings(self) -> str:
+        """A digest of all that was set: a result with another one is not of this run."""
+        config = self.config().to_dict()
+        for key in ('work_dir', 'filename'):
+            config.pop(key, None)
+        text = json.dumps(config, sort_keys=True, default=str).replace(str(self.data), 'DATA')
+        drawing = repr(self.budget.drawing(self.arm.data))
+        tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
+        return hashlib.sha256('\n'.join((text, drawing, tests)).encode()).hexdigest()[:16]
+
+    def result(self) -> dict | None:
+        """What the finished run found, or None."""
+        if not self.result_file.is_file():
+            return None
+        result = json.loads(self.result_file.read_text())
+        return result if result['settings'] == self.settings() else None
+
+    def config(self, test: str = '') -> Config:
+        """The config that trains it and makes one of its tests."""
+        cfg = copy.deepcopy(_base(self.arm.base))
+        cfg.work_dir = str(self.folder)
+        cfg.merge_from_dict(copy.deepcopy(dict(self.arm.changes)))
+        if (source := self.needs) is not None:
+            cfg.merge_from_dict({PATTERN: self._pattern(source)})
+        self._use_data(cfg)
+        set_iterations(cfg, self.budget.iterations or round(self.arm.length * self.budget.length * cfg.max_iters))
+        cfg.randomness = {'seed': self.seed}
+        for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
+            cfg[name] = None
+        cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
+        cfg.default_hooks.checkpoint = None
+        if test:
+            cfg.merge_from_dict(copy.deepcopy(dict(self.arm.tests[test])))
+        return cfg
+
+    def _pattern(self, source: 'Run') -> list:
+        if not source.pattern_file.is_file():
+            raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
+        return [pattern.to_json() for pattern in read_patterns(source.pattern_file)]
+
+    def _use_data(self, cfg: Config) -> None:
+        """The drawn set of scales in the place of the miniature one, and its split."""
+        cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
+        for node in dicts_in(cfg.test_dataloader):
+            _replace(node, lambda text: text.replace('_val.json', f'_{self.split}.json'))
+            for key, prefix in (node.get('data_prefix') or {}).items() if _is_dict(node.get('data_prefix')) else ():
+                node.data_prefix[key] = prefix.replace('val', self.split)
+            if node.get('data_prefix') == 'crops/val':
+                node.data_prefix = f'crops/{self.split}'
+        for metric in dicts_in(cfg.test_evaluator):
+            _replace(metric, lambda text: text.replace('_val.json', f'_{self.split}.json'))
+            if 'CocoMetric' in metric.get('type', ''):  # it writes; AP by size is computed from that
+                metric.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+        for node in dicts_in(cfg):
+            _replace(node, lambda text: text.replace(_DRAWN, f'{self.data}/') if text.startswith(_DRAWN) else text)
+            if 'classes' in (node.get('metainfo') or {}):
+                background = ('background',) * (node.metainfo.classes[0] == 'background')
+                node.metainfo = dict(classes=(*background, *CLASSES))
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            loader.num_workers, loader.persistent_workers = 0, False
+        if self.budget.size != 128:
+            _resize(cfg, self.budget.size)
+
+    @property
+    def results(self) -> dict[str, Path]:
+        """What the metrics of COCO have written, by its name of the kind."""
+        return {kind: path for kind, name in _COCO.items() if (path := self.folder / name).is_file()}
+
+
+@functools.cache
+def _base(name: str) -> Config:
+    return load_config(str(CONFIGS / f'{name}.py'))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _replace(node: dict, change) -> None:
+    for key, value in node.items():
+        if isinstance(value, str):
+            node[key] = change(value)
+
+
+def _resize(cfg: Config, size: int) -> None:
+    """Sizes of pictures and maps for pictures of ``size`` instead of 128 pixels."""
+    for node in dicts_in(cfg):
+        for key in ('scale', 'input_size', 'heatmap_size', 'size'):
+            value = node.get(key)
+            if isinstance(value, (tuple, list)) and [v for v in as_list(value) if v in (64, 128)]:
+                node[key] = tuple(v * size // 128 for v in value)

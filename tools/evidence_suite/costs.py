@@ -1,0 +1,60 @@
+"""What a network costs: parameters, FLOPs, time."""
+
+import statistics
+import time
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@HOOKS.register_module()
+class StepTimes(Hook):
+    """Seconds of every training step, data included."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        self._start = time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds.append(now - self._start)
+        self._start = now
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def network_costs(model: nn.Module, batch: dict) -> dict[str, float]:
+    """Parameters, and FLOPs and milliseconds per picture of a test step.
+
+    Args:
+        model: A model of an OpenMMLab library, trained, as what a detector suggests counts too.
+        batch: What its test step takes.
+    """
+    model.eval()
+    pictures = len(batch['inputs'])
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            model.test_step(batch)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            model.test_step(batch)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    return {
+        'parameters': sum(each.numel() for each in model.parameters()),
+        'flops': counter.get_total_flops() / pictures,
+        'milliseconds': 1e3 * statistics.median(times) / pictures,
+    }

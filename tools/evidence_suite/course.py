@@ -1,0 +1,230 @@
+"""The course of all runs: which are left, in which order, and workers that do them."""
+
+import fcntl
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from evidence_suite.arms import ARMS
+from evidence_suite.budgets import BUDGETS, Budget, Run
+from evidence_suite.comparisons import COMPARISONS, arms_of
+from icconv_mm.errors import InputError
+
+FAILED = 'failed.log'  # in the folder of a run: what it said last
+
+
+def use_device(name: str) -> None:
+    """Let torch see a card, or not.
+
+    Raises:
+        InputError: A card was asked for, and there is none.
+    """
+    if name == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    import torch
+
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
+
+
+def budget_of(name: str | None) -> Budget:
+    """A budget by name; by default that of the device.
+
+    Raises:
+        InputError: There is no such budget.
+    """
+    import torch
+
+    name = name or ('card' if torch.cuda.is_available() else 'cpu')
+    if name not in BUDGETS:
+        raise InputError(f'--budget: no budget {name}; there are: {", ".join(BUDGETS)}')
+    return BUDGETS[name]
+
+
+class Course:
+    """All runs of some comparisons.
+
+    Args:
+        root: Folder of data, runs and report.
+        budget: What a run may cost.
+        seeds: Seeds of every arm.
+        only: Names of comparisons; all by default.
+
+    Raises:
+        InputError: There is no such comparison, or no seed.
+    """
+
+    def __init__(self, root: Path, budget: Budget, seeds: Sequence[int], only: Sequence[str] | None = None):
+        unknown = [name for name in only or () if name not in COMPARISONS]
+        if unknown:
+            raise InputError(f'--only: no comparison {", ".join(unknown)}; there are: {", ".join(COMPARISONS)}')
+        if not seeds:
+            raise InputError('--seeds: at least one is needed')
+        self.root, self.budget = root.absolute(), budget
+        self.seeds = tuple(dict.fromkeys(seeds))
+        self.comparisons = [COMPARISONS[name] for name in only or COMPARISONS]
+        self.console = Console()
+
+    def runs(self) -> list[Run]:
+        """Comparison by comparison; within one seed by seed, so that an interrupted course has whole pairs."""
+        ordered = {}
+        for comparison in self.comparisons:
+            for seed in self.seeds:
+                for arm in arms_of([comparison.name]):
+                    ordered.setdefault((arm.name, seed), self.run(arm.name, seed))
+        return list(ordered.values())
+
+    def run(self, arm: str, seed: int) -> Run:
+        """A run by name.
+
+        Raises:
+            InputError: There is no such arm.
+        """
+        if arm not in ARMS:
+            raise InputError(f'--run: no arm {arm}; there are: {", ".join(ARMS)}')
+        return Run(ARMS[arm], seed, self.budget, self.root)
+
+    def one(self, arm: str, seed: str) -> None:
+        """One run in this process."""
+        from evidence_suite.training import perform
+
+        if not seed.isdigit():
+            raise InputError(f'--run: expected a seed, got {seed!r}')
+        perform(self.run(arm, int(seed)))
+
+    def print_state(self) -> None:
+        """Which runs are done."""
+        for run in self.runs():
+            failed = (run.folder / FAILED).is_file()
+            state = 'done' if finished(run) else 'failed' if failed else 'left'
+            self.console.out(f'{state:7}{run.name}', highlight=False)
+
+    def work(self, command: Sequence[str], workers: int) -> bool:
+        """Do what is left.
+
+        Args:
+            command: Starts a run in a process of its own; the arm and the seed are appended.
+            workers: Processes at once.
+
+        Returns:
+            Whether all runs are done; those that failed left a log.
+
+        Raises:
+            InputError: Another course is at work in this folder.
+        """
+        with _alone_in(self.root):
+            left = [run for run in self.runs() if not finished(run)]
+            progress = Progress(self.console, len(left), workers)
+            failed: set[str] = set()
+            with ThreadPoolExecutor(workers) as pool, _children() as children:
+                under_way: dict[Future, Run] = {}
+                while left or under_way:
+                    for run in list(left):
+                        if len(under_way) == workers:
+                            break
+                        if (source := run.needs) is not None and not finished(source):
+                            if source.name in failed or source not in [*left, *under_way.values()]:
+                                left.remove(run)
+                                failed.add(run.name)
+                                progress.failed(run, f'{source.name} has failed')
+                            continue
+                        left.remove(run)
+                        under_way[pool.submit(_process, run, command, children)] = run
+                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        run, (seconds, said) = under_way.pop(future), future.result()
+                        if said is None:
+                            progress.done(run, seconds)
+                        else:
+                            failed.add(run.name)
+                            progress.failed(run, said)
+        return not failed
+
+
+def finished(run: Run) -> bool:
+    """Whether there is a result of it, with the settings of now."""
+    source = run.needs
+    if source is not None and not finished(source):
+        return False
+    return run.result() is not None
+
+
+class Progress:
+    """A line for every run that ends, with the time that is left."""
+
+    def __init__(self, console: Console, total: int, workers: int):
+        self._console, self._total, self._workers = console, total, workers
+        self._seconds: list[float] = []
+        self._ended = 0
+        console.out(f'{total} runs are left', highlight=False)
+
+    def done(self, run: Run, seconds: float) -> None:
+        self._seconds.append(seconds)
+        self._line(f'{run.name}: {seconds:.0f} s')
+
+    def failed(self, run: Run, said: str) -> None:
+        self._line(f'{run.name} FAILED: {said}')
+
+    def _line(self, text: str) -> None:
+        self._ended += 1
+        left = ''
+        if self._seconds:
+            seconds = statistics.fmean(self._seconds) * (self._total - self._ended) / self._workers
+            left = f', about {seconds / 60:.0f} minutes left'
+        now = time.strftime('%H:%M:%S')
+        self._console.out(f'{now} {self._ended}/{self._total} {text}{left}', highlight=False)
+
+
+def _process(run: Run, command: Sequence[str], children: set[subprocess.Popen]) -> tuple[float, str | None]:
+    """Seconds of a run in a process of its own, and its last words if it failed."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log, failed = run.folder / 'output.log', run.folder / FAILED
+    failed.unlink(missing_ok=True)
+    start = time.monotonic()
+    with open(log, 'w') as file:
+        child = subprocess.Popen([*command, run.arm.name, str(run.seed)], stdout=file, stderr=subprocess.STDOUT)
+        children.add(child)
+        status = child.wait()
+        children.discard(child)
+    seconds = time.monotonic() - start
+    if status == 0 and finished(run):
+        log.unlink()
+        return seconds, None
+    log.rename(failed)
+    last = (failed.read_text().strip().splitlines() or ['no output'])[-1]
+    return seconds, f'status {status}, see {failed}: {last[:200]}'
+
+
+@contextmanager
+def _children() -> Iterator[set[subprocess.Popen]]:
+    """Processes that end with this one, however it ends but by SIGKILL."""
+    children: set[subprocess.Popen] = set()
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield children
+    finally:
+        for child in list(children):
+            child.terminate()
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+        except BlockingIOError:
+            raise InputError(f'{folder}: evidence is at work in this folder; choose another --out') from None
+        yield
