@@ -61,7 +61,10 @@ def test_no_other_mark_tells_a_class(scenes):
     """Where a mark of the other class would be there is none, and there is a mark on that axis at another distance."""
     others = 0
     for each, item in rings(scenes):
-        center, across = np.array(item.planted['center']), np.array([0, 1] if CLASSES[item.label] == 'beside' else [1, 0])
+        center, across = (
+            np.array(item.planted['center']),
+            np.array([0, 1] if CLASSES[item.label] == 'beside' else [1, 0]),
+        )
         for step in range(-60, 61):
             point = center + step * across
             if not (point > 2 + MARK).all() or not (point < OPTIONS.size - 3 - MARK).all() or abs(step) < 8:

@@ -63,7 +63,7 @@ BUDGETS = {
     for budget in (
         Budget('cpu'),
         Budget('card', train=4000, val=400, test=1000, length=8.0),
-        Budget('quick', train=8, val=2, test=2, size=64, iterations=2),
+        Budget('quick', train=8, val=2, test=2, size=96, iterations=2),
     )
 }
 
@@ -129,7 +129,7 @@ class Run:
         config = self.config().to_dict()
         for key in ('work_dir', 'filename'):
             config.pop(key, None)
-        text = json.dumps(config, sort_keys=True, default=str).replace(str(self.data), 'DATA')
+        text = json.dumps(config, sort_keys=True, default=str).replace(str(self.root), 'ROOT')
         drawing = repr(self.budget.drawing(self.arm.data))
         tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
         return hashlib.sha256('\n'.join((text, drawing, tests)).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Tables of what was found: report.json, report.md and the terminal."""
 
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,7 +30,7 @@ def write_report(course: Course) -> dict:
         'searches': _searches(course),
     }
     (course.root / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
-    parts, console = [], Console()
+    parts, console = [], Console(width=None if os.isatty(1) else 200)
     for each in found:
         if each['rows']:
             cells = cells_of(each)

@@ -18,6 +18,7 @@ from icconv_mm.apis.search import search_checkpoint
 from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_mm.patterns import write_patterns
 
+_SEARCHED = r'^backbone\.layer\d\.'
 KEPT = ('mIoU', 'aAcc', 'accuracy/top1')  # metrics of the libraries, in percent; those of COCO are computed here
 
 
@@ -77,7 +78,7 @@ def _test(run: Run, name: str) -> dict[str, float]:
 
 def _search(run: Run) -> list[dict]:
     """Search a supernet; the pattern stays in its folder. Returns what each layer chose."""
-    results = search_checkpoint(run.weights, D_MAX, run.folder / 'unsorted.json')
+    results = search_checkpoint(run.weights, D_MAX, run.folder / 'unsorted.json', filter=_SEARCHED)
     patterns = [result.pattern(sort=True) for result in results]
     write_patterns(patterns, run.pattern_file)
     return [

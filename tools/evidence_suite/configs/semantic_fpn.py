@@ -6,5 +6,6 @@ model = dict(
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32),
 )
+train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300

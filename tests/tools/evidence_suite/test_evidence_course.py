@@ -1,0 +1,121 @@
+"""The course of the runs, with a process in the place of a training that only notes that it ran."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from evidence_suite.budgets import BUDGETS
+from evidence_suite.course import FAILED, Course, budget_of, use_device
+
+from icconv_mm.errors import InputError
+
+QUICK = BUDGETS['quick']
+SCRIPT = """
+import json, pathlib, sys, time
+root, fails, arm, seed = sys.argv[1:]
+with open(f'{root}/begun', 'a') as file:
+    file.write(f'{arm}/seed{seed}\\n')
+if arm in fails.split():
+    sys.exit('the last words')
+time.sleep(0.2)
+(pathlib.Path(root) / 'runs' / arm / f'seed{seed}' / 'result.json').write_text('{"tests": {"": {}}}')
+"""
+
+
+@pytest.fixture
+def work(tmp_path, pretended):
+    """Do what is left of some comparisons, and say which runs began and whether all are done."""
+
+    def run(*names, seeds=(0, 1), workers=1, fails=''):
+        (tmp_path / 'begun').write_text('')
+        course = Course(tmp_path, QUICK, seeds, names)
+        done = course.work([sys.executable, '-c', SCRIPT, str(tmp_path), fails], workers)
+        return (tmp_path / 'begun').read_text().split(), done
+
+    return run
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_all_runs_once_and_supernets_first(work, workers):
+    begun, done = work('search', workers=workers)
+    assert done and len(begun) == len(set(begun)) == 2 * 7
+    for seed in (0, 1):
+        assert begun.index(f'search/supernet/seed{seed}') < begun.index(f'search/searched/seed{seed}')
+    assert work('search') == ([], True)
+
+
+def test_comparisons_share_runs(work):
+    assert len(work('fpt', seeds=(0,))[0]) == 5
+    begun, _ = work('joint-boxes', 'joint-masks', 'joint-semantic', 'joint-pose', seeds=(0,))
+    assert sorted(begun) == [f'joint/{name}/seed0' for name in ('boxes', 'joint', 'pose', 'semantic')]
+
+
+def test_a_failure_costs_no_other_and_is_tried_again(work, tmp_path):
+    begun, done = work('head', seeds=(0,), fails='head/psp')
+    assert (begun, done) == (['head/psp/seed0', 'head/pyconv/seed0'], False)
+    assert 'the last words' in (tmp_path / 'runs/head/psp/seed0' / FAILED).read_text()
+    assert work('head', seeds=(0,)) == (['head/psp/seed0'], True)
+    assert not (tmp_path / 'runs/head/psp/seed0' / FAILED).exists()
+
+
+def test_what_needs_a_failed_supernet_is_left(work):
+    begun, done = work('search', seeds=(0,), fails='search/supernet')
+    assert not done and 'search/searched/seed0' not in begun and 'search/dense-long/seed0' in begun
+
+
+def test_progress_says_what_is_left(work, capsys):
+    work('head', seeds=(0, 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '4 runs are left' and '1/4 head/psp/seed0' in lines[1] and 'minutes left' in lines[1]
+
+
+def test_a_killed_course_goes_on(tmp_path, repo):
+    """Of a course that was killed, what was finished stays, and the run that was interrupted is done anew."""
+    script = (
+        f'import sys\nsys.path.insert(0, {str(repo / "tools")!r})\n'
+        'from pathlib import Path\n'
+        'from evidence_suite.budgets import BUDGETS, Run\n'
+        'from evidence_suite.course import Course\n'
+        'Run.result = lambda self: {} if self.result_file.is_file() else None\n'
+        f'root = {str(tmp_path)!r}\n'
+        'course = Course(Path(root), BUDGETS["quick"], (0, 1, 2), ["head"])\n'
+        f'print(course.work([sys.executable, "-c", {SCRIPT!r}, root, ""], 1))\n'
+    )
+    command = [sys.executable, '-c', script]
+    (tmp_path / 'begun').write_text('')
+    course = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list(tmp_path.rglob('result.json'))) < 2:
+        assert course.poll() is None
+        time.sleep(0.02)
+    os.killpg(course.pid, signal.SIGKILL)
+    course.wait()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('result.json')}
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == 'True'
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list(tmp_path.rglob('result.json'))) == 6
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (([0], ['nothing']), '--only: no comparison nothing; there are: search, search-pose'),
+        (([], None), '--seeds: at least one is needed'),
+    ],
+)
+def test_bad_input(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        Course(tmp_path, QUICK, *arguments)
+
+
+def test_bad_budget_and_device(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(InputError, match='--budget: no budget huge; there are: cpu, card, quick'):
+        budget_of('huge')
+    assert budget_of(None).name == 'cpu'
+    with pytest.raises(InputError, match='--device cuda: torch finds no CUDA device'):
+        use_device('cuda')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    assert budget_of(None).name == 'card'
