@@ -6,6 +6,7 @@ Examples:
   python tools/evidence.py --out work_dirs/evidence                       # all; hours on two cores
   python tools/evidence.py --out work_dirs/evidence --only search sepc --workers 2
   python tools/evidence.py --out work_dirs/quick --budget quick --seeds 0 1
+  python tools/evidence.py --out work_dirs/evidence --tune                # baselines at several learning rates
   python tools/evidence.py --out work_dirs/evidence --report              # tables and plots of what is there
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from icconv_mm.apis import cli
 
-SEEDS = range(5)
+SEEDS, TUNING_SEEDS = range(5), (1000, 1001)
 
 
 def parse_args(argv=None):
@@ -23,7 +24,8 @@ def parse_args(argv=None):
         '--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
     parser.add_argument('--only', nargs='+', metavar='NAME', help='comparisons; default: all')
-    parser.add_argument('--seeds', type=int, nargs='+', default=list(SEEDS), help='default: 0 1 2 3 4')
+    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2 3 4, with --tune 1000 1001')
+    parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
     parser.add_argument('--budget', metavar='NAME', help='cpu, card or quick; default: what the device is')
     parser.add_argument(
         '--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='default: a card if there is one'
@@ -35,6 +37,7 @@ def parse_args(argv=None):
     parser.add_argument('--list', action='store_true', help='run nothing; say which runs are done and which are left')
     parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help='one run alone, in this process')
     args = parser.parse_args(argv)
+    args.seeds = args.seeds or list(TUNING_SEEDS if args.tune else SEEDS)
     if args.workers < 1:
         parser.error(f'--workers: expected 1 or more, got {args.workers}')
     return args
@@ -46,7 +49,7 @@ def main(argv=None) -> int:
         from evidence_suite.course import Course, budget_of, use_device
 
         use_device(args.device)
-        course = Course(args.out, budget_of(args.budget), args.seeds, args.only)
+        course = Course(args.out, budget_of(args.budget), args.seeds, args.only, args.tune)
         if args.run:
             course.one(*args.run)
             return 0
@@ -54,9 +57,9 @@ def main(argv=None) -> int:
             course.print_state()
             return 0
         complete = args.report or course.work([sys.executable, __file__, *_passed_on(args)], args.workers)
-        from evidence_suite.report import write_report
+        from evidence_suite.report import print_rates, write_report
 
-        write_report(course)
+        (print_rates if args.tune else write_report)(course)
     return 0 if complete else 1
 
 

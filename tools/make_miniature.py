@@ -3,6 +3,7 @@
 Examples:
   python tools/make_miniature.py
   python tools/make_miniature.py DIR --train 1000 --val 200 --size 256 --seed 1
+  python tools/make_miniature.py data/miniature_scales --scales --distances 16 32
 """
 
 from functools import partial
@@ -14,15 +15,24 @@ from icconv_mm.apis import cli
 def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=800, help='training pictures; default: %(default)s')
-    parser.add_argument('--val', type=int, default=80, help='validation pictures; default: %(default)s')
-    parser.add_argument('--size', type=int, default=128, help='width and height in pixels; default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--train', type=int, help='training pictures; default: 800, with --scales 400')
+    parser.add_argument('--val', type=int, help='validation pictures; default: 80, with --scales 100')
+    parser.add_argument('--size', type=int, help='width and height in pixels; default: 128')
+    parser.add_argument('--seed', type=int, help='default: 0')
+    parser.add_argument('--scales', action='store_true', help='the harder set of scales and planted distances')
+    parser.add_argument('--test', type=int, help='test pictures, which --scales has; default: 200')
+    of_distances = 'planted distances of --scales in pixels; default: 24'
+    parser.add_argument('--distances', type=int, nargs='+', metavar='D', help=of_distances)
     args = parser.parse_args(argv)
+    names = ('train', 'val', 'size', 'seed', *(('test', 'distances') if args.scales else ()))
+    if not args.scales and (args.test is not None or args.distances is not None):
+        parser.error('--test and --distances are of --scales')
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+    from icconv_mm.datasets.miniature_scales import ScalesOptions
 
     with cli.reporting(args.debug, interrupted='nothing was left behind'):
-        options = MiniatureOptions(args.train, args.val, args.size, args.seed)
+        given = {name: value for name in names if (value := getattr(args, name)) is not None}
+        options = (ScalesOptions if args.scales else MiniatureOptions)(**given)
         drawn = ensure_miniature(args.root, options, partial(cli.progress, description='drawing'))
     print(f'{"drawn" if drawn else "already there"}: {args.root}')
 

@@ -10,7 +10,7 @@ other, and shapes of no class lie about. Of the six classes
   a ``beside``, over or under an ``above``. Across that axis there is a mark too, at a distance that is not planted, so
   that neither the ring, nor a mark, nor its direction alone decides.
 
-The annotation of a ring says its ``distance`` in pixels and the ``mark`` (x, y).
+The annotation of a ring says its ``distance`` in pixels, the ``mark`` (x, y) and its own ``center``.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class ScalesOptions(MiniatureOptions):
     val: int = 100
     test: int = 200
     smallest: int = 6  # side in pixels
-    largest: int = 112
+    largest: int | None = None  # 7/8 of the size by default
     distances: tuple[int, ...] = (24,)  # in pixels, from the middle of a ring to the mark that decides
     period: int = 4  # of the fine texture, in pixels
     people: int = 3  # at most
@@ -80,6 +80,7 @@ class ScalesOptions(MiniatureOptions):
     def __post_init__(self):
         object.__setattr__(self, 'distances', tuple(self.distances))
         self._require(train=1, val=1, test=1, size=64, seed=0, smallest=6, period=2)
+        object.__setattr__(self, 'largest', 7 * self.size // 8 if self.largest is None else self.largest)
         self._require(people=0, objects=0, rings=0, clutter=0)
         if not self.smallest < self.largest <= self.size:
             raise InputError(

@@ -1,11 +1,12 @@
 import json
+import runpy
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from icconv_mm.datasets.miniature import ensure_miniature, scene
+from icconv_mm.datasets.miniature import ensure_miniature, is_drawn, scene
 from icconv_mm.datasets.miniature_scales import CLASSES, MARK, ScalesOptions
 from icconv_mm.errors import InputError
 
@@ -144,3 +145,13 @@ def test_other_options_are_drawn_anew(root):
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
         ScalesOptions(**options)
+
+
+def test_tool(repo, tmp_path, monkeypatch, capsys):
+    main = runpy.run_path(str(repo / 'tools/make_miniature.py'))['main']
+    small = [str(tmp_path / 'set'), '--train=1', '--val=1', '--size=64']
+    main([*small, '--scales', '--test=1', '--distances', '12', '20'])
+    assert is_drawn(tmp_path / 'set', ScalesOptions(1, 1, 64, test=1, distances=(12, 20)))
+    with pytest.raises(SystemExit):
+        main([*small, '--distances', '12'])
+    assert '--test and --distances are of --scales' in capsys.readouterr().err

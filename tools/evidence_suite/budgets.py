@@ -21,7 +21,7 @@ from icconv_mm.patterns import read_patterns
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 _DRAWN = 'data/miniature/'  # as the configs of the package write it
-_TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
+TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
 
@@ -48,14 +48,7 @@ class Budget:
     def drawing(self, data: str) -> ScalesOptions:
         """What is drawn for a key of ``DATA``."""
         distances = tuple(each * self.size // 128 for each in DATA[data])
-        return ScalesOptions(
-            self.train,
-            self.val,
-            self.size,
-            test=self.test,
-            largest=self.size * 112 // 128,
-            distances=distances,
-        )
+        return ScalesOptions(self.train, self.val, self.size, test=self.test, distances=distances)
 
 
 BUDGETS = {
@@ -116,7 +109,7 @@ class Run:
     @property
     def split(self) -> str:
         """What it is tested on."""
-        return 'val' if self.seed >= _TUNING else 'test'
+        return 'val' if self.seed >= TUNING else 'test'
 
     @property
     def needs(self) -> 'Run | None':

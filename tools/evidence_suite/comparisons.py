@@ -1,9 +1,10 @@
 """What is compared: arms against a baseline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evidence_suite.arms import ARMS, D_MAX, KINDS, Arm
+from icconv_mm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,30 @@ COMPARISONS = {
         ),
     )
 }
+
+
+RATE = 'optim_wrapper.optimizer.lr'
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # of which one is chosen for the base of every comparison
+
+
+def arm_named(name: str) -> Arm:
+    """An arm, or, as ``ARM@RATE``, one with another learning rate.
+
+    Raises:
+        InputError: There is none.
+    """
+    plain, _, rate = name.partition('@')
+    try:
+        arm = ARMS[plain]
+        return arm if not rate else replace(arm, name=name, changes={**arm.changes, RATE: float(rate)}, tests={})
+    except (KeyError, ValueError):
+        raise InputError(f'no arm {name}; there are: {", ".join(ARMS)}, and each as ARM@RATE') from None
+
+
+def tried(names: Sequence[str]) -> list[Arm]:
+    """The baselines of these comparisons at every learning rate: what hyper-parameters are chosen on."""
+    baselines = dict.fromkeys(COMPARISONS[name].rows[0].arm for name in names)
+    return [arm_named(f'{name}@{rate:g}') for name in baselines for rate in RATES]
 
 
 def arms_of(names: Sequence[str]) -> list[Arm]:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evidence_suite.arms import ARMS
-from evidence_suite.budgets import BUDGETS, Budget, Run
-from evidence_suite.comparisons import COMPARISONS, arms_of
+from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
+from evidence_suite.comparisons import COMPARISONS, arm_named, arms_of, tried
 from icconv_mm.errors import InputError
 
 FAILED = 'failed.log'  # in the folder of a run: what it said last
@@ -57,12 +56,20 @@ class Course:
         budget: What a run may cost.
         seeds: Seeds of every arm.
         only: Names of comparisons; all by default.
+        tune: Whether to run their baselines at several learning rates instead.
 
     Raises:
         InputError: There is no such comparison, or no seed.
     """
 
-    def __init__(self, root: Path, budget: Budget, seeds: Sequence[int], only: Sequence[str] | None = None):
+    def __init__(
+        self,
+        root: Path,
+        budget: Budget,
+        seeds: Sequence[int],
+        only: Sequence[str] | None = None,
+        tune: bool = False,
+    ):
         unknown = [name for name in only or () if name not in COMPARISONS]
         if unknown:
             raise InputError(f'--only: no comparison {", ".join(unknown)}; there are: {", ".join(COMPARISONS)}')
@@ -70,6 +77,9 @@ class Course:
             raise InputError('--seeds: at least one is needed')
         self.root, self.budget = root.absolute(), budget
         self.seeds = tuple(dict.fromkeys(seeds))
+        if tune and (seen := [seed for seed in self.seeds if seed < TUNING]):
+            raise InputError(f'--seeds: --tune takes seeds from {TUNING} on, got {", ".join(map(str, seen))}')
+        self.tune = tune
         self.comparisons = [COMPARISONS[name] for name in only or COMPARISONS]
         self.console = Console()
 
@@ -78,7 +88,7 @@ class Course:
         ordered = {}
         for comparison in self.comparisons:
             for seed in self.seeds:
-                for arm in arms_of([comparison.name]):
+                for arm in (tried if self.tune else arms_of)([comparison.name]):
                     ordered.setdefault((arm.name, seed), self.run(arm.name, seed))
         return list(ordered.values())
 
@@ -88,9 +98,7 @@ class Course:
         Raises:
             InputError: There is no such arm.
         """
-        if arm not in ARMS:
-            raise InputError(f'--run: no arm {arm}; there are: {", ".join(ARMS)}')
-        return Run(ARMS[arm], seed, self.budget, self.root)
+        return Run(arm_named(arm), seed, self.budget, self.root)
 
     def one(self, arm: str, seed: str) -> None:
         """One run in this process."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from evidence_suite.comparisons import Comparison, Row
+from evidence_suite.comparisons import RATES, Comparison, Row
 from evidence_suite.course import Course, finished
 from evidence_suite.differences import Difference, paired
 from evidence_suite.plots import draw_differences, draw_dilations
@@ -44,6 +44,21 @@ def write_report(course: Course) -> dict:
     (course.root / 'report.md').write_text('\n'.join(['# Evidence\n', *parts, *shown]))
     console.out(f'report: {course.root / "report.md"}', highlight=False)
     return report
+
+
+def print_rates(course: Course) -> list[list[str]]:
+    """Print what the baselines reach on the validation split at each learning rate, and return the cells."""
+    cells = [['baseline', 'metric', *(f'{rate:g}' for rate in RATES)]]
+    for comparison in course.comparisons:
+        baseline, metric = comparison.rows[0].arm, comparison.metrics[0]
+        line = [baseline, metric]
+        for rate in RATES:
+            results = results_of(course, Row('', f'{baseline}@{rate:g}'))
+            scores = [result['tests'][''] for result in results.values()]
+            line.append(_shown(_means(scores).get(metric)) if scores else '')
+        cells.append(line)
+    Console(width=None if os.isatty(1) else 200).print(table('learning rates', cells, {'baseline', 'metric'}))
+    return cells
 
 
 def results_of(course: Course, row: Row) -> dict[int, dict]:

@@ -9,6 +9,7 @@ import time
 import pytest
 from evidence_suite.budgets import BUDGETS
 from evidence_suite.course import FAILED, Course, budget_of, use_device
+from evidence_suite.report import print_rates
 
 from icconv_mm.errors import InputError
 
@@ -119,3 +120,18 @@ def test_bad_budget_and_device(monkeypatch):
         use_device('cuda')
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     assert budget_of(None).name == 'card'
+
+
+def test_learning_rates_are_tried_on_the_baseline_and_the_validation_split(tmp_path, pretended, capsys):
+    course = Course(tmp_path, QUICK, [1000], ['head', 'fpt'], tune=True)
+    runs = course.runs()
+    assert {run.arm.name.partition('@')[0] for run in runs} == {'head/psp', 'fpt/fpn'} and len(runs) == 8
+    assert {run.split for run in runs} == {'val'}
+    assert runs[1].config().optim_wrapper.optimizer.lr == 2e-3
+    assert runs[1].settings() != runs[2].settings()
+    pretended(runs[2], {'mIoU': 42.0})
+    assert print_rates(course)[1] == ['head/psp', 'mIoU', '', '', '42.00 ± 0.00', '']
+    with pytest.raises(InputError, match='--tune takes seeds from 1000 on, got 0'):
+        Course(tmp_path, QUICK, [0], tune=True)
+    with pytest.raises(InputError, match='no arm head/psp@much; there are'):
+        course.run('head/psp@much', 1000)
