@@ -251,7 +251,7 @@ def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) ->
     """
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     cut = mask[y : y + height, x : x + width].astype(np.uint8)
-    large = np.kron(cut, np.ones((enlarge, enlarge), np.uint8))
+    large = cv2.resize(cut, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_NEAREST)
     contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if (hierarchy[0, :, 3] >= 0).any():
         return rle(mask)
