@@ -4,10 +4,10 @@ import copy
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -21,13 +21,14 @@ from icconv_mm.patterns import read_patterns
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 _DRAWN = 'data/miniature/'  # as the configs of the package write it
+_VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may cost; runs of two budgets do not mix.
+    """What a run may cost.
 
     Attributes:
         name: Its name.
@@ -160,16 +161,10 @@ class Run:
     def _use_data(self, cfg: Config) -> None:
         """The drawn set of scales in the place of the miniature one, and its split."""
         cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
-        for node in dicts_in(cfg.test_dataloader):
-            _replace(node, lambda text: text.replace('_val.json', f'_{self.split}.json'))
-            for key, prefix in (node.get('data_prefix') or {}).items() if _is_dict(node.get('data_prefix')) else ():
-                node.data_prefix[key] = prefix.replace('val', self.split)
-            if node.get('data_prefix') == 'crops/val':
-                node.data_prefix = f'crops/{self.split}'
-        for metric in dicts_in(cfg.test_evaluator):
-            _replace(metric, lambda text: text.replace('_val.json', f'_{self.split}.json'))
-            if 'CocoMetric' in metric.get('type', ''):  # it writes; AP by size is computed from that
-                metric.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+        for node in (*dicts_in(cfg.test_dataloader), *dicts_in(cfg.test_evaluator)):
+            _replace(node, lambda text: _VAL.sub(self.split, text))
+            if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
+                node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
         for node in dicts_in(cfg):
             _replace(node, lambda text: text.replace(_DRAWN, f'{self.data}/') if text.startswith(_DRAWN) else text)
             if 'classes' in (node.get('metainfo') or {}):
@@ -191,11 +186,7 @@ def _base(name: str) -> Config:
     return load_config(str(CONFIGS / f'{name}.py'))
 
 
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _replace(node: dict, change) -> None:
+def _replace(node: dict, change: Callable[[str], str]) -> None:
     for key, value in node.items():
         if isinstance(value, str):
             node[key] = change(value)

@@ -143,12 +143,24 @@ def tried(names: Sequence[str]) -> list[Arm]:
 
 
 def arms_of(names: Sequence[str]) -> list[Arm]:
-    """The arms of these comparisons, each after the supernet that it needs."""
+    """The arms of these comparisons, those for costs and figures last; a supernet comes before its pattern."""
+    chosen = [COMPARISONS[name] for name in names]
+    rows, costs = ([row.arm for each in chosen for row in getattr(each, part)] for part in ('rows', 'costs'))
     found: dict[str, Arm] = {}
-    for name in names:
-        comparison = COMPARISONS[name]
-        for arm in [*(row.arm for row in (*comparison.rows, *comparison.costs)), *comparison.more]:
-            if (source := ARMS[arm].pattern_of) is not None:
-                found.setdefault(source, ARMS[source])
-            found.setdefault(arm, ARMS[arm])
+    for name in (*rows, *costs, *(name for each in chosen for name in each.more)):
+        if (source := ARMS[name].pattern_of) is not None:
+            found.setdefault(source, ARMS[source])
+        found.setdefault(name, ARMS[name])
     return list(found.values())
+
+
+def parts_of(comparisons: Sequence[Comparison]) -> list[list[Arm]]:
+    """Their arms in the order in which a course does them, those together that are done seed by seed."""
+    rows = [arms_of([each.name])[: _compared(each)] for each in comparisons]
+    return [*rows, *([arm] for arm in arms_of([each.name for each in comparisons]))]
+
+
+def _compared(comparison: Comparison) -> int:
+    """How many of its arms come before those for costs and figures."""
+    names = [arm.name for arm in arms_of([comparison.name])]
+    return 1 + max(names.index(row.arm) for row in comparison.rows)

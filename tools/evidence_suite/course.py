@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
-from evidence_suite.comparisons import COMPARISONS, arm_named, arms_of, tried
+from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
 from icconv_mm.errors import InputError
 
 FAILED = 'failed.log'  # in the folder of a run: what it said last
@@ -52,7 +52,7 @@ class Course:
     """All runs of some comparisons.
 
     Args:
-        root: Folder of data, runs and report.
+        root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
         only: Names of comparisons; all by default.
@@ -75,7 +75,7 @@ class Course:
             raise InputError(f'--only: no comparison {", ".join(unknown)}; there are: {", ".join(COMPARISONS)}')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
-        self.root, self.budget = root.absolute(), budget
+        self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
         self.seeds = tuple(dict.fromkeys(seeds))
         if tune and (seen := [seed for seed in self.seeds if seed < TUNING]):
             raise InputError(f'--seeds: --tune takes seeds from {TUNING} on, got {", ".join(map(str, seen))}')
@@ -84,12 +84,10 @@ class Course:
         self.console = Console()
 
     def runs(self) -> list[Run]:
-        """Comparison by comparison; within one seed by seed, so that an interrupted course has whole pairs."""
-        ordered = {}
-        for comparison in self.comparisons:
-            for seed in self.seeds:
-                for arm in (tried if self.tune else arms_of)([comparison.name]):
-                    ordered.setdefault((arm.name, seed), self.run(arm.name, seed))
+        """What is compared comes first, seed by seed, so that an interrupted course has whole pairs."""
+        names = [comparison.name for comparison in self.comparisons]
+        parts = [tried(names)] if self.tune else parts_of(self.comparisons)
+        ordered = {(arm.name, seed): self.run(arm.name, seed) for part in parts for seed in self.seeds for arm in part}
         return list(ordered.values())
 
     def run(self, arm: str, seed: int) -> Run:

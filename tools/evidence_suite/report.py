@@ -22,6 +22,7 @@ def write_report(course: Course) -> dict:
     Returns:
         What report.json holds.
     """
+    course.root.mkdir(parents=True, exist_ok=True)
     found = [_comparison(course, comparison) for comparison in course.comparisons]
     report = {
         'budget': course.budget.name,

@@ -31,10 +31,11 @@ def work(tmp_path, pretended):
     """Do what is left of some comparisons, and say which runs began and whether all are done."""
 
     def run(*names, seeds=(0, 1), workers=1, fails=''):
-        (tmp_path / 'begun').write_text('')
+        (tmp_path / 'quick/begun').unlink(missing_ok=True)
         course = Course(tmp_path, QUICK, seeds, names)
-        done = course.work([sys.executable, '-c', SCRIPT, str(tmp_path), fails], workers)
-        return (tmp_path / 'begun').read_text().split(), done
+        done = course.work([sys.executable, '-c', SCRIPT, str(course.root), fails], workers)
+        begun = course.root / 'begun'
+        return begun.read_text().split() if begun.exists() else [], done
 
     return run
 
@@ -57,9 +58,9 @@ def test_comparisons_share_runs(work):
 def test_a_failure_costs_no_other_and_is_tried_again(work, tmp_path):
     begun, done = work('head', seeds=(0,), fails='head/psp')
     assert (begun, done) == (['head/psp/seed0', 'head/pyconv/seed0'], False)
-    assert 'the last words' in (tmp_path / 'runs/head/psp/seed0' / FAILED).read_text()
+    assert 'the last words' in (tmp_path / 'quick/runs/head/psp/seed0' / FAILED).read_text()
     assert work('head', seeds=(0,)) == (['head/psp/seed0'], True)
-    assert not (tmp_path / 'runs/head/psp/seed0' / FAILED).exists()
+    assert not (tmp_path / 'quick/runs/head/psp/seed0' / FAILED).exists()
 
 
 def test_what_needs_a_failed_supernet_is_left(work):
@@ -83,10 +84,9 @@ def test_a_killed_course_goes_on(tmp_path, repo):
         'Run.result = lambda self: {} if self.result_file.is_file() else None\n'
         f'root = {str(tmp_path)!r}\n'
         'course = Course(Path(root), BUDGETS["quick"], (0, 1, 2), ["head"])\n'
-        f'print(course.work([sys.executable, "-c", {SCRIPT!r}, root, ""], 1))\n'
+        f'print(course.work([sys.executable, "-c", {SCRIPT!r}, str(course.root), ""], 1))\n'
     )
     command = [sys.executable, '-c', script]
-    (tmp_path / 'begun').write_text('')
     course = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     while len(list(tmp_path.rglob('result.json'))) < 2:
         assert course.poll() is None
@@ -135,3 +135,13 @@ def test_learning_rates_are_tried_on_the_baseline_and_the_validation_split(tmp_p
         Course(tmp_path, QUICK, [0], tune=True)
     with pytest.raises(InputError, match='no arm head/psp@much; there are'):
         course.run('head/psp@much', 1000)
+
+
+def test_what_is_compared_comes_first_seed_by_seed(tmp_path):
+    names = [run.name for run in Course(tmp_path, QUICK, [0, 1], ['search', 'head']).runs()]
+    seed0 = [f'search/{name}/seed0' for name in ('dense', 'analytic', 'supernet', 'searched')]
+    assert names[:4] == seed0 and names[4:8] == [name.replace('seed0', 'seed1') for name in seed0]
+    assert names[8:12] == [f'head/{name}/seed{seed}' for seed in (0, 1) for name in ('psp', 'pyconv')]
+    assert sorted(names[12:]) == sorted(
+        f'search{name}/seed{seed}' for name in ('/dense-long', '-near/supernet', '-middle/supernet') for seed in (0, 1)
+    )

@@ -25,7 +25,7 @@ def course(tmp_path, pretended):
 
 def test_report(course, tmp_path, capsys):
     report = write_report(course)
-    assert json.loads((tmp_path / 'report.json').read_text()) == json.loads(json.dumps(report))
+    assert json.loads((tmp_path / 'quick/report.json').read_text()) == json.loads(json.dumps(report))
     search, head = report['comparisons']
     assert not head['rows'] and len(search['rows']) == 5
     rows = {row['arm']: row for row in search['rows']}
@@ -35,10 +35,10 @@ def test_report(course, tmp_path, capsys):
         rows['search/analytic']['seeds'] == [0, 1] and rows['search/analytic']['differences']['box/AP']['low'] is None
     )
     assert not rows['search/dense']['differences']
-    text = (tmp_path / 'report.md').read_text()
+    text = (tmp_path / 'quick/report.md').read_text()
     line = next(line for line in text.splitlines() if line.startswith('| searched'))
     assert '+3.00 [+2.00, +4.00]' in line and '250 k' in line and '| 80 |' in line
-    assert (tmp_path / 'differences.png').stat().st_size > 5000 and 'differences.png' in text
+    assert (tmp_path / 'quick/differences.png').stat().st_size > 5000 and 'differences.png' in text
     assert 'searched' in capsys.readouterr().out
 
 
@@ -50,9 +50,11 @@ def test_dilations_by_planted_distance(course, tmp_path):
         ('search-middle/supernet', (18,)),
     }
     assert stage_means(LAYERS) == {'stage 1': 1.5, 'stage 2': 3.5}
-    assert (tmp_path / 'dilations.png').stat().st_size > 5000
+    assert (tmp_path / 'quick/dilations.png').stat().st_size > 5000
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path, pretended):
     write_report(Course(tmp_path, BUDGETS['quick'], [0], ['head']))
-    assert not list(tmp_path.glob('*.png')) and (tmp_path / 'report.md').read_text().startswith('# Evidence')
+    assert not list((tmp_path / 'quick').glob('*.png')) and (tmp_path / 'quick/report.md').read_text().startswith(
+        '# Evidence'
+    )
