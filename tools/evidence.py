@@ -57,9 +57,9 @@ def main(argv=None) -> int:
             course.print_state()
             return 0
         complete = args.report or course.work([sys.executable, __file__, *_passed_on(args)], args.workers)
-        from evidence_suite.report import print_rates, write_report
+        from evidence_suite.report import write_rates, write_report
 
-        (print_rates if args.tune else write_report)(course)
+        (write_rates if args.tune else write_report)(course)
     return 0 if complete else 1
 
 

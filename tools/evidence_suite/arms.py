@@ -62,6 +62,7 @@ def _pyramid(**options) -> dict[str, Any]:
     """SEPC behind the FPN, and the head without convolutions of its own that reads its pairs."""
     fpn = dict(type='FPN', in_channels=[16, 32, 64], out_channels=32, num_outs=4, add_extra_convs='on_output')
     sepc = dict(type='icconv_mm.SEPC', in_channels=32, out_channels=32, num_outs=4, lcconv_padding=1, **options)
+    sepc['init_cfg'] = dict(type='Normal', layer='ScaleEqualizedConv2d', std=0.028)  # as of the head
     head = dict(type='icconv_mm.SplitFeatureHead', head_type='RetinaHead', stacked_convs=0)
     changes = {f'model.bbox_head.{key}': value for key, value in head.items()}
     return {'model.neck': [dict(fpn, norm_cfg=dict(type='BN')), sepc], **changes}

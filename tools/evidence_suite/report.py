@@ -47,8 +47,13 @@ def write_report(course: Course) -> dict:
     return report
 
 
-def print_rates(course: Course) -> list[list[str]]:
-    """Print what the baselines reach on the validation split at each learning rate, and return the cells."""
+def write_rates(course: Course) -> list[list[str]]:
+    """Print what the baselines reach on the validation split at each learning rate, and write it to rates.json.
+
+    Returns:
+        The cells of the table.
+    """
+    found: dict[str, dict[str, float]] = {}
     cells = [['baseline', 'metric', *(f'{rate:g}' for rate in RATES)]]
     for comparison in course.comparisons:
         baseline, metric = comparison.rows[0].arm, comparison.metrics[0]
@@ -56,8 +61,13 @@ def print_rates(course: Course) -> list[list[str]]:
         for rate in RATES:
             results = results_of(course, Row('', f'{baseline}@{rate:g}'))
             scores = [result['tests'][''] for result in results.values()]
-            line.append(_shown(_means(scores).get(metric)) if scores else '')
+            mean = _means(scores).get(metric)
+            line.append(_shown(mean))
+            if mean is not None:
+                found.setdefault(baseline, {})[f'{rate:g}'] = mean['mean']
         cells.append(line)
+    course.root.mkdir(parents=True, exist_ok=True)
+    (course.root / 'rates.json').write_text(json.dumps(found, indent=1) + '\n')
     Console(width=None if os.isatty(1) else 200).print(table('learning rates', cells, {'baseline', 'metric'}))
     return cells
 
