@@ -5,7 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 D_MAX = 4  # of the searched dilations
-PATTERN = 'model.backbone.pattern'
+PATTERN, RATE = 'model.backbone.pattern', 'optim_wrapper.optimizer.lr'
+
+# Learning rates by the first part of an arm's name: what was best on the baseline, as docs/evidence.md says.
+RATES = {
+    'search': 4e-3,
+    'search-pose': 4e-3,
+    'sepc': 4e-3,
+    'backbone-classification': 4e-3,
+    'backbone-detection': 4e-3,
+    'backbone-segmentation': 4e-3,
+    'head': 4e-3,
+    'fpt': 4e-3,  # of which joint-masks has the baseline: one rate
+    'joint': 4e-3,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,12 @@ class Arm:
     pattern_of: str | None = None
     length: float = 1.0
     tests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Its learning rate, unless ``changes`` have one."""
+        family = self.name.split('/')[0]
+        return RATES[family if family in RATES else family.rpartition('-')[0]]
 
 
 # planted distances in pixels; a stage of stride s reaches s * d with one convolution of dilation d

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from evidence_suite.arms import ARMS, DATA, PATTERN, Arm
+from evidence_suite.arms import ARMS, DATA, PATTERN, RATE, Arm
 from icconv_mm.apis import load_config
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
@@ -139,7 +139,7 @@ class Run:
         """The config that trains it and makes one of its tests."""
         cfg = copy.deepcopy(_base(self.arm.base))
         cfg.work_dir = str(self.folder)
-        cfg.merge_from_dict(copy.deepcopy(dict(self.arm.changes)))
+        cfg.merge_from_dict({RATE: self.arm.rate, **copy.deepcopy(dict(self.arm.changes))})
         if (source := self.needs) is not None:
             cfg.merge_from_dict({PATTERN: self._pattern(source)})
         self._use_data(cfg)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evidence_suite.arms import ARMS, D_MAX, KINDS, Arm
+from evidence_suite.arms import ARMS, D_MAX, KINDS, RATE, Arm
 from icconv_mm.errors import InputError
 
 
@@ -118,8 +118,7 @@ COMPARISONS = {
 }
 
 
-RATE = 'optim_wrapper.optimizer.lr'
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # of which one is chosen for the base of every comparison
+TRIED = (1e-3, 2e-3, 4e-3, 8e-3)  # learning rates, of which the baseline chooses
 
 
 def arm_named(name: str) -> Arm:
@@ -139,7 +138,7 @@ def arm_named(name: str) -> Arm:
 def tried(names: Sequence[str]) -> list[Arm]:
     """The baselines of these comparisons at every learning rate: what hyper-parameters are chosen on."""
     baselines = dict.fromkeys(COMPARISONS[name].rows[0].arm for name in names)
-    return [arm_named(f'{name}@{rate:g}') for name in baselines for rate in RATES]
+    return [arm_named(f'{name}@{rate:g}') for name in baselines for rate in TRIED]
 
 
 def arms_of(names: Sequence[str]) -> list[Arm]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from evidence_suite.comparisons import RATES, Comparison, Row
+from evidence_suite.comparisons import TRIED, Comparison, Row
 from evidence_suite.course import Course, finished
 from evidence_suite.differences import Difference, paired
 from evidence_suite.plots import draw_differences, draw_dilations
@@ -54,11 +54,11 @@ def write_rates(course: Course) -> list[list[str]]:
         The cells of the table.
     """
     found: dict[str, dict[str, float]] = {}
-    cells = [['baseline', 'metric', *(f'{rate:g}' for rate in RATES)]]
+    cells = [['baseline', 'metric', *(f'{rate:g}' for rate in TRIED)]]
     for comparison in course.comparisons:
         baseline, metric = comparison.rows[0].arm, comparison.metrics[0]
         line = [baseline, metric]
-        for rate in RATES:
+        for rate in TRIED:
             results = results_of(course, Row('', f'{baseline}@{rate:g}'))
             scores = [result['tests'][''] for result in results.values()]
             mean = _means(scores).get(metric)

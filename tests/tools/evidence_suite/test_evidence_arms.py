@@ -7,7 +7,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
 pytest.importorskip('mmpretrain')
 
-from evidence_suite.arms import ARMS, DATA
+from evidence_suite.arms import ARMS, DATA, RATES
 from evidence_suite.budgets import BUDGETS, CONFIGS, Run
 from evidence_suite.comparisons import COMPARISONS, arms_of
 from mmengine.registry import MODELS, init_default_scope
@@ -39,6 +39,12 @@ def test_supernets_come_first():
     for name in names:
         if ARMS[name].pattern_of:
             assert names.index(ARMS[name].pattern_of) < names.index(name)
+
+
+def test_rates():
+    assert all(arm.rate > 0 for arm in ARMS.values())
+    assert {arm.name.split('/')[0] for arm in ARMS.values()} - set(RATES) == {'search-near', 'search-middle'}
+    assert RATES['fpt'] == RATES['joint']
 
 
 def test_every_config_is_the_base_of_an_arm():

@@ -41,5 +41,4 @@ val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 default_hooks = _base_.iteration_hooks
 log_processor = _base_.iteration_log
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300

@@ -26,5 +26,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=8)
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300

@@ -17,5 +17,4 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=60)),
 )
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300

@@ -8,5 +8,4 @@ model = dict(
     neck=dict(in_channels=[32, 64], out_channels=32, num_outs=2),
     head=dict(in_channels=32, deconv_out_channels=(32,)),
 )
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 400

@@ -27,5 +27,4 @@ model = dict(
     ),
     auxiliary_head=dict(in_channels=32, channels=32),
 )
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300

@@ -36,5 +36,4 @@ model = dict(
     ),
     test_cfg=dict(nms_pre=300, max_per_img=50),
 )
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 400

@@ -7,5 +7,4 @@ model = dict(
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32),
 )
 train_dataloader = dict(batch_size=8)
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
 max_iters = 300
