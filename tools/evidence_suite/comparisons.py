@@ -61,7 +61,7 @@ COMPARISONS = {
         Comparison('search-pose', _IC, ('pose/AP',), _rows('search-pose', _PATTERNS), _rows('search-pose', _COSTS)),
         Comparison(
             'pose-scales',
-            'Testing at three scales gains about 3.5 AP (bottom-up pose, CVPR 2020 and 2021).',
+            'Testing at three scales gains about 3.5 AP of bottom-up pose (IC-Conv, CVPR 2021).',
             ('pose/AP',),
             [
                 Row('dense, one scale', 'search-pose/dense'),
