@@ -104,7 +104,9 @@ class Course:
 
         if not seed.isdigit():
             raise InputError(f'--run: expected a seed, got {seed!r}')
-        perform(self.run(arm, int(seed)))
+        run = self.run(arm, int(seed))
+        with alone_in(run.folder):  # what was killed may have left its worker
+            perform(run)
 
     def print_state(self) -> None:
         """Which runs are done."""
@@ -126,7 +128,7 @@ class Course:
         Raises:
             InputError: Another course is at work in this folder.
         """
-        with _alone_in(self.root):
+        with alone_in(self.root):
             left = [run for run in self.runs() if not finished(run)]
             progress = Progress(self.console, len(left), workers)
             failed: set[str] = set()
@@ -226,7 +228,8 @@ def _children() -> Iterator[set[subprocess.Popen]]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
+    """Raise InputError if another process is at work in a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / '.lock', 'w') as file:
         try:
