@@ -7,7 +7,7 @@ metainfo = dict(
 )
 semantic_metainfo = dict(classes=('background', *metainfo['classes']), palette=[(90, 90, 90), *metainfo['palette']])
 input_size = (128, 128)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.4)
 
 load = dict(
     type='icconv_mm.LoadTaskAnnotations',
