@@ -15,7 +15,7 @@ from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.normalisation import Shortcut
-from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
+from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 
 
 class ReleasedBlock(BasicBlock):
@@ -101,7 +101,7 @@ class PyConvResNet(ResNet):
         if self.dcn and self.stage_with_dcn[stage]:
             return conv
         try:
-            return pyramid_conv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
+            return to_pyconv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
         except ValueError as error:
             raise ValueError(f'layer{stage + 1}: {error}') from None
 
