@@ -4,7 +4,7 @@ Contenders run in turn in one process, after a check that they give equal result
 layers are timed in both memory formats, and each contender's better one counts.
 
 Examples:
-  python tools/benchmark.py --suite layers --threads 2 --picture layers.png
+  python tools/benchmark.py --suite layers --threads 2 --chart layers.png
   python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmarks.json
   python tools/benchmark.py --suite backbone --device cuda
 """
@@ -34,10 +34,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     dtypes = ('float32', 'bfloat16', 'float16')
     of_dtype = 'of layers, backbone, models; default: float32 on the CPU, else bfloat16'
     parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
-    of_scale = 'factor of the sizes of pictures, for a quick look without limits'
+    of_scale = 'factor of the sizes of images, for a quick look without limits'
     parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
-    parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbone, models')
+    chart = parser.add_argument('--chart', metavar='FILE.png', help='also draw bars: layers, backbone, models')
+    cli.renamed(parser, '--picture', chart)
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -49,7 +50,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # the latter: this torch was built without it
         parser.error(f'--device: {args.device} cannot be used: {str(error).splitlines()[0]}')
-    for option in ('out', 'picture'):  # found out after all the measuring otherwise
+    for option in ('out', 'chart'):  # found out after all the measuring otherwise
         path = getattr(args, option)
         if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             parser.error(f'--{option}: expected a file in an existing folder, got {path}')
@@ -81,8 +82,8 @@ def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: 
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
         benchmarks.write_json(figures, options, args.out, command)
-    if args.picture:
-        benchmarks.write_picture(figures, args.picture)
+    if args.chart:
+        benchmarks.write_chart(figures, args.chart)
 
 
 if __name__ == '__main__':

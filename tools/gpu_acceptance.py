@@ -1,7 +1,7 @@
-"""Measure on a card all that its limits speak of, most important first, and continue where the last call stopped.
+"""Measure on a GPU all that its limits speak of, most important first, and continue where the last call stopped.
 
 Every figure is written to the file of results at once. What fails is noted and does not stop the rest. A dry run needs
-no card: it does the same with tiny sizes, and its times mean nothing.
+no GPU: it does the same with tiny sizes, and its times mean nothing.
 
 Examples:
   python tools/gpu_acceptance.py --out work_dirs/gpu.json                # nine minutes; again, until all is measured
@@ -20,7 +20,7 @@ UNFINISHED = 3
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    # not that of the other tools, which needs mmengine: a machine with a card may have torch alone
+    # not that of the other tools, which needs mmengine: a machine with a GPU may have torch alone
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -14,8 +14,8 @@ from icconv_mm.apis import cli
 def main(argv=None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=800, help='training pictures; default: %(default)s')
-    parser.add_argument('--val', type=int, default=80, help='validation pictures; default: %(default)s')
+    parser.add_argument('--train', type=int, default=800, help='training images; default: %(default)s')
+    parser.add_argument('--val', type=int, default=80, help='validation images; default: %(default)s')
     parser.add_argument('--size', type=int, default=128, help='width and height in pixels; default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     args = parser.parse_args(argv)

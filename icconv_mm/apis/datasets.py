@@ -61,7 +61,7 @@ def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: Ta
     """What ``build`` returns, which is the dataset of ``cfg``; ``where`` is its name in the whole config.
 
     Raises:
-        DatasetError: An annotation file is not what the dataset reads, no picture is left, or labels are wrong.
+        DatasetError: An annotation file is not what the dataset reads, no image is left, or labels are wrong.
         InputError: It cannot be built for another reason.
     """
     try:

@@ -46,7 +46,7 @@ def train(
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
-        skip_bad_images: Warn about unreadable pictures and train without them.
+        skip_bad_images: Warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
         memory_format: Memory format of the maps of any backbone, instead of what its config says: see
             :func:`icconv_mm.layers.set_memory_format`.

@@ -101,7 +101,7 @@ def Pyramidal(
     """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
-    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on a picture: strides
+    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
     of 4 and less are the first stage, 32 and more the last.
 
     Args:
@@ -160,7 +160,7 @@ def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn
 
 
 def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]:
-    """The stage of each convolution, 0 to 3, by its name or by the size of its output on a picture."""
+    """The stage of each convolution, 0 to 3, by its name or by the size of its output on an image."""
     named = {name: int(match[1]) - 1 for name in convs if (match := _STAGE.search(name))}
     if len(named) == len(convs):
         return named

@@ -1,6 +1,6 @@
 """Articulated people: a random pose of the 17 COCO joints and the body drawn over it.
 
-The body is a chain of limbs seen from the front, so a person's left is on the right of the picture unless limbs cross.
+The body is a chain of limbs seen from the front, so a person's left is on the right of the image unless limbs cross.
 """
 
 from dataclasses import dataclass
@@ -94,11 +94,11 @@ def draw_person(
     Args:
         rng: Source of the limbs' shades and of which limb is in front; the outline does not depend on it.
         pose: Positions of the joints.
-        canvas: Picture ``[H, W, 3]``, uint8, to draw over; it stays as it is.
+        canvas: Image ``[H, W, 3]``, uint8, to draw over; it stays as it is.
         colors: Colours ``[5, 3]``, 0..255, of trousers, shirt, sleeves, skin and hair.
 
     Returns:
-        The picture with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
+        The image with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
     """
     trousers, shirt, sleeves, skin, hair = colors
     canvas = np.dstack([canvas, np.zeros(canvas.shape[:2], np.uint8)])  # the fourth channel is the coverage

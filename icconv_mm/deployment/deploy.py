@@ -22,7 +22,7 @@ def deploy(model: nn.Module) -> nn.Module:
     """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after an
-    inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a card, plain
+    inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a GPU, plain
     convolutions take a ReLU, and the addition of a shortcut before it, into one kernel of cuDNN. Other norms stay. A
     norm is folded only where the code of the module that holds it shows that the convolution feeds it and nothing else;
     what cannot be shown stays as it is.

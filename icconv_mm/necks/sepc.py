@@ -224,6 +224,6 @@ class SEPC(PConv):
             if min(x.shape[-2:]) < least:
                 raise InputError(
                     f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
-                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger pictures, fewer levels, '
+                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger images, fewer levels, '
                     'or lcconv_padding=1'
                 )

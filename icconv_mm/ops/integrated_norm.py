@@ -14,7 +14,7 @@ from icconv_mm.ops.torch_private import below_autograd
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_LEVELS = 16  # of the table that a launch takes
-# compute capabilities of cards on which the tests have passed and it was faster than the reference
+# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
@@ -69,5 +69,5 @@ def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | 
 
 def _advice(levels, *_) -> str | None:
     if torch.cuda.get_device_capability(levels[0].device) not in PROVEN:
-        return f'its tests have not passed on a card like {levels[0].device}'
+        return f'its tests have not passed on a GPU like {levels[0].device}'
     return None

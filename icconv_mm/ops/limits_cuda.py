@@ -1,8 +1,8 @@
 """Which calls the compiled CUDA kernels of the inception and the pyramidal convolution (``csrc/cuda``) get.
 
-They compile wherever nvcc is, with or without a card, so having them says nothing about a card: they are chosen only on
+They compile wherever nvcc is, with or without a GPU, so having them says nothing about a GPU: they are chosen only on
 those, and for those dtypes, for which their tests have passed and they were faster than the reference (docs/backends.md
-has card, date and figures). They can be asked for by name everywhere. Where the table of measured kernels
+has GPU, date and figures). They can be asked for by name everywhere. Where the table of measured kernels
 (:mod:`icconv_mm.ops.kernel_table`) has an entry for a call, the entry decides.
 """
 
@@ -15,7 +15,7 @@ from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.kernel_table import REFERENCE, find
 from icconv_mm.ops.tensors import FLOAT_DTYPES, tensors_of
 
-# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
+# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
 # passed as well, but its kernels are plain ones
 PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
     (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
@@ -46,9 +46,9 @@ def _advice(kernel: str | None, tensor, group_in: int, group_out: int, pattern) 
     if dilation > MAX_DILATION:
         return f'its largest dilation is {dilation}; above {MAX_DILATION} it was not measured'
     if kernel is not None:
-        return f'the reference was faster on a card like {tensor.device}' if kernel == REFERENCE else None
+        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
     if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
-        return f'its tests have not passed with {tensor.dtype} on a card like {tensor.device}'
+        return f'its tests have not passed with {tensor.dtype} on a GPU like {tensor.device}'
     if not _fills_vectors(tensor, group_in, group_out):
         return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
     return None
@@ -159,8 +159,8 @@ def _pyconv_limits(measured: Callable[..., str | None], default: str) -> Limits:
     def advice(tensor, *rest) -> str | None:
         kernel = measured(tensor, *rest)
         if kernel is None:
-            return f'none of its kernels was measured with such a call on a card like {tensor.device}'
-        return f'the reference was faster on a card like {tensor.device}' if kernel == REFERENCE else None
+            return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
+        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
 
     def name(*args) -> str:
         kernel = measured(*args)

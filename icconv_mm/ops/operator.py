@@ -16,8 +16,7 @@ from torch.utils import flop_counter
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.tensors import lower, memory_format, tensors_of
-from icconv_mm.ops.torch_private import below_autograd, in_forward_ad
-from icconv_mm.ops.torch_private import is_compiling as is_compiling  # for modules that call operators
+from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
 
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
@@ -33,7 +32,7 @@ def define(
     flops: Callable | None = None,
     layout_of: int | None = None,
     kernels: Mapping[str, backend.Limits] | None = None,
-) -> torch._ops.OpOverload:
+) -> Operator:
     """Define ``torch.ops.icconv_mm.<name>``.
 
     Args:
@@ -139,7 +138,7 @@ def _has_tangent(tensor: Tensor) -> bool:
     return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def without_gradient(operator: torch._ops.OpOverload, *args):
+def without_gradient(operator: Operator, *args):
     """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
     if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
         name = operator._schema.name.removeprefix('icconv_mm::')

@@ -1,4 +1,4 @@
-"""The inference form on a card, with torch's own operators in the place of cuDNN's: it is tested without one."""
+"""The inference form on a GPU, with torch's own operators in the place of cuDNN's: it is tested without one."""
 
 import pytest
 import torch
@@ -198,7 +198,7 @@ def test_exports_hold_ordinary_operators(calls):
     form, _ = formed(ICResNet(50, 'geometric_d2', base_channels=16), PICTURE, calls=calls)
     calls.clear()
     traced = torch.jit.trace(form, PICTURE, check_trace=False)  # which calls the form itself
-    assert not calls and 'cudnn' not in str(traced.inlined_graph)
+    assert not calls and 'cudnn_convolution' not in str(traced.inlined_graph)
     assert_same(form, traced, PICTURE)
 
 
