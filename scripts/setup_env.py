@@ -14,14 +14,15 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def installer(module: str):
+def installer(module: str) -> ModuleType:
     """A module of the installer, without the package around it, which refuses to be imported before torch is there."""
     if 'install_openmmlab' not in sys.modules:
         folder = ROOT / 'icconv_mm' / 'install_openmmlab'
@@ -109,7 +110,7 @@ def extension_mode(device: str) -> str:
 
 
 @contextmanager
-def only_one():
+def only_one() -> Iterator[None]:
     """Set-ups of one checkout run one after the other: they share its build folders."""
     with open(ROOT / '.setup.lock', 'w') as lock:
         try:

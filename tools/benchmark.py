@@ -13,6 +13,7 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import benchmarks
@@ -22,7 +23,7 @@ from icconv_mm.apis import cli
 from icconv_mm.errors import InputError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument(
@@ -57,7 +58,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only')
     options = benchmarks.Options(**{name: getattr(args, name) for name in names})

@@ -5,12 +5,13 @@ Examples:
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='write the images to this folder')

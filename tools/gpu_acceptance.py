@@ -12,6 +12,7 @@ Examples:
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.errors import reporting
@@ -19,7 +20,7 @@ from icconv_mm.errors import reporting
 UNFINISHED = 3
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # not that of the other tools, which needs mmengine: a machine with a GPU may have torch alone
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -41,7 +42,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with reporting(args.debug, interrupted='what was measured is kept, the next call continues'):
         from acceptance.pieces import measurements, of_names

@@ -4,12 +4,13 @@ Examples:
   python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')

@@ -5,13 +5,14 @@ Examples:
   python tools/make_miniature.py DIR --train 1000 --val 200 --size 256 --seed 1
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
     parser.add_argument('--train', type=int, default=800, help='training images; default: %(default)s')

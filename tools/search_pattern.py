@@ -7,6 +7,7 @@ Examples:
 """
 
 import itertools
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from icconv_mm.apis import cli, load_config
 from icconv_mm.patterns.search import CRITERIA
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('checkpoint', help='weights of the supernet')
     parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')

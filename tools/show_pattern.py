@@ -9,6 +9,7 @@ Examples:
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,7 +25,7 @@ NETWORKS = {f'resnet{depth}': ('ICResNet', depth) for depth in (18, 34, 50, 101,
 NETWORKS |= {f'resnext{depth}': ('ICResNeXt', depth) for depth in (50, 101, 152)}
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
@@ -107,7 +108,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
         console.out(f'image: {args.out}', highlight=False)
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with cli.reporting(args.debug):
         show(args, Console())

@@ -5,10 +5,12 @@ Examples:
   python tools/test.py CONFIG CHECKPOINT --show-dir work_dirs/shown --cfg-options test_dataloader.batch_size=4
 """
 
+from collections.abc import Sequence
+
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')

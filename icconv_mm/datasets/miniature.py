@@ -52,7 +52,7 @@ class MiniatureOptions:
     size: int = 128  # their width and height in pixels, 64 or more
     seed: int = 0  # chooses the scenes
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

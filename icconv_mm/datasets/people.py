@@ -3,6 +3,7 @@
 The body is a chain of limbs seen from the front, so a person's left is on the right of the image unless limbs cross.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -81,7 +82,7 @@ def _limb(rng: np.random.Generator, angle: float, sign: int, length: float) -> n
     return np.array([sign * np.sin(angle), np.cos(angle)]) * length * shown
 
 
-def fixed(points) -> np.ndarray:
+def fixed(points: Sequence) -> np.ndarray:
     """OpenCV's fixed-point coordinates of points ``[..., 2]``."""
     return np.rint(np.asarray(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
 

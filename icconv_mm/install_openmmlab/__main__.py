@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from . import __doc__ as description
 from .own_environment import OwnEnvironment, device_here, installed_here
 from .processes import SetupError, say
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m icconv_mm.install_openmmlab', description=description, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,7 +3,7 @@
 :mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,12 +18,22 @@ MAX_LEVELS = 16  # of the table that a launch takes
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
-def register(reference) -> None:
+def register(reference: Callable[..., list[Tensor]]) -> None:
     """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
     backend.register('integrated_norm', reference, {'cuda': backend.Limits(_refusal, _advice)}, compiled_run)
 
 
-def compiled_run(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu) -> list[Tensor]:
+def compiled_run(
+    levels: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    relu: bool,
+) -> list[Tensor]:
     """The normalised levels, with the arguments of ``integrated_norm_compiled``."""
     statistics = running_mean, running_var, batches
     return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))

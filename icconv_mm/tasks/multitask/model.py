@@ -95,7 +95,9 @@ class MultiTaskModel(BaseModel):
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[MultiTaskSample] | None = None, mode: str = 'tensor'
+    ) -> dict | list[MultiTaskSample]:
         """As mmengine's ``BaseModel``.
 
         Args:
