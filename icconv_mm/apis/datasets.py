@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import Dataset
 
 from icconv_mm.datasets.checks import (
@@ -21,6 +19,7 @@ from icconv_mm.datasets.checks import (
     join_root,
 )
 from icconv_mm.datasets.walk import as_list, dicts_in, leaf_datasets
+from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -48,13 +47,6 @@ def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
         where = f'{phase}_dataloader.dataset'
         built = build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
         task.check_model(unwrapped(runner.model), built, where, training=phase == 'train')
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """A model without what distributed training or test-time augmentation puts around it."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: TaskAdapter, where: str) -> Dataset:

@@ -7,6 +7,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
 
 from icconv_mm.checkpoints import resuming
 from icconv_mm.checkpoints.matching import check_fits
@@ -37,13 +38,17 @@ class CheckpointMatchHook(Hook):
         self.resume = resume
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        check_fits(model, checkpoint, self.name, self.allow)
+        check_fits(unwrapped(runner.model), checkpoint, self.name, self.allow)
         if self.resume:
             with naming(self.name):
                 _check_resumable(runner, checkpoint)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without what distributed training or test-time augmentation puts around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _check_resumable(runner: Runner, checkpoint: dict) -> None:

@@ -12,10 +12,10 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .constraints import PACKAGE, Target
+from .constraints import Target
 from .processes import FREE_GB, SetupError, check_disk, run, say
 
-FAST_CXX = PACKAGE / '_fast_cxx.py'
+FAST_CXX = Path(__file__).with_name('fast_cxx.py')
 
 CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
 
@@ -77,7 +77,7 @@ def build_mmcv(env: Target, version: str, work: Path, target: Path) -> Path:
 
 
 def ninja_progress() -> Callable[[str], str | None]:
-    """Every tenth part of a ninja build, and what _fast_cxx.py has to say."""
+    """Every tenth part of a ninja build, and what fast_cxx.py has to say."""
     last = [-1]
 
     def show(line: str) -> str | None:
@@ -114,7 +114,7 @@ def check_compiler() -> None:
 
 
 def fast_compiler(folder: Path, headers: list[str], standard: str | None = None) -> dict:
-    """Variables under which a build calls _fast_cxx.py as its C++ compiler, with `headers` precompiled in `folder`.
+    """Variables under which a build calls fast_cxx.py as its C++ compiler, with `headers` precompiled in `folder`.
 
     `standard`, such as 'c++20', takes the place of that which the build asks for.
 
