@@ -16,7 +16,6 @@ from .constraints import Target
 from .processes import FREE_GB, SetupError, check_disk, run, say
 
 FAST_CXX = Path(__file__).with_name('fast_cxx.py')
-
 CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
 
 

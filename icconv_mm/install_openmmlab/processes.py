@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 HEARTBEAT_SECONDS = 15
-
 FREE_GB = {'venv': 10, 'cache': 2}
 
 
@@ -49,8 +49,8 @@ def run(
         show: Function that gives what to print of a line of output, or None.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = queue.Queue()
-    begin = time.monotonic()
+    begin = said = time.monotonic()
+    tail: deque[str] = deque(maxlen=31)
     with open(log, 'w') as sink:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -61,25 +61,11 @@ def run(
             env={**os.environ, **(env or {})},
             cwd=cwd,
         )
-
-        def read():
-            for line in process.stdout:
-                lines.put(line)
-            lines.put(None)
-
-        threading.Thread(target=read, daemon=True).start()
-        tail, said = [], begin
         try:
-            while True:
-                try:
-                    line = lines.get(timeout=1)
-                except queue.Empty:
-                    line = ''
-                if line is None:
-                    break
+            for line in _lines(process):
                 if line:
                     sink.write(line)
-                    tail = [*tail[-30:], line.rstrip()]
+                    tail.append(line.rstrip())
                 text = show(line) if line and show else None
                 if text is None and time.monotonic() - said > HEARTBEAT_SECONDS:
                     text = f'{label} ... {time.monotonic() - begin:.0f} s'
@@ -95,3 +81,23 @@ def run(
             raise SetupError(f'{label}: the disk is full; free some space (about {FREE_GB["venv"]} GB) and start again')
         print('\n'.join(tail), file=sys.stderr)
         raise SetupError(f'{label} failed (the whole output is in {log}); fix the cause above and start again')
+
+
+def _lines(process: subprocess.Popen) -> Iterator[str]:
+    """The lines that a process prints, as they come; '' for each second without one."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=1)
+        except queue.Empty:
+            line = ''
+        if line is None:
+            return
+        yield line
