@@ -10,7 +10,9 @@ Examples:
   python tools/evidence.py --out work_dirs/evidence --report              # tables and plots of what is there
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.apis import cli
@@ -18,7 +20,7 @@ from icconv_mm.apis import cli
 SEEDS, TUNING_SEEDS = range(5), (1000, 1001)
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
@@ -26,9 +28,9 @@ def parse_args(argv=None):
     parser.add_argument('--only', nargs='+', metavar='NAME', help='comparisons; default: all')
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2 3 4, with --tune 1000 1001')
     parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
-    parser.add_argument('--budget', metavar='NAME', help='cpu, card or quick; default: what the device is')
+    parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')
     parser.add_argument(
-        '--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='default: a card if there is one'
+        '--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='default: a GPU if there is one'
     )
     parser.add_argument(
         '--workers', type=int, default=1, help='runs at once, each with one thread; default: %(default)s'
@@ -43,7 +45,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with cli.reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
         from evidence_suite.course import Course, budget_of, use_device
@@ -63,7 +65,7 @@ def main(argv=None) -> int:
     return 0 if complete else 1
 
 
-def _passed_on(args) -> list[str]:
+def _passed_on(args: argparse.Namespace) -> list[str]:
     """What a worker is told."""
     device = ['--device', args.device]
     return ['--out', str(args.out), *device, *(['--budget', args.budget] if args.budget else []), '--run']

@@ -6,21 +6,22 @@ Examples:
   python tools/make_miniature.py data/miniature_scales --scales --distances 16 32
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, help='training pictures; default: 800, with --scales 400')
-    parser.add_argument('--val', type=int, help='validation pictures; default: 80, with --scales 100')
+    parser.add_argument('--train', type=int, help='training images; default: 800, with --scales 400')
+    parser.add_argument('--val', type=int, help='validation images; default: 80, with --scales 100')
     parser.add_argument('--size', type=int, help='width and height in pixels; default: 128')
     parser.add_argument('--seed', type=int, help='default: 0')
     parser.add_argument('--scales', action='store_true', help='the harder set of scales and planted distances')
-    parser.add_argument('--test', type=int, help='test pictures, which --scales has; default: 200')
+    parser.add_argument('--test', type=int, help='test images, which --scales has; default: 200')
     of_distances = 'planted distances of --scales in pixels; default: 24'
     parser.add_argument('--distances', type=int, nargs='+', metavar='D', help=of_distances)
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """The miniature set of scales and distances: a harder one, in which it is known what decides.
 
 It is laid out and drawn as :mod:`icconv_mm.datasets.miniature`, with a third split ``test`` and ``crops/SPLIT/CLASS``,
-one picture per object, for classification. In every picture sizes differ by a factor of 16, objects touch and hide each
+one image per object, for classification. In every image sizes differ by a factor of 16, objects touch and hide each
 other, and shapes of no class lie about. Of the six classes
 
 * ``person`` (with keypoints) and ``star`` are told by their outline, at any size;
@@ -41,7 +41,7 @@ CLASSES = ('person', 'star', 'stripes', 'checks', 'beside', 'above')
 MARK = 3.0  # radius in pixels of a mark, which has a dark core
 _DECOYS = (0.5, 1.5)  # distances of the marks that say nothing, in terms of the planted one
 _APART = 0.2  # of a planted distance, which such a mark keeps from it
-_HEIGHTS = (0.2, 0.9)  # of people, as shares of the picture
+_HEIGHTS = (0.2, 0.9)  # of people, as shares of the image
 _ATTEMPTS = 12  # for a place; then the object is given up
 
 
@@ -77,7 +77,7 @@ class ScalesOptions(MiniatureOptions):
     crop: ClassVar[int] = 64
     title: ClassVar[str] = 'miniature dataset of scales'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, 'distances', tuple(self.distances))
         self._require(train=1, val=1, test=1, size=64, seed=0, smallest=6, period=2)
         object.__setattr__(self, 'largest', 7 * self.size // 8 if self.largest is None else self.largest)
@@ -101,7 +101,7 @@ class ScalesOptions(MiniatureOptions):
         for _ in range(self.clutter):
             self._add_clutter(rng, scene)
         labels = rng.integers(1, 4, self.objects)
-        labels[:1] = rng.integers(2, 4)  # a star would not fit into the picture
+        labels[:1] = rng.integers(2, 4)  # a star would not fit into the image
         sides = self._sides(rng)
         for place_it in (
             *(partial(self._add_object, rng, scene, *each) for each in zip(labels[:1], sides)),
@@ -144,7 +144,7 @@ class ScalesOptions(MiniatureOptions):
         return alpha, turn
 
     def _center(self, rng: np.random.Generator, scene: Scene, side: float) -> np.ndarray:
-        """A place (x, y): anywhere, against an earlier object or, of a large one, in the middle of the picture."""
+        """A place (x, y): anywhere, against an earlier object or, of a large one, in the middle of the image."""
         if 2 * side > self.size:
             return rng.uniform(0.48, 0.52, 2) * self.size
         if scene.items and rng.random() < self.crowding:
@@ -176,7 +176,7 @@ class ScalesOptions(MiniatureOptions):
         return place(scene, alpha, paint, int(label))
 
     def _add_ring(self, rng: np.random.Generator, scene: Scene, marks: list[np.ndarray]) -> bool:
-        """A ring, its mark and the other mark; ``marks`` are those of the picture so far and are added to."""
+        """A ring, its mark and the other mark; ``marks`` are those of the image so far and are added to."""
         label, distance = 4 + int(rng.integers(2)), int(rng.choice(self.distances))
         decoy = distance * rng.choice([each for each in _DECOYS if self._says_nothing(each * distance)] or [0.5])
         axes = [np.array([1, 0]), np.array([0, 1])]

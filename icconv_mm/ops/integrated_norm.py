@@ -3,7 +3,7 @@
 :mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,16 +14,26 @@ from icconv_mm.ops.torch_private import below_autograd
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_LEVELS = 16  # of the table that a launch takes
-# compute capabilities of cards on which the tests have passed and it was faster than the reference
+# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
-def register(reference) -> None:
+def register(reference: Callable[..., list[Tensor]]) -> None:
     """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
     backend.register('integrated_norm', reference, {'cuda': backend.Limits(_refusal, _advice)}, compiled_run)
 
 
-def compiled_run(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu) -> list[Tensor]:
+def compiled_run(
+    levels: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    relu: bool,
+) -> list[Tensor]:
     """The normalised levels, with the arguments of ``integrated_norm_compiled``."""
     statistics = running_mean, running_var, batches
     return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))
@@ -69,5 +79,5 @@ def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | 
 
 def _advice(levels, *_) -> str | None:
     if torch.cuda.get_device_capability(levels[0].device) not in PROVEN:
-        return f'its tests have not passed on a card like {levels[0].device}'
+        return f'its tests have not passed on a GPU like {levels[0].device}'
     return None

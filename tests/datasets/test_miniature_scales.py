@@ -106,16 +106,16 @@ def test_files(root):
 def test_a_crop_has_the_object_in_its_middle(root):
     annotations = json.loads((root / 'annotations/instances_test.json').read_text())['annotations']
     first = [each for each in annotations if each['image_id'] == 1]
-    picture = cv2.imread(str(root / 'test/000001.jpg')).astype(int)
+    image = cv2.imread(str(root / 'test/000001.jpg')).astype(int)
     compared = 0
     for index, each in enumerate(first):
         x, y, width, height = each['bbox']
         left, top = round(x + width / 2 + 32) - 64, round(y + height / 2 + 32) - 64
         if min(left, top) < 0 or max(left, top) > 128 - 64:
-            continue  # mirrored beyond the picture
+            continue  # mirrored beyond the image
         path = root / f'crops/test/{CLASSES[each["category_id"] - 1]}/000001_{index:02d}.jpg'
         crop = cv2.imread(str(path)).astype(int)
-        assert np.abs(crop - picture[top : top + 64, left : left + 64]).mean() < 8  # of two compressions
+        assert np.abs(crop - image[top : top + 64, left : left + 64]).mean() < 8  # of two compressions
         compared += 1
     assert compared
 

@@ -115,7 +115,7 @@ def test_other_strides_and_values_that_are_no_numbers():
 @pytest.mark.parametrize('relu', [False, True])
 @pytest.mark.parametrize('affine', [False, True])
 def test_in_the_layer(choice, momentum, relu, affine):
-    """As a card would use it: results, gradients, running statistics and their count over several batches."""
+    """As a GPU would use it: results, gradients, running statistics and their count over several batches."""
     ours, theirs = (IntegratedBatchNorm(6, momentum=momentum, affine=affine) for _ in range(2))
     for step in range(3):
         levels = [torch.randn(2, 6, side, 5) + step for side in (9, 4, 1)]

@@ -32,8 +32,8 @@ class Budget:
 
     Attributes:
         name: Its name.
-        train, val, test: Pictures of each split.
-        size: Width and height of a picture; what is planted in pixels is in proportion to 128.
+        train, val, test: Images of each split.
+        size: Width and height of an image; what is planted in pixels is in proportion to 128.
         length: Factor of the iterations of every config.
         iterations: The iterations of every run, instead.
     """
@@ -56,7 +56,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget('cpu'),
-        Budget('card', train=4000, val=400, test=1000, length=8.0),
+        Budget('gpu', train=4000, val=400, test=1000, length=8.0),
         Budget('quick', train=8, val=2, test=2, size=96, iterations=2),
     )
 }
@@ -68,7 +68,7 @@ class Run:
 
     Attributes:
         arm: The arm.
-        seed: Seed of the weights and of the order of the pictures. From 1000 on a run is for choosing
+        seed: Seed of the weights and of the order of the images. From 1000 on a run is for choosing
             hyper-parameters, and is tested on the validation split.
         budget: The budget.
         root: The folder of all runs and of the data.
@@ -193,7 +193,7 @@ def _replace(node: dict, change: Callable[[str], str]) -> None:
 
 
 def _resize(cfg: Config, size: int) -> None:
-    """Sizes of pictures and maps for pictures of ``size`` instead of 128 pixels."""
+    """Sizes of images and maps for images of ``size`` instead of 128 pixels."""
     for node in dicts_in(cfg):
         for key in ('scale', 'input_size', 'heatmap_size', 'size'):
             value = node.get(key)

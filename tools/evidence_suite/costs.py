@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 class StepTimes(Hook):
     """Seconds of every training step, data included."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: list[float] = []
         self._start = 0.0
 
@@ -54,14 +54,14 @@ def _deformable() -> Iterator[list[int]]:
 
 
 def network_costs(model: nn.Module, batch: dict) -> dict[str, float]:
-    """Parameters, and FLOPs and milliseconds per picture of a test step.
+    """Parameters, and FLOPs and milliseconds per image of a test step.
 
     Args:
         model: A model of an OpenMMLab library, trained, as what a detector suggests counts too.
         batch: What its test step takes.
     """
     model.eval()
-    pictures = len(batch['inputs'])
+    images = len(batch['inputs'])
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter, _deformable() as deformable:
             model.test_step(batch)
@@ -74,6 +74,6 @@ def network_costs(model: nn.Module, batch: dict) -> dict[str, float]:
             times.append(time.perf_counter() - start)
     return {
         'parameters': sum(each.numel() for each in model.parameters()),
-        'flops': (counter.get_total_flops() + sum(deformable)) / pictures,
-        'milliseconds': 1e3 * statistics.median(times) / pictures,
+        'flops': (counter.get_total_flops() + sum(deformable)) / images,
+        'milliseconds': 1e3 * statistics.median(times) / images,
     }

@@ -21,10 +21,10 @@ FAILED = 'failed.log'  # in the folder of a run: what it said last
 
 
 def use_device(name: str) -> None:
-    """Let torch see a card, or not.
+    """Let torch see a GPU, or not.
 
     Raises:
-        InputError: A card was asked for, and there is none.
+        InputError: A GPU was asked for, and there is none.
     """
     if name == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -42,7 +42,7 @@ def budget_of(name: str | None) -> Budget:
     """
     import torch
 
-    name = name or ('card' if torch.cuda.is_available() else 'cpu')
+    name = name or ('gpu' if torch.cuda.is_available() else 'cpu')
     if name not in BUDGETS:
         raise InputError(f'--budget: no budget {name}; there are: {", ".join(BUDGETS)}')
     return BUDGETS[name]

@@ -14,7 +14,7 @@ def draw_differences(comparisons: Sequence[dict], path: Path) -> Path | None:
 
     Args:
         comparisons: As report.json has them.
-        path: The picture to write.
+        path: The image to write.
 
     Returns:
         ``path``; None, and nothing written, where there is no difference yet.
@@ -50,7 +50,7 @@ def draw_dilations(report: dict, path: Path) -> Path | None:
 
     Args:
         report: As report.json has it.
-        path: The picture to write.
+        path: The image to write.
 
     Returns:
         ``path``; None, and nothing written, where nothing was searched at two distances.

@@ -37,11 +37,11 @@ def write_report(course: Course) -> dict:
             cells = cells_of(each)
             parts.append(f'## {each["name"]}\n\n{each["claim"]}\n\n{markdown(cells)}')
             console.print(table(each['name'], cells, {'arm'}))
-    pictures = (
+    images = (
         draw_differences(found, course.root / 'differences.png'),
         draw_dilations(report, course.root / 'dilations.png'),
     )
-    shown = [f'![{path.stem}]({path.name})\n' for path in pictures if path is not None]
+    shown = [f'![{path.stem}]({path.name})\n' for path in images if path is not None]
     (course.root / 'report.md').write_text('\n'.join(['# Evidence\n', *parts, *shown]))
     console.out(f'report: {course.root / "report.md"}', highlight=False)
     return report

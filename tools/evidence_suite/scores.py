@@ -23,7 +23,7 @@ def average_precision(annotations: Path, results: Path, kind: str, scale: float 
         annotations: The COCO file of the truth.
         results: A COCO results file.
         kind: 'bbox', 'segm' or 'keypoints'.
-        scale: Factor of the sizes: the pictures' side over 128.
+        scale: Factor of the sizes: the images' side over 128.
 
     Returns:
         ``AP``, ``AP50``, ``AP_small``, ``AP_medium``, ``AP_large`` and, of boxes and masks, ``AP_context``,

@@ -114,13 +114,13 @@ def test_bad_input(tmp_path, arguments, message):
 
 def test_bad_budget_and_device(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    with pytest.raises(InputError, match='--budget: no budget huge; there are: cpu, card, quick'):
+    with pytest.raises(InputError, match='--budget: no budget huge; there are: cpu, gpu, quick'):
         budget_of('huge')
     assert budget_of(None).name == 'cpu'
     with pytest.raises(InputError, match='--device cuda: torch finds no CUDA device'):
         use_device('cuda')
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
-    assert budget_of(None).name == 'card'
+    assert budget_of(None).name == 'gpu'
 
 
 def test_learning_rates_are_tried_on_the_baseline_and_the_validation_split(tmp_path, pretended, capsys):

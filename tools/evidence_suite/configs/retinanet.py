@@ -1,5 +1,5 @@
 # RetinaNet, narrow, on two stages of a ResNet-18 and a pyramid of strides 4 to 32. Two stages see about as much of a
-# picture of 128 pixels (99) as a whole ResNet-50 sees of one of 1333 x 800 (483): reach counts as it does there.
+# image of 128 pixels (99) as a whole ResNet-50 sees of one of 1333 x 800 (483): reach counts as it does there.
 _base_ = '../../../configs/detection/retinanet_ic-r18_fpn-sepc_miniature.py'
 
 model = dict(
