@@ -31,7 +31,7 @@ class Budget:
     """What a run may cost.
 
     Attributes:
-        name: Its name.
+        name: What ``--budget`` calls it.
         train, val, test: Images of each split.
         size: Width and height of an image; what is planted in pixels is in proportion to 128.
         length: Factor of the iterations of every config.

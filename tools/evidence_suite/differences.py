@@ -17,7 +17,7 @@ class Difference:
 
     Attributes:
         values: One per seed.
-        mean: Their mean.
+        mean: Mean of the values.
         low, high: Ends of the bootstrap interval of the mean; None of fewer than three seeds.
     """
 

@@ -62,7 +62,7 @@ def scores_of(results: Mapping[str, Path], annotations: Path, split: str, scale:
         results: Files by kind.
         annotations: The folder of the annotation files.
         split: The split that was tested.
-        scale: As for :func:`average_precision`.
+        scale: Factor of the sizes: the images' side over 128.
     """
     scores = {}
     for kind, path in results.items():
