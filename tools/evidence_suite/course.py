@@ -17,7 +17,7 @@ from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
 from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
 from icconv_mm.errors import InputError
 
-FAILED = 'failed.log'  # in the folder of a run: what it said last
+FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
 
 
 def use_device(name: str) -> None:
@@ -147,7 +147,8 @@ class Course:
                         left.remove(run)
                         under_way[pool.submit(_process, run, command, children)] = run
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        run, (seconds, said) = under_way.pop(future), future.result()
+                        run, (seconds, status) = under_way.pop(future), future.result()
+                        said = _failure(run, status)  # here, as mmengine reads configs in one thread at a time
                         if said is None:
                             progress.done(run, seconds)
                         else:
@@ -190,24 +191,28 @@ class Progress:
         self._console.out(f'{now} {self._ended}/{self._total} {text}{left}', highlight=False)
 
 
-def _process(run: Run, command: Sequence[str], children: set[subprocess.Popen]) -> tuple[float, str | None]:
-    """Seconds of a run in a process of its own, and its last words if it failed."""
+def _process(run: Run, command: Sequence[str], children: set[subprocess.Popen]) -> tuple[float, int]:
+    """Seconds and exit status of a run in a process of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    log, failed = run.folder / 'output.log', run.folder / FAILED
-    failed.unlink(missing_ok=True)
+    (run.folder / FAILED).unlink(missing_ok=True)
     start = time.monotonic()
-    with open(log, 'w') as file:
+    with open(run.folder / _LOG, 'w') as file:
         child = subprocess.Popen([*command, run.arm.name, str(run.seed)], stdout=file, stderr=subprocess.STDOUT)
         children.add(child)
         status = child.wait()
         children.discard(child)
-    seconds = time.monotonic() - start
+    return time.monotonic() - start, status
+
+
+def _failure(run: Run, status: int) -> str | None:
+    """None of a run that has its result; else its last words, whose log is kept."""
+    log, failed = run.folder / _LOG, run.folder / FAILED
     if status == 0 and finished(run):
         log.unlink()
-        return seconds, None
+        return None
     log.rename(failed)
     last = (failed.read_text().strip().splitlines() or ['no output'])[-1]
-    return seconds, f'status {status}, see {failed}: {last[:200]}'
+    return f'status {status}, see {failed}: {last[:200]}'
 
 
 @contextmanager

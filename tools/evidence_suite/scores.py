@@ -32,9 +32,7 @@ def average_precision(annotations: Path, results: Path, kind: str, scale: float 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         found = json.loads(results.read_text())
-        if not found:
-            return {'AP': 0.0, 'AP50': 0.0}
-        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        evaluation = COCOeval(truth, truth.loadRes(found) if found else _nothing(truth), kind)
         ranges = {'all': (0, 1e5), **{name: (low * scale, high * scale) for name, (low, high) in SIZES.items()}}
         evaluation.params.areaRng = [[low**2, high**2] for low, high in ranges.values()]
         evaluation.params.areaRngLbl = list(ranges)
@@ -48,6 +46,14 @@ def average_precision(annotations: Path, results: Path, kind: str, scale: float 
         for group, classes in {'context': CONTEXT, 'texture': TEXTURE}.items():
             scores[f'AP_{group}'] = precision[:, :, [names.index(each) for each in classes], 0]
     return {name: 100 * float(mean) for name, part in scores.items() if (mean := _mean(part)) is not None}
+
+
+def _nothing(truth: COCO) -> COCO:
+    """Results without an entry, which ``loadRes`` does not take."""
+    empty = COCO()
+    empty.dataset = {**truth.dataset, 'annotations': []}
+    empty.createIndex()
+    return empty
 
 
 def _mean(precision: np.ndarray) -> float | None:
