@@ -24,8 +24,8 @@ inline void check(const Tensor& own, const Tensor& coarser, const Optional<Tenso
               " and ", coarser.scalar_type(), " on ", coarser.device());
   TORCH_CHECK(!finer || (finer->sizes() == own.sizes() && finer->scalar_type() == own.scalar_type() &&
                          finer->device() == own.device()),
-              "pyramid_sum: expected a third map like ", own.scalar_type(), own.sizes(), ", got ",
-              finer->scalar_type(), finer->sizes());
+              "pyramid_sum: expected a third map like ", own.scalar_type(), own.sizes(), ", got ", finer->scalar_type(),
+              finer->sizes());
 }
 
 // Runner::run<T, kChannelsLast>(call) computes everything.

@@ -295,5 +295,5 @@ def test_the_cards_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
         forward = getattr(torch.ops.icconv_mm, f'integrated_norm_{kind}')
         with pytest.raises(RuntimeError, match=r'takes levels .* alike that are not empty'):
             forward([levels[0], levels[0][:, :2]], *args[1:])
-        with pytest.raises(RuntimeError, match='takes 4 .*parameters'):
+        with pytest.raises(RuntimeError, match=r'takes 4 .*parameters'):
             forward(levels, norm.weight[:2], *args[2:])

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from icconv_mm.ops import backend, explain, pyramid_sum as module, use_backend
+from icconv_mm.ops import backend, explain, use_backend
+from icconv_mm.ops import pyramid_sum as module
 from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 pytestmark = pytest.mark.skipif(
@@ -104,6 +105,8 @@ def test_what_is_refused():
     own, coarser = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
     assert explain('pyramid_sum', own, coarser).chosen == 'cpu' and not module.PROVEN
     assert explain('pyramid_sum', own, coarser)['cuda'] == 'it takes tensors on a CUDA device, got cpu'
+    lower = explain('pyramid_sum', own.bfloat16(), coarser.bfloat16())
+    assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu']
     mixed = explain('pyramid_sum', own, coarser.double())
     assert mixed.chosen == 'reference' and mixed['cpu'].startswith('it takes maps of one dtype and device')
     assert pyramid_sum(own, coarser.double()).dtype == torch.float32

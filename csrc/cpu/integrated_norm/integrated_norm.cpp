@@ -23,21 +23,19 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kPieceElements = 1 << 15;
-constexpr int64_t kPiecePixels = 1024;     // at most, of channels_last: they are added up in single precision
+constexpr int64_t kPieceElements = 1 << 16;
+constexpr int64_t kPiecePixels = 1024;       // at most, of channels_last: they are added up in single precision
 constexpr int64_t kSegmentPixels = 1 << 14;  // the same of a plane, in 16 sums or more
 
-bool has_stride(const Tensor& x, int64_t axis, int64_t stride) {
-  return x.size(axis) == 1 || x.stride(axis) == stride;
-}
+bool has_stride(const Tensor& x, int64_t axis, int64_t stride) { return x.size(axis) == 1 || x.stride(axis) == stride; }
 
 // From a pixel to the next, where all pixels have one distance and the channels of one lie side by side; else 0.
 int64_t pixel_stride(const Tensor& x) {
   int64_t stride = x.size(1);
   for (int64_t axis : {0, 2, 3})
     if (x.size(axis) > 1) stride = x.stride(axis);
-  const bool even = has_stride(x, 1, 1) && has_stride(x, 2, x.size(3) * stride) &&
-                    has_stride(x, 0, x.size(2) * x.size(3) * stride);
+  const bool even =
+      has_stride(x, 1, 1) && has_stride(x, 2, x.size(3) * stride) && has_stride(x, 0, x.size(2) * x.size(3) * stride);
   return even ? stride : 0;
 }
 
@@ -90,10 +88,10 @@ struct Work {
     levels.reserve(given.size());
     for (size_t l = 0; l < given.size(); ++l) {
       const Tensor& x = given[l];
-      TORCH_CHECK(x.dim() == 4 && x.size(1) == given[0].size(1) && x.scalar_type() == given[0].scalar_type() &&
-                      x.numel() > 0,
-                  "integrated_norm takes levels [N, C, H, W] alike that are not empty, got ", x.scalar_type(),
-                  x.sizes(), " beside ", given[0].scalar_type(), given[0].sizes());
+      TORCH_CHECK(
+          x.dim() == 4 && x.size(1) == given[0].size(1) && x.scalar_type() == given[0].scalar_type() && x.numel() > 0,
+          "integrated_norm takes levels [N, C, H, W] alike that are not empty, got ", x.scalar_type(), x.sizes(),
+          " beside ", given[0].scalar_type(), given[0].sizes());
       levels.emplace_back(x, grads.empty() ? nullptr : &grads[l]);
       add_pieces(levels.back());
       total += levels.back().pixels();
@@ -113,8 +111,8 @@ struct Work {
 
  private:
   void add_pieces(const Level& level) {
-    const int64_t each = level.channels_last ? std::min(kPieceElements / level.channels, kPiecePixels)
-                                             : kPieceElements / level.area;
+    const int64_t each =
+        level.channels_last ? std::min(kPieceElements / level.channels, kPiecePixels) : kPieceElements / level.area;
     const int64_t step = std::max<int64_t>(each, 1);
     const int64_t end = level.channels_last ? level.pixels() : level.x.size(0) * level.channels;
     int64_t row = static_cast<int64_t>(row_pixels.size());
@@ -177,10 +175,35 @@ void map(const Work& work, const NormCall<T>& shared, const typename NormLoops<T
   });
 }
 
-// The first pass: `combine(sums so far, pixels so far, sums of a loop, its pixels, its first value of x)`.
-template <typename T, typename Combine>
-std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2],
-                         const Combine& combine) {
+// Joins sums of `more` pixels of one channel to those of `pixels`.
+struct JoinSums {
+  JoinSums(double, double) {}
+
+  void operator()(Sums& so_far, double first, double second, double) const {
+    so_far.first += first, so_far.second += second;
+  }
+};
+
+// The same of moments: sums of d = x - shift and of d^2 to mean and squared deviations.
+struct JoinMoments {
+  double inverse, share, weight;
+
+  JoinMoments(double pixels, double more) : inverse(1 / more), share(more / (pixels + more)), weight(pixels * share) {}
+
+  void operator()(Sums& so_far, double first, double second, double shift) const {
+    const double mean = first * inverse;
+    unite(so_far, {shift + mean, second - mean * first});
+  }
+  void unite(Sums& so_far, const Sums& more) const {
+    const double away = more.first - so_far.first;
+    so_far.first += away * share;
+    so_far.second += more.second + away * away * weight;
+  }
+};
+
+// The first pass: for each row of sums and channel what Join makes of the sums of a loop.
+template <typename T, typename Join>
+std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
   using A = typename NormCall<T>::A;
   std::vector<Sums> sums(work.row_pixels.size() * work.channels, Sums{0, 0});
   work.each([&](const Piece& piece) {
@@ -190,8 +213,10 @@ std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const type
       NormCall<T> call = of_pixels(shared, piece);
       call.sums = found.data();
       loop[1](call);
+      const Join join(0, call.rows);
+      const A* others = found.data() + level.channels;
       for (int64_t c = 0; c < level.channels; ++c)
-        combine(sums[piece.row * level.channels + c], 0, {found[2 * c], found[2 * c + 1]}, call.rows, call.x[c]);
+        join(sums[piece.row * level.channels + c], found[c], others[c], call.x[c]);
       return;
     }
     for (int64_t plane = piece.begin; plane < piece.end; ++plane)
@@ -200,17 +225,11 @@ std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const type
         NormCall<T> call = of_plane(shared, level, plane, first, std::min(kSegmentPixels, level.area - first));
         call.sums = found;
         loop[0](call);
-        combine(sums[piece.row * level.channels + plane], first, {found[0], found[1]}, call.columns, call.x[0]);
+        const Join join(first, call.columns);
+        join(sums[piece.row * level.channels + plane], found[0], found[1], call.x[0]);
       }
   });
   return sums;
-}
-
-// Mean and squared deviations of a union, into the first.
-void unite(Sums& so_far, double pixels, const Sums& more, double more_pixels) {
-  const double away = more.first - so_far.first, share = more_pixels / (pixels + more_pixels);
-  so_far.first += away * share;
-  so_far.second += more.second + away * away * pixels * share;
 }
 
 template <typename A>
@@ -218,8 +237,8 @@ const A* values(const Optional<Tensor>& tensor, int64_t channels) {
   if (!tensor) return nullptr;
   TORCH_CHECK(tensor->scalar_type() == c10::CppTypeToScalarType<A>::value && tensor->is_contiguous() &&
                   tensor->numel() == channels,
-              "integrated_norm takes ", channels, " parameters and statistics of ",
-              c10::CppTypeToScalarType<A>::value, ", got ", tensor->scalar_type(), tensor->sizes());
+              "integrated_norm takes ", channels, " parameters and statistics of ", c10::CppTypeToScalarType<A>::value,
+              ", got ", tensor->scalar_type(), tensor->sizes());
   return tensor->const_data_ptr<A>();
 }
 
@@ -245,15 +264,13 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
   A *old_mean = changed<A>(running_mean, channels), *old_var = changed<A>(running_var, channels);
-  const auto sums =
-      reduce<T>(work, {}, loops<T>().moments, [](Sums& so_far, double pixels, const Sums& d, double count, A first) {
-        const double mean = d.first / count;
-        unite(so_far, pixels, {first + mean, d.second - mean * d.first}, count);
-      });
+  const auto sums = reduce<T, JoinMoments>(work, {}, loops<T>().moments);
   std::vector<Sums> all(channels, Sums{0, 0});
   double pixels = 0;
-  for (size_t row = 0; row < work.row_pixels.size(); pixels += work.row_pixels[row++])
-    for (int64_t c = 0; c < channels; ++c) unite(all[c], pixels, sums[row * channels + c], work.row_pixels[row]);
+  for (size_t row = 0; row < work.row_pixels.size(); pixels += work.row_pixels[row++]) {
+    const JoinMoments join(pixels, work.row_pixels[row]);
+    for (int64_t c = 0; c < channels; ++c) join.unite(all[c], sums[row * channels + c]);
+  }
 
   const auto options = work.levels[0].x.options().dtype(c10::CppTypeToScalarType<A>::value);
   const Tensor mean = at::empty({channels}, options), inverse = at::empty({channels}, options);
@@ -282,16 +299,12 @@ Results backward_of(const Work& work, const Optional<Tensor>& weight, const Opti
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
   const A *means = values<A>(mean, channels), *inverses = values<A>(inverse, channels);
   std::vector<A> scale(channels), shift(channels), slope(channels), rest(channels);
-  for (int64_t c = 0; c < channels; ++c) {
+  for (int64_t c = 0; c < channels; ++c)
     scale[c] = (weights ? weights[c] : A(1)) * inverses[c], shift[c] = biases ? biases[c] : A(0);
-  }
   NormCall<T> call{};
   call.mean = means, call.scale = scale.data(), call.bias = shift.data();
   const auto& loop = loops<T>();
-  const auto sums = reduce<T>(work, call, {loop.sums[0][relu], loop.sums[1][relu]},
-                              [](Sums& so_far, double, const Sums& more, double, A) {
-                                so_far.first += more.first, so_far.second += more.second;
-                              });
+  const auto sums = reduce<T, JoinSums>(work, call, {loop.sums[0][relu], loop.sums[1][relu]});
   std::vector<Sums> all(channels, Sums{0, 0});
   for (size_t row = 0; row < work.row_pixels.size(); ++row)
     for (int64_t c = 0; c < channels; ++c)
@@ -326,9 +339,8 @@ Results backward(at::TensorList grads, at::TensorList levels, const Optional<Ten
                  const Optional<Tensor>& bias, const Tensor& mean, const Tensor& inverse, bool relu) {
   const Work work(levels, grads);
   Results results;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm", [&] {
-    results = backward_of<scalar_t>(work, weight, bias, mean, inverse, relu);
-  });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm",
+                                  [&] { results = backward_of<scalar_t>(work, weight, bias, mean, inverse, relu); });
   return results;
 }
 

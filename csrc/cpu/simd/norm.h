@@ -18,7 +18,7 @@ struct NormCall {
   int64_t x_row, row;                  // from a row to the next, of x; of grad and out
   const A *mean, *scale, *bias;        // y = scale (x - mean) + bias; of the column, or the first of the row
   const A *grad_scale, *slope, *rest;  // dx = grad_scale g + slope (x - mean) + rest
-  A* sums;                             // the sums of a channel: [columns, 2], or [2]
+  A* sums;                             // two sums of a channel: [2, columns], or [2]
 };
 
 // By channels_last, and by whether a ReLU follows.
