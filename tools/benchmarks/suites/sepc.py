@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict] = {
 LIMITS = {'cpu': {'PConv': 1.10, 'PConv + iBN': 1.10}, 'cuda': {'SEPC-lite': 1.10, 'SEPC': 1.60}}
 IBN_TIME, IBN_MEMORY = 1.15, 1.05
 TOLERANCE = 1e-4
-NORM, NORM_RELU = 'iBN / batch norm per level', 'iBN and ReLU / its reference'
+NORM, NORM_RELU = 'iBN / batch norm per level', 'iBN and ReLU of all levels / its reference'
 SUMS, SUMS_STEP = 'sums of levels / torch', 'sums of levels with gradients / torch'
 
 
