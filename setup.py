@@ -79,7 +79,7 @@ def make_extension(cuda: bool):
     if not cuda:
         return CppExtension(name, sources, extra_compile_args=compile_args, extra_link_args=link_args)
     if not torch.cuda.is_available():
-        # No card to ask, and torch's own list would name architectures that an older nvcc does not know. Newer cards
+        # No GPU to ask, and torch's own list would name architectures that an older nvcc does not know. Newer GPUs
         # compile the PTX at first use.
         os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0+PTX')
     sources += sorted(str(p) for p in Path('csrc').rglob('*.cu'))

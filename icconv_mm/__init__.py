@@ -14,9 +14,16 @@ import sys
 from icconv_mm import _deprecated, errors, versions
 from icconv_mm._version import __version__
 
-# `python -m icconv_mm.install_openmmlab` brings what is refused here; -m stands for the script while its package loads
-_INSTALLS = sys.argv[:1] == ['-m'] and any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv)
-if not _INSTALLS:
+
+def _is_installer() -> bool:
+    """Whether the command is ``python -m icconv_mm.install_openmmlab``, before whose module Python imports this one.
+
+    It replaces libraries that are refused here, and uses nothing of the package.
+    """
+    return any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv)
+
+
+if not _is_installer():
     versions.check(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry

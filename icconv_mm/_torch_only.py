@@ -22,7 +22,7 @@ def _needs(library: str, what: str) -> InputError:
 class Registry:
     """The modules that a config of this package may name, by class name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._modules: dict[str, Callable] = {}
 
     def register_module(self, name: str | None = None, module: Callable | None = None) -> Callable:

@@ -64,7 +64,7 @@ def _backbones(node) -> Iterator[dict]:
 
 
 def check_case(case: Case) -> list[Outcome]:
-    """Builds and runs the original and what takes its place on a picture of 128 x 128, by shapes alone where possible.
+    """Builds and runs the original and what takes its place on an image of 128 x 128, by shapes alone where possible.
 
     Returns:
         An outcome for each swap; one alone, of the swap 'original', where the original does not run here.

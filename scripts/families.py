@@ -29,8 +29,8 @@ from icconv_mm.apis import cli
 from icconv_mm.errors import InputError, reporting
 
 TRIES = 3  # configs of a family, until one trains as it is shipped
-# the size of the pictures, in pixels, and whether weights are initialised as the config says, until a model trains:
-# some heads need larger pictures, some proposals are made by the initialisation, which takes longest
+# the size of the images, in pixels, and whether weights are initialised as the config says, until a model trains:
+# some heads need larger images, some proposals are made by the initialisation, which takes longest
 ATTEMPTS = ((64, False), (128, False), (64, True), (128, True), (384, True))
 SWAPS = ('IC', 'PyConv')
 NETWORKS = {kind.rpartition('.')[2] for swap in SWAPS for pair in ONE_LINE[swap].items() for kind in pair}
@@ -155,12 +155,12 @@ def _cell(said: str) -> str:
 
 
 def train_one_step(library: str, cfg: Config, size: int, initialise: bool) -> None:
-    """Builds the model of a config, takes a step on two random pictures and predicts for the first.
+    """Builds the model of a config, takes a step on two random images and predicts for the first.
 
     Args:
         library: The import name of the library of the config.
         cfg: The config; it stays as it is.
-        size: The height and width of the pictures, in pixels.
+        size: The height and width of the images, in pixels.
         initialise: Whether the weights are initialised as the config says.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Small models of a config, and batches of random annotated pictures for them, for each task library."""
+"""Small models of a config, and batches of random annotated images for them, for each task library."""
 
 import numpy as np
 import torch
@@ -22,20 +22,20 @@ def shrink(node, size: int) -> None:
             shrink(item, size)
     elif isinstance(node, dict):
         if node.get('type') == 'icconv_mm.SEPC':
-            node['lcconv_padding'] = 1  # the coarsest level of so small a picture has one cell
+            node['lcconv_padding'] = 1  # the coarsest level of so small an image has one cell
         for key, value in node.items():
             if key in ('max_per_img', 'num_queries', 'num_proposals'):
                 node[key] = 20
             elif key == 'batch_augments':
                 node[key] = None  # to the training size as well
             elif key == 'clip_border':
-                node[key] = True  # masks of boxes beyond the picture, as before training, cannot be pasted
+                node[key] = True  # masks of boxes beyond the image, as before training, cannot be pasted
             elif key == 'num_cp':
                 node[key] = 0  # layers that compute again what they do not keep, which needs fairscale
             elif key == 'type' and value == 'MMSyncBN':
                 node[key] = 'BN'  # of which there is one process
             elif key == 'prototype':
-                node[key] = torch.rand(4, 2048)  # instead of pictures in a folder
+                node[key] = torch.rand(4, 2048)  # instead of images in a folder
             elif key == 'sampler' and 'num' in value:
                 value['num'] = 16
             elif key == 'data_preprocessor' and value.get('size'):
@@ -59,24 +59,24 @@ def classes_of(model: nn.Module) -> int | dict[str, int]:
 
 
 def make_batch(cfg: Config, model: nn.Module, size: int, count: int = 2) -> dict:
-    """Random uint8 pictures and annotations, as the data loader of a config gives them.
+    """Random uint8 images and annotations, as the data loader of a config gives them.
 
     Args:
         cfg: The config.
         model: What is built from it, which says how many classes or joints there are.
-        size: The height and width of the pictures, in pixels. Pictures of one person or hand have the size of the
+        size: The height and width of the images, in pixels. Images of one person or hand have the size of the
             config's codec, those for re-identification are twice as high as wide.
-        count: How many samples; for re-identification there is one, of four pictures.
+        count: How many samples; for re-identification there is one, of four images.
 
     Returns:
-        Pictures ``[3, height, width]``, or what a model of its own kind has in their place, under 'inputs' and their
+        Images ``[3, height, width]``, or what a model of its own kind has in their place, under 'inputs' and their
         annotations under 'data_samples'.
     """
     preprocessor = (cfg.model.get('data_preprocessor') or {}).get('type', '').rpartition('.')[2]
     if preprocessor == 'MultiBranchDataPreprocessor':  # of semi-supervised models
         branches = {name: _together(_detection, cfg, model, size, count) for name in BRANCHES}
         return {key: {name: batch[key] for name, batch in branches.items()} for key in ('inputs', 'data_samples')}
-    if views := _views(cfg.get('train_dataloader')):  # of self-supervised models: a tensor of all pictures for each
+    if views := _views(cfg.get('train_dataloader')):  # of self-supervised models: a tensor of all images for each
         from mmpretrain.structures import DataSample
 
         inputs = [torch.stack([_picture(size, size) for _ in range(count)]) for _ in range(views)]
@@ -135,7 +135,7 @@ def _video(cfg: Config, size: int, num_classes: int):
 
 
 def _identities(cfg: Config, size: int, num_classes: int):
-    """Two pictures of each of two people, twice as high as wide."""
+    """Two images of each of two people, twice as high as wide."""
     from mmdet.structures import ReIDDataSample
 
     sample = ReIDDataSample(metainfo=_metainfo(size)).set_gt_label(np.array([0, 0, 1, 1]))
@@ -238,7 +238,7 @@ BRANCHES = ('sup', 'unsup_teacher', 'unsup_student')
 
 
 def _views(node) -> int:
-    """How many views of a picture a data loader makes; 0 where it makes one and no list of it."""
+    """How many views of an image a data loader makes; 0 where it makes one and no list of it."""
     if isinstance(node, dict):
         if node.get('type') == 'MultiView':
             views = node['num_views']

@@ -1,6 +1,6 @@
 """Set up the development environment: virtual environment, pinned libraries, mmcv wheel, this package.
 
-Run by ``make``; needs only the standard library. What is installed, and how, stands in icconv_mm/install_openmmlab.py.
+Run by ``make``; needs only the standard library. What is installed, and how, stands in icconv_mm/install_openmmlab.
 Every step leaves a stamp when it is complete, so that an interrupted set-up continues where it stopped and a finished
 one costs nothing. The mmcv wheel is built once for each combination of Python, torch, mmcv and device and kept in the
 cache folder (ICCONV_MM_CACHE, else $XDG_CACHE_HOME/icconv_mm, else ~/.cache/icconv_mm).
@@ -9,27 +9,30 @@ cache folder (ICCONV_MM_CACHE, else $XDG_CACHE_HOME/icconv_mm, else ~/.cache/icc
 import argparse
 import fcntl
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_route():
-    """The module by its file: importing the package checks for torch, which is not there yet."""
-    spec = importlib.util.spec_from_file_location('install_openmmlab', ROOT / 'icconv_mm' / 'install_openmmlab.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def installer(module: str) -> ModuleType:
+    """A module of the installer, without the package around it, which refuses to be imported before torch is there."""
+    if 'install_openmmlab' not in sys.modules:
+        folder = ROOT / 'icconv_mm' / 'install_openmmlab'
+        spec = importlib.util.spec_from_file_location('install_openmmlab', folder / '__init__.py')
+        sys.modules['install_openmmlab'] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f'install_openmmlab.{module}')
 
 
-route = load_route()
-SetupError, say = route.SetupError, route.say
+processes, mmcv_wheel, route = map(installer, ('processes', 'mmcv_wheel', 'route'))
+SetupError, say = processes.SetupError, processes.say
 
 FOR_TESTS = (
     'onnx', 'onnxruntime', 'onnxscript', 'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
@@ -62,7 +65,7 @@ class Environment(route.Route):
         (self.stamps / name).write_text(stamp_text(key))
 
     def create(self) -> None:
-        route.check_disk(self.venv.parent, route.FREE_GB['venv'], 'the virtual environment')
+        processes.check_disk(self.venv.parent, processes.FREE_GB['venv'], 'the virtual environment')
         try:
             import ensurepip  # noqa: F401
             import venv
@@ -76,7 +79,7 @@ class Environment(route.Route):
 
     def install_package(self) -> None:
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
-            'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': route.jobs()})  # fmt: skip
+            'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)
@@ -107,7 +110,7 @@ def extension_mode(device: str) -> str:
 
 
 @contextmanager
-def only_one():
+def only_one() -> Iterator[None]:
     """Set-ups of one checkout run one after the other: they share its build folders."""
     with open(ROOT / '.setup.lock', 'w') as lock:
         try:

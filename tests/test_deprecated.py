@@ -18,6 +18,8 @@ from icconv_mm.registry import HOOKS
         ('icconv_mm.hooks', 'ResumableRandomnessHook', 'icconv_mm.engine.ResumableRandomnessHook'),
         ('icconv_mm.optim', 'CPUAmpOptimWrapper', 'icconv_mm.engine.CPUAmpOptimWrapper'),
         ('icconv_mm.layers', 'PConv', 'icconv_mm.layers.PConvLayer'),
+        ('icconv_mm.datasets.loading', 'find_pictures', 'icconv_mm.datasets.loading.find_images'),
+        ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
     ],
 )

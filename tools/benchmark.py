@@ -4,7 +4,7 @@ Contenders run in turn in one process, after a check that they give equal result
 layers are timed in both memory formats, and each contender's better one counts.
 
 Examples:
-  python tools/benchmark.py --suite layers --threads 2 --picture layers.png
+  python tools/benchmark.py --suite layers --threads 2 --chart layers.png
   python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmarks.json
   python tools/benchmark.py --suite backbone --device cuda
 """
@@ -13,6 +13,7 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import benchmarks
@@ -22,7 +23,7 @@ from icconv_mm.apis import cli
 from icconv_mm.errors import InputError
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument(
@@ -34,12 +35,13 @@ def parse_args(argv=None) -> argparse.Namespace:
     dtypes = ('float32', 'bfloat16', 'float16')
     of_dtype = 'of layers, backbone, models; default: float32 on the CPU, else bfloat16'
     parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
-    of_scale = 'factor of the sizes of pictures, for a quick look without limits'
+    of_scale = 'factor of the sizes of images, for a quick look without limits'
     parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
     of_clock = "count the processor's time, on a machine that does other things, too; with --threads 1 on the CPU"
     parser.add_argument('--cpu-time', action='store_true', help=of_clock)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
-    parser.add_argument('--picture', metavar='FILE.png', help='also draw bars: layers, backbone, models')
+    chart = parser.add_argument('--chart', metavar='FILE.png', help='also draw bars: layers, backbone, models')
+    cli.renamed(parser, '--picture', chart)
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -53,14 +55,14 @@ def parse_args(argv=None) -> argparse.Namespace:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # the latter: this torch was built without it
         parser.error(f'--device: {args.device} cannot be used: {str(error).splitlines()[0]}')
-    for option in ('out', 'picture'):  # found out after all the measuring otherwise
+    for option in ('out', 'chart'):  # found out after all the measuring otherwise
         path = getattr(args, option)
         if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             parser.error(f'--{option}: expected a file in an existing folder, got {path}')
     return args
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only', 'cpu_time')
     options = benchmarks.Options(**{name: getattr(args, name) for name in names})
@@ -85,8 +87,8 @@ def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: 
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
         benchmarks.write_json(figures, options, args.out, command)
-    if args.picture:
-        benchmarks.write_picture(figures, args.picture)
+    if args.chart:
+        benchmarks.write_chart(figures, args.chart)
 
 
 if __name__ == '__main__':

@@ -1,34 +1,35 @@
-"""Look at a dataset as the model sees it: pictures after the config's transforms with their annotations drawn.
+"""Look at a dataset as the model sees it: images after the config's transforms with their annotations drawn.
 
 Examples:
   python tools/browse_dataset.py CONFIG --not-show --out-dir work_dirs/browse --count 20
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
-    parser.add_argument('--out-dir', metavar='DIR', help='write the pictures to this folder')
+    parser.add_argument('--out-dir', metavar='DIR', help='write the images to this folder')
     parser.add_argument('--output-dir', dest='out_dir', help=argparse.SUPPRESS)  # as the task libraries' tools call it
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which dataset')
-    parser.add_argument('--count', type=int, metavar='N', help='only the first N pictures')
+    parser.add_argument('--count', type=int, metavar='N', help='only the first N images')
     parser.add_argument('--not-show', dest='show', action='store_false', help='do not open a window')
     parser.add_argument(
-        '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each picture shown'
+        '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each image shown'
     )
     args = parser.parse_args(argv)
     with cli.reporting(args.debug):
         from icconv_mm.apis import browse
 
         cfg, options = cli.read_config(args)
-        written = browse(cfg, **options, progress=partial(cli.progress, description='pictures'))
+        written = browse(cfg, **options, progress=partial(cli.progress, description='images'))
         if written:
-            print(f'{len(written)} pictures in {args.out_dir}')
+            print(f'{len(written)} images in {args.out_dir}')
 
 
 if __name__ == '__main__':

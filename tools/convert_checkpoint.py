@@ -5,6 +5,8 @@ Examples:
       checkpoints/ic_resnet50_k9_imagenet.pth --source ic-conv --pattern detection/ic_resnet50_k9
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from icconv_mm.apis import cli
@@ -13,7 +15,7 @@ from icconv_mm.checkpoints.report import left_table, moves_table
 from icconv_mm.errors import InputError
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('input', help='the released file')
     parser.add_argument('output', help='the file to write')

@@ -9,12 +9,13 @@ Examples:
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument(
         '--device', choices=['cpu', 'cuda'], default='cpu', metavar='DEVICE', help='cpu (default) or cuda'

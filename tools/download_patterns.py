@@ -9,6 +9,7 @@ Examples:
   python tools/download_patterns.py detection/ic_resnet50_k9 --from FOLDER
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import cli
@@ -16,7 +17,7 @@ from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
     where = 'a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)'

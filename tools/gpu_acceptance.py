@@ -1,7 +1,7 @@
-"""Measure on a card all that its limits speak of, most important first, and continue where the last call stopped.
+"""Measure on a GPU all that its limits speak of, most important first, and continue where the last call stopped.
 
 Every figure is written to the file of results at once. What fails is noted and does not stop the rest. A dry run needs
-no card: it does the same with tiny sizes, and its times mean nothing.
+no GPU: it does the same with tiny sizes, and its times mean nothing.
 
 Examples:
   python tools/gpu_acceptance.py --out work_dirs/gpu.json                # nine minutes; again, until all is measured
@@ -12,6 +12,7 @@ Examples:
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.errors import reporting
@@ -19,8 +20,8 @@ from icconv_mm.errors import reporting
 UNFINISHED = 3
 
 
-def parse_args(argv=None) -> argparse.Namespace:
-    # not that of the other tools, which needs mmengine: a machine with a card may have torch alone
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    # not that of the other tools, which needs mmengine: a machine with a GPU may have torch alone
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -41,7 +42,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with reporting(args.debug, interrupted='what was measured is kept, the next call continues'):
         from acceptance.pieces import measurements, of_names

@@ -1,22 +1,23 @@
-"""Predict for a picture, a folder or a glob pattern: drawn pictures and a COCO results file, for any task.
+"""Predict for an image, a folder or a glob pattern: drawn images and a COCO results file, for any task.
 
 Examples:
   python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    parser.add_argument('inputs', metavar='input', help='a picture, a folder of pictures, or a glob pattern in quotes')
+    parser.add_argument('inputs', metavar='input', help='an image, a folder of images, or a glob pattern in quotes')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures per forward pass')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per forward pass')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--palette', help='colours for drawing: coco, voc, citys or random (detection)')
@@ -27,7 +28,7 @@ def main(argv=None) -> None:
         from icconv_mm.apis import infer
 
         cfg, options = cli.read_config(args)
-        written = infer(cfg, **options, progress=partial(cli.progress, description='pictures'))
+        written = infer(cfg, **options, progress=partial(cli.progress, description='images'))
         for path in written.values():
             print(path)
 

@@ -5,17 +5,18 @@ Examples:
   python tools/make_miniature.py DIR --train 1000 --val 200 --size 256 --seed 1
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=800, help='training pictures; default: %(default)s')
-    parser.add_argument('--val', type=int, default=80, help='validation pictures; default: %(default)s')
+    parser.add_argument('--train', type=int, default=800, help='training images; default: %(default)s')
+    parser.add_argument('--val', type=int, default=80, help='validation images; default: %(default)s')
     parser.add_argument('--size', type=int, default=128, help='width and height in pixels; default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     args = parser.parse_args(argv)

@@ -7,6 +7,7 @@ Examples:
 """
 
 import itertools
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from icconv_mm.apis import cli, load_config
 from icconv_mm.patterns.search import CRITERIA
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('checkpoint', help='weights of the supernet')
     parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')
@@ -26,7 +27,7 @@ def main(argv=None) -> None:
     parser.add_argument('--layers', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
     parser.add_argument('--config', help='config of the supernet; needed for --images')
-    parser.add_argument('--images', metavar='DIR', help='measure the channel means on the pictures of this folder')
+    parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
     of_count = 'at most so many of them; default: %(default)s'
     count = parser.add_argument('--count', type=int, default=300, metavar='N', help=of_count)
     cli.renamed(parser, '--max-images', count)
@@ -42,7 +43,7 @@ def main(argv=None) -> None:
         images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.count))
-            images = cli.progress(images, f'channel means of {len(images)} pictures')
+            images = cli.progress(images, f'channel means of {len(images)} images')
         results = search_checkpoint(
             args.checkpoint,
             args.d_max,

@@ -6,6 +6,7 @@ Examples:
   python tools/search_pipeline.py --work-dir work_dirs/search
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.apis import cli, load_config
@@ -15,7 +16,7 @@ from icconv_mm.patterns.search import CRITERIA
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
     parser.add_argument('--work-dir', metavar='DIR', default='work_dirs/search', help='default: %(default)s')

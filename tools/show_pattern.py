@@ -1,4 +1,4 @@
-"""Show a dilation pattern: a table, and a picture with the effective receptive field against the dense network's.
+"""Show a dilation pattern: a table, and an image with the effective receptive field against the dense network's.
 
 The receptive field is that of the last stage of the ResNet that the pattern is for, measured by gradients on white
 noise; the dense network has the same weights, every dilation 1. Without --checkpoint the weights are random.
@@ -9,6 +9,7 @@ Examples:
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,11 +25,11 @@ NETWORKS = {f'resnet{depth}': ('ICResNet', depth) for depth in (18, 34, 50, 101,
 NETWORKS |= {f'resnext{depth}': ('ICResNeXt', depth) for depth in (50, 101, 152)}
 
 
-def parse_args(argv=None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
-    parser.add_argument('--out', metavar='FILE.png', help='draw a picture into this file')
+    parser.add_argument('--out', metavar='FILE.png', help='draw an image into this file')
     parser.add_argument('--checkpoint', metavar='FILE.pth', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
     of_count = 'how many are averaged; default: %(default)s'
@@ -104,10 +105,10 @@ def show(args: argparse.Namespace, console: Console) -> None:
     fields = measure_fields(args, network, console) if network else None
     if args.out:
         draw_patterns(patterns, args.out, args.pattern, fields)
-        console.out(f'picture: {args.out}', highlight=False)
+        console.out(f'image: {args.out}', highlight=False)
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with cli.reporting(args.debug):
         show(args, Console())

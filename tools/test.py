@@ -5,19 +5,21 @@ Examples:
   python tools/test.py CONFIG CHECKPOINT --show-dir work_dirs/shown --cfg-options test_dataloader.batch_size=4
 """
 
+from collections.abc import Sequence
+
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     cli.add_work_dir(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions on screen')
-    parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the predictions below this folder')
-    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each picture shown')
-    parser.add_argument('--tta', action='store_true', help='average over augmented copies of each picture')
+    parser.add_argument('--show-dir', metavar='DIR', help='write images with the predictions below this folder')
+    parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each image shown')
+    parser.add_argument('--tta', action='store_true', help='average over augmented copies of each image')
     parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
     cli.add_memory_format(parser)
     cli.add_launcher(parser)

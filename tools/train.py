@@ -5,10 +5,12 @@ Examples:
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det --resume
 """
 
+from collections.abc import Sequence
+
 from icconv_mm.apis import cli
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     cli.add_config(parser)
     cli.add_work_dir(parser)
@@ -16,7 +18,7 @@ def main(argv=None) -> None:
     parser.add_argument('--resume', nargs='?', default=False, const='auto', metavar='CHECKPOINT', help=latest)
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on a CPU bfloat16')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
-    parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable pictures, leave them out')
+    parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable images, leave them out')
     differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
     parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)
     cli.add_memory_format(parser)

@@ -6,5 +6,5 @@ model = dict(
     neck=[_base_.model.neck, _base_.neck],
     bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='ATSSHead', stacked_convs=0),
 )
-train_dataloader = dict(batch_size=4)  # per GPU, of 4: integrated batch norm wants pictures
+train_dataloader = dict(batch_size=4)  # per GPU, of 4: integrated batch norm wants images
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -11,7 +11,7 @@ visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisB
 log_processor = _base_.iteration_log
 
 # Small people: a pyramid keeps the fine level that finds their joints, one deconvolution gives maps of half the
-# picture's size. From random weights within minutes: joints count more than the empty rest, larger weights at the start
+# image's size. From random weights within minutes: joints count more than the empty rest, larger weights at the start
 # than the published 0.001, and tags are pushed harder than pulled, which at first are all the same.
 input_size = (128, 128)
 codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3)

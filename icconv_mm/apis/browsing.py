@@ -1,4 +1,4 @@
-"""A look at what a model is trained on: pictures after the config's transforms, with their annotations."""
+"""A look at what a model is trained on: images after the config's transforms, with their annotations."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,13 +23,13 @@ def browse(
     wait_time: float = 2.0,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> list[Path]:
-    """Draw the annotations of a dataset on its pictures.
+    """Draw the annotations of a dataset on its images.
 
     Args:
         cfg: A config; changed in place.
-        out_dir: Folder for the pictures; None writes none.
+        out_dir: Folder for the images; None writes none.
         phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
-        count: Number of pictures; all by default.
+        count: Number of images; all by default.
         show: Show them on screen, each for ``wait_time`` seconds.
         wait_time: Seconds.
         progress: Wraps the sequence of indices, as ``rich.progress.track`` does.
@@ -63,7 +63,7 @@ def browse(
 
 
 def _rgb(inputs) -> np.ndarray:
-    """A packed picture [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
-    inputs = inputs[0] if isinstance(inputs, list) else inputs  # a picture at several test scales
+    """A packed image [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
+    inputs = inputs[0] if isinstance(inputs, list) else inputs  # an image at several test scales
     image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
     return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

@@ -50,7 +50,7 @@ def renamed(parser: argparse.ArgumentParser, old: str, option: argparse.Action) 
     """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used."""
 
     class Renamed(argparse.Action):
-        def __call__(self, parser, namespace, values, option_string=None):
+        def __call__(self, parser, namespace, values, option_string=None) -> None:
             print(f'{old} is {option.option_strings[0]} now; the next version is without the old name', file=sys.stderr)
             option(parser, namespace, values, option_string)
 

@@ -1,4 +1,4 @@
-"""Predictions as COCO results files, with the ids of pictures and categories that they refer to."""
+"""Predictions as COCO results files, with the ids of images and categories that they refer to."""
 
 import json
 import logging
@@ -18,13 +18,13 @@ from icconv_mm.tasks.base import TaskAdapter
 
 @dataclass(frozen=True)
 class CocoResults:
-    """What one task of the network finds in the pictures.
+    """What one task of the network finds in the images.
 
     Attributes:
         name: Name of the task, '' for a network of one.
         adapter: The adapter of the task.
         classes: Class names by label.
-        image_ids: Id of each picture.
+        image_ids: Id of each image.
         category_ids: Ids of the classes, by label.
         records: Entries of the COCO results file so far.
     """
@@ -37,12 +37,12 @@ class CocoResults:
     records: list[dict] = field(default_factory=list)
 
     def add(self, path: Path, sample: Any, score_thr: float) -> None:
-        """Collect what the model returned for a picture."""
+        """Collect what the model returned for an image."""
         own = sample.get(self.name) if self.name else sample
         self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
 
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
-        """Write the results, and the pictures and categories that they refer to; give the files by name."""
+        """Write the results, and the images and categories that they refer to; give the files by name."""
         numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
         categories = [{'id': i, 'name': known} for i, known in zip(self.category_ids, self.classes)]
         about = {'images': numbered, 'annotations': [], 'categories': categories}
@@ -61,11 +61,11 @@ def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann
     Args:
         task: The adapter of the network.
         dataset_meta: Class names and colours of the network.
-        paths: The pictures.
+        paths: The images.
         ann_file: A COCO annotation file that gives the ids; None numbers them.
 
     Raises:
-        InputError: The annotation file cannot be used, or does not fit the pictures.
+        InputError: The annotation file cannot be used, or does not fit the images.
     """
     results = []
     for name, (adapter, meta) in task.parts(dataset_meta).items():
@@ -75,7 +75,7 @@ def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann
 
 
 def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
-    """The ids of pictures and, by label, of categories: numbered from 1, or those of an annotation file."""
+    """The ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
     if ann_file is None:
         return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
     check_file(ann_file, 'ann_file', ArgumentError)
@@ -90,10 +90,10 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
 
 
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
-    """The id of each picture: of the entry whose file name the path ends with, folders included where it has any.
+    """The id of each image: of the entry whose file name the path ends with, folders included where it has any.
 
     Raises:
-        ArgumentError: No entry, or several, fit a picture, or one fits several.
+        ArgumentError: No entry, or several, fit an image, or one fits several.
     """
     by_name: dict[str, list[dict]] = {}
     for image in images:
@@ -111,5 +111,5 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]
     if twice:
         same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
-        raise ArgumentError(f'ann_file {ann_file}: image id {twice[0]} fits several pictures: {same}')
+        raise ArgumentError(f'ann_file {ann_file}: image id {twice[0]} fits several images: {same}')
     return matched

@@ -104,11 +104,11 @@ def comparison_config(
 
 
 def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
-    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load pictures.
+    """Put :class:`icconv_mm.datasets.loading.LoadImageFromFile` in the place of the transforms that load images.
 
     Args:
         cfg: A config, or a part of one; changed in place.
-        skip_bad: Whether to skip pictures that cannot be read, as for the transform.
+        skip_bad: Whether to skip images that cannot be read, as for the transform.
     """
     for node in dicts_in(cfg):
         if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import Dataset
 
 from icconv_mm.datasets.checks import (
@@ -21,6 +19,7 @@ from icconv_mm.datasets.checks import (
     join_root,
 )
 from icconv_mm.datasets.walk import as_list, dicts_in, leaf_datasets
+from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 
@@ -50,18 +49,11 @@ def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
         task.check_model(unwrapped(runner.model), built, where, training=phase == 'train')
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """A model without what distributed training or test-time augmentation puts around it."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
 def build_dataset(build: Callable[[], Dataset], cfg: Mapping[str, Any], task: TaskAdapter, where: str) -> Dataset:
     """What ``build`` returns, which is the dataset of ``cfg``; ``where`` is its name in the whole config.
 
     Raises:
-        DatasetError: An annotation file is not what the dataset reads, no picture is left, or labels are wrong.
+        DatasetError: An annotation file is not what the dataset reads, no image is left, or labels are wrong.
         InputError: It cannot be built for another reason.
     """
     try:

@@ -1,4 +1,4 @@
-"""Predictions for pictures: drawn, and as COCO results."""
+"""Predictions for images: drawn, and as COCO results."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,19 +15,20 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
+from icconv_mm._deprecated import renamed
 from icconv_mm.apis.coco_results import results_of
 from icconv_mm.apis.config import model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.datasets.loading import find_pictures
+from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks import scope_of
 
 
 class Predictor:
-    """A model of any task, ready for picture files.
+    """A model of any task, ready for image files.
 
     Args:
         cfg: Config of the model; changed in place.
@@ -72,19 +73,19 @@ class Predictor:
         """Yield each path and the data sample that the model returns for it.
 
         Raises:
-            ImageFileError: A file is missing, truncated or no picture.
+            ImageFileError: A file is missing, truncated or no image.
             ArgumentError: The batch size is less than 1.
         """
         for batch in _batches(paths, batch_size):
             yield from zip(batch, self._forward([self._load(path) for path in batch]), strict=True)
 
     def try_predict(self, paths: Sequence[str | Path], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
-        """As :meth:`predict`, with the exception in the place of the data sample where a picture fails."""
+        """As :meth:`predict`, with the exception in the place of the data sample where an image fails."""
         for batch in _batches(paths, batch_size):
             inputs = [_attempt(self._load, path) for path in batch]
             loaded = [each for each in inputs if not isinstance(each, Exception)]
             samples = _attempt(self._forward, loaded) if loaded else []
-            if isinstance(samples, Exception):  # find out which picture it is
+            if isinstance(samples, Exception):  # find out which image it is
                 samples = [_attempt(lambda each: self._forward([each])[0], each) for each in loaded]
             left = iter(samples)
             yield from zip(batch, [each if isinstance(each, Exception) else next(left) for each in inputs])
@@ -97,7 +98,7 @@ class Predictor:
             return self.model.test_step(pseudo_collate(inputs))
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
-        """Write the picture at ``path`` with its predictions to ``out_file``."""
+        """Write the image at ``path`` with its predictions to ``out_file``."""
         image = mmcv.imread(str(path), channel_order='rgb')
         self.task.draw_predictions(self.visualizer, image, sample, score_thr, str(out_file))
 
@@ -126,7 +127,7 @@ def infer(
 ) -> dict[str, Path]:
     """Predict for a file, a folder or a glob pattern.
 
-    Writes below ``out_dir``: ``vis/`` (pictures with the predictions drawn), ``predictions.json`` (a COCO results file:
+    Writes below ``out_dir``: ``vis/`` (images with the predictions drawn), ``predictions.json`` (a COCO results file:
     a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
     ``categories`` that the results refer to, so that ``COCO('images.json').loadRes('predictions.json')`` works). A
     network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
@@ -134,26 +135,26 @@ def infer(
     Args:
         cfg: Config of the model.
         checkpoint: File with the weights of the model.
-        inputs: The pictures: a file, a folder or a glob pattern.
+        inputs: The images: a file, a folder or a glob pattern.
         out_dir: Folder of the results.
         device: Device of the model, as for :class:`Predictor`.
         score_thr: Least score of predictions that are drawn.
         json_score_thr: Least score of predictions that are written to the JSON file.
-        batch_size: Pictures per forward pass.
+        batch_size: Images per forward pass.
         palette: Colours of the classes, as for :class:`Predictor`.
         ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
-            pictures are numbered from 1 and a category is its label plus 1.
-        draw: Whether to write pictures.
-        progress: Wraps the list of pictures, as ``rich.progress.track`` does.
+            images are numbered from 1 and a category is its label plus 1.
+        draw: Whether to write images.
+        progress: Wraps the list of images, as ``rich.progress.track`` does.
 
     Returns:
         The paths written, by name: ``vis``, ``predictions``, ``images``, with ``.TASK`` behind it for several tasks.
 
     Raises:
-        FailedPicturesError: Some pictures cannot be read or predicted for; the results of the others are written.
+        FailedImagesError: Some images cannot be read or predicted for; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
-    paths = find_pictures(inputs)
+    paths = find_images(inputs)
     predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
     parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
     out = Path(out_dir)
@@ -171,25 +172,25 @@ def infer(
         if draw:
             predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
     if not images and not any(isinstance(error, UserError) for error in failures.values()):
-        raise next(iter(failures.values()))  # no fault of the pictures
+        raise next(iter(failures.values()))  # no fault of the images
     written = {'vis': out / 'vis'} if draw and images else {}
     for part in parts:
         written |= part.write(out, images)
     if failures:
-        raise FailedPicturesError(failures, len(paths), out)
+        raise FailedImagesError(failures, len(paths), out)
     return written
 
 
-class FailedPicturesError(UserError):
-    """Some pictures could not be read or predicted for; the results of the others are written.
+class FailedImagesError(UserError):
+    """Some images could not be read or predicted for; the results of the others are written.
 
     Attributes:
-        failures: The exception of each picture.
+        failures: The exception of each image.
     """
 
     def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
         lines = [_named(path, sentence(error)) for path, error in failures.items()]
-        rest = f'{len(lines)} of {total} pictures failed; the results of the others are in {out}:'
+        rest = f'{len(lines)} of {total} images failed; the results of the others are in {out}:'
         super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
         self.failures = dict(failures)
 
@@ -200,7 +201,7 @@ def _named(path: Path, text: str) -> str:
 
 
 def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
-    """What a function returns, or the exception: with a picture of unforeseen size, libraries raise any."""
+    """What a function returns, or the exception: with an image of unforeseen size, libraries raise any."""
     try:
         return function(argument)
     except Exception as error:
@@ -223,7 +224,7 @@ def test_pipeline(cfg: Config) -> list[dict]:
     """The transforms of the test dataset without those that load annotations."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not loader:
-        raise InputError(f'{cfg.filename}: no test_dataloader, which says how pictures are prepared')
+        raise InputError(f'{cfg.filename}: no test_dataloader, which says how images are prepared')
     datasets = with_pipeline(loader.dataset)
     if not datasets:
         raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
@@ -233,7 +234,7 @@ def test_pipeline(cfg: Config) -> list[dict]:
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each picture; equal names from different folders get a number."""
+    """A file name for each image; equal names from different folders get a number."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
@@ -241,3 +242,6 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
         names[path] = next(name for name in itertools.chain([path.name], numbered) if name not in taken)
         taken.add(names[path])
     return names
+
+
+__getattr__ = renamed(__name__, {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'})

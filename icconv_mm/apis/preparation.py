@@ -26,7 +26,7 @@ from icconv_mm.tasks.base import TaskAdapter
 
 
 def prepare(cfg: Config) -> TaskAdapter:
-    """What every purpose needs: pictures are checked as they are read, and no two runs share a visualiser."""
+    """What every purpose needs: images are checked as they are read, and no two runs share a visualiser."""
     task = get_task(cfg, str(cfg.filename))
     safe.install()
     replace_image_loading(cfg)

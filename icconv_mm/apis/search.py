@@ -14,7 +14,7 @@ from icconv_mm.apis.tables import table
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
-from icconv_mm.datasets.loading import LoadImageFromFile, find_pictures
+from icconv_mm.datasets.loading import LoadImageFromFile, find_images
 from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
@@ -99,17 +99,17 @@ def results_table(results: Sequence[LayerResult]) -> Table:
 
 
 def read_images(folder: str | Path, config: Config, longest: int = 512) -> Iterator[Tensor]:
-    """The pictures of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
+    """The images of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
 
     Args:
-        folder: Searched for pictures, subfolders included, in the order of their paths.
+        folder: Searched for images, subfolders included, in the order of their paths.
         config: A config whose data preprocessor says mean, standard deviation and channel order.
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:
-        MissingFileError, ImageFileError: There is no picture, or one of them cannot be read.
+        MissingFileError, ImageFileError: There is no image, or one of them cannot be read.
     """
-    paths = find_pictures(folder, recursive=True)
+    paths = find_images(folder, recursive=True)
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
     mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
+from icconv_mm._files import whole_file
 from icconv_mm.apis.config import VARIANTS, comparison_config, set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
@@ -188,9 +189,8 @@ def run_stage(stage: Stage, metric: str) -> None:
         raise InputError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
     runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
     result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
-    partial = stage.result_file.with_suffix('.partial')
-    partial.write_text(json.dumps(result, indent=1) + '\n')
-    partial.replace(stage.result_file)
+    with whole_file(stage.result_file) as file:
+        file.write(f'{json.dumps(result, indent=1)}\n'.encode())
 
 
 def _cells(report: dict) -> list[list[str]]:

@@ -28,9 +28,9 @@ def test(
         checkpoint: The file to test. It must fit the model in every key.
         out: Write the predictions to this pickle file.
         show: Show predictions on screen, each for ``wait_time`` seconds.
-        show_dir: Write pictures with predictions below this folder.
+        show_dir: Write images with predictions below this folder.
         wait_time: Seconds.
-        tta: Average over augmented copies of each picture.
+        tta: Average over augmented copies of each image.
         deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
         memory_format, launcher: The arguments of :func:`icconv_mm.apis.train`.
 

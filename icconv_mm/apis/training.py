@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
@@ -18,6 +17,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.datasets.walk import as_list
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
+from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 
@@ -46,7 +46,7 @@ def train(
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
-        skip_bad_images: Warn about unreadable pictures and train without them.
+        skip_bad_images: Warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
         memory_format: Memory format of the maps of any backbone, instead of what its config says: see
             :func:`icconv_mm.layers.set_memory_format`.
@@ -125,7 +125,7 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_form
 
 
 def _set_memory_format(model: nn.Module, memory_format: str) -> None:
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
         raise ArgumentError(f'memory_format: {type(model).__name__} has no backbone whose maps it could be')
     set_memory_format(backbone, memory_format)

@@ -133,7 +133,9 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+    def convolutions(
+        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
+    ) -> Iterator[tuple[nn.Module, int]]:
         inside, width, outside = channels
         yield conv3x3(inside, width, max(strides)), width
         yield conv3x3(width, outside, 1, dilation=1), outside  # as in the libraries, whatever the stage has
@@ -144,7 +146,9 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+    def convolutions(
+        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
+    ) -> Iterator[tuple[nn.Module, int]]:
         inside, width, outside = channels
         yield conv1x1(inside, width, strides[0]), width
         yield conv3x3(width, width, strides[1]), width

@@ -101,7 +101,7 @@ class ICResNetV1c(ICResNet):
         ['stem', 'maxpool']
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, deep_stem=True, **kwargs)
 
 
@@ -114,5 +114,5 @@ class ICResNetV1d(ICResNetV1c):
         AvgPool2d(kernel_size=2, stride=2, padding=0)
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, avg_down=True, **kwargs)

@@ -7,7 +7,7 @@ What differs from a ResNet: the kernels of a stage, by the tables below; no max 
 first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1 convolution.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -15,13 +15,15 @@ from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.normalisation import Shortcut
-from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
+from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 
 
 class ReleasedBlock(BasicBlock):
     """The basic block of the released networks: a pyramidal convolution, then a 1x1 one."""
 
-    def convolutions(self, channels, strides, conv1x1, conv3x3) -> Iterator[tuple[nn.Module, int]]:
+    def convolutions(
+        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
+    ) -> Iterator[tuple[nn.Module, int]]:
         inside, width, outside = channels
         yield conv3x3(inside, width, max(strides)), width
         yield conv1x1(width, outside, 1), outside
@@ -101,7 +103,7 @@ class PyConvResNet(ResNet):
         if self.dcn and self.stage_with_dcn[stage]:
             return conv
         try:
-            return pyramid_conv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
+            return to_pyconv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
         except ValueError as error:
             raise ValueError(f'layer{stage + 1}: {error}') from None
 

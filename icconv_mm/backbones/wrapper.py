@@ -16,7 +16,7 @@ from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import convert_all, none_selected, standardised
-from icconv_mm.layers.pyramid import STAGE_GROUPS, STAGE_KERNELS, check_stages, pyramid_conv
+from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
 
 _STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
@@ -101,7 +101,7 @@ def Pyramidal(
     """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
-    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on a picture: strides
+    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
     of 4 and less are the first stage, 32 and more the last.
 
     Args:
@@ -137,10 +137,10 @@ def Pyramidal(
         raise ValueError(none_selected(network, filter))
     stages = stages_of(network, convs)
 
-    def pyramid(conv: nn.Conv2d, stage: int) -> nn.Module:
-        return pyramid_conv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
+    def convert(conv: nn.Conv2d, stage: int) -> nn.Module:
+        return to_pyconv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
 
-    return convert_all(network, convs.items(), pyramid, [stages[name] for name in convs])
+    return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:
@@ -160,7 +160,7 @@ def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn
 
 
 def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]:
-    """The stage of each convolution, 0 to 3, by its name or by the size of its output on a picture."""
+    """The stage of each convolution, 0 to 3, by its name or by the size of its output on an image."""
     named = {name: int(match[1]) - 1 for name in convs if (match := _STAGE.search(name))}
     if len(named) == len(convs):
         return named

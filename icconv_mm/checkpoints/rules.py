@@ -15,7 +15,7 @@ class RenameRule:
     pattern: str
     replace: str | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             re.compile(self.pattern).sub(self.replace or '', '')  # a bad group reference fails here, not halfway
         except (re.error, IndexError) as error:

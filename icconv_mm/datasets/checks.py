@@ -21,7 +21,7 @@ _REQUIRED_FIELDS = {
 
 
 class DatasetError(InputError):
-    """A dataset cannot be used: a path is missing, a file has another format, or no picture is left."""
+    """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
 
 
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:
@@ -73,7 +73,7 @@ def check_coco_file(path: str | Path) -> dict:
 
 
 def check_measures(content: dict, path: str | Path) -> None:
-    """Raise DatasetError unless annotations say how large pictures and boxes are, as training and COCO's metrics need.
+    """Raise DatasetError unless annotations say how large images and boxes are, as training and COCO's metrics need.
 
     Args:
         content: Content of the annotation file, as :func:`check_coco_file` returns it.
@@ -98,7 +98,7 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
         path: The annotation file.
         classes: The names of the classes to find in it.
         where: The dataset's name in the config.
-        empty: Whether no picture was left.
+        empty: Whether no image was left.
     """
     if '://' in path:
         return
@@ -115,8 +115,8 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
         )
     if not any(names[annotation['category_id']] in classes for annotation in content['annotations']):
         raise DatasetError(
-            f'{where}: none of the {len(content["images"])} pictures in {path} has a box of the classes '
-            f'{_short(classes)}: pictures without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
+            f'{where}: none of the {len(content["images"])} images in {path} has a box of the classes '
+            f'{_short(classes)}: images without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
         )
 
 

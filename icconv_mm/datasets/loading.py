@@ -1,4 +1,4 @@
-"""Finding pictures, and loading that tells which file is bad."""
+"""Finding images, and loading that tells which file is bad."""
 
 import glob
 import logging
@@ -14,6 +14,7 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
+from icconv_mm._deprecated import renamed
 from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
@@ -25,7 +26,7 @@ _TAIL = 4096
 
 
 class ImageFileError(UserError, RuntimeError):
-    """A picture that is missing, empty, truncated or of no known format."""
+    """An image that is missing, empty, truncated or of no known format."""
 
 
 @TRANSFORMS.register_module()
@@ -33,16 +34,16 @@ class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
     OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
-    version. A label map that belongs to the picture (mmseg) is checked with it. The tools of this package put this
+    version. A label map that belongs to the image (mmseg) is checked with it. The tools of this package put this
     transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
 
     Args:
         skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
-            None: another picture, chosen at random, takes the place. For training only.
+            None: another image, chosen at random, takes the place. For training only.
         kwargs: Arguments of mmcv's transform.
 
     Raises:
-        ImageFileError: A file is missing, empty, truncated or no picture, or its boxes or joints are not finite, and
+        ImageFileError: A file is missing, empty, truncated or no image, or its boxes or joints are not finite, and
             ``skip_bad`` is False.
     """
 
@@ -51,7 +52,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         self.skip_bad = skip_bad
 
     def transform(self, results: dict) -> dict | None:
-        """Load ``results['img_path']``; a picture that is given in ``results['img']`` is taken as it is (mmpose)."""
+        """Load ``results['img_path']``; an image that is given in ``results['img']`` is taken as it is (mmpose)."""
         if results.get('img') is not None:
             image = results['img']
             results['img'] = image.astype(np.float32) if self.to_float32 else image
@@ -76,10 +77,10 @@ class LoadImageFromFile(_LoadImageFromFile):
 
 
 def annotation_defect(results: Mapping[str, Any]) -> str | None:
-    """What is wrong with the boxes and joints of a picture: a loss of one NaN would spoil all weights; None if nothing.
+    """What is wrong with the boxes and joints of an image: a loss of one NaN would spoil all weights; None if nothing.
 
     Args:
-        results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the picture.
+        results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the image.
     """
     values = {key: results[key] for key in ('bbox', 'keypoints') if results.get(key) is not None}
     for instance in results.get('instances') or ():
@@ -92,7 +93,7 @@ def annotation_defect(results: Mapping[str, Any]) -> str | None:
 
 
 def image_defect(path: str | os.PathLike) -> str | None:
-    """What is wrong with a picture file, as far as its first and last bytes tell; None if nothing is.
+    """What is wrong with an image file, as far as its first and last bytes tell; None if nothing is.
 
     Nothing is known of a file that a storage backend (``s3://``) would fetch.
     """
@@ -118,8 +119,8 @@ def image_defect(path: str | os.PathLike) -> str | None:
     return None
 
 
-def find_pictures(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
-    """The picture files that a path or a glob pattern stands for, sorted by name.
+def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
+    """The image files that a path or a glob pattern stands for, sorted by name.
 
     Args:
         inputs: A file, a folder, or a glob pattern.
@@ -138,5 +139,8 @@ def find_pictures(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
     found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not found:
         kind = 'in the folder' if path.is_dir() else 'matches'
-        raise MissingFileError(f'no picture ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+        raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
     return found
+
+
+__getattr__ = renamed(__name__, {'find_pictures': 'icconv_mm.datasets.loading.find_images'})

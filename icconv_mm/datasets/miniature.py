@@ -3,13 +3,13 @@
 Scenes hold people (boxes, masks, 17 COCO keypoints) and five other shapes, and come with detection, keypoint and
 semantic annotations::
 
-    {train,val}/000001.jpg                        pictures
+    {train,val}/000001.jpg                        images
     semantic/{train,val}/000001.png               label maps: 0 background, 1 person, 2 ball, ...
     annotations/instances_{train,val}.json        COCO detection and instance segmentation, six categories
     annotations/person_keypoints_{train,val}.json COCO person keypoints, one category
     miniature.json                                the options it was drawn with; written last
 
-Equal options give equal bytes (with one version of OpenCV), and picture ``i`` of a split does not depend on how many
+Equal options give equal bytes (with one version of OpenCV), and image ``i`` of a split does not depend on how many
 follow. Everything is drawn by this package and free of any licence.
 """
 
@@ -47,12 +47,12 @@ class OccupiedFolderError(InputError, FileExistsError):
 class MiniatureOptions:
     """What to draw."""
 
-    train: int = 800  # pictures
+    train: int = 800  # images
     val: int = 80
     size: int = 128  # their width and height in pixels, 64 or more
     seed: int = 0  # chooses the scenes
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (('train', 1), ('val', 1), ('size', 64), ('seed', 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -110,7 +110,7 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
 
 
 def scene(options: MiniatureOptions, split: str, index: int) -> Scene:
-    """The scene behind picture ``index`` (from 0) of a split."""
+    """The scene behind image ``index`` (from 0) of a split."""
     return random_scene(np.random.default_rng([options.seed, SPLITS.index(split), index]), options.size)
 
 
@@ -134,8 +134,8 @@ def _draw(root: Path, options: MiniatureOptions, progress: Progress) -> None:
     for folder in ('annotations', *SPLITS, *(f'semantic/{name}' for name in SPLITS)):
         (root / folder).mkdir(parents=True)
     records = {name: [] for name in SPLITS}
-    pictures = [(name, index) for name in SPLITS for index in range(getattr(options, name))]
-    for split, index in progress(pictures):
+    images = [(name, index) for name in SPLITS for index in range(getattr(options, name))]
+    for split, index in progress(images):
         drawn = scene(options, split, index)
         name = f'{index + 1:06d}'
         _write_image(root / split / f'{name}.jpg', drawn.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
@@ -155,14 +155,14 @@ def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
 # ------------------------------------------------------------------------------------------------------- COCO documents
 
 
-def _documents(pictures: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:
-    """The two COCO documents of a split from the annotations of its pictures; ids count from 1."""
+def _documents(found: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:
+    """The two COCO documents of a split from the annotations of its images; ids count from 1."""
     images = [
         {'id': i, 'file_name': f'{i:06d}.jpg', 'height': options.size, 'width': options.size, 'license': 1}
-        for i in range(1, len(pictures) + 1)
+        for i in range(1, len(found) + 1)
     ]
-    flat = [{**found, 'image_id': i} for i, each in enumerate(pictures, 1) for found in each]
-    annotations = [{'id': i, **found} for i, found in enumerate(flat, 1)]
+    flat = [{**one, 'image_id': i} for i, each in enumerate(found, 1) for one in each]
+    annotations = [{'id': i, **one} for i, one in enumerate(flat, 1)]
     person = {'id': 1, 'name': CLASSES[0], 'supercategory': CLASSES[0]}
     categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES[1:], 2))]
     shared = {
@@ -203,7 +203,7 @@ def _annotations(drawn: Scene) -> list[dict]:
 
 
 def _keypoints(joints: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """COCO's ``[17, 3]`` (x, y, v): v 0 outside the picture, 1 behind another object, 2 visible."""
+    """COCO's ``[17, 3]`` (x, y, v): v 0 outside the image, 1 behind another object, 2 visible."""
     pixels, last = np.rint(joints).astype(int), np.array(mask.shape[::-1]) - 1
     inside = ((pixels >= 0) & (pixels <= last)).all(1)
     x, y = np.clip(pixels, 0, last).T

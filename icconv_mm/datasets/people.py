@@ -1,8 +1,9 @@
 """Articulated people: a random pose of the 17 COCO joints and the body drawn over it.
 
-The body is a chain of limbs seen from the front, so a person's left is on the right of the picture unless limbs cross.
+The body is a chain of limbs seen from the front, so a person's left is on the right of the image unless limbs cross.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -81,7 +82,7 @@ def _limb(rng: np.random.Generator, angle: float, sign: int, length: float) -> n
     return np.array([sign * np.sin(angle), np.cos(angle)]) * length * shown
 
 
-def fixed(points) -> np.ndarray:
+def fixed(points: Sequence) -> np.ndarray:
     """OpenCV's fixed-point coordinates of points ``[..., 2]``."""
     return np.rint(np.asarray(points) * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
@@ -94,11 +95,11 @@ def draw_person(
     Args:
         rng: Source of the limbs' shades and of which limb is in front; the outline does not depend on it.
         pose: Positions of the joints.
-        canvas: Picture ``[H, W, 3]``, uint8, to draw over; it stays as it is.
+        canvas: Image ``[H, W, 3]``, uint8, to draw over; it stays as it is.
         colors: Colours ``[5, 3]``, 0..255, of trousers, shirt, sleeves, skin and hair.
 
     Returns:
-        The picture with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
+        The image with the person ``[H, W, 3]`` and the coverage ``[H, W]``, both uint8.
     """
     trousers, shirt, sleeves, skin, hair = colors
     canvas = np.dstack([canvas, np.zeros(canvas.shape[:2], np.uint8)])  # the fourth channel is the coverage

@@ -25,14 +25,14 @@ class Item:
     """One annotated object."""
 
     label: int  # index into CLASSES
-    area: int  # pixels inside the picture before anything was put in front
+    area: int  # pixels inside the image before anything was put in front
     joints: np.ndarray | None = None  # [17, 2], (x, y) in pixels, of people only
     crowd: bool = False  # a group of people too small to be told apart
 
 
 @dataclass
 class Scene:
-    """A picture and what it shows."""
+    """An image and what it shows."""
 
     image: np.ndarray  # [H, W, 3] (BGR, uint8)
     owner: np.ndarray  # [H, W], what each pixel shows: 0 background, i + 1 item i
@@ -86,7 +86,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.n
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
-    """A picture of ``shape`` (height, width), float32 ``[h, w, 3]``.
+    """An image of ``shape`` (height, width), float32 ``[h, w, 3]``.
 
     A base colour with two others, which a gradient, stripes, checks or noise, and patches mix in; ``contrast`` in
     0..1 says how far these may be from the base.
@@ -105,9 +105,9 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], contrast: float) 
         weight = _noise(rng, shape, int(rng.integers(2, 16)))
     base = _color(rng)
     mixed, patches = (base + contrast * (_color(rng) - base) for _ in range(2))
-    picture = base + weight.astype(np.float32)[..., None] * (mixed - base)
-    picture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = patches
-    return picture
+    texture = base + weight.astype(np.float32)[..., None] * (mixed - base)
+    texture[_noise(rng, shape, int(rng.integers(2, 6))) > rng.uniform(0.55, 1.3)] = patches
+    return texture
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def _place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray]
     """Put an :class:`Item` in front of the scene; false, and nothing changed, if it is too small or hides another.
 
     ``alpha`` ``[H, W]``, uint8, is its coverage. ``paint`` gives its colours ``[h, w, 3]`` in a window (a pair of
-    slices) of the picture, and is asked again while they vanish in the background.
+    slices) of the image, and is asked again while they vanish in the background.
     """
     mask = alpha > 127
     area = np.count_nonzero(mask)
@@ -215,11 +215,11 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     alpha = np.max(outlines, axis=0)
 
     def paint(window):
-        picture = scene.image[window].astype(np.float32)
+        patch = scene.image[window].astype(np.float32)
         for pose, outline in zip(poses, outlines):
             covered = outline[window] > 127
-            picture[covered] = _dressed(rng, pose, scene.image, window)[covered]
-        return picture
+            patch[covered] = _dressed(rng, pose, scene.image, window)[covered]
+        return patch
 
     return _place(scene, alpha, paint, 0, crowd=True)
 

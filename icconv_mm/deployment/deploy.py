@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from icconv_mm.bricks import is_model_wrapper
-from icconv_mm.deployment import card
+from icconv_mm.deployment import cudnn
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
-from icconv_mm.deployment.pyramids import fold_pyramid_norms
+from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.memory_format import give_contiguous_maps
 
@@ -22,7 +22,7 @@ def deploy(model: nn.Module) -> nn.Module:
     """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after an
-    inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a card, plain
+    inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a GPU, plain
     convolutions take a ReLU, and the addition of a shortcut before it, into one kernel of cuDNN. Other norms stay. A
     norm is folded only where the code of the module that holds it shows that the convolution feeds it and nothing else;
     what cannot be shown stays as it is.
@@ -48,16 +48,16 @@ def deploy(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_card = card.is_wanted(model)
+    on_gpu = cudnn.is_wanted(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
-        norms += fold_pyramid_norms(module)
+        norms += fold_integrated_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
-            relus += _shorten(module, chain, on_card)
-    if on_card:
-        relus += card.fuse_additions(model)
+            relus += _shorten(module, chain, on_gpu)
+    if on_gpu:
+        relus += cudnn.fuse_additions(model)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
@@ -68,19 +68,19 @@ def deploy(model: nn.Module) -> nn.Module:
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
     for module in model.modules():
-        kinds = *CONVOLUTIONS, ICConv2dReLU, card.Conv2dAddReLU
+        kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU
         if type(module) in kinds and type(module) is not PyConv2d:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, on_card: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain, on_gpu: bool) -> bool:
     """Makes one convolution of a chain; says whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = card.Conv2dAddReLU if on_card and card.fuses(conv) else RECTIFIED.get(type(conv))
+    rectified = cudnn.Conv2dAddReLU if on_gpu and cudnn.fuses(conv) else RECTIFIED.get(type(conv))
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

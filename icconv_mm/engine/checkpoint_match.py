@@ -6,7 +6,8 @@ from pathlib import Path
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
 
 from icconv_mm.checkpoints import resuming
 from icconv_mm.checkpoints.matching import check_fits
@@ -36,17 +37,21 @@ class CheckpointMatchHook(Hook):
         self.name = name
         self.resume = resume
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        check_fits(model, checkpoint, self.name, self.allow)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        check_fits(unwrapped(runner.model), checkpoint, self.name, self.allow)
         if self.resume:
             with naming(self.name):
                 _check_resumable(runner, checkpoint)
 
 
-def _check_resumable(runner, checkpoint: dict) -> None:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without what distributed training or test-time augmentation puts around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _check_resumable(runner: Runner, checkpoint: dict) -> None:
     """Raise InputError unless the runner can continue from a checkpoint; it has its loop and optimiser by now."""
     loop = runner.train_loop
     epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None

@@ -1,6 +1,7 @@
 """Tests run on the inference form of a model."""
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from icconv_mm._deprecated import warn_renamed
 from icconv_mm.deployment import deploy
@@ -16,7 +17,7 @@ class DeployHook(Hook):
 
     priority = 'LOWEST'
 
-    def before_test_epoch(self, runner) -> None:
+    def before_test_epoch(self, runner: Runner) -> None:
         runner.model = deploy(runner.model)
 
 

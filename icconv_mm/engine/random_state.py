@@ -1,7 +1,9 @@
 """Random numbers that do not depend on whether a run was interrupted."""
 
 import random
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,10 +66,10 @@ class _RestartingIterator:
         self._seed = seed
         self._count = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         if self._count and self._count % self._interval == 0:
             restart_generators(derived_seed(self._seed, self._count))
         self._count += 1

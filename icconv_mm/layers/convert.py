@@ -153,7 +153,9 @@ def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Co
     return new.train(conv.training)
 
 
-def convert_all(module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable):
+def convert_all(
+    module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable
+) -> nn.Module:
     """Puts the converted layers in the place of the old ones, wherever in the tree a layer appears."""
     table = {}
     for (name, conv), setting in zip(convs, settings):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import inception_conv2d
@@ -50,8 +51,8 @@ class ICConv2d(nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         bias: bool = False,
         *,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         if kernel_size not in (3, (3, 3)):
             raise ValueError(f'a dilation pattern needs kernel size 3, got {kernel_size}')

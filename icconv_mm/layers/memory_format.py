@@ -1,6 +1,6 @@
-"""Networks that compute in channels_last, whatever format their pictures come in.
+"""Networks that compute in channels_last, whatever format their images come in.
 
-On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's pictures are NCHW. A network of this
+On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's images are NCHW. A network of this
 package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them, are
 channels_last. Results do not depend on it, with two kinds of exceptions, which get contiguous maps:
 

@@ -8,12 +8,12 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops import backend
 from icconv_mm.ops.batch_norm import run_compiled
-from icconv_mm.ops.operator import is_compiling, is_traced
+from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.torch_private import in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
 
 def norm_relu(
@@ -69,9 +69,7 @@ def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
     """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
     if is_compiling() or is_traced() or backend.requested() not in ('auto', 'cpu'):
         return True
-    if forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if in_forward_ad() or in_dispatch_mode() or in_functorch():
         return True
     tensors = (x, norm.weight, norm.bias, shortcut)
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)

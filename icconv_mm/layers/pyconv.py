@@ -47,8 +47,8 @@ class PyConv2d(nn.Module):
         dilation: int = 1,
         bias: bool = False,
         *,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         kernels = [kernel if isinstance(kernel, Sequence) else (kernel, kernel) for kernel in kernel_sizes]

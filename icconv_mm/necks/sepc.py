@@ -7,7 +7,7 @@ levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -122,12 +122,12 @@ class LevelPair(NamedTuple):
     reg: Tensor
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(cls, func, types, args=(), kwargs=None) -> Tensor:
         if func is Tensor.type_as:
             return args[0].type_as(args[1].cls)
         raise cls._not_a_map(getattr(func, '__name__', str(func)))
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name in _IN_COMMON:
             return getattr(self.cls, name)
         if hasattr(Tensor, name) and not name.startswith('__'):
@@ -224,6 +224,6 @@ class SEPC(PConv):
             if min(x.shape[-2:]) < least:
                 raise InputError(
                     f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
-                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger pictures, fewer levels, '
+                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger images, fewer levels, '
                     'or lcconv_padding=1'
                 )

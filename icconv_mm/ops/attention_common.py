@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# Bytes of scratch memory of one call: on a CPU what stays in its caches, on a card what fills it.
+# Bytes of scratch memory of one call: on a CPU what stays in its caches, on a GPU what fills it.
 SCRATCH = {'cpu': 16 << 20, 'cuda': 512 << 20}
 
 

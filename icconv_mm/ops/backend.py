@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -275,7 +275,7 @@ def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple
     return call.args
 
 
-def run(operator: str, *args):
+def run(operator: str, *args) -> Any:
     """Runs ``operator`` on the backend that is forced, or else on the best one that can."""
     kernels, name = _kernels[operator], requested()
     if name == 'auto':

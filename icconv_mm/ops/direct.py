@@ -1,7 +1,7 @@
 """The short way of common calls: from the function to the compiled kernel, with the gradient rule in C++.
 
 The operators are defined in Python (:mod:`icconv_mm.ops.operator`), and their dispatch and autograd cost some twenty
-microseconds of the processor, more than a small layer takes on a card. Here a call of ordinary tensors goes to
+microseconds of the processor, more than a small layer takes on a GPU. Here a call of ordinary tensors goes to
 ``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It
 asks once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on
 besides the numbers of a layer.
@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.kernel_table import is_forced
-from icconv_mm.ops.operator import is_compiling, library
+from icconv_mm.ops.operator import library
+from icconv_mm.ops.torch_private import in_forward_ad, is_compiling
 from icconv_mm.ops.trilinear import shapes_of
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
@@ -35,7 +35,7 @@ def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bia
         x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or forward_ad._current_level >= 0 or is_forced() or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or in_forward_ad() or is_forced() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         prepared = _prepared(operator, call, backend.generation())

@@ -7,7 +7,7 @@ cost, of the dense convolution.
 :mod:`icconv_mm.ops.trilinear` derives its gradients.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -66,7 +66,9 @@ def inception_conv2d(
     return _output(x, weight, bias, pattern, stride, groups)
 
 
-def check_call(x, weight, bias, pattern, stride, groups) -> None:
+def check_call(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int
+) -> None:
     """Raise ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')

@@ -4,7 +4,7 @@ On a card three launches serve all levels, and three their gradients; on the CPU
 :mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,17 +18,27 @@ DTYPES = {
     'cuda': (torch.float32, torch.float16, torch.bfloat16),
 }
 MAX_LEVELS = 16  # of the table that a launch takes
-# compute capabilities of cards on which the tests have passed and it was faster than the reference
+# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
-def register(reference) -> None:
+def register(reference: Callable[..., list[Tensor]]) -> None:
     """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
     limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_card, _advice)}
     backend.register('integrated_norm', reference, limits, compiled_run)
 
 
-def compiled_run(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu) -> list[Tensor]:
+def compiled_run(
+    levels: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    relu: bool,
+) -> list[Tensor]:
     """The normalised levels, with the arguments of ``integrated_norm_compiled``."""
     statistics = running_mean, running_var, batches
     return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))
@@ -84,5 +94,5 @@ def _refusal_of_card(levels: Sequence[Tensor], *args) -> str | None:
 
 def _advice(levels, *_) -> str | None:
     if torch.cuda.get_device_capability(levels[0].device) not in PROVEN:
-        return f'its tests have not passed on a card like {levels[0].device}'
+        return f'its tests have not passed on a GPU like {levels[0].device}'
     return None

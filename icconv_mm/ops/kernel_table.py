@@ -1,9 +1,9 @@
 """Which of several CUDA kernels serves a call: a table of what was measured, committed beside this module.
 
 A class of calls is an operator, an architecture, a dtype and a shape; its entry names the kernel that was fastest on
-such a card, and the times. It holds from half to twice the number of pixels measured. Where there is no entry, the
+such a GPU, and the times. It holds from half to twice the number of pixels measured. Where there is no entry, the
 kernels that were there before the table serve: 'tiled' or 'direct' for inception convolutions, the reference for
-pyramidal ones. Nothing is ever measured on a user's machine: ``tools/gpu_acceptance.py`` fills the table on a card.
+pyramidal ones. Nothing is ever measured on a user's machine: ``tools/gpu_acceptance.py`` fills the table on a GPU.
 """
 
 import json
@@ -120,7 +120,7 @@ def write_table(measured: Iterable[Measured], path: Path | None = None, source: 
         entries[each.shape, each.pixels] = Measured(**{**asdict(each), 'source': each.source or source})
     rows = [json.dumps(asdict(each)) for _, each in sorted(entries.items())]
     path.write_text('{"entries": [\n' + ',\n'.join(rows) + '\n]}\n')
-    load(path)  # an error here, not on somebody's card
+    load(path)  # an error here, not on somebody's GPU
     forget()
 
 

@@ -1,8 +1,8 @@
 """Which calls the compiled CUDA kernels of the inception and the pyramidal convolution (``csrc/cuda``) get.
 
-They compile wherever nvcc is, with or without a card, so having them says nothing about a card: they are chosen only on
+They compile wherever nvcc is, with or without a GPU, so having them says nothing about a GPU: they are chosen only on
 those, and for those dtypes, for which their tests have passed and they were faster than the reference (docs/backends.md
-has card, date and figures). They can be asked for by name everywhere. Where the table of measured kernels
+has GPU, date and figures). They can be asked for by name everywhere. Where the table of measured kernels
 (:mod:`icconv_mm.ops.kernel_table`) has an entry for a call, the entry decides.
 """
 
@@ -15,7 +15,7 @@ from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.kernel_table import REFERENCE, find
 from icconv_mm.ops.tensors import FLOAT_DTYPES, tensors_of
 
-# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a card and which were faster there; float64
+# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
 # passed as well, but its kernels are plain ones
 PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
     (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
@@ -46,9 +46,9 @@ def _advice(kernel: str | None, tensor, group_in: int, group_out: int, pattern) 
     if dilation > MAX_DILATION:
         return f'its largest dilation is {dilation}; above {MAX_DILATION} it was not measured'
     if kernel is not None:
-        return f'the reference was faster on a card like {tensor.device}' if kernel == REFERENCE else None
+        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
     if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
-        return f'its tests have not passed with {tensor.dtype} on a card like {tensor.device}'
+        return f'its tests have not passed with {tensor.dtype} on a GPU like {tensor.device}'
     if not _fills_vectors(tensor, group_in, group_out):
         return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
     return None
@@ -122,25 +122,25 @@ def _group_sizes(measured, tensor, other, groups: int) -> tuple[int, int]:
     return other.shape[1], other.shape[0] // groups
 
 
-def _pyramid_output(x, weights, bias, groups, stride, dilation) -> str | None:
+def _pyconv_output(x, weights, bias, groups, stride, dilation) -> str | None:
     pixels = x.shape[0] * _strided(x.shape[2], stride) * _strided(x.shape[3], stride)
     channels = x.shape[1], sum(weight.shape[0] for weight in weights)
-    return _find_pyramid('pyconv2d', x, channels, groups, stride, dilation, pixels, _levels(weights))
+    return _find_pyconv('pyconv2d', x, channels, groups, stride, dilation, pixels, _levels(weights))
 
 
-def _pyramid_grad_input(grad, weights, size, groups, stride, dilation) -> str | None:
+def _pyconv_grad_input(grad, weights, size, groups, stride, dilation) -> str | None:
     channels = weights[0].shape[1] * groups[0], grad.shape[1]
     levels = _levels(weights)
-    return _find_pyramid('pyconv2d_grad_input', grad, channels, groups, stride, dilation, _pixels(grad), levels)
+    return _find_pyconv('pyconv2d_grad_input', grad, channels, groups, stride, dilation, _pixels(grad), levels)
 
 
-def _pyramid_grad_weight(grad, x, shapes, groups, stride, dilation) -> str | None:
+def _pyconv_grad_weight(grad, x, shapes, groups, stride, dilation) -> str | None:
     channels = x.shape[1], grad.shape[1]
     levels = ','.join(str(max(sides)) for sides in zip(shapes[1::3], shapes[2::3]))
-    return _find_pyramid('pyconv2d_grad_weight', grad, channels, groups, stride, dilation, _pixels(grad), levels)
+    return _find_pyconv('pyconv2d_grad_weight', grad, channels, groups, stride, dilation, _pixels(grad), levels)
 
 
-def _find_pyramid(operator: str, tensor, channels, groups, stride, dilation, pixels, levels) -> str | None:
+def _find_pyconv(operator: str, tensor, channels, groups, stride, dilation, pixels, levels) -> str | None:
     if dilation != 1:  # not what the table is about
         return None
     return find(operator, _capability(tensor.device), tensor.dtype, *channels, groups[0], stride, pixels, levels)
@@ -150,28 +150,28 @@ def _levels(weights) -> str:
     return ','.join(str(max(weight.shape[2:])) for weight in weights)
 
 
-def _pyramid_refusal(*args) -> str | None:
+def _pyconv_refusal(*args) -> str | None:
     tensors = tensors_of(args)
     return next(filter(None, (_refusal(tensors[0], other) for other in tensors)), None)
 
 
-def _pyramid(measured: Callable[..., str | None], default: str) -> Limits:
+def _pyconv_limits(measured: Callable[..., str | None], default: str) -> Limits:
     def advice(tensor, *rest) -> str | None:
         kernel = measured(tensor, *rest)
         if kernel is None:
-            return f'none of its kernels was measured with such a call on a card like {tensor.device}'
-        return f'the reference was faster on a card like {tensor.device}' if kernel == REFERENCE else None
+            return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
+        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
 
     def name(*args) -> str:
         kernel = measured(*args)
         return default if kernel in (None, REFERENCE) else kernel
 
-    return Limits(_pyramid_refusal, advice, name)
+    return Limits(_pyconv_refusal, advice, name)
 
 
 INCEPTION_OUTPUT = Limits(_refusal, _advice_output, _kernel(_measured_output))
 INCEPTION_GRAD_INPUT = Limits(_refusal, _advice_grad_input, _kernel(_measured_grad_input))
 INCEPTION_GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight, _kernel(_measured_grad_weight))
-PYCONV_OUTPUT = _pyramid(_pyramid_output, 'tiled')
-PYCONV_GRAD_INPUT = _pyramid(_pyramid_grad_input, 'tiled')
-PYCONV_GRAD_WEIGHT = _pyramid(_pyramid_grad_weight, 'merged')
+PYCONV_OUTPUT = _pyconv_limits(_pyconv_output, 'tiled')
+PYCONV_GRAD_INPUT = _pyconv_limits(_pyconv_grad_input, 'tiled')
+PYCONV_GRAD_WEIGHT = _pyconv_limits(_pyconv_grad_weight, 'merged')

@@ -7,6 +7,7 @@ that interface is the same from torch 2.1 on.
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,7 @@ from torch.utils import flop_counter
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.tensors import lower, memory_format, tensors_of
-from icconv_mm.ops.torch_private import below_autograd, in_forward_ad
-from icconv_mm.ops.torch_private import is_compiling as is_compiling  # for modules that call operators
+from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
 
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
@@ -33,7 +33,7 @@ def define(
     flops: Callable | None = None,
     layout_of: int | None = None,
     kernels: Mapping[str, backend.Limits] | None = None,
-) -> torch._ops.OpOverload:
+) -> Operator:
     """Define ``torch.ops.icconv_mm.<name>``.
 
     Args:
@@ -98,7 +98,7 @@ def is_traced() -> bool:
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
-def written_out(reference: Callable, check: Callable, *args):
+def written_out(reference: Callable, check: Callable, *args) -> Any:
     """Check the arguments and call the reference without tracer warnings: a trace makes constants of shapes anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
@@ -139,7 +139,7 @@ def _has_tangent(tensor: Tensor) -> bool:
     return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def without_gradient(operator: torch._ops.OpOverload, *args):
+def without_gradient(operator: Operator, *args) -> Any:
     """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
     if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
         name = operator._schema.name.removeprefix('icconv_mm::')

@@ -65,7 +65,9 @@ def pyconv2d(
     return _output(x, weights, bias, groups, stride, dilation)
 
 
-def check_call(x, weights, bias, groups, stride, dilation) -> None:
+def check_call(
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
+) -> None:
     """Raise ValueError unless these are arguments of a pyramidal convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')

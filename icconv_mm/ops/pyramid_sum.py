@@ -12,7 +12,7 @@ from icconv_mm.ops import backend
 from icconv_mm.ops.operator import is_compiling, is_traced
 from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch
 
-# compute capabilities of cards on which the tests have passed and it was faster than the reference
+# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
@@ -95,7 +95,7 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
 
 def _advice_of_card(own: Tensor, *_) -> str | None:
     if torch.cuda.get_device_capability(own.device) not in PROVEN:
-        return f'its tests have not passed on a card like {own.device}'
+        return f'its tests have not passed on a GPU like {own.device}'
     return None
 
 

@@ -8,6 +8,8 @@ from torch.autograd import forward_ad
 
 # Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd
+# The class of an operator, for annotations. torch 2.1 to 2.15.
+Operator = torch._ops.OpOverload
 # Whether dynamo traces this; `torch.compiler` has it from 2.2 on. A name of its own, because dynamo knows the function,
 # not the name. torch 2.1 to 2.15.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling

@@ -34,7 +34,7 @@ def derivative(
     weights: Sequence[Tensor] = (),
     bias: Tensor | None = None,
     sizes: Sequence[int] = (),
-):
+) -> Tensor | tuple[Tensor, ...]:
     """That of the form for the one of x, grad and weights which is left out: the gradient rule of each operator.
 
     Args:

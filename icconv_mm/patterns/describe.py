@@ -1,4 +1,4 @@
-"""Patterns for the eye: a table, and a picture with the effective receptive field."""
+"""Patterns for the eye: a table, and an image with the effective receptive field."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ def draw_patterns(
 
     Args:
         patterns: The pattern of each layer.
-        path: The picture to write, in a format that matplotlib knows by its suffix.
+        path: The image to write, in a format that matplotlib knows by its suffix.
         title: Above it.
         fields: Name of a network -> its field, e.g. of the dense network and of this one.
     """

@@ -45,7 +45,7 @@ class DilationPattern:
     runs: tuple[Run, ...] = field(init=False)
     flat: tuple[int, ...] = field(init=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         entries = tuple(_as_run(entry, position) for position, entry in enumerate(self.entries))
         runs = tuple(run for run in entries if run.out_channels)
         if not runs:

@@ -41,7 +41,7 @@ class TaskAdapter:
         cfg.default_hooks.visualization = hook
 
     def enable_tta(self, cfg: Config) -> None:
-        """Change ``cfg`` so that testing averages over augmented copies of each picture."""
+        """Change ``cfg`` so that testing averages over augmented copies of each image."""
         missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
         if missing:
             raise NotSupportedError(f'tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
@@ -98,7 +98,7 @@ class TaskAdapter:
         return tuple(dataset_meta.get('classes') or ())
 
     def model_input(self, path: str, dataset_meta: dict) -> dict:
-        """What the first transform of the test pipeline gets for the picture at ``path``."""
+        """What the first transform of the test pipeline gets for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
     def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
@@ -130,11 +130,11 @@ class TaskAdapter:
         )
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        """Predictions of one picture as entries of a COCO results file, scored ``score_thr`` or more.
+        """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.
 
         Args:
-            sample: What the model returned for the picture.
-            image_id: Id of the picture in the results.
+            sample: What the model returned for the image.
+            image_id: Id of the image in the results.
             category_ids: The COCO category of each label.
             score_thr: Entries that score less are left out.
         """

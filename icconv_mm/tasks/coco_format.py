@@ -1,9 +1,11 @@
 """Pieces of the COCO results format."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
-def xywh(box) -> list[float]:
+def xywh(box: Iterable[float]) -> list[float]:
     """Corners (x1, y1, x2, y2) to COCO's (x, y, width, height), rounded to a thousandth of a pixel."""
     x1, y1, x2, y2 = (float(value) for value in box)
     return [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]

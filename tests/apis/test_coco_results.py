@@ -22,7 +22,7 @@ def test_pictures_match_annotations_by_name_or_by_folder():
         (['2.jpg'], ['1.jpg'], "x.json: no image '1.jpg'"),
         (['a/1.jpg', 'b/1.jpg'], ['c/1.jpg'], "no image '1.jpg'"),
         (['1.jpg', '1.jpg'], ['c/1.jpg'], "2 images '1.jpg'"),
-        (['1.jpg'], ['a/1.jpg', 'b/1.jpg'], 'fits several pictures: a/1.jpg, b/1.jpg'),
+        (['1.jpg'], ['a/1.jpg', 'b/1.jpg'], 'fits several images: a/1.jpg, b/1.jpg'),
     ],
 )
 def test_ambiguous_annotations_are_refused(names, paths, message):

@@ -42,7 +42,7 @@ def cfg(tmp_path, monkeypatch) -> Config:
 
 
 def loads(cfg) -> list[str]:
-    """How pictures are loaded in training, validation and the parts of the test."""
+    """How images are loaded in training, validation and the parts of the test."""
     parts = (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset, *cfg.test_dataloader.dataset.datasets)
     return [part.pipeline[0].type for part in parts]
 
@@ -63,7 +63,7 @@ def test_training(cfg):
     task = prepare_training(cfg, amp=True, skip_bad_images=True)
     assert task.library == 'mmdet' and loads(cfg) == [LOADING] * 4
     assert [part.pipeline[0].get('skip_bad') for part in (cfg.train_dataloader.dataset.dataset,)] == [True]
-    assert 'skip_bad' not in cfg.val_dataloader.dataset.pipeline[0]  # validation without a picture is another metric
+    assert 'skip_bad' not in cfg.val_dataloader.dataset.pipeline[0]  # validation without an image is another metric
     assert cfg.model.backbone.norm_cfg.type == 'BN'  # torch's SyncBatchNorm refuses CPU tensors
     assert cfg.optim_wrapper.type == 'icconv_mm.CPUAmpOptimWrapper'
     assert 'name' not in cfg.visualizer and cfg.launcher == 'none'

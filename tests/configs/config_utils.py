@@ -1,4 +1,4 @@
-"""Reading configs once, and a step of training with each on random annotated pictures."""
+"""Reading configs once, and a step of training with each on random annotated images."""
 
 from copy import deepcopy
 from functools import cache
@@ -38,7 +38,7 @@ def upstream_of(path: Path) -> str | None:
 
 
 def learn_one_step_and_predict(cfg, warm_up=False):
-    """Builds the model of a config, takes a step on random pictures and predicts for them.
+    """Builds the model of a config, takes a step on random images and predicts for them.
 
     Args:
         cfg: The config.
@@ -67,7 +67,7 @@ def learn_one_step_and_predict(cfg, warm_up=False):
 
     model.eval()
     if cfg.model.get('head', {}).get('type') == 'DEKRHead':
-        batch = {key: values[:1] for key, values in batch.items()}  # it predicts for one picture at a time
+        batch = {key: values[:1] for key, values in batch.items()}  # it predicts for one image at a time
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode='predict')
     assert len(results) == len(batch['inputs'])

@@ -21,10 +21,10 @@ def mmpose():
 
 
 def packed(cfg, folder, size=(150, 100)):
-    """What the test pipeline of a config makes of a random picture of ``size`` (width, height)."""
+    """What the test pipeline of a config makes of a random image of ``size`` (width, height)."""
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
-    path = str(folder / 'picture.png')
+    path = str(folder / 'image.png')
     cv2.imwrite(path, np.random.RandomState(0).randint(0, 256, (*size[::-1], 3), dtype=np.uint8))
     dataset = cfg.test_dataloader.dataset
     name = 'crowdpose' if 'CrowdPose' in dataset.type else 'coco'

@@ -1,4 +1,4 @@
-"""What can be seen of the CUDA kernels with nvcc alone, without a card: that they compile for every architecture, keep
+"""What can be seen of the CUDA kernels with nvcc alone, without a GPU: that they compile for every architecture, keep
 their sums in registers, and multiply on tensor cores. Nothing here says that they are right or fast."""
 
 import os

@@ -129,7 +129,7 @@ def test_empty_because_of_other_classes(tmp_path, coco):
 def test_empty_because_nothing_is_annotated(tmp_path, coco):
     path = write(tmp_path / 'a.json', {**coco, 'annotations': []})
     with pytest.raises(
-        DatasetError, match=r'none of the 1 pictures in .* has a box of the classes .*filter_empty_gt=False'
+        DatasetError, match=r'none of the 1 images in .* has a box of the classes .*filter_empty_gt=False'
     ):
         checks.explain_coco(str(path), ('ball',), 'd', empty=True)
 

@@ -1,4 +1,4 @@
-"""A bad picture is named, or skipped when told."""
+"""A bad image is named, or skipped when told."""
 
 import cv2
 import numpy as np
@@ -6,14 +6,14 @@ import pytest
 from mmcv.transforms import LoadImageFromFile as Plain
 from mmengine.dataset import BaseDataset
 
-from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, find_pictures, image_defect
+from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile, find_images, image_defect
 from icconv_mm.errors import MissingFileError
 
 
 @pytest.fixture(params=['.jpg', '.png'])
 def picture(tmp_path, request):
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    path = tmp_path / f'picture{request.param}'
+    path = tmp_path / f'image{request.param}'
     cv2.imwrite(str(path), noise)
     return path
 
@@ -51,23 +51,23 @@ def test_truncated_label_map_is_named(picture, tmp_path, keep):
 
 def test_truncation_is_found_before_decoding(tmp_path, monkeypatch):
     """OpenCV 4.8 decodes half a JPEG and fills the rest with grey; it must not get the chance."""
-    path = tmp_path / 'picture.jpg'
+    path = tmp_path / 'image.jpg'
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8))
     cut(path, 0.5)
     assert 'truncated' in image_defect(path)
     monkeypatch.setattr(Plain, 'transform', lambda self, results: pytest.fail('the file was decoded'))
-    with pytest.raises(ImageFileError, match=r'picture\.jpg: truncated'):
+    with pytest.raises(ImageFileError, match=r'image\.jpg: truncated'):
         LoadImageFromFile().transform({'img_path': str(path)})
 
 
 def test_data_after_the_end_of_a_jpeg_is_fine(tmp_path):
-    path = tmp_path / 'picture.jpg'
+    path = tmp_path / 'image.jpg'
     cv2.imwrite(str(path), np.zeros((8, 8, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes() + b'maker note' * 1000)
     assert image_defect(path) is None
 
 
-@pytest.mark.parametrize('content', [b'text, not a picture', b'\x89PNG\r\n\x1a\n' + b'0' * 50])
+@pytest.mark.parametrize('content', [b'text, not an image', b'\x89PNG\r\n\x1a\n' + b'0' * 50])
 def test_no_picture(tmp_path, content):
     path = tmp_path / 'a.jpg'
     path.write_bytes(content)
@@ -110,12 +110,12 @@ def test_finding_pictures(tmp_path):
     (tmp_path / 'below').mkdir()
     for name in ('b.PNG', 'a.jpg', 'note.txt', 'below/c.tif'):
         (tmp_path / name).touch()
-    assert find_pictures(tmp_path / 'note.txt') == [tmp_path / 'note.txt']  # a file is what was asked for
-    assert [path.name for path in find_pictures(tmp_path)] == ['a.jpg', 'b.PNG']
-    assert [path.name for path in find_pictures(tmp_path, recursive=True)] == ['a.jpg', 'b.PNG', 'c.tif']
-    assert [path.name for path in find_pictures(f'{tmp_path}/*/*')] == ['c.tif']
-    with pytest.raises(MissingFileError, match=r'no picture \(\.jpg, .* matches nothing/\*'):
-        find_pictures('nothing/*')
+    assert find_images(tmp_path / 'note.txt') == [tmp_path / 'note.txt']  # a file is what was asked for
+    assert [path.name for path in find_images(tmp_path)] == ['a.jpg', 'b.PNG']
+    assert [path.name for path in find_images(tmp_path, recursive=True)] == ['a.jpg', 'b.PNG', 'c.tif']
+    assert [path.name for path in find_images(f'{tmp_path}/*/*')] == ['c.tif']
+    with pytest.raises(MissingFileError, match=r'no image \(\.jpg, .* matches nothing/\*'):
+        find_images('nothing/*')
 
 
 @pytest.mark.parametrize(

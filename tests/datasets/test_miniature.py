@@ -121,7 +121,7 @@ def test_objects_overlap(instances):
 
 
 def test_keypoints(people):
-    """v is 2 on the person's own pixels, 1 where something is in front, 0 (and x, y too) outside the picture."""
+    """v is 2 on the person's own pixels, 1 where something is in front, 0 (and x, y too) outside the image."""
     assert people.cats[1]['keypoints'] == list(KEYPOINTS)
     assert KEYPOINTS[0] == 'nose' and KEYPOINTS[5] == 'left_shoulder' and KEYPOINTS[16] == 'right_ankle'
     counts = np.zeros(3, int)

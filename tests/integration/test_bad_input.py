@@ -98,12 +98,12 @@ def test_truncated_picture_of_the_validation_is_named(workspace):
 def test_pictures_to_predict_for(workspace, detector):
     infer = (workspace.config(DETECTION), detector)
     out = ('--out-dir', 'runs/bad_pictures')
-    (workspace.root / 'note.txt').write_text('no picture')
+    (workspace.root / 'note.txt').write_text('no image')
     bad = workspace.root / 'bad.jpg'
     bad.write_bytes((workspace.root / 'data/miniature/val/000001.jpg').read_bytes()[:500])
     assert workspace.tool('infer', *infer, bad, *out).startswith(f'error: {bad}: truncated or corrupt')
     assert workspace.tool('infer', *infer, workspace.root / 'note.txt', *out).startswith('error: ')
-    assert 'error: no picture (' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
+    assert 'error: no image (' in workspace.tool('infer', *infer, 'nothing/*.jpg', *out)
 
 
 def test_checkpoint_of_another_architecture(workspace, detector, train):
@@ -190,7 +190,7 @@ def test_pictures_that_fail_among_others(workspace, detector):
     error = workspace.tool('infer', workspace.config(DETECTION), detector, folder, '--out-dir', out, '--batch-size', 3)
     first, *lines = error.splitlines()
     failed = [Path(line.split(': ')[0].strip()).name for line in lines]
-    assert first == f'error: {len(failed)} of {len(good) + 4} pictures failed; the results of the others are in {out}:'
+    assert first == f'error: {len(failed)} of {len(good) + 4} images failed; the results of the others are in {out}:'
     assert 'a_truncated.jpg' in failed and not set(failed) & set(good)
     images = json.loads((out / 'images.json').read_text())['images']
     assert {image['file_name'] for image in images} == {path.name for path in folder.iterdir()} - set(failed)

@@ -9,7 +9,7 @@ from workspaces import SEMANTIC, short
 pytestmark = pytest.mark.slow
 
 # Batch norm uses its running statistics, as the two halves of a batch have statistics of their own. The order is fixed
-# and nothing is random. Losses are means over pixels, and every picture has as many: the mean over the two processes is
+# and nothing is random. Losses are means over pixels, and every image has as many: the mean over the two processes is
 # the mean over the whole batch, up to the order of summation in float32.
 SAME_IN_EVERY_SPLIT = """
 model = dict(backbone=dict(norm_eval=True), neck=dict(norm_cfg=dict(type='GN', num_groups=8, _delete_=True)),
@@ -26,7 +26,7 @@ ITERATIONS = 3
 
 @pytest.fixture(scope='module')
 def two(workspace) -> list[dict]:
-    """Weights and losses of each of two processes with two pictures per step."""
+    """Weights and losses of each of two processes with two images per step."""
     config = workspace.derive('two', SEMANTIC, SAME_IN_EVERY_SPLIT)
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
     tool = (workspace.repo / 'tools/train.py', config, '--launcher', 'pytorch', '--work-dir', 'runs/two')
@@ -36,7 +36,7 @@ def two(workspace) -> list[dict]:
 
 @pytest.fixture(scope='module')
 def one(workspace) -> dict:
-    """The same from one process with four pictures per step."""
+    """The same from one process with four images per step."""
     config = workspace.derive('one', SEMANTIC, SAME_IN_EVERY_SPLIT)
     assert workspace.tool('train', config, '--work-dir', 'runs/one_process', *short(ITERATIONS)) is None
     return torch.load(workspace.root / 'runs/one_process/rank_0.pth', weights_only=True)

@@ -122,7 +122,7 @@ def test_the_package_requires_what_that_route_has(project):
 
 
 def test_torch_alone_with_reports(clean, project, tmp_path):
-    """The extra ``tools``: a pattern as a table and a picture, and rules of a conversion."""
+    """The extra ``tools``: a pattern as a table and an image, and rules of a conversion."""
     run = clean('torch', 'numpy', *(Requirement(text).name for text in project['optional-dependencies']['tools']))
     (tmp_path / 'rules.yml').write_text("- {pattern: 'ema.*', replace: null}")
     printed = run(

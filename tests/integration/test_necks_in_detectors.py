@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 PAIRS = r"SEPC with branches='both' gives a pair .* only a head of icconv_mm\.SplitFeatureHead reads"
 TOWERS = r'SplitFeatureHead: \w+ needs two towers .*_convs: none'
-# config -> (side of the pictures, what SEPC with SplitFeatureHead is refused with)
+# config -> (side of the images, what SEPC with SplitFeatureHead is refused with)
 FAMILIES = {
     'atss/atss_r50_fpn_1x_coco.py': (64, None),
     'autoassign/autoassign_r50-caffe_fpn_1x_coco.py': (64, None),

@@ -74,7 +74,7 @@ def test_learns_real_keypoints(workspace, photographs):
 
 
 def test_multi_scale_flip_and_batches(workspace, photographs):
-    """``--tta`` and the options give the same, and so do one picture and four at a time.
+    """``--tta`` and the options give the same, and so do one image and four at a time.
 
     The bound is much lower than for one scale: the network knows twelve people by heart, of one size and not mirrored.
     """

@@ -10,9 +10,9 @@ pytestmark = pytest.mark.slow
 
 POSE = 'pose/ae_ic-r18_miniature.py'
 RECIPE = 'pose/ae_ic-r50-k13_8xb16-300e_coco-640x640.py'
-# Nothing is random and nothing depends on how pictures are shared out: no augmentation, a fixed order, no batch norm in
+# Nothing is random and nothing depends on how images are shared out: no augmentation, a fixed order, no batch norm in
 # the head (a stage of stride 4 needs no deconvolution), running statistics in the backbone, plain SGD. The losses are
-# means over pictures, so the mean over two halves of a batch is that of the batch, up to the order of summation.
+# means over images, so the mean over two halves of a batch is that of the batch, up to the order of summation.
 SAME_IN_EVERY_SPLIT = """
 codec = dict(type='icconv_mm.AECodec', input_size=_base_.input_size, heatmap_size=(32, 32), sigma=2)
 model = dict(
@@ -37,7 +37,7 @@ STEPS = 3
 
 
 def trained(workspace, name, iterations=STEPS, **options):
-    """Weights and losses after training in one process with four pictures per step."""
+    """Weights and losses after training in one process with four images per step."""
     config = workspace.derive(f'pose_{name}', POSE, SAME_IN_EVERY_SPLIT)
     assert workspace.tool('train', config, '--work-dir', f'runs/pose_{name}', *short(iterations, **options)) is None
     return torch.load(workspace.root / f'runs/pose_{name}/rank_0.pth', weights_only=True)
@@ -83,7 +83,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(workspace, one):
     folder = workspace.root / 'runs/pose_two_train'
     first, second = (torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in (0, 1))
     assert all(torch.equal(value, second['weights'][key]) for key, value in first['weights'].items())
-    assert not torch.allclose(first['losses'], second['losses'], rtol=1e-4)  # of other pictures
+    assert not torch.allclose(first['losses'], second['losses'], rtol=1e-4)  # of other images
     torch.testing.assert_close((first['losses'] + second['losses']) / 2, one['losses'], rtol=1e-5, atol=0)
     assert same(first['weights'], one['weights'])
 

@@ -1,4 +1,4 @@
-"""The one-command search on a handful of pictures: supernet, search, retraining, comparison, and going on."""
+"""The one-command search on a handful of images: supernet, search, retraining, comparison, and going on."""
 
 import copy
 import json

@@ -35,7 +35,7 @@ def test_training_writes_what_users_expect(workspace, detector):
 
 
 def test_detection_tools(workspace, detector):
-    """Test, infer and evaluation of infer's file agree on the AP; pictures are drawn."""
+    """Test, infer and evaluation of infer's file agree on the AP; images are drawn."""
     config, root = workspace.config(DETECTION), workspace.root
     annotations = root / 'data/miniature/annotations/instances_val.json'
     args = ('--work-dir', 'runs/tested', '--show-dir', 'runs/shown', '--out', 'runs/predictions.pkl', *short(1))
@@ -109,14 +109,14 @@ def test_instance_and_semantic_segmentation(workspace):
     images = COCO(str(root / 'runs/semantic/out/images.json'))
     masks = images.loadRes(str(root / 'runs/semantic/out/predictions.json'))
     total = sum(masks.annToMask(annotation).astype(int) for annotation in masks.imgToAnns[1])
-    assert (total == 1).all()  # the classes of a picture cover every pixel once
+    assert (total == 1).all()  # the classes of an image cover every pixel once
     args = ('--work-dir', 'runs/semantic/tested', '--show-dir', 'runs/semantic/shown', *short(1))
     assert workspace.tool('test', workspace.config(SEMANTIC), 'runs/semantic/iter_2.pth', *args) is None
     assert len(list((root / 'runs/semantic/shown').rglob('*.png'))) == PICTURES
 
 
 def test_empty_images_simply_train(workspace):
-    """Pictures without a single box are training data like any other when they are kept."""
+    """Images without a single box are training data like any other when they are kept."""
     source = json.loads((workspace.root / 'data/miniature/annotations/instances_train.json').read_text())
     kept = {image['id'] for image in source['images'][:1]}
     source['annotations'] = [entry for entry in source['annotations'] if entry['image_id'] in kept]

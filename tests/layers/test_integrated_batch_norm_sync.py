@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 CHANNELS, STEPS = 4, 2
 SIZES = [(4, 6), (2, 3)]
-SPLIT = [1, 2]  # pictures of the two processes: an unequal share, so that means of means are wrong
+SPLIT = [1, 2]  # images of the two processes: an unequal share, so that means of means are wrong
 
 
 def batch(step: int) -> tuple[list, list]:

@@ -1,4 +1,4 @@
-"""The kernels of integrated batch norm against batch norm: the CPU's, and the card's on the processor."""
+"""The kernels of integrated batch norm against batch norm: the CPU's, and the GPU's on the processor."""
 
 import random
 from itertools import product
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     backend.missing_kernel('integrated_norm_compiled', 'cpu') is not None, reason='the library is without it'
 )
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-KINDS = ['compiled', 'thread_by_thread']  # the CPU's kernels, and the card's
+KINDS = ['compiled', 'thread_by_thread']  # the CPU's kernels, and the GPU's
 INSTRUCTIONS = ['avx512', 'avx2', 'portable']
 
 
@@ -109,7 +109,7 @@ def test_is_batch_norm_over_all_levels(dtype, start):
 
 @pytest.mark.parametrize('dtype', list(TOLERANCE)[1:], ids=str)
 @pytest.mark.parametrize('start', range(0, 180, 60))
-def test_the_cards_kernels_are_batch_norm_over_all_levels(dtype, start):
+def test_the_gpus_kernels_are_batch_norm_over_all_levels(dtype, start):
     check(range(start, start + 60), dtype, 'thread_by_thread')
 
 
@@ -279,7 +279,7 @@ def test_the_cpus_serves_every_floating_dtype():
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
 
 
-def test_the_cards_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
+def test_the_gpus_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
     levels = [torch.randn(2, 4, 5, 5)]
     norm = nn.BatchNorm2d(4)
     args = call_arguments(levels, norm)

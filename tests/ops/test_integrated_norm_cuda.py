@@ -1,4 +1,4 @@
-"""Integrated batch norm on a real card, against its reference: `pytest -m gpu`."""
+"""Integrated batch norm on a real GPU, against its reference: `pytest -m gpu`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The table of measured kernels: reading, writing, ranges, and what calls make of it; needs no card."""
+"""The table of measured kernels: reading, writing, ranges, and what calls make of it; needs no GPU."""
 
 import json
 from types import SimpleNamespace

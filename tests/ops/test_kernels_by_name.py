@@ -1,4 +1,4 @@
-"""Kernels of CUDA by name on the CPU, where they are the code of the card: plans, passes, order of products."""
+"""Kernels of CUDA by name on the CPU, where they are the code of the GPU: plans, passes, order of products."""
 
 import random
 

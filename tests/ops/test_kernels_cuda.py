@@ -1,4 +1,4 @@
-"""The CUDA kernels against the definition, on a real card: `pytest -m gpu`."""
+"""The CUDA kernels against the definition, on a real GPU: `pytest -m gpu`."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""When the CUDA kernels are chosen: decided from shapes, dtype and card alone, so it is tested without one."""
+"""When the CUDA kernels are chosen: decided from shapes, dtype and GPU alone, so it is tested without one."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ HOPPER, OTHER = (9, 0), (7, 5)
 
 @pytest.fixture(autouse=True)
 def card(monkeypatch):
-    """A card of the compute capability that the test sets."""
+    """A GPU of the compute capability that the test sets."""
     held = {'capability': HOPPER}
     monkeypatch.setattr(limits_cuda, '_capability', lambda device: held['capability'])
     return held
@@ -37,7 +37,7 @@ def answers(choice):
 
 
 def tensor(*shape, dtype=torch.bfloat16, device='cuda:0'):
-    """What the choice looks at; there may be no card to put a tensor on."""
+    """What the choice looks at; there may be no GPU to put a tensor on."""
     size = torch.empty((), dtype=dtype).element_size()
     return SimpleNamespace(shape=shape, dtype=dtype, device=torch.device(device), element_size=lambda: size)
 
@@ -91,7 +91,7 @@ def test_explains_a_call_on_the_cpu():
 
 
 def test_every_kernel_is_in_the_library(choice):
-    """Names and devices of the compiled operators are those that the choice asks for; seen without a card."""
+    """Names and devices of the compiled operators are those that the choice asks for; seen without a GPU."""
     if reason := backend.missing_library():
         pytest.skip(reason)
     there = set(torch._C._dispatch_get_registrations_for_dispatch_key('CUDA'))

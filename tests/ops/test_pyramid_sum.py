@@ -1,4 +1,4 @@
-"""The sum of two levels of a pyramid: the CPU's kernel, and the card's on the processor, against torch's steps."""
+"""The sum of two levels of a pyramid: the CPU's kernel, and the GPU's on the processor, against torch's steps."""
 
 import random
 

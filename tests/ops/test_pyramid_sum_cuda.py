@@ -1,4 +1,4 @@
-"""The sum of two levels of a pyramid on a real card, against torch's steps: `pytest -m gpu`."""
+"""The sum of two levels of a pyramid on a real GPU, against torch's steps: `pytest -m gpu`."""
 
 import pytest
 import torch

@@ -232,6 +232,6 @@ def test_pyramid_geometry(case):
 
 
 def _pattern(width, height):
-    """The picture that was resized, as the reference describes it."""
+    """The image that was resized, as the reference describes it."""
     y, x, channel = np.ogrid[:height, :width, :3]
     return np.round(127.5 * (1 + np.sin(2 * np.pi * (x / 37 + y / 53) + channel))).astype(np.uint8)

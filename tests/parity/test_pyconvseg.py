@@ -72,7 +72,7 @@ def errors(case, dtype: torch.dtype) -> dict[str, float]:
     found['logits_lowres'] = head(maps)
     found['aux_logits_lowres'] = net.auxiliary_head(maps)
     for name, zoom in (('logits_zoom2', 2), ('logits_zoom4', 4), ('logits', 8)):
-        # mmseg enlarges the logits to the size that the meta data of the picture tell
+        # mmseg enlarges the logits to the size that the meta data of the image tell
         size = tuple((side - 1) // 8 * zoom + 1 for side in x.shape[2:])
         found[name] = head.predict_by_feat(found['logits_lowres'], [{'img_shape': size}])
     assert size == x.shape[2:]

@@ -53,25 +53,25 @@ def test_missing_compiler_is_one_sentence(setup_env, monkeypatch):
     with pytest.raises(
         setup_env.SetupError, match=r'no C\+\+ compiler found \(no-such-compiler\).*apt-get install g\+\+'
     ):
-        setup_env.route.check_compiler()
+        setup_env.mmcv_wheel.check_compiler()
 
 
 def test_full_disk_is_one_sentence(setup_env, tmp_path):
     with pytest.raises(setup_env.SetupError, match=r'needs about 10000000 GB'):
-        setup_env.route.check_disk(tmp_path / 'not' / 'yet', 10_000_000, 'the virtual environment')
+        setup_env.processes.check_disk(tmp_path / 'not' / 'yet', 10_000_000, 'the virtual environment')
     with pytest.raises(setup_env.SetupError, match='the disk is full'):
         code = 'print("OSError: [Errno 28] No space left on device"); raise SystemExit(1)'
-        setup_env.route.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
+        setup_env.processes.run([sys.executable, '-c', code], 'torch', tmp_path / 'log')
 
 
 def test_todays_end_has_versions_of_its_own(setup_env, tmp_path):
-    environment = setup_env.Environment(tmp_path, '2.15', 'cpu')
+    constraints, environment = setup_env.installer('constraints'), setup_env.Environment(tmp_path, '2.15', 'cpu')
     assert environment.pins['torch'] == '2.15.0' and environment.pins['numpy'].startswith('2.')
-    libraries = environment.those(setup_env.route.LIBRARIES)
+    libraries = environment.those(constraints.LIBRARIES)
     assert {'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmsegmentation', 'rich'} <= set(libraries)
     assert environment.those(['mmpretrain', 'mmpose']) == ['onedl-mmpretrain']
-    provided = {*setup_env.route.FORKS, *setup_env.route.FORKS.values()} & environment.pins.keys()
-    assert provided == set(setup_env.route.FORKS.values())
+    provided = {*constraints.FORKS, *constraints.FORKS.values()} & environment.pins.keys()
+    assert provided == set(constraints.FORKS.values())
     assert environment.pins.keys() >= {*libraries, *setup_env.FOR_TESTS, 'timm', 'torchvision'}
 
 
@@ -85,26 +85,26 @@ def test_no_suitable_python_is_one_sentence(repo, torch, wanted):
 
 
 def test_progress_and_failure(setup_env, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(setup_env.route, 'HEARTBEAT_SECONDS', 0)
+    monkeypatch.setattr(setup_env.processes, 'HEARTBEAT_SECONDS', 0)
     code = 'import time\nfor i in range(1, 21): print(f"[{i}/20] c++ x", flush=True)\ntime.sleep(2.2)'
-    setup_env.route.run(
-        [sys.executable, '-c', code], 'compiling', tmp_path / 'log', show=setup_env.route.ninja_progress()
+    setup_env.processes.run(
+        [sys.executable, '-c', code], 'compiling', tmp_path / 'log', show=setup_env.mmcv_wheel.ninja_progress()
     )
     out = capsys.readouterr().out
     assert 'compiling mmcv: 10 of 20 files' in out and 'compiling ... 2 s' in out
     with pytest.raises(setup_env.SetupError, match=r'torch failed.*log'):
-        setup_env.route.run([sys.executable, '-c', 'raise SystemExit(3)'], 'torch', tmp_path / 'log')
+        setup_env.processes.run([sys.executable, '-c', 'raise SystemExit(3)'], 'torch', tmp_path / 'log')
 
 
 def test_cached_wheel_needs_no_compiler(setup_env, environment, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(setup_env.SetupError, match='no C'):
-        setup_env.route.mmcv_wheel(environment)
+        setup_env.mmcv_wheel.mmcv_wheel(environment)
     (folder,) = [p for p in (tmp_path / 'cache' / 'wheels').iterdir() if p.is_dir()]
     assert folder.name == f'mmcv-2.1.0-py{sys.version_info.major}{sys.version_info.minor}-torch2.11.0-cpu'
     (folder / 'mmcv-2.1.0-any.whl').touch()
-    assert setup_env.route.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
+    assert setup_env.mmcv_wheel.mmcv_wheel(environment) == folder / 'mmcv-2.1.0-any.whl'
 
 
 def test_mmcv_is_fetched_and_compiled_as_the_torch_needs_it(setup_env, monkeypatch, tmp_path):
@@ -124,10 +124,10 @@ def test_mmcv_is_fetched_and_compiled_as_the_torch_needs_it(setup_env, monkeypat
             (tmp_path / 'work/dist').mkdir()
             (tmp_path / 'work/dist/onedl_mmcv.whl').touch()
 
-    monkeypatch.setattr(setup_env.route, 'run', run)
+    monkeypatch.setattr(setup_env.mmcv_wheel, 'run', run)
     environment = setup_env.Environment(tmp_path / 'venv', '2.15', 'cpu')
     (tmp_path / 'target').mkdir()
-    wheel = setup_env.route.build_mmcv(environment, '2.3.6', tmp_path / 'work', tmp_path / 'target')
+    wheel = setup_env.mmcv_wheel.build_mmcv(environment, '2.3.6', tmp_path / 'work', tmp_path / 'target')
     assert wheel == tmp_path / 'target/onedl_mmcv.whl' and wheel.is_file()
     assert commands[0][-1] == 'onedl-mmcv==2.3.6' and variables['ICCONV_MM_CXX_STANDARD'] == 'c++20'
 

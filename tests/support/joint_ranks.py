@@ -1,7 +1,7 @@
-"""Run by torchrun in two processes: a step with other tasks in each equals that of one process with all pictures.
+"""Run by torchrun in two processes: a step with other tasks in each equals that of one process with all images.
 
-Rank 0 has pictures for poses only, rank 1 for both tasks: neither may wait for the other. Losses are means over
-pictures of one size, norms use their running statistics.
+Rank 0 has images for poses only, rank 1 for both tasks: neither may wait for the other. Losses are means over
+images of one size, norms use their running statistics.
 """
 
 import sys
@@ -22,7 +22,7 @@ RANKS = [[(0, ['pose']), (1, ['pose'])], [(2, ['pose', 'semantic']), (3, ['seman
 
 
 def picture(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
-    """A random picture [3, 64, 64] with random labels for some tasks."""
+    """A random image [3, 64, 64] with random labels for some tasks."""
     random = torch.Generator().manual_seed(number)
     sample = MultiTaskSample()
     meta = dict(img_shape=(64, 64), pad_shape=(64, 64), ori_shape=(64, 64))
@@ -38,7 +38,7 @@ def picture(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
 
 
 def gradients(model: nn.Module, entries: list) -> dict[str, Tensor]:
-    """Of all parameters after one step with the pictures."""
+    """Of all parameters after one step with the images."""
     pictures, samples = zip(*(picture(*entry) for entry in entries))
     inner = getattr(model, 'module', model)
     inner.parse_losses(model(torch.stack(pictures), list(samples), mode='loss'))[0].backward()

@@ -17,7 +17,7 @@ def mmpose():
 
 @pytest.fixture
 def model_cfg(mmpose):
-    """A small pose model for pictures of 64 pixels, three joints wide enough to be drawn in a test: 17 COCO joints."""
+    """A small pose model for images of 64 pixels, three joints wide enough to be drawn in a test: 17 COCO joints."""
     return dict(
         type='icconv_mm.AEPoseEstimator',
         data_preprocessor=dict(

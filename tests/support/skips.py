@@ -3,12 +3,12 @@
 import re
 
 REASONS = {
-    'a card': r'CUDA',
+    'a GPU': r'CUDA',
     'photographs and patterns, which are of others': r'(photographs|published patterns) not found in',
     'a library that is not installed': r"could not import '|mim \(openmim\) is not installed|families were tried with",
     'another Python or torch': r'tomllib comes with|this torch |came with torch|a setting of torch',
     'a compiler': r'no C\+\+ compiler|no readelf|not compiled|no compiled operators|does not load with torch',
-    'the absence of a card': r'there is one$',
+    'the absence of a GPU': r'there is one$',
 }
 
 

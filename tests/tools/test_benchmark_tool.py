@@ -18,10 +18,10 @@ def main():
     return importlib.import_module('benchmark').main
 
 
-def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
+def test_table_file_and_chart(main, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     arguments = ['--suite', 'layers', '--scale', '0.02', '--repeats', '1', '--strict', '--only'] + ['layer 14 forward']
-    assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--picture', str(tmp_path / 'it.png')]) == 0
+    assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--chart', str(tmp_path / 'it.png')]) == 0
     assert 'layer 14' in capsys.readouterr().out
     content = json.loads((tmp_path / 'it.json').read_text())
     assert content['options']['scale'] == 0.02
@@ -55,7 +55,7 @@ def test_table_file_and_picture(main, tmp_path, monkeypatch, capsys):
         (['--suite', 'ops'], "invalid choice: 'ops'"),
         (['--cpu-time'], '--cpu-time: expected --threads 1 and --device cpu, got None and cpu'),
         (['--out', '.'], '--out: expected a file in an existing folder, got .'),
-        (['--picture', 'none/it.png'], '--picture: expected a file in an existing folder, got none/it.png'),
+        (['--chart', 'none/it.png'], '--chart: expected a file in an existing folder, got none/it.png'),
     ],
 )
 def test_bad_arguments(main, capsys, arguments, message):
@@ -65,7 +65,7 @@ def test_bad_arguments(main, capsys, arguments, message):
 
 
 def test_nothing_selected(main, tmp_path):
-    arguments = ['--suite', 'layers', '--only', 'no such layer', '--picture', str(tmp_path / 'it.png')]
+    arguments = ['--suite', 'layers', '--only', 'no such layer', '--chart', str(tmp_path / 'it.png')]
     with pytest.raises(SystemExit, match="error: no figures; --only 'no such layer' selects nothing"):
         main(arguments)
 

@@ -94,6 +94,7 @@ def test_one_name_has_one_meaning(parsers):
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'old', 'new', 'value'),
     [
+        ('benchmark', [], '--picture', '--chart', 'it.png'),
         ('download_patterns', [], '--source', '--from', 'folder'),
         ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--max-images', '--count', '7'),
         ('search_pipeline', [], '--limit', '--count', '7'),

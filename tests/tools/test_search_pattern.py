@@ -94,9 +94,9 @@ def test_pictures_are_normalised_as_the_config_says(tmp_path):
     (batch,) = read_images(tmp_path, Config.fromstring(CONFIG, '.py'), longest=20)
     assert batch.shape == (1, 3, 10, 20)
     assert torch.equal(batch[0, :, 0, 0], torch.tensor([(30 - 1) / 2, (20 - 2) / 2, (10 - 3) / 4]))
-    with pytest.raises(FileNotFoundError, match='no picture'):
+    with pytest.raises(FileNotFoundError, match='no image'):
         list(read_images(tmp_path / 'none', Config()))
-    (tmp_path / 'b.png').write_bytes(b'no picture')
+    (tmp_path / 'b.png').write_bytes(b'no image')
     with pytest.raises(ImageFileError, match=r'b\.png: cannot be decoded'):
         list(read_images(tmp_path, Config.fromstring(CONFIG, '.py')))
 

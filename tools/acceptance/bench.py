@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.timing import Options
 
-from acceptance.clock import Card, Device, Processor, measure
+from acceptance.clock import GPU, Device, Processor, measure
 from acceptance.record import Record
 
 HOME = Path(__file__).resolve().parents[2]  # the checkout
@@ -30,13 +30,13 @@ class Bench:
 
     @property
     def dry(self) -> bool:
-        """Whether there is no card: sizes are tiny, and times mean nothing."""
+        """Whether there is no GPU: sizes are tiny, and times mean nothing."""
         return self.options.device == 'cpu'
 
     @property
     def device(self) -> Device:
         """Its clock."""
-        return Processor() if self.dry else Card()
+        return Processor() if self.dry else GPU()
 
     def time(self, contenders: Mapping[str, Callable[[], object]], **settings) -> dict[str, dict[str, float]]:
         """:func:`acceptance.clock.measure` with the repeats of this bench."""
@@ -49,7 +49,7 @@ class Measurement(NamedTuple):
     Attributes:
         name: ``<piece>/<what>``.
         run: Measures it; what it returns goes into the file of results.
-        seconds: That it takes on a card, at most: it is not begun with less time left, and ended after twice that.
+        seconds: That it takes on a GPU, at most: it is not begun with less time left, and ended after twice that.
         needs: Libraries without which it is skipped, by import name.
     """
 

@@ -1,4 +1,4 @@
-"""Time of the processor and of the card, apart."""
+"""Time of the processor and of the GPU, apart."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ CALLS = 10  # of one graph: a single call of a layer is shorter than what an eve
 
 
 class Device(Protocol):
-    """What differs between a card and, for a dry run, the processor."""
+    """What differs between a GPU and, for a dry run, the processor."""
 
     def synchronise(self) -> None:
         """Wait for all work that was issued."""
@@ -23,7 +23,7 @@ class Device(Protocol):
         """Of the device, for what ``work`` issues."""
 
 
-class Card:
+class GPU:
     """A CUDA device."""
 
     def synchronise(self) -> None:
@@ -53,7 +53,7 @@ class Card:
 
 
 class Processor:
-    """What stands in for a card in a dry run."""
+    """What stands in for a GPU in a dry run."""
 
     def synchronise(self) -> None:
         pass
@@ -86,13 +86,13 @@ def measure(
             with the gaps that launching leaves.
 
     Returns:
-        By name ``processor``, until a call returns; ``wall``, until its work is done; ``card``, its work alone.
+        By name ``processor``, until a call returns; ``wall``, until its work is done; ``GPU``, its work alone.
     """
     work = {}
     for name, call in contenders.items():
         call()  # the first call of a shape plans
         work[name] = Processor().capture(call, calls) if name in eager else device.capture(call, calls)
-    times = {name: {'processor': [], 'wall': [], 'card': []} for name in contenders}
+    times = {name: {'processor': [], 'wall': [], 'GPU': []} for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
             device.synchronise()
@@ -102,7 +102,7 @@ def measure(
             device.synchronise()
             times[name]['processor'].append(issued - start)
             times[name]['wall'].append(time.perf_counter() - start)
-            times[name]['card'].append(device.seconds(work[name]) / calls)
+            times[name]['GPU'].append(device.seconds(work[name]) / calls)
     return {
         name: {kind: round(1e6 * statistics.median(each), 2) for kind, each in kinds.items()}
         for name, kinds in times.items()

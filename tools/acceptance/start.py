@@ -13,7 +13,7 @@ from acceptance.record import Record
 from icconv_mm.errors import InputError
 
 DRY = Options(repeats=1, warmup=0, scale=0.03)
-ON_CARD = Options(repeats=15, warmup=3, device='cuda')
+ON_GPU = Options(repeats=15, warmup=3, device='cuda')
 
 
 def start(path: Path, dry: bool, command: str) -> Bench:
@@ -21,15 +21,15 @@ def start(path: Path, dry: bool, command: str) -> Bench:
 
     Args:
         path: Path of the file of results.
-        dry: Whether to do without a card.
+        dry: Whether to do without a GPU.
         command: For a new file.
 
     Raises:
-        InputError: There is no card; the file is of another machine or version, or cannot be there.
+        InputError: There is no GPU; the file is of another machine or version, or cannot be there.
     """
     if not dry and not torch.cuda.is_available():
         raise InputError('torch finds no CUDA device; --dry-run does all this on the CPU, with tiny sizes')
-    options = DRY if dry else ON_CARD
+    options = DRY if dry else ON_GPU
     facts = {**origin(options.device), 'options': asdict(options), 'source': source()}
     return Bench(options, path.resolve().parent, Record(path, facts, command))
 

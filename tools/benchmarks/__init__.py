@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from benchmarks.picture import write_picture
+from benchmarks.chart import write_chart
 from benchmarks.report import Figure, print_figures, write_json
 from benchmarks.timing import Options, Timing, interleave
 from icconv_mm.errors import InputError, UserError, naming
@@ -25,8 +25,8 @@ __all__ = [
     'print_figures',
     'run',
     'suite',
+    'write_chart',
     'write_json',
-    'write_picture',
 ]
 
 # Modules of benchmarks.suites, imported when they are run: a suite may need a task library.

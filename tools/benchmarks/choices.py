@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,11 +24,11 @@ def find_pattern(published: str, substitute: str) -> str:
 class _Choices(TorchDispatchMode):
     """Counts the backends that serve the convolutions of this package."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
         if func.namespace == 'icconv_mm' and func.overloadpacket.__name__ in _OPERATORS:
             self.counts[explain(func.overloadpacket.__name__, *args).chosen] += 1
         return func(*args, **(kwargs or {}))

@@ -32,24 +32,24 @@ class Case(NamedTuple):
         name: Such as 'IC-R50-k9'.
         ours: Makes the network.
         upstream: Make the networks that it is held against, by name: the fastest of them counts.
-        batch: Pictures.
-        picture: Height and width of the pictures, at full size.
+        batch: Images.
+        image: Height and width of the images, at full size.
         form: 'eager', 'inference form' (upstream's with folded batch norms), 'inference form / eager' (ours deployed,
-            upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW pictures, formats unset.
+            upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW images, formats unset.
         limit: Against upstream, at full size; None for none.
         notes: Remarks that go with the figures.
         memory: Largest peak of memory that is wanted, against upstream; None where it is not measured.
         composition: Whether to time the plain composition of ours, too.
         dtype: Instead of that of the options.
-        forward: ``(network, pictures) -> tensors``.
-        loss: ``(network, pictures) -> scalar``, of a network in training mode.
+        forward: ``(network, images) -> tensors``.
+        loss: ``(network, images) -> scalar``, of a network in training mode.
     """
 
     name: str
     ours: Callable[[], nn.Module]
     upstream: Mapping[str, Callable[[], nn.Module]]
     batch: int
-    picture: tuple[int, int]
+    image: tuple[int, int]
     form: str
     limit: float | None
     notes: dict[str, object]
@@ -62,7 +62,7 @@ class Case(NamedTuple):
     @property
     def label(self) -> str:
         """Name, size, dtype where it is of the case, and form."""
-        height, width = self.picture
+        height, width = self.image
         dtype = f'{self.dtype} ' if self.dtype else ''
         return f'{self.name} {self.batch}x3x{height}x{width} {dtype}{self.form}'
 
@@ -85,7 +85,7 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
             the form was made of.
     """
     options = replace(options, dtype=case.dtype or options.dtype)
-    size = options.scaled(*case.picture)
+    size = options.scaled(*case.image)
     x = torch.randn(case.batch, 3, *size, generator=torch.Generator().manual_seed(0))
     x = x.to(options.device, options.tensor_dtype)
     networks = {name: _build(make, options) for name, make in {**case.upstream, 'ours': case.ours}.items()}

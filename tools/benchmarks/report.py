@@ -50,7 +50,7 @@ class Figure:
 
 def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
-    from rich.console import Console  # a machine with a card may lack it, and OpenMMLab, on which the tables stand
+    from rich.console import Console  # a machine with a GPU may lack it, and OpenMMLab, on which the tables stand
 
     from icconv_mm.apis.tables import table
 

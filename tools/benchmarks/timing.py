@@ -19,7 +19,7 @@ class Options:
         device: Device of the networks.
         dtype: Data type of suites that leave it open: 'float32', 'bfloat16' or 'float16'; None for float32 on the CPU
             and bfloat16 elsewhere.
-        scale: Factor of the sizes of pictures. Limits hold at 1, and no limit is reported elsewhere.
+        scale: Factor of the sizes of images. Limits hold at 1, and no limit is reported elsewhere.
         only: Suites that time many things time those whose name contains this.
         cpu_time: Count the processor's time of this process, not the wall's. With one thread on a CPU it is what the
             wall's would be on a machine that does nothing else.

@@ -1,4 +1,4 @@
-"""``report.html``: one file with tables, picture, curves and configurations, which needs nothing beside it."""
+"""``report.html``: one file with tables, image, curves and configurations, which needs nothing beside it."""
 
 import base64
 import html
@@ -34,14 +34,14 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; li
 Curves = dict[str, tuple[list[int], list[float]]]
 
 
-def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Path, picture: Path) -> None:
+def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Path, image: Path) -> None:
     """Write ``report.html`` below ``folder``.
 
     Args:
         results: What was measured.
         tasks: The networks, each of which has a folder with ``train``, ``test`` and ``config.py`` below ``folder``.
         folder: The work folder of the demo.
-        picture: A JPEG with the truth and the predictions.
+        image: A JPEG with the truth and the predictions.
     """
     missed = [result.task for result in results if not result.passed]
     verdict = f'Below the threshold: {", ".join(missed)}.' if missed else 'Every threshold is reached.'
@@ -53,7 +53,7 @@ def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Pat
     ]
     if both := rows_of_both(results):
         parts += ['<h2>One network and four</h2>', _table(both)]
-    encoded = base64.b64encode(picture.read_bytes()).decode()
+    encoded = base64.b64encode(image.read_bytes()).decode()
     parts += [
         '<h2>Truth and predictions</h2>',
         '<p>Label maps tint, white lines are the outlines of masks, boxes have names, white dots are joints.</p>',

@@ -1,4 +1,4 @@
-"""The demo's picture: a row for each scene, with the truth and what each network, or set of networks, predicts."""
+"""The demo's image: a row for each scene, with the truth and what each network, or set of networks, predicts."""
 
 import json
 from collections import defaultdict
@@ -48,7 +48,7 @@ def draw_picture(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: P
 
 
 def _choose(things: COCO) -> list[dict]:
-    """The first pictures with somebody in them and a handful of objects, whatever was found there."""
+    """The first images with somebody in them and a handful of objects, whatever was found there."""
     images = things.dataset['images']
     labels = {image['id']: [each['category_id'] for each in things.imgToAnns[image['id']]] for image in images}
     chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]

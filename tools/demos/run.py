@@ -57,7 +57,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """Train and test the networks, print the table, and write ``report.html``, ``.json``, ``.md`` and ``demo.jpg``.
 
     Networks that an earlier call has tested in the same folder with the same backbone, data, device and seed are in the
-    tables and the picture as well.
+    tables and the image as well.
 
     Args:
         options: Options of the demo.
@@ -111,7 +111,7 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
 
 
 def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[Result], console: Console) -> None:
-    """Tables, picture and pages of what this call has tested, and of what earlier ones have."""
+    """Tables, image and pages of what this call has tested, and of what earlier ones have."""
     work_dir, earlier = options.work_dir, []
     shown = list(tasks)
     for task in (JOINT, *SEPARATE, *NECKS.values()):

@@ -8,7 +8,7 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(128, 128), keep_ratio=True),  # as drawn; larger pictures shrink
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),  # as drawn; larger images shrink
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]

@@ -1,4 +1,4 @@
-# Boxes, masks, label maps and joints of the miniature set, on one picture that is augmented once. Draw it with
+# Boxes, masks, label maps and joints of the miniature set, on one image that is augmented once. Draw it with
 # `python tools/make_miniature.py`.
 data_root = 'data/miniature/'
 metainfo = dict(
@@ -7,7 +7,7 @@ metainfo = dict(
 )
 semantic_metainfo = dict(classes=('background', *metainfo['classes']), palette=[(90, 90, 90), *metainfo['palette']])
 input_size = (128, 128)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.3)
+codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.4)
 
 load = dict(
     type='icconv_mm.LoadTaskAnnotations',
@@ -23,7 +23,7 @@ pack = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     load,
-    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),  # as drawn; larger pictures shrink
+    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),  # as drawn; larger images shrink
     dict(type='mmdet.Pad', size=input_size),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(

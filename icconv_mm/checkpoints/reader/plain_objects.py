@@ -105,7 +105,7 @@ _TENSORS: dict[str, Callable[..., Tensor]] = {
 # --- numpy --------------------
 
 
-def numpy_dtype(code, *_) -> Pending:
+def numpy_dtype(code: Any, *_) -> Pending:
     """``numpy.dtype``: a code such as 'f4'; the state has the byte order, and nothing else that counts."""
     code = code.decode('latin-1') if type(code) is bytes else code
     if type(code) is not str or len(code) > 4:

@@ -84,7 +84,7 @@ class Adapter(TaskAdapter):
 
 
 def _flip_pipeline(pipeline: list) -> list:
-    """A test pipeline whose last transform, the packing, runs on the picture and on its mirror image."""
+    """A test pipeline whose last transform, the packing, runs on the image and on its mirror image."""
     *transforms, pack = copy.deepcopy(pipeline)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
     flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]

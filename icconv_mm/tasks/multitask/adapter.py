@@ -44,7 +44,7 @@ class Adapter(TaskAdapter):
         )
 
     def enable_tta(self, cfg: Config) -> None:
-        """Poses at the scales of the published test, each with the mirrored picture; the other tasks as they are."""
+        """Poses at the scales of the published test, each with the mirrored image; the other tasks as they are."""
         enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
         if not any(enabled):
             raise NotSupportedError(f'tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0')

@@ -15,7 +15,7 @@ from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.sharing import each_map
 from icconv_mm.tasks.multitask.transforms import PackTaskInputs, WarpPeople
 
-# Of mmdet: they move the picture and do not record how, so that joints would stay behind.
+# Of mmdet: they move the image and do not record how, so that joints would stay behind.
 _UNRECORDED = ('Expand', 'MinIoURandomCrop', 'RandomShift', 'CopyPaste', 'CutMix', 'MixUp', 'Mosaic', 'YOLOXMixUp')
 _PROBE = 128  # pixels: enough for every level to have some
 
@@ -53,7 +53,7 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
     for transform in dataset.pipeline.transforms:
         kind = type(transform).__name__
         if warps and kind.removeprefix('Cached') in _UNRECORDED:
-            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the picture: joints cannot follow')
+            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the image: joints cannot follow')
     for name in dataset.datasets:
         if name not in packs[0].packs:
             known = ', '.join(packs[0].packs)
@@ -83,7 +83,7 @@ def _check_sizes(task: nn.Module, meta: Mapping[str, Any], name: str, where: str
 
 
 def check_levels(model: MultiTaskModel) -> None:
-    """Raise InputError for a head that the levels of the neck do not fit, by a pass of one small picture."""
+    """Raise InputError for a head that the levels of the neck do not fit, by a pass of one small image."""
     training = model.training
     parameter = next(model.parameters())
     model.eval()

@@ -1,4 +1,4 @@
-"""One batch of pictures, and the labels of every task padded with it."""
+"""One batch of images, and the labels of every task padded with it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from icconv_mm.tasks.multitask.sample import MultiTaskSample
 
 @MODELS.register_module()
 class MultiTaskDataPreprocessor(ImgDataPreprocessor):
-    """Normalises and stacks pictures as mmdet does, once for all tasks.
+    """Normalises and stacks images as mmdet does, once for all tasks.
 
-    Each sample learns where its picture lies in the batch, in the words of its library; label maps are padded to the
+    Each sample learns where its image lies in the batch, in the words of its library; label maps are padded to the
     batch in training.
 
     Args:
@@ -34,7 +34,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """``inputs`` [N, 3, H, W], float32, and ``data_samples``, of ``inputs`` that may differ in size."""
-        sizes = [tuple(picture.shape[-2:]) for picture in data['inputs']]
+        sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
         data = super().forward(data, training)
         shape = tuple(data['inputs'].shape[-2:])
         for size, sample in zip(sizes, data.get('data_samples') or ()):
@@ -46,7 +46,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         return data
 
     def _place(self, sample: BaseDataElement, size: tuple[int, int], shape: tuple[int, int]) -> dict[str, Any]:
-        """Where a picture of ``size`` (height, width) lies in a batch of ``shape``."""
+        """Where an image of ``size`` (height, width) lies in a batch of ``shape``."""
         divisor = self.pad_size_divisor
         padded = tuple(-(-side // divisor) * divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)
@@ -72,7 +72,7 @@ def _tasks_of(sample: MultiTaskSample) -> Sequence[BaseDataElement]:
 
 
 def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
-    """What mmpose maps joints back by: the part of the original picture that the batch shows, padding included.
+    """What mmpose maps joints back by: the part of the original image that the batch shows, padding included.
 
     A joint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """

@@ -1,4 +1,4 @@
-"""Pictures with the labels of several tasks, each read by a dataset of its own library."""
+"""Images with the labels of several tasks, each read by a dataset of its own library."""
 
 import copy
 import os
@@ -15,14 +15,14 @@ from icconv_mm.tasks.multitask.libraries import find
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
-    """One set of pictures, labelled for several tasks by files that the libraries' own datasets read.
+    """One set of images, labelled for several tasks by files that the libraries' own datasets read.
 
-    The datasets are joined by the path of the picture. A picture that one of them does not list has no labels for that
-    task, which is not the same as labels that say that nothing is there: keep empty pictures with
+    The datasets are joined by the path of the image. An image that one of them does not list has no labels for that
+    task, which is not the same as labels that say that nothing is there: keep empty images with
     ``filter_cfg=dict(filter_empty_gt=False)`` (mmdet) or ``keep_empty=True`` (``BottomupCocoDataset``). Sets of
-    different pictures go into a :class:`MultiTaskConcatDataset`.
+    different images go into a :class:`MultiTaskConcatDataset`.
 
-    An item has ``img_path``, ``img_id`` and ``labels``: what each task's dataset says of the picture, by name.
+    An item has ``img_path``, ``img_id`` and ``labels``: what each task's dataset says of the image, by name.
 
     Args:
         datasets: The config of a dataset for each task, by the name that the task has in the model, without pipeline.
@@ -31,7 +31,7 @@ class MultiTaskDataset(BaseDataset):
         kwargs: Arguments of mmengine's ``BaseDataset``.
 
     Raises:
-        InputError: There is no dataset, one cannot be built, or two have no picture in common.
+        InputError: There is no dataset, one cannot be built, or two have no image in common.
     """
 
     def __init__(
@@ -54,30 +54,30 @@ class MultiTaskDataset(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """For each picture its path and its index in the dataset of every task that has it."""
-        pictures: dict[str, dict[str, int]] = {}
+        """For each image its path and its index in the dataset of every task that has it."""
+        images: dict[str, dict[str, int]] = {}
         for name, dataset in self.datasets.items():
             dataset.full_init()
             for index in range(len(dataset)):
-                pictures.setdefault(_path_of(dataset, index), {})[name] = index
-        self._check_joined(pictures)
-        return [dict(img_path=path, indices=indices) for path, indices in pictures.items()]
+                images.setdefault(_path_of(dataset, index), {})[name] = index
+        self._check_joined(images)
+        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
 
     def get_data_info(self, idx: int) -> dict:
-        """``img_path``, ``img_id`` and the ``labels`` of a picture, and its place ``sample_idx``."""
+        """``img_path``, ``img_id`` and the ``labels`` of an image, and its place ``sample_idx``."""
         entry = super().get_data_info(idx)
         labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
         ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
         return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
 
-    def _check_joined(self, pictures: Mapping[str, Mapping[str, int]]) -> None:
+    def _check_joined(self, images: Mapping[str, Mapping[str, int]]) -> None:
         (first, dataset), *others = self.datasets.items()
         for name, other in others:
-            if not any(first in indices and name in indices for indices in pictures.values()):
+            if not any(first in indices and name in indices for indices in images.values()):
                 paths = [_path_of(each, 0) if len(each) else 'none' for each in (dataset, other)]
                 raise InputError(
-                    f'datasets.{first} has {len(dataset)} pictures and datasets.{name} has {len(other)}, none in '
-                    f'common ({paths[0]}; {paths[1]}): sets of different pictures go into '
+                    f'datasets.{first} has {len(dataset)} images and datasets.{name} has {len(other)}, none in '
+                    f'common ({paths[0]}; {paths[1]}): sets of different images go into '
                     'icconv_mm.MultiTaskConcatDataset'
                 )
 

@@ -41,7 +41,7 @@ class TaskMetric(BaseMetric):
             self.metric.process(data_batch, own)
 
     def evaluate(self, size: int) -> dict:
-        """The metric's values of ``size`` pictures at most."""
+        """The metric's values of ``size`` images at most."""
         return {f'{self.task}/{key}': value for key, value in self.metric.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:

@@ -27,13 +27,13 @@ class MultiTaskModel(BaseModel):
     A task is a whole network of its library without a backbone: mmdet's detectors, mmseg's segmenters, mmpose's
     bottom-up estimators, mmpretrain's classifiers, or a class of one's own that has an attribute ``backbone`` and takes
     ``(inputs, data_samples, mode)``. It runs as it is, with :class:`SharedFeatures` in the place of its backbone, so
-    losses, predictions and options are the library's own. Pictures that only one task looks at (mirrored, at another
+    losses, predictions and options are the library's own. Images that only one task looks at (mirrored, at another
     scale, a window of a sliding test) pass the backbone once more, for that task.
 
-    A picture takes part in the tasks that its sample has a field for. A task without any picture in the batch adds a
-    loss and gradients of exactly 0. In distributed training a task's losses are weighted by how many of its pictures
-    this process has, so that the mean over the processes is the mean over all pictures. A head that itself averages
-    over processes (mmdet's ATSS, FCOS, DETR, ...) needs pictures of its task in every process of a step: mmdet's
+    An image takes part in the tasks that its sample has a field for. A task without any image in the batch adds a
+    loss and gradients of exactly 0. In distributed training a task's losses are weighted by how many of its images
+    this process has, so that the mean over the processes is the mean over all images. A head that itself averages
+    over processes (mmdet's ATSS, FCOS, DETR, ...) needs images of its task in every process of a step: mmdet's
     ``MultiSourceSampler`` gives each the same share.
 
     The keys of a task's weights are those of its library behind ``tasks.NAME.``, those of backbone and neck the usual
@@ -95,12 +95,14 @@ class MultiTaskModel(BaseModel):
         features = self.backbone(inputs)
         return features if self.neck is None else self.neck(features)
 
-    def forward(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[MultiTaskSample] | None = None, mode: str = 'tensor'
+    ) -> dict | list[MultiTaskSample]:
         """As mmengine's ``BaseModel``.
 
         Args:
             inputs: [N, 3, H, W].
-            data_samples: One data sample per picture; needed for 'loss' and 'predict'.
+            data_samples: One data sample per image; needed for 'loss' and 'predict'.
             mode: 'loss' for a dict of losses, 'predict' for the samples with predictions, 'tensor' for what each task
                 gives in this mode, by name.
         """
@@ -146,7 +148,7 @@ class MultiTaskModel(BaseModel):
         return data_samples
 
     def _run(self, name: str, inputs: Tensor, features: Any, samples: list, rows: list[int], mode: str) -> Any:
-        """What a task makes of the pictures in ``rows``."""
+        """What a task makes of the images in ``rows``."""
         if len(rows) < len(inputs):
             inputs, features = inputs[rows], each_map(lambda value: value[rows], features)
         with self._memory.holding(inputs, features):
@@ -183,7 +185,7 @@ def _of_task(data_samples: Sequence[MultiTaskSample] | None, name: str) -> list 
 
 
 def _shares(counts: list[int], device: torch.device) -> list[float]:
-    """For each task this process's share of the pictures of all processes, times the number of processes."""
+    """For each task this process's share of the images of all processes, times the number of processes."""
     if (processes := get_world_size()) == 1:
         return [1.0] * len(counts)
     totals = torch.tensor(counts, dtype=torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""The data element of a picture with the labels and predictions of several tasks."""
+"""The data element of an image with the labels and predictions of several tasks."""
 
 from mmengine.structures import BaseDataElement
 
@@ -6,7 +6,7 @@ from mmengine.structures import BaseDataElement
 class MultiTaskSample(BaseDataElement):
     """One data sample per task, each of the task's own library, as a field with the task's name.
 
-    A task that the picture has no labels for has no field. The meta information is what all tasks share: ``img_path``,
+    A task that the image has no labels for has no field. The meta information is what all tasks share: ``img_path``,
     ``img_id``, ``ori_shape`` and ``img_shape``.
 
     Example:

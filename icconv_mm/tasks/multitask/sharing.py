@@ -24,40 +24,40 @@ class SharedFeatures(nn.Module):
     It has no parameters. ``MultiTaskModel`` puts it where a detector, segmenter or estimator has its own backbone.
 
     Attributes:
-        source: Function ``(pictures [N, 3, H, W]) -> features``; set by the network around it.
+        source: Function ``(images [N, 3, H, W]) -> features``; set by the network around it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.source: Callable[[Tensor], Any] | None = None
 
-    def forward(self, pictures: Tensor) -> Any:
+    def forward(self, images: Tensor) -> Any:
         """Features of [N, 3, H, W]."""
-        return self.source(pictures)
+        return self.source(images)
 
 
 class Memory:
-    """Remembers the features of the pictures at hand; any other pictures, such as mirrored ones, are computed.
+    """Remembers the features of the images at hand; any other images, such as mirrored ones, are computed.
 
     Args:
-        compute: ``(pictures) -> features``.
+        compute: ``(images) -> features``.
     """
 
     def __init__(self, compute: Callable[[Tensor], Any]) -> None:
         self._compute = compute
         self._known: list[tuple[Tensor, Any]] = []
 
-    def __call__(self, pictures: Tensor) -> Any:
+    def __call__(self, images: Tensor) -> Any:
         """Features of a tensor: remembered if it is the very tensor that they were computed from."""
         for known, features in self._known:
-            if known is pictures:
+            if known is images:
                 return features
-        return self._compute(pictures)
+        return self._compute(images)
 
     @contextmanager
-    def holding(self, pictures: Tensor, features: Any) -> Iterator[None]:
-        """While in this context, ``features`` are those of ``pictures``."""
-        self._known.append((pictures, features))
+    def holding(self, images: Tensor, features: Any) -> Iterator[None]:
+        """While in this context, ``features`` are those of ``images``."""
+        self._known.append((images, features))
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
-"""From the labels of several tasks to one picture that is augmented once, and to one sample per task.
+"""From the labels of several tasks to one image that is augmented once, and to one sample per task.
 
-In between stand mmdet's transforms: they move the picture, boxes, masks and label maps, and record how in
+In between stand mmdet's transforms: they move the image, boxes, masks and label maps, and record how in
 ``homography_matrix``, by which :class:`WarpPeople` moves joints.
 """
 
@@ -17,7 +17,7 @@ from icconv_mm.tasks.multitask.sample import MultiTaskSample
 
 _STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
 _BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
-_PICTURE = ('img', 'img_path', 'img_shape', 'ori_shape')
+_IMAGE = ('img', 'img_path', 'img_shape', 'ori_shape')
 
 
 @TRANSFORMS.register_module()
@@ -26,7 +26,7 @@ class LoadTaskAnnotations(BaseTransform):
 
     Boxes and masks of several tasks travel in one list, label maps in the channels of one map [H, W, n] ([H, W] for
     one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed, or
-    that the picture has no labels for, is left alone.
+    that the image has no labels for, is left alone.
 
     In a test pipeline it stands behind the transforms that resize: metrics want labels as the file has them.
 
@@ -43,19 +43,19 @@ class LoadTaskAnnotations(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Add ``gt_bboxes``, ``gt_masks``, ``gt_seg_map`` and the like; what else is loaded goes into ``labels``."""
-        picture = {key: results[key] for key in _PICTURE if key in results}
+        image = {key: results[key] for key in _IMAGE if key in results}
         boxes, maps = {}, {}
         for name, load in self.loaders.items():
             if name not in results['labels']:
                 continue
-            loaded = load({**results['labels'][name], **picture})
+            loaded = load({**results['labels'][name], **image})
             if 'gt_bboxes' in loaded:
                 boxes[name] = {key: loaded.pop(key) for key in _BOXES if key in loaded}
             if 'gt_seg_map' in loaded:
                 maps[name] = loaded.pop('gt_seg_map')
-            results['labels'][name] = {key: value for key, value in loaded.items() if key not in picture}
+            results['labels'][name] = {key: value for key, value in loaded.items() if key not in image}
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
-        results['labels_of_file'] = results.get('homography_matrix') is not None  # the picture went ahead
+        results['labels_of_file'] = results.get('homography_matrix') is not None  # the image went ahead
         if boxes:
             results.update(_joined(boxes))
         if maps:
@@ -88,11 +88,11 @@ def _joined(boxes: Mapping[str, dict]) -> dict:
 
 @TRANSFORMS.register_module()
 class WarpPeople(BaseTransform):
-    """Move joints, as mmpose loads them, to where the picture went.
+    """Move joints, as mmpose loads them, to where the image went.
 
     Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
-    centre, where a joint is, at x + 0.5. A mirrored picture swaps left and right joints by ``flip_indices``. Adds
-    ``warp_mat`` (2 x 3, original pixels to those of the picture), from which ``AECodec`` builds the mask of crowds.
+    centre, where a joint is, at x + 0.5. A mirrored image swaps left and right joints by ``flip_indices``. Adds
+    ``warp_mat`` (2 x 3, original pixels to those of the image), from which ``AECodec`` builds the mask of crowds.
 
     Raises:
         InputError: The homography is not affine.
@@ -126,12 +126,12 @@ def _warped(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class PackTaskInputs(BaseTransform):
-    """Pack the picture, and a sample for each task by transforms of its library.
+    """Pack the image, and a sample for each task by transforms of its library.
 
     Args:
         tasks: Name of each task -> a list of transforms that ends with the packing one, such as
             ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and what is known of the
-            picture, of which they see a single pixel: it is packed here.
+            image, of which they see a single pixel: it is packed here.
     """
 
     def __init__(self, **tasks: Sequence[Mapping[str, Any]]) -> None:
@@ -141,13 +141,13 @@ class PackTaskInputs(BaseTransform):
         """``inputs`` [3, H, W] and ``data_samples``, a :class:`MultiTaskSample`."""
         image = results['img']
         travelled = {*_BOXES, 'gt_seg_map', 'box_tasks', 'map_tasks', 'labels'}
-        picture = {key: value for key, value in results.items() if key not in travelled}
-        picture['img'] = image[:1, :1].copy()
+        common = {key: value for key, value in results.items() if key not in travelled}
+        common['img'] = image[:1, :1].copy()
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'labels_of_file')
         sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:
-                packed = pack({**labels, **picture, **_own(results, name), **_identity(labels)})
+                packed = pack({**labels, **common, **_own(results, name), **_identity(labels)})
                 sample.set_field(packed['data_samples'], name)
         return dict(inputs=to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), data_samples=sample)
 
@@ -170,5 +170,5 @@ def _own(results: dict, name: str) -> dict:
 
 
 def _identity(labels: Mapping[str, Any]) -> dict:
-    """What the task's own files call the picture."""
+    """What the task's own files call the image."""
     return {key: labels[key] for key in ('img_id', 'sample_idx') if key in labels}

@@ -1,4 +1,4 @@
-"""One picture with the labels or predictions of every task."""
+"""One image with the labels or predictions of every task."""
 
 import copy
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from icconv_mm.tasks import adapter_of
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.multitask.libraries import library_of
 
-# Painted in this order: what fills the picture first, lines last.
+# Painted in this order: what fills the image first, lines last.
 _DRAWN_BY = {
     'mmpretrain': dict(type='mmpretrain.UniversalVisualizer'),
     'mmseg': dict(type='mmseg.SegLocalVisualizer', alpha=0.4),
@@ -75,7 +75,7 @@ class MultiTaskVisualizer(Visualizer):
     ) -> None:
         """Draw labels and predictions of all tasks on ``image`` [H, W, 3] (RGB, uint8).
 
-        Without ``out_file`` the picture goes to the backends, as with any visualiser.
+        Without ``out_file`` the image goes to the backends, as with any visualiser.
         """
         known = [(library_of(type(sample)), task) for task, sample in data_sample.items() if task in self._dataset_meta]
         for library, task in sorted((each for each in known if each[0]), key=lambda each: [*_DRAWN_BY].index(each[0])):
@@ -97,7 +97,7 @@ class MultiTaskVisualizer(Visualizer):
 def _painted(painter: Visualizer, draw: Any, image: np.ndarray, *args) -> np.ndarray:
     """What an adapter draws: without a file, the libraries give it to ``add_image``."""
     kept: list[np.ndarray] = []
-    painter.add_image = lambda name, picture, *_, **__: kept.append(picture)  # shadows the method of the class
+    painter.add_image = lambda name, image, *_, **__: kept.append(image)  # shadows the method of the class
     try:
         draw(painter, image, *args)
     finally:

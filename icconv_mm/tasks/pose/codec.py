@@ -126,7 +126,9 @@ class AECodec(BaseKeypointCodec):
         scale = np.divide(input_size or self.input_size, heatmaps.shape[:0:-1]).astype(np.float32)
         return keypoints[..., :2] * scale, keypoints[..., 2], scores
 
-    def batch_decode(self, batch_heatmaps: Tensor, batch_tags: Tensor, input_size: tuple[int, int] | None = None):
+    def batch_decode(
+        self, batch_heatmaps: Tensor, batch_tags: Tensor, input_size: tuple[int, int] | None = None
+    ) -> tuple[list, ...]:
         """:meth:`decode` for [B, K, H, W] and [B, K, H, W, L]: three lists with one array per image."""
         decoded = [self.decode(maps, input_size) for maps in zip(batch_heatmaps, batch_tags)]
         return tuple(list(values) for values in zip(*decoded))

@@ -73,7 +73,7 @@ class AEHead(AssociativeEmbeddingHead):
         feats: Iterable[tuple[Sequence[Tensor], Sequence[Tensor] | None]],
         batch_data_samples: Sequence,
         test_cfg: dict | None = None,
-    ):
+    ) -> list | tuple[list, list]:
         """Merge the maps of all test scales and find the people.
 
         Args:

@@ -24,7 +24,7 @@ class BottomupAffine(BottomupRandomAffine):
         **kwargs: Arguments of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the
             scaled image; mmpose 0.x counts it in units of 1/200), scale_type ...
 
-    Joints that leave the picture stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
+    Joints that leave the image stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
     heatmap pixels what is inside, so a joint up to one heatmap pixel left of or above the border still counts.
     """
 
@@ -39,7 +39,7 @@ class BottomupAffine(BottomupRandomAffine):
         """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
 
         Raises:
-            ValueError: For a picture with a side of more than 32766 pixels, or one that was mirrored before.
+            ValueError: For an image with a side of more than 32766 pixels, or one that was mirrored before.
         """
         with naming(str(results.get('img_path')), ValueError):
             check_source(results['img'].shape[1::-1])

@@ -27,7 +27,12 @@ class SegVisualizer(SegLocalVisualizer):
         self._own = list(classes), list(palette)
         self.set_dataset_meta()
 
-    def set_dataset_meta(self, classes=None, palette=None, dataset_name=None) -> None:
+    def set_dataset_meta(
+        self,
+        classes: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        dataset_name: str | None = None,
+    ) -> None:
         """As mmseg's; without arguments the classes that the visualiser was made with."""
         if hasattr(self, '_own') and not (classes or palette or dataset_name):
             classes, palette = self._own

@@ -19,7 +19,7 @@ from icconv_mm.datasets.walk import dicts_in
 
 @pytest.fixture(scope='session')
 def miniature(tmp_path_factory):
-    """The root of a set of eight and four pictures; one has a crowd, one has nobody."""
+    """The root of a set of eight and four images; one has a crowd, one has nobody."""
     root = tmp_path_factory.mktemp('joint') / 'miniature'
     ensure_miniature(root, MiniatureOptions(train=8, val=4, size=128, seed=5))
     return root

@@ -1,4 +1,4 @@
-"""The labels of all tasks move with the picture, as each library's own pipeline moves its own."""
+"""The labels of all tasks move with the image, as each library's own pipeline moves its own."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def with_flip(pipeline, prob):
 
 @pytest.fixture
 def built(load):
-    """A dataset of a recipe that always or never mirrors its pictures."""
+    """A dataset of a recipe that always or never mirrors its images."""
 
     def made(name, prob, phase='train', **changes):
         cfg = load(name)
@@ -38,7 +38,7 @@ def built(load):
 
 @pytest.fixture
 def both(built, joint_recipe):
-    """Items of the joint set and of a single-task one, by path of the picture."""
+    """Items of the joint set and of a single-task one, by path of the image."""
 
     def made(task, prob):
         joint = built(joint_recipe, prob)
@@ -97,7 +97,7 @@ def test_people(both, prob):
 
 
 def test_joints_follow_resize_flip_and_crop():
-    """A joint on the one bright pixel of a picture is on its brightest pixel afterwards."""
+    """A joint on the one bright pixel of an image is on its brightest pixel afterwards."""
     warp = TRANSFORMS.build(dict(type='icconv_mm.WarpPeople'))
     chain = [
         TRANSFORMS.build(dict(type='mmdet.Resize', scale=(96, 96), keep_ratio=False)),
@@ -194,7 +194,7 @@ def test_disjoint_sets(joint_cfg):
 
 
 def test_preprocessor_pads_once_for_all(joint_cfg):
-    """Pictures of different sizes: what each library's own preprocessor would have said."""
+    """Images of different sizes: what each library's own preprocessor would have said."""
     init_default_scope('mmengine')
     model = MODELS.build(joint_cfg.model)
     dataset = DATASETS.build(joint_cfg.val_dataloader.dataset)
@@ -206,7 +206,7 @@ def test_preprocessor_pads_once_for_all(joint_cfg):
     sample = data['data_samples'][1]
     assert sample.instance.batch_input_shape == (128, 128) and sample.instance.pad_shape == (96, 128)
     assert sample.semantic.padding_size == [0, 28, 0, 48] and sample.semantic.pad_shape == (128, 128)
-    scale = np.array([100, 80]) / 128  # of a picture that was drawn with 128 x 128 pixels
+    scale = np.array([100, 80]) / 128  # of an image that was drawn with 128 x 128 pixels
     assert sample.pose.input_size == (128, 128)
     np.testing.assert_allclose(sample.pose.input_scale, 128 / scale)
     np.testing.assert_allclose(sample.pose.input_center - sample.pose.input_scale / 2, 0.5 / scale - 0.5, atol=1e-5)
@@ -220,7 +220,7 @@ def test_datasets_without_a_common_picture(joint_cfg, miniature):
     settings.datasets.pose.update(
         ann_file='annotations/person_keypoints_val.json', data_prefix=dict(img=f'{miniature}/val/')
     )
-    message = r'datasets\.instance has 8 pictures and datasets\.pose has 4, none in common .*MultiTaskConcatDataset'
+    message = r'datasets\.instance has 8 images and datasets\.pose has 4, none in common .*MultiTaskConcatDataset'
     with pytest.raises(InputError, match=message):
         DATASETS.build(settings)
 
@@ -261,7 +261,7 @@ def test_transform_that_leaves_joints_behind(joint_cfg, joint_model):
 
     settings = joint_cfg.train_dataloader.dataset
     settings.pipeline.insert(2, dict(type='mmdet.MinIoURandomCrop'))
-    with pytest.raises(InputError, match=r'train\.pipeline: MinIoURandomCrop does not record how it moves the picture'):
+    with pytest.raises(InputError, match=r'train\.pipeline: MinIoURandomCrop does not record how it moves the image'):
         check_model(joint_model, DATASETS.build(settings), 'train', training=True)
 
 

@@ -122,7 +122,7 @@ def compare(found, expected):
 
 
 def calls_of(model):
-    """A list that grows by the size of the pictures with each call of the backbone."""
+    """A list that grows by the size of the images with each call of the backbone."""
     calls = []
     model.backbone.register_forward_pre_hook(lambda module, args: calls.append(tuple(args[0].shape)))
     return calls
@@ -185,8 +185,8 @@ def test_absence_is_exact_with_infinite_weights(joint_model, joint_cfg, batch):
 
 
 def test_pictures_without_labels_have_no_part(joint_model, joint_cfg, batch):
-    """The loss of a task is that of the pictures that are labelled for it, alone."""
-    joint_model.eval()  # statistics of the batch would see all pictures
+    """The loss of a task is that of the images that are labelled for it, alone."""
+    joint_model.eval()  # statistics of the batch would see all images
     data = without(joint_model.data_preprocessor(batch(joint_cfg), True), 'pose', [1])
     losses = joint_model(**data, mode='loss')
     rows = [0, 2]

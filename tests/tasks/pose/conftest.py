@@ -17,7 +17,7 @@ def coco_meta(mmpose):
 
 @pytest.fixture
 def sample(coco_meta):
-    """What mmpose's dataset hands to the pipeline: a picture of 150 x 100 with two people and a crowd."""
+    """What mmpose's dataset hands to the pipeline: an image of 150 x 100 with two people and a crowd."""
     image = np.random.RandomState(0).randint(0, 256, (100, 150, 3), dtype=np.uint8)
     keypoints = np.random.RandomState(1).uniform((40, 30), (110, 70), (3, 17, 2)).astype(np.float32)
     visible = np.ones((3, 17), dtype=np.float32)

@@ -82,7 +82,7 @@ def test_nobody(codec):
 
 
 def test_mask_is_in_the_coordinates_of_the_input(codec):
-    # A picture of 64 x 48, enlarged twice; its left half is a crowd.
+    # An image of 64 x 48, enlarged twice; its left half is a crowd.
     crowd = [[0, 0, 32, 0, 32, 48, 0, 48]]
     args = dict(keypoints=_people(1), invalid_segs=[crowd], ori_shape=(48, 64))
     warp = np.array([[2.0, 0, 0], [0, 2, 0]])

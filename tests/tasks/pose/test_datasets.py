@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def write(tmp_path, mmpose):
-    """A function that writes annotations, one picture per list of them, and builds the dataset."""
+    """A function that writes annotations, one image per list of them, and builds the dataset."""
 
     def build(*pictures, kind='BottomupCocoDataset', joints=17, **options):
         from mmpose.registry import DATASETS

@@ -213,7 +213,7 @@ def test_picture_smaller_than_the_stride(model, coco_meta, shape):
 
 
 def test_keypoints_come_back_to_the_picture(model, coco_meta):
-    """A peak that the head invents at a known place of the map is found at that place of the picture."""
+    """A peak that the head invents at a known place of the map is found at that place of the image."""
     maps = torch.zeros(1, 34, 16, 24)
     maps[0, :17, 4, 18], maps[0, :17, 5, 19] = 1.0, 0.5  # upsampled, a lone pixel would have four equal peaks
     model.head.final_layer = torch.nn.Identity()
@@ -221,7 +221,7 @@ def test_keypoints_come_back_to_the_picture(model, coco_meta):
     model.head.deconv_layers.forward = lambda x: maps
     model.test_cfg.update(flip_test=False)
     people = _predict(model, _pyramids(coco_meta, [(128, 192)]))[0]
-    # Heatmap pixel (18, 4) covers input pixels 72..75 and 16..19, picture pixels 144..151 and 32..39.
+    # Heatmap pixel (18, 4) covers input pixels 72..75 and 16..19, image pixels 144..151 and 32..39.
     assert len(people.keypoints) == 1
     assert ((people.keypoints > [144, 32]) & (people.keypoints < [152, 40])).all()
 

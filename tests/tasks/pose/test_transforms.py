@@ -19,7 +19,7 @@ AFFINE = dict(type='icconv_mm.BottomupAffine', input_size=(96, 64))
 
 
 def _dot(sample):
-    """A black picture with one bright dot, at the first joint of the first person."""
+    """A black image with one bright dot, at the first joint of the first person."""
     sample['img'][:] = 0
     sample['keypoints'][0, 0] = 70, 50
     sample['img'][48:53, 68:73] = 255

@@ -63,7 +63,7 @@ def test_every_parameter_learns(norm_cfg, maps):
 
 def test_crop_smaller_than_the_pooling(head):
     small = [None, torch.randn(2, 32, 12, 8)]
-    assert head(small).shape == (2, 5, 12, 8)  # a picture to be tested may have any size
+    assert head(small).shape == (2, 5, 12, 8)  # an image to be tested may have any size
     with pytest.raises(ValueError, match='a feature map of 12x8 is smaller than its global pooling of 9x9'):
         head.train()(small)
 

@@ -1,4 +1,4 @@
-"""What is measured on a card, on the CPU: every measurement with tiny sizes, and all that can go wrong between them."""
+"""What is measured on a GPU, on the CPU: every measurement with tiny sizes, and all that can go wrong between them."""
 
 import importlib
 import json
@@ -139,9 +139,9 @@ def test_what_is_there_is_not_measured_again(bench):
 
 
 def test_what_does_not_fit_the_time_is_not_begun(bench):
-    on_card = Bench(start.ON_CARD, bench.folder, bench.record)
+    on_gpu = Bench(start.ON_GPU, bench.folder, bench.record)
     plan = [measured('a/1', seconds=5), measured('a/2', seconds=100), measured('a/3', seconds=1)]
-    assert work.work(plan, on_card, 60) == work.NO_TIME
+    assert work.work(plan, on_gpu, 60) == work.NO_TIME
     assert list(bench.record.figures) == ['a/1'] and bench.record.running is None
 
 
@@ -209,31 +209,31 @@ def test_the_end_of_the_time_ends_the_process(bench, monkeypatch):
 
 
 def test_results_are_one_line():
-    times = {'ours': {'wall': 12.0, 'card': 11.0}, 'dense': {'wall': 10.0, 'card': 10.0}}
-    compared = against(times, 'ours', 'dense', {'wall': 1.15, 'card': 1.15})
-    assert compared['ratios'] == {'wall': 1.2, 'card': 1.1}
+    times = {'ours': {'wall': 12.0, 'GPU': 11.0}, 'dense': {'wall': 10.0, 'GPU': 10.0}}
+    compared = against(times, 'ours', 'dense', {'wall': 1.15, 'GPU': 1.15})
+    assert compared['ratios'] == {'wall': 1.2, 'GPU': 1.1}
     said = work.shown({'comparisons': [compared]})
-    assert said == 'ours / dense wall 1.20 (limit 1.15 MISSED), ours / dense card 1.10 (limit 1.15 kept)'
+    assert said == 'ours / dense wall 1.20 (limit 1.15 MISSED), ours / dense GPU 1.10 (limit 1.15 kept)'
 
 
 # --- parity and training
 
 
-def test_every_test_for_a_card_has_a_slice(repo):
+def test_every_test_for_a_gpu_has_a_slice(repo):
     found = list(parity.functions())
     assert found[0].startswith('tests/ops/') and len(found) == len(set(found)) > 15
     assert 'tests/ops/test_kernels_cuda.py::test_captured_in_a_graph' in found
 
 
 REPORT = """<testsuites><testsuite>
-<testcase name="test_a[1]"/><testcase name="test_a[2]"><skipped message="no card"/></testcase>{}
+<testcase name="test_a[1]"/><testcase name="test_a[2]"><skipped message="no GPU"/></testcase>{}
 </testsuite></testsuites>"""
 
 
 def test_outcome_of_tests(tmp_path):
     (tmp_path / 'good.xml').write_text(REPORT.format(''))
     good = parity.outcome(tmp_path / 'good.xml')
-    assert good['passed'] == 1 and good['summary'] == '1 passed, 1 skipped: test_a[2]: no card' and 'failed' not in good
+    assert good['passed'] == 1 and good['summary'] == '1 passed, 1 skipped: test_a[2]: no GPU' and 'failed' not in good
     (tmp_path / 'bad.xml').write_text(REPORT.format('<testcase name="test_b"><failure message="it is 2"/></testcase>'))
     bad = parity.outcome(tmp_path / 'bad.xml')
     assert bad['passed'] == 1 and bad['failed'] == '1 of 3 tests: test_b: it is 2'
@@ -285,20 +285,20 @@ class FakeCuda(SimpleNamespace):
         return event
 
 
-def test_time_of_the_card_is_that_of_a_graph(monkeypatch):
+def test_time_of_the_gpu_is_that_of_a_graph(monkeypatch):
     cuda, calls = FakeCuda(), []
     monkeypatch.setattr(torch, 'cuda', cuda)
-    times = clock.measure({'it': lambda: calls.append(1)}, clock.Card(), repeats=2, calls=5)
+    times = clock.measure({'it': lambda: calls.append(1)}, clock.GPU(), repeats=2, calls=5)
     assert len(calls) == 1 + 3 + 5 + 2  # plans, warm-up on the side, capture, two eager calls
     assert cuda.asked[:2] == ['side waits', 'capture'] and cuda.asked.count('replay') == 2
-    assert times['it']['card'] == 2e-3 / 5 * 1e6  # events are in milliseconds
+    assert times['it']['GPU'] == 2e-3 / 5 * 1e6  # events are in milliseconds
     assert 0 <= times['it']['processor'] <= times['it']['wall']
 
 
 def test_what_cannot_be_captured_is_called(monkeypatch):
     cuda, calls = FakeCuda(), []
     monkeypatch.setattr(torch, 'cuda', cuda)
-    clock.measure({'it': lambda: calls.append(1)}, clock.Card(), repeats=2, calls=5, eager=['it'])
+    clock.measure({'it': lambda: calls.append(1)}, clock.GPU(), repeats=2, calls=5, eager=['it'])
     assert 'capture' not in cuda.asked and len(calls) == 1 + 2 * (1 + 5)
 
 

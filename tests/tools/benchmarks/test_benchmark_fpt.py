@@ -17,11 +17,11 @@ def test_both_forms_are_timed_after_they_agree(small):
     figures = {figure.name: figure for figure in benchmarks.run(['fpt'], benchmarks.Options(repeats=2, warmup=1))}
     timed = figures['neck / literal form']
     assert timed.subject.repeats == 2 and timed.limit == 1.0 and timed.unit == 'ms'
-    growth = figures['memory by picture']
+    growth = figures['memory by image']
     assert growth.ratio == pytest.approx(3.9) and growth.met and growth.unit == 'MB'
     assert figures["neck / mmdet's FPN"].baseline.repeats == 2
-    large = figures['memory / literal form']  # the last of this name: the large picture
-    assert large.notes == {'picture': '800x1088', 'literal': 'computed'}
+    large = figures['memory / literal form']  # the last of this name: the large image
+    assert large.notes == {'image': '800x1088', 'literal': 'computed'}
     assert large.baseline.median == pytest.approx(390 + fpt.kept_by_literal_form(fpt.LARGE))
 
 
@@ -51,5 +51,5 @@ def test_memory_is_measured_in_a_process_of_its_own():
 
 @pytest.mark.slow
 def test_a_failed_measurement_says_why():
-    with pytest.raises(RuntimeError, match='measuring the memory of a 64x64 picture failed'):
+    with pytest.raises(RuntimeError, match='measuring the memory of a 64x64 image failed'):
         fpt.peak_memory((64, 64), benchmarks.Options(device='nowhere'))

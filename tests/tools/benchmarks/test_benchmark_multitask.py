@@ -17,4 +17,4 @@ def test_one_network_and_four_give_the_same(monkeypatch):
     assert len(compared) == len(figures)
     for figure, (label, one, four, _) in zip(figures, compared):
         assert len(one) == len(four) > 8
-        assert figure.name == label and figure.limit is None and figure.notes['picture'] == '64x64'
+        assert figure.name == label and figure.limit is None and figure.notes['image'] == '64x64'

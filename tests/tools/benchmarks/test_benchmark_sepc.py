@@ -29,7 +29,7 @@ def test_every_variant_against_the_baseline():
     for name in suite.VARIANTS:
         test, train = figures[f'test: {name} / baseline'], figures[f'train: {name} / baseline']
         assert test.limit == (1.10 if name.startswith('PConv') else None) and train.limit is None
-        assert test.notes['batch'] == 1 and test.notes['picture'] == '257x257'
+        assert test.notes['batch'] == 1 and test.notes['image'] == '257x257'
         assert ('deformable convolution' in test.notes) == name.startswith('SEPC')
     assert figures['iBN / batch norm per level'].limit == 1.15
 

@@ -1,4 +1,4 @@
-"""What the card can do at best: products, copies; and what a call of an operator costs the processor."""
+"""What the GPU can do at best: products, copies; and what a call of an operator costs the processor."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -21,10 +21,10 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 
 def _matmul(dtype: str, bench: Bench) -> dict:
-    """TFLOP/s of a large square product; float32 as TF32 on a card."""
+    """TFLOP/s of a large square product; float32 as TF32 on a GPU."""
     product, flops = contest.matmul(replace(bench.options, dtype=dtype))
     times = bench.time({'matmul': product}, calls=2)
-    speed = flops / times['matmul']['card'] / 1e6
+    speed = flops / times['matmul']['GPU'] / 1e6
     return {'times': times, 'TFLOP/s': round(speed, 2), 'summary': f'{speed:.1f} TFLOP/s'}
 
 
@@ -34,7 +34,7 @@ def _copy(bench: Bench) -> dict:
     source = torch.zeros(count, dtype=torch.uint8, device=bench.options.device)
     target = torch.empty_like(source)
     times = bench.time({'copy': lambda: target.copy_(source)}, calls=2)
-    speed = 2 * count / times['copy']['card'] / 1e6
+    speed = 2 * count / times['copy']['GPU'] / 1e6
     return {'times': times, 'TB/s': round(speed, 3), 'summary': f'{speed:.2f} TB/s'}
 
 

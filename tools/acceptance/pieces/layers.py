@@ -11,7 +11,7 @@ from torch import Tensor
 from acceptance.bench import Bench, Measurement
 from acceptance.kernels import CHOSEN, REFERENCE, candidates, sound
 
-PICTURES = (2, 3, 800, 1344)
+IMAGES = (2, 3, 800, 1344)
 KINDS = {  # of a call -> operator
     'forward': 'inception_conv2d',
     'gradient of the input': 'inception_conv2d_grad_input',
@@ -22,7 +22,7 @@ DENSE = 'dense'
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    every = list(inception_layers(bench.options, PICTURES))
+    every = list(inception_layers(bench.options, IMAGES))
     for kind in KINDS:
         for layer in every[:2] if bench.dry else every:
             yield Measurement(name(layer.name, kind), partial(_measure, layer, kind), 15)
@@ -37,9 +37,9 @@ def name(layer: str, kind: str) -> str:
 def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
     args, dense = call(layer, kind, bench)
     calls, refused = sound(candidates(KINDS[kind], args), contest.tolerance(bench.options))
-    times = bench.time({DENSE: dense, **calls}, eager=[REFERENCE])  # which copies indices to the card
-    best = min(calls, key=lambda each: times[each]['card'])
-    ratio = times[best]['card'] / max(times[DENSE]['card'], 1e-9)
+    times = bench.time({DENSE: dense, **calls}, eager=[REFERENCE])  # which copies indices to the GPU
+    best = min(calls, key=lambda each: times[each]['GPU'])
+    ratio = times[best]['GPU'] / max(times[DENSE]['GPU'], 1e-9)
     conv = layer.module
     facts = {
         'groups': conv.groups,
@@ -50,7 +50,7 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
         'input': list(layer.shape),
         **layer.notes,
     }
-    summary = f'{best} {times[best]["card"]:.1f} us, dense {times[DENSE]["card"]:.1f}: {ratio:.2f}'
+    summary = f'{best} {times[best]["GPU"]:.1f} us, dense {times[DENSE]["GPU"]:.1f}: {ratio:.2f}'
     return {'operator': KINDS[kind], **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
 
 
@@ -61,7 +61,7 @@ def pixels(layer: Layer) -> int:
 
 
 def call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, Callable[[], object]]:
-    """The arguments of our operator, and the dense call; channels_last, as networks of a card are."""
+    """The arguments of our operator, and the dense call; channels_last, as networks of a GPU are."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -91,9 +91,9 @@ def _sum(kind: str, bench: Bench) -> dict:
     found = [each for title, each in bench.record.figures.items() if title.startswith('layers/layer ')]
     found = [each for each in found if each.get('operator') == KINDS[kind]]
     totals = {
-        DENSE: sum(each['times'][DENSE]['card'] for each in found),
-        CHOSEN: sum(each['times'].get(CHOSEN, {'card': float('nan')})['card'] for each in found),
-        'best': sum(each['times'][each['best']]['card'] for each in found),
+        DENSE: sum(each['times'][DENSE]['GPU'] for each in found),
+        CHOSEN: sum(each['times'].get(CHOSEN, {'GPU': float('nan')})['GPU'] for each in found),
+        'best': sum(each['times'][each['best']]['GPU'] for each in found),
     }
     totals = {title: round(total, 1) for title, total in totals.items()}
     result = {'microseconds': totals, 'layers': len(found)}

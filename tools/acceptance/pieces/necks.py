@@ -36,8 +36,8 @@ SMALL = {
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
     for batch in BATCHES[:1] if bench.dry else BATCHES:
-        yield Measurement(f'necks/iBN, {batch} pictures', partial(_norms, batch), 30)
-        yield Measurement(f'necks/sums of levels, {batch} pictures', partial(_sums, batch), 30)
+        yield Measurement(f'necks/iBN, {batch} images', partial(_norms, batch), 30)
+        yield Measurement(f'necks/sums of levels, {batch} images', partial(_sums, batch), 30)
     yield Measurement('necks/SEPC', partial(suite, 'sepc'), 150, OF_LIBRARIES)
     yield Measurement('necks/FPT', partial(suite, 'fpt'), 150)
 

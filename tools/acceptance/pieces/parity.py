@@ -1,4 +1,4 @@
-"""The tests that need a card, a function at a time: ``pytest -m gpu``."""
+"""The tests that need a GPU, a function at a time: ``pytest -m gpu``."""
 
 import subprocess
 import sys
@@ -16,12 +16,12 @@ SECONDS = 150  # of one function with all its parameters
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
     found = list(functions())
-    for test in found[:1] if bench.dry else found:  # without a card they skip, and each is a process
+    for test in found[:1] if bench.dry else found:  # without a GPU they skip, and each is a process
         yield Measurement(f'parity/{test.rpartition("/")[2]}', partial(_run, test), SECONDS)
 
 
 def functions() -> Iterator[str]:
-    """``file::function`` of every test for a card; files of the package's operators first.
+    """``file::function`` of every test for a GPU; files of the package's operators first.
 
     Named from the text of the files, because collecting them imports libraries that may not be there.
     """

@@ -12,7 +12,7 @@ from acceptance.kernels import REFERENCE, candidates, sound
 from acceptance.pieces.layers import DENSE, pixels
 from icconv_mm.ops.trilinear import shapes_of
 
-PICTURES = (2, 3, 800, 1344)
+IMAGES = (2, 3, 800, 1344)
 KINDS = {
     'forward': 'pyconv2d',
     'gradient of the input': 'pyconv2d_grad_input',
@@ -21,7 +21,7 @@ KINDS = {
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    every = list(pyconv_layers(bench.options, PICTURES))
+    every = list(pyconv_layers(bench.options, IMAGES))
     for kind in KINDS:
         for layer in every[-1:] if bench.dry else every:
             yield Measurement(f'pyconv/{layer.name}, {kind}', partial(_measure, layer, kind), 30)
@@ -31,7 +31,7 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
     args, dense = _call(layer, kind, bench)
     calls, refused = sound(candidates(KINDS[kind], args), contest.tolerance(bench.options))
     times = bench.time({DENSE: dense, **calls})
-    best = min(calls, key=lambda each: times[each]['card'])
+    best = min(calls, key=lambda each: times[each]['GPU'])
     facts = {
         'groups': layer.module.groups[0],
         'group_in': layer.module.in_channels,  # of all groups
@@ -42,8 +42,8 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
         'input': list(layer.shape),
         'levels of groups': layer.notes['groups'],
     }
-    reference = times[REFERENCE]['card'] if REFERENCE in times else float('nan')
-    summary = f'{best} {times[best]["card"]:.1f} us, dense {times[DENSE]["card"]:.1f}, reference {reference:.1f}'
+    reference = times[REFERENCE]['GPU'] if REFERENCE in times else float('nan')
+    summary = f'{best} {times[best]["GPU"]:.1f} us, dense {times[DENSE]["GPU"]:.1f}, reference {reference:.1f}'
     return {'operator': KINDS[kind], **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
 
 

@@ -29,7 +29,7 @@ def _write(bench: Bench) -> dict:
         if 'operator' not in figure:
             continue
         others = (DENSE, CHOSEN)
-        microseconds = {name: time['card'] for name, time in figure['times'].items() if name not in others}
+        microseconds = {name: time['GPU'] for name, time in figure['times'].items() if name not in others}
         sizes = {name: figure[name] for name in ('group_in', 'group_out', 'groups', 'stride', 'pixels')}
         levels = {'levels': figure['levels']} if 'levels' in figure else {}
         if set(microseconds) - {REFERENCE}:

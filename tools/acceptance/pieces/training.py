@@ -15,7 +15,7 @@ CONFIG = HOME / 'configs/detection/faster-rcnn_ic-r18_fpn_miniature.py'
 METRIC = 'coco/bbox_mAP_50'
 SECONDS = 300
 BFLOAT16 = ('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16')
-DRY = {  # pictures and iterations of a dry run
+DRY = {  # images and iterations of a dry run
     'data': ('--train', '8', '--val', '4', '--size', '64'),
     'train': ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.num_workers=0',
               'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',

@@ -23,7 +23,7 @@ class Pass(NamedTuple):
     """A pass to time, and its limits: see :class:`benchmarks.networks.Case`."""
 
     batch: int
-    picture: tuple[int, int]
+    image: tuple[int, int]
     form: str
     limit: float | None
     memory: float | None = None
@@ -99,8 +99,8 @@ def _case(name: str, depth: int, ours: partial, each: Pass, notes: dict[str, obj
         ours = partial(ours, **settings)
     else:
         upstream = {'torchvision': partial(_torchvision, depth), 'mmdet': partial(MMDetResNet, depth, norm_eval=False)}
-    passed = {key: value for key, value in each._asdict().items() if key not in ('batch', 'picture', 'form', 'limit')}
-    return Case(name, ours, upstream, each.batch, each.picture, each.form, each.limit, notes, **passed)
+    passed = {key: value for key, value in each._asdict().items() if key not in ('batch', 'image', 'form', 'limit')}
+    return Case(name, ours, upstream, each.batch, each.image, each.form, each.limit, notes, **passed)
 
 
 class _Stages(IntermediateLayerGetter):

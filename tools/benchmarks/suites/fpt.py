@@ -24,15 +24,15 @@ from icconv_mm.necks import FPT
 
 SETTINGS = {'in_channels': [256, 512, 1024, 2048], 'out_channels': 256, 'drop_prob': 0.0}
 STRIDES = (4, 8, 16, 32)
-# pictures -> largest ratio of the times that is wanted
+# images -> largest ratio of the times that is wanted
 TIMED = {(200, 272): 1.0, (400, 544): 0.5}
-SMALL, LARGE = (400, 544), (800, 1088)  # pictures whose memory is measured; the literal form fits for the first
+SMALL, LARGE = (400, 544), (800, 1088)  # images whose memory is measured; the literal form fits for the first
 REPEATS = 5  # at most: a pass of the literal form takes seconds
 TOLERANCE = 1e-3  # of the largest value, in float32, gradients included
 
 
 def run(options: Options) -> list[Figure]:
-    """Times of both forms, their memory, and how ours grows with the picture.
+    """Times of both forms, their memory, and how ours grows with the image.
 
     Raises:
         Disagreement: If outputs or gradients of the two forms differ.
@@ -66,7 +66,7 @@ def _euclidean_form(queries, keys, values, mix):
 
 
 def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
-    """The neck, its zero norms randomised, and the levels of a picture."""
+    """The neck, its zero norms randomised, and the levels of an image."""
     generator = torch.Generator().manual_seed(0)
     neck = FPT(**SETTINGS)
     for module in neck.groundings.values():
@@ -99,7 +99,7 @@ def _times(options: Options) -> list[Figure]:
         fpn = FPN(SETTINGS['in_channels'], SETTINGS['out_channels'], num_outs=len(STRIDES)).to(options.device)
         contenders = {'lean': partial(step, neck, levels), 'literal': literal, 'FPN': partial(step, fpn, levels)}
         times = interleave(contenders, options)
-        notes = {'picture': _name(size), 'pass': 'forward and backward'}
+        notes = {'image': _name(size), 'pass': 'forward and backward'}
         figures.append(Figure('fpt', 'neck / literal form', times['lean'], times['literal'], limit, notes))
         figures.append(Figure('fpt', "neck / mmdet's FPN", times['lean'], times['FPN'], None, notes))
     return figures
@@ -116,12 +116,12 @@ def _memories(options: Options) -> list[Figure]:
     figures = []
     for size, limit in ((SMALL, None), (LARGE, 0.1)):
         # what the literal form keeps is checked against the measurement where it can be measured
-        notes = {'picture': _name(size), 'literal': 'computed' if size == LARGE else 'measured'}
+        notes = {'image': _name(size), 'literal': 'computed' if size == LARGE else 'measured'}
         if size == SMALL:
             notes['literal computed / measured'] = f'{(lean[size] + kept_by_literal_form(size)) / literal[size]:.2f}'
         figures.append(_memory_figure('memory / literal form', lean[size], literal[size], limit, notes))
-    notes = {'pictures': f'{_name(LARGE)} / {_name(SMALL)}'}
-    figures.append(_memory_figure('memory by picture', lean[LARGE], lean[SMALL], 4.5, notes))
+    notes = {'images': f'{_name(LARGE)} / {_name(SMALL)}'}
+    figures.append(_memory_figure('memory by image', lean[LARGE], lean[SMALL], 4.5, notes))
     return figures
 
 
@@ -148,7 +148,7 @@ def peak_memory(size: Sequence[int], options: Options, literal: bool = False) ->
         try:
             return pool.submit(_measure, size, options, literal).result() / 1e6
         except Exception as error:
-            raise RuntimeError(f'measuring the memory of a {_name(size)} picture failed: {error}') from error
+            raise RuntimeError(f'measuring the memory of a {_name(size)} image failed: {error}') from error
 
 
 def _measure(size: Sequence[int], options: Options, literal: bool) -> int:

@@ -16,7 +16,7 @@ from benchmarks.choices import count_backends, find_pattern
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.ops import use_backend
 
-PICTURES = (1, 3, 800, 1088)
+IMAGES = (1, 3, 800, 1088)
 PATTERN, SUBSTITUTE = 'detection/ic_resnet50_k9', 'geometric_d4'
 INCEPTION_LAYERS = 16  # of IC-ResNet-50
 INCEPTION_LIMIT = 1.25  # of any layer, forward, against the dense one
@@ -60,21 +60,21 @@ def run(options: Options) -> Iterator[Figure]:
     yield from _sums(figures)
 
 
-def inception_layers(options: Options, pictures: Sequence[int] = PICTURES) -> Iterator[Layer]:
-    """The sixteen 3x3 convolutions of IC-ResNet-50 for such pictures ``[N, 3, H, W]``, in forward order."""
+def inception_layers(options: Options, images: Sequence[int] = IMAGES) -> Iterator[Layer]:
+    """The sixteen 3x3 convolutions of IC-ResNet-50 for such images ``[N, 3, H, W]``, in forward order."""
     used = find_pattern(PATTERN, SUBSTITUTE)
     limits = {'dense': INCEPTION_LIMIT} if used == PATTERN else {}
     with torch.device('meta'):
-        found = _convolutions(ICResNet(50, used), options, pictures)
+        found = _convolutions(ICResNet(50, used), options, images)
     for number, (conv, shape) in enumerate(found.values()):
         notes = {'pattern': used, 'dilations': len(conv.pattern.histogram())}
         yield Layer(f'layer {number}', conv, shape, conv.stride[0], limits, notes)
 
 
-def pyconv_layers(options: Options, pictures: Sequence[int] = PICTURES) -> Iterator[Layer]:
+def pyconv_layers(options: Options, images: Sequence[int] = IMAGES) -> Iterator[Layer]:
     """The pyramidal convolution of a later block of each stage of PyConvResNet-50 that has one."""
     with torch.device('meta'):
-        found = _convolutions(PyConvResNet(50), options, pictures)
+        found = _convolutions(PyConvResNet(50), options, images)
     for stage, limits in PYCONV_LIMITS.items():
         conv, shape = found[f'layer{stage}.1.conv2']
         kernels = '/'.join(str(level.kernel_size[0]) for level in conv.pyconv_levels)
@@ -83,15 +83,15 @@ def pyconv_layers(options: Options, pictures: Sequence[int] = PICTURES) -> Itera
 
 
 def _convolutions(
-    network: nn.Module, options: Options, pictures: Sequence[int]
+    network: nn.Module, options: Options, images: Sequence[int]
 ) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """The second convolution of every block, in forward order, and the shape of its input."""
     shapes = {}
     convs = {name: module for name, module in network.eval().named_modules() if name.endswith('.conv2')}
     for name, conv in convs.items():
         conv.register_forward_hook(lambda _, inputs, output, name=name: shapes.update({name: tuple(inputs[0].shape)}))
-    batch, channels, *picture = pictures
-    network(torch.empty(batch, channels, *options.scaled(*picture)))
+    batch, channels, *image = images
+    network(torch.empty(batch, channels, *options.scaled(*image)))
     return {name: (convs[name], shape) for name, shape in shapes.items()}
 
 

@@ -1,7 +1,7 @@
 """Suite 'models': whole models of mmdet, mmseg and mmpose, as shipped, against the same with one line changed.
 
-Pictures are NCHW, as the libraries make them, and weights are random. Scores have no threshold, so that each detector
-finds as many boxes in every picture.
+Images are NCHW, as the libraries make them, and weights are random. Scores have no threshold, so that each detector
+finds as many boxes in every image.
 """
 
 import logging
@@ -20,11 +20,11 @@ from benchmarks.choices import find_pattern
 from benchmarks.networks import Case, compare
 from benchmarks.suites.layers import PATTERN, SUBSTITUTE
 
-# batch and picture of a test and of a training step, by device
+# batch and image of a test and of a training step, by device
 TEST = {'cpu': (1, (800, 1088)), 'cuda': (2, (800, 1344))}
 STEP = {'cpu': (2, (320, 320)), 'cuda': (2, (800, 1344))}
 AS_SHIPPED = 0.90
-FOUND = 20  # objects in a picture
+FOUND = 20  # objects in an image
 CONFIGS = {
     'RetinaNet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     'Mask R-CNN': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -94,7 +94,7 @@ def detector(name: str, backbone: dict | None = None, change: Callable[[dict], N
 
 
 def segmentor(backbone: dict | None = None) -> nn.Module:
-    """PSPNet, giving its class scores for a picture."""
+    """PSPNet, giving its class scores for an image."""
     model = get_config(CONFIGS['PSPNet']).model
     model.backbone |= {**(backbone or {}), 'norm_cfg': {'type': 'BN', 'requires_grad': True}}
     model.pretrained = None
@@ -124,7 +124,7 @@ def _build(library: str, model: dict) -> nn.Module:
 
 
 def make_samples(batch: int, size: tuple[int, int], device: str | torch.device) -> list[DetDataSample]:
-    """Pictures of a size (height, width) with two boxes each."""
+    """Images of a size (height, width) with two boxes each."""
     height, width = size
     boxes = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.4, 0.2, 0.9, 0.9]]) * torch.tensor([width, height, width, height])
     samples = []

@@ -1,8 +1,8 @@
 """Suite 'multitask': one network for boxes, masks, semantic segmentation and pose against four networks.
 
 The four have backbone, neck and heads of the one, with its weights, in the libraries' own classes: Faster R-CNN, Mask
-R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random pictures: one pass through
-backbone and neck against four, and, with the poses also of the mirrored pictures, as recipes test, two against five.
+R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random images: one pass through
+backbone and neck against four, and, with the poses also of the mirrored images, as recipes test, two against five.
 """
 
 import copy
@@ -22,14 +22,14 @@ from icconv_mm.apis.config import model_config
 from icconv_mm.tasks.multitask import MultiTaskSample
 
 CONFIGS = Path(__file__).parents[3] / 'configs/multitask'
-# recipe, batch, picture, largest ratio that is wanted
+# recipe, batch, image, largest ratio that is wanted
 CASES = (
     ('joint_ic-r18_fpn_miniature', 8, (128, 128), 0.5),
     ('joint_ic-r50-k9_fpn_8xb4-50e_coco-640x640', 1, (640, 640), 0.5),
 )
 SUBSTITUTE = 'geometric_d4'
 TOLERANCE = 1e-4
-BOXES = 10  # per picture, about as many as a scene has: random weights find something everywhere
+BOXES = 10  # per image, about as many as a scene has: random weights find something everywhere
 _ALONE = ('boxes', 'instance', 'semantic', 'pose')
 
 
@@ -39,15 +39,15 @@ def run(options: Options) -> Iterator[Figure]:
     Raises:
         Disagreement: If the networks predict something else.
     """
-    for name, batch, picture, limit in CASES:
+    for name, batch, image, limit in CASES:
         for mirrored in (False, True):
             poses = ', poses also mirrored' if mirrored else ''
-            label = f'{name} {batch}x3x{picture[0]}x{picture[1]}{poses}: one network / four'
+            label = f'{name} {batch}x3x{image[0]}x{image[1]}{poses}: one network / four'
             if options.wants(label):
                 cfg = Config.fromfile(str(CONFIGS / f'{name}.py'))
                 cfg.model.tasks.pose.test_cfg.flip_test = mirrored
                 limit = limit if options.scale == 1 else None
-                yield _figure(cfg, label, batch, options.scaled(*picture), limit, options)
+                yield _figure(cfg, label, batch, options.scaled(*image), limit, options)
 
 
 def _figure(
@@ -61,11 +61,11 @@ def _figure(
     nn.init.normal_(joint.tasks.pose.head.final_layer.weight, std=0.001)  # as before training: no people everywhere
     alone = {task: _alone(task, cfg.model, joint).to(options.device) for task in _ALONE}
     joint.to(options.device)
-    pictures = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(options.device)
-    one, four = _joint_call(joint, pictures), _separate_call(alone, pictures)
+    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(options.device)
+    one, four = _joint_call(joint, images), _separate_call(alone, images)
     contest.check_equal(label, one(), four(), TOLERANCE)
     times = interleave({'one': one, 'four': four}, options)
-    notes = {'picture': 'x'.join(map(str, size)), 'batch': batch, 'boxes': BOXES, 'pass': 'forward with decoding'}
+    notes = {'image': 'x'.join(map(str, size)), 'batch': batch, 'boxes': BOXES, 'pass': 'forward with decoding'}
     return Figure('multitask', label, times['one'], times['four'], limit, notes)
 
 
@@ -89,7 +89,7 @@ def _alone(task: str, cfg: ConfigDict, joint: nn.Module) -> nn.Module:
 
 
 def _samples(task: str, count: int, size: tuple[int, int]) -> list[BaseDataElement]:
-    """What the preprocessor knows of pictures that fill the batch, as the library of a task has it."""
+    """What the preprocessor knows of images that fill the batch, as the library of a task has it."""
     from mmdet.structures import DetDataSample
     from mmpose.structures import PoseDataSample
     from mmseg.structures import SegDataSample
@@ -106,27 +106,27 @@ def _samples(task: str, count: int, size: tuple[int, int]) -> list[BaseDataEleme
     return samples
 
 
-# COCO's joints of the mirrored picture: nose, then left and right in turn
+# COCO's joints of the mirrored image: nose, then left and right in turn
 _FLIPPED = [0, *(index for left in range(1, 17, 2) for index in (left + 1, left))]
 
 
-def _joint_call(model: nn.Module, pictures: Tensor) -> Callable[[], list[Tensor]]:
+def _joint_call(model: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
     def call() -> list[Tensor]:
-        own = {task: _samples(task, len(pictures), pictures.shape[2:]) for task in model.tasks}
+        own = {task: _samples(task, len(images), images.shape[2:]) for task in model.tasks}
         samples = [MultiTaskSample(**dict(zip(own, each))) for each in zip(*own.values())]
-        model(pictures, samples, mode='predict')
+        model(images, samples, mode='predict')
         predicted = {task: [sample.get(task) for sample in samples] for task in own}
         return _results({'boxes': predicted['instance'], **predicted})
 
     return torch.no_grad()(call)
 
 
-def _separate_call(models: dict[str, nn.Module], pictures: Tensor) -> Callable[[], list[Tensor]]:
+def _separate_call(models: dict[str, nn.Module], images: Tensor) -> Callable[[], list[Tensor]]:
     def call() -> list[Tensor]:
         predicted = {}
         for task, model in models.items():
-            samples = _samples(task, len(pictures), pictures.shape[2:])
-            predicted[task] = model(pictures, samples, mode='predict')
+            samples = _samples(task, len(images), images.shape[2:])
+            predicted[task] = model(images, samples, mode='predict')
         return _results(predicted)
 
     return torch.no_grad()(call)

@@ -19,7 +19,7 @@ from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_e
 from icconv_mm.ops import use_backend
 from icconv_mm.ops.pyramid_sum import pyramid_sum
 
-SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the pictures: height, width
+SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the images: height, width
 LEVELS = {
     'cpu': ((40, 68), (20, 34), (10, 17), (5, 9), (3, 5)),
     'cuda': ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11)),
@@ -122,7 +122,7 @@ def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:
     for kind, call in (('test', test), ('train', train)):
         times = interleave({name: partial(call, model) for name, model in detectors.items()}, options)
         for name, variant in VARIANTS.items():
-            notes = {'batch': batch, 'picture': f'{size[0]}x{size[1]}'}
+            notes = {'batch': batch, 'image': f'{size[0]}x{size[1]}'}
             if kind == 'test' and variant.get('lcconv_deform'):
                 with _deformable_seconds(options.device) as seconds:
                     start = time.perf_counter()

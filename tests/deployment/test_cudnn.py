@@ -1,4 +1,4 @@
-"""The inference form on a card, with torch's own operators in the place of cuDNN's: it is tested without one."""
+"""The inference form on a GPU, with torch's own operators in the place of cuDNN's: it is tested without one."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from torch import nn
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.deployment import card
-from icconv_mm.deployment.card import Conv2dAddReLU
+from icconv_mm.deployment import cudnn
+from icconv_mm.deployment.cudnn import Conv2dAddReLU
 
 X = torch.randn(2, 8, 11, 9)
 PICTURE = torch.randn(1, 3, 64, 64)
@@ -33,8 +33,8 @@ def calls(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(torch, 'cudnn_convolution_relu', rectified)
     monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', added)
-    monkeypatch.setattr(card, 'is_wanted', lambda model: True)
-    monkeypatch.setattr(card, 'takes', lambda x, weight: True)
+    monkeypatch.setattr(cudnn, 'is_wanted', lambda model: True)
+    monkeypatch.setattr(cudnn, 'takes', lambda x, weight: True)
     return seen
 
 
@@ -68,7 +68,7 @@ def test_networks(name, calls):
 
 def test_without_a_card_nothing_of_it_is_there():
     assert count(deploy(ICResNet(18, 'geometric_d2', base_channels=16)), Conv2dAddReLU) == 0
-    assert not card.is_wanted(nn.Conv2d(3, 3, 3)) and not card.takes(X, X)
+    assert not cudnn.is_wanted(nn.Conv2d(3, 3, 3)) and not cudnn.takes(X, X)
 
 
 def test_on_the_cpu_the_layer_is_the_plain_composition():
@@ -198,15 +198,15 @@ def test_exports_hold_ordinary_operators(calls):
     form, _ = formed(ICResNet(50, 'geometric_d2', base_channels=16), PICTURE, calls=calls)
     calls.clear()
     traced = torch.jit.trace(form, PICTURE, check_trace=False)  # which calls the form itself
-    assert not calls and 'cudnn' not in str(traced.inlined_graph)
+    assert not calls and 'cudnn_convolution' not in str(traced.inlined_graph)
     assert_same(form, traced, PICTURE)
 
 
 def test_a_trial_that_fails_leaves_the_model_as_it_is(monkeypatch, caplog):
     """Some versions of cuDNN refuse a dtype; others might compute something else."""
-    card._works.cache_clear()
+    cudnn._works.cache_clear()
     monkeypatch.setattr(torch.backends.cudnn, 'is_available', lambda: True)
-    monkeypatch.setattr(card, 'takes', lambda x, weight: True)
+    monkeypatch.setattr(cudnn, 'takes', lambda x, weight: True)
 
     def refuse(*_):
         raise RuntimeError('CUDNN_STATUS_NOT_SUPPORTED')
@@ -214,5 +214,5 @@ def test_a_trial_that_fails_leaves_the_model_as_it_is(monkeypatch, caplog):
     for stub, expected in ((refuse, False), (lambda x, *_: x * 0, False)):
         monkeypatch.setattr(torch, 'cudnn_convolution_relu', stub)
         monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', stub)
-        assert card._works(torch.device('cpu'), torch.float32) is expected
-        card._works.cache_clear()
+        assert cudnn._works(torch.device('cpu'), torch.float32) is expected
+        cudnn._works.cache_clear()

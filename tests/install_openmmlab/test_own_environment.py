@@ -7,29 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm import install_openmmlab, versions
+from icconv_mm import versions
+from icconv_mm.install_openmmlab import __main__ as command
+from icconv_mm.install_openmmlab import constraints, route
+from icconv_mm.install_openmmlab import own_environment as own
+from icconv_mm.install_openmmlab.processes import SetupError
 
-PINS = install_openmmlab.read_pins((install_openmmlab.constraints_folder() / 'common.txt').read_text())
+PINS = constraints.read_pins((constraints.constraints_folder() / 'common.txt').read_text())
 
 
 def environment(to=None, **installed):
     installed = {'torch': '2.11.0+cpu', 'pip': '25.0.1', **{name.replace('_', '-'): v for name, v in installed.items()}}
-    return install_openmmlab.OwnEnvironment(to, 'cpu', installed)
-
-
-def test_versions_agree_with_what_is_supported():
-    pins = {name: PINS[distributions[0]] for name, (distributions, *_) in versions.SUPPORTED.items() if name != 'torch'}
-    for name, pin in pins.items():
-        _, low, high = versions.SUPPORTED[name]
-        assert versions._release(low) <= versions._release(pin) < versions._release(high), name
-    named = {*install_openmmlab.LIBRARIES, *install_openmmlab.SOURCE_ONLY, *install_openmmlab.WITHOUT_DEPENDENCIES}
-    assert {install_openmmlab.canonical(name) for name in named} - PINS.keys() == set()
-    assert {'mmengine', 'mmdet', 'mmsegmentation', 'mmpose', 'mmpretrain'} <= named
-
-
-def test_pins_of_this_python():
-    text = 'a==1; python_version < "3.11"\na==2; python_version >= "3.11"\nB_c==3\n# d==4'
-    assert install_openmmlab.read_pins(text) == {'a': '1' if sys.version_info < (3, 11) else '2', 'b-c': '3'}
+    return own.OwnEnvironment(to, 'cpu', installed)
 
 
 def test_plan_names_what_would_change():
@@ -52,7 +41,7 @@ def test_plan_names_what_would_change():
     ],
 )
 def test_torch_without_pins(to, installed, words):
-    with pytest.raises(install_openmmlab.SetupError, match=words):
+    with pytest.raises(SetupError, match=words):
         environment(to, **installed)
 
 
@@ -62,7 +51,7 @@ def test_another_torch_is_said():
 
 def test_forks_stay():
     words = r'^onedl-mmcv, onedl-mmengine: installed, under the import names of mmcv, mmdet'
-    with pytest.raises(install_openmmlab.SetupError, match=words):
+    with pytest.raises(SetupError, match=words):
         environment(onedl_mmengine='0.10.12', onedl_mmcv='2.3.6').plan()
 
 
@@ -71,7 +60,7 @@ def test_todays_torch_goes_with_the_forks():
     assert lines[0].endswith('torch 2.15.0, mmcv for cpu')
     (new,) = (line for line in lines if line.startswith('new, with'))
     assert 'onedl-mmcv 2.3.6' in new and 'onedl-mmdetection 3.5.1' in new and ' mmdet ' not in new
-    with pytest.raises(install_openmmlab.SetupError, match=r'^mmcv: installed, under the import names of onedl-mmcv'):
+    with pytest.raises(SetupError, match=r'^mmcv: installed, under the import names of onedl-mmcv'):
         environment(torch='2.15.0', mmcv='2.1.0').plan()
 
 
@@ -82,7 +71,7 @@ def test_it_runs_beside_what_the_package_refuses(library, tmp_path):
     folder = tmp_path / f'{refused.replace("-", "_")}-0.1.dist-info'
     folder.mkdir()
     (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {refused}\nVersion: 0.1\n')
-    paths = [str(tmp_path), str(Path(install_openmmlab.__file__).parents[1])]
+    paths = [str(tmp_path), str(Path(versions.__file__).parents[1])]
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
     def python(*arguments):
@@ -97,19 +86,19 @@ def test_it_runs_beside_what_the_package_refuses(library, tmp_path):
 
 def test_dry_run_starts_no_process(monkeypatch, capsys):
     monkeypatch.setattr(subprocess, 'Popen', None)
-    monkeypatch.setattr(install_openmmlab, 'installed_here', lambda: {'torch': '2.11.0'})
-    assert install_openmmlab.main(['--device', 'cpu']) == 0
+    monkeypatch.setattr(command, 'installed_here', lambda: {'torch': '2.11.0'})
+    assert command.main(['--device', 'cpu']) == 0
     assert capsys.readouterr().out.endswith('Nothing was changed; --yes does this.\n')
-    monkeypatch.setattr(install_openmmlab, 'installed_here', lambda: {'torch': '2.9.0'})
-    assert install_openmmlab.main(['--device', 'cpu', '--yes']) == 1
+    monkeypatch.setattr(command, 'installed_here', lambda: {'torch': '2.9.0'})
+    assert command.main(['--device', 'cpu', '--yes']) == 1
     assert capsys.readouterr().err.startswith('error: torch 2.9.0 is installed')
 
 
 def test_the_steps_come_in_the_order_in_which_they_build(monkeypatch, tmp_path):
     calls = []
-    route = environment(mmcv_lite='2.1.0')
-    monkeypatch.setattr(install_openmmlab, 'mmcv_wheel', lambda route: 'mmcv.whl')
-    monkeypatch.setattr(install_openmmlab, 'run', lambda command, label, log, **_: calls.append(label))
-    monkeypatch.setattr(route, 'pip', lambda label, *arguments, **_: calls.append(label))
-    route.fill()
+    target = environment(mmcv_lite='2.1.0')
+    monkeypatch.setattr(route, 'mmcv_wheel', lambda target: 'mmcv.whl')
+    monkeypatch.setattr(own, 'run', lambda command, label, log, **_: calls.append(label))
+    monkeypatch.setattr(target, 'pip', lambda label, *arguments, **_: calls.append(label))
+    target.fill()
     assert calls == ['removing', 'build tools', 'torch', 'libraries', 'mmcv', 'source packages', 'task libraries']

@@ -1,4 +1,4 @@
-"""The inference form on a card: convolution, bias, addition and ReLU in one kernel of cuDNN.
+"""The inference form on a GPU: convolution, bias, addition and ReLU in one kernel of cuDNN.
 
 torch computes a convolution with bias, the addition of a shortcut and ReLU as four kernels, each of which passes over
 the map. cuDNN has them as one, which torch offers as ``cudnn_convolution_relu`` and ``cudnn_convolution_add_relu``.
@@ -61,7 +61,7 @@ def takes(x: Tensor, weight: Tensor) -> bool:
 
 
 def is_wanted(model: nn.Module) -> bool:
-    """Whether a model is on a card whose cuDNN computes what it must for the model's dtype."""
+    """Whether a model is on a GPU whose cuDNN computes what it must for the model's dtype."""
     weight = next((p for p in model.parameters() if p.is_cuda and p.ndim == 4), None)
     return weight is not None and _works(weight.device, weight.dtype)
 

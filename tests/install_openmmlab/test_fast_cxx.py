@@ -21,7 +21,7 @@ def build(tmp_path, monkeypatch):
 
     def compile_text(text, *flags, compiler=COMPILER, header='vector', name='x', standard=None):
         monkeypatch.setenv('CXX', str(compiler))
-        variables = setup_env.route.fast_compiler(folder, [header], standard)
+        variables = setup_env.mmcv_wheel.fast_compiler(folder, [header], standard)
         (tmp_path / f'{name}.cpp').write_text(text)
         command = [variables['CXX'], '-MMD', '-MF', f'{name}.d', '-g', '-O2', '-c', *flags]  # -c twice, as torch does
         command += ['-c', f'{name}.cpp', '-o', f'{name}.o', '-std=c++17']

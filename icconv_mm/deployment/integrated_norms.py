@@ -11,7 +11,7 @@ from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
 from icconv_mm.necks import SEPC
 
 
-def fold_pyramid_norms(module: nn.Module) -> int:
+def fold_integrated_norms(module: nn.Module) -> int:
     """Folds the norms that a pyramid convolution or the neck SEPC itself has, in place; gives their number.
 
     Offsets of deformable convolutions read the input, not the output, and stay as they are.

@@ -36,7 +36,7 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
             )
 
 
-def pyramid_conv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
+def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
     """The pyramidal convolution in the place of a 3x3 one, of its channels, stride, dilation and kind; He weights.
 
     Args:

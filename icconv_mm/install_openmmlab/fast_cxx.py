@@ -1,8 +1,8 @@
 """A C++ compiler that reads torch's headers once for a whole build instead of once for every file.
 
-Builds call it as their compiler (`fast_compiler` in install_openmmlab.py). It compiles without debug information, which
-nobody reads here, and with the header ICCONV_MM_HEADER precompiled under the flags of the build: a file that includes
-torch takes a third of the time or less. What fails that way goes to the compiler as it came; the build's log says so.
+Builds call it as their compiler (`fast_compiler` in mmcv_wheel.py). It compiles without debug information, which nobody
+reads here, and with the header ICCONV_MM_HEADER precompiled under the flags of the build: a file that includes torch
+takes a third of the time or less. What fails that way goes to the compiler as it came; the build's log says so.
 ICCONV_MM_CXX_STANDARD, if it says anything, takes the place of the language standard that a build asks for.
 """
 

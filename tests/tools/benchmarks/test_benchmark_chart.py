@@ -1,8 +1,8 @@
-"""The picture of the bars."""
+"""The chart of bars."""
 
 import pytest
-from benchmarks import Figure, Timing, write_picture
-from benchmarks.picture import bars
+from benchmarks import Figure, Timing, write_chart
+from benchmarks.chart import bars
 from PIL import Image
 
 
@@ -30,11 +30,11 @@ def test_bars_are_the_medians_of_all_contenders():
 
 def test_one_panel_per_suite_and_pass(tmp_path):
     for number, figures in enumerate((FIGURES[:2], FIGURES)):
-        write_picture(figures, tmp_path / f'{number}.png')
+        write_chart(figures, tmp_path / f'{number}.png')
     one, two = (Image.open(tmp_path / f'{number}.png') for number in range(2))
     assert two.height == 3 * one.height and len(one.convert('RGB').getcolors(1 << 20)) > 3
 
 
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(ValueError, match='no figure to draw: suites layers, backbone and models'):
-        write_picture(FIGURES[4:], tmp_path / 'none.png')
+        write_chart(FIGURES[4:], tmp_path / 'none.png')

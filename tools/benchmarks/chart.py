@@ -1,4 +1,4 @@
-"""The picture of a benchmark: bars of what ours and its baselines take."""
+"""The chart of a benchmark: bars of what ours and its baselines take."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +30,8 @@ def bars(figures: Sequence['Figure']) -> dict[str, dict[str, dict[str, float]]]:
     return panels
 
 
-def write_picture(figures: Sequence['Figure'], path: str | Path) -> None:
-    """A picture of panels: a group of bars for everything timed, relative to its baseline.
+def write_chart(figures: Sequence['Figure'], path: str | Path) -> None:
+    """A chart of panels: a group of bars for everything timed, relative to its baseline.
 
     Raises:
         ValueError: If no figure compares ours with a baseline.
