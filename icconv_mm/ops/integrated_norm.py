@@ -1,6 +1,6 @@
 """Integrated batch norm in training mode by compiled kernels.
 
-On a card three launches serve all levels, and three their gradients; on the CPU two passes over memory serve each.
+On a GPU three launches serve all levels, and three their gradients; on the CPU two passes over memory serve each.
 :mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
 """
 

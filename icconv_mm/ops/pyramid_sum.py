@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.operator import is_compiling, is_traced
-from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch
+from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
 # compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
