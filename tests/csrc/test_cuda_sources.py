@@ -25,8 +25,8 @@ PRODUCTS = {
     'pyconv/tiled.cu': 'pyconv_kernel',
 }
 # Bytes that kernels of these may spill, written and read, by source and a part of their names: the most that ptxas of
-# CUDA 13.0 reports for an architecture. The first two were measured on a card as they are, with two blocks on a processor, of
-# which the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
+# CUDA 13.0 reports for an architecture. The first two were measured on a GPU as they are, with two blocks on a
+# processor, of which the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
 SPILLS = {
     'inception_conv/forward.cu': {'Float32': 1616, 'Tf32': 64, 'Float16': 116, 'BFloat16': 116},
     'inception_conv/grad_input.cu': {'Float32': 208},
