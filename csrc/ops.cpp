@@ -2,6 +2,8 @@
 // (icconv_mm/ops); what is compiled here is only a faster kernel for some of their calls.
 #include <torch/library.h>
 
+#include <string>
+
 TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   // pattern: runs (out_channels, dilation_h, dilation_w), flattened.
   m.def(
@@ -53,13 +55,18 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");
   // (levels, mean, 1 / standard deviation); statistics are those of all levels
-  m.def(
-      "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"
-      " Tensor(b!)? running_var, Tensor(c!)? batches, float momentum, float eps, bool relu)"
-      " -> (Tensor[], Tensor, Tensor)");
-  m.def(
-      "integrated_norm_grad_compiled(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean,"
-      " Tensor inverse, bool relu) -> (Tensor[], Tensor, Tensor)");
+  // thread_by_thread: the kernels of a card on the CPU, for tests
+  for (const char* kind : {"compiled", "thread_by_thread"}) {
+    const std::string name = std::string("integrated_norm_") + kind, grad = std::string("integrated_norm_grad_") + kind;
+    m.def((name + "(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var,"
+                  " Tensor(c!)? batches, float momentum, float eps, bool relu) -> (Tensor[], Tensor, Tensor)")
+              .c_str());
+    m.def((grad + "(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse,"
+                  " bool relu) -> (Tensor[], Tensor, Tensor)")
+              .c_str());
+    const std::string sum = std::string("pyramid_sum_") + kind;
+    m.def((sum + "(Tensor own, Tensor coarser, Tensor? finer) -> Tensor").c_str());
+  }
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

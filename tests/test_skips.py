@@ -9,7 +9,7 @@ import pytest
 from skips import REASONS, allowed
 
 PARITY = ('tests/tasks/detection/test_anchors.py', 'tests/parity/test_pose_ae.py', 'tests/parity/test_sepc.py',
-          'tests/checkpoints/test_pyconv_checkpoints.py', 'tests/checkpoints/test_ic_conv.py',
+          'tests/checkpoints/sources/test_pyconv_checkpoints.py', 'tests/checkpoints/sources/test_ic_conv.py',
           'tests/parity/test_icconv.py')  # fmt: skip
 
 

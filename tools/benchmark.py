@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument(
-        '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask: names with this'
+        '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask, sepc: names with this'
     )
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
@@ -37,6 +37,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
     of_scale = 'factor of the sizes of images, for a quick look without limits'
     parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
+    of_clock = "count the processor's time, on a machine that does other things, too; with --threads 1 on the CPU"
+    parser.add_argument('--cpu-time', action='store_true', help=of_clock)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     chart = parser.add_argument('--chart', metavar='FILE.png', help='also draw bars: layers, backbone, models')
     cli.renamed(parser, '--picture', chart)
@@ -47,6 +49,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f'--repeats: expected 1 or more, got {args.repeats}')
     if not 0 < args.scale <= 1:
         parser.error(f'--scale: expected more than 0 and at most 1, got {args.scale}')
+    if args.cpu_time and (args.threads != 1 or args.device != 'cpu'):
+        parser.error(f'--cpu-time: expected --threads 1 and --device cpu, got {args.threads} and {args.device}')
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # the latter: this torch was built without it
@@ -60,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only')
+    names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only', 'cpu_time')
     options = benchmarks.Options(**{name: getattr(args, name) for name in names})
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)

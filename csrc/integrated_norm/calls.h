@@ -20,10 +20,11 @@ using at::Tensor;
 constexpr int64_t kChunks = 1024;      // of all levels, about: several for each processor of a large card
 constexpr int64_t kChunkPixels = 256;  // of a chunk, at least
 
+// A level of one pixel, or of one channel, is both.
 inline bool all_channels_last(at::TensorList levels) {
-  return std::all_of(levels.begin(), levels.end(), [](const Tensor& x) {
-    return x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
-  });
+  return std::all_of(levels.begin(), levels.end(),
+                     [](const Tensor& x) { return x.is_contiguous(at::MemoryFormat::ChannelsLast); }) &&
+         std::any_of(levels.begin(), levels.end(), [](const Tensor& x) { return !x.is_contiguous(); });
 }
 
 inline void check_levels(at::TensorList levels) {
@@ -52,7 +53,7 @@ struct Levels {
                     "integrated_norm: expected a gradient like ", x[l].sizes(), ", got ", grads[l].sizes());
         grad.push_back(grads[l].contiguous(format));
       }
-      out.push_back(at::empty_like(x[l], x[l].options(), format));
+      out.push_back(at::empty_like(x[l]));  // the strides of x
       table.total += x[l].size(0) * x[l].size(2) * x[l].size(3);
     }
     table.levels = static_cast<int>(given.size());
@@ -118,14 +119,15 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(at::TensorList given, co
   Levels levels(given, {});
   const Table& table = levels.table;
   const auto options = given[0].options().dtype(at::kFloat);
-  const Tensor vectors = at::empty({4, table.channels}, options);
+  const Tensor vectors = at::empty({2, table.channels}, options);
+  const Tensor mean = at::empty({table.channels}, options), inverse = at::empty({table.channels}, options);
   const Tensor partial = at::empty({table.chunks, table.channels, 2}, options);
   Vectors v{};
   v.partial = partial.mutable_data_ptr<float>();
   v.weight = floats(weight, table), v.bias = floats(bias, table);
   float* rows = vectors.mutable_data_ptr<float>();
-  v.mean = rows, v.inverse = rows + table.channels, v.scale = rows + 2 * table.channels,
-  v.shift = rows + 3 * table.channels;
+  v.mean = mean.mutable_data_ptr<float>(), v.inverse = inverse.mutable_data_ptr<float>();
+  v.scale = rows, v.shift = rows + table.channels;
   v.running_mean = floats(running_mean, table, true), v.running_var = floats(running_var, table, true);
   v.batches = batches ? batches->mutable_data_ptr<int64_t>() : nullptr;
   v.momentum = momentum, v.eps = eps;
@@ -137,7 +139,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> forward(at::TensorList given, co
     launcher.template run<Combine>(table, v, 1);
     launcher.template run<Apply<T, K::kChannelsLast, K::kRectifies>>(table, v, table.chunks);
   });
-  return {levels.out, vectors.select(0, 0), vectors.select(0, 1)};
+  return {levels.out, mean, inverse};
 }
 
 // (gradients of the levels, of the weight, of the bias)
@@ -151,7 +153,8 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> backward(at::TensorList grads, a
   Levels levels(given, grads);
   const Table& table = levels.table;
   const auto options = given[0].options().dtype(at::kFloat);
-  const Tensor vectors = at::empty({5, table.channels}, options);
+  const Tensor vectors = at::empty({3, table.channels}, options);
+  const Tensor to_weight = at::empty({table.channels}, options), to_bias = at::empty({table.channels}, options);
   const Tensor partial = at::empty({table.chunks, table.channels, 2}, options);
   Vectors v{};
   v.partial = partial.mutable_data_ptr<float>();
@@ -159,7 +162,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> backward(at::TensorList grads, a
   v.mean = floats(mean, table), v.inverse = floats(inverse, table);
   float* rows = vectors.mutable_data_ptr<float>();
   v.scale = rows, v.shift = rows + table.channels, v.slope = rows + 2 * table.channels;
-  v.grad_weight = rows + 3 * table.channels, v.grad_bias = rows + 4 * table.channels;
+  v.grad_weight = to_weight.mutable_data_ptr<float>(), v.grad_bias = to_bias.mutable_data_ptr<float>();
   const Launcher launcher(given[0]);
   by_kind(levels, relu, [&](auto kind) {
     using K = decltype(kind);
@@ -168,7 +171,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> backward(at::TensorList grads, a
     launcher.template run<CombineSums>(table, v, 1);
     launcher.template run<ApplyGradient<T, K::kChannelsLast, K::kRectifies>>(table, v, table.chunks);
   });
-  return {levels.out, vectors.select(0, 3), vectors.select(0, 4)};
+  return {levels.out, to_weight, to_bias};
 }
 
 }  // namespace icconv_mm::integrated_norm

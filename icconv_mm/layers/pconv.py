@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
+from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 
 class PConvLayer(nn.Module):
@@ -60,12 +61,9 @@ class PConvLayer(nn.Module):
         check_pyramid(levels, self.in_channels)
         sums, upwards = self._from_same_and_coarser(levels)
         for target, y in enumerate(sums):
-            if target:
-                y = y + self.from_finer(levels[target - 1], self._deforms(target))
-            if target + 1 < len(levels):
-                coarser = F.interpolate(upwards[target + 1], y.shape[-2:], mode='bilinear', align_corners=True)
-                y = y + coarser.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
-            sums[target] = y
+            finer = self.from_finer(levels[target - 1], self._deforms(target)) if target else None
+            is_coarsest = target + 1 == len(levels)
+            sums[target] = y + finer if is_coarsest else pyramid_sum(y, upwards[target + 1], finer)
         return normalise_and_rectify(sums, self.norm)
 
     def _deforms(self, target: int) -> bool:

@@ -1,5 +1,6 @@
-"""Integrated batch norm in training mode by compiled kernels: three launches for all levels, three for the gradients.
+"""Integrated batch norm in training mode by compiled kernels.
 
+On a GPU three launches serve all levels, and three their gradients; on the CPU two passes over memory serve each.
 :mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
 """
 
@@ -12,7 +13,10 @@ from torch.autograd.function import once_differentiable
 from icconv_mm.ops import backend
 from icconv_mm.ops.torch_private import below_autograd
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = {
+    'cpu': (torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    'cuda': (torch.float32, torch.float16, torch.bfloat16),
+}
 MAX_LEVELS = 16  # of the table that a launch takes
 # compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
@@ -20,7 +24,8 @@ PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 def register(reference: Callable[..., list[Tensor]]) -> None:
     """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
-    backend.register('integrated_norm', reference, {'cuda': backend.Limits(_refusal, _advice)}, compiled_run)
+    limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_card, _advice)}
+    backend.register('integrated_norm', reference, limits, compiled_run)
 
 
 def compiled_run(
@@ -60,21 +65,31 @@ class _IntegratedNorm(torch.autograd.Function):
         return to_weight if need_weight else None, to_bias if need_bias else None, None, None, None, None, *to_levels
 
 
-def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | None:
+def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | None:
     first = levels[0]
-    if first.device.type != 'cuda':
-        return f'it takes tensors on a CUDA device, got {first.device}'
-    if len(levels) > MAX_LEVELS:
-        return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
+    if first.device.type != device:
+        return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {first.device}'
     if any(level.dtype != first.dtype or level.device != first.device for level in levels):
         return f'it takes levels of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in levels]}'
-    if first.dtype not in DTYPES:
+    if first.dtype not in DTYPES[device]:
         return f'it takes float32, float16 or bfloat16, got {first.dtype}'
     if any(level.numel() == 0 for level in levels):
         return 'it takes levels that are not empty'
-    if any(each is not None and each.dtype != torch.float32 for each in (weight, bias, running_mean)):
-        return f'it takes float32 parameters and statistics, got {weight.dtype if weight is not None else "others"}'
+    wanted = torch.float64 if first.dtype == torch.float64 else torch.float32
+    for each in (weight, bias, running_mean):
+        if each is not None and each.dtype != wanted:
+            return f'it takes {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
     return None
+
+
+def _refusal_of_cpu(*args) -> str | None:
+    return _refusal('cpu', *args)
+
+
+def _refusal_of_card(levels: Sequence[Tensor], *args) -> str | None:
+    if len(levels) > MAX_LEVELS:
+        return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
+    return _refusal('cuda', levels, *args)
 
 
 def _advice(levels, *_) -> str | None:

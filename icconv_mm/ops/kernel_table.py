@@ -47,7 +47,7 @@ class Measured:
         stride: Stride of both axes.
         pixels: Pixels of all outputs: batch x height x width.
         microseconds: By kernel; 'reference' may be among them.
-        kernels: Sides of the levels of a pyramidal convolution, '3,5,7,9'; empty for the others.
+        levels: Sides of the levels of a pyramidal convolution, '3,5,7,9'; empty for the others.
         source: What the figures come from.
     """
 
@@ -60,7 +60,7 @@ class Measured:
     stride: int
     pixels: int
     microseconds: Mapping[str, float] = field(hash=False)
-    kernels: str = ''
+    levels: str = ''
     source: str = ''
 
     @property
@@ -79,7 +79,7 @@ class Measured:
             self.group_out,
             self.groups,
             self.stride,
-            self.kernels,
+            self.levels,
         )
 
 

@@ -24,9 +24,18 @@ PRODUCTS = {
     'inception_conv/fused.cu': 'fused_kernel',
     'pyconv/tiled.cu': 'pyconv_kernel',
 }
-# Bytes that a kernel of these may spill: they were measured as they are, with two blocks on a processor, of which the
-# registers are the price. Most are of fp32 as three products.
-SPILLS = {'inception_conv/forward.cu': 2048, 'inception_conv/grad_input.cu': 2048}
+# Bytes that kernels of these may spill, written and read, by source and a part of their names: the most that ptxas of
+# CUDA 13.0 reports for an architecture. The first two were measured on a GPU as they are, with two blocks on a
+# processor, of which the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
+SPILLS = {
+    'inception_conv/forward.cu': {'Float32': 1616, 'Tf32': 64, 'Float16': 116, 'BFloat16': 116},
+    'inception_conv/grad_input.cu': {'Float32': 208},
+    'integrated_norm/integrated_norm.cu': {'4SumsI': 8},  # on sm_120 alone; no launch has run on a GPU
+}
+
+
+def allowance(source: Path, kernel: str) -> int:
+    return max((size for part, size in SPILLS.get(name_of(source), {}).items() if part in kernel), default=0)
 
 
 def name_of(source: Path) -> str:
@@ -98,7 +107,7 @@ def test_compiles_without_spills(compiled, source, architecture):
     if architecture not in architectures():
         pytest.skip(f'nvcc does not know {architecture}')
     report = spills(compiled(source, architecture)[1])
-    assert {kernel: size for kernel, size in report.items() if size > SPILLS.get(name_of(source), 0)} == {}
+    assert {kernel: size for kernel, size in report.items() if size > allowance(source, kernel)} == {}
     if '__global__' in source.read_text():
         assert report
 

@@ -117,6 +117,28 @@ def test_compositions_against_upstream(upstream):
         assert theirs == f'{figure["baseline"]["median"] / baseline:.2f}'
 
 
+@pytest.mark.parametrize(('name', 'unit', 'digits'), [('overhead', 1e-6, 1), ('norms', 1e-3, 2)])
+def test_operators_alone(name, unit, digits):
+    """Every figure of the raw file is a row: medians and minima of both, their difference or ratio."""
+    page = FOLDER / f'2026-11-22-{name}.md'
+    figures = json.loads(page.with_suffix('.json').read_text())['figures']
+    rows = tables(page.read_text())[1][1:]
+    for figure, (what, *cells) in zip(figures, rows, strict=True):
+        shown = [
+            f'{figure[key]["median"] / unit:.{digits}f} ({figure[key]["minimum"] / unit:.{digits}f})'
+            for key in ('subject', 'baseline')
+        ]
+        subject, baseline = (figure[key]['median'] for key in ('subject', 'baseline'))
+        if name == 'overhead':
+            more = f'{(subject - baseline) / unit:.1f}'
+            missed = 'MISSED' in figure['notes']['on top']
+            wanted = [*shown, more + (', **missed**' if missed else '')]
+        else:
+            limit = '' if figure['limit'] is None else f'{figure["limit"]:.2f}'
+            wanted = [str(figure['notes']['batch']), *shown, f'{subject / baseline:.2f}', limit]
+        assert what == figure['name'] and cells == wanted
+
+
 def amount(timing: dict, unit: str) -> str:
     return f'{timing["median"] * 1e3:.0f} ms' if unit == 'ms' else f'{timing["median"]:.0f} MB'
 

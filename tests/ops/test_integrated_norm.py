@@ -1,6 +1,7 @@
-"""The CUDA kernels of integrated batch norm, run on the processor thread by thread, against batch norm."""
+"""The kernels of integrated batch norm against batch norm: the CPU's, and the GPU's on the processor."""
 
 import random
+from itertools import product
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from icconv_mm.ops import backend, explain, integrated_norm, use_backend
 pytestmark = pytest.mark.skipif(
     backend.missing_kernel('integrated_norm_compiled', 'cpu') is not None, reason='the library is without it'
 )
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+KINDS = ['compiled', 'thread_by_thread']  # the CPU's kernels, and the GPU's
+INSTRUCTIONS = ['avx512', 'avx2', 'portable']
+
+
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def draw(seed: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor], dict]:
@@ -24,13 +31,14 @@ def draw(seed: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.
     fmt = rng.choice([torch.contiguous_format, torch.channels_last])
 
     def maps(scale, shift):
-        made = [scale * torch.randn(batch, channels, *side, generator=generator) + shift for side in sides]
+        drawn = [torch.randn(batch, channels, *side, generator=generator, dtype=torch.float64) for side in sides]
+        made = [scale * each + shift for each in drawn]
         return [each.to(dtype).contiguous(memory_format=fmt) for each in made]
 
-    affine = rng.random() < 0.7
+    affine, parameters = rng.random() < 0.7, {'generator': generator, 'dtype': statistics_dtype(dtype)}
     settings = {
-        'weight': torch.randn(channels, generator=generator) if affine else None,
-        'bias': torch.randn(channels, generator=generator) if affine and rng.random() < 0.8 else None,
+        'weight': torch.randn(channels, **parameters) if affine else None,
+        'bias': torch.randn(channels, **parameters) if affine and rng.random() < 0.8 else None,
         'momentum': rng.choice([0.1, 1.0, 0.0]),
         'eps': rng.choice([1e-5, 1e-3]),
         'relu': rng.random() < 0.5,
@@ -39,13 +47,15 @@ def draw(seed: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.
     return maps(rng.choice([0.5, 3]), rng.choice([0, 2])), maps(1, 0), settings
 
 
-def run(levels, grads, *, weight, bias, momentum, eps, relu, tracked):
+def run(levels, grads, *, weight, bias, momentum, eps, relu, tracked, kind='compiled'):
     """Results, gradients of levels, weight and bias, and statistics, of the kernels."""
-    channels = levels[0].shape[1]
-    statistics = [torch.zeros(channels), torch.ones(channels), torch.tensor(3)] if tracked else [None] * 3
+    channels, dtype = levels[0].shape[1], statistics_dtype(levels[0].dtype)
+    fresh = [torch.zeros(channels, dtype=dtype), torch.ones(channels, dtype=dtype), torch.tensor(3)]
+    statistics = fresh if tracked else [None] * 3
     ops = torch.ops.icconv_mm
-    out, mean, inverse = ops.integrated_norm_compiled(levels, weight, bias, *statistics, momentum, eps, relu)
-    to_levels, to_weight, to_bias = ops.integrated_norm_grad_compiled(grads, levels, weight, bias, mean, inverse, relu)
+    forward, backward = (getattr(ops, f'integrated_norm_{each}{kind}') for each in ('', 'grad_'))
+    out, mean, inverse = forward(levels, weight, bias, *statistics, momentum, eps, relu)
+    to_levels, to_weight, to_bias = backward(grads, levels, weight, bias, mean, inverse, relu)
     return out, to_levels, to_weight, to_bias, statistics
 
 
@@ -71,34 +81,99 @@ def assert_close(got, want, tolerance, note):
     assert error <= tolerance, (note, error.item())
 
 
-@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
-@pytest.mark.parametrize('start', range(0, 180, 60))
-def test_is_batch_norm_over_all_levels(dtype, start):
-    for seed in range(start, start + 60):
+def check(seeds, dtype, kind):
+    for seed in seeds:
         levels, grads, settings = draw(seed, dtype)
-        got, want = run(levels, grads, **settings), expected(levels, grads, **settings)
+        # at the corner of ReLU rounding decides whether a gradient passes: none is asked of it
+        before_relu = expected(levels, grads, **{**settings, 'relu': False})[0]
+        grads = [grad.masked_fill(y.abs() < 1e-5, 0) for grad, y in zip(grads, before_relu)]
+        got, want = run(levels, grads, **settings, kind=kind), expected(levels, grads, **settings)
         for name, ours, theirs in zip(('out', 'grad_x'), got, want):
             for one, other, level in zip(ours, theirs, levels, strict=True):
                 assert one.dtype == dtype and one.stride() == level.stride(), (seed, name)
                 assert_close(one, other, TOLERANCE[dtype] * (4 if name == 'grad_x' else 1), (seed, name, settings))
+        exact = 1e-12 if dtype == torch.float64 else 1e-4
         for name, one, other in zip(('weight', 'bias'), got[2:4], want[2:4]):
-            assert_close(one, other, max(TOLERANCE[dtype], 1e-4), (seed, name))
+            assert_close(one, other, max(TOLERANCE[dtype], exact), (seed, name))
         for one, other in zip(got[4], want[4]):
             if one is not None:
-                torch.testing.assert_close(one.double(), other.double(), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(one.double(), other.double(), rtol=exact, atol=exact)
 
 
-def test_many_chunks_and_a_mean_far_from_zero():
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('start', range(0, 180, 60))
+def test_is_batch_norm_over_all_levels(dtype, start):
+    check(range(start, start + 60), dtype, 'compiled')
+
+
+@pytest.mark.parametrize('dtype', list(TOLERANCE)[1:], ids=str)
+@pytest.mark.parametrize('start', range(0, 180, 60))
+def test_the_gpus_kernels_are_batch_norm_over_all_levels(dtype, start):
+    check(range(start, start + 60), dtype, 'thread_by_thread')
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('instructions', INSTRUCTIONS)
+def test_every_instruction_set(monkeypatch, instructions, dtype):
+    monkeypatch.setenv('ICCONV_MM_CPU', instructions)
+    try:
+        check(range(500, 530), dtype, 'compiled')
+    except RuntimeError as error:
+        assert 'one that this processor has' in str(error)
+        pytest.skip(f'this processor has no {instructions}')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_many_chunks_and_a_mean_far_from_zero(kind):
     """Sums of squares would lose all digits of the variance."""
     generator = torch.Generator().manual_seed(0)
-    levels = [1e3 + torch.randn(2, 5, side, side + 1, generator=generator) for side in (90, 33, 7)]
-    grads = [torch.randn(level.shape, generator=generator) for level in levels]
-    settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=False, tracked=True)
-    got, want = run(levels, grads, **settings), expected(levels, grads, **settings)
-    for ours, theirs in zip(got[:2], want[:2]):
-        for one, other in zip(ours, theirs):
-            torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-3)
-    torch.testing.assert_close(got[4][1].double(), want[4][1], rtol=1e-4, atol=0)
+    for fmt in (torch.contiguous_format, torch.channels_last):
+        sides, levels = (150, 33, 7), []
+        for side in sides:
+            x = 1e3 + torch.randn(2, 5, side, side + 1, generator=generator)
+            levels.append(x.contiguous(memory_format=fmt))
+        grads = [torch.randn(level.shape, generator=generator) for level in levels]
+        settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=False, tracked=True)
+        got, want = run(levels, grads, **settings, kind=kind), expected(levels, grads, **settings)
+        for ours, theirs in zip(got[:2], want[:2]):
+            for one, other in zip(ours, theirs):
+                torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-3)
+        torch.testing.assert_close(got[4][1].double(), want[4][1], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('fmt', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_parts_of_larger_maps_and_mixed_formats(fmt):
+    """Channels of a joint convolution's output, read where they lie; results are dense."""
+    generator = torch.Generator().manual_seed(0)
+    joint = [
+        torch.randn(2, 14, *side, generator=generator).contiguous(memory_format=fmt)
+        for side in ((9, 8), (4, 1), (1, 4), (1, 1))
+    ]
+    settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=True, tracked=True)
+    for part in (slice(0, 7), slice(7, 14)):
+        levels = [each[:, part] for each in joint]
+        grads = [torch.randn(level.shape, generator=generator) for level in levels]
+        dense = [level.contiguous() for level in levels]
+        mixed = [each.contiguous(memory_format=torch.channels_last) if i % 2 else each for i, each in enumerate(dense)]
+        want = run(dense, grads, **settings)
+        for given in (levels, mixed):
+            got = run(given, grads, **settings)
+            for one, other in zip([*got[0], *got[1], *got[2:4]], [*want[0], *want[1], *want[2:4]], strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    levels = [torch.randn(2, 40, 50, side) for side in (60, 30, 7)]
+    settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=True, tracked=True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(run(levels, levels, **settings))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*([*each[0], *each[1], *each[2:4], *each[4]] for each in results), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_other_strides_and_values_that_are_no_numbers():
@@ -107,21 +182,20 @@ def test_other_strides_and_values_that_are_no_numbers():
     for one, other in zip(run(levels, grads, **settings)[1], run(turned, grads, **settings)[1]):
         torch.testing.assert_close(one, other)
     levels[0][0, 0, 0, 0] = float('nan')
-    for relu in (False, True):
-        assert all(out[:, 0].isnan().all() for out in run(levels, grads, **{**settings, 'relu': relu})[0])
+    for relu, kind in product((False, True), KINDS):
+        assert all(out[:, 0].isnan().all() for out in run(levels, grads, **{**settings, 'relu': relu}, kind=kind)[0])
 
 
 @pytest.mark.parametrize('momentum', [0.1, None])
 @pytest.mark.parametrize('relu', [False, True])
 @pytest.mark.parametrize('affine', [False, True])
-def test_in_the_layer(choice, momentum, relu, affine):
-    """As a GPU would use it: results, gradients, running statistics and their count over several batches."""
+def test_in_the_layer(momentum, relu, affine):
+    """Results, gradients, running statistics and their count over several batches."""
     ours, theirs = (IntegratedBatchNorm(6, momentum=momentum, affine=affine) for _ in range(2))
     for step in range(3):
         levels = [torch.randn(2, 6, side, 5) + step for side in (9, 4, 1)]
         results = []
         for norm, name in ((ours, 'cpu'), (theirs, 'reference')):
-            choice.offer('integrated_norm', integrated_norm.compiled_run)
             leaves = [level.clone().requires_grad_() for level in levels]
             with use_backend(name):
                 out = integrated_batch_norm(leaves, norm, relu)
@@ -135,8 +209,7 @@ def test_in_the_layer(choice, momentum, relu, affine):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-3)
 
 
-def test_in_evaluation_mode_without_statistics_it_tracks_none(choice):
-    choice.offer('integrated_norm', integrated_norm.compiled_run)
+def test_in_evaluation_mode_without_statistics_it_tracks_none():
     norm, reference = (IntegratedBatchNorm(4, track_running_stats=False).eval() for _ in range(2))
     levels = [torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 3)]
     with use_backend('reference'):
@@ -145,27 +218,81 @@ def test_in_evaluation_mode_without_statistics_it_tracks_none(choice):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_it_is_not_chosen_before_it_is_proven_and_refuses_in_sentences(choice):
+@pytest.mark.parametrize('relu', [False, True])
+def test_gradcheck(relu):
+    """Also where only some inputs need a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    kwargs = dict(generator=generator, dtype=torch.float64)
+    levels = [torch.randn(2, 3, *side, **kwargs).requires_grad_() for side in ((3, 4), (2, 2), (1, 1))]
+    weight, bias = (torch.randn(3, **kwargs).requires_grad_() for _ in range(2))
+
+    def call(weight, bias, *levels):
+        return tuple(integrated_norm.compiled_run(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
+
+    for frozen in ((), (weight,), (bias, levels[1]), levels):
+        inputs = [each.detach() if any(each is one for one in frozen) else each for each in (weight, bias, *levels)]
+        assert torch.autograd.gradcheck(call, inputs)
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
+@pytest.mark.parametrize('kind', KINDS)
+def test_schemas_say_what_is_changed(kind):
+    levels, grads, settings = draw(4, torch.float32)
+    channels = levels[0].shape[1]
+    statistics = torch.zeros(channels), torch.ones(channels), torch.tensor(0)
+    ops, args = torch.ops.icconv_mm, (settings['weight'], settings['bias'])
+    forward, backward = (getattr(ops, f'integrated_norm_{each}{kind}').default for each in ('', 'grad_'))
+    torch.library.opcheck(forward, (levels, *args, *statistics, 0.1, 1e-5, True), test_utils='test_schema')
+    _, mean, inverse = forward(levels, *args, None, None, None, 0.1, 1e-5, True)
+    torch.library.opcheck(backward, (grads, levels, *args, mean, inverse, True), test_utils='test_schema')
+
+
+def test_under_autocast_it_serves_the_lower_dtype():
+    levels = [torch.randn(2, 4, 5, side) for side in (6, 3)]
+    conv, norm = nn.Conv2d(4, 4, 1), IntegratedBatchNorm(4)
+    results = []
+    for name in ('cpu', 'reference'):
+        with torch.autocast('cpu', torch.bfloat16), use_backend(name):
+            out = norm([conv(level) for level in levels])
+        assert all(each.dtype == torch.bfloat16 for each in out)
+        grads = torch.autograd.grad(sum(each.float().square().sum() for each in out), norm.parameters())
+        results.append([*(each.float() for each in out), *grads])
+    for one, other in zip(*results):
+        assert_close(one, other.double(), 2e-2, one.shape)
+
+
+def call_arguments(levels, norm):
+    statistics = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    return levels, norm.weight, norm.bias, *statistics, 0.1, 1e-5, True
+
+
+def test_the_cpus_serves_every_floating_dtype():
+    for dtype in TOLERANCE:
+        norm = nn.BatchNorm2d(4).to(statistics_dtype(dtype))
+        levels = [torch.randn(2, 4, 5, 5).to(dtype)]
+        assert explain('integrated_norm', *call_arguments(levels, norm)).chosen == 'cpu'
+        answer = explain('integrated_norm', *call_arguments(levels, norm.bfloat16()))
+        assert answer.chosen == 'reference' and 'parameters and statistics, got torch.bfloat16' in answer['cpu']
+    answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
+    assert answer['cpu'].startswith('it takes levels of one dtype and device')
+    assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
+
+
+def test_the_gpus_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
     levels = [torch.randn(2, 4, 5, 5)]
     norm = nn.BatchNorm2d(4)
-    args = (
-        levels,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.num_batches_tracked,
-        0.1,
-        1e-5,
-        True,
-    )
-    assert explain('integrated_norm', *args).chosen == 'reference' and not integrated_norm.PROVEN
+    args = call_arguments(levels, norm)
+    assert explain('integrated_norm', *args).chosen == 'cpu' and not integrated_norm.PROVEN
     with (
         use_backend('cuda'),
         pytest.raises(RuntimeError, match=r'integrated_norm: .* it takes tensors on a CUDA device'),
     ):
         integrated_batch_norm(levels, norm)
-    with pytest.raises(RuntimeError, match=r'takes levels .* alike that are not empty'):
-        torch.ops.icconv_mm.integrated_norm_compiled([levels[0], levels[0][:, :2]], *args[1:])
-    with pytest.raises(RuntimeError, match='takes 4 float32 parameters'):
-        torch.ops.icconv_mm.integrated_norm_compiled(levels, norm.weight[:2], *args[2:])
+    answer = explain('integrated_norm', *call_arguments(levels * 17, norm))
+    assert answer['cuda'] == 'it takes at most 16 levels, got 17' and answer.chosen == 'cpu'
+    for kind in KINDS:
+        forward = getattr(torch.ops.icconv_mm, f'integrated_norm_{kind}')
+        with pytest.raises(RuntimeError, match=r'takes levels .* alike that are not empty'):
+            forward([levels[0], levels[0][:, :2]], *args[1:])
+        with pytest.raises(RuntimeError, match=r'takes 4 .*parameters'):
+            forward(levels, norm.weight[:2], *args[2:])

@@ -53,6 +53,7 @@ def test_table_file_and_chart(main, tmp_path, monkeypatch, capsys):
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason='there is one'),
         ),
         (['--suite', 'ops'], "invalid choice: 'ops'"),
+        (['--cpu-time'], '--cpu-time: expected --threads 1 and --device cpu, got None and cpu'),
         (['--out', '.'], '--out: expected a file in an existing folder, got .'),
         (['--chart', 'none/it.png'], '--chart: expected a file in an existing folder, got none/it.png'),
     ],

@@ -21,6 +21,8 @@ class Options:
             and bfloat16 elsewhere.
         scale: Factor of the sizes of images. Limits hold at 1, and no limit is reported elsewhere.
         only: Suites that time many things time those whose name contains this.
+        cpu_time: Count the processor's time of this process, not the wall's. With one thread on a CPU it is what the
+            wall's would be on a machine that does nothing else.
     """
 
     repeats: int = 9
@@ -30,6 +32,7 @@ class Options:
     dtype: str | None = None
     scale: float = 1.0
     only: str = ''
+    cpu_time: bool = False
 
     @property
     def tensor_dtype(self) -> torch.dtype:
@@ -61,14 +64,15 @@ def interleave(contenders: Mapping[str, Callable[[], object]], options: Options)
         Minimum and median of the timed calls, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    clock = time.process_time if options.cpu_time else time.perf_counter
     for number in range(options.warmup + options.repeats):
         for name, call in contenders.items():
             synchronise(options.device)
-            start = time.perf_counter()
+            start = clock()
             call()
             synchronise(options.device)
             if number >= options.warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: Timing(min(times), statistics.median(times), len(times)) for name, times in seconds.items()}
 
 

@@ -1,31 +1,354 @@
-// The CUDA kernels of integrated batch norm on the processor, thread by thread: for tests, which need no card.
-#include "../../integrated_norm/calls.h"
+// Integrated batch norm over the levels of a pyramid: two passes over memory forward and two backward, ReLU included.
+//
+// The first pass takes sums of pieces, of deviations from a value of the piece (forward) or from the mean (backward),
+// so that no digits are lost; they are combined in double precision. Pieces do not depend on the number of threads, and
+// neither does the result.
+#include "../../common.h"
+#include "../simd/norm.h"
 
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
-namespace icconv_mm::integrated_norm {
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+namespace icconv_mm {
 namespace {
 
-struct OnProcessor {
-  explicit OnProcessor(const Tensor&) {}
+using at::Tensor;
 
+constexpr int64_t kPieceElements = 1 << 16;
+constexpr int64_t kPiecePixels = 1024;       // at most, of channels_last: they are added up in single precision
+constexpr int64_t kSegmentPixels = 1 << 14;  // the same of a plane, in 16 sums or more
+
+bool has_stride(const Tensor& x, int64_t axis, int64_t stride) { return x.size(axis) == 1 || x.stride(axis) == stride; }
+
+// From a pixel to the next, where all pixels have one distance and the channels of one lie side by side; else 0.
+int64_t pixel_stride(const Tensor& x) {
+  int64_t stride = x.size(1);
+  for (int64_t axis : {0, 2, 3})
+    if (x.size(axis) > 1) stride = x.stride(axis);
+  const bool even =
+      has_stride(x, 1, 1) && has_stride(x, 2, x.size(3) * stride) && has_stride(x, 0, x.size(2) * x.size(3) * stride);
+  return even ? stride : 0;
+}
+
+bool has_planes(const Tensor& x) {
+  return has_stride(x, 3, 1) && has_stride(x, 2, x.size(3)) && has_stride(x, 1, x.size(2) * x.size(3));
+}
+
+// A level; x may be channels of a larger map, grad and out are dense.
+struct Level {
+  Tensor x, grad, out;
+  int64_t channels, area;
+  bool channels_last;
+  int64_t x_row;  // channels_last: from a pixel to the next; else from an image to the next
+
+  Level(const Tensor& given, const Tensor* towards) : x(given), channels(x.size(1)), area(x.size(2) * x.size(3)) {
+    if (!has_planes(x) && !pixel_stride(x)) x = x.contiguous(x.suggest_memory_format());
+    channels_last = pixel_stride(x) && (area == 1 || !has_planes(x));
+    x_row = channels_last ? pixel_stride(x) : x.stride(0);
+    out = at::empty_like(x);
+    if (!towards) return;
+    TORCH_CHECK(towards->sizes() == x.sizes() && towards->scalar_type() == x.scalar_type(),
+                "integrated_norm: expected a gradient like ", x.scalar_type(), x.sizes(), ", got ",
+                towards->scalar_type(), towards->sizes());
+    grad = towards->contiguous(channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+  }
+  int64_t pixels() const { return x.size(0) * area; }
+};
+
+// Planes, or pixels, of a level. Sums of pixels are row `row` of all sums; a plane adds to that of its image.
+struct Piece {
+  const Level* level;
+  int64_t begin, end, row;
+};
+
+// Two sums, or mean and squared deviations, of every row and channel.
+struct Sums {
+  double first, second;
+};
+
+struct Work {
+  std::vector<Level> levels;
+  std::vector<Piece> pieces;
+  std::vector<int64_t> row_pixels;
+  int64_t channels, total = 0;
+
+  Work(at::TensorList given, at::TensorList grads) : channels(0) {
+    TORCH_CHECK(!given.empty(), "integrated_norm takes at least one level");
+    TORCH_CHECK(grads.empty() || grads.size() == given.size(), "integrated_norm: expected ", given.size(),
+                " gradients, got ", grads.size());
+    levels.reserve(given.size());
+    for (size_t l = 0; l < given.size(); ++l) {
+      const Tensor& x = given[l];
+      TORCH_CHECK(
+          x.dim() == 4 && x.size(1) == given[0].size(1) && x.scalar_type() == given[0].scalar_type() && x.numel() > 0,
+          "integrated_norm takes levels [N, C, H, W] alike that are not empty, got ", x.scalar_type(), x.sizes(),
+          " beside ", given[0].scalar_type(), given[0].sizes());
+      levels.emplace_back(x, grads.empty() ? nullptr : &grads[l]);
+      add_pieces(levels.back());
+      total += levels.back().pixels();
+    }
+    channels = given[0].size(1);
+  }
+
+  // Calls body(piece) for all of them.
   template <typename Body>
-  void run(const Table& table, const Vectors& vectors, int64_t chunks) const {
-    const int64_t columns = (table.channels + Body::Where::kChannels - 1) / Body::Where::kChannels;
-    std::vector<Pair> shared(2 * kThreads);
-    for (int64_t number = 0; number < chunks; ++number)
-      for (int64_t column = 0; column < columns; ++column)
-        for (int phase = 0; phase < Body::kPhases; ++phase)
-          for (int thread = 0; thread < kThreads; ++thread)
-            Body::run(phase, table, vectors, column, number, thread, shared.data());
+  void each(const Body& body) const {
+    const int64_t count = static_cast<int64_t>(pieces.size());
+    const int64_t grain = total * channels < kPieceElements ? count : 1;
+    at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) body(pieces[i]);
+    });
+  }
+
+ private:
+  void add_pieces(const Level& level) {
+    const int64_t each =
+        level.channels_last ? std::min(kPieceElements / level.channels, kPiecePixels) : kPieceElements / level.area;
+    const int64_t step = std::max<int64_t>(each, 1);
+    const int64_t end = level.channels_last ? level.pixels() : level.x.size(0) * level.channels;
+    int64_t row = static_cast<int64_t>(row_pixels.size());
+    for (int64_t begin = 0; begin < end; begin += step) {
+      pieces.push_back({&level, begin, std::min(begin + step, end), row});
+      if (level.channels_last) row_pixels.push_back(pieces.back().end - begin), ++row;
+    }
+    if (!level.channels_last) row_pixels.insert(row_pixels.end(), level.x.size(0), level.area);
   }
 };
+
+template <typename T>
+const NormLoops<T>& loops() {
+  const NormKernels& all = norm_kernels();
+  if constexpr (std::is_same_v<T, float>)
+    return all.of_float;
+  else if constexpr (std::is_same_v<T, double>)
+    return all.of_double;
+  else if constexpr (std::is_same_v<T, at::Half>)
+    return all.of_half;
+  else
+    return all.of_bfloat16;
+}
+
+// The pixels of a piece, with all that a call shares.
+template <typename T>
+NormCall<T> of_pixels(const NormCall<T>& shared, const Piece& piece) {
+  const Level& level = *piece.level;
+  NormCall<T> call = shared;
+  call.rows = piece.end - piece.begin, call.columns = level.channels;
+  call.x_row = level.x_row, call.row = level.channels;
+  call.x = level.x.const_data_ptr<T>() + piece.begin * call.x_row;
+  call.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + piece.begin * call.row : nullptr;
+  call.out = level.out.mutable_data_ptr<T>() + piece.begin * call.row;
+  return call;
+}
+
+// `count` pixels of a plane, from `first` on.
+template <typename T>
+NormCall<T> of_plane(const NormCall<T>& shared, const Level& level, int64_t plane, int64_t first, int64_t count) {
+  const int64_t c = plane % level.channels, at = plane * level.area + first;
+  NormCall<T> call = shared;
+  call.rows = 1, call.columns = count;
+  call.x = level.x.const_data_ptr<T>() + plane / level.channels * level.x_row + c * level.area + first;
+  call.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + at : nullptr;
+  call.out = level.out.mutable_data_ptr<T>() + at;
+  for (auto member : {&NormCall<T>::mean, &NormCall<T>::scale, &NormCall<T>::bias, &NormCall<T>::grad_scale,
+                      &NormCall<T>::slope, &NormCall<T>::rest})
+    if (call.*member) call.*member += c;
+  return call;
+}
+
+// The second pass: a loop over everything.
+template <typename T>
+void map(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
+  work.each([&](const Piece& piece) {
+    if (piece.level->channels_last) return loop[1](of_pixels(shared, piece));
+    for (int64_t plane = piece.begin; plane < piece.end; ++plane)
+      loop[0](of_plane(shared, *piece.level, plane, 0, piece.level->area));
+  });
+}
+
+// Joins sums of `more` pixels of one channel to those of `pixels`.
+struct JoinSums {
+  JoinSums(double, double) {}
+
+  void operator()(Sums& so_far, double first, double second, double) const {
+    so_far.first += first, so_far.second += second;
+  }
+};
+
+// The same of moments: sums of d = x - shift and of d^2 to mean and squared deviations.
+struct JoinMoments {
+  double inverse, share, weight;
+
+  JoinMoments(double pixels, double more) : inverse(1 / more), share(more / (pixels + more)), weight(pixels * share) {}
+
+  void operator()(Sums& so_far, double first, double second, double shift) const {
+    const double mean = first * inverse;
+    unite(so_far, {shift + mean, second - mean * first});
+  }
+  void unite(Sums& so_far, const Sums& more) const {
+    const double away = more.first - so_far.first;
+    so_far.first += away * share;
+    so_far.second += more.second + away * away * weight;
+  }
+};
+
+// The first pass: for each row of sums and channel what Join makes of the sums of a loop.
+template <typename T, typename Join>
+std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
+  using A = typename NormCall<T>::A;
+  std::vector<Sums> sums(work.row_pixels.size() * work.channels, Sums{0, 0});
+  work.each([&](const Piece& piece) {
+    const Level& level = *piece.level;
+    if (level.channels_last) {
+      std::vector<A> found(2 * level.channels);
+      NormCall<T> call = of_pixels(shared, piece);
+      call.sums = found.data();
+      loop[1](call);
+      const Join join(0, call.rows);
+      const A* others = found.data() + level.channels;
+      for (int64_t c = 0; c < level.channels; ++c)
+        join(sums[piece.row * level.channels + c], found[c], others[c], call.x[c]);
+      return;
+    }
+    for (int64_t plane = piece.begin; plane < piece.end; ++plane)
+      for (int64_t first = 0; first < level.area; first += kSegmentPixels) {
+        A found[2];
+        NormCall<T> call = of_plane(shared, level, plane, first, std::min(kSegmentPixels, level.area - first));
+        call.sums = found;
+        loop[0](call);
+        const Join join(first, call.columns);
+        join(sums[piece.row * level.channels + plane], found[0], found[1], call.x[0]);
+      }
+  });
+  return sums;
+}
+
+template <typename A>
+const A* values(const Optional<Tensor>& tensor, int64_t channels) {
+  if (!tensor) return nullptr;
+  TORCH_CHECK(tensor->scalar_type() == c10::CppTypeToScalarType<A>::value && tensor->is_contiguous() &&
+                  tensor->numel() == channels,
+              "integrated_norm takes ", channels, " parameters and statistics of ", c10::CppTypeToScalarType<A>::value,
+              ", got ", tensor->scalar_type(), tensor->sizes());
+  return tensor->const_data_ptr<A>();
+}
+
+template <typename A>
+A* changed(const Optional<Tensor>& tensor, int64_t channels) {
+  return values<A>(tensor, channels) ? tensor->mutable_data_ptr<A>() : nullptr;
+}
+
+// (levels, mean, 1 / standard deviation); running statistics and the number of batches are updated in place.
+using Results = std::tuple<std::vector<Tensor>, Tensor, Tensor>;
+
+std::vector<Tensor> outputs(const Work& work) {
+  std::vector<Tensor> out;
+  for (const Level& level : work.levels) out.push_back(level.out);
+  return out;
+}
+
+template <typename T>
+Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
+                   const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var, double momentum,
+                   double eps, bool relu) {
+  using A = typename NormCall<T>::A;
+  const int64_t channels = work.channels;
+  const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
+  A *old_mean = changed<A>(running_mean, channels), *old_var = changed<A>(running_var, channels);
+  const auto sums = reduce<T, JoinMoments>(work, {}, loops<T>().moments);
+  std::vector<Sums> all(channels, Sums{0, 0});
+  double pixels = 0;
+  for (size_t row = 0; row < work.row_pixels.size(); pixels += work.row_pixels[row++]) {
+    const JoinMoments join(pixels, work.row_pixels[row]);
+    for (int64_t c = 0; c < channels; ++c) join.unite(all[c], sums[row * channels + c]);
+  }
+
+  const auto options = work.levels[0].x.options().dtype(c10::CppTypeToScalarType<A>::value);
+  const Tensor mean = at::empty({channels}, options), inverse = at::empty({channels}, options);
+  A *means = mean.mutable_data_ptr<A>(), *inverses = inverse.mutable_data_ptr<A>();
+  std::vector<A> scale(channels), shift(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double var = all[c].second / pixels;
+    means[c] = all[c].first, inverses[c] = 1 / std::sqrt(var + eps);
+    scale[c] = (weights ? weights[c] : A(1)) * inverses[c], shift[c] = biases ? biases[c] : A(0);
+    if (old_mean) old_mean[c] += momentum * (all[c].first - old_mean[c]);
+    if (old_var) old_var[c] += momentum * (all[c].second / (pixels - 1) - old_var[c]);
+  }
+  NormCall<T> call{};
+  call.mean = means, call.scale = scale.data(), call.bias = shift.data();
+  const auto& apply = loops<T>().apply;
+  map<T>(work, call, {apply[0][relu], apply[1][relu]});
+  return {outputs(work), mean, inverse};
+}
+
+// (gradients of the levels, of the weight, of the bias)
+template <typename T>
+Results backward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias, const Tensor& mean,
+                    const Tensor& inverse, bool relu) {
+  using A = typename NormCall<T>::A;
+  const int64_t channels = work.channels;
+  const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
+  const A *means = values<A>(mean, channels), *inverses = values<A>(inverse, channels);
+  std::vector<A> scale(channels), shift(channels), slope(channels), rest(channels);
+  for (int64_t c = 0; c < channels; ++c)
+    scale[c] = (weights ? weights[c] : A(1)) * inverses[c], shift[c] = biases ? biases[c] : A(0);
+  NormCall<T> call{};
+  call.mean = means, call.scale = scale.data(), call.bias = shift.data();
+  const auto& loop = loops<T>();
+  const auto sums = reduce<T, JoinSums>(work, call, {loop.sums[0][relu], loop.sums[1][relu]});
+  std::vector<Sums> all(channels, Sums{0, 0});
+  for (size_t row = 0; row < work.row_pixels.size(); ++row)
+    for (int64_t c = 0; c < channels; ++c)
+      all[c].first += sums[row * channels + c].first, all[c].second += sums[row * channels + c].second;
+
+  const Tensor to_weight = at::empty({channels}, mean.options()), to_bias = at::empty({channels}, mean.options());
+  A *grad_weight = to_weight.mutable_data_ptr<A>(), *grad_bias = to_bias.mutable_data_ptr<A>();
+  for (int64_t c = 0; c < channels; ++c) {
+    const double weighted = all[c].second * inverses[c];
+    grad_weight[c] = weighted, grad_bias[c] = all[c].first;
+    slope[c] = -scale[c] * inverses[c] * weighted / work.total;
+    rest[c] = -scale[c] * all[c].first / work.total;
+  }
+  call.grad_scale = scale.data(), call.slope = slope.data(), call.rest = rest.data();
+  map<T>(work, call, {loop.gradient[0][relu], loop.gradient[1][relu]});
+  return {outputs(work), to_weight, to_bias};
+}
+
+Results forward(at::TensorList levels, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
+                const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var,
+                const Optional<Tensor>& batches, double momentum, double eps, bool relu) {
+  const Work work(levels, {});
+  Results results;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm", [&] {
+    results = forward_of<scalar_t>(work, weight, bias, running_mean, running_var, momentum, eps, relu);
+  });
+  if (batches) ++*batches->mutable_data_ptr<int64_t>();
+  return results;
+}
+
+Results backward(at::TensorList grads, at::TensorList levels, const Optional<Tensor>& weight,
+                 const Optional<Tensor>& bias, const Tensor& mean, const Tensor& inverse, bool relu) {
+  const Work work(levels, grads);
+  Results results;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm",
+                                  [&] { results = backward_of<scalar_t>(work, weight, bias, mean, inverse, relu); });
+  return results;
+}
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("integrated_norm_compiled", TORCH_FN(forward<OnProcessor>));
-  m.impl("integrated_norm_grad_compiled", TORCH_FN(backward<OnProcessor>));
+  m.impl("integrated_norm_compiled", TORCH_FN(forward));
+  m.impl("integrated_norm_grad_compiled", TORCH_FN(backward));
 }
 
-}  // namespace icconv_mm::integrated_norm
+}  // namespace icconv_mm

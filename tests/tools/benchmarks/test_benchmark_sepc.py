@@ -1,5 +1,7 @@
 """The benchmark suite of SEPC at a tiny size: that it runs, checks its contenders, and says what it must."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def small(monkeypatch):
 @pytest.mark.slow
 def test_every_variant_against_the_baseline():
     figures = {figure.name: figure for figure in benchmarks.run(['sepc'], OPTIONS)}
-    assert len(figures) == 9
+    assert len(figures) == 12
     for name in suite.VARIANTS:
         test, train = figures[f'test: {name} / baseline'], figures[f'train: {name} / baseline']
         assert test.limit == (1.10 if name.startswith('PConv') else None) and train.limit is None
@@ -44,8 +46,15 @@ def test_peak_memory_counts_what_is_held_at_one_time():
 
 
 def test_integrated_batch_norm_needs_no_more_memory():
-    figure = suite._norms(2, ((16, 16), (8, 8)), OPTIONS)
+    figure = suite._norms(suite.NORM, 2, ((16, 16), (8, 8)), OPTIONS)
     assert float(figure.notes['peak memory ratio'].split()[0]) < 1.5  # parameters' share is large at this size
+
+
+def test_parts_alone():
+    figures = list(benchmarks.run(['sepc'], replace(OPTIONS, only='sums of levels')))
+    assert [figure.name for figure in figures] == [suite.SUMS, suite.SUMS_STEP]
+    (figure,) = benchmarks.run(['sepc'], replace(OPTIONS, only='its reference'))
+    assert figure.name == suite.NORM_RELU and figure.notes['finest level'] == '40x68'
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch):

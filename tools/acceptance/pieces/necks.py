@@ -1,4 +1,4 @@
-"""Integrated batch norm, SEPC's detectors, and FPT."""
+"""Integrated batch norm, the sums of a pyramid convolution, SEPC's detectors, and FPT."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,6 +14,7 @@ from torch import nn
 from acceptance.bench import Bench, Measurement, against
 from icconv_mm.layers import IntegratedBatchNorm
 from icconv_mm.ops import use_backend
+from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 LEVELS = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 CHANNELS, BATCHES = 256, (1, 4)
@@ -36,21 +37,15 @@ SMALL = {
 def measurements(bench: Bench) -> Iterator[Measurement]:
     for batch in BATCHES[:1] if bench.dry else BATCHES:
         yield Measurement(f'necks/iBN, {batch} images', partial(_norms, batch), 30)
+        yield Measurement(f'necks/sums of levels, {batch} images', partial(_sums, batch), 30)
     yield Measurement('necks/SEPC', partial(suite, 'sepc'), 150, OF_LIBRARIES)
     yield Measurement('necks/FPT', partial(suite, 'fpt'), 150)
 
 
 def _norms(batch: int, bench: Bench) -> dict:
     """Forward and backward of integrated batch norm, by backend, against a batch norm for each level."""
-    options, channels = bench.options, max(4, *bench.options.scaled(CHANNELS))
-    dtype = options.tensor_dtype
-    sizes = [tuple(max(2, side) for side in options.scaled(*size)) for size in LEVELS]
-    levels = [
-        torch.randn(batch, channels, *size, device=options.device, dtype=dtype)
-        .contiguous(memory_format=torch.channels_last)
-        .requires_grad_()
-        for size in sizes
-    ]
+    options, channels, sizes = bench.options, *_shapes(bench)
+    levels = _maps(batch, bench)
     grads = [torch.randn_like(level) for level in levels]
     integrated = IntegratedBatchNorm(channels).to(options.device)
     single = nn.ModuleList(nn.BatchNorm2d(channels) for _ in sizes).to(options.device)
@@ -68,6 +63,40 @@ def _norms(batch: int, bench: Bench) -> dict:
     limits = {} if bench.dry else {'wall': NORM_LIMIT}
     comparisons = [against(times, name, 'per level', limits) for name in calls if name != 'per level']
     return {'times': times, 'comparisons': comparisons, 'batch': batch, 'levels': sizes, 'channels': channels}
+
+
+def _shapes(bench: Bench) -> tuple[int, list[tuple[int, ...]]]:
+    """Channels and sizes of the levels."""
+    sizes = [tuple(max(2, side) for side in bench.options.scaled(*size)) for size in LEVELS]
+    return max(4, *bench.options.scaled(CHANNELS)), sizes
+
+
+def _maps(batch: int, bench: Bench) -> list[torch.Tensor]:
+    options, channels, sizes = bench.options, *_shapes(bench)
+    return [
+        torch.randn(batch, channels, *size, device=options.device, dtype=options.tensor_dtype)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for size in sizes
+    ]
+
+
+def _sums(batch: int, bench: Bench) -> dict:
+    """What a pyramid convolution adds up, forward and backward, by backend, against torch's steps."""
+    own, coarser, finer = (_maps(batch, bench) for _ in range(3))
+    grads = [torch.randn_like(level) for level in own[:-1]]
+
+    def sums() -> list[torch.Tensor]:
+        return [pyramid_sum(*each) for each in zip(own, coarser[1:], [None, *finer[1:]])]
+
+    step, calls = contest.step(sums, [*own[:-1], *coarser[1:], *finer[1:-1]], grads), {}
+    for name in ('reference', 'cpu' if bench.dry else 'cuda'):
+        calls[name] = use_backend(name)(step)
+        label = f'sums of levels on the backend {name}'
+        contest.check_equal(label, calls[name](), calls['reference'](), contest.tolerance(bench.options))
+    times = bench.time(calls, calls=1)
+    comparisons = [against(times, name, 'reference', {}) for name in calls if name != 'reference']
+    return {'times': times, 'comparisons': comparisons, 'batch': batch}
 
 
 def suite(name: str, bench: Bench) -> dict:

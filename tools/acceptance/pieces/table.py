@@ -31,10 +31,10 @@ def _write(bench: Bench) -> dict:
         others = (DENSE, CHOSEN)
         microseconds = {name: time['GPU'] for name, time in figure['times'].items() if name not in others}
         sizes = {name: figure[name] for name in ('group_in', 'group_out', 'groups', 'stride', 'pixels')}
-        levels = {'levels': figure['levels']} if 'levels' in figure else {}
         if set(microseconds) - {REFERENCE}:
+            levels = figure.get('levels', '')
             measured.append(
-                Measured(figure['operator'], architecture, dtype, **sizes, microseconds=microseconds, **levels)
+                Measured(figure['operator'], architecture, dtype, **sizes, microseconds=microseconds, levels=levels)
             )
     if not measured:
         raise InputError('no kernel was measured: there is no table to write')

@@ -1,4 +1,5 @@
-"""Suite 'sepc': RetinaNet with SEPC's necks against RetinaNet with its own head, and integrated batch norm alone."""
+"""Suite 'sepc': RetinaNet with SEPC's necks against RetinaNet with its own head; integrated batch norm, and the sums of
+a pyramid convolution, alone."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from benchmarks import Figure, Options, contest, interleave
 from benchmarks.norms import check_integrated
 from benchmarks.suites.models import detector, make_samples
 from benchmarks.timing import synchronise
-from icconv_mm.layers import IntegratedBatchNorm, scale_equalized_conv
+from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_equalized_conv
+from icconv_mm.ops import use_backend
+from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the images: height, width
 LEVELS = {
@@ -32,25 +35,39 @@ VARIANTS: dict[str, dict] = {
 LIMITS = {'cpu': {'PConv': 1.10, 'PConv + iBN': 1.10}, 'cuda': {'SEPC-lite': 1.10, 'SEPC': 1.60}}
 IBN_TIME, IBN_MEMORY = 1.15, 1.05
 TOLERANCE = 1e-4
+NORM, NORM_RELU = 'iBN / batch norm per level', 'iBN and ReLU of all levels / its reference'
+SUMS, SUMS_STEP = 'sums of levels / torch', 'sums of levels with gradients / torch'
 
 
-def run(options: Options) -> list[Figure]:
-    """Detectors in training (loss and gradients) and test (predictions), then iBN against a batch norm per level.
+def run(options: Options) -> Iterator[Figure]:
+    """Detectors in training (loss and gradients) and test (predictions), then iBN against a batch norm per level and
+    against its reference, and the sums of a pyramid convolution's levels against torch's steps.
 
     Raises:
-        Disagreement: If a neck whose offsets are zero differs from the one that does not deform, or integrated batch
-            norm from batch norm over the concatenated pyramid.
+        Disagreement: If a neck whose offsets are zero differs from the one that does not deform, integrated batch norm
+            from batch norm over the concatenated pyramid, or a sum from torch's.
     """
     device = torch.device(options.device).type
-    figures = []
+    if any(options.wants(_name(kind, name)) for kind in ('test', 'train') for name in VARIANTS):
+        yield from _detectors(device, options)
+    parts = {NORM: _norms, NORM_RELU: _norms_with_relu, SUMS: _sums, SUMS_STEP: _sums}
+    for name, part in parts.items():
+        for batch in BATCHES if options.wants(name) else ():
+            yield part(name, batch, LEVELS[device], options)
+
+
+def _name(kind: str, variant: str) -> str:
+    return f'{kind}: {variant} / baseline'
+
+
+def _detectors(device: str, options: Options) -> Iterator[Figure]:
     with DefaultScope.overwrite_default_scope('mmdet'):
         detectors = {'baseline': make_detector(), **{name: make_detector(neck) for name, neck in VARIANTS.items()}}
         for model in detectors.values():
             model.to(options.device)
         _check_necks(detectors)
         for batch in BATCHES:
-            figures += _compare(detectors, batch, SIZES[device], LIMITS[device], options)
-    return figures + [_norms(batch, LEVELS[device], options) for batch in BATCHES]
+            yield from _compare(detectors, batch, SIZES[device], LIMITS[device], options)
 
 
 def make_detector(neck: dict | None = None) -> nn.Module:
@@ -113,7 +130,7 @@ def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:
                     total = time.perf_counter() - start
                 notes['deformable convolution'] = f'{100 * sum(seconds) / total:.0f} %'
             limit = limits.get(name) if kind == 'test' else None
-            yield Figure('sepc', f'{kind}: {name} / baseline', times[name], times['baseline'], limit, notes)
+            yield Figure('sepc', _name(kind, name), times[name], times['baseline'], limit, notes)
 
 
 @contextmanager
@@ -133,7 +150,7 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
         yield seconds
 
 
-def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
+def _norms(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
     """Forward and backward of integrated batch norm against one batch norm per level, in training mode."""
     levels = [torch.randn(batch, CHANNELS, *size, device=options.device, requires_grad=True) for size in sizes]
     grads = [torch.randn_like(level) for level in levels]
@@ -151,4 +168,36 @@ def _norms(batch: int, sizes: tuple, options: Options) -> Figure:
     ratio = integral / separate
     verdict = f'{ratio:.3f} (limit {IBN_MEMORY:.2f} {"kept" if ratio <= IBN_MEMORY else "MISSED"})'
     notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}', 'peak memory ratio': verdict}
-    return Figure('sepc', 'iBN / batch norm per level', times['integrated'], times['per level'], IBN_TIME, notes)
+    return Figure('sepc', name, times['integrated'], times['per level'], IBN_TIME, notes)
+
+
+def _maps(batch: int, sizes: tuple, options: Options) -> list[Tensor]:
+    return [torch.randn(batch, CHANNELS, *size, device=options.device, requires_grad=True) for size in sizes]
+
+
+def _norms_with_relu(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
+    """Forward and backward of integrated batch norm and ReLU: on the backend that is chosen, and the reference's."""
+    levels, norm = _maps(batch, sizes, options), IntegratedBatchNorm(CHANNELS).to(options.device)
+    grads = [torch.randn_like(level) for level in levels]
+    step = contest.step(lambda: integrated_batch_norm(levels, norm, relu=True), [*levels, *norm.parameters()], grads)
+    times = interleave({'ours': step, 'reference': use_backend('reference')(step)}, options)
+    notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}'}
+    return Figure('sepc', name, times['ours'], times['reference'], notes=notes)
+
+
+def _sums(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
+    """What a pyramid convolution adds up at each level, with random maps in the place of its convolutions."""
+    own, coarser, finer = (_maps(batch, sizes, options) for _ in range(3))
+
+    def call() -> list[Tensor]:
+        return [pyramid_sum(*each) for each in zip(own, coarser[1:], [None, *finer[1:]])]
+
+    reference = use_backend('reference')(call)
+    contest.check_equal(name, call(), reference(), TOLERANCE / 10)
+    contenders = {'ours': torch.no_grad()(call), 'torch': torch.no_grad()(reference)}
+    if name == SUMS_STEP:
+        leaves, grads = [*own[:-1], *coarser[1:], *finer[1:-1]], [torch.randn_like(level) for level in own[:-1]]
+        contenders = {'ours': contest.step(call, leaves, grads), 'torch': contest.step(reference, leaves, grads)}
+    times = interleave(contenders, options)
+    notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}'}
+    return Figure('sepc', name, times['ours'], times['torch'], notes=notes)

@@ -1,0 +1,50 @@
+// The loops of integrated batch norm, compiled once per instruction set, and how the rest of the CPU code calls them.
+#pragma once
+
+#include <ATen/OpMathType.h>
+
+#include <cstdint>
+
+namespace icconv_mm {
+
+// `rows` rows of `columns` values side by side. A channel is a column (channels_last: a row is a pixel), or the one row
+// is of one channel (a plane of NCHW).
+template <typename T>
+struct NormCall {
+  using A = at::opmath_type<T>;
+  const T *x, *grad;  // grad: backward only
+  T* out;             // the result, or the gradient of x
+  int64_t rows, columns;
+  int64_t x_row, row;                  // from a row to the next, of x; of grad and out
+  const A *mean, *scale, *bias;        // y = scale (x - mean) + bias; of the column, or the first of the row
+  const A *grad_scale, *slope, *rest;  // dx = grad_scale g + slope (x - mean) + rest
+  A* sums;                             // two sums of a channel: [2, columns], or [2]
+};
+
+// By channels_last, and by whether a ReLU follows.
+template <typename T>
+struct NormLoops {
+  using Loop = void (*)(const NormCall<T>&);
+  Loop moments[2];      // sums of d = x - x of the first row (of the first pixel) and of d^2
+  Loop apply[2][2];     // out = y
+  Loop sums[2][2];      // sums of g and of g (x - mean), g: grad where ReLU let it pass
+  Loop gradient[2][2];  // out = dx
+};
+
+struct NormKernels {
+  NormLoops<float> of_float;
+  NormLoops<double> of_double;
+  NormLoops<at::Half> of_half;
+  NormLoops<at::BFloat16> of_bfloat16;
+};
+
+// Each must only be called where the processor has these instructions.
+const NormKernels& portable_norm();
+#if defined(__x86_64__)
+const NormKernels& avx2_norm();
+const NormKernels& avx512_norm();
+#endif
+
+const NormKernels& norm_kernels();  // the best of this processor, or what ICCONV_MM_CPU asks for
+
+}  // namespace icconv_mm

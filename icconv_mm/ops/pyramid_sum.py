@@ -1,0 +1,107 @@
+"""The sum of a level of a pyramid and of the next coarser one upsampled, in one pass over memory.
+
+What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. torch makes a map for each step; the
+compiled kernel reads its inputs once and writes the sum.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from icconv_mm.ops import backend
+from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
+
+# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
+PROVEN: frozenset[tuple[int, int]] = frozenset()
+
+
+def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
+    """``own + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
+
+    Args:
+        own: ``[N, C, H, W]``.
+        coarser: ``[N, C, h, w]``.
+        finer: ``[N, C, H, W]`` or None: what comes from the finer level, already of this one's size.
+
+    Returns:
+        ``[N, C, H, W]``, a new map of the dtype of ``own``.
+    """
+    # what others see through, such as compilers and transforms, is written out; the first is what dynamo knows
+    if is_compiling() or is_traced() or in_functorch() or in_forward_ad() or in_dispatch_mode():
+        return _reference(own, coarser, finer)
+    return backend.run('pyramid_sum', own, coarser, finer)
+
+
+def _reference(own, coarser, finer=None):
+    y = own if finer is None else own + finer
+    upsampled = F.interpolate(coarser, y.shape[-2:], mode='bilinear', align_corners=True)
+    return y + upsampled.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
+
+
+def _compiled(own, coarser, finer=None):
+    if torch.is_grad_enabled():
+        return _PyramidSum.apply(own, coarser, finer)
+    return _kernel(own, coarser, finer)
+
+
+def _kernel(*args):
+    with below_autograd():
+        return torch.ops.icconv_mm.pyramid_sum_compiled.default(*args)
+
+
+class _PyramidSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, own, coarser, finer):
+        ctx.size = coarser.shape
+        return _kernel(own, coarser, finer)
+
+    @staticmethod
+    def backward(ctx, grad):
+        need_own, need_coarser, need_finer = ctx.needs_input_grad
+        to_coarser = None
+        if need_coarser:  # torch's own, which has a gradient in turn
+            backward = torch.ops.aten.upsample_bilinear2d_backward.default
+            to_coarser = backward(grad, list(grad.shape[-2:]), list(ctx.size), True, None, None)
+        return grad if need_own else None, to_coarser, grad if need_finer else None
+
+
+def _refusal(device: str, own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
+    maps = [own, coarser] if finer is None else [own, coarser, finer]
+    if found := next((x.device for x in maps if x.device.type != device), None):
+        return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+    if any(x.dtype != own.dtype or x.device != own.device for x in maps):
+        return f'it takes maps of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in maps]}'
+    if own.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        return f'it takes floating-point maps, got {own.dtype}'
+    if coarser.numel() == 0:
+        return 'it takes levels that are not empty'
+    return None
+
+
+def _refusal_of_cpu(*args) -> str | None:
+    return _refusal('cpu', *args)
+
+
+def _refusal_of_card(*args) -> str | None:
+    return _refusal('cuda', *args)
+
+
+def _advice_of_cpu(own: Tensor, *_) -> str | None:
+    if own.dtype in (torch.float16, torch.bfloat16):
+        return f'in {own.dtype} the reference is faster'
+    return None
+
+
+def _advice_of_card(own: Tensor, *_) -> str | None:
+    if torch.cuda.get_device_capability(own.device) not in PROVEN:
+        return f'its tests have not passed on a GPU like {own.device}'
+    return None
+
+
+backend.register(
+    'pyramid_sum',
+    _reference,
+    {'cpu': backend.Limits(_refusal_of_cpu, _advice_of_cpu), 'cuda': backend.Limits(_refusal_of_card, _advice_of_card)},
+    _compiled,
+)
