@@ -85,7 +85,7 @@ COMPARISONS = {
                 },
             ),
         ),
-        Comparison('backbone-classification', _PYCONV, ('accuracy',), _rows('backbone-classification', _NETS)),
+        Comparison('backbone-classification', _PYCONV, ('accuracy/top1',), _rows('backbone-classification', _NETS)),
         Comparison('backbone-detection', _PYCONV, ('box/AP',), _rows('backbone-detection', _NETS)),
         Comparison('backbone-segmentation', _PYCONV, ('mIoU',), _rows('backbone-segmentation', _NETS)),
         Comparison(
