@@ -1,16 +1,17 @@
-# make demo   train and test one network for all tasks on the miniature set, two CPU cores are enough; SEPARATE=1 a
-#             network for each task
+# make demo   train and test a network for each task on the miniature set, two CPU cores are enough; JOINT=1 one network
+#             for all tasks, JOINT=1 SEPARATE=1 both
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a GPU; nine minutes a call, the next one continues
 # make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY="search sepc",
 #             WORKERS=2
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
-# NECK=sepc, SEPARATE=1
+# NECK=sepc, JOINT=1
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
+JOINT ?=
 SEPARATE ?=
 MINUTES ?= 30
 ONLY ?=
@@ -31,7 +32,7 @@ setup:
 
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
-		$(if $(SEPARATE),--tasks detection instance semantic pose)
+		$(if $(JOINT),--tasks joint $(if $(SEPARATE),detection instance semantic pose))
 
 # All arms of docs/evidence.md, each with five seeds; every run leaves a file, and the next call goes on.
 evidence: setup

@@ -1,4 +1,4 @@
-"""Train and test one network for all tasks on the miniature dataset, or one for each, and print one table.
+"""Train and test a network for each task on the miniature dataset, or one for all, and print one table.
 
 Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         '--tasks',
         nargs='+',
         metavar='NAME',
-        help='some of: joint (one network for all tasks, the default), detection instance semantic pose',
+        help='some of: detection instance semantic pose (default: a network for each), joint (one for all)',
     )
     parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
     parser.add_argument('--neck', help='also train a detector with this neck; one of: sepc')

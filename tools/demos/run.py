@@ -45,7 +45,7 @@ class DemoOptions:
     home: Path
     work_dir: Path = Path('work_dirs/demo')
     data: Path = Path('data/miniature')
-    tasks: Sequence[str] = (JOINT.name,)
+    tasks: Sequence[str] = tuple(task.name for task in SEPARATE)
     backbone: str = 'ic_resnet18'
     neck: str | None = None
     device: str = 'cpu'
