@@ -2,7 +2,7 @@
 #             for all tasks, JOINT=1 SEPARATE=1 both
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a GPU; nine minutes a call, the next one continues
-# make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY="search sepc",
+# make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY=search,sepc,
 #             WORKERS=2
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,

@@ -3,11 +3,11 @@
 It goes on where it was interrupted: every run leaves one JSON file. docs/evidence.md says what is compared, and how.
 
 Examples:
-  python tools/evidence.py --out work_dirs/evidence                       # all; hours on two cores
-  python tools/evidence.py --out work_dirs/evidence --only search sepc --workers 2
-  python tools/evidence.py --out work_dirs/quick --budget quick --seeds 0 1
-  python tools/evidence.py --out work_dirs/evidence --tune                # baselines at several learning rates
-  python tools/evidence.py --out work_dirs/evidence --report              # tables and plots of what is there
+  python tools/evidence.py --work-dir work_dirs/evidence                       # all; hours on two cores
+  python tools/evidence.py --work-dir work_dirs/evidence --only search,sepc --workers 2
+  python tools/evidence.py --work-dir work_dirs/quick --budget quick --seeds 0 1
+  python tools/evidence.py --work-dir work_dirs/evidence --tune                # baselines at several learning rates
+  python tools/evidence.py --work-dir work_dirs/evidence --report              # tables and plots of what is there
 """
 
 import argparse
@@ -23,14 +23,18 @@ SEEDS, TUNING_SEEDS = range(5), (1000, 1001)
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
+        '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='comparisons; default: all')
+    parser.add_argument('--only', metavar='TEXT', help='comparisons, with commas between them; default: all')
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2 3 4, with --tune 1000 1001')
     parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')
     parser.add_argument(
-        '--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='default: a GPU if there is one'
+        '--device',
+        choices=['auto', 'cpu', 'cuda'],
+        default='auto',
+        metavar='DEVICE',
+        help='cpu, cuda or auto (default: a GPU if there is one)',
     )
     parser.add_argument(
         '--workers', type=int, default=1, help='runs at once, each with one thread; default: %(default)s'
@@ -51,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from evidence_suite.course import Course, budget_of, use_device
 
         use_device(args.device)
-        course = Course(args.out, budget_of(args.budget), args.seeds, args.only, args.tune)
+        only = args.only and args.only.split(',')
+        course = Course(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
         if args.run:
             course.one(*args.run)
             return 0
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _passed_on(args: argparse.Namespace) -> list[str]:
     """What a worker is told."""
     device = ['--device', args.device]
-    return ['--out', str(args.out), *device, *(['--budget', args.budget] if args.budget else []), '--run']
+    return ['--work-dir', str(args.work_dir), *device, *(['--budget', args.budget] if args.budget else []), '--run']
 
 
 if __name__ == '__main__':

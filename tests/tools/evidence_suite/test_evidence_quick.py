@@ -45,7 +45,7 @@ def test_all_arms(tmp_path):
 
 @pytest.mark.slow
 def test_the_command(repo, tmp_path):
-    command = [sys.executable, str(repo / 'tools/evidence.py'), '--out', str(tmp_path), '--budget', 'quick']
+    command = [sys.executable, str(repo / 'tools/evidence.py'), '--work-dir', str(tmp_path), '--budget', 'quick']
     command += ['--device', 'cpu', '--only', 'head', '--seeds', '0', '1', '2']
     first = subprocess.run([*command, '--workers', '2'], capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
