@@ -105,8 +105,8 @@ def source_key() -> str:
 
 
 def extension_mode(device: str) -> str:
-    """What setup.py is asked to compile: with DEVICE=cuda, CUDA operators or an error."""
-    return os.environ.get('ICCONV_MM_EXT', {'cpu': 'auto', 'cuda': 'cuda'}[device])
+    """What setup.py is asked to compile: with DEVICE=cuda, CUDA operators or an error, else none of them."""
+    return os.environ.get('ICCONV_MM_EXT', device)
 
 
 @contextmanager
