@@ -1,5 +1,6 @@
-"""Writing files that a fault cannot leave half written."""
+"""Files that a fault cannot leave half written, and folders that one process has for itself."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from icconv_mm.errors import naming
+from icconv_mm.errors import InputError, naming
 
 
 @contextmanager
@@ -25,3 +26,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, at_work: str) -> Iterator[None]:
+    """Holds a folder, which is made if need be, until the block ends.
+
+    Args:
+        folder: The folder.
+        at_work: Who else may be there, for the error: ``'another demo is running'``.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+        except BlockingIOError:
+            raise InputError(f'{folder}: {at_work} in this folder; choose another --work-dir') from None
+        yield

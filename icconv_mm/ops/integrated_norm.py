@@ -24,7 +24,7 @@ PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 def register(reference: Callable[..., list[Tensor]]) -> None:
     """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
-    limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_card, _advice)}
+    limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_gpu, _advice)}
     backend.register('integrated_norm', reference, limits, compiled_run)
 
 
@@ -72,7 +72,8 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
     if any(level.dtype != first.dtype or level.device != first.device for level in levels):
         return f'it takes levels of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in levels]}'
     if first.dtype not in DTYPES[device]:
-        return f'it takes float32, float16 or bfloat16, got {first.dtype}'
+        known = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES[device])
+        return f'it takes {known}, got {first.dtype}'
     if any(level.numel() == 0 for level in levels):
         return 'it takes levels that are not empty'
     wanted = torch.float64 if first.dtype == torch.float64 else torch.float32
@@ -86,7 +87,7 @@ def _refusal_of_cpu(*args) -> str | None:
     return _refusal('cpu', *args)
 
 
-def _refusal_of_card(levels: Sequence[Tensor], *args) -> str | None:
+def _refusal_of_gpu(levels: Sequence[Tensor], *args) -> str | None:
     if len(levels) > MAX_LEVELS:
         return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
     return _refusal('cuda', levels, *args)

@@ -83,7 +83,7 @@ def _refusal_of_cpu(*args) -> str | None:
     return _refusal('cpu', *args)
 
 
-def _refusal_of_card(*args) -> str | None:
+def _refusal_of_gpu(*args) -> str | None:
     return _refusal('cuda', *args)
 
 
@@ -93,7 +93,7 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
     return None
 
 
-def _advice_of_card(own: Tensor, *_) -> str | None:
+def _advice_of_gpu(own: Tensor, *_) -> str | None:
     if torch.cuda.get_device_capability(own.device) not in PROVEN:
         return f'its tests have not passed on a GPU like {own.device}'
     return None
@@ -102,6 +102,6 @@ def _advice_of_card(own: Tensor, *_) -> str | None:
 backend.register(
     'pyramid_sum',
     _reference,
-    {'cpu': backend.Limits(_refusal_of_cpu, _advice_of_cpu), 'cuda': backend.Limits(_refusal_of_card, _advice_of_card)},
+    {'cpu': backend.Limits(_refusal_of_cpu, _advice_of_cpu), 'cuda': backend.Limits(_refusal_of_gpu, _advice_of_gpu)},
     _compiled,
 )

@@ -64,7 +64,7 @@ def test_other_tools(workspace, mim):
 
 def test_the_demo_finds_its_parts(mim):
     run = mim('run', 'icconv_mm', 'demo', '--tasks', 'none', check=False)
-    assert 'error: --tasks: no task none; there are: detection' in '\n'.join(_output(run))
+    assert 'error: --tasks: no task none; there are: joint, detection' in '\n'.join(_output(run))
 
 
 def _output(run) -> list[str]:

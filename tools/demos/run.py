@@ -1,12 +1,10 @@
 """The demo's course: draw, then train and test network by network, then report."""
 
-import fcntl
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from demos.picture import draw_picture
 from demos.process import python, run_tool
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
+from icconv_mm._files import alone_in
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
 
@@ -78,23 +77,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
     console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
-    with _alone_in(options.work_dir):
+    with alone_in(options.work_dir, 'another demo is running'):
         results = _run_tasks(options, tasks, backbone, console)
         _report(options, tasks, results, console)
     print_own_data(options.home, write_own_data_config(options.home, options.work_dir), console)
     return results
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Raise InputError if another demo is running in the folder: each would delete what the other has trained."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / '.lock', 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError:
-            raise InputError(f'{folder}: another demo is running in this folder; choose another --work-dir') from None
-        yield
 
 
 def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, console: Console) -> list[Result]:

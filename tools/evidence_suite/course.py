@@ -1,6 +1,5 @@
 """The course of all runs: which are left, in which order, and workers that do them."""
 
-import fcntl
 import os
 import signal
 import statistics
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
 from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
+from icconv_mm._files import alone_in
 from icconv_mm.errors import InputError
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
@@ -105,7 +105,7 @@ class Course:
         if not seed.isdigit():
             raise InputError(f'--run: expected a seed, got {seed!r}')
         run = self.run(arm, int(seed))
-        with alone_in(run.folder):  # what was killed may have left its worker
+        with alone_in(run.folder, 'evidence is at work'):  # what was killed may have left its worker
             perform(run)
 
     def print_state(self) -> None:
@@ -128,7 +128,7 @@ class Course:
         Raises:
             InputError: Another course is at work in this folder.
         """
-        with alone_in(self.root):
+        with alone_in(self.root, 'evidence is at work'):
             left = [run for run in self.runs() if not finished(run)]
             progress = Progress(self.console, len(left), workers)
             failed: set[str] = set()
@@ -230,15 +230,3 @@ def _children() -> Iterator[set[subprocess.Popen]]:
         for child in list(children):
             child.terminate()
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Raise InputError if another process is at work in a folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / '.lock', 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError:
-            raise InputError(f'{folder}: evidence is at work in this folder; choose another --out') from None
-        yield

@@ -133,7 +133,7 @@ def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, sta
 )
 def test_make(repo, options, arguments):
     """What ``make demo`` runs."""
-    command = ['make', '-n', 'demo', *options]
+    command = ['make', '--no-print-directory', '-n', 'demo', *options]  # make test names directories around it
     printed = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
     call = ' '.join(printed.replace('\\\n', ' ').split())
     assert call.endswith(f'tools/demo.py --device cpu --backbone ic_resnet18 {arguments}'.rstrip())

@@ -9,9 +9,10 @@ import time
 
 import pytest
 from evidence_suite.budgets import BUDGETS
-from evidence_suite.course import FAILED, Course, alone_in, budget_of, use_device
+from evidence_suite.course import FAILED, Course, budget_of, use_device
 from evidence_suite.report import write_rates
 
+from icconv_mm._files import alone_in
 from icconv_mm.errors import InputError
 
 QUICK = BUDGETS['quick']
@@ -152,7 +153,7 @@ def test_what_is_compared_comes_first_seed_by_seed(tmp_path):
 def test_a_run_is_done_by_one_process(tmp_path):
     course = Course(tmp_path, QUICK, [0], ['head'])
     busy = pytest.raises(InputError, match='runs/head/psp/seed0: evidence is at work in this folder')
-    with alone_in(course.run('head/psp', 0).folder), busy:
+    with alone_in(course.run('head/psp', 0).folder, 'a test is at work'), busy:
         course.one('head/psp', '0')
     with pytest.raises(InputError, match="--run: expected a seed, got 'x'"):
         course.one('head/psp', 'x')
