@@ -1,9 +1,9 @@
 // What the fused kernel for 64 channels computes, apart from threads: the shape of its tiles, the order of its filters.
 #pragma once
 
-#include "../kn2row/kernels.h"
-#include "../kn2row/plan.h"
+#include "../host_device.h"
 #include "../patch.h"
+#include "../strides.h"
 #include "geometry.h"
 
 namespace icconv_mm::fused {
@@ -12,6 +12,7 @@ using patches::Patch;
 
 constexpr int kChannels = 64, kTileSide = 16, kMaxDilation = 16;
 constexpr int kColumns = 8, kTiles = kChannels / kColumns, kSteps = kChannels / 16, kRowTaps = 3;
+static_assert(kColumns == kRangeChannels);
 constexpr int kPixelBytes = 2 * kChannels + 16;  // an odd number of 16-byte vectors: eight pixels, eight banks
 constexpr int kFragments = kTiles * kTaps * kSteps, kFragmentElements = 4 * 32;
 
@@ -26,7 +27,7 @@ struct LongRun {
   int first_tile, end_tile, dilation_h, dilation_w;
 };
 inline LongRun long_run(Pattern pattern) {
-  const kn2row::Range run = kn2row::longest_run(pattern, 1);
+  const Range run = longest_run(pattern, 1);
   return {static_cast<int>(run.begin / kColumns), static_cast<int>(run.end / kColumns),
           static_cast<int>(run.dilation_h), static_cast<int>(run.dilation_w)};
 }
@@ -61,7 +62,7 @@ ICCONV_MM_BOTH inline FragmentPlace core_place(int number) {
 template <typename T, bool kCores = false>
 struct PackTiles {
   const T* weight;
-  kn2row::Strides strides;
+  Strides strides;
   T* out;
 
   ICCONV_MM_BOTH void operator()(uint32_t index) const {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "../../kn2row/plan.h"
 #include "fused.h"
 
 namespace icconv_mm {
@@ -20,7 +19,7 @@ struct Work {
   const Geometry& g;
   Patch patch;
   std::vector<float> pixels, fragments;  // of a tile [slot][channel]; of all filters
-  kn2row::Range run;
+  Range run;
   std::vector<int64_t> dilations_h, dilations_w;
 
   // 16 input channels of a slot times a fragment, added to eight sums.
@@ -104,7 +103,7 @@ at::Tensor multiply_by_warps(const Geometry& g, const at::Tensor& x, const at::T
             fused_patch(static_cast<int>(g.out_height), static_cast<int>(g.out_width), pattern),
             {},
             {},
-            kn2row::longest_run(pattern, g.groups),
+            longest_run(pattern, g.groups),
             {},
             {}};
   for (size_t i = 0; i < pattern.size(); i += 3) {
