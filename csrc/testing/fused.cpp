@@ -1,5 +1,5 @@
 // See fused.h. The same patches, fragments and offsets as on the card; a loop takes the place of a warp's product.
-#include "../../inception_conv/fused.h"
+#include "../inception_conv/fused.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/zeros.h>

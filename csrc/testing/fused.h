@@ -1,7 +1,7 @@
 // The fused CUDA kernels, followed tile by tile on the CPU, for tests.
 #pragma once
 
-#include "../../inception_conv/geometry.h"
+#include "../inception_conv/geometry.h"
 
 namespace icconv_mm {
 

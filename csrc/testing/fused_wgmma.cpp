@@ -1,7 +1,7 @@
 // The fused kernel with warpgroup products on the CPU, for tests: the code of ../../inception_conv/warpgroups.h as the
 // card compiles it, run by warps whose loads and products are those of the instructions' definitions (PTX ISA:
 // ldmatrix, wgmma.mma_async, "Matrix descriptor format"), byte by byte in a copy of the shared memory.
-#include "../../inception_conv/warpgroups.h"
+#include "../inception_conv/warpgroups.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>

@@ -1,6 +1,5 @@
-// Kernels of CUDA by name on the CPU: what CUDA computes, by the same code, so that it is tested wherever the package
-// is. The direct convolutions beside them are faster here and serve every call that does not ask for these by name.
-#include "../../kn2row/kn2row.h"
+// Kernels of CUDA by name on the CPU: what CUDA computes, by the same code, so that tests need no GPU.
+#include "../kn2row/kn2row.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
