@@ -30,7 +30,7 @@ struct Cuda {
   }
   static kn2row::Tables tables(const Geometry& g, Pattern pattern, const Range& without) {
     const Table& table = cached_table(TableKind::kKn2row, {g.groups, g.stride, without.begin, without.end}, pattern,
-                                      [&] { return make_plan(g, pattern, without); });
+                                      [&] { return kn2row::make_plan(g, pattern, without); });
     return {table.host.data(), table.device};
   }
   static bool exact_float() { return !tf32_allowed(); }
