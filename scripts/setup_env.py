@@ -81,7 +81,8 @@ class Environment(route.Route):
 
     def install_package(self) -> None:
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
-            'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
+            'ICCONV_MM_EXT': extension_mode(self.device), 'ICCONV_MM_EXT_TESTS': '1',
+            'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)

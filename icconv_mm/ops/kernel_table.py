@@ -23,7 +23,7 @@ REFERENCE = 'reference'
 _INCEPTION_GRADIENT = ('tiled', 'direct', 'kn2row')
 # what can be asked for by name, by operator; those with ReLU go with the plain ones
 KERNELS: dict[str, tuple[str, ...]] = {
-    'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused'),
+    'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma'),
     'inception_conv2d_grad_input': _INCEPTION_GRADIENT,
     'inception_conv2d_grad_weight': _INCEPTION_GRADIENT,
     'pyconv2d': ('dense', 'merged', 'tiled'),
