@@ -44,7 +44,9 @@ def norm_relu(
 def _runs_in_place(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None, shortcut: Tensor | None
 ) -> bool:
-    if type(x) is not Tensor or type(norm) is not nn.BatchNorm2d or norm.training or is_recorded(x, norm, shortcut):
+    if type(norm) is not nn.BatchNorm2d or norm.training:
+        return False
+    if is_recorded(x, norm, shortcut) or type(x) is not Tensor:  # torch 2.1 compiles no type of a tensor
         return False
     if x.device.type != 'cpu' or norm.weight is None or norm.running_mean is None or x.ndim != 4:
         return False
