@@ -46,7 +46,7 @@ def _runs_in_place(
 ) -> bool:
     if type(norm) is not nn.BatchNorm2d or norm.training:
         return False
-    if is_recorded(x, norm, shortcut) or type(x) is not Tensor:  # torch 2.1 compiles no type of a tensor
+    if is_compiling() or type(x) is not Tensor or is_recorded(x, norm, shortcut):  # torch 2.1 compiles no type(x)
         return False
     if x.device.type != 'cpu' or norm.weight is None or norm.running_mean is None or x.ndim != 4:
         return False
