@@ -42,9 +42,9 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry, versions
-        several = ('icconv_mm.tasks.base', 'icconv_mm.tasks.multitask')  # one network for several tasks: no library
+        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'lookup', 'multitask', 'select'))  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
-        loaded = lambda: sorted(name for name in names() if not name.startswith(several))
+        loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
         assert not set(versions.LIBRARIES.values()) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
