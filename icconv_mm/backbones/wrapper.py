@@ -1,7 +1,8 @@
 """Backbones of other libraries, made of inception or pyramidal convolutions.
 
-Both are functions that build a network from its config, convert it in place and return *it*: keys, initialisation,
-freezing, ``norm_eval``, checkpointing and ``train`` are the network's own because it is that network.
+In configs they are ``Inception`` and ``Pyramidal``. Both are functions that build a network from its config, convert it
+in place and return *it*: keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are the network's own
+because it is that network.
 """
 
 import re
@@ -32,8 +33,8 @@ def _is_3x3(conv: nn.Module) -> bool:
     return conv.weight.shape[2:] == (3, 3)
 
 
-@MODELS.register_module()
-def Inception(
+@MODELS.register_module(name='Inception')
+def inception_backbone(
     backbone: dict | nn.Module,
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
@@ -68,7 +69,7 @@ def Inception(
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
     Example:
-        >>> net = Inception(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
+        >>> net = inception_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
         >>> net[0].pattern
         DilationPattern(4x(1, 1), 4x(2, 2))
     """
@@ -89,8 +90,8 @@ def Inception(
     return to_inception(network, pattern, chosen)
 
 
-@MODELS.register_module()
-def Pyramidal(
+@MODELS.register_module(name='Pyramidal')
+def pyramidal_backbone(
     backbone: dict | nn.Module,
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
     stage_groups: Sequence[Sequence[int]] | None = None,
@@ -109,7 +110,7 @@ def Pyramidal(
         stage_kernels: The kernel sizes of each of the four stages, one per level; the default is the paper's.
         stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
             has, or as many as divide the channels.
-        filter: Selects convolutions, as for :func:`Inception`.
+        filter: Selects convolutions, as for :func:`inception_backbone`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
             says so.
@@ -124,7 +125,7 @@ def Pyramidal(
     Source: PyConv, https://arxiv.org/abs/2006.11538.
 
     Example:
-        >>> net = Pyramidal(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
+        >>> net = pyramidal_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
         >>> [level.kernel_size for level in net[0].pyconv_levels]
         [(3, 3), (5, 5), (7, 7), (9, 9)]
     """
@@ -141,6 +142,9 @@ def Pyramidal(
         return to_pyconv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
 
     return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
+
+
+Inception, Pyramidal = inception_backbone, pyramidal_backbone  # by the names of configs
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

@@ -88,11 +88,13 @@ _inception_conv2d_relu = define(
     'inception_conv2d_relu',
     reference=_rectified('inception_conv2d', inception_conv_reference.forward),
     autograd=without_gradient,
+    fast_call=inception_conv.FAST_CALL._replace(relu=True),
     **inception_conv.OUTPUT,
 )
 _pyconv2d_relu = define(
     'pyconv2d_relu',
     reference=_rectified('pyconv2d', pyconv_reference.forward),
     autograd=without_gradient,
+    fast_call=pyconv.FAST_CALL._replace(relu=True),
     **pyconv.OUTPUT,
 )
