@@ -3,7 +3,7 @@
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import Inception, Pyramidal, inception_backbone, pyramidal_backbone
+from icconv_mm.backbones.wrapper import Inception, Pyramidal, inception_backbone, pyconv_backbone
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
 
@@ -21,5 +21,5 @@ __all__ = [
     'Pyramidal',
     'ResNet',
     'inception_backbone',
-    'pyramidal_backbone',
+    'pyconv_backbone',
 ]

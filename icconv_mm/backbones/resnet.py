@@ -18,7 +18,7 @@ from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import set_memory_format
-from icconv_mm.layers.normalisation import Shortcut, norm_relu
+from icconv_mm.layers.normalization import Shortcut, norm_relu
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import inception_conv_reference as reference
-from icconv_mm.ops.direct import define_backward, direct
+from icconv_mm.ops.fast_call import define_backward, fast_call
 from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops
@@ -55,7 +55,7 @@ def inception_conv2d(
     """
     pattern = DilationPattern.of(pattern).flat
     if len(pattern) > 3:  # a single run is torch's own convolution
-        out = direct('inception_conv2d', (pattern, stride, groups), x, (weight,), bias)
+        out = fast_call('inception_conv2d', (pattern, stride, groups), x, (weight,), bias)
         if out is not None:
             return out
     if is_traced():

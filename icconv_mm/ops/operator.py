@@ -23,7 +23,7 @@ library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
 class FastCall(NamedTuple):
-    """How the compiled library makes calls of an operator on the short way (:mod:`icconv_mm.ops.direct`).
+    """How the compiled library makes calls of an operator on the short way (:mod:`icconv_mm.ops.fast_call`).
 
     Attributes:
         maker: The function of the library that prepares the calls of a layer.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.direct import define_backward, direct
+from icconv_mm.ops.fast_call import define_backward, fast_call
 from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops, shapes_of
@@ -53,7 +53,7 @@ def pyconv2d(
     """
     weights, groups = list(weights), [int(group) for group in groups]
     if len(weights) > 1:  # a single level is torch's own convolution
-        out = direct('pyconv2d', (tuple(groups), stride, dilation), x, weights, bias)
+        out = fast_call('pyconv2d', (tuple(groups), stride, dilation), x, weights, bias)
         if out is not None:
             return out
     if is_traced():

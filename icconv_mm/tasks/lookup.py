@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from icconv_mm import versions
 from icconv_mm.errors import UserError
 
-if TYPE_CHECKING:  # it needs mmengine, and part of the pose folder torch alone
+if TYPE_CHECKING:  # it loads mmengine's visualisers, for which reading a config has no use
     from icconv_mm.tasks.base import TaskAdapter
 
 

@@ -25,7 +25,7 @@ FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
 
 
-def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
+def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
     """The result of ``operator``, or None where the operator itself must be called.
 
     Args:
@@ -55,15 +55,15 @@ def _prepared(operator: str, call: tuple, generation: int) -> Callable | None:
 
 def _served(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
     """Which of the passes of a call compiled kernels serve here and now."""
-    fast_call = fast_calls[operator]
-    filters = fast_call.filters(weights)
+    known = fast_calls[operator]
+    filters = known.filters(weights)
     if not backend.is_compiled(operator, x, filters, bias, *call):
         return 0
-    if fast_call.relu:
+    if known.relu:
         return FORWARD
     grad = x.new_empty(0, sum(weight.shape[0] for weight in weights), *x.shape[2:])
     to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *call)
-    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *fast_call.shapes(weights), *call)
+    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *known.shapes(weights), *call)
     return FORWARD | (GRADIENTS if to_input and to_weight else 0)
 
 
