@@ -79,8 +79,8 @@ def declare(operator: str, *kernels: str, usual: str | None = None) -> None:
     """Says which CUDA kernels an operator has; for the module with their limits.
 
     Args:
-        operator: Its name; the one with ReLU goes with the plain one.
-        kernels: What the kernels are called here and in the compiled library.
+        operator: Name of the operator; the one with ReLU goes with the plain one.
+        kernels: Names of the kernels, which the compiled library knows.
         usual: The kernel that is chosen without an entry, so that a table of these alone costs no look-up.
     """
     KERNELS[operator], _usual[operator] = kernels, usual

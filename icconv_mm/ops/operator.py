@@ -27,8 +27,8 @@ class FastCall(NamedTuple):
 
     Attributes:
         maker: The function of the library that prepares the calls of a layer.
-        filters: From the weights of a call to the argument that the operator takes for them.
-        shapes: From the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
+        filters: Function from the weights of a call to the argument that the operator takes for them.
+        shapes: Function from the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
         relu: Whether a ReLU follows; such an operator has no gradient.
     """
 
@@ -69,7 +69,7 @@ def define(
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
-        converters: By argument, what turns the form that the Python function takes into that of the schema; for
+        converters: Functions by argument, from the form that the Python function takes to that of the schema; for
             ``explain``, which takes either.
         fast_call: The short way past the dispatcher, where the compiled library has one.
 
