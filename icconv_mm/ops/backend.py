@@ -277,8 +277,8 @@ def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple
         names = ', '.join(signature.parameters)
         raise TypeError(f'explain: {error}; {operator} takes {names}') from None
     call.apply_defaults()
-    for name, convert in _converters[operator].items():
-        call.arguments[name] = convert(call.arguments[name])
+    for name in _converters[operator].keys() & call.arguments.keys():
+        call.arguments[name] = _converters[operator][name](call.arguments[name])
     return call.args
 
 
