@@ -25,10 +25,13 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
+.PHONY: setup setup-tests demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
+
+setup-tests:
+	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE) --for-tests
 
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
@@ -40,32 +43,32 @@ evidence: setup
 
 # All that is to be measured on a GPU, most important first: nine minutes a call, the next one continues. PYTHON names
 # an interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.
-gpu: $(if $(PYTHON),,setup)
+gpu: $(if $(PYTHON),,setup-tests)
 	@mkdir -p work_dirs
 	@$(if $(PYTHON),$(PYTHON),$(BIN)/python) tools/gpu_acceptance.py --out work_dirs/gpu_acceptance.json
 
 # The ends of the supported range run the fast tests; the default torch runs everything.
 test: lint test-fast $(if $(filter $(DEFAULT_TORCH),$(TORCH)),test-slow)
 
-test-fast: setup
+test-fast: setup-tests
 	$(PYTEST)
 ifeq ($(DEVICE),cuda)
 	$(PYTEST) -m gpu
 endif
 
-test-slow: setup
+test-slow: setup-tests
 	$(PYTEST) -m "slow and not gpu and not network"
 
 # The compiled CPU operators under the address and undefined-behaviour sanitizers.
-sanitize: setup
+sanitize: setup-tests
 	@scripts/sanitize.sh $(BIN)
 
 # Hostile files and calls for as long as told, the last fifth of the time under the sanitizers; goes on where it
 # stopped.
-fuzz: setup
+fuzz: setup-tests
 	@$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)
 
-lint: setup
+lint: setup-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files -z 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.cu' 'csrc/*.cuh' | \
@@ -73,7 +76,7 @@ lint: setup
 	PYTHONPATH=tools $(BIN)/lint-imports
 
 # The site of the documentation: build/docs/index.html
-docs: setup
+docs: setup-tests
 	$(BIN)/python -m sphinx -b html -c docs -W --keep-going -q . build/docs
 
 docs-serve: docs

@@ -4,6 +4,7 @@ Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
         nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error;
         ``cuda`` makes a build without CUDA an error, too.
+    ICCONV_MM_EXT_TESTS: ``1`` compiles ``csrc/testing`` as well: kernels of GPUs on the CPU, which only tests call.
 """
 
 import os
@@ -19,6 +20,7 @@ from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 ROOT = Path(__file__).resolve().parent
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
+WITH_TESTING = os.environ.get('ICCONV_MM_EXT_TESTS', '0') == '1'
 MODES = ('auto', 'off', 'cpu', 'require', 'cuda')
 if EXT_MODE not in MODES:
     raise SystemExit(f'ICCONV_MM_EXT={EXT_MODE!r} is none of {MODES}')
@@ -71,7 +73,7 @@ def make_extension(cuda: bool):
 
     # compiled against this torch and no other: the name keeps the builds of several environments apart
     name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
-    sources = sorted(str(p) for p in Path('csrc').rglob('*.cpp'))
+    sources = sources_of('*.cpp')
     # without it at::parallel_for is a loop on one thread
     compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if '-g' not in os.environ.get('CFLAGS', ''):
@@ -82,9 +84,13 @@ def make_extension(cuda: bool):
         # No GPU to ask, and torch's own list would name architectures that an older nvcc does not know. Newer GPUs
         # compile the PTX at first use.
         os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0+PTX')
-    sources += sorted(str(p) for p in Path('csrc').rglob('*.cu'))
+    sources += sources_of('*.cu')
     arguments = {'cxx': compile_args, 'nvcc': ['-O3']}
     return CUDAExtension(name, sources, extra_compile_args=arguments, extra_link_args=link_args)
+
+
+def sources_of(pattern: str) -> list[str]:
+    return [str(path) for path in sorted(Path('csrc').rglob(pattern)) if WITH_TESTING or 'testing' not in path.parts]
 
 
 def openmp_library(torch_lib: Path) -> list[str]:

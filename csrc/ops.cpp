@@ -2,8 +2,6 @@
 // (icconv_mm/ops); what is compiled here is only a faster kernel for some of their calls.
 #include <torch/library.h>
 
-#include <string>
-
 TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   // pattern: runs (out_channels, dilation_h, dilation_w), flattened.
   m.def(
@@ -29,7 +27,8 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
-  // A kernel by its name, for measurements and tests; an error where it cannot serve the call. No gradients.
+  // A kernel of CUDA by its name, for measurements and tests (on the CPU: csrc/testing); an error where it cannot serve
+  // the call. No gradients.
   m.def(
       "inception_conv2d_by(str kernel, Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups,"
       " bool relu) -> Tensor");
@@ -55,18 +54,14 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");
   // (levels, mean, 1 / standard deviation); statistics are those of all levels
-  // thread_by_thread: the kernels of a card on the CPU, for tests
-  for (const char* kind : {"compiled", "thread_by_thread"}) {
-    const std::string name = std::string("integrated_norm_") + kind, grad = std::string("integrated_norm_grad_") + kind;
-    m.def((name + "(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var,"
-                  " Tensor(c!)? batches, float momentum, float eps, bool relu) -> (Tensor[], Tensor, Tensor)")
-              .c_str());
-    m.def((grad + "(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse,"
-                  " bool relu) -> (Tensor[], Tensor, Tensor)")
-              .c_str());
-    const std::string sum = std::string("pyramid_sum_") + kind;
-    m.def((sum + "(Tensor own, Tensor coarser, Tensor? finer) -> Tensor").c_str());
-  }
+  m.def(
+      "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"
+      " Tensor(b!)? running_var, Tensor(c!)? batches, float momentum, float eps, bool relu)"
+      " -> (Tensor[], Tensor, Tensor)");
+  m.def(
+      "integrated_norm_grad_compiled(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean,"
+      " Tensor inverse, bool relu) -> (Tensor[], Tensor, Tensor)");
+  m.def("pyramid_sum_compiled(Tensor own, Tensor coarser, Tensor? finer) -> Tensor");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

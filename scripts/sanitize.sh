@@ -10,8 +10,9 @@ flags='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-fr
 
 echo 'Building with sanitizers...'
 mkdir -p "$build"
-if ! ICCONV_MM_EXT=cpu CFLAGS=$flags LDFLAGS=$flags "$bin/python" setup.py build --build-base "$build" \
-    --build-lib "$build/lib" > "$build/log.txt" 2>&1 || ! ls "$build"/lib/icconv_mm/_C_torch*.so > /dev/null 2>&1; then
+if ! ICCONV_MM_EXT=cpu ICCONV_MM_EXT_TESTS=1 CFLAGS=$flags LDFLAGS=$flags "$bin/python" setup.py build \
+    --build-base "$build" --build-lib "$build/lib" > "$build/log.txt" 2>&1 \
+    || ! ls "$build"/lib/icconv_mm/_C_torch*.so > /dev/null 2>&1; then
     tail -n 30 "$build/log.txt"
     echo "The build failed; all of it is in $build/log.txt" >&2
     exit 1

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -44,11 +44,9 @@ FOR_TESTS_WITHOUT_DEPENDENCIES = ('timm',)  # which would bring what fetches wei
 class Environment(route.Route):
     """One virtual environment and the steps that fill it."""
 
-    also = FOR_TESTS
-
-    def __init__(self, venv: Path, torch: str, device: str):
+    def __init__(self, venv: Path, torch: str, device: str, for_tests: bool = False):
         version = f'python{sys.version_info.major}.{sys.version_info.minor}'
-        self.venv, self.stamps = venv, venv / '.icconv_mm'
+        self.venv, self.stamps, self.for_tests = venv, venv / '.icconv_mm', for_tests
         site = venv / 'lib' / version / 'site-packages'
         super().__init__(venv / 'bin' / 'python', torch, device, self.stamps, site)
 
@@ -77,21 +75,33 @@ class Environment(route.Route):
         shutil.rmtree(self.venv, ignore_errors=True)
         venv.create(self.venv, with_pip=True, symlinks=True)
 
+    def pip(self, label: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+        """As for everybody, but Python compiles of all these modules what it comes to import, when it does."""
+        super().pip(label, '--no-compile', *arguments, env=env)
+
     def install_package(self) -> None:
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
-            'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
+            'ICCONV_MM_EXT': extension_mode(self.device), 'ICCONV_MM_EXT_TESTS': '1',
+            'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)
 
-    def fill(self) -> None:
-        pins = self.pin_text
-        self.step('venv', '', self.create)
-        super().fill()
-        self.step('for tests', pins, lambda: self.pip('for tests', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES))
+    def own_package(self) -> None:
         compilers = [shutil.which(os.environ.get('CXX', 'c++')), shutil.which('nvcc'), os.environ.get('CUDA_HOME')]
         key = [source_key(), self.pins['torch'], extension_mode(self.device), ROOT, compilers]
         self.step('icconv_mm', str(key), self.install_package)
+
+    def while_mmcv_compiles(self) -> list[Callable[[], None]]:
+        return [*super().while_mmcv_compiles(), self.own_package]
+
+    def fill(self) -> None:
+        self.step('venv', '', self.create)
+        super().fill()
+        if self.for_tests:
+            self.step('for tests', self.pin_text + str(FOR_TESTS), lambda: self.pip('for tests', *FOR_TESTS))
+            self.step('for tests, alone', self.pin_text,
+                      lambda: self.pip('for tests', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES))  # fmt: skip
 
 
 def stamp_text(key: str) -> str:
@@ -126,10 +136,11 @@ def main() -> int:
     parser.add_argument('--venv', type=Path, required=True)
     parser.add_argument('--torch', default='2.11', help='which constraints file: constraints/torch-VERSION.txt')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--for-tests', action='store_true', help='with what tests, lint and the documentation need')
     args = parser.parse_args()
     try:
         with only_one():
-            Environment((ROOT / args.venv).absolute(), args.torch, args.device).fill()
+            Environment((ROOT / args.venv).absolute(), args.torch, args.device, args.for_tests).fill()
     except SetupError as error:
         say(f'error: {error}')
         return 1

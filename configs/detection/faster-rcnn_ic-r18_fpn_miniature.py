@@ -1,10 +1,10 @@
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    '../_base_/models/narrow_rcnn.py',
+    '../_base_/models/narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_detection.py',
     '../_base_/schedules/miniature_mmdet.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(_base_.narrow_rcnn, backbone=dict(_delete_=True, **_base_.backbone))
+model = dict(**_base_.narrow.rcnn, neck=_base_.narrow.fpn, backbone=dict(_delete_=True, **_base_.backbone))

@@ -1,6 +1,7 @@
 # RetinaNet-SEPC on the miniature set: a narrow neck on strides 4 to 32 that deforms from stride 16 on.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/models/narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_detection.py',
     '../_base_/schedules/miniature_mmdet.py',
@@ -10,7 +11,7 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 model = dict(
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=[
-        dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4, norm_cfg=dict(type='BN')),
+        dict(type='FPN', **_base_.narrow.fpn),
         dict(
             type='icconv_mm.SEPC',
             in_channels=64,

@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/models/narrow_rcnn.py',
+    '../_base_/models/narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_instance.py',
     '../_base_/schedules/miniature_mmdet.py',
@@ -8,11 +8,8 @@ _base_ = [
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    _base_.narrow_rcnn,
+    _base_.narrow.rcnn,
+    neck=_base_.narrow.fpn,
     backbone=dict(_delete_=True, **_base_.backbone),
-    roi_head=dict(
-        _base_.narrow_rcnn.roi_head,
-        mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=6),
-    ),
+    roi_head=dict(**_base_.narrow.rcnn.roi_head, **_base_.narrow.mask_branch),
 )

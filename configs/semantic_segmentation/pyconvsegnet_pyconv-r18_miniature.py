@@ -2,6 +2,7 @@
 # and narrow heads.
 _base_ = [
     '../_base_/models/pyconvsegnet.py',
+    '../_base_/models/narrow.py',
     '../_base_/backbones/pyconv_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
     '../_base_/schedules/miniature_mmseg.py',
@@ -10,7 +11,6 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 visualizer = dict(type='icconv_mm.SegVisualizer', **_base_.metainfo)
 
 norm_cfg = dict(type='BN')
-class_weight = [1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 model = dict(
     # padding is background: mmseg's loss cannot weigh classes where pixels are ignored
     data_preprocessor=dict(size=None, size_divisor=8, seg_pad_val=0, test_cfg=dict(size_divisor=8)),
@@ -23,11 +23,7 @@ model = dict(
         dropout_ratio=0.0,
         num_classes=7,
         norm_cfg=norm_cfg,
-        # Three of four pixels are background: the second loss weighs all classes alike.
-        loss_decode=[
-            dict(type='CrossEntropyLoss', loss_name='loss_ce', class_weight=class_weight),
-            dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none'),
-        ],
+        loss_decode=_base_.narrow.semantic_head.loss_decode,
     ),
     auxiliary_head=dict(
         in_channels=128,
@@ -36,7 +32,7 @@ model = dict(
         dropout_ratio=0.0,
         num_classes=7,
         norm_cfg=norm_cfg,
-        loss_decode=dict(class_weight=class_weight),
+        loss_decode=dict(class_weight=_base_.class_weight),
     ),
     test_cfg=dict(_delete_=True, mode='whole'),
 )

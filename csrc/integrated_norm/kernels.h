@@ -57,6 +57,27 @@ struct Place {
       : channel(block * kChannels + thread % kChannels), lane(thread / kChannels) {}
 };
 
+// Where a thread's pixels of a chunk lie, one after the other: a lane takes every kLanes-th. From one to the next it
+// adds, and divides once for each image: a 64-bit division costs more than all else that is done with a pixel.
+template <int kLanes>
+class Walk {
+ public:
+  ICCONV_MM_BOTH_INLINE Walk(const Level& level, int64_t first, int64_t channel)
+      : level_(level), start_(first / level.area * level.image + channel * level.channel), inside_(first % level.area) {
+  }
+  ICCONV_MM_BOTH_INLINE int64_t at() const { return start_ + inside_ * level_.pixel; }
+  ICCONV_MM_BOTH_INLINE void step() {
+    inside_ += kLanes;
+    if (inside_ < level_.area) return;
+    start_ += inside_ / level_.area * level_.image;
+    inside_ %= level_.area;
+  }
+
+ private:
+  const Level& level_;
+  int64_t start_, inside_;  // of the image and the channel; the pixel within the image
+};
+
 // The pixels of a chunk.
 struct Chunk {
   const Level* level;
@@ -68,8 +89,14 @@ struct Chunk {
     begin = (number - level->first_chunk) * table.chunk_pixels;
     end = begin + table.chunk_pixels < level->pixels ? begin + table.chunk_pixels : level->pixels;
   }
-  ICCONV_MM_BOTH_INLINE int64_t at(int64_t pixel, int64_t channel) const {
-    return pixel / level->area * level->image + pixel % level->area * level->pixel + channel * level->channel;
+  // The pixels of a thread; the first of all threads of a channel.
+  template <typename Where>
+  ICCONV_MM_BOTH_INLINE Walk<Where::kLanes> walk(const Where& where) const {
+    return {*level, begin + where.lane, where.channel};
+  }
+  template <typename Where>
+  ICCONV_MM_BOTH_INLINE int64_t first(const Where& where) const {
+    return Walk<Where::kLanes>(*level, begin, where.channel).at();
   }
 };
 
@@ -101,9 +128,10 @@ struct Moments {
     if (phase == 0) {
       float sum = 0, squares = 0;
       if (is_there) {
-        const float shift = static_cast<float>(x[chunk.at(chunk.begin, where.channel)]);
-        for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
-          const float d = static_cast<float>(x[chunk.at(p, where.channel)]) - shift;
+        const float shift = static_cast<float>(x[chunk.first(where)]);
+        Walk<Where::kLanes> walk = chunk.walk(where);
+        for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes, walk.step()) {
+          const float d = static_cast<float>(x[walk.at()]) - shift;
           sum += d;
           squares += d * d;
         }
@@ -113,7 +141,7 @@ struct Moments {
       add_upper_half<Where::kChannels, Where::kLanes>(shared, phase - 1, thread);
     } else if (where.lane == 0 && is_there) {
       const double count = static_cast<double>(chunk.end - chunk.begin), mean = shared[thread].first / count;
-      const double shift = static_cast<float>(x[chunk.at(chunk.begin, where.channel)]);
+      const double shift = static_cast<float>(x[chunk.first(where)]);
       float* to = v.partial + 2 * (number * table.channels + where.channel);
       to[0] = static_cast<float>(shift + mean);
       to[1] = static_cast<float>(shared[thread].second - mean * shared[thread].first);  // squared deviations
@@ -192,8 +220,9 @@ struct Apply {
     // not scale x + shift at once: where the mean is large, both are, and their sum is not
     const float mean = v.mean[where.channel], scale = v.scale[where.channel];
     const float bias = v.bias ? v.bias[where.channel] : 0.0f;
-    for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
-      const int64_t at = chunk.at(p, where.channel);
+    Walk<Where::kLanes> walk = chunk.walk(where);
+    for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes, walk.step()) {
+      const int64_t at = walk.at();
       const float y = scale * (static_cast<float>(x[at]) - mean) + bias;
       out[at] = static_cast<T>(kRelu && !(y > 0) && y == y ? 0.0f : y);
     }
@@ -224,8 +253,9 @@ struct Sums {
         const float mean = v.mean[where.channel], inverse = v.inverse[where.channel];
         const float scale = (v.weight ? v.weight[where.channel] : 1.0f) * inverse;
         const float bias = v.bias ? v.bias[where.channel] : 0.0f;
-        for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
-          const int64_t at = chunk.at(p, where.channel);
+        Walk<Where::kLanes> walk = chunk.walk(where);
+        for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes, walk.step()) {
+          const int64_t at = walk.at();
           const float centred = static_cast<float>(x[at]) - mean;
           const float g = passed<kRelu>(static_cast<float>(grad[at]), centred, scale, bias);
           plain += g;
@@ -291,8 +321,9 @@ struct ApplyGradient {
     const int64_t c = where.channel;
     const float mean = v.mean[c], scale = v.scale[c], slope = v.slope[c], shift = v.shift[c];
     const float bias = v.bias ? v.bias[c] : 0.0f;
-    for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes) {
-      const int64_t at = chunk.at(p, c);
+    Walk<Where::kLanes> walk = chunk.walk(where);
+    for (int64_t p = chunk.begin + where.lane; p < chunk.end; p += Where::kLanes, walk.step()) {
+      const int64_t at = walk.at();
       const float centred = static_cast<float>(x[at]) - mean;
       const float g = passed<kRelu>(static_cast<float>(grad[at]), centred, scale, bias);
       out[at] = static_cast<T>(scale * g + (slope * centred + shift));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../host_device.h"
+#include "../strides.h"
 
 #include <cstdint>
 
@@ -38,10 +39,6 @@ struct alignas(16) Source {
 // The same by columns of a plane; channel -1: zeros that only fill a vector.
 struct alignas(16) Column {
   int channel, tap, dy, dx;
-};
-
-struct Strides {
-  int64_t image, channel, row, column;
 };
 
 // How indices are cut into items: vectors innermost, in groups of kInner, then pixels, rows, images.

@@ -101,16 +101,6 @@ std::atomic<int64_t> limit{int64_t{256} << 20};
 
 }  // namespace
 
-Range longest_run(Pattern pattern, int64_t groups) {
-  Range best;
-  int64_t begin = 0;
-  for (size_t i = 0; groups == 1 && i < pattern.size(); begin += pattern[i], i += 3) {
-    const int64_t first = (begin + kVector - 1) / kVector * kVector, last = (begin + pattern[i]) / kVector * kVector;
-    if (last - first > best.end - best.begin) best = {first, last, pattern[i + 1], pattern[i + 2]};
-  }
-  return best;
-}
-
 std::string refusal(const Geometry& g, Pattern pattern) {
   const int64_t dilation = std::max(max_dilation(pattern, 0), max_dilation(pattern, 1));
   if (g.stride > 2) return "kn2row takes strides 1 and 2, got " + std::to_string(g.stride);

@@ -13,15 +13,7 @@
 
 namespace icconv_mm::kn2row {
 
-// Output channels that another kernel computes; both ends are multiples of kVector. Empty for none.
-struct Range {
-  int64_t begin = 0, end = 0;
-  int64_t dilation_h = 1, dilation_w = 1;
-  bool empty() const { return begin == end; }
-};
-
-// The longest run, as far as it fills vectors; empty where there are groups.
-Range longest_run(Pattern pattern, int64_t groups);
+static_assert(kRangeChannels % kVector == 0);  // of `Range`, which has no columns
 
 struct PlanePlan {
   int row, column;  // the parity
@@ -37,7 +29,7 @@ struct Plan {
   PlanePlan plane[kMaxPlanes];
 };
 
-// A plan as one array: the head, then the tables. `without` is what needs no columns.
+// A plan as one array: the head, then the tables. `without` is what another kernel computes and needs no columns.
 std::vector<int> make_plan(const Geometry& g, Pattern pattern, const Range& without);
 
 // One sentence if there is no plan for such a call, else empty.

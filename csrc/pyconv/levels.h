@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../common.h"
+#include "../host_device.h"
 #include "../kernel_table.h"
-#include "../kn2row/kernels.h"
 
 #include <ATen/core/Tensor.h>
 

@@ -158,8 +158,8 @@ bool is_ordinary(const Tensor& tensor) {
 
 // Whether nobody watches this thread's calls: no mode, no transform of functorch, no trace.
 bool is_unwatched() {
-  const uint64_t included = c10::impl::tls_local_dispatch_key_set().included_.raw_repr();
-  return (included & ~c10::default_included_set.raw_repr()) == 0 && !at::impl::torch_function_mode_enabled();
+  auto included = c10::impl::tls_local_dispatch_key_set().included_, usual = c10::default_included_set;
+  return (included.raw_repr() & ~usual.raw_repr()) == 0 && !at::impl::torch_function_mode_enabled();
 }
 
 bool records_gradients() {

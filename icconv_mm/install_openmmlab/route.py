@@ -18,8 +18,6 @@ class Route(Target):
         logs: A folder for the output of pip and compilers; the others as :class:`Target`.
     """
 
-    also: tuple[str, ...] = ()  # what else is installed with the libraries
-
     def __init__(self, python: Path, torch: str, device: str, logs: Path, site: Path):
         super().__init__(python, torch, device, site)
         self.logs = logs
@@ -43,27 +41,30 @@ class Route(Target):
         run(command, label, self.logs / f'{label}.log', env=env, show=pip_progress)
 
     def install_libraries(self) -> None:
-        """The libraries arrive while mmcv compiles; then its wheel is installed."""
-        key = f'{self.pins["torch"]} {self.pins[self.mmcv]} {self.device}'
-        libraries = [*self.those(LIBRARIES), *self.also]
-        with ThreadPoolExecutor(1) as other:  # mmcv stays here: whoever interrupts this thread ends its compilers
-            arriving = other.submit(self.step, 'libraries', self.pin_text + str(libraries),
-                                    lambda: self.pip('libraries', *libraries, *TORCH))  # fmt: skip
-            wheel = None if self.complete('mmcv', key) else mmcv_wheel(self)
-            arriving.result()
-        self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel))
+        pins, libraries = self.pin_text, self.those(LIBRARIES)
+        self.step('libraries', pins + str(libraries), lambda: self.pip('libraries', *libraries, *TORCH))
+        if sources := self.those(SOURCE_ONLY):
+            self.step('source packages', pins,
+                      lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *sources))  # fmt: skip
+        rest = self.those(WITHOUT_DEPENDENCIES)
+        self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *rest))
+
+    def while_mmcv_compiles(self) -> list[Callable[[], None]]:
+        """What needs no mmcv; each is done in a thread of its own."""
+        return [self.install_libraries]
 
     def fill(self) -> None:
         """Everything, in the order in which it builds."""
         pins = self.pin_text
         self.step('build tools', pins, lambda: self.pip('build tools', *BUILD_TOOLS))
         self.step('torch', pins, lambda: self.pip('torch', *TORCH, 'numpy'))
-        self.install_libraries()
-        if sources := self.those(SOURCE_ONLY):
-            self.step('source packages', pins,
-                      lambda: self.pip('source packages', '--no-build-isolation', '--no-deps', *sources))  # fmt: skip
-        rest = self.those(WITHOUT_DEPENDENCIES)
-        self.step('task libraries', pins, lambda: self.pip('task libraries', '--no-deps', *rest))
+        key = f'{self.pins["torch"]} {self.pins[self.mmcv]} {self.device}'
+        with ThreadPoolExecutor() as others:  # mmcv stays here: whoever interrupts this thread ends its compilers
+            beside = [others.submit(work) for work in self.while_mmcv_compiles()]
+            wheel = None if self.complete('mmcv', key) else mmcv_wheel(self)
+            for work in beside:
+                work.result()
+        self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel))
 
 
 def pip_progress(line: str) -> str | None:

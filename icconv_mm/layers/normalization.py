@@ -38,9 +38,11 @@ def norm_relu(
 def _runs_in_place(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None, shortcut: Tensor | None
 ) -> bool:
-    if type(norm) is not nn.BatchNorm2d or norm.training or (relu is not None and type(relu) is not nn.ReLU):
+    if type(norm) is not nn.BatchNorm2d or norm.training:
         return False
     if not runs_compiled(x, norm.weight, norm.bias, norm.running_mean, shortcut):
+        return False
+    if relu is not None and type(relu) is not nn.ReLU:
         return False
     return not any(module is not None and has_hooks(module) for module in (conv, norm, relu))
 

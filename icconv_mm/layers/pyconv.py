@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
+from icconv_mm.ops.torch_private import member
 
 
 class PyConv2d(nn.Module):
@@ -70,11 +71,12 @@ class PyConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        levels = list(self.pyconv_levels)
-        if any(type(level) is not nn.Conv2d for level in levels):  # replaced or parametrized: each knows what to do
-            return torch.cat([level(x) for level in levels], 1)
-        bias = None if levels[0].bias is None else torch.cat([level.bias for level in levels])
-        weights = [level.weight for level in levels]
+        levels = list(member(self, 'pyconv_levels'))
+        for level in levels:
+            if type(level) is not nn.Conv2d:  # replaced or parametrized: each knows what to do
+                return torch.cat([level(x) for level in levels], 1)
+        weights = [member(level, 'weight') for level in levels]
+        bias = None if member(levels[0], 'bias') is None else torch.cat([level.bias for level in levels])
         return self._operator(x, weights, bias, self.groups, self.stride, self.dilation)
 
 

@@ -169,7 +169,7 @@ def _pyconv_limits(measured: Callable[..., str | None], default: str) -> Limits:
     return Limits(_pyconv_refusal, advice, name)
 
 
-declare('inception_conv2d', 'tiled', 'direct', 'kn2row', 'hybrid', 'fused', usual='tiled')
+declare('inception_conv2d', 'tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma', usual='tiled')
 declare('inception_conv2d_grad_input', 'tiled', 'direct', 'kn2row', usual='tiled')
 declare('inception_conv2d_grad_weight', 'tiled', 'direct', 'kn2row', usual='tiled')
 declare('pyconv2d', 'dense', 'merged', 'tiled')

@@ -51,11 +51,12 @@ def pyconv2d(
         >>> pyconv2d(x, weights, bias=None, groups=[1, 2], stride=2).shape
         torch.Size([1, 8, 16, 16])
     """
-    weights, groups = list(weights), [int(group) for group in groups]
+    weights, groups = list(weights), tuple(groups)
     if len(weights) > 1:  # a single level is torch's own convolution
-        out = fast_call('pyconv2d', (tuple(groups), stride, dilation), x, weights, bias)
+        out = fast_call('pyconv2d', (groups, stride, dilation), x, weights, bias)
         if out is not None:
             return out
+    groups = [int(group) for group in groups]
     if is_traced():
         return written_out(reference.forward, check_call, x, weights, bias, groups, stride, dilation)
     check_call(x, weights, bias, groups, stride, dilation)

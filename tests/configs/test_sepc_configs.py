@@ -7,8 +7,8 @@ from config_utils import CONFIGS, read_config, upstream_of
 from mmengine.config import Config
 
 VARIANTS = {  # pconv_deform, lcconv_deform, ibn
-    'pconv': (False, False, False),
-    'pconv-ibn': (False, False, True),
+    'sepc-pconv': (False, False, False),
+    'sepc-pconv-ibn': (False, False, True),
     'sepc-lite': (False, True, True),
     'sepc': (True, True, True),
 }
@@ -21,7 +21,8 @@ TWO_STAGE = ['faster-rcnn', 'cascade-rcnn', 'mask-rcnn']
 
 def recipe(arch, variant=None):
     folder = 'instance_segmentation' if arch == 'mask-rcnn' else 'detection'
-    return CONFIGS / folder / f'{arch}_r50_fpn{f"-{variant}" if variant else ""}_1x_coco.py'
+    schedule = '4xb4-1x' if VARIANTS.get(variant, (False,))[-1] else '1x'  # integrated batch norm wants images
+    return CONFIGS / folder / f'{arch}_r50_fpn{f"-{variant}" if variant else ""}_{schedule}_coco.py'
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +40,7 @@ def both(tmp_path_factory):
 
 
 def without_what_may_differ(cfg):
-    for extra in ('backbone', 'weights', 'pretrained', 'fine_tuned', 'neck', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'pretrained', 'fine_tuned', 'neck', 'ibn_4xb4', 'custom_imports'):
         cfg.pop(extra, None)
     del cfg['model']['backbone'], cfg['model']['neck']
     cfg['optim_wrapper'].pop('clip_grad', None)
@@ -89,7 +90,7 @@ def test_two_stage_recipe(arch, both):
 def test_one_line_changes_the_backbone(path, tmp_path):
     """As the README of the detectors says."""
     (block,) = re.findall(r'```python\n(.*?)```', (CONFIGS / 'detection/README.md').read_text(), re.DOTALL)
-    (tmp_path / 'other.py').write_text(block.replace("'./retinanet_r50_fpn-sepc_1x_coco.py'", repr(str(path))))
+    (tmp_path / 'other.py').write_text(block.replace("'./retinanet_r50_fpn-sepc_4xb4-1x_coco.py'", repr(str(path))))
     changed = Config.fromfile(tmp_path / 'other.py', import_custom_modules=False).to_dict()
     expected = read_config(path).to_dict()
     assert changed['model']['backbone'].pop('pattern') == 'detection/ic_resnet50_k9'

@@ -24,16 +24,17 @@ PRODUCTS = {
     'inception_conv/fused.cu': 'fused_kernel',
     'pyconv/tiled.cu': 'pyconv_kernel',
 }
+# those whose products are of warpgroups, which sm_90a alone has
+WARPGROUPS = {'inception_conv/fused_wgmma.cu': 'fused_wgmma_kernel'}
 # Kernels whose products are of transposed matrices of 32-bit elements, which ldmatrix cannot transpose: read by word.
 BY_WORD = re.compile(r'grad_weight_kernel.*(Float32|Tf32)')
 # Bytes that kernels of these may spill, written and read, by source and a part of their names: the most that ptxas of
-# CUDA 13.0 reports for an architecture. The first two were measured on a GPU as they are, with two blocks on a
-# processor, of which the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
+# CUDA 13.0 reports for an architecture. All of them ran on a GPU as they are, with two blocks on a processor, of which
+# the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
 SPILLS = {
     'inception_conv/forward.cu': {'Float32': 1616, 'Tf32': 64, 'Float16': 116, 'BFloat16': 116},
     'inception_conv/grad_input.cu': {'Float32': 208},
     'inception_conv/grad_weight.cu': {'Float32': 28},  # on sm_120 alone
-    'integrated_norm/integrated_norm.cu': {'4SumsI': 8, '7MomentsI': 16},  # on sm_120 alone; no launch has run on a GPU
 }
 
 
@@ -69,7 +70,7 @@ def cuobjdump() -> str:
 @cache
 def architectures() -> tuple[str, ...]:
     known = subprocess.run([nvcc(), '--list-gpu-code'], capture_output=True, text=True, check=True).stdout.split()
-    return tuple(each for each in ARCHITECTURES if each in known or each.rstrip('a') in known)
+    return tuple(each for each in (*ARCHITECTURES, 'sm_90') if each in known or each.rstrip('a') in known)
 
 
 def compile_source(source: Path, target: Path, *options: str) -> str:
@@ -103,6 +104,12 @@ def spills(report: str) -> dict[str, int]:
     return {kernel: int(stores) + int(loads) for kernel, stores, loads in found}
 
 
+def machine_code(cubin: Path) -> dict[str, str]:
+    """The instructions of each kernel."""
+    listing = subprocess.run([cuobjdump(), '-sass', str(cubin)], capture_output=True, text=True, check=True).stdout
+    return dict(re.findall(r'Function : (\w+)\n(.*?)(?=Function : |\Z)', listing, re.DOTALL))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
 @pytest.mark.parametrize('source', SOURCES, ids=name_of)
@@ -129,16 +136,33 @@ def test_multiplies_on_tensor_cores(compiled, name, architecture):
     if architecture not in architectures():
         pytest.skip(f'nvcc does not know {architecture}')
     cubin = compiled(ROOT / 'csrc/cuda' / name, architecture)[0]
-    listing = subprocess.run([cuobjdump(), '-sass', str(cubin)], capture_output=True, text=True, check=True).stdout
-    kernels = dict(re.findall(r'Function : (\w+)\n(.*?)(?=Function : |\Z)', listing, re.DOTALL))
-    kernels = {kernel: body for kernel, body in kernels.items() if PRODUCTS[name] in kernel}
+    kernels = {kernel: body for kernel, body in machine_code(cubin).items() if PRODUCTS[name] in kernel}
     assert kernels
     for kernel, body in kernels.items():
         assert 'HMMA.16816.F32' in body or 'HMMA.1688.F32.TF32' in body, kernel
         assert ('LDSM.16.M' in body) == (BY_WORD.search(kernel) is None), kernel  # fragments come by matrices
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture', [*ARCHITECTURES, 'sm_90'])
+@pytest.mark.parametrize('name', WARPGROUPS)
+def test_warpgroups_are_of_sm_90a_alone(compiled, name, architecture):
+    """Elsewhere the kernel is empty, and has fewer registers than the sums need, by which the host tells it."""
+    if architecture not in architectures():
+        pytest.skip(f'nvcc does not know {architecture}')
+    cubin, report = compiled(ROOT / 'csrc/cuda' / name, architecture)
+    kernels = {kernel: body for kernel, body in machine_code(cubin).items() if WARPGROUPS[name] in kernel}
+    used = dict(re.findall(r"entry function '(\w+)'(?:(?!entry function).)*?Used (\d+) reg", report, re.DOTALL))
+    assert kernels and 'serialize' not in report  # products wait for nothing but what they need
+    for kernel, body in kernels.items():
+        real = architecture == 'sm_90a'
+        expected = {'64x24x16', '64x48x16', '64x64x16'} if real else set()
+        assert set(re.findall(r'HGMMA\.(\w+)\.F32', body)) == expected, kernel
+        assert ('LDSM.16.M' in body) == real == (int(used[kernel]) >= 64), kernel
+
+
 def test_every_source_with_products_is_looked_at():
     for source in SOURCES:
-        multiplies = 'Math::multiply' in source.read_text()
-        assert multiplies == (name_of(source) in PRODUCTS), source
+        code = source.read_text()
+        assert ('Math::multiply' in code) == (name_of(source) in PRODUCTS), source
+        assert ('wgmma.mma_async' in code) == (name_of(source) in WARPGROUPS), source

@@ -65,7 +65,7 @@ DETECTORS = [
     'detection/retinanet_ic-r50-k9_fpn_1x_coco.py',
     'detection/faster-rcnn_pyconv-hg-r50_fpn_1x_coco.py',
     'instance_segmentation/mask-rcnn_ic-r50-k9_fpt-gn_ms-2x_coco.py',
-    'detection/retinanet_r50_fpn-sepc_1x_coco.py',  # mmdet's own backbone
+    'detection/retinanet_r50_fpn-sepc_4xb4-1x_coco.py',  # mmdet's own backbone
 ]
 
 

@@ -101,4 +101,4 @@ def test_the_steps_come_in_the_order_in_which_they_build(monkeypatch, tmp_path):
     monkeypatch.setattr(own, 'run', lambda command, label, log, **_: calls.append(label))
     monkeypatch.setattr(target, 'pip', lambda label, *arguments, **_: calls.append(label))
     target.fill()
-    assert calls == ['removing', 'build tools', 'torch', 'libraries', 'mmcv', 'source packages', 'task libraries']
+    assert calls == ['removing', 'build tools', 'torch', 'libraries', 'source packages', 'task libraries', 'mmcv']

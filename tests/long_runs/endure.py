@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(REPO / 'tests/support')]
@@ -77,6 +79,8 @@ def cycles(count: int, folder: Path) -> dict[str, list]:
     figures = Figures(count)
     for step in range(count + 1):
         run(folder / f'run{step}', 3, AtomicCheckpointHook, max_keep_ckpts=1)
+        for kept in (MMLogger, MessageHub, Visualizer):  # mmengine holds those of every run until the process ends
+            kept._instance_dict.clear()
         figures.note(step)
     return figures.values
 

@@ -156,8 +156,8 @@ def test_a_kernel_can_be_forced(table):
 
     with use_kernel('inception_conv2d', 'hybrid'):
         assert compiled() == ask(1) == 'hybrid'
-        with use_kernel('inception_conv2d', 'fused'):
-            assert compiled() == ask(1) == 'fused'
+        with use_kernel('inception_conv2d', 'fused_wgmma'):
+            assert compiled() == ask(1) == 'fused_wgmma'
         assert compiled() == ask(1) == 'hybrid'
     assert compiled() == '' and ask(1) is None
     with pytest.raises(ValueError, match=r"'pyconv2d' has no kernel 'fused'"), use_kernel('pyconv2d', 'fused'):

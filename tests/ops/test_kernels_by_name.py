@@ -5,11 +5,13 @@ import random
 import pytest
 import torch
 from inception_calls import Call, per_run, random_call, random_pattern, wide_call
+from testing_kernels import require_testing_kernels
 
 from icconv_mm.ops import backend
 
 if reason := backend.missing_library():
     pytest.skip(reason, allow_module_level=True)
+require_testing_kernels()
 
 by_name = torch.ops.icconv_mm.inception_conv2d_by
 grad_input_by = torch.ops.icconv_mm.inception_conv2d_grad_input_by
@@ -66,6 +68,7 @@ def check(call: Call, kernel: str, note):
 @pytest.mark.parametrize('start', range(0, 120, 40))
 def test_equals_the_definition(dtype, start, workspace):
     """480 small calls of any shape, the workspace from less than a row to everything at once."""
+    start += 120 * list(TOLERANCE).index(dtype)  # other shapes for each dtype
     for seed in range(start, start + 40):
         workspace(random.Random(seed).choice([1, 3000, 30000, 1 << 28]))
         check(at_strides_of_two(random_call(seed)).to(dtype), 'kn2row', seed)
@@ -75,7 +78,8 @@ def test_equals_the_definition(dtype, start, workspace):
 @pytest.mark.parametrize('kernel', ['kn2row', 'hybrid'])
 def test_equals_the_definition_in_vectors(dtype, kernel, workspace):
     """Channels that mostly fill vectors, which are loaded at once where a run allows it."""
-    for seed in range(15):
+    start = 15 * list(TOLERANCE).index(dtype)
+    for seed in range(start, start + 15):
         call = at_strides_of_two(wide_call(seed))
         if dtype == torch.bfloat16 and kernel == 'hybrid' and call.x.shape[-1] <= call.stride:
             continue  # torch's own convolution is wrong there: dense_convolution.is_trusted
@@ -161,3 +165,41 @@ def test_fused_follows_the_definition(dtype):
         got = by_name('fused', call.x, call.weight, call.bias, flat(call), 1, 1, seed == 1)
         expected = per_run(call.to(torch.float64))
         assert_near(got, expected.relu() if seed == 1 else expected, TOLERANCE[dtype], (seed, pattern))
+
+
+def narrow_call(seed: int) -> Call:
+    """64 channels at stride 1 on maps of 1 to 36, with a longest run of any length: what the fused kernels take."""
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rng.randint(1, 2), 64, rng.randint(1, 36), rng.randint(1, 36), generator=generator)
+    weight = torch.randn(64, 64, 3, 3, generator=generator)
+    if seed % 3:
+        x = x.to(memory_format=torch.channels_last)
+    if seed % 4 == 0:
+        weight = weight.to(memory_format=torch.channels_last)
+    d_max, long = rng.choice([1, 2, 4, 4, 6, 16]), seed % 65
+    before = rng.randint(0, 64 - long)  # so that the longest run starts anywhere
+    pattern = [
+        *random_pattern(rng, before, d_max),
+        *[(long, rng.randint(1, d_max), rng.randint(1, d_max))] * (long > 0),
+        *random_pattern(rng, 64 - long - before, d_max),
+    ]
+    bias = torch.randn(64, generator=generator).double() if seed % 2 else None
+    return Call(x.double(), weight.double(), bias, pattern, 1, 1)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_warpgroups_follow_the_definition(dtype):
+    """Descriptors, fragments and order of the wgmma kernel, by the code that a GPU runs and the instructions' rules."""
+    for seed in range(65):
+        call = narrow_call(seed + 65 * (dtype == torch.float16)).to(dtype)
+        got = by_name('fused_wgmma', call.x, call.weight, call.bias, flat(call), 1, 1, seed % 5 == 0)
+        expected = per_run(call.to(torch.float64))
+        assert_near(got, expected.relu() if seed % 5 == 0 else expected, TOLERANCE[dtype], (seed, call.pattern))
+
+
+def test_fused_says_what_it_does_not_take():
+    x, weight = torch.randn(1, 32, 5, 5).half(), torch.randn(64, 32, 3, 3).half()
+    for kernel in ('fused', 'fused_wgmma'):
+        with pytest.raises(RuntimeError, match=r'take 64 channels, stride 1, .* got 32 -> 64 channels'):
+            by_name(kernel, x, weight, None, [64, 1, 1], 1, 1, False)

@@ -103,9 +103,22 @@ def test_kn2row_at_the_sizes_of_a_backbone(precision, channels, stride):
         check(Call(x.double(), weight.double(), None, pattern, stride, 1), precision, pattern, kernel)
 
 
+def wgmma_refusal() -> str:
+    """Why 'fused_wgmma' cannot run here, in its own words."""
+    x, weight = torch.zeros(1, 64, 8, 8, device='cuda').half(), torch.zeros(64, 64, 3, 3, device='cuda').half()
+    try:
+        ops.inception_conv2d_by('fused_wgmma', x, weight, None, [64, 1, 1], 1, 1, False)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ''
+
+
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'], indirect=True)
-@pytest.mark.parametrize('size', [(16, 16), (33, 47), (5, 70), (1, 1)])
-def test_fused_equals_the_definition(precision, size):
+@pytest.mark.parametrize('size', [(16, 16), (33, 47), (5, 70), (1, 1), (200, 336)])
+@pytest.mark.parametrize('kernel', ['fused', 'fused_wgmma'])
+def test_fused_equals_the_definition(precision, size, kernel):
+    if kernel == 'fused_wgmma' and (reason := wgmma_refusal()):
+        pytest.skip(reason)
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(2, 64, *size, generator=generator).to(memory_format=torch.channels_last)
@@ -114,13 +127,25 @@ def test_fused_equals_the_definition(precision, size):
         pattern = [(long, 1, 1)] * (long > 0) + random_pattern(random.Random(seed), 64 - long, 4)
         bias = torch.randn(64, generator=generator) if seed % 2 else None
         call = Call(x.double(), weight.double(), bias if bias is None else bias.double(), pattern, 1, 1)
-        check(call, precision, (seed, pattern), 'fused', gradients=False)
+        check(call, precision, (seed, pattern), kernel, gradients=False)
 
 
 def test_fused_says_what_it_does_not_take():
     x, weight = torch.randn(1, 32, 8, 8, device='cuda').half(), torch.randn(64, 32, 3, 3, device='cuda').half()
     with pytest.raises(RuntimeError, match="the kernel 'fused' is not one of this operator or does not take"):
         ops.inception_conv2d_by('fused', x, weight, None, [32, 1, 1, 32, 2, 2], 1, 1, False)
+
+
+def test_wgmma_is_for_9_0_and_for_builds_that_have_it():
+    capability, reason = torch.cuda.get_device_capability(), wgmma_refusal()
+    if capability != (9, 0):
+        assert 'needs a GPU of compute capability 9.0, this one has {}.{}'.format(*capability) in reason
+    elif reason:
+        assert 'is not in this build, which TORCH_CUDA_ARCH_LIST=9.0a would make' in reason
+    else:
+        x, weight = torch.zeros(1, 64, 8, 8, device='cuda').half(), torch.zeros(64, 64, 3, 3, device='cuda').half()
+        with pytest.raises(RuntimeError, match=r'needs [0-9]+ bytes of shared memory for these dilations'):
+            ops.inception_conv2d_by('fused_wgmma', x, weight, None, [64, 12, 12], 1, 1, False)
 
 
 def test_the_same_bits_in_every_run():

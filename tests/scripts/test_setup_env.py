@@ -132,28 +132,55 @@ def test_mmcv_is_fetched_and_compiled_as_the_torch_needs_it(setup_env, monkeypat
     assert commands[0][-1] == 'onedl-mmcv==2.3.6' and variables['ICCONV_MM_CXX_STANDARD'] == 'c++20'
 
 
-def test_libraries_arrive_while_mmcv_compiles(setup_env, environment, monkeypatch):
-    libraries, order = threading.Event(), []
+@pytest.fixture
+def without_pip(setup_env, environment, monkeypatch):
+    """An environment whose steps only say their names: to ``pip`` of the test, and to ``installed``."""
+
+    def prepare(pip, compile_mmcv=lambda env: 'mmcv.whl'):
+        monkeypatch.setattr(setup_env.route, 'mmcv_wheel', compile_mmcv)
+        monkeypatch.setattr(environment, 'create', lambda: None)
+        monkeypatch.setattr(environment, 'pip', pip)
+        monkeypatch.setattr(environment, 'install_package', lambda: pip('icconv_mm'))
+        return environment
+
+    return prepare
+
+
+def test_libraries_and_package_arrive_while_mmcv_compiles(without_pip):
+    arrived, order = {'libraries': threading.Event(), 'icconv_mm': threading.Event()}, []
 
     def compile_mmcv(env):
-        assert libraries.wait(60), 'the libraries wait for mmcv'
+        for name, event in arrived.items():
+            assert event.wait(60), f'{name} waits for mmcv'
         order.append('compiled')
         return 'mmcv.whl'
 
     def pip(label, *arguments, env=None):
-        order.append((label, arguments[-1]))
-        libraries.set()
+        order.append(label)
+        if label in arrived:
+            arrived[label].set()
 
-    monkeypatch.setattr(setup_env.route, 'mmcv_wheel', compile_mmcv)
-    monkeypatch.setattr(environment, 'pip', pip)
-    environment.install_libraries()
-    assert sorted(map(str, order[:2])) == ["('libraries', 'torchvision')", 'compiled']
-    assert order[2:] == [('mmcv', 'mmcv.whl')]
-    environment.install_libraries()
-    assert len(order) == 3
+    environment = without_pip(pip, compile_mmcv)
+    environment.fill()
+    assert order[:2] == ['build tools', 'torch'] and order[-1] == 'mmcv'
+    assert sorted(order[2:-1]) == sorted(['compiled', 'icconv_mm', 'libraries', 'source packages', 'task libraries'])
+    done = len(order)
+    environment.fill()
+    assert len(order) == done
 
 
-def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, environment, monkeypatch):
+def test_what_tests_need_is_asked_for(without_pip):
+    """`make demo` does without it."""
+    labels = []
+    environment = without_pip(lambda label, *arguments, env=None: labels.append(label))
+    environment.fill()
+    assert 'for tests' not in labels
+    environment.for_tests = True
+    environment.fill()
+    assert labels[-2:] == ['for tests', 'for tests']
+
+
+def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, without_pip):
     failing, installed = ['libraries'], []
 
     def pip(label, *arguments, env=None):
@@ -161,11 +188,10 @@ def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, env
             raise setup_env.SetupError(f'{label} failed')
         installed.append(label)
 
-    monkeypatch.setattr(setup_env.route, 'mmcv_wheel', lambda env: 'mmcv.whl')
-    monkeypatch.setattr(environment, 'pip', pip)
+    environment = without_pip(pip)
     with pytest.raises(setup_env.SetupError, match='libraries failed'):
-        environment.install_libraries()
-    assert installed == []
+        environment.fill()
+    assert installed == ['build tools', 'torch', 'icconv_mm']
     failing.clear()
-    environment.install_libraries()
-    assert installed == ['libraries', 'mmcv']
+    environment.fill()
+    assert installed[3:] == ['libraries', 'source packages', 'task libraries', 'mmcv']

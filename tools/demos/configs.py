@@ -10,8 +10,6 @@ from icconv_mm.apis.config import set_iterations
 from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError
 
-DATA_ROOT = 'data/miniature/'  # as the configs of the package write it
-
 
 def backbone_file(home: Path, name: str) -> Path:
     """``configs/_base_/backbones/NAME.py``.
@@ -96,7 +94,8 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
 
 def _move_data(cfg: Config, root: str) -> None:
     """Exchange the folder of the package's miniature dataset for ``root`` in every path."""
+    drawn = cfg.data_root
     for node in dicts_in(cfg):
         for key, value in node.items():
-            if isinstance(value, str) and value.startswith(DATA_ROOT) and not value.startswith(root):
-                node[key] = root + value.removeprefix(DATA_ROOT)
+            if isinstance(value, str) and value.startswith(drawn) and not value.startswith(root):
+                node[key] = root + value.removeprefix(drawn)

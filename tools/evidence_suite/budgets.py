@@ -20,7 +20,6 @@ from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
-_DRAWN = 'data/miniature/'  # as the configs of the package write it
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
@@ -165,8 +164,9 @@ class Run:
             _replace(node, lambda text: _VAL.sub(self.split, text))
             if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
                 node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+        drawn = cfg.data_root
         for node in dicts_in(cfg):
-            _replace(node, lambda text: text.replace(_DRAWN, f'{self.data}/') if text.startswith(_DRAWN) else text)
+            _replace(node, lambda text: text.replace(drawn, f'{self.data}/') if text.startswith(drawn) else text)
             if 'classes' in (node.get('metainfo') or {}):
                 background = ('background',) * (node.metainfo.classes[0] == 'background')
                 node.metainfo = dict(classes=(*background, *CLASSES))

@@ -2,9 +2,7 @@
 # 0.5 to 2 times 640 pixels, cut or padded to 640 x 640 and mirrored, with all their labels.
 #   data/coco/{train2017,val2017}, annotations/{instances,person_keypoints}_{train,val}2017.json
 #   data/coco/stuffthingmaps/{train2017,val2017}/*_labelTrainIds.png, as mmseg's tools/dataset_converters make them
-data_root = 'data/coco/'
-input_size = (640, 640)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(160, 160), sigma=2)
+_base_ = './coco_640x640.py'
 
 load = dict(
     type='icconv_mm.LoadTaskAnnotations',
@@ -12,14 +10,20 @@ load = dict(
     semantic=dict(type='mmseg.LoadAnnotations'),
 )
 geometry = [
-    dict(type='RandomResize', scale=input_size, ratio_range=(0.5, 2.0), keep_ratio=True, resize_type='mmdet.Resize'),
-    dict(type='mmdet.RandomCrop', crop_size=input_size, crop_type='absolute', allow_negative_crop=True),
-    dict(type='mmdet.Pad', size=input_size),
+    dict(
+        type='RandomResize',
+        scale=_base_.input_size,
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True,
+        resize_type='mmdet.Resize',
+    ),
+    dict(type='mmdet.RandomCrop', crop_size=_base_.input_size, crop_type='absolute', allow_negative_crop=True),
+    dict(type='mmdet.Pad', size=_base_.input_size),
     dict(type='mmdet.RandomFlip', prob=0.5),
 ]
 pack_people = [
     dict(type='icconv_mm.WarpPeople'),
-    dict(type='mmpose.GenerateTarget', encoder=codec),
+    dict(type='mmpose.GenerateTarget', encoder=_base_.codec),
     dict(type='icconv_mm.PackPyramidInputs'),
 ]
 pack = dict(
@@ -34,37 +38,37 @@ test_pipeline = [dict(type='LoadImageFromFile'), resize, load, pack]
 
 train_instance = dict(
     type='mmdet.CocoDataset',
-    data_root=data_root,
+    data_root=_base_.data_root,
     ann_file='annotations/instances_train2017.json',
     data_prefix=dict(img='train2017/'),
     filter_cfg=dict(filter_empty_gt=False),
 )
 train_semantic = dict(
     type='mmseg.COCOStuffDataset',
-    data_root=data_root,
+    data_root=_base_.data_root,
     data_prefix=dict(img_path='train2017', seg_map_path='stuffthingmaps/train2017'),
 )
 train_pose = dict(
     type='icconv_mm.BottomupCocoDataset',
     keep_empty=True,
-    data_root=data_root,
+    data_root=_base_.data_root,
     ann_file='annotations/person_keypoints_train2017.json',
     data_prefix=dict(img='train2017/'),
 )
 val_instance = dict(
     type='mmdet.CocoDataset',
-    data_root=data_root,
+    data_root=_base_.data_root,
     ann_file='annotations/instances_val2017.json',
     data_prefix=dict(img='val2017/'),
 )
 val_semantic = dict(
     type='mmseg.COCOStuffDataset',
-    data_root=data_root,
+    data_root=_base_.data_root,
     data_prefix=dict(img_path='val2017', seg_map_path='stuffthingmaps/val2017'),
 )
 val_pose = dict(
     type='icconv_mm.BottomupCocoDataset',
-    data_root=data_root,
+    data_root=_base_.data_root,
     ann_file='annotations/person_keypoints_val2017.json',
     data_prefix=dict(img='val2017/'),
 )
@@ -99,7 +103,9 @@ instance_metric = dict(
     type='icconv_mm.TaskMetric',
     task='instance',
     metric=dict(
-        type='mmdet.CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm']
+        type='mmdet.CocoMetric',
+        ann_file=_base_.data_root + 'annotations/instances_val2017.json',
+        metric=['bbox', 'segm'],
     ),
 )
 semantic_metric = dict(
@@ -110,7 +116,7 @@ pose_metric = dict(
     task='pose',
     metric=dict(
         type='mmpose.CocoMetric',
-        ann_file=data_root + 'annotations/person_keypoints_val2017.json',
+        ann_file=_base_.data_root + 'annotations/person_keypoints_val2017.json',
         score_mode='bbox',
         nms_mode='none',
     ),

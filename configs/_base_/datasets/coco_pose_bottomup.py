@@ -1,30 +1,26 @@
 # COCO keypoints, whole images at 640 x 640, as mmpose 0.x trained and tested associative embedding.
-data_root = 'data/coco/'
+_base_ = './coco_640x640.py'
 data_mode = 'bottomup'
 dataset_type = 'icconv_mm.BottomupCocoDataset'
-input_size = (640, 640)
 
 train_pipeline = [
     dict(type='LoadImage'),
     dict(
         type='icconv_mm.BottomupAffine',
-        input_size=input_size,
+        input_size=_base_.input_size,
         rotate_factor=30,
         scale_factor=(0.75, 1.5),
         shift_factor=0.2,  # mmpose 0.x: translation 40, in units of 1/200 of the scaled image
         scale_type='short',
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(
-        type='GenerateTarget',
-        encoder=dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(160, 160), sigma=2),
-    ),
+    dict(type='GenerateTarget', encoder=_base_.codec),
     dict(type='icconv_mm.PackPyramidInputs'),
 ]
 # Multi-scale test: --cfg-options test_dataloader.dataset.pipeline.1.scales="[2,1,0.5]"
 test_pipeline = [
     dict(type='LoadImage'),
-    dict(type='icconv_mm.PyramidResize', input_size=input_size, scales=[1]),
+    dict(type='icconv_mm.PyramidResize', input_size=_base_.input_size, scales=[1]),
     dict(type='icconv_mm.PackPyramidInputs'),
 ]
 
@@ -35,7 +31,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
-        data_root=data_root,
+        data_root=_base_.data_root,
         data_mode=data_mode,
         ann_file='annotations/person_keypoints_train2017.json',
         data_prefix=dict(img='train2017/'),
@@ -50,7 +46,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type=dataset_type,
-        data_root=data_root,
+        data_root=_base_.data_root,
         data_mode=data_mode,
         ann_file='annotations/person_keypoints_val2017.json',
         data_prefix=dict(img='val2017/'),
@@ -62,7 +58,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='CocoMetric',
-    ann_file=data_root + 'annotations/person_keypoints_val2017.json',
+    ann_file=_base_.data_root + 'annotations/person_keypoints_val2017.json',
     score_mode='bbox',
     nms_mode='none',
 )

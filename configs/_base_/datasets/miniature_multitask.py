@@ -1,13 +1,6 @@
-# Boxes, masks, label maps and joints of the miniature set, on one image that is augmented once. Draw it with
-# `python tools/make_miniature.py`.
-data_root = 'data/miniature/'
-metainfo = dict(
-    classes=('person', 'ball', 'box', 'cone', 'star', 'ring'),
-    palette=[(220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238)],
-)
-semantic_metainfo = dict(classes=('background', *metainfo['classes']), palette=[(90, 90, 90), *metainfo['palette']])
-input_size = (128, 128)
-codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(64, 64), sigma=1.5, detection_threshold=0.4)
+# Boxes, masks, label maps and joints of the miniature set, on one image that is augmented once.
+_base_ = './miniature.py'
+codec = dict(_base_.codec, detection_threshold=0.4)
 
 load = dict(
     type='icconv_mm.LoadTaskAnnotations',
@@ -23,8 +16,8 @@ pack = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     load,
-    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),  # as drawn; larger images shrink
-    dict(type='mmdet.Pad', size=input_size),
+    dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True),  # as drawn; larger images shrink
+    dict(type='mmdet.Pad', size=_base_.input_size),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(
         pack,
@@ -37,37 +30,33 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='mmdet.Resize', scale=input_size, keep_ratio=True),
+    dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True),
     load,
     pack,
 ]
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='icconv_mm.MultiTaskDataset',
         datasets=dict(
             instance=dict(
                 type='mmdet.CocoDataset',
-                data_root=data_root,
+                data_root=_base_.data_root,
                 ann_file='annotations/instances_train.json',
                 data_prefix=dict(img='train/'),
-                metainfo=metainfo,
+                metainfo=_base_.metainfo,
                 filter_cfg=dict(filter_empty_gt=False),
             ),
             semantic=dict(
                 type='mmseg.BaseSegDataset',
-                data_root=data_root,
+                data_root=_base_.data_root,
                 data_prefix=dict(img_path='train', seg_map_path='semantic/train'),
-                metainfo=semantic_metainfo,
+                metainfo=_base_.semantic_metainfo,
             ),
             pose=dict(
                 type='icconv_mm.BottomupCocoDataset',
                 keep_empty=True,
-                data_root=data_root,
+                data_root=_base_.data_root,
                 ann_file='annotations/person_keypoints_train.json',
                 data_prefix=dict(img='train/'),
             ),
@@ -76,30 +65,27 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    sampler=dict(round_up=False),
     dataset=dict(
         type='icconv_mm.MultiTaskDataset',
         test_mode=True,
         datasets=dict(
             instance=dict(
                 type='mmdet.CocoDataset',
-                data_root=data_root,
+                data_root=_base_.data_root,
                 ann_file='annotations/instances_val.json',
                 data_prefix=dict(img='val/'),
-                metainfo=metainfo,
+                metainfo=_base_.metainfo,
             ),
             semantic=dict(
                 type='mmseg.BaseSegDataset',
-                data_root=data_root,
+                data_root=_base_.data_root,
                 data_prefix=dict(img_path='val', seg_map_path='semantic/val'),
-                metainfo=semantic_metainfo,
+                metainfo=_base_.semantic_metainfo,
             ),
             pose=dict(
                 type='icconv_mm.BottomupCocoDataset',
-                data_root=data_root,
+                data_root=_base_.data_root,
                 ann_file='annotations/person_keypoints_val.json',
                 data_prefix=dict(img='val/'),
             ),
@@ -114,7 +100,9 @@ val_evaluator = [
         type='icconv_mm.TaskMetric',
         task='instance',
         metric=dict(
-            type='mmdet.CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm']
+            type='mmdet.CocoMetric',
+            ann_file=_base_.data_root + 'annotations/instances_val.json',
+            metric=['bbox', 'segm'],
         ),
     ),
     dict(type='icconv_mm.TaskMetric', task='semantic', metric=dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])),
@@ -123,7 +111,7 @@ val_evaluator = [
         task='pose',
         metric=dict(
             type='mmpose.CocoMetric',
-            ann_file=data_root + 'annotations/person_keypoints_val.json',
+            ann_file=_base_.data_root + 'annotations/person_keypoints_val.json',
             score_mode='bbox',
             nms_mode='none',
         ),

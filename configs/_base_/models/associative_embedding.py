@@ -1,7 +1,5 @@
 # Bottom-up pose by associative embedding: three deconvolutions to stride 4, then one heatmap and one tag map per joint.
-# A config that inherits it adds the backbone.
-codec = dict(type='icconv_mm.AECodec', input_size=(640, 640), heatmap_size=(160, 160), sigma=2)
-
+# A config that inherits it adds the backbone, and the codec of its data as the decoder of poses.
 model = dict(
     type='icconv_mm.AEPoseEstimator',
     data_preprocessor=dict(
@@ -18,7 +16,6 @@ model = dict(
         deconv_kernel_sizes=(4, 4, 4),
         keypoint_loss=dict(type='icconv_mm.MaskedHeatmapLoss'),
         tag_loss=dict(type='icconv_mm.TagLoss', push_weight=0.001, pull_weight=0.001, kind='exp'),
-        decoder=codec,
     ),
     test_cfg=dict(flip_test=True, restore_heatmap_size=True, align_corners=False),
 )

@@ -6,4 +6,5 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
+model = dict(head=dict(decoder=_base_.codec))
 default_hooks = dict(checkpoint=dict(save_best='coco/AP', rule='greater'))

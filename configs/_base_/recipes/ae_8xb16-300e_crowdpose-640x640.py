@@ -6,5 +6,5 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(head=dict(num_keypoints=14))
+model = dict(head=dict(num_keypoints=14, decoder=_base_.codec))
 default_hooks = dict(checkpoint=dict(save_best='crowdpose/AP', rule='greater'))

@@ -3,4 +3,3 @@ _base_ = 'mmdet::free_anchor/freeanchor_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='FreeAnchorRetinaHead', stacked_convs=0))
-train_dataloader = dict(batch_size=4)  # per GPU, of 4: integrated batch norm wants images

@@ -1,5 +1,4 @@
-// The sum of a level of a pyramid and of the next coarser one upsampled, row by row; and the card's kernel, element by
-// element, for tests.
+// The sum of a level of a pyramid and of the next coarser one upsampled, row by row.
 #include "../../pyramid_sum/call.h"
 
 #include <ATen/Parallel.h>
@@ -77,22 +76,8 @@ struct OnProcessor {
   }
 };
 
-struct AsOnCard {
-  explicit AsOnCard(const Tensor&) {}
-
-  template <typename T, bool kChannelsLast>
-  void run(const Call<T>& call) const {
-    with_elements<T, kChannelsLast>(call, [&](auto body, int64_t count) {
-      for (int64_t i = 0; i < count; ++i) decltype(body)::run(call, i);
-    });
-  }
-};
-
 }  // namespace
 
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("pyramid_sum_compiled", TORCH_FN(run<OnProcessor>));
-  m.impl("pyramid_sum_thread_by_thread", TORCH_FN(run<AsOnCard>));
-}
+TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("pyramid_sum_compiled", TORCH_FN(run<OnProcessor>)); }
 
 }  // namespace icconv_mm::pyramid_sum

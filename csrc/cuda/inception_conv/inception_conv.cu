@@ -82,6 +82,12 @@ struct Wish {
     TORCH_CHECK(reason.empty() || !strict, reason);
     return reason.empty();
   }
+  bool fused_wgmma(const Problem& p, at::ScalarType dtype, Pattern pattern) const {
+    if (!is("fused_wgmma")) return false;
+    const std::string reason = fused_wgmma_refusal(p, dtype, pattern);
+    TORCH_CHECK(reason.empty() || !strict, reason);
+    return reason.empty();
+  }
   at::Tensor missing(const char* name) const {
     TORCH_CHECK(false, name, ": the kernel '", kernel, "' is not one of this operator or does not take such a call");
   }
@@ -94,6 +100,7 @@ at::Tensor forward(const Geometry& g, const Wish& wish, const at::Tensor& x, con
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
   if (wish.kn2row(g, pattern, true)) return forward_kn2row(g, x, weight, shift, pattern, relu, wish.is("hybrid"));
+  if (wish.fused_wgmma(p, x.scalar_type(), pattern)) return forward_fused_wgmma(p, x, weight, shift, pattern, relu);
   at::Tensor out;
   if (wish.is("fused")) out = forward_fused(p, x, weight, shift, pattern, relu);
   if (!out.defined() && wish.tiled()) out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));

@@ -28,9 +28,9 @@ struct Cuda {
     pass_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(pass, static_cast<uint32_t>(count));
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
-  static kn2row::Tables tables(const Geometry& g, Pattern pattern, const kn2row::Range& without) {
+  static kn2row::Tables tables(const Geometry& g, Pattern pattern, const Range& without) {
     const Table& table = cached_table(TableKind::kKn2row, {g.groups, g.stride, without.begin, without.end}, pattern,
-                                      [&] { return make_plan(g, pattern, without); });
+                                      [&] { return kn2row::make_plan(g, pattern, without); });
     return {table.host.data(), table.device};
   }
   static bool exact_float() { return !tf32_allowed(); }

@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 namespace icconv_mm::cuda {
 
 // Plain sizes, passed to kernels by value. A single image is indexed in 32 bits per axis and pixel, tensors in 64.
@@ -31,6 +33,11 @@ at::Tensor grad_weight_kn2row(const Geometry& g, const at::Tensor& grad, const a
 // One pass for 64 channels in 16 bits at stride 1.
 at::Tensor forward_fused(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu);
+
+// The same with Hopper's warpgroup products, for calls without a refusal: why this kernel cannot serve one, or ''.
+std::string fused_wgmma_refusal(const Problem& p, at::ScalarType dtype, Pattern pattern);
+at::Tensor forward_fused_wgmma(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                               Pattern pattern, bool relu);
 
 // Whether torch lets its own convolutions run as TF32.
 bool tf32_allowed();

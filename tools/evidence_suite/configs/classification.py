@@ -1,11 +1,9 @@
 # A classifier of the objects, each in the middle of a crop of 64 pixels, by a ResNet-50 of a quarter of the width.
-_base_ = '../../../configs/_base_/schedules/miniature.py'
+_base_ = ['../../../configs/_base_/datasets/miniature.py', '../../../configs/_base_/schedules/miniature.py']
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
-data_root = 'data/miniature/'
-metainfo = dict(classes=('person', 'ball', 'box', 'cone', 'star', 'ring'))
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='icconv_mm.ResNet', depth=50, base_channels=16, out_indices=(3,)),
@@ -24,16 +22,22 @@ train_pipeline = [
 test_pipeline = [train_pipeline[0], train_pipeline[2]]
 train_dataloader = dict(
     batch_size=32,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='crops/train', metainfo=metainfo, pipeline=train_pipeline
+        type='CustomDataset',
+        data_root=_base_.data_root,
+        data_prefix='crops/train',
+        metainfo=dict(classes=_base_.metainfo.classes),
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
     batch_size=32,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='crops/val', metainfo=metainfo, pipeline=test_pipeline
+        type='CustomDataset',
+        data_root=_base_.data_root,
+        data_prefix='crops/val',
+        metainfo=dict(classes=_base_.metainfo.classes),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

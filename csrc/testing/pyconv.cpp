@@ -1,11 +1,11 @@
-// The pyramidal convolution by kernels that CUDA chooses among, on the CPU: so that they are tested wherever the
-// package is. 'tiled' follows the program of the tensor-core kernel, fragment by fragment.
+// The pyramidal convolution by kernels that CUDA chooses among, on the CPU, so that tests need no GPU. 'tiled' follows
+// the program of the tensor-core kernel, fragment by fragment.
 #include <ATen/Dispatch.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include "../../pyconv/levels.h"
+#include "../pyconv/levels.h"
 
 namespace icconv_mm::pyconv {
 namespace {

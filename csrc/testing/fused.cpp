@@ -1,5 +1,5 @@
 // See fused.h. The same patches, fragments and offsets as on the card; a loop takes the place of a warp's product.
-#include "../../inception_conv/fused.h"
+#include "../inception_conv/fused.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/zeros.h>
@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "../../kn2row/plan.h"
 #include "fused.h"
 
 namespace icconv_mm {
@@ -20,7 +19,7 @@ struct Work {
   const Geometry& g;
   Patch patch;
   std::vector<float> pixels, fragments;  // of a tile [slot][channel]; of all filters
-  kn2row::Range run;
+  Range run;
   std::vector<int64_t> dilations_h, dilations_w;
 
   // 16 input channels of a slot times a fragment, added to eight sums.
@@ -99,21 +98,12 @@ at::Tensor execute(Work& work, const at::Tensor& x, const at::Tensor& weight) {
   return out;
 }
 
-}  // namespace
-
-at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         Pattern pattern, bool relu) {
-  const bool fits = g.in_channels == kChannels && g.out_channels == kChannels && g.groups == 1 && g.stride == 1;
-  const bool near = std::max(max_dilation(pattern, 0), max_dilation(pattern, 1)) <= kMaxDilation;
-  TORCH_CHECK(fits && near && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16),
-              "the fused kernel takes 64 channels, stride 1, dilations up to ", kMaxDilation,
-              ", float16 and bfloat16, got ", g.in_channels, " -> ", g.out_channels, " channels, stride ", g.stride,
-              " and ", x.scalar_type());
+at::Tensor multiply_by_warps(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, Pattern pattern) {
   Work work{g,
             fused_patch(static_cast<int>(g.out_height), static_cast<int>(g.out_width), pattern),
             {},
             {},
-            kn2row::longest_run(pattern, g.groups),
+            longest_run(pattern, g.groups),
             {},
             {}};
   for (size_t i = 0; i < pattern.size(); i += 3) {
@@ -123,6 +113,20 @@ at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tenso
   at::Tensor out;
   AT_DISPATCH_REDUCED_FLOATING_TYPES(x.scalar_type(), "inception_conv2d",
                                      [&] { out = execute<scalar_t>(work, x, weight); });
+  return out;
+}
+
+}  // namespace
+
+at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         Pattern pattern, bool relu, bool wgmma) {
+  const bool fits = g.in_channels == kChannels && g.out_channels == kChannels && g.groups == 1 && g.stride == 1;
+  const bool near = std::max(max_dilation(pattern, 0), max_dilation(pattern, 1)) <= kMaxDilation;
+  TORCH_CHECK(fits && near && (x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16),
+              "the fused kernels take 64 channels, stride 1, dilations up to ", kMaxDilation,
+              ", float16 and bfloat16, got ", g.in_channels, " -> ", g.out_channels, " channels, stride ", g.stride,
+              " and ", x.scalar_type());
+  at::Tensor out = wgmma ? multiply_by_warpgroups(g, x, weight, pattern) : multiply_by_warps(g, x, weight, pattern);
   if (bias.defined()) out.add_(bias.view({-1, 1, 1}));
   if (relu) out.relu_();
   return out.to(x.options(), false, false, x.suggest_memory_format());

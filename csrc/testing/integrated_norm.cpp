@@ -1,5 +1,5 @@
 // The CUDA kernels of integrated batch norm on the processor, thread by thread: for tests, which need no card.
-#include "../../integrated_norm/calls.h"
+#include "../integrated_norm/calls.h"
 
 #include <torch/library.h>
 
@@ -23,9 +23,9 @@ struct OnProcessor {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("integrated_norm_thread_by_thread", TORCH_FN(forward<OnProcessor>));
-  m.impl("integrated_norm_grad_thread_by_thread", TORCH_FN(backward<OnProcessor>));
+TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
+  m.def("integrated_norm_thread_by_thread", TORCH_FN(forward<OnProcessor>));
+  m.def("integrated_norm_grad_thread_by_thread", TORCH_FN(backward<OnProcessor>));
 }
 
 }  // namespace icconv_mm::integrated_norm

@@ -1,6 +1,5 @@
-// Kernels of CUDA by name on the CPU: what CUDA computes, by the same code, so that it is tested wherever the package
-// is. The direct convolutions beside them are faster here and serve every call that does not ask for these by name.
-#include "../../kn2row/kn2row.h"
+// Kernels of CUDA by name on the CPU: what CUDA computes, by the same code, so that tests need no GPU.
+#include "../kn2row/kn2row.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -41,7 +40,8 @@ at::Tensor output(c10::string_view kernel, const at::Tensor& x, const at::Tensor
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
-  if (kernel == "fused") return forward_fused(g, x, weight, shift, pattern, relu);
+  if (kernel == "fused" || kernel == "fused_wgmma")
+    return forward_fused(g, x, weight, shift, pattern, relu, kernel == "fused_wgmma");
   check(kernel, true, g, pattern);
   if (g.batch * g.out_channels * g.out_height * g.out_width == 0)
     return at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options(), x.suggest_memory_format());

@@ -5,4 +5,3 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned), neck=[_base_.model.neck, _base_.neck])
-train_dataloader = dict(batch_size=2)  # as upstream: no batch norm over the pyramid
