@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops.batch_norm import run_compiled, runs_compiled
+from icconv_mm.ops.torch_private import is_compiling
 
 
 def norm_relu(
@@ -39,6 +40,8 @@ def _runs_in_place(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None, shortcut: Tensor | None
 ) -> bool:
     if type(norm) is not nn.BatchNorm2d or norm.training:
+        return False
+    if is_compiling() or type(x) is not Tensor:  # torch 2.1 compiles no type(x); fx would record what is read below
         return False
     if not runs_compiled(x, norm.weight, norm.bias, norm.running_mean, shortcut):
         return False

@@ -49,9 +49,10 @@ def runs_compiled(
 ) -> bool:
     """Whether the compiled kernel serves such a call and nothing looks at the single steps: :func:`run_compiled` may.
 
-    A choice of its own: that of an operator, and its dispatch, cost more than a small map.
+    For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
+    map.
     """
-    if _is_recorded(x, weight, bias, shortcut) or type(x) is not Tensor:  # torch 2.1 compiles no type of a tensor
+    if _is_recorded(x, weight, bias, shortcut):
         return False
     if x.device.type != 'cpu' or weight is None or mean is None or x.ndim != 4:
         return False
