@@ -1,14 +1,13 @@
 """Reading a config with what the command line changes in it, and changes that several purposes share."""
 
 import copy
-import difflib
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from icconv_mm.apis.config_options import check_options
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import ArgumentError, InputError, sentence
@@ -22,7 +21,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
 
     Args:
         path: The config file.
-        options: Dotted keys and their values. A key that looks like a misspelt one is refused.
+        options: Dotted keys and their values. A key that looks like a misspelt one, or that nothing reads, is refused.
         work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
             ``work_dirs/<config name>``.
 
@@ -49,28 +48,6 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     return cfg
-
-
-def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for an option that the config does not have and that looks like a mistake.
-
-    New keys are fine below a dict with a ``type`` (its constructor knows better) and for arguments of the runner. At
-    the top level anything else is refused, and so is a key that resembles an existing one at any level.
-    """
-    for option in options:
-        name, node = f'options {option}', cfg._cfg_dict
-        for depth, key in enumerate(option.split('.')):
-            known = _keys(node)
-            if key in known:
-                node = node[int(key)] if isinstance(node, Sequence) else node[key]
-                continue
-            if depth == 0 and key in (arguments := _runner_arguments()):
-                break
-            if close := difflib.get_close_matches(key, known if depth else [*known, *arguments], n=1, cutoff=0.85):
-                raise ArgumentError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
-            if depth == 0:
-                raise ArgumentError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
-            break
 
 
 def model_config(cfg: Config) -> dict:
@@ -132,20 +109,6 @@ def set_iterations(cfg: Config, iterations: int) -> None:
             if key in scheduler:
                 least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1, 'T_max': 1}[key]
                 scheduler[key] = max(round(ratio * scheduler[key]), least)
-
-
-def _keys(node: Any) -> list[str]:
-    if isinstance(node, Mapping):
-        return [str(key) for key in node]
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [str(i) for i in range(len(node))]
-    return []
-
-
-def _runner_arguments() -> list[str]:
-    from mmengine.runner import Runner
-
-    return [name for name in inspect.signature(Runner.__init__).parameters if name not in ('self', 'cfg')]
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -12,6 +12,9 @@ from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError
 
+# top-level keys of a config that a test with augmented copies needs
+TTA_KEYS = ('tta_model', 'tta_pipeline')
+
 
 class NotSupportedError(ArgumentError):
     """The task or the config lacks what an argument needs."""
@@ -42,7 +45,7 @@ class TaskAdapter:
 
     def enable_tta(self, cfg: Config) -> None:
         """Change ``cfg`` so that testing averages over augmented copies of each image."""
-        missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
+        missing = [name for name in TTA_KEYS if name not in cfg]
         if missing:
             raise NotSupportedError(f'tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

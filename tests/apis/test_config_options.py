@@ -1,0 +1,177 @@
+"""Options that a config does not have, or that could not change anything, are told at once."""
+
+import ast
+import copy
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from icconv_mm import versions
+from icconv_mm.apis.config import check_options, load_config
+from icconv_mm.errors import InputError
+
+
+@pytest.fixture
+def cfg():
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(
+                type='FasterRCNN', backbone=dict(type='ResNet', depth=50), test_cfg=dict(rcnn=dict(max_per_img=9))
+            ),
+            train_cfg=dict(max_epochs=12),
+            param_scheduler=[dict(type='LinearLR', begin=0)],
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    'option',
+    ['model.backbone.depth', 'model.backbone.frozen_stages', 'param_scheduler.0.begin', 'param_scheduler.0.by_epoch',
+     'randomness.seed', 'load_from', 'resume', 'model.test_cfg.rcnn.score_thr', 'train_dataloader.batch_size'],
+)  # fmt: skip
+def test_options_that_may_be_given(cfg, option):
+    check_options(cfg, {option: 1})
+
+
+@pytest.mark.parametrize(
+    'option, suggestion',
+    [
+        ('model.bakcbone.depth', 'backbone'),
+        ('model.backbone.dept', 'depth'),
+        ('trian_cfg.max_epochs', 'train_cfg'),
+        ('train_cfg.max_epoch', 'max_epochs'),
+        ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
+        ('randomnes.seed', 'randomness'),
+    ],
+)
+def test_misspelt_option(cfg, option, suggestion):
+    with pytest.raises(InputError, match=f'^options {option}: no such key .* did you mean {suggestion!r}'):
+        check_options(cfg, {option: 1})
+
+
+def test_unknown_top_level_option(cfg):
+    with pytest.raises(InputError, match="the config has no 'colour', and it is no argument of the runner"):
+        check_options(cfg, {'colour.depth': 1})
+
+
+RECIPES = [
+    'classification/ic-resnet50-k9_8xb32_in1k',
+    'detection/faster-rcnn_ic-r50-k9_fpn_1x_coco',
+    'detection/retinanet_ic-r18_fpn-sepc_miniature',
+    'semantic_segmentation/fpn_ic-r18_miniature',
+    'pose/ae_ic-r18_miniature',
+    'multitask/joint_ic-r18_fpn_miniature',
+]
+
+
+def refused(cfg, option):
+    try:
+        check_options(cfg, {option: 1})
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def runner_arguments(cfg):
+    """What mmengine gives a runner that is built from a config."""
+    given = {}
+
+    class Recorder:
+        def __init__(self, **arguments):
+            given.update(arguments)
+
+    Runner.from_cfg.__func__(Recorder, cfg)
+    given.pop('cfg')
+    return given
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_refused_are_the_keys_that_change_nothing(repo, recipe):
+    cfg = load_config(str(repo / 'configs' / f'{recipe}.py'))
+    before = runner_arguments(cfg)
+    for key in cfg:
+        changed = copy.deepcopy(cfg)
+        changed[key] = {'type': 'Other'}
+        same = runner_arguments(changed) == before
+        beside = key in ('tta_model', 'tta_pipeline', 'find_unused_parameters')  # read by the tools and the runner
+        assert bool(refused(cfg, key)) == (same and not beside), key
+
+
+@pytest.mark.parametrize(
+    'recipe, option, instead',
+    [
+        (RECIPES[1], 'backbone.depth', 'change model.backbone.depth instead'),
+        (RECIPES[1], 'fine_tuned.frozen_stages', 'change model.backbone.frozen_stages instead'),
+        (RECIPES[1], 'train_pipeline.0.type', 'change train_dataloader.dataset.pipeline.0.type instead'),
+        (RECIPES[2], 'max_iters', 'change train_cfg.max_iters instead'),
+        (RECIPES[2], 'warm_up', r'change param_scheduler\.0\.end, param_scheduler\.1\.begin instead'),
+        (RECIPES[4], 'codec.sigma', r'change model\.head\.decoder\.sigma, .*encoder\.sigma instead'),
+        (RECIPES[5], 'data_root', r'change (train_dataloader\.\S+, ){2}\S+ and 6 more instead'),
+        (RECIPES[2], 'custom_imports.imports', 'has an effect only inside the config files'),
+    ],
+)
+def test_the_error_names_the_key_to_write(repo, recipe, option, instead):
+    cfg = load_config(str(repo / 'configs' / f'{recipe}.py'))
+    assert re.search(f'^options {option}: .*{instead}$', refused(cfg, option))
+
+
+def test_a_key_that_code_of_the_user_may_read():
+    cfg = Config(dict(model=dict(type='A'), threshold=3, custom_imports=dict(imports=['icconv_mm'])))
+    assert refused(cfg, 'threshold')
+    cfg.custom_imports.imports.append('my_hooks')
+    assert refused(cfg, 'threshold') is None
+    assert refused(Config(dict(default_scope='my_library', threshold=3)), 'threshold') is None
+
+
+def test_a_runner_that_takes_other_keys():
+    cfg = Config(dict(model=dict(type='A'), strategy=dict(type='SingleDeviceStrategy')))
+    assert refused(cfg, 'strategy.type')
+    cfg.runner_type = 'FlexibleRunner'
+    assert refused(cfg, 'strategy.type') is None
+
+
+@pytest.mark.parametrize(
+    'option', ['compile', 'sync_bn', 'model_wrapper_cfg.type', 'efficient_conv_bn_eval', 'activation_checkpointing']
+)
+def test_what_the_runner_reads_of_its_config_may_be_new(cfg, option):
+    assert refused(cfg, option) is None
+
+
+# What upstream's configs hold that works: the arguments of the runners, and what else mmengine or the tools read.
+WORKING = {
+    'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',
+    'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level',
+    'visualizer', 'default_scope', 'randomness', 'experiment_name', 'work_dir', 'find_unused_parameters', 'tta_model',
+    'tta_pipeline', 'model_wrapper_cfg',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('library', versions.TASKS)
+def test_top_level_names_of_upstream(library):
+    found = importlib.util.find_spec(library)
+    if found is None:
+        pytest.skip(f'{library} is not installed')
+    files = [path for path in Path(found.origin).parent.glob('.mim/configs/**/*.py') if path.stat().st_size < 20_000]
+    names = {target.id for path in files for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)
+             for target in node.targets if isinstance(target, ast.Name)} - {'_base_'}  # fmt: skip
+    assert len(names & WORKING) > 10
+    cfg = Config(dict.fromkeys(sorted(names), 1) | {'model': {}, 'custom_imports': {}, 'default_scope': library})
+    cfg._cfg_dict.pop('runner_type', None)  # the default runner; the others are tested above
+    assert {name for name in cfg if refused(cfg, name) is None} == names & WORKING | {'model', 'default_scope'}
+
+
+@pytest.mark.parametrize('library', ['mmengine', *versions.TASKS])
+def test_what_libraries_read_of_the_config_of_a_run(library, cfg):
+    found = importlib.util.find_spec(library)
+    if found is None:
+        pytest.skip(f'{library} is not installed')
+    sources = [path.read_text() for path in Path(found.origin).parent.rglob('*.py') if '.mim' not in path.parts]
+    read = {key for text in sources for key in re.findall(r"""runner\.cfg(?:\.get\(\s*['"]|\[['"]|\.)(\w+)""", text)}
+    for key in read - {'pretty_text', 'get'}:
+        assert refused(Config({key: 1}), key) is None, key
