@@ -4,6 +4,7 @@
 # make gpu    all that is to be measured on a GPU; nine minutes a call, the next one continues
 # make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY=search,sepc,
 #             WORKERS=2
+# make clean  removes builds and environments; make distclean the results of all runs (work_dirs) as well
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
 # NECK=sepc, JOINT=1
@@ -25,7 +26,7 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
-.PHONY: setup setup-tests demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean
+.PHONY: setup setup-tests demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean distclean
 
 setup:
 	@scripts/setup_env.sh $(TORCH) --venv $(VENV) --device $(DEVICE)
@@ -83,4 +84,8 @@ docs-serve: docs
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs 8000
 
 clean:
-	rm -rf build dist work_dirs .venv .venv-*
+	rm -rf build dist .venv .venv-*
+
+# Results of hours, those of make evidence among them.
+distclean: clean
+	rm -rf work_dirs
