@@ -249,6 +249,17 @@ def test_the_readme_shows_a_recipe_as_it_is():
     assert {name for name in folders if f'`{name}`' not in text and f'`_base_/{name}`' not in text} == set()
 
 
+def test_the_readme_says_which_pattern_a_token_means():
+    text = (CONFIGS / 'README.md').read_text()
+    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| `(\w+/ic_\w+)` \| `(\w+\.py)` \|$', text, re.MULTILINE)
+    patterns = {folder: pattern for folders, pattern, _ in rows for folder in re.findall(r'\w+', folders)}
+    for _, pattern, backbone in rows:
+        assert read_config(CONFIGS / '_base_/backbones' / backbone).backbone.pattern == pattern
+    paths = [path for path in RECIPES if '_ic-r50-k9' in path.stem or path.stem.startswith('ic-resnet50-k9')]
+    found = {(path.parent.name, read_config(path).backbone.pattern) for path in paths}
+    assert found == set(patterns.items())
+
+
 def test_every_recipe_of_the_zoo_is_there():
     names = {path.stem for path in RECIPES}
     nets = ('ic-r50-k9', 'ic-r101-k9', 'ic-x101-32x4d-k9')
