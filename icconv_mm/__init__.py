@@ -52,6 +52,8 @@ _SUBPACKAGES = (
 _OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
 _OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 _OBJECTS |= {'MultiTaskModel': 'tasks.multitask'}
+# mmpose's registry of codecs looks here: it has no root that a registry of ours could extend
+_OBJECTS |= {'AECodec': 'tasks.pose'}
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
@@ -60,8 +62,6 @@ def __getattr__(name: str):
         return importlib.import_module(f'.{name}', __name__)
     if name in _OBJECTS:
         return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
-    if name == 'AECodec':  # mmpose's registry of codecs looks here: it has no root that our registries could extend
-        return importlib.import_module('.tasks.pose', __name__).AECodec
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

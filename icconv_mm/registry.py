@@ -6,7 +6,6 @@ when a registry is first asked for a name, not by ``import icconv_mm``: importin
 library is loaded only when a config needs it.
 """
 
-import importlib
 import sys
 
 from icconv_mm import versions
@@ -28,7 +27,7 @@ class _LazyRegistry(root.Registry):
         super().import_from_location()
         for task, library in versions.LIBRARIES.items():
             if sys.modules.get(library) is not None:  # None bars an import
-                importlib.import_module(f'icconv_mm.tasks.{task}')
+                versions.import_task(task)
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:

@@ -1,8 +1,14 @@
-"""Supported versions of the libraries that the package stands on, and the guard that checks them."""
+"""The libraries that the package stands on: supported versions, the guard that checks them, and their task folders.
 
+The only place that says which folder of ``icconv_mm.tasks`` belongs to which library. A folder is imported when it is
+asked for, by name, because importing it imports its library.
+"""
+
+import importlib
 import importlib.metadata
 import importlib.util
 import re
+from types import ModuleType
 
 # Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
 # keep the import names, so a library is found by its import name and its version read from whichever is installed.
@@ -27,6 +33,16 @@ LIBRARIES = {
 TASKS = {library: task for task, library in LIBRARIES.items()}
 # Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
 ONE_MAP = ('mmpose', 'mmpretrain')
+
+
+def import_task(task: str, module: str = '') -> ModuleType:
+    """Import the folder of a task, or a module of it; the classes of the folder are registered then.
+
+    Args:
+        task: Name of the folder, one of :data:`LIBRARIES`.
+        module: Name of a module within.
+    """
+    return importlib.import_module(f'icconv_mm.tasks.{task}' + (f'.{module}' if module else ''))
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -1,9 +1,5 @@
-"""Task folders by the import name of their library, which may be missing: the only place that names them.
+"""The library that a config is written for, which may be missing, and what belongs to its task."""
 
-A folder is imported when it is asked for, by name, because importing it imports its library.
-"""
-
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +46,9 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
 
 def import_folder(library: str) -> None:
     """Import the folder of the task of a library, given its import name: its classes are registered then."""
-    importlib.import_module(f'icconv_mm.tasks.{versions.TASKS[library]}')
+    versions.import_task(versions.TASKS[library])
 
 
 def adapter_of(library: str) -> 'TaskAdapter':
     """What the tools know about the task of a library, given its import name."""
-    return importlib.import_module(f'icconv_mm.tasks.{versions.TASKS[library]}.adapter').Adapter()
+    return versions.import_task(versions.TASKS[library], 'adapter').Adapter()
