@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.apis import cli, load_config
-from icconv_mm.apis.config import VARIANTS
-from icconv_mm.patterns.search import CRITERIA
+from icconv_mm.patterns.search import CRITERIA, VARIANTS
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 

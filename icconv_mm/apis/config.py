@@ -1,6 +1,5 @@
 """Reading a config with what the command line changes in it, and changes that several purposes share."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.tasks.lookup import require_library
-
-VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # what the search compares
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
@@ -58,26 +55,6 @@ def model_config(cfg: Config) -> dict:
     if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg.model
-
-
-def comparison_config(
-    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
-) -> Config:
-    """A copy of a supernet's config for one of the trainings that the search compares.
-
-    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
-    """
-    cfg = copy.deepcopy(cfg)
-    if pattern is not None:
-        cfg.model.backbone.pop('supernet_d_max')
-        cfg.model.backbone.pattern = pattern
-    if start is not None:
-        cfg.load_from = str(start)
-    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
-    cfg.default_hooks.checkpoint = None
-    cfg.work_dir = str(work_dir)
-    return cfg
 
 
 def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:

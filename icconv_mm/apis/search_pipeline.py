@@ -12,17 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
 
 from icconv_mm._files import whole_file
-from icconv_mm.apis.config import VARIANTS, comparison_config, set_iterations
+from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns, write_patterns
+from icconv_mm.patterns.search import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,26 @@ class Pipeline:
             'std': statistics.stdev(values) if len(values) > 1 else 0.0,
             'seconds': statistics.fmean(result['seconds'] for result in results),
         }
+
+
+def comparison_config(
+    cfg: Config, work_dir: Path, *, seed: int, pattern: Any = None, start: Path | None = None
+) -> Config:
+    """A copy of a supernet's config for one of the trainings that the search compares.
+
+    It trains with ``pattern`` in the place of the supernet, and from the checkpoint ``start``, where they are given.
+    """
+    cfg = copy.deepcopy(cfg)
+    if pattern is not None:
+        cfg.model.backbone.pop('supernet_d_max')
+        cfg.model.backbone.pattern = pattern
+    if start is not None:
+        cfg.load_from = str(start)
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_iters  # evaluated and saved once, at the end
+    cfg.default_hooks.checkpoint = None
+    cfg.work_dir = str(work_dir)
+    return cfg
 
 
 def run_stage(stage: Stage, metric: str) -> None:

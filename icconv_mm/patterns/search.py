@@ -41,6 +41,7 @@ from icconv_mm.patterns.supernet import (
 )
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')
+VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # networks that a search is compared with, and its own
 TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
 
 

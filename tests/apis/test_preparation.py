@@ -3,9 +3,10 @@
 import pytest
 from mmengine.config import Config
 
-from icconv_mm.apis.config import comparison_config, model_config, replace_image_loading, set_iterations
+from icconv_mm.apis.config import model_config, replace_image_loading, set_iterations
 from icconv_mm.apis.inference import test_pipeline
 from icconv_mm.apis.preparation import prepare_test, prepare_training
+from icconv_mm.apis.search_pipeline import comparison_config
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.base import TaskAdapter
 
