@@ -70,7 +70,7 @@ def _xavier(weight: Tensor, gain=1, distribution='normal') -> None:
 _INITIALIZERS = {'Constant': nn.init.constant_, 'Kaiming': _kaiming, 'Normal': nn.init.normal_, 'Xavier': _xavier}
 
 
-def _initialise(module: nn.Module, type: str, layer: str | Sequence[str], bias: float = 0, **options) -> None:
+def _initialize(module: nn.Module, type: str, layer: str | Sequence[str], bias: float = 0, **options) -> None:
     """Fill the layers of certain kinds, as one entry of an ``init_cfg`` says."""
     if type not in _INITIALIZERS:
         raise _needs('mmengine', f'init_cfg of type {type!r}')
@@ -112,7 +112,7 @@ class BaseModule(nn.Module):
             return
         cfgs = self.init_cfg or []
         for cfg in [cfgs] if isinstance(cfgs, dict) else cfgs:
-            _initialise(self, **({'layer': ()} | cfg))
+            _initialize(self, **({'layer': ()} | cfg))
         for child in self.children():
             if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
                 child.init_weights()

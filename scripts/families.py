@@ -154,7 +154,7 @@ def _cell(said: str) -> str:
     return ' '.join(said.replace('|', '/').split())
 
 
-def train_one_step(library: str, cfg: Config, size: int, initialise: bool) -> None:
+def train_one_step(library: str, cfg: Config, size: int, initialize: bool) -> None:
     """Builds the model of a config, takes a step on two random images and predicts for the first.
 
     Args:
@@ -173,7 +173,7 @@ def train_one_step(library: str, cfg: Config, size: int, initialise: bool) -> No
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(library):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        if initialise:
+        if initialize:
             model.init_weights()
         batch = make_batch(cfg, model, size)
         model.train()
@@ -200,9 +200,9 @@ def _predict(model, batch: dict) -> None:
         model(**data, mode='predict')
 
 
-def _try(library: str, cfg: Config, size: int, initialise: bool) -> str:
+def _try(library: str, cfg: Config, size: int, initialize: bool) -> str:
     try:
-        train_one_step(library, cfg, size, initialise)
+        train_one_step(library, cfg, size, initialize)
     except Exception as error:
         return said_by(error)
     return ''

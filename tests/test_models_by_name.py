@@ -74,7 +74,7 @@ def test_dropout_is_before_the_classifier():
     assert not torch.equal(net.eval()(IMAGES), net.head.fc.bias.expand(2, 3))
 
 
-def test_weights_are_those_that_the_backbone_initialises():
+def test_weights_are_those_that_the_backbone_initializes():
     torch.manual_seed(3)
     net = icconv_mm.create_model('ic_resnet18', 'dense', features_only=True)
     assert net.is_init and not net.layer1[0].bn2.weight.any() and net.layer1[0].bn1.weight.all()

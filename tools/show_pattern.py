@@ -69,14 +69,14 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     """The effective receptive fields of the dense network and of this one, with the same weights."""
     from icconv_mm.checkpoints import safe
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-    from icconv_mm.patterns.receptive_field import effective_receptive_field, randomise
+    from icconv_mm.patterns.receptive_field import effective_receptive_field, randomize
 
     dense, inception = build(network, 'dense'), build(network, args.pattern)
     if args.checkpoint:
         check_fits(inception, checkpoint := safe.load(args.checkpoint), args.checkpoint)
         inception.load_state_dict(state_dict_of(checkpoint))
     else:
-        randomise(inception)
+        randomize(inception)
     dense.load_state_dict(inception.state_dict())
     fields = {}
     for name, net in ((network, dense), (args.pattern, inception)):

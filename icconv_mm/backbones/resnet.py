@@ -322,12 +322,12 @@ class ResNet(BaseModule):
         ]
 
     def init_weights(self) -> None:
-        initialised = self.is_init
+        initialized = self.is_init
         cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
         files = [str(cfg.get('checkpoint')) for cfg in cfgs if cfg['type'] == 'Pretrained']
         with naming(', '.join(files)):
             super().init_weights()
-        if self.zero_init_residual and not initialised and not files:
+        if self.zero_init_residual and not initialized and not files:
             for module in self.modules():
                 if name := getattr(module, 'last_norm_name', None):
                     nn.init.zeros_(getattr(module, name).weight)

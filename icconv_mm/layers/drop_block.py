@@ -41,8 +41,8 @@ class DropBlock2d(nn.Module):
         # centres are drawn where the whole block fits
         rows, columns = height - size + 1, width - size + 1
         gamma = min(1.0, self.drop_prob * height * width / (size**2 * rows * columns))
-        centres = (torch.rand((*x.shape[:2], rows, columns), device=x.device) < gamma).to(torch.float32)
-        dropped = F.max_pool2d(F.pad(centres, [size - 1] * 4), size, stride=1) > 0
+        centers = (torch.rand((*x.shape[:2], rows, columns), device=x.device) < gamma).to(torch.float32)
+        dropped = F.max_pool2d(F.pad(centers, [size - 1] * 4), size, stride=1) > 0
         # counted in float32: float16 ends at 65504, which a map of 256 x 16 x 16 exceeds
         kept = (~dropped).sum(dtype=torch.float32)
         scale = (x.numel() / kept.clamp(min=1)).to(x.dtype)

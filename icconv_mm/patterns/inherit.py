@@ -48,7 +48,7 @@ def inherit_taps(
             _permute_outputs(state, result.name, _channels(order, state[key]))
             if result.groups > 1:  # a group moves with the input channels that it reads
                 fan_in = order[:, None] * state[key].shape[1] + torch.arange(state[key].shape[1])
-                _permute_outputs(state, _neighbour(result.name, -1), fan_in.flatten(), inputs=False)
+                _permute_outputs(state, _neighbor(result.name, -1), fan_in.flatten(), inputs=False)
         patterns.append(runs_of(dilations))
     return patterns, state
 
@@ -64,7 +64,7 @@ def _channels(order: Tensor, weight: Tensor) -> Tensor:
     return (order[:, None] * size + torch.arange(size)).flatten()
 
 
-def _neighbour(name: str, step: int) -> str | None:
+def _neighbor(name: str, step: int) -> str | None:
     """The convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
     match = re.fullmatch(r'(|.*\.)conv(\d)', name)
     return f'{match[1]}conv{int(match[2]) + step}' if match else None
@@ -77,9 +77,9 @@ def _norm(name: str) -> str:
 
 def _is_free(state: Mapping[str, Tensor], result: LayerResult) -> bool:
     """Whether only a batch norm and the next convolution see this layer's channels (and, if grouped, its input's)."""
-    if not _feeds(state, result.name, _neighbour(result.name, 1)):
+    if not _feeds(state, result.name, _neighbor(result.name, 1)):
         return False
-    return result.groups == 1 or _feeds(state, _neighbour(result.name, -1), result.name, result.groups)
+    return result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
 
 
 def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None, groups: int = 1) -> bool:
@@ -105,5 +105,5 @@ def _permute_outputs(state: dict[str, Tensor], name: str, order: Tensor, inputs:
         if key in state:
             state[key] = state[key][order]
     if inputs:
-        key = f'{_neighbour(name, 1)}.weight'
+        key = f'{_neighbor(name, 1)}.weight'
         state[key] = state[key][:, order]

@@ -47,15 +47,15 @@ def effective_receptive_field(
         for _ in range(images):
             image = torch.randn(1, 3, size, size, generator=generator).requires_grad_()
             feature = network(image)[stage]
-            centre = feature[0, :, feature.shape[2] // 2, feature.shape[3] // 2]
-            mixed = (centre * torch.randn(centre.shape, generator=generator)).sum()
+            center = feature[0, :, feature.shape[2] // 2, feature.shape[3] // 2]
+            mixed = (center * torch.randn(center.shape, generator=generator)).sum()
             total += torch.autograd.grad(mixed, image)[0].double().square().sum((0, 1))
     share = total / total.sum()
     return ReceptiveField(share, _extent(share.sum(1)), _extent(share.sum(0)))
 
 
 @torch.no_grad()
-def randomise(network: nn.Module, size: int = 128, seed: int = 0) -> nn.Module:
+def randomize(network: nn.Module, size: int = 128, seed: int = 0) -> nn.Module:
     """Gives a network random weights (He) and batch norms that normalise white noise, as early in training."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():

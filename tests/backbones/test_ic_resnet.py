@@ -88,7 +88,7 @@ def test_frozen_stages_stay_frozen():
     assert not net.layer2[0].bn1.training
 
 
-def test_initialisation_treats_it_as_a_convolution():
+def test_initialization_treats_it_as_a_convolution():
     net = ICResNet(18, 'geometric_d4')
     net.init_weights()
     weight = net.layer3[0].conv2.weight

@@ -48,7 +48,7 @@ def in_a_model(state):
     return {f'backbone.{key}': value for key, value in state.items()} | {key: torch.ones(1) for key in others}
 
 
-def randomised(net: nn.Module) -> nn.Module:
+def randomized(net: nn.Module) -> nn.Module:
     """Weights and statistics as of no other network, and outputs of moderate size."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -72,7 +72,7 @@ def from_file(backbone, state, tmp_path, layout='mmengine', pattern='dense', **o
 @pytest.mark.parametrize(('kind', 'arguments', 'backbone', 'options'), OF_OPENMMLAB)
 def test_openmmlab(kind, arguments, backbone, options, tmp_path):
     pytest.importorskip(f'{kind.split(".")[0]}.models')
-    theirs = randomised(MODELS.build({'type': kind, 'out_indices': (0, 1, 2, 3), **arguments}))
+    theirs = randomized(MODELS.build({'type': kind, 'out_indices': (0, 1, 2, 3), **arguments}))
     ours = from_file(backbone, theirs.state_dict(), tmp_path, depth=arguments['depth'], **options)
     x = torch.randn(2, 3, 75, 61)
     torch.testing.assert_close(ours(x), tuple(theirs(x)), rtol=1e-5, atol=1e-5)
@@ -80,7 +80,7 @@ def test_openmmlab(kind, arguments, backbone, options, tmp_path):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_layouts_of_files(layout, tmp_path):
-    state = randomised(ICResNet(18, 'dense', **SMALL)).state_dict()
+    state = randomized(ICResNet(18, 'dense', **SMALL)).state_dict()
     ours = from_file(ICResNet, state, tmp_path, layout, 'geometric_d4', depth=18, **SMALL).state_dict()
     assert all(torch.equal(value, state[key]) for key, value in ours.items())
 
@@ -95,7 +95,7 @@ def test_layouts_of_files(layout, tmp_path):
     ],
 )
 def test_torchvision(name, backbone, options, tmp_path):
-    theirs = randomised(getattr(torchvision.models, name)())
+    theirs = randomized(getattr(torchvision.models, name)())
     ours = from_file(backbone, theirs.state_dict(), tmp_path, 'bare', **options)
     assert_same_logits(theirs, ours, torch.flatten)
 
@@ -112,7 +112,7 @@ def test_torchvision(name, backbone, options, tmp_path):
 )
 def test_timm(name, backbone, options, tmp_path):
     timm = pytest.importorskip('timm')
-    theirs = randomised(timm.create_model(name, pretrained=False))
+    theirs = randomized(timm.create_model(name, pretrained=False))
     ours = from_file(backbone, theirs.state_dict(), tmp_path, 'bare', **options)
     assert_same_logits(theirs, ours, lambda x, _: x)
 
@@ -135,7 +135,7 @@ class DeepStem(nn.Module):
 
 def test_the_names_of_timm(tmp_path):
     """Where timm is not installed, its layout at least."""
-    trunk = randomised(ICResNet(18, 'dense', **POOLED, **SMALL))
+    trunk = randomized(ICResNet(18, 'dense', **POOLED, **SMALL))
     state = DeepStem(trunk).state_dict()
     assert {'conv1.0.weight', 'conv1.6.weight', 'bn1.running_var'} < set(state)
     ours, x = from_file(ICResNet, state, tmp_path, 'bare', depth=18, **POOLED, **SMALL), torch.randn(1, 3, 64, 64)

@@ -162,7 +162,7 @@ def test_checkpointing_gives_the_same_gradients(x):
     torch.testing.assert_close(*grads)
 
 
-def test_initialisation():
+def test_initialization():
     net = PyConvResNet(18)
     net.init_weights()
     weight = net.layer1[0].conv1.pyconv_levels[0].weight

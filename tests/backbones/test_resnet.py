@@ -25,7 +25,7 @@ def x():
     return torch.randn(2, 3, 64, 48)
 
 
-def randomise_norms(net: nn.Module) -> nn.Module:
+def randomize_norms(net: nn.Module) -> nn.Module:
     """Norms of a fresh network are the identity, which hides mistakes."""
     for module in net.modules():
         if isinstance(module, _BatchNorm):
@@ -37,7 +37,7 @@ def randomise_norms(net: nn.Module) -> nn.Module:
 
 def assert_same_network(ours: ResNet, theirs: nn.Module, x):
     """Same keys in the same order, same outputs."""
-    ours.eval(), randomise_norms(theirs).eval()
+    ours.eval(), randomize_norms(theirs).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     got, expected = ours(x), theirs(x)
@@ -251,7 +251,7 @@ def test_checkpointing_gives_the_same_gradients(x):
     assert all(m.with_cp for m in ResNet(18, **TINY, with_cp=True).modules() if isinstance(m, BasicBlock))
 
 
-def test_initialisation(x):
+def test_initialization(x):
     net = ResNet(50, **TINY)
     net.init_weights()
     assert not net.layer1[0].bn3.weight.any() and not net.layer4[-1].bn3.weight.any()
@@ -280,7 +280,7 @@ def test_pretrained_norms_are_kept(tmp_path, as_list):
     assert (net.layer1[0].bn2.weight == 3).all()
 
 
-def test_is_initialised_inside_a_model():
+def test_is_initialized_inside_a_model():
     class Model(BaseModule):
         def __init__(self):
             super().__init__()

@@ -130,7 +130,7 @@ def test_pyramids_of_other_tables():
     assert [c.groups for c in default.layer1[0].conv2.pyconv_levels] == [32] * 4  # no fewer than the ResNeXt has
 
 
-def test_weight_standardised_convolutions_stay_so():
+def test_weight_standardized_convolutions_stay_so():
     for name, kind in (('standardised', ICConvWS2d), ('switchable', ICConvAWS2d)):
         net = build({'type': 'icconv_mm.Inception', 'backbone': BACKBONES[name][0], 'pattern': 'geometric_d2'})
         conv = net.layer1[0].conv2

@@ -58,7 +58,7 @@ def test_files_of_the_old_format_are_read(tmp_path, state):
     assert convert_file(path, tmp_path / 'out.pth', 'ic-conv').layout == 'classifier'
 
 
-def test_a_converted_file_is_recognised(released, tmp_path):
+def test_a_converted_file_is_recognized(released, tmp_path):
     convert_file(released, tmp_path / 'out.pth', 'ic-conv')
     with pytest.raises(
         ValueError, match=r'out\.pth: converted already, from ckpt\.pth\.tar \(source ic-conv, sha256 [0-9a-f]{64}'

@@ -63,7 +63,7 @@ def test_pose_estimator_loads_into_its_config(repo):
     assert torch.equal(model.head.final_layer.bias, old['keypoint_head.final_layer.bias'])
 
 
-def test_classifier_initialises_the_backbone_of_a_detector(repo, tmp_path):
+def test_classifier_initializes_the_backbone_of_a_detector(repo, tmp_path):
     """What ``init_cfg`` of the recipes does with a converted ImageNet file."""
     old = classifier(18)
     torch.save({'state_dict': old}, tmp_path / 'ckpt.pth.tar')

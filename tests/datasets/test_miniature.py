@@ -187,21 +187,19 @@ def _balanced_accuracy(truth, predicted):
     return np.mean([(predicted[truth == label] == label).mean() for label in np.unique(truth)])
 
 
-def _nearest(train, val, neighbours=5):
+def _nearest(train, val, neighbors=5):
     (labels, features), (_, queries) = train, val
     distances = np.abs(queries[:, None] - features[None]).sum(-1)
-    nearest = labels[np.argsort(distances, axis=1)[:, :neighbours]]
+    nearest = labels[np.argsort(distances, axis=1)[:, :neighbors]]
     return np.array([np.bincount(row).argmax() for row in nearest])
 
 
-def test_colour_does_not_give_the_class_away(root):
+def test_color_does_not_give_the_class_away(root):
     train, val = _histograms(root, 'train'), _histograms(root, 'val')
     chance = 1 / len(CLASSES)
     assert _balanced_accuracy(val[0], _nearest(train, val)) < chance + 0.12
-    mean_colour = [(labels, h.reshape(-1, 4, 4, 4)) for labels, h in (train, val)]
-    marginals = [
-        (labels, np.concatenate([h.sum((1, 2)), h.sum((1, 3)), h.sum((2, 3))], 1)) for labels, h in mean_colour
-    ]
+    mean_color = [(labels, h.reshape(-1, 4, 4, 4)) for labels, h in (train, val)]
+    marginals = [(labels, np.concatenate([h.sum((1, 2)), h.sum((1, 3)), h.sum((2, 3))], 1)) for labels, h in mean_color]
     assert _balanced_accuracy(val[0], _nearest(*marginals)) < chance + 0.12
 
 

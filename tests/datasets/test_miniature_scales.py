@@ -80,10 +80,10 @@ def test_textures_have_equal_tones(scenes):
     """The mean grey of a texture says nothing of its class, and both are half dark."""
     means = {label: [] for label in (2, 3)}
     for each in scenes:
-        grey = cv2.cvtColor(each.image, cv2.COLOR_BGR2GRAY)
+        gray = cv2.cvtColor(each.image, cv2.COLOR_BGR2GRAY)
         for index, item in enumerate(each.items):
             if item.label in means and item.area > 200:
-                pixels = grey[each.visible(index)]
+                pixels = gray[each.visible(index)]
                 means[item.label].append((pixels > pixels.mean()).mean())
     assert all(0.35 < np.mean(shares) < 0.65 for shares in means.values())
 

@@ -42,7 +42,7 @@ def test_options_of_the_command_line_and_tensorboard(workspace, trained):
     assert all(np.isfinite(event.value) for event in log.Scalars('loss'))
 
 
-def test_resume_restores_step_count_and_optimiser(workspace, trained):
+def test_resume_restores_step_count_and_optimizer(workspace, trained):
     """Three steps in one run, and two and one, end with the same weights."""
     args = ('--work-dir', 'runs/fpt_resumed', '--resume', trained, *short(3, **COARSE, **{'model.neck.drop_prob': 0.1}))
     assert workspace.tool('train', workspace.config(CONFIG), *args) is None

@@ -15,7 +15,7 @@ def pyramid(dtype=torch.float64, batch=2, requires_grad=False):
     return [level.to(dtype).requires_grad_(requires_grad) for level in levels]
 
 
-def randomise(norm):
+def randomize(norm):
     with torch.no_grad():
         norm.weight.uniform_(0.5, 1.5)
         norm.bias.normal_()
@@ -31,7 +31,7 @@ def concatenated(norm, levels):
 
 @pytest.fixture
 def pair():
-    ours = randomise(IntegratedBatchNorm(CHANNELS).double())
+    ours = randomize(IntegratedBatchNorm(CHANNELS).double())
     theirs = nn.BatchNorm2d(CHANNELS).double()
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
@@ -84,7 +84,7 @@ def test_frozen_parameters_get_no_gradient(pair):
 @pytest.mark.parametrize('affine', [True, False])
 def test_gradcheck(affine):
     norm = IntegratedBatchNorm(CHANNELS, affine=affine, track_running_stats=False).double()
-    parameters = list(randomise(norm).parameters()) if affine else []
+    parameters = list(randomize(norm).parameters()) if affine else []
     levels = pyramid(requires_grad=True)
 
     def run(*inputs):
@@ -159,7 +159,7 @@ def test_other_channels_are_refused(pair):
 
 def test_is_an_ordinary_batch_norm_to_libraries():
     """Optimiser options for norms, and the conversions between ordinary and synchronised norms in whole models."""
-    norm = randomise(IntegratedBatchNorm(CHANNELS))
+    norm = randomize(IntegratedBatchNorm(CHANNELS))
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert list(norm.state_dict()) == list(nn.BatchNorm2d(CHANNELS).state_dict())
     levels = pyramid(torch.float32)
@@ -167,6 +167,6 @@ def test_is_an_ordinary_batch_norm_to_libraries():
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
     assert type(converted) is nn.SyncBatchNorm
     assert_close(integrated_batch_norm(levels, converted), expected)
-    synchronised = IntegratedSyncBatchNorm(CHANNELS)
-    synchronised.load_state_dict(norm.state_dict())
-    assert_close(synchronised(levels), expected)  # without processes: alone
+    synchronized = IntegratedSyncBatchNorm(CHANNELS)
+    synchronized.load_state_dict(norm.state_dict())
+    assert_close(synchronized(levels), expected)  # without processes: alone

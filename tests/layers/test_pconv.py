@@ -54,7 +54,7 @@ def test_one_weight_serves_all_levels():
     }
 
 
-def test_normalises_over_all_levels():
+def test_normalizes_over_all_levels():
     pconv, levels = make(ibn=True), pyramid()
     want = equation(pconv, levels, lambda target: False)
     pixels = torch.cat([x.flatten(2) for x in want], 2)

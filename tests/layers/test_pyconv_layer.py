@@ -68,7 +68,7 @@ def test_levels_that_were_changed_are_called(monkeypatch):
     torch.testing.assert_close(conv.eval()(x), by_level(conv, x))
 
 
-def test_initialisation_treats_the_levels_as_convolutions():
+def test_initialization_treats_the_levels_as_convolutions():
     conv = PyConv2d(64, [64, 64], [3, 9], [1, 16])
     for module in conv.modules():
         if isinstance(module, nn.Conv2d):

@@ -23,7 +23,7 @@ def pyramid(size=(25, 19), channels=CHANNELS, batch=2, ratio=2):
     return maps
 
 
-def randomise(neck: nn.Module) -> nn.Module:
+def randomize(neck: nn.Module) -> nn.Module:
     """As after training: the norms of the grounding transformers are no longer zero."""
     with torch.no_grad():
         for parameter in neck.parameters():
@@ -51,7 +51,7 @@ def test_any_number_of_levels_and_any_norm(levels, norm_cfg):
 
 
 def test_every_level_learns_from_every_level():
-    neck, inputs = randomise(FPT(CHANNELS, **SMALL)), [x.requires_grad_() for x in pyramid()]
+    neck, inputs = randomize(FPT(CHANNELS, **SMALL)), [x.requires_grad_() for x in pyramid()]
     for out in neck(inputs):
         grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
         assert all(grad.abs().max() > 0 for grad in grads)
@@ -60,7 +60,7 @@ def test_every_level_learns_from_every_level():
 def test_each_interaction_goes_the_way_of_its_name():
     """With grounding alone a level depends on itself and coarser ones, with rendering on itself and finer ones."""
     for name, sees in (('self', int.__eq__), ('grounding', int.__ge__), ('rendering', int.__le__)):
-        neck = randomise(FPT(CHANNELS, **SMALL, interactions=[name]))
+        neck = randomize(FPT(CHANNELS, **SMALL, interactions=[name]))
         inputs = [x.requires_grad_() for x in pyramid()]
         for level, out in enumerate(neck(inputs)):
             grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True, allow_unused=True)
@@ -77,7 +77,7 @@ def test_no_interaction_is_a_plain_pyramid():
 
 def test_the_order_of_the_maps():
     """Itself, its self-transformer, then the other levels from fine to coarse: what the weights of a file mean."""
-    neck, inputs = randomise(FPT(CHANNELS[:3], **SMALL)), pyramid(channels=CHANNELS[:3])
+    neck, inputs = randomize(FPT(CHANNELS[:3], **SMALL)), pyramid(channels=CHANNELS[:3])
     fine, middle, coarse = (conv(x) for conv, x in zip(neck.laterals, inputs))
     maps = [
         middle,
@@ -89,14 +89,14 @@ def test_the_order_of_the_maps():
 
 
 def test_segmentation_form():
-    neck = randomise(FPT(**SEGMENTATION))
+    neck = randomize(FPT(**SEGMENTATION))
     inputs = pyramid((13, 9), [8] * 3, ratio=1)
     assert [tuple(out.shape) for out in neck(inputs)] == [(2, 16, 13, 9)] * 3
     assert neck.renderings['2_0'].value_convs[0].conv.stride == (1, 1)
 
 
 def test_drop_block_acts_in_training_only():
-    neck, inputs = randomise(FPT(CHANNELS, **{**SMALL, 'drop_prob': 0.3})), pyramid()
+    neck, inputs = randomize(FPT(CHANNELS, **{**SMALL, 'drop_prob': 0.3})), pyramid()
     assert not torch.equal(neck(inputs)[0], neck(inputs)[0])
     neck.eval()
     assert torch.equal(neck(inputs)[0], neck(inputs)[0])
@@ -118,7 +118,7 @@ def test_further_levels(settings, sizes):
         assert torch.equal(outputs[-1], outputs[-2][:, :, ::2, ::2])
 
 
-def test_initialisation_keeps_the_zero_norms():
+def test_initialization_keeps_the_zero_norms():
     neck = FPT(CHANNELS, **SMALL)
     logging.getLogger('mmengine').setLevel(logging.ERROR)
     neck.init_weights()
@@ -196,7 +196,7 @@ class TestTools:
     def make(self, form):
         torch._dynamo.reset()
         settings = dict(in_channels=CHANNELS[:2], **SMALL) if form == 'detection' else {**SEGMENTATION, **TWO}
-        self.neck = randomise(FPT(**settings)).eval()
+        self.neck = randomize(FPT(**settings)).eval()
         ratio = 2 if form == 'detection' else 1
         self.inputs = pyramid((13, 11), settings['in_channels'], ratio=ratio)
 

@@ -94,7 +94,7 @@ def test_one_branch_gives_tensors_and_has_no_other_parameters(branch):
         torch.testing.assert_close(got, pair[branch == 'reg'])
 
 
-def test_norm_eval_and_synchronised_norms():
+def test_norm_eval_and_synchronized_norms():
     neck = SEPC(4, 6, 4, ibn=True, norm_eval=True).train()
     before = neck.cls_norm.running_mean.clone()
     neck(pyramid())
@@ -115,7 +115,7 @@ def test_norms_converted_by_a_library_stay_integrated():
             torch.testing.assert_close(got, pair)
 
 
-def test_initialisation():
+def test_initialization():
     neck = SEPC(64, 64, 4, **FULL)
     neck.init_weights()
     weights = [p for name, p in neck.named_parameters() if name.endswith('.weight') and p.ndim == 4]

@@ -62,7 +62,7 @@ def test_an_entry_holds_from_half_to_twice_its_pixels(table):
     assert [ask(pixels) for pixels in (499, 500, 1000, 2000, 2001)] == [None, 'kn2row', 'kn2row', 'kn2row', None]
 
 
-def test_neighbours_meet_in_the_middle(table):
+def test_neighbors_meet_in_the_middle(table):
     table(measured(1000), measured(2000, tiled=1.0, kn2row=3.0))
     assert [ask(pixels) for pixels in (500, 1414, 1415, 4000)] == ['kn2row', 'kn2row', 'tiled', 'tiled']
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from icconv_mm.backbones import ICResNet
 from icconv_mm.layers import ICConv2d
-from icconv_mm.patterns.receptive_field import effective_receptive_field, randomise
+from icconv_mm.patterns.receptive_field import effective_receptive_field, randomize
 
 
 class OneConvolution(nn.Module):
@@ -34,7 +34,7 @@ def test_extents_are_root_mean_square_distances():
 
 def test_a_dilated_network_looks_farther():
     dense, dilated = (ICResNet(18, pattern, base_channels=8) for pattern in ('dense', 'geometric_d4'))
-    randomise(dilated, size=64)
+    randomize(dilated, size=64)
     dense.load_state_dict(dilated.state_dict())
     fields = [effective_receptive_field(net, size=193, images=1, stage=1) for net in (dense, dilated)]
     assert fields[1].extent_h > 1.3 * fields[0].extent_h
@@ -52,9 +52,9 @@ def test_the_network_is_left_as_it_was():
 
 
 def test_random_weights_keep_activations_in_range():
-    net = randomise(ICResNet(50, 'geometric_d2', base_channels=8), size=64)
+    net = randomize(ICResNet(50, 'geometric_d2', base_channels=8), size=64)
     assert not net.training
     std = net(torch.randn(2, 3, 64, 64))[-1].std().item()
     assert 0.1 < std < 10
-    other = randomise(ICResNet(50, 'geometric_d2', base_channels=8), size=64)
+    other = randomize(ICResNet(50, 'geometric_d2', base_channels=8), size=64)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters()))

@@ -13,7 +13,7 @@ CALLS = 10  # of one graph: a single call of a layer is shorter than what an eve
 class Device(Protocol):
     """What differs between a GPU and, for a dry run, the processor."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for all work that was issued."""
 
     def capture(self, call: Callable[[], object], count: int) -> Callable[[], object]:
@@ -26,7 +26,7 @@ class Device(Protocol):
 class GPU:
     """A CUDA device."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         torch.cuda.synchronize()
 
     def capture(self, call: Callable[[], object], count: int) -> Callable[[], object]:
@@ -55,7 +55,7 @@ class GPU:
 class Processor:
     """What stands in for a GPU in a dry run."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         pass
 
     def capture(self, call: Callable[[], object], count: int) -> Callable[[], object]:
@@ -95,11 +95,11 @@ def measure(
     times = {name: {'processor': [], 'wall': [], 'GPU': []} for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
-            device.synchronise()
+            device.synchronize()
             start = time.perf_counter()
             call()
             issued = time.perf_counter()
-            device.synchronise()
+            device.synchronize()
             times[name]['processor'].append(issued - start)
             times[name]['wall'].append(time.perf_counter() - start)
             times[name]['GPU'].append(device.seconds(work[name]) / calls)

@@ -9,7 +9,7 @@ from icconv_mm.errors import InputError
 if TYPE_CHECKING:
     from benchmarks.report import Figure
 
-COLOURS = {'baseline': '#9aa5b1', 'ours': '#1f77b4', 'composition': '#e4a03b'}
+COLORS = {'baseline': '#9aa5b1', 'ours': '#1f77b4', 'composition': '#e4a03b'}
 BASELINES = ('dense', 'upstream')  # of layers and of networks
 
 
@@ -56,11 +56,11 @@ def write_chart(figures: Sequence['Figure'], path: str | Path) -> None:
 
 
 def _draw(axes, panel: str, groups: dict[str, dict[str, float]]) -> None:
-    width = 0.8 / len(COLOURS)
-    for number, (name, colour) in enumerate(COLOURS.items()):
+    width = 0.8 / len(COLORS)
+    for number, (name, color) in enumerate(COLORS.items()):
         places = [place + (number - 1) * width for place in range(len(groups))]
         heights = [times.get(name, 0) / times['baseline'] for times in groups.values()]
-        axes.bar(places, heights, width, color=colour, label=name)
+        axes.bar(places, heights, width, color=color, label=name)
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set_xticks(range(len(groups)), groups, rotation=90)
     axes.set_ylabel('time, baseline = 1')

@@ -67,16 +67,16 @@ def interleave(contenders: Mapping[str, Callable[[], object]], options: Options)
     clock = time.process_time if options.cpu_time else time.perf_counter
     for number in range(options.warmup + options.repeats):
         for name, call in contenders.items():
-            synchronise(options.device)
+            synchronize(options.device)
             start = clock()
             call()
-            synchronise(options.device)
+            synchronize(options.device)
             if number >= options.warmup:
                 seconds[name].append(clock() - start)
     return {name: Timing(min(times), statistics.median(times), len(times)) for name, times in seconds.items()}
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait until a GPU has done what it was given."""
     if device.startswith('cuda'):
         torch.cuda.synchronize(device)

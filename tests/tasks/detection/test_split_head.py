@@ -106,8 +106,8 @@ def test_shifted_priors_lie_where_the_maps_of_an_unpadded_neck_look():
     priors = build('RetinaHead', prior_shift=1, anchor_generator=ONE | {'center_offset': 0.5}).prior_generator
     height, width = SIZES[0][0] - 2, SIZES[0][1] - 2
     box = priors.single_level_grid_priors((height, width), 0, device='cpu')[row * width + column]
-    centre = (box[:2] + box[2:]) / 2
-    assert centre.tolist() == [7.5 * 8, 4.5 * 8]  # the centre of the lit cell
+    center = (box[:2] + box[2:]) / 2
+    assert center.tolist() == [7.5 * 8, 4.5 * 8]  # the centre of the lit cell
 
 
 def test_heads_without_two_towers():

@@ -139,7 +139,7 @@ def test_impossible_picture_is_named(pipeline, sample):
         pipeline(dict(type='icconv_mm.PyramidResize', input_size=(640, 640)))(sample)
 
 
-def test_preprocessor_normalises_each_picture_of_each_level(pipeline, sample, mmpose):
+def test_preprocessor_normalizes_each_picture_of_each_level(pipeline, sample, mmpose):
     from icconv_mm.tasks.pose import PyramidDataPreprocessor
 
     resize = dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=[1, 0.5], size_divisor=32)

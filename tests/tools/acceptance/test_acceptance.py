@@ -255,7 +255,7 @@ class FakeCuda(SimpleNamespace):
         super().__init__()
 
     def synchronize(self):
-        self.asked.append('synchronise')
+        self.asked.append('synchronize')
 
     def current_stream(self):
         return self.current

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks import Figure, Options, contest, interleave
 from benchmarks.norms import check_integrated
 from benchmarks.suites.models import detector, make_samples
-from benchmarks.timing import synchronise
+from benchmarks.timing import synchronize
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_equalized_conv
 from icconv_mm.ops import use_backend
 from icconv_mm.ops.pyramid_sum import pyramid_sum
@@ -139,10 +139,10 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
     original, seconds = scale_equalized_conv.deform_conv2d, []
 
     def timed(*args) -> Tensor:
-        synchronise(device)
+        synchronize(device)
         start = time.perf_counter()
         y = original(*args)
-        synchronise(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
         return y
 
