@@ -186,13 +186,14 @@ def create_model(
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
     kind, own = _MODELS[name]
-    if name.startswith('ic_'):
+    backbone = getattr(backbones, kind)
+    if issubclass(backbone, backbones.ICResNet):
         own = own | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
     stages = options.get('num_stages', 4)
     indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices
-    network = getattr(backbones, kind)(in_channels=in_chans, out_indices=tuple(indices), **own, **options)
+    network = backbone(in_channels=in_chans, out_indices=tuple(indices), **own, **options)
     init_weights(network)
     if features_only:
         network.feature_info = FeatureInfo.of(network)
