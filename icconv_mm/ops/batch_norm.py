@@ -82,7 +82,7 @@ def _is_dense(x: Tensor) -> bool:
 
 @cache
 def _has_kernel() -> bool:
-    """A library that was built from older sources has none."""
+    """Whether the compiled library is there, and has it."""
     return backend.missing_kernel('batch_norm_relu__compiled', 'cpu') is None
 
 

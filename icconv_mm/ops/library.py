@@ -29,8 +29,7 @@ def missing_library() -> str | None:
     except (OSError, RuntimeError) as error:
         said = sentence(error).splitlines()[0]
         return f'{path.name} does not load with torch {torch.__version__} ({said}); re{REBUILD}'
-    if hasattr(torch.ops.icconv_mm, 'set_kernel_table'):  # a library that was built from older sources has no table
-        kernel_table.install()
+    kernel_table.install()
     return None
 
 
@@ -45,16 +44,13 @@ def _find_library() -> tuple[Path, str, Path | None]:
 
 @cache
 def library_module() -> ModuleType | None:
-    """The compiled library as a module of Python; None without it, or where its sources are older than that."""
+    """The compiled library as a module of Python; None without it."""
     if missing_library():
         return None
     _, name, path = _find_library()
     spec = importlib.util.spec_from_file_location(f'icconv_mm.{name}', path)
-    try:
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except ImportError:
-        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

@@ -8,6 +8,7 @@ from acceptance.bench import Bench, Measurement
 from acceptance.kernels import CHOSEN, REFERENCE
 from acceptance.pieces.layers import DENSE
 from icconv_mm.errors import InputError
+from icconv_mm.ops.kernel_table import Measured, write_table
 
 FILE = 'kernel_table.json'
 
@@ -18,10 +19,6 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 def _write(bench: Bench) -> dict:
     """Writes the table beside the file of results."""
-    try:
-        from icconv_mm.ops.kernel_table import Measured, write_table
-    except ImportError:
-        return {'skipped': 'skipped: this version has no table of kernels'}
     architecture = '0.0' if bench.dry else '.'.join(map(str, torch.cuda.get_device_capability()))
     dtype = str(bench.options.tensor_dtype).removeprefix('torch.')
     measured = []
