@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.operator import define, is_traced, without_gradient
+from icconv_mm.ops.tensors import off_device
 from icconv_mm.ops.torch_private import in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
 
@@ -96,8 +97,8 @@ def _reference(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
 
 
 def _refusal(x, *_) -> str | None:
-    if x.device.type != 'cpu':
-        return f'it takes tensors on the CPU, got {x.device}'
+    if reason := off_device((x,), 'cpu'):
+        return reason
     if not _is_dense(x):
         return f'it takes dense maps, got strides {x.stride()}'
     return None

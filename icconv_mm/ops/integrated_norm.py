@@ -5,18 +5,17 @@ On a GPU three launches serve all levels, and three their gradients; on the CPU 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from icconv_mm.ops import backend
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
 from icconv_mm.ops.torch_private import below_autograd
 
-DTYPES = {
-    'cpu': (torch.float64, torch.float32, torch.float16, torch.bfloat16),
-    'cuda': (torch.float32, torch.float16, torch.bfloat16),
-}
+DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
 # compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
@@ -27,7 +26,10 @@ def register(reference: Callable[..., list[Tensor]]) -> None:
 
     Not by ``define``: an operator of ``torch.library`` cannot both change running statistics and have a gradient.
     """
-    limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_gpu, _advice)}
+    limits = {
+        'cpu': backend.Limits(partial(_refusal, 'cpu')),
+        'cuda': backend.Limits(partial(_refusal, 'cuda'), _advice),
+    }
     backend.register('integrated_norm', reference, limits, compiled_run)
 
 
@@ -70,8 +72,10 @@ class _IntegratedNorm(torch.autograd.Function):
 
 def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | None:
     first = levels[0]
-    if first.device.type != device:
-        return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {first.device}'
+    if device == 'cuda' and len(levels) > MAX_LEVELS:
+        return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
+    if reason := off_device((first,), device):
+        return reason
     if any(level.dtype != first.dtype or level.device != first.device for level in levels):
         return f'it takes levels of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in levels]}'
     if first.dtype not in DTYPES[device]:
@@ -84,16 +88,6 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
         if each is not None and each.dtype != wanted:
             return f'it takes {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
     return None
-
-
-def _refusal_of_cpu(*args) -> str | None:
-    return _refusal('cpu', *args)
-
-
-def _refusal_of_gpu(levels: Sequence[Tensor], *args) -> str | None:
-    if len(levels) > MAX_LEVELS:
-        return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
-    return _refusal('cuda', levels, *args)
 
 
 def _advice(levels, *_) -> str | None:

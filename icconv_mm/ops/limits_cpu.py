@@ -8,7 +8,7 @@ the instruction set.
 import torch
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.tensors import tensors_of
+from icconv_mm.ops.tensors import off_device, tensors_of
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
@@ -16,8 +16,8 @@ _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
 
 def _refusal(*args) -> str | None:
     tensors = tensors_of(args)
-    if device := next((t.device for t in tensors if t.device.type != 'cpu'), None):
-        return f'it takes tensors on the CPU, got {device}'
+    if reason := off_device(tensors, 'cpu'):
+        return reason
     dtypes = list(dict.fromkeys(t.dtype for t in tensors))
     if len(dtypes) > 1 or dtypes[0] not in _DTYPES:
         return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'

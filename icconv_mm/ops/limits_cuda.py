@@ -13,7 +13,7 @@ import torch
 
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.kernel_table import REFERENCE, declare, find
-from icconv_mm.ops.tensors import FLOAT_DTYPES, tensors_of
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
 
 # compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
 # passed as well, but its kernels are plain ones
@@ -26,9 +26,8 @@ _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at on
 
 
 def _refusal(first, second, *_) -> str | None:
-    for tensor in (first, second):
-        if tensor.device.type != 'cuda':
-            return f'it takes tensors on a CUDA device, got {tensor.device}'
+    if reason := off_device((first, second), 'cuda'):
+        return reason
     if first.device != second.device:
         return f'it takes tensors on one device, got {first.device} and {second.device}'
     if first.dtype not in FLOAT_DTYPES or first.dtype != second.dtype:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.operator import define
-from icconv_mm.ops.tensors import memory_format
+from icconv_mm.ops.tensors import memory_format, off_device
 
 
 def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
@@ -34,8 +34,8 @@ def _reference(grad, x, mean, scale, slope, shift):
 
 
 def _refusal(grad, x, *_) -> str | None:
-    if x.device.type != 'cpu' or grad.device.type != 'cpu':
-        return f'it takes tensors on the CPU, got {grad.device} and {x.device}'
+    if reason := off_device((grad, x), 'cpu'):
+        return reason
     if grad.dtype != x.dtype:
         return f'it takes tensors of one dtype, got {grad.dtype} and {x.dtype}'
     return None

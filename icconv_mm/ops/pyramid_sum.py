@@ -4,12 +4,15 @@ What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. tor
 compiled kernel reads its inputs once and writes the sum.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
 from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
 # compute capabilities of GPUs on which the tests have passed and it was faster than the reference
@@ -68,23 +71,15 @@ class _PyramidSum(torch.autograd.Function):
 
 def _refusal(device: str, own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
     maps = [own, coarser] if finer is None else [own, coarser, finer]
-    if found := next((x.device for x in maps if x.device.type != device), None):
-        return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+    if reason := off_device(maps, device):
+        return reason
     if any(x.dtype != own.dtype or x.device != own.device for x in maps):
         return f'it takes maps of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in maps]}'
-    if own.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    if own.dtype not in FLOAT_DTYPES:
         return f'it takes floating-point maps, got {own.dtype}'
     if coarser.numel() == 0:
         return 'it takes levels that are not empty'
     return None
-
-
-def _refusal_of_cpu(*args) -> str | None:
-    return _refusal('cpu', *args)
-
-
-def _refusal_of_gpu(*args) -> str | None:
-    return _refusal('cuda', *args)
 
 
 def _advice_of_cpu(own: Tensor, *_) -> str | None:
@@ -103,6 +98,9 @@ def _advice_of_gpu(own: Tensor, *_) -> str | None:
 backend.register(
     'pyramid_sum',
     _reference,
-    {'cpu': backend.Limits(_refusal_of_cpu, _advice_of_cpu), 'cuda': backend.Limits(_refusal_of_gpu, _advice_of_gpu)},
+    {
+        'cpu': backend.Limits(partial(_refusal, 'cpu'), _advice_of_cpu),
+        'cuda': backend.Limits(partial(_refusal, 'cuda'), _advice_of_gpu),
+    },
     _compiled,
 )

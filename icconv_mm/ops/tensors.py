@@ -41,6 +41,14 @@ def _autocast(device: str) -> bool:
     return torch.is_autocast_enabled('cpu') if _AUTOCAST_BY_DEVICE else torch.is_autocast_cpu_enabled()
 
 
+def off_device(tensors: Iterable[Tensor], device: str) -> str | None:
+    """What a kernel of a device type says of a call whose tensors are elsewhere; None where all are on it."""
+    found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
+    if found is None:
+        return None
+    return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+
+
 def is_list_of_tensors(arg: object) -> bool:
     """Whether an argument of a call is a list of tensors; patterns are lists of numbers, and long."""
     return isinstance(arg, (list, tuple)) and bool(arg) and isinstance(arg[0], Tensor)
