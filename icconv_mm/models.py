@@ -46,7 +46,7 @@ class FeatureInfo(list):
 
     @classmethod
     def of(cls, network: ResNet) -> 'FeatureInfo':
-        """Of a backbone; ``reduction`` is the pixels of the image per pixel of the map."""
+        """What is known of the maps of a backbone."""
         reduction = network.stem_stride
         every = []
         for stage, channels in enumerate(network.out_channels):
@@ -55,11 +55,11 @@ class FeatureInfo(list):
         return cls(every[stage] for stage in sorted(network.out_indices))
 
     def channels(self) -> list[int]:
-        """Of each map, in order."""
+        """Channels of each map, the finest map first."""
         return [each['num_chs'] for each in self]
 
     def reduction(self) -> list[int]:
-        """Of each map, in order."""
+        """Pixels of the image per pixel of each map, along one side, the finest map first."""
         return [each['reduction'] for each in self]
 
     def module_name(self) -> list[str]:

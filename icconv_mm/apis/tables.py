@@ -22,6 +22,6 @@ def table(title: str, rows: Sequence[Sequence[str]], words: Collection[str], **o
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """The same for a Markdown file."""
+    """A Markdown table of rows, titles first."""
     titles, *rows = rows
     return ''.join(f'| {" | ".join(row)} |\n' for row in (titles, ['---'] * len(titles), *rows))

@@ -46,7 +46,7 @@ def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tup
 
 
 def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
-    """Those of :func:`datasets_in` that read files."""
+    """The datasets of :func:`datasets_in` that read files."""
     return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
 
 

@@ -88,5 +88,5 @@ class Target:
         return fork if fork in self.pins else name
 
     def those(self, names: list[str]) -> list[str]:
-        """Of these distributions, or their forks, the ones that there are pins for."""
+        """The distributions among ``names``, or their forks, that have a pinned version."""
         return [name for name in map(self.distribution, names) if canonical(name) in self.pins]

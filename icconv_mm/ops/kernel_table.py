@@ -57,12 +57,12 @@ class Measured:
 
     @property
     def kernel(self) -> str:
-        """The fastest."""
+        """The kernel with the shortest time."""
         return min(self.microseconds, key=self.microseconds.__getitem__)
 
     @property
     def shape(self) -> tuple:
-        """All that calls are told apart by, but for the number of pixels."""
+        """What tells classes of calls apart, without the number of pixels."""
         return (
             self.operator,
             self.architecture,
@@ -135,7 +135,7 @@ def forget() -> None:
 
 @cache
 def _by_shape() -> dict[tuple, list[tuple[int, int, str]]]:
-    """Of each class the least and the most pixels of every kernel; neighbours meet in the middle."""
+    """The kernels of each class, with the fewest and the most pixels that they serve; neighbours meet in the middle."""
     found: dict[tuple, list[Measured]] = {}
     for each in sorted(load(), key=lambda each: each.pixels):
         found.setdefault(each.shape, []).append(each)

@@ -10,7 +10,7 @@ from icconv_mm.ops.tensors import wide_zeros
 
 
 def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
-    """Of a level: with it all levels have outputs of the same size, that of a 1x1 convolution."""
+    """Padding of a level, with which its output has the size of that of a 1x1 convolution."""
     return dilation * (int(kernel[0]) // 2), dilation * (int(kernel[1]) // 2)
 
 

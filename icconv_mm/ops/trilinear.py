@@ -35,7 +35,7 @@ def derivative(
     bias: Tensor | None = None,
     sizes: Sequence[int] = (),
 ) -> Tensor | tuple[Tensor, ...]:
-    """That of the form for the one of x, grad and weights which is left out: the gradient rule of each operator.
+    """Whichever of x, grad and weights is left out, by the operator that gives it: the gradient rule of all three.
 
     Args:
         form: The three operators.
@@ -110,5 +110,5 @@ def shapes_of(weights: Sequence[Tensor]) -> list[int]:
 
 
 def flops(output: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
-    """Of each of the three operators, two per multiplication, from the shapes of the output and of the weights."""
+    """Operations of any of the three operators, two per multiplication, by the shapes of the output and of the weights."""
     return 2 * output[0] * prod(output[2:]) * sum(map(prod, weights))

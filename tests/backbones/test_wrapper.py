@@ -85,7 +85,7 @@ def test_the_dense_pattern_is_the_network(name):
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_pyramids(name):
+def test_pyramidal_keeps_shapes_and_the_other_keys(name):
     cfg, _ = BACKBONES[name]
     x = torch.randn(2, 3, 128, 128).double()
     theirs, ours = build(cfg), build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg})

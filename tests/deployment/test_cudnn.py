@@ -59,14 +59,14 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_networks(name, calls):
+def test_additions_and_relus_of_networks_are_joined(name, calls):
     make, additions, others = NETWORKS[name]
     form, seen = formed(make(), PICTURE, calls=calls)
     assert (seen.count('add'), seen.count('relu')) == (additions, others)
     assert count(form, Conv2dAddReLU) == additions + others
 
 
-def test_without_a_card_nothing_of_it_is_there():
+def test_without_a_gpu_nothing_is_joined():
     assert count(deploy(ICResNet(18, 'geometric_d2', base_channels=16)), Conv2dAddReLU) == 0
     assert not cudnn.is_wanted(nn.Conv2d(3, 3, 3)) and not cudnn.takes(X, X)
 

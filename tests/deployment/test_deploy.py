@@ -38,7 +38,7 @@ X = torch.randn(2, 3, 16, 13)
 WIDE = torch.randn(2, 8, 16, 13)
 
 
-def test_a_sequence():
+def test_norms_and_relus_of_a_sequence_are_folded():
     form = checked(small(), X)
     assert not norms(form) and not count(form, nn.Identity)
     assert [type(layer) for layer in form] == [type(layer) for layer in deploy(small().eval())]

@@ -388,7 +388,7 @@ def test_shapes_are_checked_once_more():
         OPS.pyconv2d_compiled(x, [weight.bfloat16()], None, [1], 1, 1)
 
 
-def test_what_is_chosen(choice):
+def test_explain_names_dtypes_and_small_groups(choice):
     flat, weight = (4, 1, 1, 2, 2, 2), torch.randn(6, 4, 3, 3)
     x = torch.randn(1, 4, 5, 5)
     assert explain('inception_conv2d', x, weight, None, flat, 1, 1)['cpu'] == 'can run'

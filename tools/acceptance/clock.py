@@ -20,7 +20,7 @@ class Device(Protocol):
         """What does the work of ``count`` calls without their Python."""
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Of the device, for what ``work`` issues."""
+        """Seconds that the device takes for what ``work`` issues."""
 
 
 class GPU:

@@ -48,7 +48,7 @@ def uses_tf32(options: Options) -> bool:
 
 
 def tolerance(options: Options, tolerances: Mapping[torch.dtype, float] = TOLERANCES) -> float:
-    """That of the dtype of the contest; TF32 has the digits of float16."""
+    """The tolerance of the dtype of the contest; TF32 has the digits of float16."""
     return tolerances[torch.float16 if uses_tf32(options) else options.tensor_dtype]
 
 
@@ -193,7 +193,7 @@ def matmul(options: Options) -> tuple[Callable[[], Tensor], int]:
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Those of convolutions and matrix products, two per multiplication, gradients included."""
+    """Operations of convolutions and matrix products, two per multiplication, gradients included."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()

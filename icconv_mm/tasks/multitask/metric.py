@@ -45,5 +45,5 @@ class TaskMetric(BaseMetric):
         return {f'{self.task}/{key}': value for key, value in self.metric.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:
-        """Those of the metric."""
+        """Values of the metric of the task, by name."""
         return self.metric.compute_metrics(results)

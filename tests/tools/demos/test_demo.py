@@ -54,7 +54,7 @@ def test_exit_status(home, data, monkeypatch, task, metrics, status):
         (['--tasks', 'pose', 'joint'], ['pose', 'joint']),
     ],
 )
-def test_networks(home, data, monkeypatch, arguments, networks):
+def test_tasks_decide_which_networks_are_trained(home, data, monkeypatch, arguments, networks):
     assert _demo(home, data, monkeypatch, *arguments) == 0
     report = json.loads((home.parent / 'work_dirs/demo/report.json').read_text())
     assert list(dict.fromkeys(each['network'] for each in report)) == networks

@@ -30,7 +30,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 
 def name(layer: str, kind: str) -> str:
-    """Of a measurement."""
+    """Name of a measurement."""
     return f'layers/{layer}, {kind}'
 
 
@@ -55,7 +55,7 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
 
 
 def pixels(layer: Layer) -> int:
-    """Of all outputs."""
+    """Pixels of the outputs of all images."""
     batch, _, height, width = layer.shape
     return batch * -(-height // layer.stride) * -(-width // layer.stride)
 
