@@ -149,3 +149,9 @@ def test_tools_and_scripts_are_listed(folder):
     runnable = {name for name in files if name.endswith('.sh') or '__main__' in (REPO / folder / name).read_text()}
     assert {name for name, kind in listed.items() if kind == 'command'} <= runnable
     assert {name for name, kind in listed.items() if kind not in ('command', 'helper', 'helpers')} == set()
+
+
+def test_the_install_page_has_every_mode_of_the_build():
+    (modes,) = re.findall(r'^MODES = \((.+)\)$', (REPO / 'setup.py').read_text(), re.MULTILINE)
+    table = (REPO / 'docs/install.md').read_text().partition('| `ICCONV_MM_EXT=` |')[2].partition('\n\n')[0]
+    assert re.findall(r'^\| `(\w+)`', table, re.MULTILINE) == re.findall(r"'(\w+)'", modes)
