@@ -110,5 +110,5 @@ def shapes_of(weights: Sequence[Tensor]) -> list[int]:
 
 
 def flops(output: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
-    """Operations of any of the three operators, two per multiplication, by the shapes of the output and of the weights."""
+    """Operations of each of the three operators, two per multiplication, by the shapes of output and weights."""
     return 2 * output[0] * prod(output[2:]) * sum(map(prod, weights))

@@ -96,7 +96,7 @@ class Adapter(TaskAdapter):
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
     def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
-        """The visualiser of the config, if it is a ``MultiTaskVisualizer``; else one with the visualisers of the libraries."""
+        """The visualiser of the config, if a ``MultiTaskVisualizer``; else one with those of the libraries."""
         options = {**(cfg.get('visualizer') or {}), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
         if kind_of(options) != MultiTaskVisualizer.__name__:
             options = {'type': f'icconv_mm.{MultiTaskVisualizer.__name__}', 'name': options['name']}
