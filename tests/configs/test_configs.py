@@ -255,8 +255,8 @@ def test_the_readme_says_which_pattern_a_token_means():
     patterns = {folder: pattern for folders, pattern, _ in rows for folder in re.findall(r'\w+', folders)}
     for _, pattern, backbone in rows:
         assert read_config(CONFIGS / '_base_/backbones' / backbone).backbone.pattern == pattern
-    paths = [path for path in RECIPES if '_ic-r50-k9' in path.stem or path.stem.startswith('ic-resnet50-k9')]
-    found = {(path.parent.name, read_config(path).backbone.pattern) for path in paths}
+    paths = [path for path in TASK_CONFIGS if '_ic-r50-k9' in path.stem or path.stem.startswith('ic-resnet50-k9')]
+    found = {(path.parent.name, read_config(path).model.backbone.pattern) for path in paths}
     assert found == set(patterns.items())
 
 
