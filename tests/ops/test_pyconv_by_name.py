@@ -52,10 +52,11 @@ def check(call: Call, kernel: str, note, gradients=('input', 'weight')):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize('kernel', ['dense', 'merged'])
-@pytest.mark.parametrize('start', range(0, 120, 40))
+@pytest.mark.parametrize('start', range(0, 260, 65))
 def test_filled_filters_equal_the_definition(dtype, kernel, start):
-    start += 240 * (kernel == 'merged') + 120 * (dtype == torch.float32)  # other shapes for each
-    for seed in range(start, start + 40):
+    """520 shapes for each kernel."""
+    start += 520 * (kernel == 'merged') + 260 * (dtype == torch.float32)  # other shapes for each
+    for seed in range(start, start + 65):
         check(random_call(seed, min_batch=1).to(dtype), kernel, seed)
 
 
