@@ -28,7 +28,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     'inception_conv2d_grad_weight': _INCEPTION_GRADIENT,
     'pyconv2d': ('dense', 'merged', 'tiled'),
     'pyconv2d_grad_input': ('dense', 'merged', 'tiled'),
-    'pyconv2d_grad_weight': ('dense', 'merged'),
+    'pyconv2d_grad_weight': ('dense', 'merged', 'tiled'),
 }
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
 _kernels_forced: dict[str, str] = {}

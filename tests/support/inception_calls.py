@@ -53,7 +53,7 @@ def random_call(seed: int, min_batch: int = 0) -> Call:
 
 
 def wide_call(seed: int, side: int = 40) -> Call:
-    """A float64 call whose channels mostly fill vectors, so that kernels of vectors serve it; maps of 1 to ``side``."""
+    """A float64 call whose channels mostly fill vectors, so that kernels of vectors serve it; maps up to ``side``."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     groups = rng.choice([1, 1, 1, 1, 2, 3])
