@@ -166,7 +166,7 @@ def test_hybrid_equals_the_definition(dtype, start, workspace):
 
 
 def narrow_call(seed: int, side: int = 36) -> Call:
-    """64 channels at stride 1 on maps of 1 to ``side``, with a longest run of any length: what the fused kernels take."""
+    """64 channels, stride 1, maps of 1 to ``side``, a longest run of any length: what the fused kernels take."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rng.randint(1, 2), 64, rng.randint(1, side), rng.randint(1, side), generator=generator)
