@@ -14,7 +14,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -74,10 +74,6 @@ class Environment(route.Route):
             ) from error
         shutil.rmtree(self.venv, ignore_errors=True)
         venv.create(self.venv, with_pip=True, symlinks=True)
-
-    def pip(self, label: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
-        """As for everybody, but Python compiles of all these modules what it comes to import, when it does."""
-        super().pip(label, '--no-compile', *arguments, env=env)
 
     def install_package(self) -> None:
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
