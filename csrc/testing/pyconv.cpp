@@ -190,6 +190,10 @@ struct WeightBlock {
 
 template <typename T>
 std::vector<at::Tensor> grad_weight_by_warps(const Call& call, const at::Tensor& grad, const at::Tensor& x) {
+  std::vector<at::Tensor> out;
+  for (const Level& level : call.levels)
+    out.push_back(at::zeros({level.outputs, call.in_channels / level.groups, level.height, level.width}, x.options()));
+  if (grad.numel() == 0 || x.numel() == 0) return out;
   const std::vector<int> numbers = make_weight_program(call);
   const WeightProgram& program = *reinterpret_cast<const WeightProgram*>(numbers.data());
   const auto* jobs = reinterpret_cast<const Job*>(numbers.data() + program.job_at);
@@ -204,12 +208,10 @@ std::vector<at::Tensor> grad_weight_by_warps(const Call& call, const at::Tensor&
   const WeightBlock<T> block{call, patch, places, grad.accessor<T, 4>(), x.accessor<T, 4>()};
   for (int slab = 0; slab < slabs; ++slab)
     for (int job = 0; job < program.jobs; ++job) block(jobs[job], taps, slab, slabs, &partial[slab * places.all]);
-  std::vector<at::Tensor> out;
   for (int l = 0; l < places.count; ++l) {
-    const LevelPlace& level = places.levels[l];
-    out.push_back(at::zeros({level.outputs, level.group_in, level.height, level.width}, grad.options()));
-    const AddSlabs<T> pass{partial.data() + level.at, out.back().template mutable_data_ptr<T>(), slabs, places.all};
-    for (int64_t i = 0; i < out.back().numel(); ++i) pass(i);
+    const AddSlabs<T> pass{partial.data() + places.levels[l].at, out[l].template mutable_data_ptr<T>(), slabs,
+                           places.all};
+    for (int64_t i = 0; i < out[l].numel(); ++i) pass(i);
   }
   return out;
 }

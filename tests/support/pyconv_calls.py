@@ -23,6 +23,14 @@ class Call(NamedTuple):
             bias=None if self.bias is None else self.bias.to(dtype),
         )
 
+    def absolute(self) -> 'Call':
+        """The call whose output sums what this one's sums, without signs."""
+        return self._replace(
+            x=self.x.abs(),
+            weights=[weight.abs() for weight in self.weights],
+            bias=None if self.bias is None else self.bias.abs(),
+        )
+
 
 def random_call(seed: int, min_batch: int = 0) -> Call:
     """A float64 call of random shape, levels, kernels (also rectangular), groups, stride, dilation, bias and format."""

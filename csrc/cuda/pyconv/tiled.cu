@@ -10,6 +10,9 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+#include <climits>
+
 namespace icconv_mm::cuda {
 namespace {
 
@@ -222,7 +225,9 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
   const int64_t stage_bytes = int64_t(patch.slots) * kPitch;
   const int64_t bytes =
       std::max<int64_t>(2 * stage_bytes + 4 * int64_t(patch.slots), kPixels * kStaged * int64_t(sizeof(T)));
-  if (bytes > limit || program.blocks > 65535) return {};
+  constexpr int kMostFragments = INT_MAX / (4 * kLanes);
+  if (bytes > limit || program.blocks > 65535 || program.fragments == 0 || program.fragments > kMostFragments)
+    return {};
   const at::Tensor packed = pack<T>(call, program, table, weights, backward);
   at::Tensor out =
       at::empty({p.batch, p.columns, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
