@@ -67,18 +67,18 @@ def _xavier(weight: Tensor, gain=1, distribution='normal') -> None:
     (nn.init.xavier_uniform_ if distribution == 'uniform' else nn.init.xavier_normal_)(weight, gain=gain)
 
 
-_INITIALISERS = {'Constant': nn.init.constant_, 'Kaiming': _kaiming, 'Normal': nn.init.normal_, 'Xavier': _xavier}
+_INITIALIZERS = {'Constant': nn.init.constant_, 'Kaiming': _kaiming, 'Normal': nn.init.normal_, 'Xavier': _xavier}
 
 
 def _initialise(module: nn.Module, type: str, layer: str | Sequence[str], bias: float = 0, **options) -> None:
     """Fill the layers of certain kinds, as one entry of an ``init_cfg`` says."""
-    if type not in _INITIALISERS:
+    if type not in _INITIALIZERS:
         raise _needs('mmengine', f'init_cfg of type {type!r}')
     kinds = {layer} if isinstance(layer, str) else set(layer)
     for each in _children_first(module):
         if kinds & {each.__class__.__name__, *(base.__name__ for base in each.__class__.__bases__)}:
             if each.weight is not None:
-                _INITIALISERS[type](each.weight, **options)
+                _INITIALIZERS[type](each.weight, **options)
             _set_bias(each, bias)
 
 

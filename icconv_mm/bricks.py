@@ -50,18 +50,18 @@ __all__ = [
     'build_conv_layer',
     'build_norm_layer',
     'build_plugin_layer',
-    'default_scope',
     'deform_conv2d',
+    'expects_one_map',
     'init_weights',
     'is_model_wrapper',
     'require_operators',
 ]
 
 
-def default_scope() -> str | None:
-    """The library whose config is being built ('mmpose'), if mmengine knows of one."""
+def expects_one_map() -> bool:
+    """Whether a config is being built of a library whose backbones return one map (``versions.ONE_MAP``)."""
     scope = DefaultScope and DefaultScope.get_current_instance()
-    return scope.scope_name if scope else None
+    return bool(scope) and scope.scope_name in versions.ONE_MAP
 
 
 def init_weights(module: nn.Module) -> None:

@@ -25,6 +25,8 @@ LIBRARIES = {
     'classification': 'mmpretrain',
 }
 TASKS = {library: task for task, library in LIBRARIES.items()}
+# Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
+ONE_MAP = ('mmpose', 'mmpretrain')
 
 
 def _release(version: str) -> tuple[int, ...]:

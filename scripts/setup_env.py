@@ -97,7 +97,7 @@ class Environment(route.Route):
         if self.for_tests:
             self.step('for tests', self.pin_text + str(FOR_TESTS), lambda: self.pip('for tests', *FOR_TESTS))
             self.step('for tests, alone', self.pin_text,
-                      lambda: self.pip('for tests', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES))  # fmt: skip
+                      lambda: self.pip('for tests, alone', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES))  # fmt: skip
 
 
 def stamp_text(key: str) -> str:

@@ -8,13 +8,19 @@ from icconv_mm import versions
 versions.check()  # the libraries that all of them need; the error names what is missing
 
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
-_HOMES = {'train': '.training', 'test': '.testing', 'infer': '.inference', 'browse': '.browsing'}
-_HOMES |= {'Predictor': '.inference', 'load_config': '.config'}
+_HOMES = {
+    'Predictor': 'inference',
+    'browse': 'browsing',
+    'infer': 'inference',
+    'load_config': 'config',
+    'test': 'testing',
+    'train': 'training',
+}
 
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+        return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import ArgumentError, InputError, sentence
-from icconv_mm.tasks import require_library
+from icconv_mm.tasks.lookup import require_library
 
 VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # what the search compares
 

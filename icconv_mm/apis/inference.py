@@ -24,7 +24,7 @@ from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
-from icconv_mm.tasks import scope_of
+from icconv_mm.tasks.lookup import scope_of
 
 
 class Predictor:

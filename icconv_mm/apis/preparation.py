@@ -21,8 +21,8 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.datasets.walk import as_list, dicts_in
 from icconv_mm.errors import ArgumentError, InputError, naming
-from icconv_mm.tasks import get_task
 from icconv_mm.tasks.base import TaskAdapter
+from icconv_mm.tasks.select import get_task
 
 
 def prepare(cfg: Config) -> TaskAdapter:

@@ -3,7 +3,7 @@
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import Inception, Pyramidal
+from icconv_mm.backbones.wrapper import Inception, Pyramidal, inception_backbone, pyconv_backbone
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
 
@@ -20,4 +20,6 @@ __all__ = [
     'PyConvResNet',
     'Pyramidal',
     'ResNet',
+    'inception_backbone',
+    'pyconv_backbone',
 ]

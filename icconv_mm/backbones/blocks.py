@@ -9,7 +9,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
-from icconv_mm.layers.normalisation import norm_relu
+from icconv_mm.layers.normalization import norm_relu
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 

@@ -14,11 +14,11 @@ from torch import nn
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
-from icconv_mm.layers.normalisation import Shortcut
+from icconv_mm.layers.normalization import Shortcut
 from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 
 
-class ReleasedBlock(BasicBlock):
+class PyConvBasicBlock(BasicBlock):
     """The basic block of the released networks: a pyramidal convolution, then a 1x1 one."""
 
     def convolutions(
@@ -95,7 +95,7 @@ class PyConvResNet(ResNet):
     def block_type(self) -> type[Block]:
         """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""
         block = super().block_type()
-        return ReleasedBlock if block is BasicBlock and not self.two_pyconvs else block
+        return PyConvBasicBlock if block is BasicBlock and not self.two_pyconvs else block
 
     def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
         """The pyramidal convolution of a block, the ordinary one of a stage of one level, or a deformable one."""

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
-from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, default_scope
+from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import set_memory_format
-from icconv_mm.layers.normalisation import Shortcut, norm_relu
+from icconv_mm.layers.normalization import Shortcut, norm_relu
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -29,11 +29,8 @@ OUTPUT_STRIDES = {
 
 
 def default_out_indices(num_stages: int) -> tuple[int, ...]:
-    """All stages; the last alone where mmpose or mmpretrain builds a model.
-
-    Their configs leave ``out_indices`` out, as their own ResNets return one map, and their heads take one.
-    """
-    return tuple(range(num_stages))[-1 if default_scope() in ('mmpose', 'mmpretrain') else 0 :]
+    """All stages; the last alone in configs that expect one map."""
+    return tuple(range(num_stages))[-1 if expects_one_map() else 0 :]
 
 
 def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:

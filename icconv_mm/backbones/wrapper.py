@@ -1,7 +1,8 @@
 """Backbones of other libraries, made of inception or pyramidal convolutions.
 
-Both are functions that build a network from its config, convert it in place and return *it*: keys, initialisation,
-freezing, ``norm_eval``, checkpointing and ``train`` are the network's own because it is that network.
+In configs they are ``Inception`` and ``Pyramidal``. Both are functions that build a network from its config, convert it
+in place and return *it*: keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its own because
+it is that network.
 """
 
 import re
@@ -15,7 +16,7 @@ from torch import nn
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import convert_all, none_selected, standardised
+from icconv_mm.layers.convert import convert_all, none_selected, standardized
 from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.patterns.supernet import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
 
@@ -32,8 +33,8 @@ def _is_3x3(conv: nn.Module) -> bool:
     return conv.weight.shape[2:] == (3, 3)
 
 
-@MODELS.register_module()
-def Inception(
+@MODELS.register_module(name='Inception')
+def inception_backbone(
     backbone: dict | nn.Module,
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
@@ -68,7 +69,7 @@ def Inception(
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
     Example:
-        >>> net = Inception(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
+        >>> net = inception_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
         >>> net[0].pattern
         DilationPattern(4x(1, 1), 4x(2, 2))
     """
@@ -84,13 +85,13 @@ def Inception(
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
         return size and wanted(filter or outside_stem, name, conv, conv.in_channels)
 
-    if not any(select_convs(network, chosen, tuple(standardised()))):
+    if not any(select_convs(network, chosen, tuple(standardized()))):
         raise ValueError(none_selected(network, filter))
     return to_inception(network, pattern, chosen)
 
 
-@MODELS.register_module()
-def Pyramidal(
+@MODELS.register_module(name='Pyramidal')
+def pyconv_backbone(
     backbone: dict | nn.Module,
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
     stage_groups: Sequence[Sequence[int]] | None = None,
@@ -109,7 +110,7 @@ def Pyramidal(
         stage_kernels: The kernel sizes of each of the four stages, one per level; the default is the paper's.
         stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
             has, or as many as divide the channels.
-        filter: Selects convolutions, as for :func:`Inception`.
+        filter: Selects convolutions, as for :func:`inception_backbone`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
             says so.
@@ -124,14 +125,14 @@ def Pyramidal(
     Source: PyConv, https://arxiv.org/abs/2006.11538.
 
     Example:
-        >>> net = Pyramidal(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
+        >>> net = pyconv_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
         >>> [level.kernel_size for level in net[0].pyconv_levels]
         [(3, 3), (5, 5), (7, 7), (9, 9)]
     """
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
-    chosen = select_convs(network, filter or outside_stem, tuple(standardised()))
+    chosen = select_convs(network, filter or outside_stem, tuple(standardized()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
         raise ValueError(none_selected(network, filter))
@@ -141,6 +142,9 @@ def Pyramidal(
         return to_pyconv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
 
     return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
+
+
+Inception, Pyramidal = inception_backbone, pyconv_backbone  # by the names of configs
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

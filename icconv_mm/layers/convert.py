@@ -73,7 +73,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
         >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
         DilationPattern(4x(1, 1), 2x(2, 4))
     """
-    convs = list(select_convs(module, filter, tuple(standardised())))
+    convs = list(select_convs(module, filter, tuple(standardized())))
     if not convs:
         raise ValueError(none_selected(module, filter))
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
@@ -133,7 +133,7 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
         weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
     new = like(conv, ICConv2d, weight, pattern=pattern)
-    if kind := standardised().get(type(conv)):
+    if kind := standardized().get(type(conv)):
         new.__class__ = kind
         new._buffers.update(conv._buffers)
         vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
@@ -168,10 +168,10 @@ def convert_all(
     return table.get(module, module)
 
 
-def standardised() -> dict[type[nn.Module], type[ICConv2d]]:
+def standardized() -> dict[type[nn.Module], type[ICConv2d]]:
     """The layers of mmcv with forms of their own; without mmcv loaded no network has one, and torch alone is enough."""
     if not sys.modules.get('mmcv.cnn'):
         return {}
-    from icconv_mm.layers.standardised import STANDARDISED
+    from icconv_mm.layers.standardized import STANDARDIZED
 
-    return STANDARDISED
+    return STANDARDIZED

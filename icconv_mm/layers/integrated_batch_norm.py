@@ -80,7 +80,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
         statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked) if tracked else (None,) * 3
         momentum = _momentum(norm) if tracked else 0.0
         return backend.run('integrated_norm', levels, norm.weight, norm.bias, *statistics, momentum, norm.eps, relu)
-    *outputs, mean, var, count = _Normalise.apply(norm.weight, norm.bias, norm.eps, group, *levels)
+    *outputs, mean, var, count = _Normalize.apply(norm.weight, norm.bias, norm.eps, group, *levels)
     if norm.training and norm.track_running_stats:
         settings = norm.running_mean, norm.running_var, norm.num_batches_tracked, _momentum(norm)
         _update_running_statistics(*settings, mean, var, count)
@@ -88,7 +88,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
 
 
 def _reference(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
-    *outputs, mean, var, count = _Normalise.apply(weight, bias, eps, None, *levels)
+    *outputs, mean, var, count = _Normalize.apply(weight, bias, eps, None, *levels)
     if batches is not None:
         _update_running_statistics(running_mean, running_var, batches, momentum, mean, var, count)
     return _rectified(outputs, relu)
@@ -134,7 +134,7 @@ def _update_running_statistics(running_mean, running_var, batches, momentum, mea
     running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """(weight, bias, eps, group, *levels) -> (*normalised levels, mean [C], biased variance [C], pixels [])."""
 
     @staticmethod

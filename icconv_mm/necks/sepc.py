@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm.bricks import MODELS, BaseModule
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PConvLayer
-from icconv_mm.layers.pconv import make_ibn, normalise_and_rectify
+from icconv_mm.layers.pconv import make_ibn, normalize_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
 
 
@@ -215,7 +215,7 @@ class SEPC(PConv):
         for branch, of_branch in zip(self.branches, zip(*maps)):
             norm = getattr(self, f'{branch}_norm')
             # without a norm these may be parts of a joint output, views
-            outputs.append(normalise_and_rectify(of_branch, norm, inplace=norm is not None))
+            outputs.append(normalize_and_rectify(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def _check_sizes(self, levels: Sequence[Tensor]) -> None:

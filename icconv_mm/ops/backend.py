@@ -20,7 +20,6 @@ import torch
 
 from icconv_mm.ops.library import REBUILD, missing_kernel, missing_library
 from icconv_mm.ops.library import library_module as library_module  # for modules that know the choice alone
-from icconv_mm.patterns import DilationPattern
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
@@ -109,18 +108,24 @@ class _Kernels(dict):
 
 
 _kernels = _Kernels()
+_converters: dict[str, Mapping[str, Callable]] = {}  # of the arguments of each operator, by name
 _logged: set[str] = set()
 _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
 
 def register(
-    operator: str, reference: Callable, limits: Mapping[str, Limits], compiled_run: Callable | None = None
+    operator: str,
+    reference: Callable,
+    limits: Mapping[str, Limits],
+    compiled_run: Callable | None = None,
+    converters: Mapping[str, Callable] | None = None,
 ) -> None:
     """Registers an operator with its reference and its compiled kernels; for modules of this package.
 
     That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments, or
-    ``compiled_run``, which calls that.
+    ``compiled_run``, which calls that. ``converters`` are those of :func:`icconv_mm.ops.operator.define`.
     """
+    _converters[operator] = converters or {}
     compiled = {
         device: _compiled(f'{operator}_compiled', device, limits[device]) for device in BACKENDS if device in limits
     }
@@ -144,14 +149,18 @@ def backends() -> dict[str, Status]:
         Status(available=True, detail='plain PyTorch, always available')
     """
     missing = missing_library()
-    cuda = missing_kernel('inception_conv2d_compiled', 'cuda')
-    if not torch.cuda.is_available():
-        cuda = 'torch sees no CUDA device'
+    cuda = _missing_kernels('cuda') if torch.cuda.is_available() else 'torch sees no CUDA device'
     return {
         'cpu': Status(missing is None, missing or _threading()),
         'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
         'reference': Status(True, 'plain PyTorch, always available'),
     }
+
+
+def _missing_kernels(device: str) -> str | None:
+    """None if any operator has its kernel for this device type, else why the first has none."""
+    reasons = [kernels[device].absence() for kernels in _kernels.values() if device in kernels]
+    return None if None in reasons else reasons[0]
 
 
 def _threading() -> str:
@@ -258,7 +267,7 @@ def explain(operator: str, *args, **named) -> Explanation:
 
 
 def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
-    """The arguments of a call, all and with a flat pattern; backends look at some of them only, and each at others."""
+    """All arguments of a call, as the operator takes them; backends look at some of them only, and each at others."""
     if operator not in _kernels:
         raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
     signature = inspect.signature(_kernels[operator]['reference'].run)
@@ -268,10 +277,8 @@ def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple
         names = ', '.join(signature.parameters)
         raise TypeError(f'explain: {error}; {operator} takes {names}') from None
     call.apply_defaults()
-    if 'pattern' in call.arguments:
-        pattern = tuple(call.arguments['pattern'])
-        flat = all(isinstance(each, int) for each in pattern)
-        call.arguments['pattern'] = pattern if flat else DilationPattern.of(pattern).flat
+    for name in _converters[operator].keys() & call.arguments.keys():
+        call.arguments[name] = _converters[operator][name](call.arguments[name])
     return call.args
 
 

@@ -4,11 +4,14 @@ What follows a convolution of a residual network in evaluation mode. torch runs 
 map; the compiled CPU kernel passes over memory once, in the map that the convolution made.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.operator import define, without_gradient
+from icconv_mm.ops import backend
+from icconv_mm.ops.operator import define, is_traced, without_gradient
+from icconv_mm.ops.torch_private import in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
 
 def batch_norm_relu_(
@@ -41,9 +44,46 @@ def batch_norm_relu_(
     return x
 
 
+def runs_compiled(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, shortcut: Tensor | None
+) -> bool:
+    """Whether the compiled kernel serves such a call and nothing looks at the single steps: :func:`run_compiled` may.
+
+    For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
+    map.
+    """
+    if _is_recorded(x, weight, bias, shortcut):
+        return False
+    if x.device.type != 'cpu' or weight is None or mean is None or x.ndim != 4:
+        return False
+    if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
+        return False
+    wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return weight.dtype == mean.dtype == wanted and _is_dense(x) and _has_kernel()
+
+
 def run_compiled(*args) -> None:
-    """The kernel without the choice of one, which costs more than a small map: for callers that have made it."""
+    """The compiled kernel, with the arguments of :func:`batch_norm_relu_`, for callers that asked for it."""
     torch.ops.icconv_mm.batch_norm_relu__compiled.default(*args)  # is there only after the library is
+
+
+def _is_recorded(*tensors: Tensor | None) -> bool:
+    """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
+    if is_compiling() or is_traced() or backend.requested() not in ('auto', 'cpu'):
+        return True
+    if in_forward_ad() or in_dispatch_mode() or in_functorch():
+        return True
+    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
+
+
+@cache
+def _has_kernel() -> bool:
+    """A library that was built from older sources has none."""
+    return backend.missing_kernel('batch_norm_relu__compiled', 'cpu') is None
 
 
 def _reference(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
@@ -58,7 +98,7 @@ def _reference(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
 def _refusal(x, *_) -> str | None:
     if x.device.type != 'cpu':
         return f'it takes tensors on the CPU, got {x.device}'
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+    if not _is_dense(x):
         return f'it takes dense maps, got strides {x.stride()}'
     return None
 
@@ -69,5 +109,5 @@ _operator = define(
     _reference,
     fake=lambda *_: None,
     autograd=without_gradient,
-    kernels={'cpu': Limits(_refusal)},
+    kernels={'cpu': backend.Limits(_refusal)},
 )

@@ -13,7 +13,7 @@ from functools import wraps
 from torch import Tensor
 
 from icconv_mm.ops import backend, inception_conv, inception_conv_reference, pyconv, pyconv_reference
-from icconv_mm.ops.direct import direct
+from icconv_mm.ops.fast_call import fast_call
 from icconv_mm.ops.operator import define, is_traced, without_gradient
 from icconv_mm.patterns import DilationPattern
 
@@ -38,7 +38,7 @@ def inception_conv2d_relu(
     """
     pattern = DilationPattern.of(pattern)
     if len(pattern) > 1:
-        out = direct('inception_conv2d_relu', (pattern.flat, stride, groups), x, (weight,), bias)
+        out = fast_call('inception_conv2d_relu', (pattern.flat, stride, groups), x, (weight,), bias)
         if out is not None:
             return out
     if is_traced() or len(pattern) == 1:  # written out, or an ordinary convolution: nothing to fuse
@@ -67,7 +67,7 @@ def pyconv2d_relu(
     """
     weights, groups = list(weights), [int(group) for group in groups]
     if len(weights) > 1:
-        out = direct('pyconv2d_relu', (tuple(groups), stride, dilation), x, weights, bias)
+        out = fast_call('pyconv2d_relu', (tuple(groups), stride, dilation), x, weights, bias)
         if out is not None:
             return out
     if is_traced() or len(weights) == 1:
@@ -88,11 +88,13 @@ _inception_conv2d_relu = define(
     'inception_conv2d_relu',
     reference=_rectified('inception_conv2d', inception_conv_reference.forward),
     autograd=without_gradient,
+    fast_call=inception_conv.FAST_CALL._replace(relu=True),
     **inception_conv.OUTPUT,
 )
 _pyconv2d_relu = define(
     'pyconv2d_relu',
     reference=_rectified('pyconv2d', pyconv_reference.forward),
     autograd=without_gradient,
+    fast_call=pyconv.FAST_CALL._replace(relu=True),
     **pyconv.OUTPUT,
 )

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import inception_conv_reference as reference
-from icconv_mm.ops.direct import define_backward, direct
-from icconv_mm.ops.operator import define, is_traced, written_out
+from icconv_mm.ops.fast_call import define_backward, fast_call
+from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops
 from icconv_mm.patterns import DilationPattern
@@ -55,7 +55,7 @@ def inception_conv2d(
     """
     pattern = DilationPattern.of(pattern).flat
     if len(pattern) > 3:  # a single run is torch's own convolution
-        out = direct('inception_conv2d', (pattern, stride, groups), x, (weight,), bias)
+        out = fast_call('inception_conv2d', (pattern, stride, groups), x, (weight,), bias)
         if out is not None:
             return out
     if is_traced():
@@ -92,6 +92,12 @@ def check_call(
     check_tensors({'x': x, 'weight': weight, 'bias': bias})
 
 
+def _flat(pattern: Iterable) -> tuple[int, ...]:
+    """A pattern as the operator takes it, given in that form or as a table of runs."""
+    pattern = tuple(pattern)
+    return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
+
+
 def _output_fake(x, weight, bias, pattern, stride, groups):
     height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
     return empty((x.shape[0], weight.shape[0], height, width), like=x)
@@ -113,6 +119,8 @@ _derivative = partial(
         lambda grad, x, _, call: [_grad_weight(grad, x, *call)],
     ),
 )
+_CONVERTERS = {'pattern': _flat}
+FAST_CALL = FastCall('inception', filters=lambda weights: weights[0], shapes=lambda weights: ())
 OUTPUT = dict(  # with ReLU as well
     schema='(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups) -> Tensor',
     fake=_output_fake,
@@ -120,11 +128,13 @@ OUTPUT = dict(  # with ReLU as well
     flops=lambda x, weight, *_, out_shape, **__: flops(out_shape, [weight]),
     layout_of=0,
     kernels={'cpu': limits_cpu.INCEPTION_OUTPUT, 'cuda': limits_cuda.INCEPTION_OUTPUT},
+    converters=_CONVERTERS,
 )
 _output = define(
     'inception_conv2d',
     reference=reference.forward,
     autograd=lambda _, x, weight, bias, *call: _derivative(call, x=x, weights=(weight,), bias=bias),
+    fast_call=FAST_CALL,
     **OUTPUT,
 )
 _grad_input = define(
@@ -136,6 +146,7 @@ _grad_input = define(
     flops=lambda grad, weight, *_, **__: flops(grad, [weight]),
     layout_of=0,
     kernels={'cpu': limits_cpu.INCEPTION_GRAD_INPUT, 'cuda': limits_cuda.INCEPTION_GRAD_INPUT},
+    converters=_CONVERTERS,
 )
 _grad_weight = define(
     'inception_conv2d_grad_weight',
@@ -145,6 +156,7 @@ _grad_weight = define(
     autograd=lambda _, grad, x, *call: _derivative(call, grad=grad, x=x)[0],
     flops=lambda grad, *_, out_shape, **__: flops(grad, [out_shape]),
     kernels={'cpu': limits_cpu.INCEPTION_GRAD_WEIGHT, 'cuda': limits_cuda.INCEPTION_GRAD_WEIGHT},
+    converters=_CONVERTERS,
 )
 define_backward(
     'inception_conv2d',

@@ -23,7 +23,10 @@ PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
 def register(reference: Callable[..., list[Tensor]]) -> None:
-    """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments."""
+    """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments.
+
+    Not by ``define``: an operator of ``torch.library`` cannot both change running statistics and have a gradient.
+    """
     limits = {'cpu': backend.Limits(_refusal_of_cpu), 'cuda': backend.Limits(_refusal_of_gpu, _advice)}
     backend.register('integrated_norm', reference, limits, compiled_run)
 

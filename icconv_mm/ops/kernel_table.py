@@ -20,16 +20,8 @@ from icconv_mm.errors import InputError
 
 PATH = Path(__file__).with_name('kernel_table.json')
 REFERENCE = 'reference'
-_INCEPTION_GRADIENT = ('tiled', 'direct', 'kn2row')
-# what can be asked for by name, by operator; those with ReLU go with the plain ones
-KERNELS: dict[str, tuple[str, ...]] = {
-    'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma'),
-    'inception_conv2d_grad_input': _INCEPTION_GRADIENT,
-    'inception_conv2d_grad_weight': _INCEPTION_GRADIENT,
-    'pyconv2d': ('dense', 'merged', 'tiled'),
-    'pyconv2d_grad_input': ('dense', 'merged', 'tiled'),
-    'pyconv2d_grad_weight': ('dense', 'merged', 'tiled'),
-}
+KERNELS: dict[str, tuple[str, ...]] = {}  # what can be asked for by name, by operator (:func:`declare`)
+_usual: dict[str, str | None] = {}  # the one of them that serves a call without an entry
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
 _kernels_forced: dict[str, str] = {}
 
@@ -81,6 +73,17 @@ class Measured:
             self.stride,
             self.levels,
         )
+
+
+def declare(operator: str, *kernels: str, usual: str | None = None) -> None:
+    """Says which CUDA kernels an operator has; for the module with their limits.
+
+    Args:
+        operator: Name of the operator; the one with ReLU goes with the plain one.
+        kernels: Names of the kernels, which the compiled library knows.
+        usual: The kernel that is chosen without an entry, so that a table of these alone costs no look-up.
+    """
+    KERNELS[operator], _usual[operator] = kernels, usual
 
 
 def load(path: Path | None = None) -> list[Measured]:
@@ -185,16 +188,11 @@ def install() -> None:
     for shape, ranges in _by_shape().items():
         operator, architecture, dtype, *numbers, levels = shape
         for least, most, kernel in ranges:
-            if kernel in KERNELS[operator] and not _was_there_before(operator, kernel):
+            if kernel in KERNELS[operator] and kernel != _usual[operator]:
                 names += [operator, architecture, dtype, levels]
                 shapes += [*numbers, least, most]
                 kernels.append(kernel)
     torch.ops.icconv_mm.set_kernel_table(names, shapes, kernels)
-
-
-def _was_there_before(operator: str, kernel: str) -> bool:
-    """Chosen without an entry, so that a table of these alone costs no look-up."""
-    return operator.startswith('inception') and kernel == 'tiled'
 
 
 @contextmanager

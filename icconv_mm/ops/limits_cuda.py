@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.kernel_table import REFERENCE, find
+from icconv_mm.ops.kernel_table import REFERENCE, declare, find
 from icconv_mm.ops.tensors import FLOAT_DTYPES, tensors_of
 
 # compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
@@ -169,6 +169,12 @@ def _pyconv_limits(measured: Callable[..., str | None], default: Callable[..., s
     return Limits(_pyconv_refusal, advice, name)
 
 
+declare('inception_conv2d', 'tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma', usual='tiled')
+declare('inception_conv2d_grad_input', 'tiled', 'direct', 'kn2row', usual='tiled')
+declare('inception_conv2d_grad_weight', 'tiled', 'direct', 'kn2row', usual='tiled')
+declare('pyconv2d', 'dense', 'merged', 'tiled')
+declare('pyconv2d_grad_input', 'dense', 'merged', 'tiled')
+declare('pyconv2d_grad_weight', 'dense', 'merged', 'tiled')
 INCEPTION_OUTPUT = Limits(_refusal, _advice_output, _kernel(_measured_output))
 INCEPTION_GRAD_INPUT = Limits(_refusal, _advice_grad_input, _kernel(_measured_grad_input))
 INCEPTION_GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight, _kernel(_measured_grad_weight))

@@ -6,8 +6,8 @@ that interface is the same from torch 2.1 on.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,25 @@ from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
+class FastCall(NamedTuple):
+    """How the compiled library makes calls of an operator on the short way (:mod:`icconv_mm.ops.fast_call`).
+
+    Attributes:
+        maker: The function of the library that prepares the calls of a layer.
+        filters: Function from the weights of a call to the argument that the operator takes for them.
+        shapes: Function from the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
+        relu: Whether a ReLU follows; such an operator has no gradient.
+    """
+
+    maker: str
+    filters: Callable[[Sequence[Tensor]], Tensor | list[Tensor]]
+    shapes: Callable[[Sequence[Tensor]], tuple]
+    relu: bool = False
+
+
+fast_calls: dict[str, FastCall] = {}  # by operator
+
+
 def define(
     name: str,
     schema: str,
@@ -33,6 +52,8 @@ def define(
     flops: Callable | None = None,
     layout_of: int | None = None,
     kernels: Mapping[str, backend.Limits] | None = None,
+    converters: Mapping[str, Callable] | None = None,
+    fast_call: FastCall | None = None,
 ) -> Operator:
     """Define ``torch.ops.icconv_mm.<name>``.
 
@@ -48,11 +69,16 @@ def define(
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
+        converters: Functions by argument, from the form that the Python function takes to that of the schema; for
+            ``explain``, which takes either.
+        fast_call: The short way past the dispatcher, where the compiled library has one.
 
     Returns:
         The operator, an overload that takes the arguments of the schema.
     """
-    backend.register(name, reference, kernels or {})
+    backend.register(name, reference, kernels or {}, converters=converters or {})
+    if fast_call:
+        fast_calls[name] = fast_call
     library.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
 from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.direct import define_backward, direct
-from icconv_mm.ops.operator import define, is_traced, written_out
+from icconv_mm.ops.fast_call import define_backward, fast_call
+from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
 from icconv_mm.ops.tensors import check_tensors, empty
 from icconv_mm.ops.trilinear import Form, derivative, flops, shapes_of
 from icconv_mm.patterns.pattern import MAX_DILATION
@@ -53,7 +53,7 @@ def pyconv2d(
     """
     weights, groups = list(weights), tuple(groups)
     if len(weights) > 1:  # a single level is torch's own convolution
-        out = direct('pyconv2d', (groups, stride, dilation), x, weights, bias)
+        out = fast_call('pyconv2d', (groups, stride, dilation), x, weights, bias)
         if out is not None:
             return out
     groups = [int(group) for group in groups]
@@ -120,6 +120,7 @@ _derivative = partial(
         lambda grad, x, shapes, call: _grad_weight(grad, x, shapes, *call),
     ),
 )
+FAST_CALL = FastCall('pyramidal', filters=list, shapes=lambda weights: (shapes_of(weights),))
 OUTPUT = dict(  # with ReLU as well
     schema='(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> Tensor',
     fake=_output_fake,
@@ -132,6 +133,7 @@ _output = define(
     'pyconv2d',
     reference=reference.forward,
     autograd=lambda _, x, weights, bias, *call: _derivative(call, x=x, weights=weights, bias=bias),
+    fast_call=FAST_CALL,
     **OUTPUT,
 )
 _grad_input = define(

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from icconv_mm.apis.config import check_options, load_config
 from icconv_mm.errors import InputError
-from icconv_mm.tasks import MissingLibraryError
+from icconv_mm.tasks.lookup import MissingLibraryError
 
 
 @pytest.fixture

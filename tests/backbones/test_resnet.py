@@ -174,10 +174,10 @@ def test_norms_have_the_names_of_the_libraries():
     assert not hasattr(ResNet(18, **TINY).layer1[0], 'norm3')
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmpose'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'icconv_mm'])
 def test_default_outputs_are_those_of_the_library(scope):
     with DefaultScope.overwrite_default_scope(scope):
-        assert ResNet(18, **TINY).out_indices == ((3,) if scope == 'mmpose' else (0, 1, 2, 3))
+        assert ResNet(18, **TINY).out_indices == ((3,) if scope in ('mmpose', 'mmpretrain') else (0, 1, 2, 3))
         assert ResNet(18, **TINY, out_indices=(1, 2)).out_indices == (1, 2)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import icconv_mm
 from icconv_mm.backbones import ICResNet
 from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.layers.standardised import ICConvAWS2d, ICConvWS2d
+from icconv_mm.layers.standardized import ICConvAWS2d, ICConvWS2d
 from icconv_mm.ops import use_backend
 from icconv_mm.patterns.search import edo_search
 from icconv_mm.registry import MODELS

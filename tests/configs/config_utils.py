@@ -26,6 +26,11 @@ def _read(path: Path) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
 
 
+def is_former_name(path: Path) -> bool:
+    """Whether a file only says by which name a config goes now."""
+    return '_deprecation_' in path.read_text()
+
+
 def upstream_of(path: Path) -> str | None:
     """The config of a task library that a recipe inherits from as a whole, directly or through others."""
     for base in Config._get_base_files(str(path)):

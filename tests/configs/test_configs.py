@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_utils import CONFIGS, learn_one_step_and_predict, read_config, upstream_of
+from config_utils import CONFIGS, is_former_name, learn_one_step_and_predict, read_config, upstream_of
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 BACKBONES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
-TASK_CONFIGS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.relative_to(CONFIGS).parts)
+TASK_CONFIGS = sorted(
+    path
+    for path in CONFIGS.rglob('*.py')
+    if '_base_' not in path.relative_to(CONFIGS).parts and not is_former_name(path)
+)
 # One config of every task in the fast tests, the others in the slow ones.
 FAST = {
     'mask-rcnn_ic-r18_fpn_miniature',
@@ -216,6 +220,17 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
 
 # The depth in a name of ours or of upstream's: r101, x101-32x4d, resnet101, resnext101-32x4d.
 DEPTH = re.compile(r'(?<![a-z0-9])(?:r|x|resnet|resnext)(\d+)')
+
+
+FORMER_NAMES = sorted(path for path in CONFIGS.rglob('*.py') if is_former_name(path))
+
+
+@pytest.mark.parametrize('path', each(FORMER_NAMES))
+def test_a_former_name_warns_and_is_the_config(path):
+    (now,) = Config._get_base_files(str(path))
+    with pytest.warns(DeprecationWarning, match=f'{path.name} will be deprecated .* use {Path(now).name} instead'):
+        former = Config.fromfile(path, import_custom_modules=False)
+    assert former.to_dict() == read_config(path.parent / now).to_dict()
 
 
 def test_recipes_inherit_the_config_of_their_depth():

@@ -47,9 +47,10 @@ def test_names_of_the_package_exist(page):
 
 @functools.cache
 def registered() -> set[str]:
-    """Classes that a config finds as ``icconv_mm.Name``; from the source, which needs no task library."""
+    """Classes and functions that a config finds as ``icconv_mm.Name``; from the source, which needs no task library."""
     sources = (path.read_text() for path in (REPO / 'icconv_mm').rglob('*.py'))
-    return {name for text in sources for name in re.findall(r'\.register_module\(.*\)\n(?:class|def) (\w+)', text)}
+    found = (re.findall(r"\.register_module\((?:name='(\w+)')?.*\)\n(?:class|def) (\w+)", text) for text in sources)
+    return {given or own for names in found for given, own in names}
 
 
 def exists(names: list[str]) -> bool:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pycocotools.mask import decode
 
-from icconv_mm import tasks
 from icconv_mm.tasks.coco_format import run_lengths, xywh
+from icconv_mm.tasks.lookup import MissingLibraryError, scope_of
+from icconv_mm.tasks.select import get_task
 
 
 @pytest.mark.parametrize(
@@ -23,18 +24,18 @@ from icconv_mm.tasks.coco_format import run_lengths, xywh
     ],
 )
 def test_scope(cfg, scope):
-    assert tasks.scope_of(cfg) == scope
+    assert scope_of(cfg) == scope
 
 
 def test_unknown_task():
     with pytest.raises(ValueError, match=r'c\.py: default_scope = None, expected one of mmdet, mmseg'):
-        tasks.get_task({'model': {'type': 'Toy'}}, 'c.py')
+        get_task({'model': {'type': 'Toy'}}, 'c.py')
 
 
 def test_unsupported_version(monkeypatch):
     monkeypatch.setattr('icconv_mm.versions.installed', lambda name: ('mmdet', '2.28.0'))
-    with pytest.raises(tasks.MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
-        tasks.get_task({'default_scope': 'mmdet'}, 'c.py')
+    with pytest.raises(MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
+        get_task({'default_scope': 'mmdet'}, 'c.py')
 
 
 def test_a_task_is_imported_with_its_library_and_not_before():
@@ -42,9 +43,9 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry, versions
-        several = ('icconv_mm.tasks.base', 'icconv_mm.tasks.multitask')  # one network for several tasks: no library
+        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'lookup', 'multitask', 'select'))  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
-        loaded = lambda: sorted(name for name in names() if not name.startswith(several))
+        loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
         assert not set(versions.LIBRARIES.values()) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library

@@ -1,6 +1,6 @@
 """Box detection and instance segmentation with mmdet 3."""
 
 from icconv_mm.tasks.detection.anchors import PixelAnchorGenerator
-from icconv_mm.tasks.detection.split_head import SplitFeatureHead
+from icconv_mm.tasks.detection.split_head import SplitFeatureHead, split_feature_head
 
-__all__ = ['PixelAnchorGenerator', 'SplitFeatureHead']
+__all__ = ['PixelAnchorGenerator', 'SplitFeatureHead', 'split_feature_head']

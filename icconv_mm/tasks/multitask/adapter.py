@@ -11,8 +11,8 @@ from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.datasets.walk import datasets_in, kind_of, leaf_datasets
-from icconv_mm.tasks import adapter_of
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
+from icconv_mm.tasks.lookup import adapter_of
 from icconv_mm.tasks.multitask.checks import check_model, check_people
 from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.model import MultiTaskModel

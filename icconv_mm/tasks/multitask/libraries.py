@@ -6,7 +6,7 @@ from mmengine.registry import Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError
-from icconv_mm.tasks import import_folder
+from icconv_mm.tasks.lookup import import_folder
 
 
 def library_of(cls: type) -> str | None:

@@ -9,8 +9,8 @@ import numpy as np
 from mmengine.visualization import Visualizer
 
 from icconv_mm.registry import VISUALIZERS
-from icconv_mm.tasks import adapter_of
 from icconv_mm.tasks.base import TaskAdapter
+from icconv_mm.tasks.lookup import adapter_of
 from icconv_mm.tasks.multitask.libraries import library_of
 
 # Painted in this order: what fills the image first, lines last.

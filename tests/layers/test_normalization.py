@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.layers import normalisation
+from icconv_mm.layers import normalization
 from icconv_mm.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 def calls(monkeypatch):
     """The numbers of maps that were normalised in place."""
     counted = []
-    run = normalisation.run_compiled
-    monkeypatch.setattr(normalisation, 'run_compiled', lambda *args: counted.append(1) or run(*args))
+    run = normalization.run_compiled
+    monkeypatch.setattr(normalization, 'run_compiled', lambda *args: counted.append(1) or run(*args))
     return counted
 
 

@@ -18,19 +18,18 @@ from torch import Tensor
 
 from icconv_mm.ops import backend
 from icconv_mm.ops.kernel_table import is_forced
-from icconv_mm.ops.operator import library
+from icconv_mm.ops.operator import fast_calls, library
 from icconv_mm.ops.torch_private import in_forward_ad, is_compiling
-from icconv_mm.ops.trilinear import shapes_of
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
 
 
-def direct(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
+def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
     """The result of ``operator``, or None where the operator itself must be called.
 
     Args:
-        operator: A key of :data:`KINDS`.
+        operator: One that was defined with a ``fast_call``.
         call: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
         x, weights, bias: Tensors of the call; unchecked.
     """
@@ -50,32 +49,22 @@ def _prepared(operator: str, call: tuple, generation: int) -> Callable | None:
     module = backend.library_module()
     if module is None:
         return None
-    make = getattr(module, KINDS[operator])
-    return make(list(call[0]), *call[1:], operator.endswith('_relu'), partial(_served, operator, call))
+    make = getattr(module, fast_calls[operator].maker)
+    return make(list(call[0]), *call[1:], fast_calls[operator].relu, partial(_served, operator, call))
 
 
 def _served(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
     """Which of the passes of a call compiled kernels serve here and now."""
-    is_inception = operator.startswith('inception')
-    filters = weights[0] if is_inception else list(weights)
+    known = fast_calls[operator]
+    filters = known.filters(weights)
     if not backend.is_compiled(operator, x, filters, bias, *call):
         return 0
-    if operator.endswith('_relu'):
+    if known.relu:
         return FORWARD
     grad = x.new_empty(0, sum(weight.shape[0] for weight in weights), *x.shape[2:])
     to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *call)
-    shapes = () if is_inception else (shapes_of(weights),)
-    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *shapes, *call)
+    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *known.shapes(weights), *call)
     return FORWARD | (GRADIENTS if to_input and to_weight else 0)
-
-
-# operator -> what makes its calls in the library
-KINDS = {
-    'inception_conv2d': 'inception',
-    'inception_conv2d_relu': 'inception',
-    'pyconv2d': 'pyramidal',
-    'pyconv2d_relu': 'pyramidal',
-}
 
 
 def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: Callable) -> None:

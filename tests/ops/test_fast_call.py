@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import backend, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend
-from icconv_mm.ops import direct as module
-from icconv_mm.ops.direct import direct
+from icconv_mm.ops import fast_call as module
+from icconv_mm.ops.fast_call import fast_call
 from icconv_mm.patterns import DilationPattern
 
 pytestmark = pytest.mark.skipif(backend.library_module() is None, reason='the compiled library has no short way')
@@ -47,7 +47,7 @@ def long_way(monkeypatch):
 
 def taken(kind: str, x=X, weights=None, bias=None) -> bool:
     call, defaults, _ = KINDS[kind]
-    return direct(kind, call, x, weights or defaults, bias) is not None
+    return fast_call(kind, call, x, weights or defaults, bias) is not None
 
 
 def leaves(kind: str, bias: bool = True) -> list[torch.Tensor]:

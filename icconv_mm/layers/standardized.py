@@ -28,4 +28,4 @@ class ICConvAWS2d(ICConv2d, ConvAWS2d):
         return inception_conv2d(x, self._get_weight(self.weight), self.bias, self._scaled, self.stride[0], self.groups)
 
 
-STANDARDISED = {ConvWS2d: ICConvWS2d, ConvAWS2d: ICConvAWS2d}
+STANDARDIZED = {ConvWS2d: ICConvWS2d, ConvAWS2d: ICConvAWS2d}

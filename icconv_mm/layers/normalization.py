@@ -4,16 +4,11 @@ In evaluation, where nothing is recorded, batch norm and what follows it run in 
 are larger than caches, so that each pass that is left out is time, and a map that is not made needs no memory.
 """
 
-from functools import cache
-
-import torch
 from torch import Tensor, nn
 
 from icconv_mm.layers.hooks import has_hooks
-from icconv_mm.ops import backend
-from icconv_mm.ops.batch_norm import run_compiled
-from icconv_mm.ops.operator import is_traced
-from icconv_mm.ops.torch_private import in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
+from icconv_mm.ops.batch_norm import run_compiled, runs_compiled
+from icconv_mm.ops.torch_private import is_compiling
 
 
 def norm_relu(
@@ -46,35 +41,13 @@ def _runs_in_place(
 ) -> bool:
     if type(norm) is not nn.BatchNorm2d or norm.training:
         return False
-    if is_compiling() or type(x) is not Tensor or is_recorded(x, norm, shortcut):  # torch 2.1 compiles no type(x)
+    if is_compiling() or type(x) is not Tensor:  # torch 2.1 compiles no type(x); fx would record what is read below
         return False
-    if x.device.type != 'cpu' or norm.weight is None or norm.running_mean is None or x.ndim != 4:
+    if not runs_compiled(x, norm.weight, norm.bias, norm.running_mean, shortcut):
         return False
     if relu is not None and type(relu) is not nn.ReLU:
         return False
-    if any(module is not None and has_hooks(module) for module in (conv, norm, relu)):
-        return False
-    if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
-        return False
-    wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
-    dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
-    return norm.weight.dtype == norm.running_mean.dtype == wanted and dense and _has_kernel()
-
-
-@cache
-def _has_kernel() -> bool:
-    """A library that was built from older sources has none."""
-    return backend.missing_kernel('batch_norm_relu__compiled', 'cpu') is None
-
-
-def is_recorded(x: Tensor, norm: nn.Module, shortcut: Tensor | None) -> bool:
-    """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
-    if is_compiling() or is_traced() or backend.requested() not in ('auto', 'cpu'):
-        return True
-    if in_forward_ad() or in_dispatch_mode() or in_functorch():
-        return True
-    tensors = (x, norm.weight, norm.bias, shortcut)
-    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+    return not any(module is not None and has_hooks(module) for module in (conv, norm, relu))
 
 
 class Shortcut(nn.Sequential):

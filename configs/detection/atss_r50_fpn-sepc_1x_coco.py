@@ -1,0 +1,2 @@
+_base_ = './atss_r50_fpn-sepc_4xb4-1x_coco.py'
+_deprecation_ = dict(expected='atss_r50_fpn-sepc_4xb4-1x_coco.py')

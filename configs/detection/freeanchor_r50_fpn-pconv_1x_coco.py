@@ -1,0 +1,2 @@
+_base_ = './freeanchor_r50_fpn-sepc-pconv_1x_coco.py'
+_deprecation_ = dict(expected='freeanchor_r50_fpn-sepc-pconv_1x_coco.py')

@@ -1,0 +1,2 @@
+_base_ = './retinanet_r50_fpn-sepc-pconv-ibn_4xb4-1x_coco.py'
+_deprecation_ = dict(expected='retinanet_r50_fpn-sepc-pconv-ibn_4xb4-1x_coco.py')
