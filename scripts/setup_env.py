@@ -39,6 +39,7 @@ FOR_TESTS = (
     'import-linter', 'clang-format', 'sphinx', 'myst-parser', 'furo', 'sphinx-copybutton',
 )  # fmt: skip
 FOR_TESTS_WITHOUT_DEPENDENCIES = ('timm',)  # which would bring what fetches weights
+PACKAGE = {False: 'icconv_mm', True: 'icconv_mm for tests'}  # the second with the kernels that only tests call
 
 
 class Environment(route.Route):
@@ -76,17 +77,21 @@ class Environment(route.Route):
         venv.create(self.venv, with_pip=True, symlinks=True)
 
     def install_package(self) -> None:
+        for name in PACKAGE.values():  # whichever of the two was there is replaced
+            (self.stamps / name).unlink(missing_ok=True)
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env={
-            'ICCONV_MM_EXT': extension_mode(self.device), 'ICCONV_MM_EXT_TESTS': '1',
-            'MAX_JOBS': mmcv_wheel.jobs()})  # fmt: skip
+            'ICCONV_MM_EXT': extension_mode(self.device), 'ICCONV_MM_EXT_TESTS': str(int(self.for_tests)),
+            'MAX_JOBS': mmcv_wheel.jobs(),
+            **mmcv_wheel.fast_compiler(self.stamps / 'compiler', ['torch/library.h'])})  # fmt: skip
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)
 
     def own_package(self) -> None:
         compilers = [shutil.which(os.environ.get('CXX', 'c++')), shutil.which('nvcc'), os.environ.get('CUDA_HOME')]
-        key = [source_key(), self.pins['torch'], extension_mode(self.device), ROOT, compilers]
-        self.step('icconv_mm', str(key), self.install_package)
+        key = str([source_key(), self.pins['torch'], extension_mode(self.device), ROOT, compilers])
+        if not self.complete(PACKAGE[True], key):  # which serves both
+            self.step(PACKAGE[self.for_tests], key, self.install_package)
 
     def while_mmcv_compiles(self) -> list[Callable[[], None]]:
         return [*super().while_mmcv_compiles(), self.own_package]

@@ -17,7 +17,7 @@ from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, add_norm, 
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import naming
-from icconv_mm.layers.memory_format import set_memory_format
+from icconv_mm.layers.memory_format import convert_filters, set_memory_format
 from icconv_mm.layers.normalization import Shortcut, norm_relu
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
@@ -362,6 +362,7 @@ class ResNet(BaseModule):
 
     def train(self, mode: bool = True) -> 'ResNet':
         super().train(mode)
+        convert_filters(self)
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
@@ -63,6 +64,29 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     if memory_format != 'preserve':
         give_contiguous_maps(network)
         _watch_modules()
+
+
+def convert_filters(network: nn.Module) -> None:
+    """Store the filters of a network in the format of the maps that it makes; torch would convert them at every call.
+
+    Those of ordinary convolutions, for which it takes from a hundredth of the time of a large image to a tenth of that
+    of a small one. Nothing is done where maps may yet come as NCHW ('auto' and a GPU in the machine), nor to weights
+    that other processes hold on to. To be called while no other thread runs the network.
+
+    Args:
+        network: One that :func:`set_memory_format` was called with.
+    """
+    fixed = network.memory_format == 'channels_last' or not torch.cuda.is_available()
+    if network.memory_format == 'preserve' or network.is_narrow or not fixed or _is_distributed():
+        return
+    for module in network.modules():
+        weight = module.weight if type(module) is nn.Conv2d else None
+        if type(weight) is nn.Parameter and weight.dtype in _FAST_ON_CPU and not weight.is_shared():
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def needs_contiguous_maps(package: str) -> None:

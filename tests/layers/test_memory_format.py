@@ -42,8 +42,55 @@ def test_maps_are_channels_last_and_equal(kind):
     for outputs in (levels, expected):
         sum(level.square().mean() for level in outputs).backward()
     for (name, one), other in zip(auto.named_parameters(), preserved.parameters()):
-        assert one.grad.is_contiguous(), name
+        assert one.grad.is_contiguous() == one.is_contiguous(), name
         assert (one.grad - other.grad).norm() <= 1e-3 * other.grad.norm().clamp(min=1e-3), name
+
+
+def filters(net):
+    return [conv.weight for conv in net.modules() if type(conv) is nn.Conv2d and conv.kernel_size != (1, 1)]
+
+
+def test_filters_are_stored_as_the_maps_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    net = small('auto')
+    state = copy.deepcopy(net.state_dict())
+    assert all(weight.is_contiguous() for weight in filters(net))  # until they are all there
+    for mode in (True, False):
+        net.train(mode)
+        assert filters(net) and all(map(is_channels_last, filters(net)))
+        torch.testing.assert_close(net.state_dict(), state, rtol=0, atol=0)
+    net.load_state_dict(state)
+    assert all(map(is_channels_last, filters(net)))
+
+
+@pytest.mark.parametrize(('memory_format', 'gpu'), [('auto', True), ('preserve', False)])
+def test_filters_stay_where_maps_may_come_in_either_format(memory_format, gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    assert all(weight.is_contiguous() for weight in filters(small(memory_format).eval()))
+
+
+def test_filters_that_are_shared_or_wrapped_stay(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    shared = small('auto').share_memory()
+    addresses = [weight.data_ptr() for weight in filters(shared)]
+    assert [weight.data_ptr() for weight in filters(shared.eval())] == addresses
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    assert all(weight.is_contiguous() for weight in filters(small('auto').eval()))
+
+
+def test_steps_do_not_depend_on_how_filters_are_stored(monkeypatch):
+    x, trained = torch.randn(2, 3, 64, 64), []
+    for gpu in (False, True):
+        with monkeypatch.context() as patch:  # the optimizer asks, too
+            patch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
+            net = smooth(small('auto')).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, eps=1e-3)  # or noise decides the sign of a step
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(level.square().mean() for level in net(x)).backward()
+            optimizer.step()
+        trained.append(net.state_dict())
+    torch.testing.assert_close(*trained, rtol=1e-3, atol=1e-4)
 
 
 def test_auto_leaves_alone_what_gains_nothing():

@@ -177,7 +177,30 @@ def test_what_tests_need_is_asked_for(without_pip):
     assert 'for tests' not in labels
     environment.for_tests = True
     environment.fill()
-    assert labels[-2:] == ['for tests', 'for tests']
+    assert labels[-2:] == ['for tests', 'for tests, alone']
+
+
+def test_kernels_for_tests_are_compiled_once_and_serve_both(setup_env, environment, monkeypatch):
+    built = []
+
+    def pip(label, *arguments, env):
+        built.append(env['ICCONV_MM_EXT_TESTS'])
+        environment.stamps.mkdir(parents=True, exist_ok=True)
+        (environment.stamps / f'{label}.log').touch()
+
+    monkeypatch.setattr(environment, 'pip', pip)
+
+    def own_package(for_tests, sources='these'):
+        monkeypatch.setattr(setup_env, 'source_key', lambda: sources)
+        environment.for_tests = for_tests
+        environment.own_package()
+
+    for for_tests in (False, False, True, True, False):
+        own_package(for_tests)
+    assert built == ['0', '1']
+    own_package(False, 'others')  # in the place of the one for tests
+    own_package(True)
+    assert built == ['0', '1', '0', '1']
 
 
 def test_failing_libraries_are_an_error_and_the_next_call_goes_on(setup_env, without_pip):

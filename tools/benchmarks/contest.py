@@ -76,10 +76,13 @@ def step(
 def in_formats(
     make: Callable[..., Callable], module: nn.Module, *tensors: Tensor, formats: Iterable[str] = tuple(FORMATS)
 ) -> dict[str, Callable]:
-    """``make(module, *tensors)`` by memory format, each with copies in that format."""
+    """``make(module, *tensors)`` by memory format, each with copies: tensors in that format, and the module's weights.
+
+    NCHW leaves the weights as the module has them.
+    """
     return {
         name: make(
-            copy.deepcopy(module).to(memory_format=FORMATS[name]),
+            copy.deepcopy(module) if name == 'NCHW' else copy.deepcopy(module).to(memory_format=FORMATS[name]),
             *(tensor.contiguous(memory_format=FORMATS[name]) for tensor in tensors),
         )
         for name in formats
