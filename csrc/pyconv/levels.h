@@ -93,6 +93,7 @@ template <typename T>
 struct PackFragments {
   struct Filters {
     const T* data;
+    int64_t strides[4];
     int first, outputs, group_in, group_out, height, width;
   };
   Filters levels[kMaxLevels];
@@ -111,7 +112,7 @@ struct PackFragments {
       if (o < 0 || o >= f.outputs) continue;
       const int i = in - o / f.group_out * f.group_in;
       if (i < 0 || i >= f.group_in || y < 0 || y >= f.height || x < 0 || x >= f.width) return T(0);
-      return f.data[((int64_t(o) * f.group_in + i) * f.height + y) * f.width + x];
+      return f.data[o * f.strides[0] + i * f.strides[1] + y * f.strides[2] + x * f.strides[3]];
     }
     return T(0);
   }
@@ -130,6 +131,7 @@ struct PackFragments {
 template <typename T>
 typename PackFragments<T>::Filters filters_of(const Call& call, const Level& level, const at::Tensor& weight) {
   return {weight.const_data_ptr<T>(),
+          {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)},
           static_cast<int>(level.first),
           static_cast<int>(level.outputs),
           static_cast<int>(call.in_channels / level.groups),

@@ -21,10 +21,8 @@ std::vector<T> pack(const Call& call, const Program& program, const int* numbers
                     bool backward) {
   std::vector<T> packed(size_t(program.fragments) * kLanes * 4);
   PackFragments<T> pass{};
-  std::vector<at::Tensor> kept;
-  for (const at::Tensor& weight : weights) kept.push_back(weight.contiguous());
-  for (size_t l = 0; l < kept.size(); ++l) pass.levels[l] = filters_of<T>(call, call.levels[l], kept[l]);
-  pass.count = static_cast<int>(kept.size());
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = filters_of<T>(call, call.levels[l], weights[l]);
+  pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const Fragment*>(numbers + program.fragment_at);
   pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
   pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);

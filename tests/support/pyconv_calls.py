@@ -56,7 +56,10 @@ def random_call(seed: int, min_batch: int = 0) -> Call:
 
 
 def vector_call(seed: int) -> Call:
-    """A float64 call whose channels come in eights, of levels that may begin and end within tiles of channels."""
+    """A float64 call whose channels come in eights, of levels that may begin and end within tiles of channels.
+
+    Maps and filters are NCHW or channels_last.
+    """
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     channels, side = 8 * rng.randint(1, 5), rng.choice([6, 6, 9, 9, 20])
@@ -75,7 +78,10 @@ def vector_call(seed: int) -> Call:
         height = rng.choice([1, 3, 3, 5, 5, 7, 9])
         weights.append(tensor(out, channels // group, height, height if rng.random() < 0.7 else rng.choice([1, 3, 5])))
     bias = tensor(sum(outputs)) if rng.random() < 0.5 else None
-    return Call(x, weights, bias, groups, rng.choice([1, 1, 2, 2, 3]), rng.choice([1, 1, 2, 3]))
+    stride, dilation = rng.choice([1, 1, 2, 2, 3]), rng.choice([1, 1, 2, 3])
+    if rng.random() < 0.3:
+        weights = [weight.to(memory_format=torch.channels_last) for weight in weights]
+    return Call(x, weights, bias, groups, stride, dilation)
 
 
 def by_level(call: Call) -> Tensor:

@@ -181,10 +181,8 @@ at::Tensor pack(const pyconv::Call& call, const pyconv::Program& program, const 
   const uint32_t count = static_cast<uint32_t>(program.fragments) * kLanes * 4;
   at::Tensor packed = at::empty({count}, weights[0].options());
   pyconv::PackFragments<T> pass{};
-  std::vector<at::Tensor> kept;
-  for (const at::Tensor& weight : weights) kept.push_back(weight.contiguous());
-  for (size_t l = 0; l < kept.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(call, call.levels[l], kept[l]);
-  pass.count = static_cast<int>(kept.size());
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(call, call.levels[l], weights[l]);
+  pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const pyconv::Fragment*>(table.device + program.fragment_at);
   pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
   pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
