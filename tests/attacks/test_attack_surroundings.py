@@ -52,6 +52,7 @@ def test_threads():
 
 
 def _in_process(queue, x):
+    torch.set_num_threads(1)  # as a loader's workers do: torch's own operators wait for threads that no fork has
     with torch.no_grad():
         queue.put(layer()(x).numpy())
 
@@ -60,8 +61,11 @@ def _in_process(queue, x):
 def test_processes(method):
     x = torch.randn(1, 8, 9, 9)
     conv = layer()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     with torch.no_grad():
         conv(x), conv(x)  # kept before the fork
+    torch.set_num_threads(threads)
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     processes = [context.Process(target=_in_process, args=(queue, x)) for _ in range(3)]

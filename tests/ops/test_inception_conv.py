@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
+from half import half_on_cpu
 from inception_calls import Call, per_run, random_call
 from torch.autograd import forward_ad
 
@@ -8,14 +8,6 @@ from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, use_backend
 from icconv_mm.patterns import DilationPattern
 
 PATTERN = [(2, 1, 2), (1, 3, 1), (3, 1, 1)]
-
-
-def half_on_cpu() -> bool:
-    try:
-        F.conv2d(torch.ones(1, 1, 3, 3, dtype=torch.half), torch.ones(1, 1, 3, 3, dtype=torch.half))
-    except RuntimeError:  # torch 2.1
-        return False
-    return True
 
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}

@@ -1,18 +1,9 @@
 import pytest
 import torch
-import torch.nn.functional as F
+from half import half_on_cpu
 from pyconv_calls import Call, by_level, random_call
 
 from icconv_mm.ops import backend, explain, pyconv2d, use_backend
-
-
-def half_on_cpu() -> bool:
-    try:
-        F.conv2d(torch.ones(1, 1, 3, 3, dtype=torch.half), torch.ones(1, 1, 3, 3, dtype=torch.half))
-    except RuntimeError:  # torch 2.1
-        return False
-    return True
-
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 if half_on_cpu():
