@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -55,24 +56,24 @@ void check_output(const at::Tensor& grad, const Call& call) {
               ", got ", grad.sizes());
 }
 
-// Whether tile `column` and step `channel` of a product meet in a level.
-bool meet(const Call& call, const Level& level, int column, int channel, bool backward) {
-  const int64_t group_in = call.in_channels / level.groups, group_out = level.outputs / level.groups;
-  const int64_t in = backward ? column : channel, in_end = in + (backward ? kTileColumns : kStepChannels);
-  const int64_t out = backward ? channel : column, out_end = out + (backward ? kStepChannels : kTileColumns);
-  const int64_t first = std::max(out, level.first) - level.first;
-  const int64_t last = std::min(out_end, level.first + level.outputs) - level.first - 1;
-  if (first > last) return false;
-  return in < (last / group_out + 1) * group_in && in_end > first / group_out * group_in;
-}
-
-template <typename Entry>
-int append(std::vector<int>& numbers, const std::vector<Entry>& entries) {
-  numbers.resize((numbers.size() + 3) / 4 * 4);  // entries of four numbers are read at once
-  const size_t at = numbers.size(), words = entries.size() * sizeof(Entry) / sizeof(int);
-  numbers.resize(at + words);
-  if (words > 0) std::memcpy(numbers.data() + at, entries.data(), words * sizeof(int));
-  return static_cast<int>(at);
+// Which of a block's tiles reads which taps of a step, as bits.
+std::map<std::pair<int, int>, int> masks_of(const Call& call, int column, int channel, bool backward, int phase) {
+  std::map<std::pair<int, int>, int> masks;  // by (dy, dx) in taps
+  const int64_t columns = backward ? call.in_channels : call.out_channels;
+  const int step = phase_step(call, backward), apart = static_cast<int>(call.dilation);
+  for (int tile = 0; tile < kTilesOfBlock && column + tile * kTileColumns < columns; ++tile)
+    for (const Level& level : call.levels) {
+      const int first = column + tile * kTileColumns;
+      const bool shared = backward ? meet(level, call.in_channels, first, kTileColumns, channel, kStepChannels)
+                                   : meet(level, call.in_channels, channel, kStepChannels, first, kTileColumns);
+      if (!shared) continue;
+      const int h = static_cast<int>(level.height / 2), w = static_cast<int>(level.width / 2);
+      for (int dy = -h; dy <= h; ++dy)
+        for (int dx = -w; dx <= w; ++dx)  // other taps of this phase fall between outputs
+          if ((phase / step + dy * apart) % step == 0 && (phase % step + dx * apart) % step == 0)
+            masks[{dy, dx}] |= 1 << tile;
+    }
+  return masks;
 }
 
 }  // namespace
@@ -127,47 +128,54 @@ std::string refusal(const Call& call, at::ScalarType dtype, bool backward) {
     return "the tiled kernel of pyconv2d takes multiples of 8 channels, got " + std::to_string(call.in_channels) +
            " and " + std::to_string(call.out_channels);
   if (call.levels.size() > kMaxLevels) return "the tiled kernel of pyconv2d takes up to 8 levels";
-  if (backward && call.stride != 1) return "the tiled kernel of pyconv2d has a gradient of the input at stride 1 alone";
+  if (backward && call.stride > 2)
+    return "the tiled kernel of pyconv2d has a gradient of the input at strides 1 and 2, got " +
+           std::to_string(call.stride);
   for (const Level& level : call.levels)
     if (call.dilation * (std::max(level.height, level.width) / 2) > 64)
       return "the tiled kernel of pyconv2d reads up to 64 pixels around a pixel";
   return {};
 }
 
+bool meet(const Level& level, int64_t in_channels, int64_t input, int64_t inputs, int64_t output, int64_t outputs) {
+  const int64_t first = std::max(output, level.first) - level.first;
+  const int64_t last = std::min(output + outputs, level.first + level.outputs) - level.first - 1;
+  if (first > last) return false;
+  const int64_t group_in = in_channels / level.groups, group_out = level.outputs / level.groups;
+  return input < (last / group_out + 1) * group_in && input + inputs > first / group_out * group_in;
+}
+
 std::vector<int> make_program(const Call& call, bool backward) {
   const int columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
   const int channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
+  const int phase_side = phase_step(call, backward), apart = static_cast<int>(call.dilation);
+  constexpr int kColumns = kTileColumns * kTilesOfBlock;
+  const int blocks_of_phase = (columns + kColumns - 1) / kColumns;
   Program head{};
   std::vector<Block> blocks;
   std::vector<Step> steps;
   std::vector<Offset> offsets;
   std::vector<Fragment> fragments;
-  for (int column = 0; column < columns; column += kTileColumns * kTilesOfBlock) {
+  for (int number = 0; number < phase_side * phase_side * blocks_of_phase; ++number) {
+    const int phase = number / blocks_of_phase, column = number % blocks_of_phase * kColumns;
     blocks.push_back({static_cast<int>(steps.size()), 0});
     for (int channel = 0; channel < channels; channel += kStepChannels) {
-      std::map<std::pair<int, int>, int> masks;  // by (dy, dx) in taps
-      for (int tile = 0; tile < kTilesOfBlock && column + tile * kTileColumns < columns; ++tile)
-        for (const Level& level : call.levels) {
-          if (!meet(call, level, column + tile * kTileColumns, channel, backward)) continue;
-          const int h = static_cast<int>(level.height / 2), w = static_cast<int>(level.width / 2);
-          for (int dy = -h; dy <= h; ++dy)
-            for (int dx = -w; dx <= w; ++dx) masks[{dy, dx}] |= 1 << tile;
-          head.reach_h = std::max(head.reach_h, static_cast<int>(h * call.dilation));
-          head.reach_w = std::max(head.reach_w, static_cast<int>(w * call.dilation));
-        }
+      const auto masks = masks_of(call, column, channel, backward, phase);
       if (masks.empty()) continue;
       steps.push_back({channel, static_cast<int>(offsets.size()), static_cast<int>(masks.size()),
                        static_cast<int>(fragments.size())});
       ++blocks.back().steps;
-      const int apart = static_cast<int>(call.dilation);
       for (const auto& [tap, mask] : masks) {
-        offsets.push_back({tap.first * apart, tap.second * apart, mask, 0});
+        const int dy = (phase / phase_side + tap.first * apart) / phase_side;
+        const int dx = (phase % phase_side + tap.second * apart) / phase_side;
+        head.reach_h = std::max(head.reach_h, std::abs(dy)), head.reach_w = std::max(head.reach_w, std::abs(dx));
+        offsets.push_back({dy, dx, mask, 0});
         for (int tile = 0; tile < kTilesOfBlock; ++tile)
           if (mask >> tile & 1) fragments.push_back({column + tile * kTileColumns, channel, tap.first, tap.second});
       }
     }
   }
-  head.blocks = static_cast<int>(blocks.size()), head.fragments = static_cast<int>(fragments.size());
+  head.blocks = blocks_of_phase, head.fragments = static_cast<int>(fragments.size());
   std::vector<int> numbers(sizeof(Program) / sizeof(int));
   head.block_at = append(numbers, blocks), head.step_at = append(numbers, steps);
   head.offset_at = append(numbers, offsets), head.fragment_at = append(numbers, fragments);

@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,7 @@ struct alignas(16) Step {
   int channel, first_offset, offsets, first_fragment;
 };
 struct alignas(16) Offset {
-  int dy, dx, mask, unused;  // in pixels of the input
+  int dy, dx, mask, unused;  // in pixels of what is read
 };
 struct alignas(16) Fragment {
   int column, channel, dy, dx;  // in taps
@@ -61,12 +62,28 @@ struct Block {
   int first_step, steps;
 };
 struct Program {                            // the head of the numbers; the tables follow
-  int blocks, fragments, reach_h, reach_w;  // reach: in pixels
+  int blocks, fragments, reach_h, reach_w;  // blocks: of a phase, which follow one another; reach: in pixels
   int block_at, step_at, offset_at, fragment_at;
 };
 
-// Channels in and out change places for the gradient of the input, whose offsets point the other way.
+// Channels in and out change places for the gradient of the input, whose offsets point the other way. Its pixels that
+// lie `stride` apart read the same taps, at neighbouring outputs: they are a phase, numbered row by row, with a program
+// of its own. The forward pass has one phase.
 std::vector<int> make_program(const Call& call, bool backward);
+inline int phase_step(const Call& call, bool backward) { return backward ? static_cast<int>(call.stride) : 1; }
+
+// Entries of a table appended to numbers, as they lie in memory: the index of the first.
+template <typename Entry>
+int append(std::vector<int>& numbers, const std::vector<Entry>& entries) {
+  numbers.resize((numbers.size() + 3) / 4 * 4);  // entries of four numbers are read at once
+  const size_t at = numbers.size(), words = entries.size() * sizeof(Entry) / sizeof(int);
+  numbers.resize(at + words);
+  if (words > 0) std::memcpy(numbers.data() + at, entries.data(), words * sizeof(int));
+  return static_cast<int>(at);
+}
+
+// Whether filters of a level lead from one of `inputs` channels to one of `outputs`, each counted from a first one.
+bool meet(const Level& level, int64_t in_channels, int64_t input, int64_t inputs, int64_t output, int64_t outputs);
 
 // One sentence if the program's kernel does not take such a call, else empty.
 std::string refusal(const Call& call, at::ScalarType dtype, bool backward);
@@ -76,6 +93,7 @@ template <typename T>
 struct PackFragments {
   struct Filters {
     const T* data;
+    int64_t strides[4];
     int first, outputs, group_in, group_out, height, width;
   };
   Filters levels[kMaxLevels];
@@ -94,7 +112,7 @@ struct PackFragments {
       if (o < 0 || o >= f.outputs) continue;
       const int i = in - o / f.group_out * f.group_in;
       if (i < 0 || i >= f.group_in || y < 0 || y >= f.height || x < 0 || x >= f.width) return T(0);
-      return f.data[((int64_t(o) * f.group_in + i) * f.height + y) * f.width + x];
+      return f.data[o * f.strides[0] + i * f.strides[1] + y * f.strides[2] + x * f.strides[3]];
     }
     return T(0);
   }
@@ -113,6 +131,7 @@ struct PackFragments {
 template <typename T>
 typename PackFragments<T>::Filters filters_of(const Call& call, const Level& level, const at::Tensor& weight) {
   return {weight.const_data_ptr<T>(),
+          {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)},
           static_cast<int>(level.first),
           static_cast<int>(level.outputs),
           static_cast<int>(call.in_channels / level.groups),

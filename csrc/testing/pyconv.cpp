@@ -1,11 +1,17 @@
 // The pyramidal convolution by kernels that CUDA chooses among, on the CPU, so that tests need no GPU. 'tiled' follows
-// the program of the tensor-core kernel, fragment by fragment.
+// the program of the tensor-core kernel, fragment by fragment; for the gradient of the weight it runs the kernel's own
+// code by warps whose loads and products are those of the instructions' definitions (PTX ISA: ldmatrix, mma.m16n8k16).
 #include <ATen/Dispatch.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include "../pyconv/levels.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "../pyconv/grad_weight.h"
 
 namespace icconv_mm::pyconv {
 namespace {
@@ -15,10 +21,8 @@ std::vector<T> pack(const Call& call, const Program& program, const int* numbers
                     bool backward) {
   std::vector<T> packed(size_t(program.fragments) * kLanes * 4);
   PackFragments<T> pass{};
-  std::vector<at::Tensor> kept;
-  for (const at::Tensor& weight : weights) kept.push_back(weight.contiguous());
-  for (size_t l = 0; l < kept.size(); ++l) pass.levels[l] = filters_of<T>(call, call.levels[l], kept[l]);
-  pass.count = static_cast<int>(kept.size());
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = filters_of<T>(call, call.levels[l], weights[l]);
+  pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const Fragment*>(numbers + program.fragment_at);
   pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
   pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
@@ -37,6 +41,8 @@ at::Tensor execute(const Call& call, const at::Tensor& source, at::TensorList we
   const auto* steps = reinterpret_cast<const Step*>(numbers.data() + program.step_at);
   const auto* offsets = reinterpret_cast<const Offset*>(numbers.data() + program.offset_at);
   const int64_t columns = backward ? call.in_channels : call.out_channels, channels = source.size(1);
+  const int step = phase_step(call, backward);
+  const int64_t apart = backward ? 1 : call.stride;
   const int64_t height = backward ? call.height : call.out_height, width = backward ? call.width : call.out_width;
   at::Tensor out = at::zeros({call.batch, columns, height, width}, source.options().dtype(at::kFloat));
   const auto from = source.accessor<T, 4>();
@@ -44,11 +50,12 @@ at::Tensor execute(const Call& call, const at::Tensor& source, at::TensorList we
   for (int64_t n = 0; n < call.batch; ++n)
     for (int64_t y = 0; y < height; ++y)
       for (int64_t x = 0; x < width; ++x)
-        for (int b = 0; b < program.blocks; ++b)
-          for (int s = blocks[b].first_step; s < blocks[b].first_step + blocks[b].steps; ++s) {
+        for (int b = 0; b < program.blocks; ++b) {
+          const Block& block = blocks[(y % step * step + x % step) * program.blocks + b];
+          for (int s = block.first_step; s < block.first_step + block.steps; ++s) {
             const T* fragment = packed.data() + size_t(steps[s].first_fragment) * kLanes * 4;
             for (int o = steps[s].first_offset; o < steps[s].first_offset + steps[s].offsets; ++o) {
-              const int64_t row = y * call.stride + offsets[o].dy, column = x * call.stride + offsets[o].dx;
+              const int64_t row = y / step * apart + offsets[o].dy, column = x / step * apart + offsets[o].dx;
               const bool inside = row >= 0 && row < source.size(2) && column >= 0 && column < source.size(3);
               for (int tile = 0; tile < kTilesOfBlock; ++tile) {
                 if (!(offsets[o].mask >> tile & 1)) continue;
@@ -62,6 +69,7 @@ at::Tensor execute(const Call& call, const at::Tensor& source, at::TensorList we
               }
             }
           }
+        }
   return out;
 }
 
@@ -74,9 +82,140 @@ at::Tensor by_program(const Call& call, const at::Tensor& source, at::TensorList
   return out;
 }
 
-void check_name(const std::string& kernel, bool tiled) {
-  TORCH_CHECK(is_filled(kernel) || (tiled && kernel == "tiled"), "pyconv2d has no kernel '", kernel,
-              "' to ask for by name");
+// A warp's part of every instruction, in a copy of the shared memory.
+template <typename T>
+struct Warp {
+  const char* memory;
+
+  struct Addresses {
+    uint32_t of[kLanes];
+  };
+  struct Words {
+    T of[kLanes][4][2];
+  };
+  struct Sums {
+    float of[kLanes][2][4];
+  };
+
+  template <typename Address>
+  void point(Addresses& to, const Address& address) const {
+    for (int lane = 0; lane < kLanes; ++lane) to.of[lane] = address(lane);
+  }
+  // ldmatrix.x4.trans: lanes 8 i to 8 i + 7 point to the rows of matrix i; a lane gets elements lane / 4 of two rows
+  void load_transposed(Words& to, const Addresses& from, int offset) const {
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < 4; ++i)
+        for (int k = 0; k < 2; ++k) {
+          const uint32_t row = from.of[8 * i + lane % 4 * 2 + k] + offset;
+          TORCH_INTERNAL_ASSERT(row % 16 == 0, "ldmatrix reads rows at multiples of 16 bytes");
+          std::memcpy(&to.of[lane][i][k], memory + row + lane / 4 * sizeof(T), sizeof(T));
+        }
+  }
+  // register i of the first matrix: rows 8 further where i is odd, pixels where above 1; two registers of the second
+  void multiply(Sums& sums, const Words& grads, const Words& pixels) const {
+    float a[16][16], b[2][16][8];
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int i = 0; i < 4; ++i)
+        for (int k = 0; k < 2; ++k) {
+          a[lane / 4 + i % 2 * 8][lane % 4 * 2 + i / 2 * 8 + k] = grads.of[lane][i][k];
+          b[i / 2][lane % 4 * 2 + i % 2 * 8 + k][lane / 4] = pixels.of[lane][i][k];
+        }
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int n = 0; n < 2; ++n)
+        for (int i = 0; i < 4; ++i)
+          for (int k = 0; k < 16; ++k)
+            sums.of[lane][n][i] += a[lane / 4 + i / 2 * 8][k] * b[n][k][lane % 4 * 2 + i % 2];
+  }
+};
+
+// What a block does: a job's sums over every `stride`-th tile from `first`.
+template <typename T>
+struct WeightBlock {
+  const Call& call;
+  const Patch& patch;
+  const Places& places;
+  const at::TensorAccessor<T, 4> grad, x;
+
+  std::vector<char> stage(const Job& job, int index) const {
+    const patches::Tile tile = locate_tile(patch, index);
+    const int height = static_cast<int>(call.height), width = static_cast<int>(call.width);
+    std::vector<char> memory((size_t(patch.slots) + kPixelsOfTile) * kPixelPitch);
+    const auto put = [&](int slot, int channel, T value) {
+      std::memcpy(&memory[size_t(slot) * kPixelPitch + channel * sizeof(T)], &value, sizeof(T));
+    };
+    for (int slot = 0; slot < patch.slots; ++slot) {
+      const int pixel = source_pixel(patch, tile, slot, height, width);
+      for (int c = 0; pixel >= 0 && c < kColumnChannels && job.column + c < call.in_channels; ++c)
+        put(slot, c, x[tile.image][job.column + c][pixel / width][pixel % width]);
+    }
+    for (int pixel = 0; pixel < patch.tile_h * patch.tile_w; ++pixel) {
+      const int y = tile.y + pixel / patch.tile_w, column = tile.x + pixel % patch.tile_w;
+      if (y >= call.out_height || column >= call.out_width) continue;
+      for (int c = 0; c < kRowChannels && job.row + c < call.out_channels; ++c)
+        put(patch.slots + pixel, c, grad[tile.image][job.row + c][y][column]);
+    }
+    return memory;
+  }
+
+  void operator()(const Job& job, const Tap* taps, int first, int stride, float* partial) const {
+    const int area = patch.tile_h * patch.tile_w, tiles = static_cast<int>(call.batch) * patch.tiles();
+    int slots[kPixelsOfTile];
+    for (int pixel = 0; pixel < kPixelsOfTile; ++pixel) slots[pixel] = pixel_bytes(patch, pixel);
+    typename Warp<T>::Sums sums[kWarps][kTapsOfWarp] = {};
+    for (int index = first; index < tiles; index += stride) {
+      const std::vector<char> memory = stage(job, index);
+      const WeightMemory at{0, static_cast<uint32_t>(patch.slots) * kPixelPitch};
+      for (int warp = 0; warp < kWarps; ++warp) {
+        const int own = taps_of_warp(job, warp);
+        int offsets[kTapsOfWarp] = {};
+        for (int i = 0; i < own; ++i)
+          offsets[i] = tap_bytes(patch, taps[tap_of_warp(job, warp, i)], static_cast<int>(call.dilation));
+        multiply_pixels(Warp<T>{memory.data()}, at, slots, area, offsets, own, sums[warp]);
+      }
+    }
+    for (int warp = 0; warp < kWarps; ++warp)
+      for (int number = 0; number < taps_of_warp(job, warp); ++number)
+        for (int lane = 0; lane < kLanes; ++lane)
+          for (int i = 0; i < 8; ++i) {
+            const SumPlace place = sum_place(lane, i % 4);
+            const int64_t filter =
+                find_row(places, job.row + place.row)
+                    .place(job.column + i / 4 * 8 + place.column, taps[tap_of_warp(job, warp, number)]);
+            if (filter >= 0) partial[filter] = sums[warp][number].of[lane][i / 4][i % 4];
+          }
+  }
+};
+
+template <typename T>
+std::vector<at::Tensor> grad_weight_by_warps(const Call& call, const at::Tensor& grad, const at::Tensor& x) {
+  std::vector<at::Tensor> out;
+  for (const Level& level : call.levels)
+    out.push_back(at::zeros({level.outputs, call.in_channels / level.groups, level.height, level.width}, x.options()));
+  if (grad.numel() == 0 || x.numel() == 0) return out;
+  const std::vector<int> numbers = make_weight_program(call);
+  const WeightProgram& program = *reinterpret_cast<const WeightProgram*>(numbers.data());
+  const auto* jobs = reinterpret_cast<const Job*>(numbers.data() + program.job_at);
+  const auto* taps = reinterpret_cast<const Tap*>(numbers.data() + program.tap_at);
+  const Patch patch = patches::fit_patch(4000, kPixelsOfTile, static_cast<int>(call.out_height),
+                                         static_cast<int>(call.out_width), static_cast<int>(call.stride),
+                                         program.reach_h, program.reach_h, program.reach_w, program.reach_w);
+  TORCH_CHECK(patch.tiles() > 0, "the tiled kernel of pyconv2d does not take such a call on this card");
+  const Places places = places_of(call);
+  const int slabs = std::min(3, static_cast<int>(call.batch) * patch.tiles());
+  std::vector<float> partial(slabs * places.all, NAN);  // that each filter is written shows
+  const WeightBlock<T> block{call, patch, places, grad.accessor<T, 4>(), x.accessor<T, 4>()};
+  for (int slab = 0; slab < slabs; ++slab)
+    for (int job = 0; job < program.jobs; ++job) block(jobs[job], taps, slab, slabs, &partial[slab * places.all]);
+  for (int l = 0; l < places.count; ++l) {
+    const AddSlabs<T> pass{partial.data() + places.levels[l].at, out[l].template mutable_data_ptr<T>(), slabs,
+                           places.all};
+    for (int64_t i = 0; i < out[l].numel(); ++i) pass(i);
+  }
+  return out;
+}
+
+void check_name(const std::string& kernel) {
+  TORCH_CHECK(is_filled(kernel) || kernel == "tiled", "pyconv2d has no kernel '", kernel, "' to ask for by name");
 }
 
 at::Tensor output(c10::string_view name, const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
@@ -84,7 +223,7 @@ at::Tensor output(c10::string_view name, const at::Tensor& x, at::TensorList wei
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = check_forward(x, weights, bias, groups, stride, dilation);
   const std::string kernel(name);
-  check_name(kernel, true);
+  check_name(kernel);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()) : at::Tensor();
   if (is_filled(kernel)) return forward_filled(kernel, call, x, weights, shift, relu);
   at::Tensor out = by_program(call, x, weights, false);
@@ -97,7 +236,7 @@ at::Tensor grad_input(c10::string_view name, const at::Tensor& grad, at::TensorL
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = check_grad_input(grad, weights, size, groups, stride, dilation);
   const std::string kernel(name);
-  check_name(kernel, true);
+  check_name(kernel);
   if (is_filled(kernel)) return grad_input_filled(kernel, call, grad, weights);
   return by_program(call, grad, weights, true).to(grad.options(), false, false, grad.suggest_memory_format());
 }
@@ -108,8 +247,14 @@ std::vector<at::Tensor> grad_weight(c10::string_view name, const at::Tensor& gra
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const std::string kernel(name);
-  check_name(kernel, false);
-  return grad_weight_filled(kernel, call, grad, x);
+  check_name(kernel);
+  if (is_filled(kernel)) return grad_weight_filled(kernel, call, grad, x);
+  const std::string reason = refusal(call, x.scalar_type(), false);
+  TORCH_CHECK(reason.empty(), reason);
+  std::vector<at::Tensor> out;
+  AT_DISPATCH_REDUCED_FLOATING_TYPES(x.scalar_type(), "pyconv2d_grad_weight",
+                                     [&] { out = grad_weight_by_warps<scalar_t>(call, grad, x); });
+  return out;
 }
 
 }  // namespace

@@ -154,7 +154,7 @@ def _pyconv_refusal(*args) -> str | None:
     return next(filter(None, (_refusal(tensors[0], other) for other in tensors)), None)
 
 
-def _pyconv_limits(measured: Callable[..., str | None], default: str) -> Limits:
+def _pyconv_limits(measured: Callable[..., str | None], default: Callable[..., str]) -> Limits:
     def advice(tensor, *rest) -> str | None:
         kernel = measured(tensor, *rest)
         if kernel is None:
@@ -163,7 +163,7 @@ def _pyconv_limits(measured: Callable[..., str | None], default: str) -> Limits:
 
     def name(*args) -> str:
         kernel = measured(*args)
-        return default if kernel in (None, REFERENCE) else kernel
+        return default(*args) if kernel in (None, REFERENCE) else kernel
 
     return Limits(_pyconv_refusal, advice, name)
 
@@ -173,10 +173,10 @@ declare('inception_conv2d_grad_input', 'tiled', 'direct', 'kn2row', usual='tiled
 declare('inception_conv2d_grad_weight', 'tiled', 'direct', 'kn2row', usual='tiled')
 declare('pyconv2d', 'dense', 'merged', 'tiled')
 declare('pyconv2d_grad_input', 'dense', 'merged', 'tiled')
-declare('pyconv2d_grad_weight', 'dense', 'merged')
+declare('pyconv2d_grad_weight', 'dense', 'merged', 'tiled')
 INCEPTION_OUTPUT = Limits(_refusal, _advice_output, _kernel(_measured_output))
 INCEPTION_GRAD_INPUT = Limits(_refusal, _advice_grad_input, _kernel(_measured_grad_input))
 INCEPTION_GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight, _kernel(_measured_grad_weight))
-PYCONV_OUTPUT = _pyconv_limits(_pyconv_output, 'tiled')
-PYCONV_GRAD_INPUT = _pyconv_limits(_pyconv_grad_input, 'tiled')
-PYCONV_GRAD_WEIGHT = _pyconv_limits(_pyconv_grad_weight, 'merged')
+PYCONV_OUTPUT = _pyconv_limits(_pyconv_output, lambda *_: 'tiled')
+PYCONV_GRAD_INPUT = _pyconv_limits(_pyconv_grad_input, lambda *args: 'tiled' if args[-2] == 1 else 'merged')  # stride
+PYCONV_GRAD_WEIGHT = _pyconv_limits(_pyconv_grad_weight, lambda *_: 'merged')

@@ -23,6 +23,7 @@ PRODUCTS = {
     'inception_conv/grad_weight.cu': 'grad_weight_kernel',
     'inception_conv/fused.cu': 'fused_kernel',
     'pyconv/tiled.cu': 'pyconv_kernel',
+    'pyconv/grad_weight.cu': 'pyconv_weight_kernel',
 }
 # those whose products are of warpgroups, which sm_90a alone has
 WARPGROUPS = {'inception_conv/fused_wgmma.cu': 'fused_wgmma_kernel'}

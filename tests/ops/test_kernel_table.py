@@ -126,6 +126,9 @@ def test_pyramids_are_the_references_without_an_entry(table, choice):
 
     table()
     assert all('none of its kernels was measured' in answer for answer in advice().values())
+    for name, kernel in (('pyconv2d', 'tiled'), ('pyconv2d_grad_input', 'merged'), ('pyconv2d_grad_weight', 'merged')):
+        strided = (*calls[name][:-2], 2, 1)
+        assert choice.operators[name]['cuda'].limits.name(*strided) == kernel
     names = [name for name in calls if name != 'pyconv2d_relu']
     table(*(Measured(name, '9.0', 'bfloat16', 64, 64, 1, 1, 1000, {'dense': 1.0}, '3,5,7,9') for name in names))
     assert set(advice().values()) == {None}

@@ -20,10 +20,10 @@ using pyconv::Call;
 
 constexpr char kByDefault[] = "tiled", kForTheRest[] = "merged";
 
-std::string chosen(const char* name, const Call& call, const at::Tensor& x) {
+std::string chosen(const char* name, const Call& call, const at::Tensor& x, const char* by_default = kByDefault) {
   const Device& device = current_device();
   const std::string kernel = chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(call));
-  return kernel.empty() ? kByDefault : kernel;
+  return kernel.empty() ? by_default : kernel;
 }
 
 bool fits(const Call& call) {
@@ -32,16 +32,27 @@ bool fits(const Call& call) {
   return most < INT_MAX;
 }
 
+// Whether the tiled kernel is asked for and can, as far as the call says; an error where it must and cannot.
+bool is_tiled(const std::string& kernel, bool strict, const Call& call, at::ScalarType dtype, bool backward) {
+  TORCH_CHECK(!strict || kernel == "tiled" || pyconv::is_filled(kernel), "pyconv2d has no kernel '", kernel, "'");
+  if (kernel != "tiled") return false;
+  const std::string reason = pyconv::refusal(call, dtype, backward);
+  TORCH_CHECK(!strict || reason.empty(), reason);
+  return reason.empty() && fits(call);
+}
+
+void check_taken(bool strict, const std::string& kernel, bool taken) {
+  TORCH_CHECK(!strict || kernel != "tiled" || taken,
+              "the tiled kernel of pyconv2d does not take such a call on this card");
+}
+
 // The tiled kernel where it is asked for and can, else an undefined tensor; an error where it must and cannot.
 at::Tensor try_tiled(const std::string& kernel, bool strict, const Call& call, const at::Tensor& source,
                      at::TensorList weights, const at::Tensor& bias, bool relu, bool backward) {
-  TORCH_CHECK(!strict || kernel == "tiled" || pyconv::is_filled(kernel), "pyconv2d has no kernel '", kernel, "'");
-  if (kernel != "tiled") return {};
-  const std::string reason = pyconv::refusal(call, source.scalar_type(), backward);
-  TORCH_CHECK(!strict || reason.empty(), reason);
   at::Tensor out;
-  if (reason.empty() && fits(call)) out = pyconv_tiled(call, source, weights, bias, relu, backward);
-  TORCH_CHECK(!strict || out.defined(), "the tiled kernel of pyconv2d does not take such a call on this card");
+  if (is_tiled(kernel, strict, call, source.scalar_type(), backward))
+    out = pyconv_tiled(call, source, weights, bias, relu, backward);
+  check_taken(strict, kernel, out.defined());
   return out;
 }
 
@@ -64,10 +75,15 @@ at::Tensor grad_input(std::string kernel, bool strict, const Call& call, const a
   return pyconv::grad_input_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, weights);
 }
 
-std::vector<at::Tensor> grad_weight(const std::string& kernel, const Call& call, const at::Tensor& grad,
+std::vector<at::Tensor> grad_weight(const std::string& kernel, bool strict, const Call& call, const at::Tensor& grad,
                                     const at::Tensor& x) {
-  if (grad.numel() > 0 && x.numel() > 0)
+  if (grad.numel() > 0 && x.numel() > 0) {
+    std::vector<at::Tensor> out;
+    if (is_tiled(kernel, strict, call, x.scalar_type(), false)) out = pyconv_tiled_grad_weight(call, grad, x);
+    check_taken(strict, kernel, !out.empty());
+    if (!out.empty()) return out;
     return pyconv::grad_weight_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, x);
+  }
   std::vector<at::Tensor> nothing;
   for (const pyconv::Level& level : call.levels)
     nothing.push_back(
@@ -104,7 +120,8 @@ at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c
                                c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const Call call = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_input(chosen("pyconv2d_grad_input", call, grad), false, call, grad, weights);
+  const char* by_default = call.stride == 1 ? kByDefault : kForTheRest;
+  return grad_input(chosen("pyconv2d_grad_input", call, grad, by_default), false, call, grad, weights);
 }
 
 at::Tensor pyconv2d_grad_input_by(c10::string_view kernel, const at::Tensor& grad, at::TensorList weights,
@@ -119,7 +136,7 @@ std::vector<at::Tensor> pyconv2d_grad_weight(const at::Tensor& grad, const at::T
                                              c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(chosen("pyconv2d_grad_weight", call, grad), call, grad, x);
+  return grad_weight(chosen("pyconv2d_grad_weight", call, grad, kForTheRest), false, call, grad, x);
 }
 
 std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
@@ -127,9 +144,8 @@ std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const a
                                                 int64_t dilation) {
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
-  TORCH_CHECK(pyconv::is_filled(std::string(kernel)), "pyconv2d_grad_weight has no kernel '", std::string(kernel), "'");
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(std::string(kernel), call, grad, x);
+  return grad_weight(std::string(kernel), true, call, grad, x);
 }
 
 }  // namespace

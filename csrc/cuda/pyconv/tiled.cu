@@ -10,6 +10,9 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+#include <climits>
+
 namespace icconv_mm::cuda {
 namespace {
 
@@ -36,7 +39,7 @@ struct Arguments {
   const pyconv::Block* blocks;
   const pyconv::Step* steps;
   const pyconv::Offset* offsets;
-  int stage_bytes;
+  int stage_bytes, phase_step;
   bool relu;
 };
 
@@ -117,7 +120,8 @@ __device__ void store(const Arguments& a, const Tile& tile, char* memory, int fi
   const int vectors = columns / kVec;
   for (int i = threadIdx.x; i < kPixels * vectors; i += kThreads) {
     const int pixel = i / vectors, vector = i % vectors;
-    const int y = tile.y + pixel / a.patch.tile_w, x = tile.x + pixel % a.patch.tile_w;
+    const int y = (tile.y + pixel / a.patch.tile_w) * a.phase_step + blockIdx.z / a.phase_step;
+    const int x = (tile.x + pixel % a.patch.tile_w) * a.phase_step + blockIdx.z % a.phase_step;
     if (pixel >= a.patch.tile_h * a.patch.tile_w || y >= a.p.out_height || x >= a.p.out_width) continue;
     T* out = static_cast<T*>(a.out) + ((int64_t(tile.image) * a.p.out_height + y) * a.p.out_width + x) * a.p.columns;
     *reinterpret_cast<uint4*>(out + first_column + vector * kVec) =
@@ -130,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, 2) pyconv_kernel(const Arguments a) 
   using T = typename Math::Element;
   extern __shared__ __align__(16) char memory[];
   uint32_t* sources = reinterpret_cast<uint32_t*>(memory + 2 * a.stage_bytes);
-  const pyconv::Block block = a.blocks[blockIdx.y];
+  const pyconv::Block block = a.blocks[blockIdx.z * gridDim.y + blockIdx.y];
   const Tile tile = locate_tile(a.patch, blockIdx.x);
   find_sources(sources, a.patch, tile, a.p.height, a.p.width, a.p.channels / kVector<Math>);
   __syncthreads();
@@ -177,10 +181,8 @@ at::Tensor pack(const pyconv::Call& call, const pyconv::Program& program, const 
   const uint32_t count = static_cast<uint32_t>(program.fragments) * kLanes * 4;
   at::Tensor packed = at::empty({count}, weights[0].options());
   pyconv::PackFragments<T> pass{};
-  std::vector<at::Tensor> kept;
-  for (const at::Tensor& weight : weights) kept.push_back(weight.contiguous());
-  for (size_t l = 0; l < kept.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(call, call.levels[l], kept[l]);
-  pass.count = static_cast<int>(kept.size());
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(call, call.levels[l], weights[l]);
+  pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const pyconv::Fragment*>(table.device + program.fragment_at);
   pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
   pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
@@ -194,7 +196,7 @@ const Table& program_table(const pyconv::Call& call, bool backward) {
   std::vector<int64_t> key;
   for (const pyconv::Level& level : call.levels)
     key.insert(key.end(), {level.outputs, level.height, level.width, level.groups});
-  return cached_table(TableKind::kPyramid, {call.in_channels, call.dilation, backward}, key,
+  return cached_table(TableKind::kPyramid, {call.in_channels, call.dilation, backward ? call.stride : 0}, key,
                       [&] { return make_program(call, backward); });
 }
 
@@ -212,15 +214,18 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
                 static_cast<int>(backward ? call.height : call.out_height),
                 static_cast<int>(backward ? call.width : call.out_width)};
   const int64_t limit = current_device().shared_memory;
-  const Patch patch =
-      fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, p.out_height, p.out_width, static_cast<int>(call.stride),
-                program.reach_h, program.reach_h, program.reach_w, program.reach_w);
+  const int phase_step = pyconv::phase_step(call, backward);  // tiles are of the first phase, which is the largest
+  const Patch patch = fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, (p.out_height - 1) / phase_step + 1,
+                                (p.out_width - 1) / phase_step + 1, backward ? 1 : static_cast<int>(call.stride),
+                                program.reach_h, program.reach_h, program.reach_w, program.reach_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.channels, kVector<Math>)) return {};
   const int64_t stage_bytes = int64_t(patch.slots) * kPitch;
   const int64_t bytes =
       std::max<int64_t>(2 * stage_bytes + 4 * int64_t(patch.slots), kPixels * kStaged * int64_t(sizeof(T)));
-  if (bytes > limit || program.blocks > 65535) return {};
+  constexpr int kMostFragments = INT_MAX / (4 * kLanes);
+  if (bytes > limit || program.blocks > 65535 || program.fragments == 0 || program.fragments > kMostFragments)
+    return {};
   const at::Tensor packed = pack<T>(call, program, table, weights, backward);
   at::Tensor out =
       at::empty({p.batch, p.columns, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
@@ -234,10 +239,11 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
                     reinterpret_cast<const pyconv::Step*>(table.device + program.step_at),
                     reinterpret_cast<const pyconv::Offset*>(table.device + program.offset_at),
                     static_cast<int>(stage_bytes),
+                    phase_step,
                     relu};
   C10_CUDA_CHECK(
       cudaFuncSetAttribute(pyconv_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(tiles), program.blocks);
+  const dim3 grid(static_cast<unsigned>(tiles), program.blocks, phase_step * phase_step);
   pyconv_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return out;
