@@ -26,10 +26,12 @@ def missing_library() -> str | None:
         return f'icconv_mm has no compiled operators for torch {torch.__version__}{found}; {REBUILD}'
     try:
         torch.ops.load_library(str(path))
+        kernel_table.install()
     except (OSError, RuntimeError) as error:
         said = sentence(error).splitlines()[0]
         return f'{path.name} does not load with torch {torch.__version__} ({said}); re{REBUILD}'
-    kernel_table.install()
+    except AttributeError:  # an operator that it does not have
+        return f'{path.name} was built from older sources; re{REBUILD}'
     return None
 
 

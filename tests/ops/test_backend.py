@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,6 +138,19 @@ def test_a_library_that_does_not_load(choice, tmp_path):
     reason = choice.find_library(package)
     assert library.name in reason and torch.__version__ in reason and 'rebuild it with `pip' in reason
     assert '\n' not in reason
+
+
+def test_a_library_of_older_sources(choice, tmp_path, monkeypatch):
+    major, minor = torch.__version__.split('.')[:2]
+    package = tmp_path / 'icconv_mm'
+    library = package / f'_C_torch{major}_{minor}{importlib.machinery.EXTENSION_SUFFIXES[0]}'
+    (package / 'ops').mkdir(parents=True)
+    library.touch()
+    monkeypatch.setattr(torch.ops, 'load_library', lambda path: None)
+    monkeypatch.setattr(torch.ops, 'icconv_mm', SimpleNamespace(), raising=False)
+    assert f'{library.name} was built from older sources; rebuild it with `pip' in choice.find_library(
+        tmp_path / 'icconv_mm'
+    )
 
 
 @compiled
