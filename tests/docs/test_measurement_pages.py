@@ -81,7 +81,7 @@ def test_what_a_page_lacks_is_found(tmp_path, page, raw, found):
     assert bool(got) == bool(found) and all(any(part in line for line in got) for part in found), got
 
 
-UPSTREAM = FOLDER / '2026-11-21-upstream.md'
+UPSTREAM = FOLDER / '2026-11-22-upstream.md'
 
 
 @pytest.fixture(scope='module')
