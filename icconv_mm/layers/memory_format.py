@@ -16,7 +16,7 @@ kind get a hook; all others are left as they are.
 Very narrow networks stay as they come: see :data:`LEAST_CHANNELS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -79,10 +79,18 @@ def convert_filters(network: nn.Module) -> None:
     fixed = network.memory_format == 'channels_last' or not torch.cuda.is_available()
     if network.memory_format == 'preserve' or network.is_narrow or not fixed or _is_distributed():
         return
-    for module in network.modules():
-        weight = module.weight if type(module) is nn.Conv2d else None
-        if type(weight) is nn.Parameter and weight.dtype in _FAST_ON_CPU and not weight.is_shared():
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    for conv in _ordinary_convs(network):
+        if type(conv.weight) is nn.Parameter and conv.weight.dtype in _FAST_ON_CPU and not conv.weight.is_shared():
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _ordinary_convs(module: nn.Module) -> Iterator[nn.Conv2d]:
+    """Those of torch, but for parts of modules that need contiguous maps: filters decide the format of outputs, too."""
+    if type(module) is nn.Conv2d:
+        yield module
+    elif not _needs_contiguous_maps(module):
+        for child in module.children():
+            yield from _ordinary_convs(child)
 
 
 def _is_distributed() -> bool:
@@ -101,10 +109,13 @@ def give_contiguous_maps(network: nn.Module) -> None:
 
 
 def _guard(parent: nn.Module, name: str, module: nn.Module | None) -> None:
-    packages = tuple(_contiguous_packages)
-    needs = any(kind.__module__.startswith(packages) for kind in type(module).__mro__)
-    if needs and _contiguous not in module._forward_pre_hooks.values():
+    if _needs_contiguous_maps(module) and _contiguous not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+
+
+def _needs_contiguous_maps(module: nn.Module | None) -> bool:
+    packages = tuple(_contiguous_packages)
+    return any(kind.__module__.startswith(packages) for kind in type(module).__mro__)
 
 
 @cache
