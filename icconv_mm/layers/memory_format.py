@@ -80,8 +80,12 @@ def convert_filters(network: nn.Module) -> None:
     if network.memory_format == 'preserve' or network.is_narrow or not fixed or _is_distributed():
         return
     for conv in _ordinary_convs(network):
-        if type(conv.weight) is nn.Parameter and conv.weight.dtype in _FAST_ON_CPU and not conv.weight.is_shared():
-            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+        weight = conv.weight
+        gains = weight.dtype in _FAST_ON_CPU and (
+            network.memory_format == 'channels_last' or weight.device.type == 'cpu'
+        )
+        if type(weight) is nn.Parameter and gains and not weight.is_shared():
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _ordinary_convs(module: nn.Module) -> Iterator[nn.Conv2d]:
