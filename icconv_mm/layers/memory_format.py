@@ -69,9 +69,8 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
 def convert_filters(network: nn.Module) -> None:
     """Store the filters of a network in the format of the maps that it makes; torch would convert them at every call.
 
-    Those of ordinary convolutions, for which it takes from a hundredth of the time of a large image to a tenth of that
-    of a small one. Nothing is done where maps may yet come as NCHW ('auto' and a GPU in the machine), nor to weights
-    that other processes hold on to. To be called while no other thread runs the network.
+    Those of ordinary convolutions. Nothing is done where maps may yet come as NCHW ('auto' and a GPU in the machine),
+    nor to weights that other processes hold on to. To be called while no other thread runs the network.
 
     Args:
         network: One that :func:`set_memory_format` was called with.
