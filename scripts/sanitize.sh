@@ -19,7 +19,8 @@ if ! ICCONV_MM_EXT=cpu ICCONV_MM_EXT_TESTS=1 CFLAGS=$flags LDFLAGS=$flags "$bin/
 fi
 
 # The interpreter is not instrumented, so the sanitizers come first; what it leaves behind at its end does not matter.
+# They write to the process's own stderr, which pytest must not keep: it is lost when they end the process.
 compiler=${CXX:-g++}
 LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$build/lib" ICCONV_MM_REQUIRE_CPU=1 \
-    "$bin/pytest" -q -p no:cacheprovider ${SANITIZE_TESTS:-tests/ops/test_kernels_cpu.py} "${@:2}"
+    "$bin/pytest" -q --capture=sys -p no:cacheprovider ${SANITIZE_TESTS:-tests/ops/test_kernels_cpu.py} "${@:2}"

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "../groups.h"
+
 namespace icconv_mm {
 namespace {
 
@@ -36,8 +38,8 @@ Geometry check_sizes(const char* name, c10::IntArrayRef x, c10::IntArrayRef weig
               " and groups positive, got ", stride, " and ", groups);
   TORCH_CHECK(weight[2] == 3 && weight[3] == 3, name, ": the weight must be [C_out, C_in / groups, 3, 3], got ",
               weight);
-  TORCH_CHECK(x[1] == weight[1] * groups && weight[0] % groups == 0, name, ": x ", x, " and weight ", weight,
-              " do not fit ", groups, " groups");
+  TORCH_CHECK(x[1] == channels_of(groups, weight[1]) && weight[0] % groups == 0, name, ": x ", x, " and weight ",
+              weight, " do not fit ", groups, " groups");
   TORCH_CHECK(x[2] >= 0 && x[3] >= 0, name, ": height and width must not be negative, got ", x[2], " x ", x[3]);
   check_pattern(name, pattern, weight[0]);
   // padding = dilation, so the output size does not depend on the run
@@ -70,7 +72,7 @@ Geometry check_grad_input(const at::Tensor& grad, const at::Tensor& weight, c10:
   constexpr char name[] = "inception_conv2d_grad_input";
   check_pair(name, grad, weight);
   TORCH_CHECK(size.size() == 2, name, ": expected a height and a width, got ", size);
-  const int64_t shape[] = {grad.size(0), weight.size(1) * groups, size[0], size[1]};
+  const int64_t shape[] = {grad.size(0), channels_of(groups, weight.size(1)), size[0], size[1]};
   const Geometry g = check_sizes(name, shape, weight.sizes(), pattern, stride, groups);
   check_grad(name, grad, g);
   return g;

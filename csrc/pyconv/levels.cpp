@@ -8,6 +8,8 @@
 #include <cstring>
 #include <map>
 
+#include "../groups.h"
+
 namespace icconv_mm::pyconv {
 namespace {
 
@@ -37,8 +39,9 @@ std::vector<int64_t> shapes_of(at::TensorList weights, int64_t channels, c10::In
   std::vector<int64_t> shapes;
   for (size_t l = 0; l < weights.size(); ++l) {
     const at::Tensor& weight = weights[l];
-    TORCH_CHECK(weight.dim() == 4 && weight.size(1) * groups[l] == channels, "pyconv2d: the weight of level ", l, ", ",
-                weight.sizes(), ", does not fit ", channels, " channels in ", groups[l], " groups");
+    TORCH_CHECK(weight.dim() == 4 && channels_of(groups[l], weight.size(1)) == channels,
+                "pyconv2d: the weight of level ", l, ", ", weight.sizes(), ", does not fit ", channels, " channels in ",
+                groups[l], " groups");
     shapes.insert(shapes.end(), {weight.size(0), weight.size(2), weight.size(3)});
   }
   return shapes;
@@ -94,7 +97,7 @@ Call check_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
   TORCH_CHECK(grad.dim() == 4 && size.size() == 2 && !weights.empty() && weights.size() == groups.size(),
               "pyconv2d_grad_input: expected a 4-d gradient, a height and a width, and groups for each weight");
   for (const at::Tensor& weight : weights) check_alike(grad, weight);
-  const int64_t channels = weights[0].size(1) * groups[0];
+  const int64_t channels = channels_of(groups[0], weights[0].size(1));
   const Call call = make_call(grad.size(0), channels, size[0], size[1], shapes_of(weights, channels, groups), groups,
                               stride, dilation);
   check_output(grad, call);

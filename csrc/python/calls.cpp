@@ -43,7 +43,8 @@ using Ints = c10::IntArrayRef;
 using at::Tensor;
 using at::TensorList;
 
-bool is_step(int64_t step) { return step >= 1 && step <= (1 << 20); }  // of a stride or dilation, as in Python
+// A stride, a dilation or a number of groups; what is larger is left to Python.
+bool is_usual(int64_t number) { return number >= 1 && number <= (1 << 20); }
 
 class Inception : public Call {
  public:
@@ -54,9 +55,10 @@ class Inception : public Call {
 
   bool fits(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
     const Tensor& weight = weights[0];
-    return is_step(stride_) && x.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
-           x.size(1) >= 1 && x.size(1) == weight.size(1) * groups_ && weight.size(0) % groups_ == 0 &&
-           out_channels_ == weight.size(0) && (!bias || (bias->dim() == 1 && bias->size(0) == out_channels_));
+    return is_usual(stride_) && is_usual(groups_) && x.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 &&
+           weight.size(3) == 3 && x.size(1) >= 1 && x.size(1) == weight.size(1) * groups_ &&
+           weight.size(0) % groups_ == 0 && out_channels_ == weight.size(0) &&
+           (!bias || (bias->dim() == 1 && bias->size(0) == out_channels_));
   }
 
   Tensor output(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
@@ -98,12 +100,12 @@ class Pyramidal : public Call {
       : groups_(std::move(groups)), stride_(stride), dilation_(dilation), relu_(relu) {}
 
   bool fits(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
-    if (!is_step(stride_) || !is_step(dilation_) || x.dim() != 4 || x.size(1) < 1 || weights.size() != groups_.size())
+    if (!is_usual(stride_) || !is_usual(dilation_) || x.dim() != 4 || x.size(1) < 1 || weights.size() != groups_.size())
       return false;
     int64_t out_channels = 0;
     for (size_t i = 0; i < weights.size(); ++i) {
       const Tensor& weight = weights[i];
-      if (weight.dim() != 4 || weight.size(2) % 2 == 0 || weight.size(3) % 2 == 0 ||
+      if (weight.dim() != 4 || weight.size(2) % 2 == 0 || weight.size(3) % 2 == 0 || !is_usual(groups_[i]) ||
           x.size(1) != weight.size(1) * groups_[i] || weight.size(0) % groups_[i] != 0)
         return false;
       out_channels += weight.size(0);

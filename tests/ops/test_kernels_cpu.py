@@ -389,6 +389,15 @@ def test_shapes_are_checked_once_more():
         OPS.pyconv2d_compiled(x, [weight.bfloat16()], None, [1], 1, 1)
 
 
+def test_products_of_groups_do_not_overflow():
+    # without filters any number of groups divides; 2^62 x 4 was 0
+    grad, weight = torch.zeros(1, 0, 5, 5), torch.zeros(0, 4, 3, 3)
+    with pytest.raises(RuntimeError, match='4611686018427387904 groups of 4 channels are more than'):
+        OPS.inception_conv2d_grad_input_compiled(grad, weight, [5, 5], [], 1, 2**62)
+    with pytest.raises(RuntimeError, match='4611686018427387904 groups of 4 channels are more than'):
+        OPS.pyconv2d_grad_input_compiled(grad, [weight], [5, 5], [2**62], 1, 1)
+
+
 def test_explain_names_dtypes_and_small_groups(choice):
     flat, weight = (4, 1, 1, 2, 2, 2), torch.randn(6, 4, 3, 3)
     x = torch.randn(1, 4, 5, 5)

@@ -56,7 +56,7 @@ at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
   TORCH_CHECK(grad.dim() == 4 && !weights.empty() && weights[0].dim() == 4 && !groups.empty() && size.size() == 2,
               "gradient of pyconv2d: expected 4-d tensors and a height and a width");
   const int64_t height = size[0], width = size[1];
-  const Pyramid p = make_pyramid(weights[0].size(1) * groups[0], weights, groups, stride, dilation);
+  const Pyramid p = make_pyramid(channels_of(groups[0], weights[0].size(1)), weights, groups, stride, dilation);
   check_grad(grad, p, weights[0], (height + stride - 1) / stride, (width + stride - 1) / stride);
   at::Tensor result = at::empty({grad.size(0), p.in_channels, height, width}, grad.options().dtype(at::kFloat),
                                 grad.suggest_memory_format());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../../common.h"
+#include "../../groups.h"
 #include "../direct/plan.h"
 
 namespace icconv_mm {
@@ -25,8 +26,9 @@ struct Pyramid {
     for (Level& level : levels) level.channels = Channels::of(level.groups, level.channels.inside, true);
   }
   void add(int64_t outputs, int64_t inside, int64_t height, int64_t width, int64_t groups, int64_t dilation) {
-    TORCH_CHECK(groups >= 1 && outputs % groups == 0 && inside * groups == in_channels && height % 2 && width % 2,
-                "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");
+    TORCH_CHECK(
+        groups >= 1 && outputs % groups == 0 && channels_of(groups, inside) == in_channels && height % 2 && width % 2,
+        "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");
     levels.push_back({outputs, height, width, groups, out_channels, Channels::of(groups, inside)});
     out_channels += outputs;
     reach_w = std::max(reach_w, width / 2 * dilation);
