@@ -118,7 +118,7 @@ COMPARISONS = {
 }
 
 
-TRIED = (1e-3, 2e-3, 4e-3, 8e-3)  # learning rates, of which the baseline chooses
+TRIED = (2e-3, 4e-3, 8e-3, 1.6e-2)  # learning rates, of which the baseline chooses
 
 
 def arm_named(name: str) -> Arm:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from evidence_suite.budgets import BUDGETS
+from evidence_suite.comparisons import TRIED
 from evidence_suite.course import FAILED, Course, budget_of, use_device
 from evidence_suite.report import write_rates
 
@@ -129,11 +130,11 @@ def test_learning_rates_are_tried_on_the_baseline_and_the_validation_split(tmp_p
     runs = course.runs()
     assert {run.arm.name.partition('@')[0] for run in runs} == {'head/psp', 'fpt/fpn'} and len(runs) == 8
     assert {run.split for run in runs} == {'val'}
-    assert runs[1].config().optim_wrapper.optimizer.lr == 2e-3
+    assert runs[1].config().optim_wrapper.optimizer.lr == TRIED[1]
     assert runs[1].settings() != runs[2].settings()
     pretended(runs[2], {'mIoU': 42.0})
     assert write_rates(course)[1] == ['head/psp', 'mIoU', '', '', '42.00 ± 0.00', '']
-    assert json.loads((course.root / 'rates.json').read_text()) == {'head/psp': {'0.004': 42.0}}
+    assert json.loads((course.root / 'rates.json').read_text()) == {'head/psp': {f'{TRIED[2]:g}': 42.0}}
     with pytest.raises(InputError, match='--tune takes seeds from 1000 on, got 0'):
         Course(tmp_path, QUICK, [0], tune=True)
     with pytest.raises(InputError, match='no arm head/psp@much; there are'):
