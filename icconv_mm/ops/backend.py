@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -117,28 +117,21 @@ def register(
     operator: str,
     reference: Callable,
     limits: Mapping[str, Limits],
-    compiled_run: Callable | None = None,
+    compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
 ) -> None:
-    """Registers an operator with its reference and its compiled kernels; for modules of this package.
+    """Registers an operator with its kernels; for :func:`icconv_mm.ops.operator.define`, which has these arguments."""
+    name = f'{operator}_compiled'
 
-    That of a device type in ``limits`` is ``<operator>_compiled`` of the compiled library, with the same arguments, or
-    ``compiled_run``, which calls that. ``converters`` are those of :func:`icconv_mm.ops.operator.define`.
-    """
-    _converters[operator] = converters or {}
-    compiled = {
-        device: _compiled(f'{operator}_compiled', device, limits[device]) for device in BACKENDS if device in limits
-    }
-    if compiled_run is not None:
-        compiled = {device: kernel._replace(run=compiled_run, is_compiled=False) for device, kernel in compiled.items()}
-    _kernels[operator] = {**compiled, 'reference': Kernel(reference)}
-
-
-def _compiled(name: str, device: str, limits: Limits) -> Kernel:
     def run(*args):
         return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
-    return Kernel(run, limits, lambda: missing_kernel(name, device), is_compiled=True)
+    _converters[operator] = converters or {}
+    _kernels[operator] = {
+        device: Kernel(compiled or run, limits[device], partial(missing_kernel, name, device), compiled is None)
+        for device in BACKENDS
+        if device in limits
+    } | {'reference': Kernel(reference)}
 
 
 def backends() -> dict[str, Status]:
@@ -254,16 +247,11 @@ def explain(operator: str, *args, **named) -> Explanation:
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
     args = _arguments(operator, args, named)
-    answers = {name: kernel.answer(*args) for name, kernel in _kernels[operator].items()}
-    name = requested()
-    if name == 'auto':
-        name = next(each for each, answer in answers.items() if answer.verdict is Verdict.CAN_RUN)
-    elif name not in answers:
-        name = 'reference'
-    named_answers = {each: str(answer) for each, answer in answers.items()}
-    if not answers[name].serves:
-        return Explanation(named_answers, None)
-    return Explanation(named_answers, name, _kernels[operator][name].limits.name(*args))
+    kernels, (name, asked) = _kernels[operator], _choose(operator, args)
+    answers = {each: str(asked[each] if each in asked else kernels[each].answer(*args)) for each in kernels}
+    if not asked[name].serves:
+        return Explanation(answers, None)
+    return Explanation(answers, name, kernels[name].limits.name(*args))
 
 
 def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
@@ -283,19 +271,23 @@ def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple
 
 
 def run(operator: str, *args) -> Any:
-    """Runs ``operator`` on the backend that is forced, or else on the best one that can."""
-    kernels, name = _kernels[operator], requested()
-    if name == 'auto':
-        name = _choose(operator, args)
-    elif name in kernels:
-        answer = kernels[name].answer(*args)
-        if not answer.serves:
-            raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {answer.reason}')
-        _debug(f'{operator}: on the backend {name!r}, which was asked for')
-    else:
-        _debug(f'{operator}: on the reference; the backend {name!r}, which was asked for, does not have it')
-        name = 'reference'
-    return kernels[name].run(*args)
+    """Runs ``operator`` on the backend that was asked for, or else on the best one that can."""
+    name, answers = _choose(operator, args)
+    if not answers[name].serves:
+        raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {answers[name].reason}')
+    if name == 'reference':
+        for other, answer in answers.items():
+            if answer.verdict is Verdict.ABSENT:
+                _notice_absence(other)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log_choice(operator, name, answers)
+    return _kernels[operator][name].run(*args)
+
+
+def is_compiled(operator: str, *args) -> bool:
+    """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
+    name, answers = _choose(operator, args)
+    return _kernels[operator][name].is_compiled and answers[name].serves
 
 
 def generation() -> int:
@@ -303,37 +295,32 @@ def generation() -> int:
     return _kernels.generation
 
 
-def is_compiled(operator: str, *args) -> bool:
-    """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
+def _choose(operator: str, args: tuple) -> tuple[str, dict[str, Answer]]:
+    """The backend for a call, and the answers of those that were considered: the one asked for, or the best ones."""
     kernels, name = _kernels[operator], requested()
-    if name == 'auto':
-        name = next(each for each, kernel in kernels.items() if kernel.answer(*args).verdict is Verdict.CAN_RUN)
-    return name in kernels and kernels[name].is_compiled and kernels[name].answer(*args).serves
-
-
-def _choose(operator: str, args: tuple) -> str:
-    """The best backend that can and should serve a call; says once which that is, and why not a better one."""
-    passed_over = {}
-    for name, kernel in _kernels[operator].items():
-        answer = kernel.answer(*args)
-        if answer.verdict is Verdict.CAN_RUN:
+    if name != 'auto':
+        name = name if name in kernels else 'reference'
+        return name, {name: kernels[name].answer(*args)}
+    answers = {}
+    for name, kernel in kernels.items():
+        answers[name] = kernel.answer(*args)
+        if answers[name].verdict is Verdict.CAN_RUN:
             break
-        passed_over[name] = answer
-    if name == 'reference':
-        for other, answer in passed_over.items():
-            if answer.verdict is Verdict.ABSENT:
-                _notice_absence(other)
-    if _log.isEnabledFor(logging.DEBUG):
-        why = ''.join(
-            f'; not on the backend {other!r}, because {answer.reason}' for other, answer in passed_over.items()
-        )
-        _debug(f'{operator}: on the backend {name!r}{why}')
-    return name
+    return name, answers
 
 
-def _debug(message: str) -> None:
+def _log_choice(operator: str, name: str, answers: Mapping[str, Answer]) -> None:
     """Logs at debug level what has not been logged yet: a network makes the same choice thousands of times."""
-    if _log.isEnabledFor(logging.DEBUG) and message not in _logged:
+    asked = requested()
+    if asked == 'auto':
+        others = [(other, answer.reason) for other, answer in answers.items() if other != name]
+        why = ''.join(f'; not on the backend {other!r}, because {reason}' for other, reason in others)
+        message = f'{operator}: on the backend {name!r}{why}'
+    elif asked == name:
+        message = f'{operator}: on the backend {name!r}, which was asked for'
+    else:
+        message = f'{operator}: on the reference; the backend {asked!r}, which was asked for, does not have it'
+    if message not in _logged:
         if len(_logged) >= _MOST_LOGGED:
             _logged.clear()
         _logged.add(message)

@@ -1,19 +1,17 @@
-"""Integrated batch norm in training mode by compiled kernels.
+"""Integrated batch norm in training mode, for all levels of a pyramid at once."""
 
-On a GPU three launches serve all levels, and three their gradients; on the CPU two passes over memory serve each.
-:mod:`icconv_mm.layers.integrated_batch_norm` defines what is computed and serves wherever these kernels do not.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops import backend
+from icconv_mm.ops import integrated_norm_reference as reference
+from icconv_mm.ops.backend import Limits
+from icconv_mm.ops.operator import define
 from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
-from icconv_mm.ops.torch_private import below_autograd
+from icconv_mm.ops.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
@@ -21,30 +19,41 @@ MAX_LEVELS = 16  # of the table that a launch takes
 PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
-def register(reference: Callable[..., list[Tensor]]) -> None:
-    """Makes it an operator that ``use_backend`` and ``explain`` know; ``reference`` takes its arguments.
-
-    Not by ``define``: an operator of ``torch.library`` cannot both change running statistics and have a gradient.
-    """
-    limits = {
-        'cpu': backend.Limits(partial(_refusal, 'cpu')),
-        'cuda': backend.Limits(partial(_refusal, 'cuda'), _advice),
-    }
-    backend.register('integrated_norm', reference, limits, compiled_run)
-
-
-def compiled_run(
+def integrated_norm(
     levels: Sequence[Tensor],
-    weight: Tensor,
-    bias: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     batches: Tensor | None,
-    momentum: float | None,
+    momentum: float,
     eps: float,
     relu: bool,
+    *,
+    group: 'torch.distributed.ProcessGroup | None' = None,
 ) -> list[Tensor]:
-    """The normalised levels, with the arguments of ``integrated_norm_compiled``."""
+    """Batch norm with statistics of all pixels of all levels, then ReLU if wanted; once differentiable.
+
+    On a GPU three launches serve all levels, and three their gradients; on the CPU two passes over memory serve each.
+
+    Args:
+        levels: ``[N, C, H_l, W_l]`` each, unchecked.
+        weight, bias: ``[C]`` or None.
+        running_mean, running_var, batches: Statistics ``[C]``, ``[C]`` and number of batches ``[]``, which change; or
+            None.
+        momentum: Share of this batch in the statistics.
+        eps: What is added to the variance.
+        relu: Whether negative values become zero.
+        group: Processes that share the statistics. The reference serves such calls, and ``torch.compile``.
+
+    Returns:
+        Levels of the same shapes.
+    """
+    args = levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu
+    return reference.forward(*args, group=group) if group is not None or is_compiling() else _run(*args)
+
+
+def _compiled(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
     statistics = running_mean, running_var, batches
     return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))
 
@@ -94,3 +103,12 @@ def _advice(levels, *_) -> str | None:
     if torch.cuda.get_device_capability(levels[0].device) not in PROVEN:
         return f'its tests have not passed on a GPU like {levels[0].device}'
     return None
+
+
+_run = define(
+    'integrated_norm',
+    None,  # an operator of `torch.library` cannot both change running statistics and have a gradient
+    reference.forward,
+    kernels={'cpu': Limits(partial(_refusal, 'cpu')), 'cuda': Limits(partial(_refusal, 'cuda'), _advice)},
+    compiled=_compiled,
+)

@@ -7,6 +7,7 @@ that interface is the same from torch 2.1 on.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -43,40 +44,45 @@ fast_calls: dict[str, FastCall] = {}  # by operator
 
 def define(
     name: str,
-    schema: str,
+    schema: str | None,
     reference: Callable,
     *,
-    fake: Callable,
+    fake: Callable | None = None,
     autograd: Callable | None = None,
     autocast: bool = False,
     flops: Callable | None = None,
     layout_of: int | None = None,
     kernels: Mapping[str, backend.Limits] | None = None,
+    compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
     fast_call: FastCall | None = None,
-) -> Operator:
-    """Define ``torch.ops.icconv_mm.<name>``.
+) -> Callable:
+    """Define an operator: ``torch.ops.icconv_mm.<name>``, or without a schema a function of Python.
 
     Args:
         name: Name of the operator.
-        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``.
-        reference: Function that computes the results on tensors of any device.
+        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``; None where ``torch.library`` does not suit, which
+            forbids that an operator both changes a buffer and has a gradient, and adds microseconds to a call.
+        reference: Function that computes the results on tensors of any device; without a schema, with their gradients.
         fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
-            without data.
+            without data. This and the next four are for operators with a schema.
         autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
             operator whose gradient is never needed.
         autocast: Whether ``torch.autocast`` lowers the dtype of the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
+        compiled: Function that calls them, where more than the call is needed, such as a gradient.
         converters: Functions by argument, from the form that the Python function takes to that of the schema; for
             ``explain``, which takes either.
         fast_call: The short way past the dispatcher, where the compiled library has one.
 
     Returns:
-        The operator, an overload that takes the arguments of the schema.
+        What takes the arguments of the operator: an overload of ``torch.ops``, or a function.
     """
-    backend.register(name, reference, kernels or {}, converters=converters or {})
+    backend.register(name, reference, kernels or {}, compiled, converters)
+    if schema is None:
+        return partial(backend.run, name)
     if fast_call:
         fast_calls[name] = fast_call
     library.define(f'{name}{schema}')

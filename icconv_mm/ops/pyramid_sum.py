@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.backend import Limits
+from icconv_mm.ops.operator import define, is_traced
 from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
 from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
 
@@ -33,7 +33,7 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
     # what others see through, such as compilers and transforms, is written out; the first is what dynamo knows
     if is_compiling() or is_traced() or in_functorch() or in_forward_ad() or in_dispatch_mode():
         return _reference(own, coarser, finer)
-    return backend.run('pyramid_sum', own, coarser, finer)
+    return _run(own, coarser, finer)
 
 
 def _reference(own, coarser, finer=None):
@@ -94,13 +94,13 @@ def _advice_of_gpu(own: Tensor, *_) -> str | None:
     return None
 
 
-# not `define`: the dispatcher would add some microseconds to each call, ten where a gradient is recorded
-backend.register(
+_run = define(
     'pyramid_sum',
+    None,  # the dispatcher would add some microseconds to each call, ten where a gradient is recorded
     _reference,
-    {
-        'cpu': backend.Limits(partial(_refusal, 'cpu'), _advice_of_cpu),
-        'cuda': backend.Limits(partial(_refusal, 'cuda'), _advice_of_gpu),
+    kernels={
+        'cpu': Limits(partial(_refusal, 'cpu'), _advice_of_cpu),
+        'cuda': Limits(partial(_refusal, 'cuda'), _advice_of_gpu),
     },
-    _compiled,
+    compiled=_compiled,
 )

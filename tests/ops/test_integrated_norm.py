@@ -230,7 +230,8 @@ def test_gradcheck(relu):
     weight, bias = (torch.randn(3, **kwargs).requires_grad_() for _ in range(2))
 
     def call(weight, bias, *levels):
-        return tuple(integrated_norm.compiled_run(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
+        with use_backend('cpu'):
+            return tuple(integrated_norm.integrated_norm(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
 
     for frozen in ((), (weight,), (bias, levels[1]), levels):
         inputs = [each.detach() if any(each is one for one in frozen) else each for each in (weight, bias, *levels)]

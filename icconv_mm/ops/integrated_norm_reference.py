@@ -1,0 +1,116 @@
+"""Integrated batch norm in training mode in plain PyTorch: the oracle of every backend."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from icconv_mm.ops.normalised_gradient import normalised_gradient
+
+
+def forward(
+    levels: Sequence[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    *,
+    group: 'dist.ProcessGroup | None' = None,
+) -> list[Tensor]:
+    """``[N, C, H_l, W_l]`` each -> the same shapes; arguments as those of ``integrated_norm``.
+
+    The pyramid is never concatenated: moments are taken per level and combined.
+    """
+    *outputs, mean, var, count = _Normalize.apply(weight, bias, eps, group, *levels)
+    if batches is not None:
+        with torch.no_grad():
+            batches.add_(1)
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
+
+
+class _Normalize(torch.autograd.Function):
+    """(weight, bias, eps, group, *levels) -> (*normalised levels, mean [C], biased variance [C], pixels [])."""
+
+    @staticmethod
+    def forward(ctx, weight, bias, eps, group, *levels):
+        mean, var, count = _combine(*_moments(levels))
+        if group is not None:
+            mean, var, count = _combine(*_gather(mean, var, count, group))
+        ctx.save_for_backward(weight, mean, var, count, *levels)
+        ctx.eps, ctx.group, ctx.has_bias = eps, group, bias is not None
+        scale, shift = (None if t is None else t.to(mean.dtype) for t in (weight, bias))
+        outputs = [F.batch_norm(x, mean, var, scale, shift, False, 0.0, eps) for x in levels]
+        ctx.mark_non_differentiable(mean, var, count)
+        return (*outputs, mean, var, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        weight, mean, var, count, *levels = ctx.saved_tensors
+        scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
+        grads = [grad.to(x.dtype) for grad, x in zip(grads, levels)]
+        # sum of grad * normalised x [C], and of grad [C], over this process's levels
+        inverse = torch.rsqrt(var + ctx.eps)
+        sums = torch.stack([_sums(grad, x, mean, inverse) for grad, x in zip(grads, levels)]).sum(0)
+        grad_weight = sums[0].to(weight.dtype) if weight is not None and ctx.needs_input_grad[0] else None
+        grad_bias = sums[1].to(weight.dtype) if ctx.has_bias and ctx.needs_input_grad[1] else None
+        grad_levels = [None] * len(levels)
+        if any(ctx.needs_input_grad[4:]):
+            if ctx.group is not None:
+                sums = sums.clone()
+                dist.all_reduce(sums, group=ctx.group)
+            # grad_x = factor * (grad - mean(grad) - x_hat * mean(grad * x_hat)), x_hat = inverse * (x - mean)
+            factor = scale * inverse
+            slope, shift = -factor * sums / count
+            grad_levels = [
+                normalised_gradient(grad, x, mean, factor, slope * inverse, shift) for grad, x in zip(grads, levels)
+            ]
+        return (grad_weight, grad_bias, None, None, *grad_levels)
+
+
+def _moments(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Means [L, C], biased variances [L, C] and numbers of pixels [L] of the levels, in float32 or float64."""
+    dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+    unused = levels[0].new_zeros(2, levels[0].shape[1], dtype=dtype)  # running statistics, which set the dtype
+    parts = [torch.batch_norm_update_stats(x, *unused, 0.0) if x.numel() else tuple(unused) for x in levels]
+    means, variances = (torch.stack(column) for column in zip(*parts))
+    return means, variances, means.new_tensor([x.shape[0] * x.shape[2] * x.shape[3] for x in levels])
+
+
+def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and pixels [] of a union of parts, given theirs: [P, C], [P, C], [P]."""
+    count = counts.sum()
+    share = (counts / count)[:, None]
+    mean = (share * means).sum(0)
+    var = (share * (variances + (means - mean).square())).sum(0)
+    return mean, var, count
+
+
+def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
+    """The moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
+    own = torch.cat([mean, var, count[None]])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, own, group=group)
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], 1)
+    return means, variances, counts[:, 0]
+
+
+def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
+    if x.numel() == 0:
+        return mean.new_zeros(2, len(mean))
+    # the form of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
+    backward = torch.ops.aten.native_batch_norm_backward.default
+    ones, mask = torch.ones_like(mean), [False, True, True]
+    no_running = None, None  # mean and variance
+    _, weighted, plain = backward(grad, x, ones, *no_running, mean, inverse, True, 0.0, mask)
+    return torch.stack([weighted, plain])
