@@ -20,8 +20,15 @@ from icconv_mm.errors import InputError
 
 PATH = Path(__file__).with_name('kernel_table.json')
 REFERENCE = 'reference'
-KERNELS: dict[str, tuple[str, ...]] = {}  # what can be asked for by name, by operator (:func:`declare`)
-_usual: dict[str, str | None] = {}  # the one of them that serves a call without an entry
+# By operator, the kernels that can be asked for by name; the operator with ReLU goes with the plain one.
+KERNELS = {
+    'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma'),
+    'inception_conv2d_grad_input': ('tiled', 'direct', 'kn2row'),
+    'inception_conv2d_grad_weight': ('tiled', 'direct', 'kn2row'),
+    'pyconv2d': ('dense', 'merged', 'tiled'),
+    'pyconv2d_grad_input': ('dense', 'merged', 'tiled'),
+    'pyconv2d_grad_weight': ('dense', 'merged', 'tiled'),
+}
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
 _kernels_forced: dict[str, str] = {}
 
@@ -73,17 +80,6 @@ class Measured:
             self.stride,
             self.levels,
         )
-
-
-def declare(operator: str, *kernels: str, usual: str | None = None) -> None:
-    """Says which CUDA kernels an operator has; for the module with their limits.
-
-    Args:
-        operator: Name of the operator; the one with ReLU goes with the plain one.
-        kernels: Names of the kernels, which the compiled library knows.
-        usual: The kernel that is chosen without an entry, so that a table of these alone costs no look-up.
-    """
-    KERNELS[operator], _usual[operator] = kernels, usual
 
 
 def load(path: Path | None = None) -> list[Measured]:
@@ -188,7 +184,9 @@ def install() -> None:
     for shape, ranges in _by_shape().items():
         operator, architecture, dtype, *numbers, levels = shape
         for least, most, kernel in ranges:
-            if kernel in KERNELS[operator] and kernel != _usual[operator]:
+            # without an entry 'tiled' serves inception convolutions: a table of it alone costs calls no look-up
+            is_default = kernel == 'tiled' and operator.startswith('inception_conv2d')
+            if kernel != REFERENCE and not is_default:
                 names += [operator, architecture, dtype, levels]
                 shapes += [*numbers, least, most]
                 kernels.append(kernel)

@@ -1,22 +1,18 @@
-"""Which calls the compiled CUDA kernels of the inception and the pyramidal convolution (``csrc/cuda``) get.
+"""Which calls the compiled CUDA kernels of the inception and the pyramidal convolution (``csrc/cuda``) get."""
 
-They compile wherever nvcc is, with or without a GPU, so having them says nothing about a GPU: they are chosen only on
-those, and for those dtypes, for which their tests have passed and they were faster than the reference (docs/backends.md
-has GPU, date and figures). They can be asked for by name everywhere. Where the table of measured kernels
-(:mod:`icconv_mm.ops.kernel_table`) has an entry for a call, the entry decides.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import torch
 
 from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.kernel_table import REFERENCE, declare, find
+from icconv_mm.ops.kernel_table import REFERENCE, find
 from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
 
-# compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
-# passed as well, but its kernels are plain ones
+# Compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
+# passed as well, but its kernels are plain ones. The kernels compile wherever nvcc is, so having them says nothing
+# about a GPU: they are chosen for these alone, or where the table of measured kernels has an entry, and can be asked
+# for everywhere (docs/backends.md).
 PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
     (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
 }
@@ -40,113 +36,104 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def _advice(kernel: str | None, tensor, group_in: int, group_out: int, pattern) -> str | None:
+def _limits(
+    operator: str, sizes: Callable, refusal: Callable, advice: Callable[..., str | None], default: Callable[..., str]
+) -> Limits:
+    """The limits of an operator of which the table knows some calls.
+
+    Args:
+        operator: Name of the operator.
+        sizes: Function from a call to what :func:`find` takes after the dtype; None for what the table is not about.
+        refusal: Function of a call, that of the limits.
+        advice: Function of a call without an entry, as that of the limits.
+        default: Function from a call without an entry to the kernel that serves it.
+    """
+
+    def measured(tensor, *rest) -> str | None:
+        numbers = sizes(tensor, *rest)
+        return numbers and find(operator, _capability(tensor.device), tensor.dtype, *numbers)
+
+    def measured_advice(tensor, *rest) -> str | None:
+        kernel = measured(tensor, *rest)
+        if kernel is None:
+            return advice(tensor, *rest)
+        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
+
+    def name(*args) -> str:
+        kernel = measured(*args)
+        return default(*args) if kernel in (None, REFERENCE) else kernel
+
+    return Limits(refusal, measured_advice, name)
+
+
+def _pixels(maps, stride: int = 1) -> int:
+    """The pixels of the outputs of a convolution of these maps, batch x height x width."""
+    return maps.shape[0] * ((maps.shape[2] - 1) // stride + 1) * ((maps.shape[3] - 1) // stride + 1)
+
+
+# --- inception convolutions
+
+
+def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
+    def fills_vectors(tensor, *rest) -> bool:
+        vector = _VECTOR_BYTES // tensor.element_size()
+        return not any(channels % vector for channels in sizes(tensor, *rest)[:2])
+
+    def advice(tensor, *rest) -> str | None:
+        (group_in, group_out, groups, *_), pattern = sizes(tensor, *rest), rest[-3]
+        if operator == 'inception_conv2d' and tensor.dtype == torch.float32:
+            mean = group_out * groups / len(set(zip(pattern[1::3], pattern[2::3])))
+            if mean >= _MANY_CHANNELS:
+                return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
+        if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
+            return f'its tests have not passed with {tensor.dtype} on a GPU like {tensor.device}'
+        if not fills_vectors(tensor, *rest):
+            return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
+        return None
+
+    def default(tensor, *rest) -> str:
+        plain = tensor.dtype == torch.float64 or not fills_vectors(tensor, *rest)
+        return 'direct' if plain or _capability(tensor.device)[0] < 8 else 'tiled'
+
+    limits = _limits(operator, sizes, _refusal, advice, default)
+    return limits._replace(advice=lambda *args: _too_dilated(args[-3]) or limits.advice(*args))
+
+
+def _too_dilated(pattern: Sequence[int]) -> str | None:
     dilation = max((max(h, w) for n, h, w in zip(*[iter(pattern)] * 3) if n), default=1)
     if dilation > MAX_DILATION:
         return f'its largest dilation is {dilation}; above {MAX_DILATION} it was not measured'
-    if kernel is not None:
-        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
-    if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
-        return f'its tests have not passed with {tensor.dtype} on a GPU like {tensor.device}'
-    if not _fills_vectors(tensor, group_in, group_out):
-        return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
     return None
 
 
-def _fills_vectors(tensor, group_in: int, group_out: int) -> bool:
-    vector = _VECTOR_BYTES // tensor.element_size()
-    return group_in % vector == 0 and group_out % vector == 0
+def _output_sizes(x, weight, bias, pattern, stride, groups) -> tuple[int, ...]:
+    return weight.shape[1], weight.shape[0] // groups, groups, stride, _pixels(x, stride)
 
 
-def _strided(size: int, stride: int) -> int:
-    return (size - 1) // stride + 1
+def _grad_input_sizes(grad, weight, size, pattern, stride, groups) -> tuple[int, ...]:
+    return weight.shape[1], weight.shape[0] // groups, groups, stride, _pixels(grad)
 
 
-def _measured_output(x, weight, bias, pattern, stride, groups) -> str | None:
-    pixels = x.shape[0] * _strided(x.shape[2], stride) * _strided(x.shape[3], stride)
-    shape = weight.shape[1], weight.shape[0] // groups, groups, stride, pixels
-    return find('inception_conv2d', _capability(x.device), x.dtype, *shape)
+def _grad_weight_sizes(grad, x, pattern, stride, groups) -> tuple[int, ...]:
+    return x.shape[1] // groups, grad.shape[1] // groups, groups, stride, _pixels(grad)
 
 
-def _measured_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
-    shape = weight.shape[1], weight.shape[0] // groups, groups, stride, _pixels(grad)
-    return find('inception_conv2d_grad_input', _capability(grad.device), grad.dtype, *shape)
+INCEPTION_OUTPUT = _inception_limits('inception_conv2d', _output_sizes)
+INCEPTION_GRAD_INPUT = _inception_limits('inception_conv2d_grad_input', _grad_input_sizes)
+INCEPTION_GRAD_WEIGHT = _inception_limits('inception_conv2d_grad_weight', _grad_weight_sizes)
 
 
-def _measured_grad_weight(grad, x, pattern, stride, groups) -> str | None:
-    shape = x.shape[1] // groups, grad.shape[1] // groups, groups, stride, _pixels(grad)
-    return find('inception_conv2d_grad_weight', _capability(grad.device), grad.dtype, *shape)
+# --- pyramidal convolutions
 
 
-def _pixels(grad) -> int:
-    return grad.shape[0] * grad.shape[2] * grad.shape[3]
+def _pyconv_limits(operator: str, sizes: Callable[..., tuple], default: Callable[..., str]) -> Limits:
+    def undilated(*args) -> tuple | None:
+        return sizes(*args) if args[-1] == 1 else None
 
+    def advice(tensor, *_) -> str:
+        return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
 
-def _advice_output(x, weight, bias, pattern, stride, groups) -> str | None:
-    kernel = _measured_output(x, weight, bias, pattern, stride, groups)
-    if kernel is None and x.dtype == torch.float32:
-        mean = weight.shape[0] / len(set(zip(pattern[1::3], pattern[2::3])))
-        if mean >= _MANY_CHANNELS:
-            return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
-    return _advice(kernel, x, weight.shape[1], weight.shape[0] // groups, pattern)
-
-
-def _advice_grad_input(grad, weight, size, pattern, stride, groups) -> str | None:
-    kernel = _measured_grad_input(grad, weight, size, pattern, stride, groups)
-    return _advice(kernel, grad, weight.shape[1], weight.shape[0] // groups, pattern)
-
-
-def _advice_grad_weight(grad, x, pattern, stride, groups) -> str | None:
-    kernel = _measured_grad_weight(grad, x, pattern, stride, groups)
-    return _advice(kernel, grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
-
-
-def _kernel(measured: Callable[..., str | None]) -> Callable[..., str]:
-    """The name of the kernel that serves a call of a proven or requested backend."""
-
-    def name(tensor, other, *rest) -> str:
-        kernel = measured(tensor, other, *rest)
-        if kernel not in (None, REFERENCE):
-            return kernel
-        group_in, group_out = _group_sizes(measured, tensor, other, rest[-1])
-        plain = tensor.dtype == torch.float64 or not _fills_vectors(tensor, group_in, group_out)
-        return 'direct' if plain or _capability(tensor.device)[0] < 8 else 'tiled'
-
-    return name
-
-
-def _group_sizes(measured, tensor, other, groups: int) -> tuple[int, int]:
-    if measured is _measured_grad_weight:
-        return other.shape[1] // groups, tensor.shape[1] // groups
-    return other.shape[1], other.shape[0] // groups
-
-
-def _pyconv_output(x, weights, bias, groups, stride, dilation) -> str | None:
-    pixels = x.shape[0] * _strided(x.shape[2], stride) * _strided(x.shape[3], stride)
-    channels = x.shape[1], sum(weight.shape[0] for weight in weights)
-    return _find_pyconv('pyconv2d', x, channels, groups, stride, dilation, pixels, _levels(weights))
-
-
-def _pyconv_grad_input(grad, weights, size, groups, stride, dilation) -> str | None:
-    channels = weights[0].shape[1] * groups[0], grad.shape[1]
-    levels = _levels(weights)
-    return _find_pyconv('pyconv2d_grad_input', grad, channels, groups, stride, dilation, _pixels(grad), levels)
-
-
-def _pyconv_grad_weight(grad, x, shapes, groups, stride, dilation) -> str | None:
-    channels = x.shape[1], grad.shape[1]
-    levels = ','.join(str(max(sides)) for sides in zip(shapes[1::3], shapes[2::3]))
-    return _find_pyconv('pyconv2d_grad_weight', grad, channels, groups, stride, dilation, _pixels(grad), levels)
-
-
-def _find_pyconv(operator: str, tensor, channels, groups, stride, dilation, pixels, levels) -> str | None:
-    if dilation != 1:  # not what the table is about
-        return None
-    return find(operator, _capability(tensor.device), tensor.dtype, *channels, groups[0], stride, pixels, levels)
-
-
-def _levels(weights) -> str:
-    return ','.join(str(max(weight.shape[2:])) for weight in weights)
+    return _limits(operator, undilated, _pyconv_refusal, advice, default)
 
 
 def _pyconv_refusal(*args) -> str | None:
@@ -154,29 +141,29 @@ def _pyconv_refusal(*args) -> str | None:
     return next(filter(None, (_refusal(tensors[0], other) for other in tensors)), None)
 
 
-def _pyconv_limits(measured: Callable[..., str | None], default: Callable[..., str]) -> Limits:
-    def advice(tensor, *rest) -> str | None:
-        kernel = measured(tensor, *rest)
-        if kernel is None:
-            return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
-        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
-
-    def name(*args) -> str:
-        kernel = measured(*args)
-        return default(*args) if kernel in (None, REFERENCE) else kernel
-
-    return Limits(_pyconv_refusal, advice, name)
+def _levels(kernels: Iterable[Sequence[int]]) -> str:
+    return ','.join(str(max(sides)) for sides in kernels)
 
 
-declare('inception_conv2d', 'tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma', usual='tiled')
-declare('inception_conv2d_grad_input', 'tiled', 'direct', 'kn2row', usual='tiled')
-declare('inception_conv2d_grad_weight', 'tiled', 'direct', 'kn2row', usual='tiled')
-declare('pyconv2d', 'dense', 'merged', 'tiled')
-declare('pyconv2d_grad_input', 'dense', 'merged', 'tiled')
-declare('pyconv2d_grad_weight', 'dense', 'merged', 'tiled')
-INCEPTION_OUTPUT = Limits(_refusal, _advice_output, _kernel(_measured_output))
-INCEPTION_GRAD_INPUT = Limits(_refusal, _advice_grad_input, _kernel(_measured_grad_input))
-INCEPTION_GRAD_WEIGHT = Limits(_refusal, _advice_grad_weight, _kernel(_measured_grad_weight))
-PYCONV_OUTPUT = _pyconv_limits(_pyconv_output, lambda *_: 'tiled')
-PYCONV_GRAD_INPUT = _pyconv_limits(_pyconv_grad_input, lambda *args: 'tiled' if args[-2] == 1 else 'merged')  # stride
-PYCONV_GRAD_WEIGHT = _pyconv_limits(_pyconv_grad_weight, lambda *_: 'merged')
+def _pyconv_output_sizes(x, weights, bias, groups, stride, dilation) -> tuple:
+    levels = _levels(weight.shape[2:] for weight in weights)
+    return x.shape[1], sum(weight.shape[0] for weight in weights), groups[0], stride, _pixels(x, stride), levels
+
+
+def _pyconv_grad_input_sizes(grad, weights, size, groups, stride, dilation) -> tuple:
+    levels = _levels(weight.shape[2:] for weight in weights)
+    return weights[0].shape[1] * groups[0], grad.shape[1], groups[0], stride, _pixels(grad), levels
+
+
+def _pyconv_grad_weight_sizes(grad, x, shapes, groups, stride, dilation) -> tuple:
+    levels = _levels(zip(shapes[1::3], shapes[2::3]))
+    return x.shape[1], grad.shape[1], groups[0], stride, _pixels(grad), levels
+
+
+PYCONV_OUTPUT = _pyconv_limits('pyconv2d', _pyconv_output_sizes, lambda *_: 'tiled')
+PYCONV_GRAD_INPUT = _pyconv_limits(
+    'pyconv2d_grad_input',
+    _pyconv_grad_input_sizes,
+    lambda grad, weights, size, groups, stride, dilation: 'tiled' if stride == 1 else 'merged',
+)
+PYCONV_GRAD_WEIGHT = _pyconv_limits('pyconv2d_grad_weight', _pyconv_grad_weight_sizes, lambda *_: 'merged')
