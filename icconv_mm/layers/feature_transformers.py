@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import mixture_attention, window_attention
-from icconv_mm.ops.window_attention import SIMILARITIES, check_window
+from icconv_mm.ops.window_attention import check_settings
 
 
 class MixtureWeights(nn.Module):
@@ -113,10 +113,7 @@ class GroundingTransformer(nn.Module):
         super().__init__()
         inner_channels = inner_channels or channels // 2
         _check_parts('grounding transformer', inner_channels, mixtures)
-        if similarity not in SIMILARITIES:
-            raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
-        if window is not None:
-            check_window(window)
+        check_settings(similarity, 1 if window is None else window)
         self.mixtures, self.similarity, self.window = mixtures, similarity, window
         self.query_conv = nn.Conv2d(channels, inner_channels, 1)
         self.key_conv = nn.Conv2d(channels, inner_channels, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from icconv_mm.ops import backend
 from icconv_mm.ops.operator import define, is_traced, without_gradient
 from icconv_mm.ops.tensors import off_device
-from icconv_mm.ops.torch_private import in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
+from icconv_mm.ops.torch_private import is_observed
 
 
 def batch_norm_relu_(
@@ -53,7 +53,9 @@ def runs_compiled(
     For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
     map.
     """
-    if _is_recorded(x, weight, bias, shortcut):
+    if is_observed() or is_traced() or backend.requested() not in ('auto', 'cpu'):
+        return False
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, shortcut)):
         return False
     if x.device.type != 'cpu' or weight is None or mean is None or x.ndim != 4:
         return False
@@ -66,15 +68,6 @@ def runs_compiled(
 def run_compiled(*args) -> None:
     """The compiled kernel, with the arguments of :func:`batch_norm_relu_`, for callers that asked for it."""
     torch.ops.icconv_mm.batch_norm_relu__compiled.default(*args)  # is there only after the library is
-
-
-def _is_recorded(*tensors: Tensor | None) -> bool:
-    """Whether anything looks at the single steps: autograd, a compiler, a tracer, a transform or a dispatch mode."""
-    if is_compiling() or is_traced() or backend.requested() not in ('auto', 'cpu'):
-        return True
-    if in_forward_ad() or in_dispatch_mode() or in_functorch():
-        return True
-    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
 
 
 def _is_dense(x: Tensor) -> bool:

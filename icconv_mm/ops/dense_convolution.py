@@ -17,43 +17,42 @@ def is_trusted(x: Tensor, stride: int) -> bool:
 
 
 def forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """``F.conv2d``, in float32 where bfloat16 cannot be trusted.
+    """``F.conv2d`` that keeps the size but for its stride, in float32 where bfloat16 cannot be trusted.
 
-    ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]``, ``[C_out]`` -> ``[N, C_out, H', W']``; padding in pixels.
+    ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]``, ``[C_out]`` -> ``[N, C_out, H', W']``; kernels are odd.
     """
+    settings = stride, _padding(weight, dilation), dilation, groups
     if x.dtype == torch.bfloat16 and not is_trusted(x, stride):
         bias = None if bias is None else bias.float()
-        return F.conv2d(x.float(), weight.float(), bias, stride, padding, dilation, groups).to(x.dtype)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return F.conv2d(x.float(), weight.float(), bias, *settings).to(x.dtype)
+    return F.conv2d(x, weight, bias, *settings)
 
 
-def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: int,
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    mask: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients for the input and for the weight where ``mask`` asks for them, else None.
+def grad_input(
+    grad: Tensor, shape: Sequence[int], weight: Tensor, stride: int, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The gradient for an input of this shape: ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    return _backward(grad, grad.new_empty(1).expand(shape), weight, stride, dilation, groups, 0)
 
-    ``[N, C_out, H', W']``, ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]`` -> those of ``x`` and ``weight``, of
-    their shapes. Only the shape is read of ``x`` for its own gradient, and of ``weight`` for its own.
-    """
+
+def grad_weight(
+    grad: Tensor, x: Tensor, shape: Sequence[int], stride: int, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The gradient for a weight of this shape: ``[N, C_out, H', W']`` and the input -> that of the weight."""
+    return _backward(grad, x, grad.new_empty(1).expand(shape), stride, dilation, groups, 1)
+
+
+def _backward(grad, x, weight, stride, dilation, groups, index):
     dtype = grad.dtype
     if dtype == torch.bfloat16 and not is_trusted(x, stride):
         grad, x, weight = grad.float(), x.float(), weight.float()
     no_bias, transposed, output_padding = None, False, (0, 0)
-    arguments = (stride, stride), padding, dilation, transposed, output_padding, groups, (*mask, False)
-    gradients = torch.ops.aten.convolution_backward(grad, x, weight, no_bias, *arguments)[:2]
-    return tuple(gradient if gradient is None else gradient.to(dtype) for gradient in gradients)
+    settings = (stride, stride), _padding(weight, dilation), dilation, transposed, output_padding, groups
+    mask = [index == 0, index == 1, False]
+    return torch.ops.aten.convolution_backward(grad, x, weight, no_bias, *settings, mask)[index].to(dtype)
+
+
+def _padding(weight, dilation):
+    return tuple(int(side) // 2 * step for side, step in zip(weight.shape[2:], dilation))  # int: traces have tensors

@@ -17,8 +17,8 @@ from functools import lru_cache, partial
 from torch import Tensor
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.kernel_table import is_forced
-from icconv_mm.ops.operator import fast_calls, library
+from icconv_mm.ops.kernel_table import requested_kernels
+from icconv_mm.ops.operator import fast_calls
 from icconv_mm.ops.torch_private import in_forward_ad, is_compiling
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
@@ -34,7 +34,7 @@ def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], 
         x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or in_forward_ad() or is_forced() or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or in_forward_ad() or requested_kernels or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         prepared = _prepared(operator, call, backend.generation())
@@ -65,27 +65,3 @@ def _served(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bi
     to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *call)
     to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *known.shapes(weights), *call)
     return FORWARD | (GRADIENTS if to_input and to_weight else 0)
-
-
-def define_backward(name: str, schema: str, grad_input: Callable, grad_weight: Callable) -> None:
-    """Define ``<name>_backward``, by which the gradient rule in C++ reaches operators that are differentiable.
-
-    Args:
-        name: The operator.
-        schema: Weights and numbers: what stands between the input and the flags.
-        grad_input: ``(grad, weights, size, *numbers) -> Tensor``.
-        grad_weight: ``(grad, x, weights, *numbers) -> tensors``.
-    """
-
-    def backward(grad, x, weights, first, second, third, to_x, to_weights, chosen):
-        numbers = first, second, third
-        with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
-            results = [grad_input(grad, weights, x.shape[2:], *numbers)] if to_x else []
-            return results + (list(grad_weight(grad, x, weights, *numbers)) if to_weights else [])
-
-    library.define(
-        f'{name}_backward(Tensor grad, Tensor x, {schema}, bool to_x, bool to_weights, str backend) -> Tensor[]'
-    )
-    # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
-    for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
-        library.impl(f'{name}_backward', backward, key)

@@ -7,14 +7,13 @@ Their reference is the plain operator and a ReLU. It runs on the backend that se
 without a fused kernel costs no more than before.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from icconv_mm.ops import backend, inception_conv, inception_conv_reference, pyconv, pyconv_reference
+from icconv_mm.ops import inception_conv, pyconv
 from icconv_mm.ops.fast_call import fast_call
-from icconv_mm.ops.operator import define, is_traced, without_gradient
+from icconv_mm.ops.operator import is_traced
 from icconv_mm.patterns import DilationPattern
 
 
@@ -44,7 +43,7 @@ def inception_conv2d_relu(
     if is_traced() or len(pattern) == 1:  # written out, or an ordinary convolution: nothing to fuse
         return inception_conv.inception_conv2d(x, weight, bias, pattern, stride, groups).relu_()
     inception_conv.check_call(x, weight, bias, pattern.flat, stride, groups)
-    return _inception_conv2d_relu(x, weight, bias, pattern.flat, stride, groups)
+    return inception_conv.output_relu(x, weight, bias, pattern.flat, stride, groups)
 
 
 def pyconv2d_relu(
@@ -73,28 +72,4 @@ def pyconv2d_relu(
     if is_traced() or len(weights) == 1:
         return pyconv.pyconv2d(x, weights, bias, groups, stride, dilation).relu_()
     pyconv.check_call(x, weights, bias, groups, stride, dilation)
-    return _pyconv2d_relu(x, weights, bias, groups, stride, dilation)
-
-
-def _rectified(plain: str, reference: Callable) -> Callable:
-    @wraps(reference)
-    def rectified(*args):
-        return backend.run(plain, *args).relu_()
-
-    return rectified
-
-
-_inception_conv2d_relu = define(
-    'inception_conv2d_relu',
-    reference=_rectified('inception_conv2d', inception_conv_reference.forward),
-    autograd=without_gradient,
-    fast_call=inception_conv.FAST_CALL._replace(relu=True),
-    **inception_conv.OUTPUT,
-)
-_pyconv2d_relu = define(
-    'pyconv2d_relu',
-    reference=_rectified('pyconv2d', pyconv_reference.forward),
-    autograd=without_gradient,
-    fast_call=pyconv.FAST_CALL._replace(relu=True),
-    **pyconv.OUTPUT,
-)
+    return pyconv.output_relu(x, weights, bias, groups, stride, dilation)

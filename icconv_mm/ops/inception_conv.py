@@ -8,17 +8,15 @@ cost, of the dense convolution.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
+from icconv_mm.ops import dense_convolution
 from icconv_mm.ops import inception_conv_reference as reference
-from icconv_mm.ops.fast_call import define_backward, fast_call
-from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
-from icconv_mm.ops.tensors import check_tensors, empty
-from icconv_mm.ops.trilinear import Form, derivative, flops
+from icconv_mm.ops.convolution import define_convolution
+from icconv_mm.ops.fast_call import fast_call
+from icconv_mm.ops.operator import decomposed, is_traced
+from icconv_mm.ops.tensors import check_groups, check_tensors, empty
 from icconv_mm.patterns import DilationPattern
 from icconv_mm.patterns.pattern import MAX_DILATION
 
@@ -59,10 +57,10 @@ def inception_conv2d(
         if out is not None:
             return out
     if is_traced():
-        return written_out(reference.forward, check_call, x, weight, bias, pattern, stride, groups)
+        return decomposed(reference.forward, check_call, x, weight, bias, pattern, stride, groups)
     check_call(x, weight, bias, pattern, stride, groups)
     if len(pattern) == 3 and dense_convolution.is_trusted(x, stride):  # one run: torch has the best kernel
-        return F.conv2d(x, weight, bias, stride, pattern[1:], pattern[1:], groups)
+        return dense_convolution.forward(x, weight, bias, stride, pattern[1:], groups)
     return _output(x, weight, bias, pattern, stride, groups)
 
 
@@ -80,27 +78,16 @@ def check_call(
         )
     if x.shape[1] < 1:
         raise ValueError(f'x must have at least one channel, got {list(x.shape)}')
-    if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise ValueError(
-            f'x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '
-            f'{weight.shape[1] * groups} channels and weight with a multiple of {groups} filters'
-        )
+    check_groups(x, weight, groups)
     if sum(pattern[::3]) != weight.shape[0]:
         raise ValueError(f'the pattern sums to {sum(pattern[::3])} channels, weight has {weight.shape[0]} filters')
-    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise ValueError(f'bias must have the shape [{weight.shape[0]}], got {list(bias.shape)}')
-    check_tensors({'x': x, 'weight': weight, 'bias': bias})
+    check_tensors({'x': x, 'weight': weight, 'bias': bias}, weight.shape[0])
 
 
 def _flat(pattern: Iterable) -> tuple[int, ...]:
     """A pattern as the operator takes it, given in that form or as a table of runs."""
     pattern = tuple(pattern)
     return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
-
-
-def _output_fake(x, weight, bias, pattern, stride, groups):
-    height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
-    return empty((x.shape[0], weight.shape[0], height, width), like=x)
 
 
 def _grad_input_fake(grad, weight, size, pattern, stride, groups):
@@ -111,56 +98,13 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
     return grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3))
 
 
-_derivative = partial(
-    derivative,
-    Form(
-        lambda x, weights, call, bias=None: _output(x, *weights, bias, *call),
-        lambda grad, weights, size, call: _grad_input(grad, *weights, size, *call),
-        lambda grad, x, _, call: [_grad_weight(grad, x, *call)],
-    ),
-)
-_CONVERTERS = {'pattern': _flat}
-FAST_CALL = FastCall('inception', filters=lambda weights: weights[0], shapes=lambda weights: ())
-OUTPUT = dict(  # with ReLU as well
-    schema='(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups) -> Tensor',
-    fake=_output_fake,
-    autocast=True,
-    flops=lambda x, weight, *_, out_shape, **__: flops(out_shape, [weight]),
-    layout_of=0,
-    kernels={'cpu': limits_cpu.INCEPTION_OUTPUT, 'cuda': limits_cuda.INCEPTION_OUTPUT},
-    converters=_CONVERTERS,
-)
-_output = define(
+_output, output_relu = define_convolution(
     'inception_conv2d',
-    reference=reference.forward,
-    autograd=lambda _, x, weight, bias, *call: _derivative(call, x=x, weights=(weight,), bias=bias),
-    fast_call=FAST_CALL,
-    **OUTPUT,
-)
-_grad_input = define(
-    'inception_conv2d_grad_input',
-    '(Tensor grad, Tensor weight, SymInt[] size, int[] pattern, int stride, int groups) -> Tensor',
-    reference.grad_input,
-    fake=_grad_input_fake,
-    autograd=lambda _, grad, weight, size, *call: _derivative(call, grad=grad, weights=(weight,), sizes=size),
-    flops=lambda grad, weight, *_, **__: flops(grad, [weight]),
-    layout_of=0,
-    kernels={'cpu': limits_cpu.INCEPTION_GRAD_INPUT, 'cuda': limits_cuda.INCEPTION_GRAD_INPUT},
-    converters=_CONVERTERS,
-)
-_grad_weight = define(
-    'inception_conv2d_grad_weight',
-    '(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> Tensor',
-    reference.grad_weight,
-    fake=_grad_weight_fake,
-    autograd=lambda _, grad, x, *call: _derivative(call, grad=grad, x=x)[0],
-    flops=lambda grad, *_, out_shape, **__: flops(grad, [out_shape]),
-    kernels={'cpu': limits_cpu.INCEPTION_GRAD_WEIGHT, 'cuda': limits_cuda.INCEPTION_GRAD_WEIGHT},
-    converters=_CONVERTERS,
-)
-define_backward(
-    'inception_conv2d',
-    'Tensor weight, int[] pattern, int stride, int groups',
-    _grad_input,
-    lambda grad, x, weight, *call: [_grad_weight(grad, x, *call)],
+    'Tensor weight',
+    'int[] pattern, int stride, int groups',
+    reference,
+    maker='inception',
+    grad_input_fake=_grad_input_fake,
+    grad_weight_fake=_grad_weight_fake,
+    converters={'pattern': _flat},
 )

@@ -57,7 +57,6 @@ def forward(
             take(weight, 0, part.outputs),
             None if bias is None else take(bias, 0, part.outputs),
             stride,
-            part.dilation,  # padding = dilation keeps the size of the dense convolution
             part.dilation,
             part.groups,
         )
@@ -73,8 +72,9 @@ def grad_input(
     in_channels = weight.shape[1] * groups
     total = wide_zeros((grad.shape[0], in_channels, *size), like=grad)
     for part in make_parts(tuple(pattern), in_channels, groups):
-        like_input = grad.new_empty(1).expand(grad.shape[0], len(part.inputs), *size)
-        share = _backward(part, grad, like_input, take(weight, 0, part.outputs), stride, (True, False))[0]
+        shape, filters = (grad.shape[0], len(part.inputs), *size), take(weight, 0, part.outputs)
+        part_grad = take(grad, 1, part.outputs)
+        share = dense_convolution.grad_input(part_grad, shape, filters, stride, part.dilation, part.groups)
         if len(part.inputs) == in_channels:
             total += share
         else:
@@ -85,11 +85,11 @@ def grad_input(
 def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
     """The gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
-    group_in = x.shape[1] // groups
     outputs = []
     for part in parts:
-        like_weight = grad.new_empty(1).expand(len(part.outputs), group_in, 3, 3)
-        outputs.append(_backward(part, grad, take(x, 1, part.inputs), like_weight, stride, (False, True))[1])
+        part_grad, part_x = take(grad, 1, part.outputs), take(x, 1, part.inputs)
+        shape = len(part.outputs), x.shape[1] // groups, 3, 3
+        outputs.append(dense_convolution.grad_weight(part_grad, part_x, shape, stride, part.dilation, part.groups))
     return _in_order(outputs, 0, parts)
 
 
@@ -99,11 +99,6 @@ def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
     if channels == tuple(range(first, first + count)):
         return tensor if count == int(tensor.shape[dim]) else tensor.narrow(dim, first, count)
     return tensor.index_select(dim, _index(channels, tensor))
-
-
-def _backward(part: Part, grad: Tensor, x: Tensor, weight: Tensor, stride: int, mask: tuple[bool, bool]):
-    grad = take(grad, 1, part.outputs)
-    return dense_convolution.backward(grad, x, weight, stride, part.dilation, part.dilation, part.groups, mask)
 
 
 def _in_order(outputs: list[Tensor], dim: int, parts: tuple[Part, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from icconv_mm.ops import integrated_norm_reference as reference
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.operator import define
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike, unproven
 from icconv_mm.ops.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
@@ -83,10 +83,8 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
     first = levels[0]
     if device == 'cuda' and len(levels) > MAX_LEVELS:
         return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
-    if reason := off_device((first,), device):
+    if reason := off_device((first,), device) or unlike(levels, 'levels'):
         return reason
-    if any(level.dtype != first.dtype or level.device != first.device for level in levels):
-        return f'it takes levels of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in levels]}'
     if first.dtype not in DTYPES[device]:
         known = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES[device])
         return f'it takes {known}, got {first.dtype}'
@@ -100,9 +98,7 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
 
 
 def _advice(levels, *_) -> str | None:
-    if torch.cuda.get_device_capability(levels[0].device) not in PROVEN:
-        return f'its tests have not passed on a GPU like {levels[0].device}'
-    return None
+    return unproven(levels[0], PROVEN)
 
 
 _run = define(

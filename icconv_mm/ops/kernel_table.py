@@ -30,7 +30,7 @@ KERNELS = {
     'pyconv2d_grad_weight': ('dense', 'merged', 'tiled'),
 }
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
-_kernels_forced: dict[str, str] = {}
+requested_kernels: dict[str, str] = {}  # by operator, those of `use_kernel`
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,8 @@ class Measured:
     @property
     def shape(self) -> tuple:
         """What tells classes of calls apart, without the number of pixels."""
-        return (
-            self.operator,
-            self.architecture,
-            self.dtype,
-            self.group_in,
-            self.group_out,
-            self.groups,
-            self.stride,
-            self.levels,
-        )
+        sizes = self.group_in, self.group_out, self.groups, self.stride
+        return (self.operator, self.architecture, self.dtype, *sizes, self.levels)
 
 
 def load(path: Path | None = None) -> list[Measured]:
@@ -126,7 +118,7 @@ def write_table(measured: Iterable[Measured], path: Path | None = None, source: 
 def forget() -> None:
     """Reads the table anew when it is asked next; :func:`install` hands it to the compiled operators again."""
     _by_shape.cache_clear()
-    _find.cache_clear()
+    find.cache_clear()
 
 
 @cache
@@ -148,6 +140,7 @@ def _ranges(entries: Sequence[Measured]) -> Iterator[tuple[int, int, str]]:
         least = most + 1
 
 
+@lru_cache(maxsize=4096)  # asked at every call of an operator
 def find(
     operator: str,
     capability: tuple[int, int],
@@ -160,18 +153,8 @@ def find(
     levels: str = '',
 ) -> str | None:
     """The kernel for a call, :data:`REFERENCE` among them; None where nothing is known."""
-    if operator in _kernels_forced:
-        return _kernels_forced[operator]
-    return _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels)
-
-
-def is_forced() -> bool:
-    """Whether a kernel is asked for by name."""
-    return bool(_kernels_forced)
-
-
-@lru_cache(maxsize=4096)  # asked at every call of an operator
-def _find(operator, capability, dtype, group_in, group_out, groups, stride, pixels, levels) -> str | None:
+    if operator in requested_kernels:
+        return requested_kernels[operator]
     architecture = '{}.{}'.format(*capability)
     shape = (operator, architecture, str(dtype).removeprefix('torch.'), group_in, group_out, groups, stride, levels)
     ranges = _by_shape().get(shape, ())
@@ -209,11 +192,13 @@ def use_kernel(operator: str, kernel: str) -> Iterator[None]:
     if kernel not in KERNELS.get(operator, ()):
         raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
     before = torch.ops.icconv_mm.force_kernel(operator, kernel)
-    _kernels_forced[operator] = kernel
+    requested_kernels[operator] = kernel
+    find.cache_clear()
     try:
         yield
     finally:
         torch.ops.icconv_mm.force_kernel(operator, before)
-        _kernels_forced.pop(operator)
+        requested_kernels.pop(operator)
         if before:
-            _kernels_forced[operator] = before
+            requested_kernels[operator] = before
+        find.cache_clear()

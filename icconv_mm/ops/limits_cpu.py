@@ -31,5 +31,9 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-INCEPTION_OUTPUT = backend.Limits(_refusal, _small_groups)
-INCEPTION_GRAD_INPUT = INCEPTION_GRAD_WEIGHT = PYCONV = backend.Limits(_refusal)
+LIMITS = {
+    f'{convolution}{which}': backend.Limits(_refusal)
+    for convolution in ('inception_conv2d', 'pyconv2d')
+    for which in ('', '_grad_input', '_grad_weight')
+}
+LIMITS['inception_conv2d'] = backend.Limits(_refusal, _small_groups)

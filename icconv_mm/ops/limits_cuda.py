@@ -118,11 +118,6 @@ def _grad_weight_sizes(grad, x, pattern, stride, groups) -> tuple[int, ...]:
     return x.shape[1] // groups, grad.shape[1] // groups, groups, stride, _pixels(grad)
 
 
-INCEPTION_OUTPUT = _inception_limits('inception_conv2d', _output_sizes)
-INCEPTION_GRAD_INPUT = _inception_limits('inception_conv2d_grad_input', _grad_input_sizes)
-INCEPTION_GRAD_WEIGHT = _inception_limits('inception_conv2d_grad_weight', _grad_weight_sizes)
-
-
 # --- pyramidal convolutions
 
 
@@ -160,10 +155,15 @@ def _pyconv_grad_weight_sizes(grad, x, shapes, groups, stride, dilation) -> tupl
     return x.shape[1], grad.shape[1], groups[0], stride, _pixels(grad), levels
 
 
-PYCONV_OUTPUT = _pyconv_limits('pyconv2d', _pyconv_output_sizes, lambda *_: 'tiled')
-PYCONV_GRAD_INPUT = _pyconv_limits(
-    'pyconv2d_grad_input',
-    _pyconv_grad_input_sizes,
-    lambda grad, weights, size, groups, stride, dilation: 'tiled' if stride == 1 else 'merged',
-)
-PYCONV_GRAD_WEIGHT = _pyconv_limits('pyconv2d_grad_weight', _pyconv_grad_weight_sizes, lambda *_: 'merged')
+_INCEPTION = {
+    'inception_conv2d': _output_sizes,
+    'inception_conv2d_grad_input': _grad_input_sizes,
+    'inception_conv2d_grad_weight': _grad_weight_sizes,
+}
+_PYCONV = {
+    'pyconv2d': (_pyconv_output_sizes, lambda *_: 'tiled'),
+    'pyconv2d_grad_input': (_pyconv_grad_input_sizes, lambda *args: 'tiled' if args[-2] == 1 else 'merged'),  # stride
+    'pyconv2d_grad_weight': (_pyconv_grad_weight_sizes, lambda *_: 'merged'),
+}
+LIMITS = {name: _inception_limits(name, sizes) for name, sizes in _INCEPTION.items()}
+LIMITS |= {name: _pyconv_limits(name, *sizes_and_default) for name, sizes_and_default in _PYCONV.items()}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops.attention_common import computed_dtype, exact, in_blocks
-from icconv_mm.ops.operator import define, differentiable_once, is_traced, written_out
+from icconv_mm.ops.operator import checked_call, define, differentiable_once
 
 
 def mixture_attention(
@@ -45,10 +45,7 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    if is_traced():
-        return written_out(reference, _check, q, k, v, mix, bias, scale)
-    _check(q, k, v, mix, bias, scale)
-    return _forward(q, k, v, mix, bias, scale)
+    return checked_call(_forward, reference, _check, q, k, v, mix, bias, scale)
 
 
 def _check(q, k, v, mix, bias, scale):
@@ -106,6 +103,7 @@ def _forward_kernel(q, k, v, mix, bias, scale):
 
 
 def _backward_kernel(grad, q, k, v, mix, bias, scale):
+    softmax_backward = torch.ops.aten._softmax_backward_data.out
     with exact(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
         to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
         to_bias = k_.new_zeros((*k.shape[:2], k.shape[3]))
@@ -120,7 +118,7 @@ def _backward_kernel(grad, q, k, v, mix, bias, scale):
                     _weights(part_q, part_k, part_bias, scale, scores, weights)
                     mixed.addcmul_(weights, share)
                     to_mix[image, part] += torch.dot(weights.flatten(), outer.flatten())
-                    _softmax_backward(outer, weights, out=scores)
+                    softmax_backward(outer, weights, -1, weights.dtype, grad_input=scores)
                     # of the logits, but for the factor `share`, which is left to the small tensors
                     torch.mm(part_k, scores.t(), out=to_q[image, part, :, rows])
                     to_k[image, part].addmm_(part_q * share, scores, alpha=scale)
@@ -128,17 +126,8 @@ def _backward_kernel(grad, q, k, v, mix, bias, scale):
                         to_bias[image, part].addcmul_(scores.sum(0), share)
                 to_v[image].addmm_(grad_[image, :, rows], mixed)
         to_q.mul_(scale * mix_[..., None, None])
-        return (
-            to_q.to(q.dtype),
-            to_k.to(k.dtype),
-            to_v.to(v.dtype),
-            to_mix.to(mix.dtype),
-            to_bias if bias is None else to_bias.to(bias.dtype),
-        )
-
-
-def _softmax_backward(grad, weights, out):
-    torch.ops.aten._softmax_backward_data.out(grad, weights, -1, weights.dtype, grad_input=out)
+        grads = zip((to_q, to_k, to_v, to_mix, to_bias), (q, k, v, mix, to_bias if bias is None else bias))
+        return tuple(grad.to(of.dtype) for grad, of in grads)
 
 
 def _forward_fake(q, k, v, mix, bias, scale):

@@ -130,7 +130,15 @@ def is_traced() -> bool:
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
-def written_out(reference: Callable, check: Callable, *args) -> Any:
+def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
+    """Check the arguments and call the operator, or for a trace its decomposition, the reference."""
+    if is_traced():
+        return decomposed(reference, check, *args)
+    check(*args)
+    return operator(*args)
+
+
+def decomposed(reference: Callable, check: Callable, *args) -> Any:
     """Check the arguments and call the reference without tracer warnings: a trace makes constants of shapes anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)

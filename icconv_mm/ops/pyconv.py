@@ -8,17 +8,15 @@ outputs are concatenated over the channels. The padding is ``dilation * (kernel 
 """
 
 from collections.abc import Sequence
-from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution, limits_cpu, limits_cuda
+from icconv_mm.ops import dense_convolution
 from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.fast_call import define_backward, fast_call
-from icconv_mm.ops.operator import FastCall, define, is_traced, written_out
-from icconv_mm.ops.tensors import check_tensors, empty
-from icconv_mm.ops.trilinear import Form, derivative, flops, shapes_of
+from icconv_mm.ops.convolution import define_convolution
+from icconv_mm.ops.fast_call import fast_call
+from icconv_mm.ops.operator import decomposed, is_traced
+from icconv_mm.ops.tensors import check_groups, check_tensors, empty
 from icconv_mm.patterns.pattern import MAX_DILATION
 
 
@@ -58,11 +56,10 @@ def pyconv2d(
             return out
     groups = [int(group) for group in groups]
     if is_traced():
-        return written_out(reference.forward, check_call, x, weights, bias, groups, stride, dilation)
+        return decomposed(reference.forward, check_call, x, weights, bias, groups, stride, dilation)
     check_call(x, weights, bias, groups, stride, dilation)
     if len(weights) == 1 and dense_convolution.is_trusted(x, stride):  # torch has the best kernel
-        padding = reference.padding(weights[0].shape[2:], dilation)
-        return F.conv2d(x, weights[0], bias, stride, padding, dilation, groups[0])
+        return dense_convolution.forward(x, weights[0], bias, stride, (dilation, dilation), groups[0])
     return _output(x, weights, bias, groups, stride, dilation)
 
 
@@ -79,29 +76,14 @@ def check_call(
     if x.shape[1] < 1:
         raise ValueError(f'x must have at least one channel, got {list(x.shape)}')
     for level, (weight, group) in enumerate(zip(weights, groups)):
-        _check_level(f'level {level}', x, weight, group)
-    out_channels = sum(weight.shape[0] for weight in weights)
-    if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise ValueError(f'bias must have the shape [{out_channels}], got {list(bias.shape)}')
+        name, shape = f'level {level}: ', list(weight.shape)
+        if weight.dim() != 4:
+            raise ValueError(f'{name}weight must have the shape [C, C_in / groups, kh, kw], got {shape}')
+        if any(side % 2 == 0 for side in shape[2:]):
+            raise ValueError(f'{name}the sides of the kernel must be odd, got {tuple(shape[2:])}')
+        check_groups(x, weight, group, name)
     levels = {f'the weight of level {level}': weight for level, weight in enumerate(weights)}
-    check_tensors({'x': x, **levels, 'bias': bias})
-
-
-def _check_level(name, x, weight, group):
-    if weight.dim() != 4:
-        raise ValueError(f'{name}: weight must have the shape [C, C_in / groups, kh, kw], got {list(weight.shape)}')
-    if any(side % 2 == 0 for side in weight.shape[2:]):
-        raise ValueError(f'{name}: the sides of the kernel must be odd, got {tuple(weight.shape[2:])}')
-    if group < 1 or x.shape[1] != weight.shape[1] * group or weight.shape[0] % group:
-        raise ValueError(
-            f'{name}: x {list(x.shape)} and weight {list(weight.shape)} do not fit {group} groups: expected x with '
-            f'{weight.shape[1] * group} channels and weight with a multiple of {group} filters'
-        )
-
-
-def _output_fake(x, weights, bias, groups, stride, dilation):
-    height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
-    return empty((x.shape[0], sum(weight.shape[0] for weight in weights), height, width), like=x)
+    check_tensors({'x': x, **levels, 'bias': bias}, sum(weight.shape[0] for weight in weights))
 
 
 def _grad_input_fake(grad, weights, size, groups, stride, dilation):
@@ -112,52 +94,12 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
     return [grad.new_empty(shape) for shape in reference.level_shapes(shapes, x.shape[1], groups)]
 
 
-_derivative = partial(
-    derivative,
-    Form(
-        lambda x, weights, call, bias=None: _output(x, list(weights), bias, *call),
-        lambda grad, weights, size, call: _grad_input(grad, list(weights), size, *call),
-        lambda grad, x, shapes, call: _grad_weight(grad, x, shapes, *call),
-    ),
-)
-FAST_CALL = FastCall('pyramidal', filters=list, shapes=lambda weights: (shapes_of(weights),))
-OUTPUT = dict(  # with ReLU as well
-    schema='(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> Tensor',
-    fake=_output_fake,
-    autocast=True,
-    flops=lambda x, weights, *_, out_shape, **__: flops(out_shape, weights),
-    layout_of=0,
-    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_OUTPUT},
-)
-_output = define(
+_output, output_relu = define_convolution(
     'pyconv2d',
-    reference=reference.forward,
-    autograd=lambda _, x, weights, bias, *call: _derivative(call, x=x, weights=weights, bias=bias),
-    fast_call=FAST_CALL,
-    **OUTPUT,
-)
-_grad_input = define(
-    'pyconv2d_grad_input',
-    '(Tensor grad, Tensor[] weights, SymInt[] size, int[] groups, int stride, int dilation) -> Tensor',
-    reference.grad_input,
-    fake=_grad_input_fake,
-    autograd=lambda _, grad, weights, size, *call: _derivative(call, grad=grad, weights=weights, sizes=size),
-    flops=lambda grad, weights, *_, **__: flops(grad, weights),
-    layout_of=0,
-    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_GRAD_INPUT},
-)
-_grad_weight = define(
-    'pyconv2d_grad_weight',
-    '(Tensor grad, Tensor x, SymInt[] shapes, int[] groups, int stride, int dilation) -> Tensor[]',
-    reference.grad_weight,
-    fake=_grad_weight_fake,
-    autograd=lambda _, grad, x, shapes, *call: list(_derivative(call, grad=grad, x=x, sizes=shapes)),
-    flops=lambda grad, *_, out_shape, **__: flops(grad, out_shape),
-    kernels={'cpu': limits_cpu.PYCONV, 'cuda': limits_cuda.PYCONV_GRAD_WEIGHT},
-)
-define_backward(
-    'pyconv2d',
-    'Tensor[] weights, int[] groups, int stride, int dilation',
-    _grad_input,
-    lambda grad, x, weights, *call: _grad_weight(grad, x, shapes_of(weights), *call),
+    'Tensor[] weights',
+    'int[] groups, int stride, int dilation',
+    reference,
+    maker='pyramidal',
+    grad_input_fake=_grad_input_fake,
+    grad_weight_fake=_grad_weight_fake,
 )

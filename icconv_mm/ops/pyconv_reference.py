@@ -9,20 +9,13 @@ from icconv_mm.ops import dense_convolution
 from icconv_mm.ops.tensors import wide_zeros
 
 
-def padding(kernel: Sequence[int], dilation: int) -> tuple[int, int]:
-    """Padding of a level, with which its output has the size of that of a 1x1 convolution."""
-    return dilation * (int(kernel[0]) // 2), dilation * (int(kernel[1]) // 2)
-
-
 def forward(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])
     levels = [
-        dense_convolution.forward(
-            x, weight, level_bias, stride, padding(weight.shape[2:], dilation), (dilation, dilation), group
-        )
+        dense_convolution.forward(x, weight, level_bias, stride, (dilation, dilation), group)
         for weight, level_bias, group in zip(weights, biases, groups)
     ]
     return levels[0] if len(levels) == 1 else torch.cat(levels, 1)
@@ -34,9 +27,8 @@ def grad_input(
     """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
     shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
     total = wide_zeros(shape, like=grad)
-    like_input = grad.new_empty(1).expand(shape)
     for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
-        total += _backward(part, like_input, weight, group, stride, dilation, (True, False))[0]
+        total += dense_convolution.grad_input(part, shape, weight, stride, (dilation, dilation), group)
     return total.to(grad.dtype)
 
 
@@ -46,7 +38,7 @@ def grad_weight(
     """The gradients for the weights; ``shapes`` has three numbers per level: its channels and its kernel."""
     sizes = level_shapes(shapes, x.shape[1], groups)
     return [
-        _backward(part, x, grad.new_empty(1).expand(size), group, stride, dilation, (False, True))[1]
+        dense_convolution.grad_weight(part, x, size, stride, (dilation, dilation), group)
         for part, size, group in zip(_split(grad, [size[0] for size in sizes]), sizes, groups)
     ]
 
@@ -61,8 +53,3 @@ def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int])
 
 def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
     return grad.split([int(count) for count in channels], 1)
-
-
-def _backward(grad, x, weight, groups, stride, dilation, mask):
-    sides = padding(weight.shape[2:], dilation)
-    return dense_convolution.backward(grad, x, weight, stride, sides, (dilation, dilation), groups, mask)

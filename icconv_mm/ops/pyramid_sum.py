@@ -12,8 +12,8 @@ from torch import Tensor
 
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.operator import define, is_traced
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device
-from icconv_mm.ops.torch_private import below_autograd, in_dispatch_mode, in_forward_ad, in_functorch, is_compiling
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike, unproven
+from icconv_mm.ops.torch_private import below_autograd, is_observed
 
 # compute capabilities of GPUs on which the tests have passed and it was faster than the reference
 PROVEN: frozenset[tuple[int, int]] = frozenset()
@@ -30,10 +30,7 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
     Returns:
         ``[N, C, H, W]``, a new map of the dtype of ``own``.
     """
-    # what others see through, such as compilers and transforms, is written out; the first is what dynamo knows
-    if is_compiling() or is_traced() or in_functorch() or in_forward_ad() or in_dispatch_mode():
-        return _reference(own, coarser, finer)
-    return _run(own, coarser, finer)
+    return (_reference if is_observed() or is_traced() else _run)(own, coarser, finer)
 
 
 def _reference(own, coarser, finer=None):
@@ -71,10 +68,8 @@ class _PyramidSum(torch.autograd.Function):
 
 def _refusal(device: str, own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
     maps = [own, coarser] if finer is None else [own, coarser, finer]
-    if reason := off_device(maps, device):
+    if reason := off_device(maps, device) or unlike(maps, 'maps'):
         return reason
-    if any(x.dtype != own.dtype or x.device != own.device for x in maps):
-        return f'it takes maps of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in maps]}'
     if own.dtype not in FLOAT_DTYPES:
         return f'it takes floating-point maps, got {own.dtype}'
     if coarser.numel() == 0:
@@ -89,9 +84,7 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
 
 
 def _advice_of_gpu(own: Tensor, *_) -> str | None:
-    if torch.cuda.get_device_capability(own.device) not in PROVEN:
-        return f'its tests have not passed on a GPU like {own.device}'
-    return None
+    return unproven(own, PROVEN)
 
 
 _run = define(

@@ -1,6 +1,6 @@
 """What the operators of this package ask of their tensors, and what they do with them, whatever the backend."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,13 +9,16 @@ FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which is to be without the others
 
 
-def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
-    """Raise ValueError unless the tensors of a call share a device and a dtype that convolutions have.
+def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> None:
+    """Raise ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
 
     Args:
         tensors: Tensors by name, the input first. None is left out. Under autocast dtypes may differ.
+        out_channels: Channels of the output.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if 'bias' in given and tuple(given['bias'].shape) != (out_channels,):
+        raise ValueError(f'bias must have the shape [{out_channels}], got {list(given["bias"].shape)}')
     (first, x), *others = given.items()
     for name, tensor in given.items():
         if tensor.dtype not in FLOAT_DTYPES:
@@ -35,6 +38,15 @@ def check_tensors(tensors: Mapping[str, Tensor | None]) -> None:
             )
 
 
+def check_groups(x: Tensor, weight: Tensor, groups: int, name: str = '') -> None:
+    """Raise ValueError unless ``[N, C_in, H, W]`` and ``[C_out, C_in / groups, kh, kw]`` fit; ``name`` comes first."""
+    if groups < 1 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise ValueError(
+            f'{name}x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '
+            f'{weight.shape[1] * groups} channels and weight with a multiple of {groups} filters'
+        )
+
+
 def _autocast(device: str) -> bool:
     if device != 'cpu':
         return torch.is_autocast_enabled()
@@ -47,6 +59,20 @@ def off_device(tensors: Iterable[Tensor], device: str) -> str | None:
     if found is None:
         return None
     return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+
+
+def unlike(tensors: Sequence[Tensor], what: str) -> str | None:
+    """What a kernel says of tensors of several dtypes or devices; None where all are alike."""
+    if any(x.dtype != tensors[0].dtype or x.device != tensors[0].device for x in tensors):
+        return f'it takes {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'
+    return None
+
+
+def unproven(tensor: Tensor, capabilities: Collection[tuple[int, int]]) -> str | None:
+    """What a CUDA kernel says of a GPU of other compute capabilities than those on which its tests have passed."""
+    if torch.cuda.get_device_capability(tensor.device) not in capabilities:
+        return f'its tests have not passed on a GPU like {tensor.device}'
+    return None
 
 
 def is_list_of_tensors(arg: object) -> bool:

@@ -41,6 +41,12 @@ def in_dispatch_mode() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0
 
 
+def is_observed() -> bool:
+    """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single steps."""
+    # the first is what dynamo knows, so that it traces none of the rest
+    return is_compiling() or in_forward_ad() or in_dispatch_mode() or in_functorch()
+
+
 def has_kernel(operator: str, key: str) -> bool:
     """Whether an operator (``'icconv_mm::name'``, defined) has a kernel for a dispatch key. torch 2.1 to 2.15."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)

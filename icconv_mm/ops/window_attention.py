@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops.attention_common import exact, rows_of_a_block
-from icconv_mm.ops.operator import define, differentiable_once, is_traced, written_out
+from icconv_mm.ops.operator import checked_call, define, differentiable_once
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
 
@@ -50,10 +50,7 @@ def window_attention(
         >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
         torch.Size([1, 4, 32, 32])
     """
-    if is_traced():
-        return written_out(reference, _check, q, k, v, mix, window, similarity)
-    _check(q, k, v, mix, window, similarity)
-    return _forward(q, k, v, mix, window, similarity)
+    return checked_call(_forward, reference, _check, q, k, v, mix, window, similarity)
 
 
 def _check(q, k, v, mix, window, similarity):
@@ -66,15 +63,15 @@ def _check(q, k, v, mix, window, similarity):
         raise ValueError(f'q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} do not fit')
     if mix.dim() != 2 or mix.shape[0] != q.shape[0] or q.shape[1] % mix.shape[1]:
         raise ValueError(f'mix {list(mix.shape)} must be [B, N] with B = {q.shape[0]} and N a divisor of {q.shape[1]}')
-    if similarity not in SIMILARITIES:
-        raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
-    check_window(window)
+    check_settings(similarity, window)
     if window > min(k.shape[2:]):
         raise ValueError(f'a window of {window} is larger than the coarse map of {k.shape[2]} x {k.shape[3]}')
 
 
-def check_window(window: int) -> None:
-    """Raises ValueError unless the side of a window is odd and positive."""
+def check_settings(similarity: str, window: int) -> None:
+    """Raises ValueError unless there is such a similarity and the side of the window is odd and positive."""
+    if similarity not in SIMILARITIES:
+        raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
     if window < 1 or window % 2 == 0:
         raise ValueError(f'the side of a window must be odd and positive, got {window}')
 

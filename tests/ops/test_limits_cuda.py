@@ -76,7 +76,7 @@ def test_few_dilations_in_float32(answers):
 
 def test_refuses_what_it_cannot_serve():
     x, weight = tensor(1, 32, 9, 9), tensor(32, 32, 3, 3)
-    refuses = limits_cuda.INCEPTION_OUTPUT.refusal
+    refuses = limits_cuda.LIMITS['inception_conv2d'].refusal
     rest = None, PATTERN, 1, 1
     assert refuses(x, weight, *rest) is None
     assert 'got cpu' in refuses(x, tensor(32, 32, 3, 3, device='cpu'), *rest)
