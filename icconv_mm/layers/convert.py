@@ -1,9 +1,4 @@
-"""Any backbone: its 3x3 convolutions into supernet kernels, and either of them into inception convolutions.
-
-``to_supernet``, then training, ``patterns.search.edo_search`` and ``to_inception`` are the steps of the dilation search
-(Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2) on a network of any library. A network is
-changed in place, and only after all its layers have been checked.
-"""
+"""The 3x3 convolutions of any network into supernet kernels, and either into inception convolutions."""
 
 import sys
 from collections import Counter
@@ -24,6 +19,10 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
 
     The result computes what the network computed: the nine weights stay around the centre, the new ones are zero, and
     the padding grows with the kernel. It is ordinary PyTorch and trains as the network did.
+
+    This, training, ``patterns.search.edo_search`` and :func:`to_inception` are the steps of the dilation search
+    (Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2). The network is changed only after
+    all its layers have been checked.
 
     Args:
         module: Any network, or a single convolution.
@@ -169,7 +168,7 @@ def convert_all(
 
 
 def standardized() -> dict[type[nn.Module], type[ICConv2d]]:
-    """The layers of mmcv with forms of their own; without mmcv loaded no network has one, and torch alone is enough."""
+    """The layers of mmcv that have an inception layer of their own; none while mmcv is not loaded."""
     if not sys.modules.get('mmcv.cnn'):
         return {}
     from icconv_mm.layers.standardized import STANDARDIZED

@@ -1,9 +1,4 @@
-"""The three transformers of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451 (ECCV 2020), section 3.
-
-A fine level holds pixels, a coarse one concepts. The self-transformer relates the positions of a level to each other,
-the grounding transformer brings the concepts of a coarser level to the pixels of a finer one, the rendering transformer
-the looks of a finer level to the concepts of a coarser one. Each returns a map of the size of the level it enriches.
-"""
+"""The three transformers of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, section 3."""
 
 import torch
 from torch import Tensor, nn

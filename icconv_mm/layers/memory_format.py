@@ -1,20 +1,4 @@
-"""Networks that compute in channels_last, whatever format their images come in.
-
-On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's images are NCHW. A network of this
-package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them, are
-channels_last. Results do not depend on it, with two kinds of exceptions, which get contiguous maps:
-
-- operators that read memory without asking for its format: those of mmcv (seen in 2.1.0: RoIAlign and modulated
-  deformable convolution give other numbers without a word);
-- modules that ask for a ``view`` which such maps do not have: a task names those of its library
-  (:func:`needs_contiguous_maps`).
-
-A module of that kind knows nothing of the network before it, nor that of what follows. So the first network that
-converts its input has torch show every module that is registered from then on, in the whole process, and those of that
-kind get a hook; all others are left as they are.
-
-Very narrow networks stay as they come: see :data:`LEAST_CHANNELS`.
-"""
+"""Networks that compute in channels_last, whatever format their images come in."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -26,6 +10,11 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
+# Packages whose modules get contiguous maps: those of operators that read memory without asking for its format (seen in
+# mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word), and those that ask for a
+# `view` which channels_last maps do not have: a task names its library's. Such a module knows nothing of the network
+# before it. So the first network that converts its input has torch show every module that is registered from then on,
+# in the whole process, and these get a hook.
 _contiguous_packages = {'mmcv.ops'}
 
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
@@ -38,6 +27,10 @@ _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
 def set_memory_format(network: nn.Module, memory_format: str) -> None:
     """Has a network convert the maps that it is called with.
+
+    On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's images are NCHW. A network of this
+    package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them,
+    are channels_last. Results do not depend on it.
 
     Args:
         network: A backbone or a neck: takes a map ``[N, C, H, W]``, or levels of them. Gets the attribute
@@ -76,7 +69,8 @@ def convert_filters(network: nn.Module) -> None:
         network: One that :func:`set_memory_format` was called with.
     """
     fixed = network.memory_format == 'channels_last' or not torch.cuda.is_available()
-    if network.memory_format == 'preserve' or network.is_narrow or not fixed or _is_distributed():
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if network.memory_format == 'preserve' or network.is_narrow or not fixed or is_distributed:
         return
     for conv in _ordinary_convs(network):
         weight = conv.weight
@@ -94,10 +88,6 @@ def _ordinary_convs(module: nn.Module) -> Iterator[nn.Conv2d]:
     elif not _needs_contiguous_maps(module):
         for child in module.children():
             yield from _ordinary_convs(child)
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def needs_contiguous_maps(package: str) -> None:
@@ -127,11 +117,10 @@ def _watch_modules() -> None:
 
 
 def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return tuple(map(_as_contiguous, args)), {name: _as_contiguous(value) for name, value in kwargs.items()}
+    def made(value):
+        return value.contiguous() if isinstance(value, Tensor) else value
 
-
-def _as_contiguous(value: object) -> object:
-    return value.contiguous() if isinstance(value, Tensor) else value
+    return tuple(map(made, args)), {name: made(value) for name, value in kwargs.items()}
 
 
 def _convert(network: nn.Module, args: tuple) -> tuple:

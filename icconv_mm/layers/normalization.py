@@ -1,8 +1,4 @@
-"""What follows a convolution in a residual network: a norm, the sum with a shortcut, ReLU.
-
-In evaluation, where nothing is recorded, batch norm and what follows it run in place, in one pass over memory: the maps
-are larger than caches, so that each pass that is left out is time, and a map that is not made needs no memory.
-"""
+"""What follows a convolution in a residual network: a norm, the sum with a shortcut, ReLU."""
 
 from torch import Tensor, nn
 
@@ -15,6 +11,9 @@ def norm_relu(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None = None, shortcut: Tensor | None = None
 ) -> Tensor:
     """``relu(norm(x) + shortcut)``.
+
+    In evaluation, where nothing is recorded, this runs in place, in one pass over memory: the maps are larger than
+    caches, so that each pass that is left out is time, and a map that is not made needs no memory.
 
     Args:
         x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses: it may be overwritten.

@@ -1,8 +1,4 @@
-"""From the 3x3 convolutions of a network to pyramidal ones, by a table of its stages.
-
-Pyramidal Convolution: Rethinking Convolutional Neural Networks for Visual Recognition, 2020,
-https://arxiv.org/abs/2006.11538, section 4 and table 1.
-"""
+"""From the 3x3 convolutions of a network to pyramidal ones, by a table of its stages."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -14,7 +10,7 @@ from torch import nn
 from icconv_mm.layers.convert import check_padding
 from icconv_mm.layers.pyconv import PyConv2d
 
-# of each stage: the kernel and the groups of each level
+# PyConv, https://arxiv.org/abs/2006.11538, section 4 and table 1: the kernels and the groups of each stage, by level
 STAGE_KERNELS = ((3, 5, 7, 9), (3, 5, 7), (3, 5), (3,))
 STAGE_GROUPS = ((1, 4, 8, 16), (1, 4, 8), (1, 4), (1,))
 # number of levels -> the share of the output channels of each

@@ -16,19 +16,19 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     On the finest level of a pyramid the kernel samples its grid; on coarser ones learnt offsets let it follow the blur
     that makes the feature pyramid of a network differ from a Gaussian one (SEPC, https://arxiv.org/abs/2005.03101).
-    Weights start as N(0, 0.01), biases and offsets as zero: at first both forms are the same.
+    Weights start as N(0, 0.01), biases and offsets as zero: at first both give the same.
 
     Args:
         in_channels, out_channels: C_in and C_out.
         stride, padding: Stride and padding of both axes; 1 and 1 by default.
-        deform: Whether there is a ``conv_offset``; without it only the plain form exists.
+        deform: Whether there is a ``conv_offset``; without it the convolution is always plain.
 
     Raises:
         InputError: If it is to deform and mmcv has no compiled operators.
 
     Example:
         >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
-        >>> conv(x).shape  # the plain form; conv(x, deform=True) is the other one
+        >>> conv(x).shape  # plain; conv(x, deform=True) deforms
         torch.Size([1, 6, 8, 8])
     """
 
@@ -50,11 +50,11 @@ class ScaleEqualizedConv2d(nn.Conv2d):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, deform: bool = False) -> Tensor:
-        """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, the same size in both forms."""
+        """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, the same size, plain or deformable."""
         return self.sample(x, self.conv_offset(x)) if deform else super().forward(x)
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
-        """The deformable form at given offsets ``[N, 18, H', W']``."""
+        """The deformable convolution at given offsets ``[N, 18, H', W']``."""
         y = deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
 
@@ -64,12 +64,12 @@ def joint_convs(
 ) -> Sequence[Tensor]:
     """The outputs of several convolutions of equal stride and padding for one map, all plain or all deformable.
 
-    The plain forms run as one convolution, and so do the convolutions to offsets: on the small maps of a pyramid the
+    Plain ones run as one convolution, and so do the convolutions to offsets: on the small maps of a pyramid the
     number of launches is what counts.
 
     Args:
         x: ``[N, C_in, H, W]``.
-        convs, deform: The convolutions, and whether they run in their deformable form.
+        convs, deform: The convolutions, and whether they deform.
         joined: Empty at first; keeps their concatenated weights between the calls of one forward.
     """
     first = convs[0]

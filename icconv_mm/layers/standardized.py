@@ -1,8 +1,4 @@
-"""Inception convolutions of standardised weights, in the places of mmcv's ``ConvWS2d`` and ``ConvAWS2d``.
-
-Weight Standardization, https://arxiv.org/abs/1903.10520: each filter is normalised to mean 0 and deviation 1. Made by
-:func:`icconv_mm.layers.to_inception`; keys, and how checkpoints load, are those of mmcv's layers.
-"""
+"""Inception convolutions of standardised weights, in the places of mmcv's ``ConvWS2d`` and ``ConvAWS2d``."""
 
 import torch
 from torch import Tensor
@@ -13,7 +9,10 @@ from icconv_mm.ops import inception_conv2d
 
 
 class ICConvWS2d(ICConv2d, ConvWS2d):
-    """A ``ConvWS2d`` of several dilations."""
+    """A ``ConvWS2d`` of several dilations, made by :func:`icconv_mm.layers.to_inception`.
+
+    Each filter is normalised to mean 0 and deviation 1: Weight Standardization, https://arxiv.org/abs/1903.10520.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)

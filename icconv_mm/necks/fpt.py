@@ -1,7 +1,4 @@
-"""Feature Pyramid Transformer, ECCV 2020, https://arxiv.org/abs/2007.09451.
-
-A feature pyramid becomes another one of the same sizes, in which every level has met itself and every other level.
-"""
+"""The neck of the Feature Pyramid Transformer, ECCV 2020, https://arxiv.org/abs/2007.09451."""
 
 from collections.abc import Sequence
 from itertools import combinations

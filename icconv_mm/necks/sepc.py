@@ -1,9 +1,4 @@
-"""Necks of SEPC: stacked pyramid convolutions, alone or with a convolution of its own per branch of a dense head.
-
-Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020, https://arxiv.org/abs/2005.03101. A neck takes the
-levels of another one (FPN, PAFPN, ...) as the second of a list of necks:
-``neck=[dict(type='FPN', ...), dict(type='icconv_mm.SEPC', in_channels=256, out_channels=256, num_outs=5)]``.
-"""
+"""Necks of SEPC, CVPR 2020, https://arxiv.org/abs/2005.03101: stacked pyramid convolutions."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -25,6 +20,8 @@ class PConv(BaseModule):
 
     It is a stack of ``pconv_num`` :class:`icconv_mm.layers.PConvLayer` and nothing else. :class:`SEPC` without options,
     which the paper also calls PConv, adds one convolution for each branch of a dense head to this stack.
+    Both take the levels of another neck (FPN, PAFPN, ...) as the second of a list of necks:
+    ``neck=[dict(type='FPN', ...), dict(type='icconv_mm.SEPC', in_channels=256, out_channels=256, num_outs=5)]``.
 
     Args:
         in_channels: Channels of the levels: a number, or one per level, all equal as the levels share their weights.

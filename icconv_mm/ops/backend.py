@@ -1,9 +1,4 @@
-"""Which implementation of an operator a call gets.
-
-Every operator has a reference; compiled backends are optional. Each is asked one question about a call, to which there
-are four answers (:class:`Verdict`), with a sentence that says why and what the kernel got. Asking for a backend by name
-turns that sentence into the exception; choosing automatically turns it into a debug message.
-"""
+"""Which implementation of an operator a call gets."""
 
 import inspect
 import logging
@@ -24,7 +19,7 @@ from icconv_mm.ops.library import library_module as library_module  # for module
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
 _log = logging.getLogger(__name__)
-_forced: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
+_requested: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
 
 
 class Status(NamedTuple):
@@ -47,7 +42,10 @@ class Verdict(Enum):
 
 
 class Answer(NamedTuple):
-    """The answer of a backend to a call, with the reason in one sentence unless it can run."""
+    """The answer of a backend to a call, with the reason in one sentence unless it can run.
+
+    Asking for a backend by name turns the sentence into the exception, choosing automatically into a debug message.
+    """
 
     verdict: Verdict
     reason: str = ''
@@ -142,9 +140,11 @@ def backends() -> dict[str, Status]:
         Status(available=True, detail='plain PyTorch, always available')
     """
     missing = missing_library()
+    with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)
+    threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
     cuda = _missing_kernels('cuda') if torch.cuda.is_available() else 'torch sees no CUDA device'
     return {
-        'cpu': Status(missing is None, missing or _threading()),
+        'cpu': Status(missing is None, missing or f'compiled operators loaded{threads}'),
         'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
         'reference': Status(True, 'plain PyTorch, always available'),
     }
@@ -154,12 +154,6 @@ def _missing_kernels(device: str) -> str | None:
     """None if any operator has its kernel for this device type, else why the first has none."""
     reasons = [kernels[device].absence() for kernels in _kernels.values() if device in kernels]
     return None if None in reasons else reasons[0]
-
-
-def _threading() -> str:
-    with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)
-    threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
-    return f'compiled operators loaded{threads}'
 
 
 def forget_packed_weights() -> int:
@@ -193,16 +187,16 @@ def use_backend(name: str) -> Iterator[None]:
         ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
         torch.Size([1, 6, 32, 32])
     """
-    token = _forced.set(_checked(name, 'use_backend'))
+    token = _requested.set(_checked(name, 'use_backend'))
     try:
         yield
     finally:
-        _forced.reset(token)
+        _requested.reset(token)
 
 
 def requested() -> str:
-    """The name in force: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
-    return _forced.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
+    """The name asked for: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
+    return _requested.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
 
 
 class Explanation(dict):

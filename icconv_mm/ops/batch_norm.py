@@ -1,8 +1,4 @@
-"""Batch norm by running statistics, the sum with a shortcut and ReLU, in place.
-
-What follows a convolution of a residual network in evaluation mode. torch runs a step each, and the norm makes a new
-map; the compiled CPU kernel passes over memory once, in the map that the convolution made.
-"""
+"""Batch norm by running statistics, the sum with a shortcut and ReLU, in place."""
 
 from functools import cache
 
@@ -26,6 +22,9 @@ def batch_norm_relu_(
     relu: bool = False,
 ) -> Tensor:
     """``x = (x - mean) / sqrt(var + eps) * weight + bias``, then ``+ shortcut``, then ReLU, in place.
+
+    What follows a convolution of a residual network in evaluation mode. torch runs a step each, and the norm makes a
+    new map; the compiled CPU kernel passes over memory once, in the map that the convolution made.
 
     Args:
         x: ``[N, C, H, W]``, dense, NCHW or channels_last.

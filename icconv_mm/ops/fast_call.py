@@ -1,14 +1,4 @@
-"""The short way of common calls: from the function to the compiled kernel, with the gradient rule in C++.
-
-The operators are defined in Python (:mod:`icconv_mm.ops.operator`), and their dispatch and autograd cost some twenty
-microseconds of the processor, more than a small layer takes on a GPU. Here a call of ordinary tensors goes to
-``csrc/python/calls.cpp`` instead, where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It
-asks once for each kind of call: backend in force, device, dtype and sizes, which is all that the choice depends on
-besides the numbers of a layer.
-
-Everything else takes the long way: calls that are compiled, traced, exported or counted, transforms of ``torch.func``,
-forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are logged.
-"""
+"""The fast path of common calls: from the function to the compiled kernel, with the gradient rule in C++."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -27,6 +17,15 @@ _log = logging.getLogger(backend.__name__)
 
 def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
     """The result of ``operator``, or None where the operator itself must be called.
+
+    The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
+    more than a small layer takes on a GPU. Here a call of ordinary tensors goes to ``csrc/python/calls.cpp`` instead,
+    where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It asks once for each kind of call:
+    backend requested, device, dtype and sizes, which is all that the choice depends on besides the numbers of a layer.
+
+    Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
+    ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
+    logged.
 
     Args:
         operator: One that was defined with a ``fast_call``.

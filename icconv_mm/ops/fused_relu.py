@@ -1,11 +1,4 @@
-"""Convolution and ReLU in one operator, for networks in inference form.
-
-``inception_conv2d_relu`` and ``pyconv2d_relu`` are the operators without the suffix, then ReLU: a compiled kernel
-rectifies while it stores, which saves a pass over the output. They have no gradient, and say so when one is asked for.
-
-Their reference is the plain operator and a ReLU. It runs on the backend that serves the plain call, so that a backend
-without a fused kernel costs no more than before.
-"""
+"""Convolution and ReLU in one operator, for networks in inference form."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,6 +20,8 @@ def inception_conv2d_relu(
 ) -> Tensor:
     """``relu(inception_conv2d(...))``: arguments, result and errors are those of ``inception_conv2d``.
 
+    A compiled kernel rectifies while it stores, which saves a pass over the output. There is no gradient.
+
     Raises:
         RuntimeError: Also, if an argument requires a gradient while gradients are recorded.
 
@@ -40,7 +35,7 @@ def inception_conv2d_relu(
         out = fast_call('inception_conv2d_relu', (pattern.flat, stride, groups), x, (weight,), bias)
         if out is not None:
             return out
-    if is_traced() or len(pattern) == 1:  # written out, or an ordinary convolution: nothing to fuse
+    if is_traced() or len(pattern) == 1:  # decomposed, or an ordinary convolution: nothing to fuse
         return inception_conv.inception_conv2d(x, weight, bias, pattern, stride, groups).relu_()
     inception_conv.check_call(x, weight, bias, pattern.flat, stride, groups)
     return inception_conv.output_relu(x, weight, bias, pattern.flat, stride, groups)
@@ -55,6 +50,8 @@ def pyconv2d_relu(
     dilation: int = 1,
 ) -> Tensor:
     """``relu(pyconv2d(...))``: arguments, result and errors are those of ``pyconv2d``.
+
+    As :func:`inception_conv2d_relu`.
 
     Raises:
         RuntimeError: Also, if an argument requires a gradient while gradients are recorded.

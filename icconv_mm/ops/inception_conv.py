@@ -1,11 +1,4 @@
-"""Inception convolution: a 3x3 convolution in which every output channel has its own dilation.
-
-IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1: output channel i is the convolution of the input with its 3x3
-filter at dilation (d_h, d_w)(i). The padding equals the dilation, so the output has the size, and the computation the
-cost, of the dense convolution.
-
-:mod:`icconv_mm.ops.trilinear` derives its gradients.
-"""
+"""Inception convolution: a 3x3 convolution in which every output channel has its own dilation."""
 
 from collections.abc import Iterable, Sequence
 
@@ -31,6 +24,9 @@ def inception_conv2d(
 ) -> Tensor:
     """Inception convolution, differentiable to any order.
 
+    Output channel i is the convolution of the input with its 3x3 filter at dilation (d_h, d_w)(i). The padding equals
+    the dilation, so the output has the size, and the computation the cost, of the dense convolution.
+
     Args:
         x: Input ``[N, C_in, H, W]``, contiguous or channels_last (the output then is, too).
         weight: Filters ``[C_out, C_in / groups, 3, 3]``, those of the dense convolution.
@@ -45,6 +41,8 @@ def inception_conv2d(
 
     Raises:
         ValueError: If shapes, groups and pattern do not fit; the message says what was got and what was expected.
+
+    Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
@@ -85,7 +83,7 @@ def check_call(
 
 
 def _flat(pattern: Iterable) -> tuple[int, ...]:
-    """A pattern as the operator takes it, given in that form or as a table of runs."""
+    """A pattern as the operator takes it, given so or as a table of runs."""
     pattern = tuple(pattern)
     return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
 

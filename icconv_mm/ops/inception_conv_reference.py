@@ -1,8 +1,4 @@
-"""The inception convolution and its two gradients in plain PyTorch: the oracle of every backend.
-
-Output channels that share a dilation are computed by one ordinary convolution, whatever their order in the table, so a
-call costs at most as many convolutions as it has different dilations (a group that a run cuts in two adds one).
-"""
+"""The inception convolution and its two gradients in plain PyTorch: the oracle of every backend."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,7 +22,10 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple[Part, ...]:
-    """Cuts a flat table of runs into ordinary convolutions: one per dilation and per number of channels in a group."""
+    """Cuts a flat table of runs into ordinary convolutions: one per dilation and per number of channels in a group.
+
+    A call costs at most as many convolutions as it has different dilations; a group that a run cuts in two adds one.
+    """
     dilations = [(h, w) for n, h, w in zip(*[iter(pattern)] * 3) for _ in range(n)]
     group_out, group_in = len(dilations) // groups, in_channels // groups
     by_kind: dict = {}

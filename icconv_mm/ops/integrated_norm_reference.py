@@ -108,7 +108,7 @@ def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
     if x.numel() == 0:
         return mean.new_zeros(2, len(mean))
-    # the form of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
+    # that of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
     backward = torch.ops.aten.native_batch_norm_backward.default
     ones, mask = torch.ones_like(mean), [False, True, True]
     no_running = None, None  # mean and variance

@@ -1,10 +1,4 @@
-"""Which of several CUDA kernels serves a call: a table of what was measured, committed beside this module.
-
-A class of calls is an operator, an architecture, a dtype and a shape; its entry names the kernel that was fastest on
-such a GPU, and the times. It holds from half to twice the number of pixels measured. Where there is no entry, the
-kernels that were there before the table serve: 'tiled' or 'direct' for inception convolutions, the reference for
-pyramidal ones. Nothing is ever measured on a user's machine: ``tools/gpu_acceptance.py`` fills the table on a GPU.
-"""
+"""Which of several CUDA kernels serves a call: a table of what was measured."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +29,9 @@ requested_kernels: dict[str, str] = {}  # by operator, those of `use_kernel`
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of one class of calls.
+    """The times of one class of calls: an operator, an architecture, a dtype and a shape.
+
+    Nothing is ever measured on a user's machine: ``tools/gpu_acceptance.py`` fills the table on a GPU.
 
     Args:
         operator: One of :data:`KERNELS`.
@@ -152,7 +148,10 @@ def find(
     pixels: int,
     levels: str = '',
 ) -> str | None:
-    """The kernel for a call, :data:`REFERENCE` among them; None where nothing is known."""
+    """The kernel that was the fastest for such calls, :data:`REFERENCE` among them; None where nothing is known.
+
+    An entry holds from half to twice the number of pixels measured.
+    """
     if operator in requested_kernels:
         return requested_kernels[operator]
     architecture = '{}.{}'.format(*capability)

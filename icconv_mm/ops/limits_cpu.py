@@ -1,9 +1,4 @@
-"""Which calls the compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``) get.
-
-The kernel is chosen wherever it was measured to be faster than the reference (docs/performance.md);
-anywhere else it can be asked for by name. ``ICCONV_MM_CPU=avx512_bf16``, ``avx512``, ``avx2`` or ``portable`` chooses
-the instruction set.
-"""
+"""Which calls the compiled CPU kernels of the inception and the pyramidal convolution (``csrc/cpu``) get."""
 
 import torch
 
@@ -31,6 +26,7 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
+# The kernels are chosen wherever they were measured to be faster than the reference (docs/performance.md).
 LIMITS = {
     f'{convolution}{which}': backend.Limits(_refusal)
     for convolution in ('inception_conv2d', 'pyconv2d')

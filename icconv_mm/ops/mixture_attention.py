@@ -1,15 +1,4 @@
-"""Attention with a mixture of softmaxes, forward and backward in memory that is linear in the positions.
-
-Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, equations 2 and 3: the channels of queries and keys are
-divided into N parts, each part has a softmax of its own over the keys, and the attention weights are the mixture
-
-    A_ij = sum_n mix_n softmax_j(scale q_in . k_jn + bias_jn),        out_i = sum_j A_ij v_j
-
-A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. Here it never exists: blocks of
-queries are computed one after the other in scratch memory of fixed size, and computed again in the backward pass, which
-therefore needs nothing but the inputs. Mixing the weights before they meet the values costs one product with the
-values, where an attention per softmax would cost N.
-"""
+"""Attention with a mixture of softmaxes, in memory that is linear in the positions."""
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +12,16 @@ def mixture_attention(
     q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0
 ) -> Tensor:
     """Attention with a mixture of softmaxes, once differentiable.
+
+    The channels of queries and keys are divided into N parts, each part has a softmax of its own over the keys, and the
+    attention weights are the mixture::
+
+        A_ij = sum_n mix_n softmax_j(scale q_in . k_jn + bias_jn),        out_i = sum_j A_ij v_j
+
+    A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. Here it never exists: blocks
+    of queries are computed one after the other in scratch memory of fixed size, and again in the backward pass, which
+    needs nothing but the inputs. Mixing the weights before they meet the values costs one product with the values,
+    where an attention per softmax would cost N.
 
     Half precision is computed in float32; the result has the dtype of ``v``. Autocast leaves the dtypes as they are.
 
@@ -39,6 +38,8 @@ def mixture_attention(
 
     Raises:
         ValueError: If shapes do not fit, or there is no key; the message says what was got.
+
+    Source: Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, equations 2 and 3.
 
     Example:
         >>> q, k, v = torch.randn(1, 2, 8, 100), torch.randn(1, 2, 8, 25), torch.randn(1, 16, 25)

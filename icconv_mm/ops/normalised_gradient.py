@@ -1,8 +1,4 @@
-"""The gradient of a normalisation for its input, given the sums that its statistics depend on.
-
-The last step of the backward pass of a batch norm over more than one tensor (integrated batch norm): torch's own takes
-the sums over the one tensor it is given. The compiled CPU kernel passes over memory once, the reference twice.
-"""
+"""The gradient of a normalisation for its input, given the sums that its statistics depend on."""
 
 import torch
 from torch import Tensor
@@ -14,6 +10,9 @@ from icconv_mm.ops.tensors import memory_format, off_device
 
 def normalised_gradient(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
     """``scale * grad + slope * (x - mean) + shift``, without derivatives.
+
+    The last step of the backward pass of a batch norm over more than one tensor: torch's own takes the sums over the
+    one tensor it is given. The compiled CPU kernel passes over memory once, the reference twice.
 
     Args:
         grad, x: ``[N, C, H, W]`` of one dtype.

@@ -1,9 +1,4 @@
-"""The definition of an operator of this package, and helpers of the functions that call operators.
-
-An operator has a schema, a reference in plain PyTorch, the shapes of its results, compiled kernels that may serve it
-and, where they apply, a gradient, an autocast rule and a count of FLOPs. ``torch.library.Library`` defines it, because
-that interface is the same from torch 2.1 on.
-"""
+"""The definition of an operator of this package, and helpers of the functions that call operators."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +12,15 @@ from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
 from icconv_mm.ops import backend
-from icconv_mm.ops.tensors import lower, memory_format, tensors_of
+from icconv_mm.ops.tensors import cast, memory_format, tensors_of
 from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
 
+# this interface is the same from torch 2.1 on
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
 class FastCall(NamedTuple):
-    """How the compiled library makes calls of an operator on the short way (:mod:`icconv_mm.ops.fast_call`).
+    """How the compiled library makes calls of an operator on the fast path (:mod:`icconv_mm.ops.fast_call`).
 
     Attributes:
         maker: The function of the library that prepares the calls of a layer.
@@ -68,14 +64,14 @@ def define(
             without data. This and the next four are for operators with a schema.
         autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
             operator whose gradient is never needed.
-        autocast: Whether ``torch.autocast`` lowers the dtype of the tensors.
+        autocast: Whether ``torch.autocast`` casts the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
         compiled: Function that calls them, where more than the call is needed, such as a gradient.
-        converters: Functions by argument, from the form that the Python function takes to that of the schema; for
+        converters: Functions by argument, from what the Python function takes to what the schema has; for
             ``explain``, which takes either.
-        fast_call: The short way past the dispatcher, where the compiled library has one.
+        fast_call: The fast path past the dispatcher, where the compiled library has one.
 
     Returns:
         What takes the arguments of the operator: an overload of ``torch.ops``, or a function.
@@ -104,10 +100,10 @@ def define(
         with below_autograd():  # the same without the cost of preparing a gradient
             return operator(*args)
 
-    def lowered(device: str) -> Callable:
+    def under_autocast(device: str) -> Callable:
         def rule(*args):
             with torch.autocast(device, enabled=False):
-                return operator(*(lower(arg, device) for arg in args))
+                return operator(*(cast(arg, device) for arg in args))
 
         return rule
 
@@ -116,8 +112,8 @@ def define(
     if autograd:
         library.impl(name, with_gradient, 'Autograd')
     if autocast:
-        library.impl(name, lowered('cpu'), 'AutocastCPU')
-        library.impl(name, lowered('cuda'), 'AutocastCUDA')
+        library.impl(name, under_autocast('cpu'), 'AutocastCPU')
+        library.impl(name, under_autocast('cuda'), 'AutocastCUDA')
     if flops and hasattr(flop_counter, 'register_flop_formula'):
         flop_counter.register_flop_formula(packet)(flops)
     elif flops:  # before torch 2.2

@@ -1,11 +1,4 @@
-"""Pyramidal convolution: parallel convolutions of several kernel sizes and groups on one input.
-
-PyConv, https://arxiv.org/abs/2006.11538, section 3: level l has its own kernel size and number of groups. Larger
-kernels have more groups, so that the whole costs about what one convolution does. All levels see the same input; their
-outputs are concatenated over the channels. The padding is ``dilation * (kernel // 2)``, so they are of one size.
-
-:mod:`icconv_mm.ops.trilinear` derives its gradients.
-"""
+"""Pyramidal convolution: parallel convolutions of several kernel sizes and groups on one input."""
 
 from collections.abc import Sequence
 
@@ -30,6 +23,10 @@ def pyconv2d(
 ) -> Tensor:
     """Pyramidal convolution, differentiable to any order.
 
+    Level l has its own kernel size and number of groups. Larger kernels have more groups, so that the whole costs about
+    what one convolution does. All levels see the same input; their outputs are concatenated over the channels. The
+    padding is ``dilation * (kernel // 2)``, so they are of one size.
+
     Args:
         x: Input ``[N, C_in, H, W]``, contiguous or channels_last (the output then is, too).
         weights: The filters of each level, ``[C_l, C_in / groups_l, kh_l, kw_l]``; the sides of a kernel are odd.
@@ -43,6 +40,8 @@ def pyconv2d(
 
     Raises:
         ValueError: If shapes and groups do not fit or a kernel is even; the message names the level and the numbers.
+
+    Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
 
     Example:
         >>> x, weights = torch.randn(1, 8, 32, 32), [torch.randn(4, 8, 3, 3), torch.randn(4, 4, 5, 5)]

@@ -1,8 +1,4 @@
-"""The sum of a level of a pyramid and of the next coarser one upsampled, in one pass over memory.
-
-What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. torch makes a map for each step; the
-compiled kernel reads its inputs once and writes the sum.
-"""
+"""The sum of a level of a pyramid and of the next coarser one upsampled, in one pass over memory."""
 
 from functools import partial
 
@@ -21,6 +17,9 @@ PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
     """``own + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
+
+    What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. torch makes a map for each step; the
+    compiled kernel reads its inputs once and writes the sum.
 
     Args:
         own: ``[N, C, H, W]``.

@@ -91,10 +91,10 @@ def tensors_of(args: Iterable[object]) -> list[Tensor]:
     return found
 
 
-def lower(arg: object, device: str) -> object:
+def cast(arg: object, device: str) -> object:
     """An argument of a call as ``torch.autocast`` of a device type has it: float64 and what is no float stay."""
     if is_list_of_tensors(arg):
-        return [lower(each, device) for each in arg]
+        return [cast(each, device) for each in arg]
     if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
         return arg
     if _AUTOCAST_BY_DEVICE:

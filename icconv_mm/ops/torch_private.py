@@ -1,11 +1,10 @@
-"""All that the operators use of torch and torch does not promise, with the versions in which it is known.
-
-``tests/ops/test_torch_private.py`` says what each must do: it is what to run with a new torch.
-"""
+"""All that the operators use of torch and torch does not promise, with the versions in which it is known."""
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+# tests/ops/test_torch_private.py says what each must do: it is what to run with a new torch.
 
 # Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd

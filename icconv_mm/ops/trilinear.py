@@ -1,10 +1,4 @@
-"""The gradients of convolutions that are linear in the input and in the weights.
-
-With the trilinear form T(x, w, g) = <g, conv(x, w)>, such a convolution is the partial derivative of T for g, the
-gradient for its input the one for x, the gradient for its weights the one for w. Each is a function of the two other
-arguments, and its own gradients are again partial derivatives of T, with the outer gradient in the place of the
-argument that it lacks. So three operators are enough for derivatives of any order.
-"""
+"""The gradients of convolutions that are linear in the input and in the weights."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -18,7 +12,13 @@ from icconv_mm.ops.torch_private import below_autograd
 
 
 class Form(NamedTuple):
-    """The three operators; ``weights`` is a sequence, ``call`` the rest of their arguments."""
+    """The three operators; ``weights`` is a sequence, ``call`` the rest of their arguments.
+
+    With the trilinear form T(x, w, g) = <g, conv(x, w)>, the convolution is the partial derivative of T for g, the
+    gradient for its input the one for x, the gradient for its weights the one for w. Each is a function of the two
+    other arguments, and its own gradients are again partial derivatives of T, with the outer gradient in the place of
+    the argument that it lacks. So three operators are enough for derivatives of any order.
+    """
 
     output: Callable  # (x, weights, call, bias=None) -> g
     grad_input: Callable  # (g, weights, size of x, call) -> x

@@ -1,13 +1,4 @@
-"""Attention of a fine map to windows of a coarse one, forward and backward in memory that is linear in the pixels.
-
-Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, section 3.3 (locality-constrained grounding transformer):
-a query sees the square of coarse cells around its own position; cells beyond the border count as zeros, in keys and
-values alike. The channels of queries and keys are divided into N parts with a softmax each, as in
-:mod:`icconv_mm.ops.mixture_attention`.
-
-Rows of queries are computed block by block, offset by offset, and again in the backward pass: neither N_q x N_k weights
-nor the unfolded windows, window^2 times the size of the queries, ever exist.
-"""
+"""Attention of a fine map to windows of a coarse one, in memory that is linear in the pixels."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -27,8 +18,14 @@ def window_attention(
 ) -> Tensor:
     """Attention of every position of ``q`` to a window of ``k`` and ``v`` around it, once differentiable.
 
-    A position of the fine map belongs to the coarse cell that holds its centre; the sizes need not be multiples of each
-    other. Half precision is computed in float32; the result has the dtype of ``v``.
+    A query sees the square of coarse cells around its own position; cells beyond the border count as zeros, in keys and
+    values alike. A position of the fine map belongs to the coarse cell that holds its centre; the sizes need not be
+    multiples of each other. The channels of queries and keys are divided into N parts with a softmax each, as in
+    :func:`icconv_mm.ops.mixture_attention`.
+
+    Rows of queries are computed block by block, offset by offset, and again in the backward pass: neither N_q x N_k
+    weights nor the unfolded windows, window^2 times the size of the queries, ever exist. Half precision is computed in
+    float32; the result has the dtype of ``v``.
 
     Args:
         q: Queries ``[B, C, H, W]``.
@@ -44,6 +41,9 @@ def window_attention(
 
     Raises:
         ValueError: If shapes do not fit or the window is even or too large; the message says what was got.
+
+    Source: Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, section 3.3 (locality-constrained grounding
+    transformer).
 
     Example:
         >>> q, k, v = torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16), torch.randn(1, 4, 16, 16)

@@ -1,4 +1,4 @@
-"""The short way of common calls against the long way through the operators, and when which is taken."""
+"""The fast path of common calls against the operators, and when which is taken."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from icconv_mm.ops import fast_call as module
 from icconv_mm.ops.fast_call import fast_call
 from icconv_mm.patterns import DilationPattern
 
-pytestmark = pytest.mark.skipif(backend.library_module() is None, reason='the compiled library has no short way')
+pytestmark = pytest.mark.skipif(backend.library_module() is None, reason='the compiled library has no fast path')
 
 X, WEIGHT = torch.randn(2, 32, 9, 8), torch.randn(24, 32, 3, 3)
 PATTERN = DilationPattern(((12, 1, 1), (8, 2, 1), (4, 3, 2)))
@@ -44,7 +44,7 @@ def unwatched():
 
 @pytest.fixture
 def long_way(monkeypatch):
-    """Switches the short way off."""
+    """Switches the fast path off."""
 
     def switch():
         monkeypatch.setattr(module, 'is_compiling', lambda: True)
@@ -275,7 +275,7 @@ def test_exchanged_kernels_are_used_at_once(choice):
 
 
 def test_gradients_alone_can_be_without_a_compiled_kernel(choice):
-    """The forward pass without gradients takes the short way all the same."""
+    """The forward pass without gradients takes the fast path all the same."""
     choice.offer('inception_conv2d_grad_weight', None, refusal=lambda *_: 'not this one')
     assert not taken('inception_conv2d', X.clone().requires_grad_())
     with torch.no_grad():
