@@ -25,9 +25,9 @@ class _LazyRegistry(root.Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        for task, library in versions.LIBRARIES.items():
+        for library in versions.TASKS:
             if sys.modules.get(library) is not None:  # None bars an import
-                versions.import_task(task)
+                versions.import_task(library)
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:
@@ -44,6 +44,11 @@ METRICS = _child(root.METRICS, *_MULTITASK)
 HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
+
+
+def scoped(cls: type) -> str:
+    """The ``type`` by which a config of any library names a class that is registered here."""
+    return f'{SCOPE}.{cls.__name__}'
 
 
 def find_forks() -> None:

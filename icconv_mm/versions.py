@@ -23,26 +23,25 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 FOUNDATION = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
 
-# Folder of icconv_mm.tasks -> the library behind it, which is also the default_scope of its configs.
-LIBRARIES = {
-    'detection': 'mmdet',
-    'segmentation': 'mmseg',
-    'pose': 'mmpose',
-    'classification': 'mmpretrain',
+# Import name of a task library, which is also the default_scope of its configs -> its folder of icconv_mm.tasks.
+TASKS = {
+    'mmdet': 'detection',
+    'mmseg': 'segmentation',
+    'mmpose': 'pose',
+    'mmpretrain': 'classification',
 }
-TASKS = {library: task for task, library in LIBRARIES.items()}
 # Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
 ONE_MAP = ('mmpose', 'mmpretrain')
 
 
-def import_task(task: str, module: str = '') -> ModuleType:
-    """Import the folder of a task, or a module of it; the classes of the folder are registered then.
+def import_task(library: str, module: str = '') -> ModuleType:
+    """Import the folder of the task of a library, or a module of it; the classes of the folder are registered then.
 
     Args:
-        task: Name of the folder, one of :data:`LIBRARIES`.
+        library: Import name of the library, one of :data:`TASKS`.
         module: Name of a module within.
     """
-    return importlib.import_module(f'icconv_mm.tasks.{task}' + (f'.{module}' if module else ''))
+    return importlib.import_module(f'icconv_mm.tasks.{TASKS[library]}' + (f'.{module}' if module else ''))
 
 
 def _release(version: str) -> tuple[int, ...]:

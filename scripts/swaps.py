@@ -7,7 +7,7 @@ from typing import NamedTuple
 from icconv_mm import versions
 from icconv_mm.errors import sentence
 
-LIBRARIES = tuple(versions.LIBRARIES.values())
+LIBRARIES = tuple(versions.TASKS)
 PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
 CONFIGS_MARK = '<!-- made by scripts/compatibility.py from here on -->\n'
 FAMILIES_MARK = '<!-- made by scripts/families.py from here on -->\n'

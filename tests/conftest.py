@@ -60,7 +60,7 @@ def pytest_runtest_call(item):
     """A test of a config whose base is in a library that is not installed skips."""
     outcome = yield
     error = outcome.excinfo[1] if outcome.excinfo else None
-    for library in versions.LIBRARIES.values():
+    for library in versions.TASKS:
         if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
             outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
 

@@ -9,6 +9,8 @@ Examples:
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from icconv_mm.apis import cli, load_config
 from icconv_mm.patterns.search import CRITERIA, VARIANTS
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
         options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'metric')}
-        pipeline = Pipeline(config, args.work_dir, **options)
+        pipeline = Pipeline(config, args.work_dir, **options, show=Console().print)
         report = pipeline.run(args.count)
     if report is None:
         print('trainings are left: the same command goes on')

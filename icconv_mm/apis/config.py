@@ -10,6 +10,7 @@ from icconv_mm.apis.config_options import check_options
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.datasets.walk import as_list, dicts_in, kind_of
 from icconv_mm.errors import ArgumentError, InputError, sentence
+from icconv_mm.registry import scoped
 from icconv_mm.tasks.lookup import require_library
 
 
@@ -66,7 +67,7 @@ def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
     """
     for node in dicts_in(cfg):
         if kind_of(node) in ('LoadImageFromFile', 'LoadImage'):
-            node['type'] = f'icconv_mm.{LoadImageFromFile.__name__}'
+            node['type'] = scoped(LoadImageFromFile)
             if skip_bad:
                 node['skip_bad'] = True
 

@@ -4,11 +4,12 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 
+from icconv_mm.datasets.walk import entries, places_in
 from icconv_mm.errors import ArgumentError
 from icconv_mm.registry import SCOPE
 from icconv_mm.tasks.lookup import scope_of
@@ -33,15 +34,15 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for option in options:
         name, node = f'options {option}', cfg._cfg_dict
         for depth, key in enumerate(option.split('.')):
-            known = _keys(node)
+            known = entries(node)
             if key in known:
                 if depth == 0 and key not in read and not _has_readers_of_its_own(cfg):
                     raise ArgumentError(f'{name}: {_variable(cfg, option, read)}')
-                node = node[int(key)] if isinstance(node, Sequence) else node[key]
+                node = known[key]
                 continue
             if depth == 0 and key in read:
                 break
-            if close := difflib.get_close_matches(key, known if depth else [*known, *read], n=1, cutoff=0.85):
+            if close := difflib.get_close_matches(key, [*known] if depth else [*known, *read], n=1, cutoff=0.85):
                 raise ArgumentError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
             if depth == 0:
                 raise ArgumentError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
@@ -79,7 +80,7 @@ def _variable(cfg: Config, option: str, read: Sequence[str]) -> str:
     """Why an option does nothing, and which keys hold the value that it would change."""
     key, dot, rest = option.partition('.')
     value = cfg._cfg_dict[key]
-    places = [(place, found) for name in read if name in cfg for place, found in _places(cfg._cfg_dict[name], name)]
+    places = [(place, found) for name in read if name in cfg for place, found in places_in(cfg._cfg_dict[name], name)]
     held = [place for place, _ in places if place.split('.')[-1] == key]
     if not held and not isinstance(value, bool) and value not in (None, [], {}):  # found everywhere
         held = [place for place, found in places if _holds(found, value)]
@@ -97,18 +98,3 @@ def _holds(found: Any, value: Any) -> bool:
     if isinstance(value, list) and isinstance(found, list):
         return len(found) == len(value) and all(map(_holds, found, value))
     return type(found) is type(value) and found == value
-
-
-def _places(node: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Everything in a part of a config with its dotted name, outer things first."""
-    yield name, node
-    for key in _keys(node):
-        yield from _places(node[int(key)] if isinstance(node, Sequence) else node[key], f'{name}.{key}')
-
-
-def _keys(node: Any) -> list[str]:
-    if isinstance(node, Mapping):
-        return [str(key) for key in node]
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [str(i) for i in range(len(node))]
-    return []

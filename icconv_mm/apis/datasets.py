@@ -18,7 +18,7 @@ from icconv_mm.datasets.checks import (
     explain_coco,
     join_root,
 )
-from icconv_mm.datasets.walk import as_list, dicts_in, leaf_datasets
+from icconv_mm.datasets.walk import dicts_in, kind_of, leaf_datasets, phase_datasets
 from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
@@ -29,12 +29,18 @@ _NOTHING_LEFT = 'need at least one array to concatenate'
 
 def check_data_paths(cfg: Config, *phases: str) -> None:
     """Raise DatasetError for a path that does not exist in the datasets and metrics of the phases."""
+    for where, dataset in phase_datasets(cfg, *phases):
+        check_paths(dataset, where)
+    for where, metric in _metrics_on_files(cfg, *phases):
+        check_file(metric['ann_file'], where)
+
+
+def _metrics_on_files(cfg: Config, *phases: str) -> Iterator[tuple[str, dict]]:
+    """The configs of the metrics that read an annotation file, also inside of others, after the name of the file."""
     for phase in phases:
-        if loader := cfg.get(f'{phase}_dataloader'):
-            check_paths(loader.dataset, f'{phase}_dataloader.dataset')
-        for metric in dicts_in(as_list(cfg.get(f'{phase}_evaluator') or [])):
+        for metric in dicts_in(cfg.get(f'{phase}_evaluator')):
             if metric.get('ann_file'):
-                check_file(metric['ann_file'], f'{phase}_evaluator.ann_file')
+                yield f'{phase}_evaluator.ann_file', metric
 
 
 def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
@@ -43,9 +49,8 @@ def build_loop(runner: Runner, task: TaskAdapter, phase: str) -> None:
     Raises:
         DatasetError, InputError: As for :func:`build_dataset`; or the model cannot take what the dataset gives.
     """
-    if loader := runner.cfg.get(f'{phase}_dataloader'):
-        where = f'{phase}_dataloader.dataset'
-        built = build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, loader.dataset, task, where)
+    for where, cfg in phase_datasets(runner.cfg, phase):
+        built = build_dataset(lambda: getattr(runner, f'{phase}_loop').dataloader.dataset, cfg, task, where)
         task.check_model(unwrapped(runner.model), built, where, training=phase == 'train')
 
 
@@ -84,9 +89,8 @@ def explaining_metrics(cfg: Config) -> Iterator[None]:
     except UserError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
-        for phase in ('val', 'test'):
-            for metric in as_list(cfg.get(f'{phase}_evaluator') or []):
-                if metric.get('ann_file') and 'Coco' in str(metric.get('type')) and Path(metric['ann_file']).is_file():
-                    with naming(f'{phase}_evaluator.ann_file'):
-                        check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])
+        for where, metric in _metrics_on_files(cfg, 'val', 'test'):
+            if 'Coco' in kind_of(metric) and Path(metric['ann_file']).is_file():
+                with naming(where):
+                    check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])
         raise

@@ -24,7 +24,7 @@ from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
-from icconv_mm.tasks.lookup import scope_of
+from icconv_mm.tasks.lookup import NO_LIBRARY, scope_of
 
 
 class Predictor:
@@ -215,7 +215,7 @@ def build_model(cfg: Config) -> nn.Module:
         InputError: Something that the config names cannot be built.
     """
     scope = scope_of(cfg)
-    init_default_scope('mmengine' if scope in (None, 'icconv_mm') else scope)
+    init_default_scope('mmengine' if scope in NO_LIBRARY else scope)
     with building(str(cfg.filename)):
         return revert_sync_batchnorm(MODELS.build(model_config(cfg)))
 

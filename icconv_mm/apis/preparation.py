@@ -20,7 +20,9 @@ from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.datasets.walk import as_list, dicts_in
+from icconv_mm.engine import AtomicCheckpointHook, CPUAmpOptimWrapper
 from icconv_mm.errors import ArgumentError, InputError, naming
+from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.select import get_task
 
@@ -49,7 +51,7 @@ def prepare_training(
     _require(cfg, 'trained', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
-        saving['type'] = 'icconv_mm.AtomicCheckpointHook'
+        saving['type'] = scoped(AtomicCheckpointHook)
     _distribute(cfg, launcher)
     if amp:
         _use_amp(cfg, task)
@@ -133,7 +135,7 @@ def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     """Mixed precision by the wrapper that fits the machine."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'icconv_mm.CPUAmpOptimWrapper'):
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
         raise ArgumentError(f'amp: optim_wrapper.type is {kind!r}, expected OptimWrapper')
     if is_cuda_available():
         wrapper.type = 'AmpOptimWrapper'
@@ -141,7 +143,7 @@ def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     else:
         for option in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
             wrapper.pop(option, None)
-        wrapper.type = 'icconv_mm.CPUAmpOptimWrapper'
+        wrapper.type = scoped(CPUAmpOptimWrapper)
         wrapper.setdefault('modules', task.autocast_modules)
 
 

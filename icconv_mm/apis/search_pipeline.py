@@ -9,13 +9,14 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from rich.console import Console
+from rich.console import RenderableType
+from rich.rule import Rule
 
 from icconv_mm._files import whole_file
 from icconv_mm.apis.config import set_iterations
@@ -66,6 +67,7 @@ class Pipeline:
             ``'inherited'`` (the searched pattern, which starts from the taps that it keeps of the trained supernet).
         criterion: Criterion of the search, one of ``icconv_mm.patterns.search.CRITERIA``.
         metric: The metric to compare, as the config's evaluator names it.
+        show: Is given headings and tables as they come, as things that rich can print; by default they are not shown.
 
     Raises:
         InputError: The config is not that of a supernet, or a variant is unknown.
@@ -81,6 +83,7 @@ class Pipeline:
         variants: Sequence[str] = VARIANTS[:3],
         criterion: str = 'rms',
         metric: str = 'mIoU',
+        show: Callable[[RenderableType], None] = lambda shown: None,
     ):
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
@@ -98,7 +101,7 @@ class Pipeline:
         # the initial checkpoint of the searched network; its pattern lies beside it
         self.inherited_file = self.work_dir / 'inherited.pth'
         self.seeds, self.variants, self.criterion, self.metric = tuple(seeds), tuple(variants), criterion, metric
-        self.console = Console()
+        self.show = show
 
     def run(self, limit: int | None = None) -> dict | None:
         """Runs what is left, at most ``limit`` trainings.
@@ -113,7 +116,7 @@ class Pipeline:
             if not done and limit is not None and started >= limit:
                 return None
             note = ' (finished before)' if done else ''
-            self.console.rule(f'training {number} of {total}: {stage.folder.name}{note}')
+            self.show(Rule(f'training {number} of {total}: {stage.folder.name}{note}'))
             if not done:
                 run_stage(stage, self.metric)
                 started += 1
@@ -144,10 +147,10 @@ class Pipeline:
         pattern, out = self.inherited_file.with_suffix('.json'), self.inherited_file
         results = search_checkpoint(supernet.weights, self.d_max, pattern, out, criterion=self.criterion)
         write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
-        self.console.print(results_table(results))
+        self.show(results_table(results))
 
     def report(self) -> dict:
-        """Writes report.json and report.md, prints the table and returns what report.json holds."""
+        """Writes report.json and report.md, shows the table and returns what report.json holds."""
         rows = [self._row(variant) for variant in self.variants]
         supernet = self._stage('supernet', self.seeds[0]).result()
         report = {
@@ -163,7 +166,7 @@ class Pipeline:
         cells = _cells(report)
         (self.work_dir / 'report.md').write_text(markdown(cells))
         title = f'{report["metric"]} after {report["iterations"]} iterations'
-        self.console.print(table(title, cells, {'pattern'}))
+        self.show(table(title, cells, {'pattern'}))
         return report
 
     def _row(self, variant: str) -> dict:

@@ -11,14 +11,15 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 import torch
 
-from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames, Refusal
+from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames
 from icconv_mm.checkpoints.reader.torch_allow_list import allow_in_torch
 from icconv_mm.checkpoints.reader.torch_files import read_torch_file
 from icconv_mm.errors import InputError, MissingFileError, naming
@@ -52,20 +53,28 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
         CheckpointError: The file is truncated or no checkpoint at all.
     """
-    path = Path(path).expanduser()
+    with opened(Path(path).expanduser(), 'a torch checkpoint', _ALLOWED_KINDS) as file:
+        return read_torch_file(file, map_location)
+
+
+@contextmanager
+def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
+    """A file from anywhere, to be read as ``form``, which may hold only what ``allowed`` says; errors name it.
+
+    Raises:
+        FileNotFoundError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
+    """
     if not path.is_file():
         raise MissingFileError(f'{path}: no such checkpoint file')
     with naming(str(path), OSError), open(path, 'rb') as file:
         try:
-            return read_torch_file(file, map_location)
+            yield file
         except ForeignNames as foreign:
-            raise UnsafeCheckpointError(path, foreign.names, _ALLOWED_KINDS) from None
-        except Refusal as refused:
-            raise UnsafeCheckpointError(path, [refused.name], _ALLOWED_KINDS) from None
+            raise UnsafeCheckpointError(path, foreign.names, allowed) from None
         except Exception as error:  # whatever bytes out of order lead to
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk; that one: a place before 0
                 raise
-            raise CheckpointError(f'{path}: truncated, or not a torch checkpoint: {_first_line(error)}') from error
+            raise CheckpointError(f'{path}: truncated, or not {form}: {_first_line(error)}') from error
 
 
 def activate() -> None:

@@ -183,11 +183,9 @@ def _check_references(content: dict, path: str | Path) -> None:
 def _check_once(content: dict, path: str | Path) -> None:
     """Ids, and the names of categories, that several entries have: COCO's tools take the last of them."""
     for field, member in (('images', 'id'), ('annotations', 'id'), ('categories', 'id'), ('categories', 'name')):
-        value, times = (
-            Counter(entry[member] for entry in content[field]).most_common(1)[0] if content[field] else (0, 0)
-        )
-        if times > 1:
-            raise DatasetError(f'{path}: {times} {field} have the {member} {value!r:.60}')
+        for value, times in Counter(entry[member] for entry in content[field]).most_common(1):
+            if times > 1:
+                raise DatasetError(f'{path}: {times} {field} have the {member} {value!r:.60}')
 
 
 def join_root(root: str, path: str) -> str:

@@ -198,11 +198,7 @@ def _documents(found: list[list[dict]], options: MiniatureOptions) -> dict[str, 
     person = {'id': 1, 'name': classes[0], 'supercategory': classes[0]}
     categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(classes[1:], 2))]
     about = {'description': f'icconv_mm {options.title}', 'version': str(options.version), 'options': asdict(options)}
-    shared = {
-        'info': about,
-        'licenses': _LICENSES,
-        'images': images,
-    }
+    shared = {'info': about, 'licenses': _LICENSES, 'images': images}
     only_boxes = [{k: v for k, v in each.items() if 'keypoints' not in k} for each in annotations]
     return {
         'instances': {**shared, 'annotations': only_boxes, 'categories': categories},

@@ -41,11 +41,9 @@ class ResumableRandomnessHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            loop = runner.train_loop
-            interval = self.interval or checkpoint_interval(runner)
-            if interval and hasattr(loop, 'dataloader_iterator'):
-                loop.dataloader_iterator = _RestartingIterator(loop.dataloader_iterator, interval, runner.seed)
+        loop, interval = runner.train_loop, self.interval or checkpoint_interval(runner)
+        if interval and not isinstance(loop, EpochBasedTrainLoop) and hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator = _RestartingIterator(loop.dataloader_iterator, interval, runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.epoch > 0:
@@ -83,10 +81,8 @@ class _RestartingIterator:
 
 def checkpoint_interval(runner: Runner) -> int | None:
     """Iterations between two checkpoints of an iteration-based run, if it writes any."""
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.interval > 0:
-            return hook.interval
-    return None
+    saving = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch)
+    return next((hook.interval for hook in saving if hook.interval > 0), None)
 
 
 def derived_seed(seed: int, position: int) -> int:

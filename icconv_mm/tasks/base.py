@@ -9,11 +9,17 @@ from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of
-from icconv_mm.datasets.walk import leaf_datasets, with_pipeline
+from icconv_mm.datasets.walk import leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError
 
 # top-level keys of a config that a test with augmented copies needs
 TTA_KEYS = ('tta_model', 'tta_pipeline')
+
+
+def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a class of datasets and the config of one say of its classes, by lower-case name; the config wins."""
+    sources = getattr(kind, 'METAINFO', {}), dataset_cfg.get('metainfo') or {}
+    return {key.lower(): value for source in sources for key, value in source.items()}
 
 
 class NotSupportedError(ArgumentError):
@@ -29,19 +35,25 @@ class TaskAdapter:
         autocast_modules: Names of the model's children that run in bfloat16 where a CPU trains with ``amp``; None for
             the whole model. Where a head calls an operator of mmcv, only what comes before it can.
         visualization_hook: Config of the hook that shows predictions.
+        shown_dir: The hook's argument for the folder of the images that it writes.
+        layer_visualizer: Config of the visualiser that draws on top of those of other tasks.
+        layer: Place of its drawing among those of other tasks: what fills the image first, lines last.
     """
 
     library: str = ''
     dump_metric: str = 'DumpResults'
     autocast_modules: tuple[str, ...] | None = None
     visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
+    shown_dir: str = 'out_dir'
+    layer_visualizer: Mapping[str, Any] = {}
+    layer: int = 0
 
     # --- tests ---
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         """Change ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
-        hook = dict(self.visualization_hook, show=show, wait_time=wait_time, out_dir=out_dir)
-        cfg.default_hooks.visualization = hook
+        hook = dict(self.visualization_hook, show=show, wait_time=wait_time)
+        cfg.default_hooks.visualization = hook | {self.shown_dir: out_dir}
 
     def enable_tta(self, cfg: Config) -> None:
         """Change ``cfg`` so that testing averages over augmented copies of each image."""
@@ -70,8 +82,7 @@ class TaskAdapter:
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Class names of a dataset config: its ``metainfo``, else those of its type."""
-        known = getattr(DATASETS.get(dataset_cfg['type']), 'METAINFO', {})
-        return tuple((dataset_cfg.get('metainfo') or {}).get('classes') or known.get('classes') or ())
+        return tuple(metainfo_of(DATASETS.get(dataset_cfg['type']), dataset_cfg).get('classes') or ())
 
     # --- inference ---
 
@@ -82,14 +93,10 @@ class TaskAdapter:
             InputError: What the checkpoint says of them is not of the form that libraries write.
         """
         meta = dataset_meta_of(checkpoint)
-        for phase in ('test', 'val', 'train'):
-            loader = cfg.get(f'{phase}_dataloader')
-            if not loader or ('classes' in meta and 'palette' in meta):
-                continue
-            _, dataset = next(leaf_datasets(loader.dataset, ''))
-            kind = DATASETS.get(dataset.type)
-            for source in (dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})):
-                meta.update({key.lower(): value for key, value in source.items() if key.lower() not in meta})
+        for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
+            if not {'classes', 'palette'} <= meta.keys():
+                _, leaf = next(leaf_datasets(dataset, where))
+                meta = {**metainfo_of(DATASETS.get(leaf.type), leaf), **meta}
         return meta
 
     def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':
@@ -106,13 +113,15 @@ class TaskAdapter:
 
     def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
         """The visualiser of a config, with class names and colours, not bound to a folder."""
-        kind = cfg.visualizer.type
-        if '.' not in kind:  # whatever default scope the process has by now
-            kind = f'{self.library}.{kind}'
-        options = {**cfg.visualizer, 'type': kind, 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
+        options = {**self.visualizer_config(cfg), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
         visualizer = VISUALIZERS.build(options)
         self.set_dataset_meta(visualizer, dataset_meta)
         return visualizer
+
+    def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
+        """The visualiser of a config, to be built whatever default scope the process has by now."""
+        kind = cfg.visualizer.type
+        return {**cfg.visualizer, 'type': kind if '.' in kind else f'{self.library}.{kind}'}
 
     def set_dataset_meta(self, visualizer: Visualizer, dataset_meta: dict) -> None:
         """Give a visualiser the class names and colours of a dataset."""
@@ -122,7 +131,12 @@ class TaskAdapter:
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
     ) -> None:
         """Draw the predictions in ``sample`` on ``image`` [H, W, 3] (RGB, uint8) and write ``out_file``."""
-        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file)
+        options = self.drawing_options(score_thr)
+        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file, **options)
+
+    def drawing_options(self, score_thr: float) -> dict[str, Any]:
+        """Further arguments of the library's visualiser for predictions that score ``score_thr`` or more."""
+        return {}
 
     def draw_annotations(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch.utils.data import ConcatDataset
 
-from icconv_mm.datasets.walk import datasets_in, dicts_in, leaf_datasets
+from icconv_mm.datasets.walk import datasets_in, dicts_in, leaf_datasets, phase_datasets, places_in
 
 
 def test_every_dict_of_a_config():
@@ -15,6 +15,23 @@ def test_every_dict_of_a_config():
     for node in dicts_in(cfg):
         node.pop('b', None)
     assert cfg.a == {'n': 1}
+
+
+def test_places_of_a_config():
+    """Keys that are no text, such as those of a map of labels, are called as the command line would."""
+    places = dict(places_in(Config({'a': {'label_map': {0: 255}, 'b': [3]}})._cfg_dict['a'], 'a'))
+    assert list(places) == ['a', 'a.label_map', 'a.label_map.0', 'a.b', 'a.b.0'] and places['a.label_map.0'] == 255
+
+
+def test_datasets_of_phases():
+    """In the order that is asked for; a phase without data is left out."""
+    cfg = Config(
+        {'train_dataloader': {'dataset': {'n': 1}}, 'val_dataloader': None, 'test_dataloader': {'dataset': {}}}
+    )
+    assert list(phase_datasets(cfg, 'test', 'val', 'train')) == [
+        ('test_dataloader.dataset', {}),
+        ('train_dataloader.dataset', {'n': 1}),
+    ]
 
 
 def test_datasets_below_wrappers():

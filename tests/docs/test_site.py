@@ -10,8 +10,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pages import REPO
 
+from icconv_mm import versions
+
 API = sorted((REPO / 'docs/api').glob('*.md'))
-LIBRARIES = {'detection': 'mmdet', 'segmentation': 'mmseg', 'pose': 'mmpose', 'classification': 'mmpretrain'}
+LIBRARIES = {task: library for library, task in versions.TASKS.items()}
 
 
 def listed() -> dict[str, set[str]]:

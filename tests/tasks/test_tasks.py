@@ -47,9 +47,9 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
-        assert not set(versions.LIBRARIES.values()) & set(sys.modules)
+        assert not set(versions.TASKS) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
-        versions.LIBRARIES = {'coco_format': 'loaded_library', 'detection': 'other_library'}
+        versions.TASKS = {'loaded_library': 'coco_format', 'other_library': 'detection'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
         assert not {'mmdet', 'mmseg', 'mmpose', 'mmpretrain'} & set(sys.modules)

@@ -39,20 +39,16 @@ class Pending:
         self.memos: list[int] = []
 
 
-class Refusal(PickleError):
-    """A function of the table refuses the call; ``name`` says which."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
 class ForeignNames(PickleError):
     """The pickle asks for names that are not in the table: ``names``."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, *names: str) -> None:
         super().__init__(', '.join(names))
         self.names = names
+
+
+class Refusal(ForeignNames):
+    """A function of the table refuses the call; the name says which."""
 
 
 class _Foreign:
@@ -86,9 +82,9 @@ def read_plain(
     except Exception as error:
         if not machine.foreign or isinstance(error, MemoryError):
             raise
-        raise ForeignNames(list(machine.foreign)) from None
+        raise ForeignNames(*machine.foreign) from None
     if machine.foreign:
-        raise ForeignNames(list(machine.foreign))
+        raise ForeignNames(*machine.foreign)
     return value
 
 
@@ -202,7 +198,7 @@ class _Machine:
             try:
                 result = self.calls[function.text](*arguments)
             except Refusal as refused:
-                self.refuse(refused.name)
+                self.refuse(*refused.names)
         elif type(function) is Name:
             self.refuse(function.text)
         elif type(function) is not _Foreign:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from icconv_mm.checkpoints.reader.plain_objects import NUMPY
-from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames, Name, Refusal, read_plain
-from icconv_mm.checkpoints.safe import CheckpointError, UnsafeCheckpointError
-from icconv_mm.errors import MissingFileError
+from icconv_mm.checkpoints.reader.plain_pickle import Name, read_plain
+from icconv_mm.checkpoints.safe import CheckpointError, opened
 
 
 def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -34,17 +33,8 @@ def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
         CheckpointError: The file is truncated, or no such pickle.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingFileError(f'{path}: no such checkpoint file')
-    try:
-        with open(path, 'rb') as file:
-            content = read_plain(file, NUMPY, {'numpy.ndarray': Name('numpy', 'ndarray')})
-    except ForeignNames as foreign:
-        raise UnsafeCheckpointError(path, foreign.names, 'plain data and numpy arrays') from None
-    except Refusal as refused:
-        raise UnsafeCheckpointError(path, [refused.name], 'plain data and numpy arrays') from None
-    except Exception as error:  # whatever opcodes out of order lead to
-        raise CheckpointError(f'{path}: truncated, or not a pickle: {type(error).__name__}({error})') from None
+    with opened(path, 'a pickle', 'plain data and numpy arrays') as file:
+        content = read_plain(file, NUMPY, {'numpy.ndarray': Name('numpy', 'ndarray')})
     return _tensors(path, content)
 
 

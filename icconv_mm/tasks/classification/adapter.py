@@ -13,6 +13,7 @@ class Adapter(TaskAdapter):
     """Classifiers of mmpretrain."""
 
     library = 'mmpretrain'
+    layer_visualizer = dict(type='mmpretrain.UniversalVisualizer')
 
     def draw_predictions(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str

@@ -24,11 +24,10 @@ class Adapter(TaskAdapter):
     library = 'mmdet'
     dump_metric = 'DumpDetResults'
     autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
-
-    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        cfg.default_hooks.visualization = dict(
-            type='DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
-        )
+    visualization_hook = dict(type='DetVisualizationHook', draw=True)
+    shown_dir = 'test_out_dir'
+    layer_visualizer = dict(type='mmdet.DetLocalVisualizer')
+    layer = 2
 
     def enable_tta(self, cfg: Config) -> None:
         """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
@@ -47,12 +46,8 @@ class Adapter(TaskAdapter):
         if isinstance(dataset, CocoDataset):
             check_class_order(dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label, where)
 
-    def draw_predictions(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
-    ) -> None:
-        visualizer.add_datasample(
-            'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
-        )
+    def drawing_options(self, score_thr: float) -> dict[str, Any]:
+        return dict(pred_score_thr=score_thr)
 
     def draw_annotations(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float

@@ -6,16 +6,18 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS
+from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.datasets.walk import datasets_in, kind_of, leaf_datasets
-from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
+from icconv_mm.datasets.walk import kind_of, leaf_datasets, phase_datasets
+from icconv_mm.registry import scoped
+from icconv_mm.tasks.base import NotSupportedError, TaskAdapter, metainfo_of
 from icconv_mm.tasks.lookup import adapter_of
-from icconv_mm.tasks.multitask.checks import check_model, check_people
+from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.model import MultiTaskModel
+from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE
 from icconv_mm.tasks.multitask.visualizer import MultiTaskVisualizer
 
 
@@ -28,6 +30,8 @@ class Adapter(TaskAdapter):
 
     library = 'mmengine'  # its configs name the library of every type
     autocast_modules = ('backbone', 'neck')  # the heads of mmdet call kernels that take float32 only
+    visualization_hook = dict(type='mmdet.DetVisualizationHook', draw=True)
+    shown_dir = 'test_out_dir'
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         self.tasks: dict[str, TaskAdapter] = {}
@@ -37,11 +41,6 @@ class Adapter(TaskAdapter):
                 self.tasks[name] = adapter_of(library) if library else TaskAdapter()
 
     # --- tests ---
-
-    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        cfg.default_hooks.visualization = dict(
-            type='mmdet.DetVisualizationHook', draw=True, show=show, wait_time=wait_time, test_out_dir=out_dir
-        )
 
     def enable_tta(self, cfg: Config) -> None:
         """Poses at the scales of the published test, each with the mirrored image; the other tasks as they are."""
@@ -58,8 +57,6 @@ class Adapter(TaskAdapter):
     def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
         if isinstance(model, MultiTaskModel):
             check_model(model, dataset, where, training)
-            for name, each in datasets_in(dataset, where):
-                check_people(each, name)
 
     def is_coco(self, dataset_type: str) -> bool:
         library = library_of(find(DATASETS, dataset_type, 'dataset'))
@@ -72,15 +69,11 @@ class Adapter(TaskAdapter):
         for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
             if name in self.tasks:
                 meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
-        for phase in ('test', 'val', 'train'):
-            if not (loader := cfg.get(f'{phase}_dataloader')):
-                continue
-            for where, leaf in leaf_datasets(loader.dataset, ''):
-                name = where.rpartition('.')[2]
-                kind = find(DATASETS, leaf.get('type'), where)
-                own = {**getattr(kind, 'METAINFO', {}), **(leaf.get('metainfo') or {})}
+        for place, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
+            for where, leaf in leaf_datasets(dataset, place):
+                name, kind = where.rpartition('.')[2], find(DATASETS, leaf.get('type'), where)
                 if name in self.tasks:
-                    meta.setdefault(name, own)
+                    meta.setdefault(name, metainfo_of(kind, leaf))
         return meta
 
     def parts(self, dataset_meta: dict) -> dict[str, tuple[TaskAdapter, dict]]:
@@ -95,26 +88,18 @@ class Adapter(TaskAdapter):
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def visualizer(self, cfg: Config, dataset_meta: dict) -> Visualizer:
+    def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
         """The visualiser of the config, if a ``MultiTaskVisualizer``; else one with those of the libraries."""
-        options = {**(cfg.get('visualizer') or {}), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
-        if kind_of(options) != MultiTaskVisualizer.__name__:
-            options = {'type': f'icconv_mm.{MultiTaskVisualizer.__name__}', 'name': options['name']}
-        visualizer = VISUALIZERS.build(options)
-        self.set_dataset_meta(visualizer, dataset_meta)
-        return visualizer
+        own = cfg.get('visualizer') or {}
+        return own if kind_of(own) == MultiTaskVisualizer.__name__ else dict(type=scoped(MultiTaskVisualizer))
 
-    def draw_predictions(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
-    ) -> None:
-        visualizer.add_datasample(
-            'predictions', image, sample, draw_gt=False, pred_score_thr=score_thr, out_file=out_file
-        )
+    def drawing_options(self, score_thr: float) -> dict[str, Any]:
+        return dict(pred_score_thr=score_thr)
 
     def draw_annotations(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
     ) -> None:
-        if sample.get('labels_of_file'):
+        if sample.get(LABELS_OF_FILE):
             height, width = sample.ori_shape[:2]
             image = mmcv.imresize(image, (width, height))
         visualizer.add_datasample(

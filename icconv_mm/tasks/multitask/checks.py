@@ -41,6 +41,7 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     for place, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
             _check_packed(each, place)
+            check_people(each, place)
     if training:
         check_levels(model)
 
@@ -65,14 +66,9 @@ def _check_sizes(task: nn.Module, meta: Mapping[str, Any], name: str, where: str
     classes, joints = meta.get('classes'), meta.get('num_keypoints')
     for path, module in task.named_modules():
         last = path.rpartition('.')[2]
+        is_head = last.endswith('head') and last != 'rpn_head'
         found = getattr(module, 'num_classes', None)
-        if (
-            classes
-            and isinstance(found, int)
-            and last.endswith('head')
-            and last != 'rpn_head'
-            and found != len(classes)
-        ):
+        if classes and is_head and isinstance(found, int) and found != len(classes):
             raise InputError(
                 f'model.tasks.{name}.{path}.num_classes is {found}, but {where} has {len(classes)} classes: '
                 f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
@@ -133,13 +129,11 @@ def _misfits(module: nn.Module, channels: list[int]) -> Iterator[str]:
             yield f'out_channels is {module.out_channels}'
 
 
-def check_people(dataset: Any, where: str) -> None:
+def check_people(dataset: MultiTaskDataset, where: str) -> None:
     """Raise DatasetError unless the people of a joined set are instances of it, by the ids of their annotations.
 
     Only where the labels of two tasks are COCO files: one that has keypoints, one that has none.
     """
-    if not isinstance(dataset, MultiTaskDataset):
-        return
     files = {name: getattr(each, 'ann_file', None) for name, each in dataset.datasets.items()}
     people = [name for name in files if 'num_keypoints' in dataset.datasets[name].metainfo]
     others = [name for name in files if name not in people and str(files[name]).endswith('.json')]

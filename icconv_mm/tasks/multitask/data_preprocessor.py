@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from icconv_mm.registry import MODELS
+from icconv_mm.tasks.multitask.libraries import library_of
 from icconv_mm.tasks.multitask.sample import MultiTaskSample
 
 
@@ -50,7 +51,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         divisor = self.pad_size_divisor
         padded = tuple(-(-side // divisor) * divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)
-        library = type(sample).__module__.split('.')[0]
+        library = library_of(type(sample))
         if library == 'mmseg':  # its heads resize logits to pad_shape, its networks cut padding_size off
             place['pad_shape'] = shape
             place['padding_size'] = place['img_padding_size'] = [0, shape[1] - size[1], 0, shape[0] - size[0]]

@@ -6,7 +6,7 @@ from mmengine.registry import Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.lookup import import_folder
+from icconv_mm.registry import SCOPE
 
 
 def library_of(cls: type) -> str | None:
@@ -36,9 +36,9 @@ def find(registry: Registry, kind: Any, where: str) -> type:
     scope = kind.split('.')[0]
     if scope in versions.TASKS and not versions.is_installed(scope):
         raise InputError(f'{where}: {kind} needs {scope}, which is not installed')
-    if (found := registry.get(kind)) is None and scope == 'icconv_mm':
+    if (found := registry.get(kind)) is None and scope == SCOPE:
         for library in filter(versions.is_installed, versions.TASKS):
-            import_folder(library)
+            versions.import_task(library)
         found = registry.get(kind)
     if found is None:
         hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'

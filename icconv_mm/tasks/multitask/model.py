@@ -13,7 +13,7 @@ from mmengine.model import BaseModel, ModuleDict
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, building
-from icconv_mm.registry import MODELS
+from icconv_mm.registry import MODELS, scoped
 from icconv_mm.tasks.multitask.balance import LossBalance
 from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.sample import MultiTaskSample
@@ -169,7 +169,7 @@ def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
     if 'backbone' in cfg:
         raise InputError(f'{where}.backbone: the backbone of all tasks is model.backbone')
     library = library_of(find(MODELS, cfg.get('type'), f'{where}.type'))
-    cfg = ConfigDict(copy.deepcopy(dict(cfg)), backbone=dict(type='icconv_mm.SharedFeatures'))
+    cfg = ConfigDict(copy.deepcopy(dict(cfg)), backbone=dict(type=scoped(SharedFeatures)))
     with building(where):
         task = MODELS.build(ConfigDict(cfg, _scope_=library) if library else cfg)
     if not isinstance(getattr(task, 'backbone', None), SharedFeatures):

@@ -2,6 +2,9 @@
 
 from mmengine.structures import BaseDataElement
 
+# Meta information of a sample: whether its labels are those of the file while its image was resized before them.
+LABELS_OF_FILE = 'labels_of_file'
+
 
 class MultiTaskSample(BaseDataElement):
     """One data sample per task, each of the task's own library, as a field with the task's name.

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform, Compose, to_tensor
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.multitask.libraries import find, library_of
-from icconv_mm.tasks.multitask.sample import MultiTaskSample
+from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE, MultiTaskSample
 
 _STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
 _BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
@@ -55,7 +55,7 @@ class LoadTaskAnnotations(BaseTransform):
                 maps[name] = loaded.pop('gt_seg_map')
             results['labels'][name] = {key: value for key, value in loaded.items() if key not in image}
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
-        results['labels_of_file'] = results.get('homography_matrix') is not None  # the image went ahead
+        results[LABELS_OF_FILE] = results.get('homography_matrix') is not None  # the image went ahead
         if boxes:
             results.update(_joined(boxes))
         if maps:
@@ -143,7 +143,7 @@ class PackTaskInputs(BaseTransform):
         travelled = {*_BOXES, 'gt_seg_map', 'box_tasks', 'map_tasks', 'labels'}
         common = {key: value for key, value in results.items() if key not in travelled}
         common['img'] = image[:1, :1].copy()
-        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'labels_of_file')
+        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', LABELS_OF_FILE)
         sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:

@@ -13,14 +13,6 @@ from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.lookup import adapter_of
 from icconv_mm.tasks.multitask.libraries import library_of
 
-# Painted in this order: what fills the image first, lines last.
-_DRAWN_BY = {
-    'mmpretrain': dict(type='mmpretrain.UniversalVisualizer'),
-    'mmseg': dict(type='mmseg.SegLocalVisualizer', alpha=0.4),
-    'mmdet': dict(type='mmdet.DetLocalVisualizer'),
-    'mmpose': dict(type='mmpose.PoseLocalVisualizer'),
-}
-
 
 @VISUALIZERS.register_module()
 class MultiTaskVisualizer(Visualizer):
@@ -36,8 +28,8 @@ class MultiTaskVisualizer(Visualizer):
         self, name: str = 'visualizer', *args, visualizers: Mapping[str, Mapping[str, Any]] | None = None, **kwargs
     ) -> None:
         super().__init__(name, *args, **kwargs)
-        self._configs = {**_DRAWN_BY, **(visualizers or {})}
-        self._painters: dict[str, tuple[TaskAdapter, Visualizer]] = {}
+        self._configs = visualizers or {}
+        self._painters: dict[str, Visualizer] = {}
         self._dataset_meta: Mapping[str, dict] = {}
 
     @property
@@ -50,14 +42,13 @@ class MultiTaskVisualizer(Visualizer):
         self._dataset_meta = meta or {}
         self._painters = {}
 
-    def _painter(self, name: str, library: str) -> tuple[TaskAdapter, Visualizer]:
-        """The adapter of a task's library and a visualiser with the classes and colours of the task."""
+    def _painter(self, name: str, adapter: TaskAdapter) -> Visualizer:
+        """The visualiser of a task's library with the classes and colours of the task."""
         if name not in self._painters:
-            config = copy.deepcopy(dict(self._configs[library]))
+            config = copy.deepcopy(dict(self._configs.get(adapter.library, adapter.layer_visualizer)))
             config.update(name=f'{self.instance_name}_{name}_{id(self)}', vis_backends=None)
-            adapter, painter = adapter_of(library), VISUALIZERS.build(config)
-            adapter.set_dataset_meta(painter, self._dataset_meta[name])
-            self._painters[name] = adapter, painter
+            self._painters[name] = VISUALIZERS.build(config)
+            adapter.set_dataset_meta(self._painters[name], self._dataset_meta[name])
         return self._painters[name]
 
     def add_datasample(  # noqa: PLR0917 - called by the hooks of the libraries
@@ -78,9 +69,9 @@ class MultiTaskVisualizer(Visualizer):
         Without ``out_file`` the image goes to the backends, as with any visualiser.
         """
         known = [(library_of(type(sample)), task) for task, sample in data_sample.items() if task in self._dataset_meta]
-        for library, task in sorted((each for each in known if each[0]), key=lambda each: [*_DRAWN_BY].index(each[0])):
-            sample = data_sample.get(task)
-            adapter, painter = self._painter(task, library)
+        adapters = {task: adapter_of(library) for library, task in known if library}
+        for task, adapter in sorted(adapters.items(), key=lambda each: each[1].layer):
+            sample, painter = data_sample.get(task), self._painter(task, adapter)
             if draw_gt and any(key.startswith('gt_') for key in sample.all_keys()):
                 image = _painted(painter, adapter.draw_annotations, image, sample, None, False, 0)
             if draw_pred and any(key.startswith('pred_') for key in sample.all_keys()):

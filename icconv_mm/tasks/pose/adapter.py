@@ -23,6 +23,8 @@ class Adapter(TaskAdapter):
 
     library = 'mmpose'
     visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=JOINT_THRESHOLD)
+    layer_visualizer = dict(type='mmpose.PoseLocalVisualizer')
+    layer = 3
 
     def enable_tta(self, cfg: Config) -> None:
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
@@ -65,9 +67,10 @@ class Adapter(TaskAdapter):
     ) -> None:
         sample = sample.clone()
         sample.pred_instances = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
-        visualizer.add_datasample(
-            'predictions', image, sample, draw_gt=False, kpt_thr=JOINT_THRESHOLD, out_file=out_file
-        )
+        super().draw_predictions(visualizer, image, sample, score_thr, out_file)
+
+    def drawing_options(self, score_thr: float) -> dict[str, Any]:
+        return dict(kpt_thr=JOINT_THRESHOLD)
 
     def draw_annotations(
         self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float

@@ -13,6 +13,8 @@ class Adapter(TaskAdapter):
     """Semantic segmenters of mmseg."""
 
     library = 'mmseg'
+    layer_visualizer = dict(type='mmseg.SegLocalVisualizer', alpha=0.4)
+    layer = 1
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
