@@ -1,7 +1,6 @@
 """Swap the backbone of every config that the installed libraries ship for ours, run both, and write what works."""
 
 import importlib
-import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -11,11 +10,12 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, installed, said_by, swaps, write_page
+from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 from torch import Tensor
 
 from icconv_mm import versions
 from icconv_mm.apis import cli
+from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import reporting
 
 COLUMNS = {
@@ -39,8 +39,7 @@ class Outcome(NamedTuple):
 
 def find_cases(library: str) -> Iterator[Case]:
     """The backbones of the family in every config that a library ships, config by config."""
-    spec = importlib.util.find_spec(library)
-    folder = Path(spec.origin).parent / '.mim/configs'
+    folder = configs_of(library)
     for path in sorted(folder.rglob('*.py')):
         if '_base_' in path.parts:
             continue
@@ -52,15 +51,11 @@ def find_cases(library: str) -> Iterator[Case]:
             yield Case(library, path.relative_to(folder).as_posix(), backbone)
 
 
-def _backbones(node) -> Iterator[dict]:
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _backbones(value)
-    elif isinstance(node, dict):
+def _backbones(model) -> Iterator[dict]:
+    for node in dicts_in(model):
         for key, value in node.items():
             if _KEYS.fullmatch(str(key)) and isinstance(value, dict) and WRAPPED.search(str(value.get('type'))):
                 yield dict(value)
-            yield from _backbones(value)
 
 
 def check_case(case: Case) -> list[Outcome]:

@@ -4,7 +4,6 @@ What is known is not tried again: a run that was interrupted goes on.
 """
 
 import importlib
-import importlib.util
 import json
 import logging
 import re
@@ -21,11 +20,12 @@ from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from random_batches import make_batch, shrink
-from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, installed, said_by, swaps, write_page
+from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 
 import icconv_mm
 from icconv_mm import versions
 from icconv_mm.apis import cli
+from icconv_mm.datasets.walk import dicts_in
 from icconv_mm.errors import InputError, reporting
 
 TRIES = 3  # configs of a family, until one trains as it is shipped
@@ -40,7 +40,7 @@ LEVELS = {'mmpose': 2}  # folders that make a family; one elsewhere
 
 def find_families(library: str) -> dict[str, list[Path]]:
     """The configs of each folder that a library ships, those of the smallest depth first, benchmarks of it last."""
-    root = _root(library)
+    root = configs_of(library)
     families: dict[str, list[Path]] = {}
     for path in sorted(root.rglob('*.py'), key=lambda path: ('benchmarks' in path.parts, _depth(path), path)):
         parts = path.relative_to(root).parts
@@ -62,7 +62,7 @@ def check_family(library: str, paths: list[Path]) -> dict[str, str] | None:
     """
     row = None
     for path, cfg in _candidates(library, paths):
-        name = path.relative_to(_root(library)).as_posix()
+        name = path.relative_to(configs_of(library)).as_posix()
         if isinstance(cfg, str):
             row = row or {'config': name, 'original': cfg}
             continue
@@ -215,10 +215,10 @@ def _candidates(library: str, paths: list[Path]) -> Iterator[tuple[Path, Config 
         try:
             cfg = Config.fromfile(path, import_custom_modules=False)
         except Exception as error:  # bases that are not shipped
-            yield path, said_by(error).replace(str(_root(library).parents[1]), '')
+            yield path, said_by(error).replace(str(configs_of(library).parents[1]), '')
             continue
         if any(backbones(cfg.get('model'))):
-            _without_files(cfg.model, _root(library).parent)
+            _without_files(cfg.model, configs_of(library).parent)
             yield path, cfg
             found += 1
             if found == TRIES:
@@ -237,21 +237,15 @@ def _mentions_a_resnet(path: Path) -> bool:
     return any('::' in base or _mentions_a_resnet((path.parent / base).resolve()) for base in bases)
 
 
-def _without_files(node, folder: Path) -> None:
+def _without_files(model: dict, folder: Path) -> None:
     """Nothing is loaded; the config of a teacher is found where the library has it."""
-    if isinstance(node, dict):
+    for node in dicts_in(model):
         for key in ('pretrained', 'teacher_ckpt'):
             node.pop(key, None)
         if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
             node.pop('init_cfg')
         if isinstance(node.get('teacher_config'), str):
             node['teacher_config'] = str(folder / node['teacher_config'])
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        _without_files(value, folder)
-
-
-def _root(library: str) -> Path:
-    return Path(importlib.util.find_spec(library).origin).parent / '.mim/configs'
 
 
 def _depth(path: Path) -> int:

@@ -31,7 +31,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'counts.txt').unlink(missing_ok=True)
     start, rounds, failures = time.monotonic(), Counter(), []
-    seed = _next_seed(folder)
+    next_seed = folder / 'next_seed'  # where the last run stopped
+    seed = int(next_seed.read_text()) if next_seed.exists() else 0
     while (share := (time.monotonic() - start) / 60 / args.minutes) < 1:
         sanitized = share > 0.8 and not args.no_sanitizers
         if sanitized and not any(name.startswith('sanitized') for name in rounds):
@@ -44,7 +45,7 @@ def main() -> None:
             failures.append(dict(seed=seed, outcome=outcome, output=str(path), sanitized=sanitized))
         print(f'{share:4.0%} seed {seed}{" (sanitizers)" * sanitized}: {outcome}', flush=True)
         seed += 1
-        (folder / 'next_seed').write_text(str(seed))
+        next_seed.write_text(str(seed))
     report = dict(
         command=f'scripts/fuzz.py --minutes {args.minutes:g} --cases {args.cases}',
         minutes=round((time.monotonic() - start) / 60, 1),
@@ -63,12 +64,6 @@ def _build_with_sanitizers() -> None:
     subprocess.run(
         command, cwd=REPO, env={**os.environ, 'SANITIZE_TESTS': OPERATORS}, stdout=subprocess.DEVNULL, check=True
     )
-
-
-def _next_seed(folder: Path) -> int:
-    """Where the last run stopped."""
-    path = folder / 'next_seed'
-    return int(path.read_text()) if path.exists() else 0
 
 
 def _round(seed: int, cases: int, folder: Path, sanitized: bool) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from icconv_mm.datasets.walk import dicts_in
+
 HEADS = (
     *('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'panoptic_fusion_head'),
     *('mask_head', 'rpn_head', 'decode_head', 'decode_head.0', 'head', 'track_head'),
@@ -15,12 +17,9 @@ WITHIN = ('', 'detector.', 'student.')  # of trackers and of semi-supervised mod
 CLASSES = ('num_keypoints', 'num_joints', 'num_classes', 'out_channels')  # attributes of heads
 
 
-def shrink(node, size: int) -> None:
+def shrink(model: dict, size: int) -> None:
     """Few proposals, queries and samples, and no padding to the training size, in place."""
-    if isinstance(node, list):
-        for item in node:
-            shrink(item, size)
-    elif isinstance(node, dict):
+    for node in dicts_in(model):
         if node.get('type') == 'icconv_mm.SEPC':
             node['lcconv_padding'] = 1  # the coarsest level of so small an image has one cell
         for key, value in node.items():
@@ -40,7 +39,6 @@ def shrink(node, size: int) -> None:
                 value['num'] = 16
             elif key == 'data_preprocessor' and value.get('size'):
                 value['size'] = (size, size)
-            shrink(value, size)
 
 
 def classes_of(model: nn.Module) -> int | dict[str, int]:
@@ -237,14 +235,10 @@ OF_LIBRARY |= {'mmengine': _joint}  # the default scope of networks for several 
 BRANCHES = ('sup', 'unsup_teacher', 'unsup_student')
 
 
-def _views(node) -> int:
+def _views(loader: dict | None) -> int:
     """How many views of an image a data loader makes; 0 where it makes one and no list of it."""
-    if isinstance(node, dict):
-        if node.get('type') == 'MultiView':
-            views = node['num_views']
-            return views if isinstance(views, int) else sum(views)
-        node = list(node.values())
-    return max(map(_views, node), default=0) if isinstance(node, (list, tuple)) else 0
+    found = [node['num_views'] for node in dicts_in(loader) if node.get('type') == 'MultiView']
+    return max((each if isinstance(each, int) else sum(each) for each in found), default=0)
 
 
 def _metainfo(size: int) -> dict:

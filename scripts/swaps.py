@@ -1,6 +1,7 @@
 """What takes the place of a backbone in a config of the libraries, and the page that says what came of it."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ def swaps(case: Case) -> Iterator[tuple[str, dict]]:
 def installed(*names: str) -> list[str]:
     """Distributions and versions of libraries, as tables name them."""
     return [' '.join(versions.installed(name)) for name in names]
+
+
+def configs_of(library: str) -> Path:
+    """The folder of the configs that a library ships."""
+    return Path(find_spec(library).origin).parent / '.mim/configs'
 
 
 def said_by(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pages import REPO, code_block
 import icconv_mm
 
 
-def test_example_without_a_config():
+def test_the_example_without_a_config_runs():
     names: dict = {}
     exec(code_block('docs/backbones.md', 'list_models'), names)
     assert [level.shape[1] for level in names['maps']] == names['net'].feature_info.channels() == [512, 1024, 2048]
@@ -18,7 +18,7 @@ def test_example_without_a_config():
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason='tomllib comes with Python 3.11')
-def test_extras_are_those_of_the_project():
+def test_the_install_page_names_extras_of_the_project():
     import tomllib
 
     extras = tomllib.loads((REPO / 'pyproject.toml').read_text())['project']['optional-dependencies']
@@ -27,7 +27,7 @@ def test_extras_are_those_of_the_project():
     assert named <= extras.keys() and all(f'`{name}`' in text or f'[{name}]' in text for name in named)
 
 
-def test_refusal_of_torch_alone():
+def test_the_install_page_prints_the_error_of_torch_alone():
     """As the page prints it."""
     from icconv_mm import _torch_only
 

@@ -12,7 +12,7 @@ def snippet(name, tmp_path, family):
 
 
 @pytest.mark.parametrize('name', ['retinanet', 'fsaf'])
-def test_boxes_of_sepc(tmp_path, name):
+def test_the_sepc_snippet_decodes_boxes_as_its_authors_did(tmp_path, name):
     pytest.importorskip('mmdet')
     cfg = snippet(f'{name}_r50_fpn-sepc_legacy-boxes', tmp_path, 'detection')
     init_default_scope('mmdet')
@@ -27,7 +27,7 @@ def test_boxes_of_sepc(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-rcnn'])
-def test_legacy_boxes(tmp_path, name):
+def test_the_two_stage_snippet_uses_legacy_anchors_and_coders(tmp_path, name):
     pytest.importorskip('mmdet')
     cfg = snippet(f'{name}_ic-r50-k9_fpn_legacy-boxes', tmp_path, 'detection')
     init_default_scope('mmdet')

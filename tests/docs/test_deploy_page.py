@@ -8,7 +8,7 @@ from icconv_mm.registry import HOOKS
 
 
 @pytest.mark.slow
-def test_the_code_of_the_guide(tmp_path, monkeypatch):
+def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
     first, second, hook = code_blocks('docs/deploy.md')

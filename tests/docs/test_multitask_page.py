@@ -35,7 +35,7 @@ def example(repo, tmp_path, monkeypatch):
     return Config.fromfile('example.py')
 
 
-def test_example_of_a_new_task(example):
+def test_the_example_of_a_new_task_trains_and_is_evaluated(example):
     model = MODELS.build(example.model)
     train, val = (DATASETS.build(example[f'{phase}_dataloader'].dataset) for phase in ('train', 'val'))
     data = model.data_preprocessor(pseudo_collate([train[i] for i in range(2)]), True)

@@ -79,7 +79,7 @@ def test_options_of_the_tools_exist(page):
 
 
 @EVERY_PAGE
-def test_no_placeholder(page):
+def test_no_placeholder_is_left(page):
     assert not re.search(r'\b(TODO|FIXME|TBD|XXX)\b|(_TABLE|TESTED_\w+)\b', (REPO / page).read_text())
 
 
@@ -90,7 +90,7 @@ def test_a_failed_import_is_never_silent(page):
 
 
 @EVERY_PAGE
-def test_lines_wrap(page):
+def test_lines_of_pages_wrap(page):
     lines = enumerate((REPO / page).read_text().splitlines(), start=1)
     assert [f'{page}:{n}' for n, line in lines if len(line) > 120 and not line.lstrip().startswith('|')] == []
 
@@ -104,18 +104,18 @@ def test_lines_of_other_files_wrap():
 
 
 @EVERY_PAGE
-def test_python_parses(page):
+def test_python_blocks_parse(page):
     for block in code_blocks(page):
         ast.parse(block, page)
 
 
-def test_figures_are_in_the_notebook():
+def test_guides_and_reference_have_no_measured_figures():
     """What was measured stands in docs/measurements; guides and reference link it."""
     pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md')}
     assert [name for name, text in pages.items() if re.search(r'\*\*measured\*\*|^measured ', text, re.M | re.I)] == []
 
 
-def test_index():
+def test_the_index_lists_every_page_once():
     """Every page of docs is a guide or reference, and the index says which."""
     listed = {}
     for kind in ('Guides', 'Reference'):

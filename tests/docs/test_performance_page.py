@@ -7,7 +7,7 @@ from benchmarks.suites import backbone, layers, models
 from pages import section, tables
 
 
-def test_limits(monkeypatch, published_patterns):
+def test_limits_are_those_of_the_benchmark(monkeypatch, published_patterns):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(published_patterns.parent))
     (_, *rows), *_ = tables(section('docs/performance.md', 'Limits'))
     cases = list(backbone.cases(Options()))

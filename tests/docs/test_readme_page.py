@@ -34,7 +34,7 @@ def test_config_changes_the_backbone_alone(tmp_path, monkeypatch, published_patt
     assert type(backbone).__name__ == 'ICResNet' and backbone.init_cfg['checkpoint'] == 'torchvision://resnet50'
 
 
-def test_supported_versions():
+def test_supported_versions_are_those_of_the_package():
     ((_, *rows),) = tables(section('README.md', 'Install'))
     shown = {library: SpecifierSet(supported.split(';')[0]) for library, supported, _ in rows if library in RANGES}
     assert shown == RANGES
@@ -68,7 +68,7 @@ def result(model: dict) -> tuple[str, str]:
     return f'{found["Dataset"]}, {metric}', f'{value}'
 
 
-def test_published_results():
+def test_published_results_are_those_of_the_metafiles():
     ((_, *rows),) = tables(section('README.md', 'Published results'))
     assert len(rows) == 6
     known = models()
@@ -82,7 +82,7 @@ def test_published_results():
             assert dense in {str(value) for key, value in model['Metadata'].items() if key.endswith('Baseline')}, name
 
 
-def test_citations():
+def test_citations_are_those_of_the_citation_file():
     """The entries of the README are the references of CITATION.cff, which are the papers of the first table."""
     references = yaml.safe_load((REPO / 'CITATION.cff').read_text())['references']
     (block,) = code_blocks('README.md', 'bibtex')

@@ -6,7 +6,7 @@ from pages import code_blocks
 from icconv_mm.layers import ICConv2d
 
 
-def test_the_code_of_the_guide(tmp_path, monkeypatch):
+def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     monkeypatch.chdir(tmp_path)
     blocks = code_blocks('docs/search.md')

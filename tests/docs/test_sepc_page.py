@@ -14,7 +14,7 @@ NECKS = {
 
 
 @pytest.mark.parametrize('title', NECKS)
-def test_snippet_builds(tmp_path, title):
+def test_snippets_build_the_necks_that_they_name(tmp_path, title):
     cfg = config(code_block('docs/sepc.md', f'# {title}'), tmp_path)
     pytest.importorskip(cfg.default_scope)
     init_default_scope(cfg.default_scope)

@@ -50,7 +50,7 @@ def test_names_on_api_pages_exist():
         assert [each for each in names if not hasattr(module, each)] == [], name
 
 
-def test_public_names_of_the_package_itself():
+def test_public_names_of_the_package_are_on_an_api_page():
     """Each is a subpackage with a page, or a function of one."""
     import icconv_mm
 

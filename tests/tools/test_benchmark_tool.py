@@ -18,7 +18,7 @@ def main():
     return importlib.import_module('benchmark').main
 
 
-def test_table_file_and_chart(main, tmp_path, monkeypatch, capsys):
+def test_writes_table_file_and_chart(main, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     arguments = ['--suite', 'layers', '--scale', '0.02', '--repeats', '1', '--strict', '--only'] + ['layer 14 forward']
     assert main([*arguments, '--out', str(tmp_path / 'it.json'), '--chart', str(tmp_path / 'it.png')]) == 0
@@ -58,13 +58,13 @@ def test_table_file_and_chart(main, tmp_path, monkeypatch, capsys):
         (['--chart', 'none/it.png'], '--chart: expected a file in an existing folder, got none/it.png'),
     ],
 )
-def test_bad_arguments(main, capsys, arguments, message):
+def test_bad_arguments_are_refused_by_name(main, capsys, arguments, message):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
 
 
-def test_nothing_selected(main, tmp_path):
+def test_a_selection_without_figures_is_an_error(main, tmp_path):
     arguments = ['--suite', 'layers', '--only', 'no such layer', '--chart', str(tmp_path / 'it.png')]
     with pytest.raises(SystemExit, match="error: no figures; --only 'no such layer' selects nothing"):
         main(arguments)

@@ -22,7 +22,7 @@ def pattern(tmp_path):
     return str(tmp_path / 'own.json')
 
 
-def test_table_and_picture(tool, pattern, tmp_path, capsys):
+def test_writes_a_table_and_a_picture(tool, pattern, tmp_path, capsys):
     picture = tmp_path / 'own.png'
     tool.main([pattern, '--out', str(picture), *SMALL])
     out = capsys.readouterr().out
@@ -31,7 +31,7 @@ def test_table_and_picture(tool, pattern, tmp_path, capsys):
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
-def test_with_the_weights_of_a_checkpoint(tool, pattern, tmp_path):
+def test_weights_of_a_checkpoint_are_shown(tool, pattern, tmp_path):
     torch.save({'state_dict': ICResNet(18, 'dense').state_dict()}, tmp_path / 'net.pth')
     tool.main([pattern, '--checkpoint', f'{tmp_path}/net.pth', *SMALL])
     torch.save({'state_dict': ICResNet(34, 'dense').state_dict()}, tmp_path / 'net.pth')
@@ -43,7 +43,7 @@ def test_with_the_weights_of_a_checkpoint(tool, pattern, tmp_path):
 @pytest.mark.parametrize(
     ('backbone', 'name'), [(lambda p: ICResNet(34, p), 'resnet34'), (lambda p: ICResNeXt(50, p), 'resnext50')]
 )
-def test_finds_the_network(tool, backbone, name, tmp_path):
+def test_the_network_of_a_pattern_is_found(tool, backbone, name, tmp_path):
     with torch.device('meta'):
         layers = [m.pattern for m in backbone('geometric_d3').modules() if hasattr(m, 'pattern')]
     write_patterns(layers, tmp_path / 'own.json')
@@ -65,7 +65,7 @@ def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
         (['{folder}/gone.json'], 'no such pattern file'),
     ],
 )
-def test_errors(tool, arguments, message, tmp_path):
+def test_bad_patterns_are_refused_in_one_sentence(tool, arguments, message, tmp_path):
     (tmp_path / 'bad.json').write_text('[{"0": 4}]')
     with pytest.raises(SystemExit) as end:
         tool.main([argument.format(folder=tmp_path) for argument in arguments])

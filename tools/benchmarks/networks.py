@@ -9,8 +9,9 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 
-from benchmarks import Figure, Options, Timing, contest
+from benchmarks import Figure, Options, contest
 from benchmarks.choices import count_backends
+from benchmarks.report import memory_figure
 from icconv_mm.deployment import deploy
 from icconv_mm.ops import use_backend
 
@@ -107,9 +108,8 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
             contest.peak_memory(contenders[name][held[role].format], options.device) / 2**20
             for name, role in (('ours', 'ours'), (fastest, 'upstream'))
         ]
-        ours, theirs = (Timing(peak, peak, 1) for peak in peaks)
-        limit = case.memory if full else None
-        figures.append(Figure(suite, f'{case.label} peak memory: ours / upstream', ours, theirs, limit, notes, 'MB'))
+        label = f'{case.label} peak memory: ours / upstream'
+        figures.append(memory_figure(suite, label, *peaks, case.memory if full else None, notes))
     return figures
 
 

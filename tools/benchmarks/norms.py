@@ -1,11 +1,15 @@
-"""What integrated batch norm must give."""
+"""Integrated batch norm and the sums of a pyramid convolution: what is timed, and what they must give."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import contest
+from icconv_mm.layers import IntegratedBatchNorm
+from icconv_mm.ops.pyramid_sum import pyramid_sum
+
+Call = Callable[[], list[Tensor]]
 
 
 @torch.no_grad()
@@ -16,3 +20,27 @@ def check_integrated(norm: nn.Module, levels: Sequence[Tensor], tolerance: float
     got = torch.cat([x.flatten(2) for x in norm(levels)], 2)
     label = 'integrated batch norm against batch norm over the concatenation'
     contest.check_equal(label, [got], [expected], tolerance)
+
+
+def norm_steps(levels: Sequence[Tensor]) -> tuple[nn.Module, Call, Call]:
+    """Integrated batch norm, its training step on these levels, and that of one batch norm per level."""
+    channels, device = levels[0].shape[1], levels[0].device
+    grads = [torch.randn_like(level) for level in levels]
+    integrated = IntegratedBatchNorm(channels).to(device)
+    single = nn.ModuleList(nn.BatchNorm2d(channels) for _ in levels).to(device)
+
+    def per_level() -> list[Tensor]:
+        return [norm(x) for norm, x in zip(single, levels)]
+
+    step = contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads)
+    return integrated, step, contest.step(per_level, [*levels, *single.parameters()], grads)
+
+
+def sum_calls(own: Sequence[Tensor], coarser: Sequence[Tensor], finer: Sequence[Tensor]) -> tuple[Call, Call]:
+    """What a pyramid convolution adds up at each level, forward, and with gradients."""
+
+    def call() -> list[Tensor]:
+        return [pyramid_sum(*each) for each in zip(own, coarser[1:], [None, *finer[1:]])]
+
+    grads = [torch.randn_like(level) for level in own[:-1]]
+    return call, contest.step(call, [*own[:-1], *coarser[1:], *finer[1:-1]], grads)

@@ -48,6 +48,13 @@ class Figure:
         return self.limit is None or self.ratio <= self.limit
 
 
+def memory_figure(
+    suite: str, name: str, subject: float, baseline: float, limit: float | None, notes: dict[str, object]
+) -> Figure:
+    """A figure of megabytes."""
+    return Figure(suite, name, Timing(subject, subject, 1), Timing(baseline, baseline, 1), limit, notes, 'MB')
+
+
 def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
     from rich.console import Console  # a machine with a GPU may lack it, and OpenMMLab, on which the tables stand

@@ -140,7 +140,9 @@ class Run:
         cfg.work_dir = str(self.folder)
         cfg.merge_from_dict({RATE: self.arm.rate, **copy.deepcopy(dict(self.arm.changes))})
         if (source := self.needs) is not None:
-            cfg.merge_from_dict({PATTERN: self._pattern(source)})
+            if not source.pattern_file.is_file():
+                raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
+            cfg.merge_from_dict({PATTERN: [each.to_json() for each in read_patterns(source.pattern_file)]})
         self._use_data(cfg)
         set_iterations(cfg, self.budget.iterations or round(self.arm.length * self.budget.length * cfg.max_iters))
         cfg.randomness = {'seed': self.seed}
@@ -151,11 +153,6 @@ class Run:
         if test:
             cfg.merge_from_dict(copy.deepcopy(dict(self.arm.tests[test])))
         return cfg
-
-    def _pattern(self, source: 'Run') -> list:
-        if not source.pattern_file.is_file():
-            raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
-        return [pattern.to_json() for pattern in read_patterns(source.pattern_file)]
 
     def _use_data(self, cfg: Config) -> None:
         """The drawn set of scales in the place of the miniature one, and its split."""

@@ -89,7 +89,7 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written(main, capsys, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_an_error(main, capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, 'no', str(tmp_path))
 

@@ -35,6 +35,6 @@ def test_one_panel_per_suite_and_pass(tmp_path):
     assert two.height == 3 * one.height and len(one.convert('RGB').getcolors(1 << 20)) > 3
 
 
-def test_nothing_to_draw(tmp_path):
+def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='no figure to draw: suites layers, backbone and models'):
         write_chart(FIGURES[4:], tmp_path / 'none.png')

@@ -29,12 +29,12 @@ def test_every_contender_is_checked_in_every_format(name, value):
         check(**{name: {'channels_last': call(value)}})
 
 
-def test_a_result_of_another_shape():
+def test_a_result_of_another_shape_disagrees():
     with pytest.raises(Disagreement, match='it: ours in NCHW: result 0 is off by nan'):
         check(ours={'NCHW': call(1.0, 4)})
 
 
-def test_less_than_the_tolerance():
+def test_less_than_the_tolerance_agrees():
     check(ours={'NCHW': call(1.00001)})
 
 

@@ -25,7 +25,7 @@ def test_both_forms_are_timed_after_they_agree(small):
     assert large.baseline.median == pytest.approx(390 + fpt.kept_by_literal_form(fpt.LARGE))
 
 
-def test_what_the_literal_form_keeps():
+def test_memory_of_the_literal_form_is_computed():
     """At least what the finest level keeps of itself (two softmaxes, their mixture) and of the next one (four)."""
     assert fpt.kept_by_literal_form((800, 1088)) > 4e-6 * (3 + 5) * 54400 * 13600
     ratio = fpt.kept_by_literal_form((800, 1088)) / fpt.kept_by_literal_form((400, 544))

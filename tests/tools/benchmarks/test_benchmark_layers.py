@@ -39,7 +39,7 @@ def test_ours_against_dense_and_against_the_composition(only):
         assert notes['kernels'] == '3/5/7' and notes['groups'] == '1/4/8' and notes['input'] == '1x128x3x5'
 
 
-def test_shapes_at_full_size():
+def test_layers_have_the_shapes_of_a_full_image():
     found = list(layers.inception_layers(benchmarks.Options()))
     assert [layer.shape[1:] for layer in found[:4]] == [(64, 200, 272)] * 3 + [(128, 200, 272)]
     assert [layer.stride for layer in found] == [1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1]
@@ -104,6 +104,6 @@ def test_what_differs_is_not_timed(monkeypatch, wrong, kind, number):
         list(benchmarks.run(['layers'], benchmarks.Options(**TINY, only=f'layer 3 {kind}')))
 
 
-def test_unknown_suite():
+def test_an_unknown_suite_is_refused():
     with pytest.raises(ValueError, match=r'no benchmark suite ops; there are layers, .*, multitask, overhead'):
         benchmarks.run(['ops'], benchmarks.Options())

@@ -155,7 +155,7 @@ def test_upstream_is_what_users_have():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('only', ['R50-k9 1x3x224x224', 'R50-k9 2x3x320x320 step', 'pose', 'R101', 'PyConvResNet'])
-def test_suite_backbone(only, monkeypatch, tmp_path):
+def test_the_suite_backbone_times_what_is_selected(only, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     options = benchmarks.Options(repeats=1, warmup=0, scale=0.15, only=only)
     figures = list(benchmarks.run(['backbone'], options))
@@ -163,7 +163,7 @@ def test_suite_backbone(only, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_suite_models(monkeypatch, tmp_path):
+def test_the_suite_models_times_every_model(monkeypatch, tmp_path):
     pytest.importorskip('mmdet.models')
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     options = benchmarks.Options(repeats=1, warmup=0, scale=0.2)

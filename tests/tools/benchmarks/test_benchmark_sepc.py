@@ -50,7 +50,7 @@ def test_integrated_batch_norm_needs_no_more_memory():
     assert float(figure.notes['peak memory ratio'].split()[0]) < 1.5  # parameters' share is large at this size
 
 
-def test_parts_alone():
+def test_norms_and_sums_can_be_timed_alone():
     figures = list(benchmarks.run(['sepc'], replace(OPTIONS, only='sums of levels')))
     assert [figure.name for figure in figures] == [suite.SUMS, suite.SUMS_STEP]
     (figure,) = benchmarks.run(['sepc'], replace(OPTIONS, only='its reference'))

@@ -34,14 +34,14 @@ def test_a_comparison_is_on_one_data_and_length():
         assert {arm.length for arm in arms} == {1.0}
 
 
-def test_supernets_come_first():
+def test_supernets_come_before_their_patterns():
     names = [arm.name for arm in arms_of(['search', 'search-pose'])]
     for name in names:
         if ARMS[name].pattern_of:
             assert names.index(ARMS[name].pattern_of) < names.index(name)
 
 
-def test_rates():
+def test_every_family_has_a_rate():
     assert all(arm.rate > 0 for arm in ARMS.values())
     assert {arm.name.split('/')[0] for arm in ARMS.values()} - set(RATES) == {'search-near', 'search-middle'}
     assert RATES['fpt'] == RATES['joint']
@@ -94,7 +94,7 @@ def test_searched_needs_its_supernet(tmp_path):
     assert run.config().model.backbone.pattern == [each.to_json() for each in patterns]
 
 
-def test_splits(tmp_path):
+def test_tuning_seeds_see_the_validation_split(tmp_path):
     """Seeds of hyper-parameters see the validation split, the others the test split, in data and metric."""
     for seed, split, other in ((0, 'test', 'val'), (1000, 'val', 'test')):
         for name in ('search/dense', 'search-pose/dense', 'joint/joint', 'head/psp', 'backbone-classification/resnet'):

@@ -109,12 +109,12 @@ def test_a_killed_course_goes_on(tmp_path, repo):
         (([], None), '--seeds: at least one is needed'),
     ],
 )
-def test_bad_input(tmp_path, arguments, message):
+def test_bad_input_is_refused_in_one_sentence(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         Course(tmp_path, QUICK, *arguments)
 
 
-def test_bad_budget_and_device(monkeypatch):
+def test_unknown_budgets_and_missing_devices_are_refused(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     with pytest.raises(InputError, match='--budget: no budget huge; there are: cpu, gpu, quick'):
         budget_of('huge')

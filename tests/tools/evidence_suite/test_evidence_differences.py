@@ -22,7 +22,7 @@ def test_two_seeds_have_no_interval():
     assert (found.mean, found.low, found.high, found.verdict) == (1.5, None, None, 'open')
 
 
-def test_equal_differences():
+def test_equal_differences_have_an_interval_without_width():
     found = paired([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
     assert (found.low, found.high, found.verdict) == (1.0, 1.0, 'gain')
 
@@ -37,6 +37,6 @@ def test_intervals_hold_the_mean_most_of_the_time():
     assert 46 <= held <= 60
 
 
-def test_other_numbers_of_seeds():
+def test_other_numbers_of_seeds_are_refused():
     with pytest.raises(ValueError, match='got 2 and 3'):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])

@@ -32,19 +32,19 @@ def check(run: Run) -> None:
     assert run.result_file.stat().st_mtime_ns == before  # it is not done again
 
 
-def test_a_run(tmp_path):
+def test_a_run_gives_a_complete_result(tmp_path):
     check(Run(ARMS['joint/semantic'], 0, BUDGETS['quick'], tmp_path))
 
 
 @pytest.mark.slow
-def test_all_arms(tmp_path):
+def test_every_arm_gives_a_complete_result(tmp_path):
     """Each once; arms share the drawn data."""
     for arm in arms_of(list(COMPARISONS)):
         check(Run(arm, 0, BUDGETS['quick'], tmp_path))
 
 
 @pytest.mark.slow
-def test_the_command(repo, tmp_path):
+def test_the_command_continues_and_lists(repo, tmp_path):
     command = [sys.executable, str(repo / 'tools/evidence.py'), '--work-dir', str(tmp_path), '--budget', 'quick']
     command += ['--device', 'cpu', '--only', 'head', '--seeds', '0', '1', '2']
     first = subprocess.run([*command, '--workers', '2'], capture_output=True, text=True, cwd=tmp_path)

@@ -23,7 +23,7 @@ def course(tmp_path, pretended):
     return course
 
 
-def test_report(course, tmp_path, capsys):
+def test_the_report_has_differences_and_costs(course, tmp_path, capsys):
     report = write_report(course)
     assert json.loads((tmp_path / 'quick/report.json').read_text()) == json.loads(json.dumps(report))
     search, head = report['comparisons']

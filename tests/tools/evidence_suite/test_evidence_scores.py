@@ -44,7 +44,7 @@ def test_nothing_found_scores_0(annotations, tmp_path):
     assert len(scores) == 7 and set(scores.values()) == {0.0}
 
 
-def test_joints(annotations, tmp_path):
+def test_moved_joints_score_less(annotations, tmp_path):
     truth = COCO(annotations / 'person_keypoints_test.json').anns.values()
     found = [
         {'image_id': each['image_id'], 'category_id': 1, 'keypoints': each['keypoints'], 'score': 1.0} for each in truth

@@ -8,13 +8,10 @@ from unittest import mock
 import benchmarks
 import torch
 from benchmarks import contest
-from benchmarks.norms import check_integrated
-from torch import nn
+from benchmarks.norms import check_integrated, norm_steps, sum_calls
 
 from acceptance.bench import Bench, Measurement, against
-from icconv_mm.layers import IntegratedBatchNorm
 from icconv_mm.ops import use_backend
-from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 LEVELS = ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
 CHANNELS, BATCHES = 256, (1, 4)
@@ -44,24 +41,17 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 def _norms(batch: int, bench: Bench) -> dict:
     """Forward and backward of integrated batch norm, by backend, against a batch norm for each level."""
-    options, channels, sizes = bench.options, *_shapes(bench)
     levels = _maps(batch, bench)
-    grads = [torch.randn_like(level) for level in levels]
-    integrated = IntegratedBatchNorm(channels).to(options.device)
-    single = nn.ModuleList(nn.BatchNorm2d(channels) for _ in sizes).to(options.device)
-    calls = {
-        'per level': contest.step(
-            lambda: [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
-        )
-    }
-    step = contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads)
+    integrated, step, per_level = norm_steps(levels)
+    calls = {'per level': per_level}
     for name in ('reference', 'cpu' if bench.dry else 'cuda'):
         with use_backend(name):
-            check_integrated(integrated, levels, contest.tolerance(options))
+            check_integrated(integrated, levels, contest.tolerance(bench.options))
         calls[name] = use_backend(name)(step)
     times = bench.time(calls, calls=1, eager=['reference'])
     limits = {} if bench.dry else {'wall': NORM_LIMIT}
     comparisons = [against(times, name, 'per level', limits) for name in calls if name != 'per level']
+    channels, sizes = _shapes(bench)
     return {'times': times, 'comparisons': comparisons, 'batch': batch, 'levels': sizes, 'channels': channels}
 
 
@@ -83,13 +73,8 @@ def _maps(batch: int, bench: Bench) -> list[torch.Tensor]:
 
 def _sums(batch: int, bench: Bench) -> dict:
     """What a pyramid convolution adds up, forward and backward, by backend, against torch's steps."""
-    own, coarser, finer = (_maps(batch, bench) for _ in range(3))
-    grads = [torch.randn_like(level) for level in own[:-1]]
-
-    def sums() -> list[torch.Tensor]:
-        return [pyramid_sum(*each) for each in zip(own, coarser[1:], [None, *finer[1:]])]
-
-    step, calls = contest.step(sums, [*own[:-1], *coarser[1:], *finer[1:-1]], grads), {}
+    _, step = sum_calls(*(_maps(batch, bench) for _ in range(3)))
+    calls = {}
     for name in ('reference', 'cpu' if bench.dry else 'cuda'):
         calls[name] = use_backend(name)(step)
         label = f'sums of levels on the backend {name}'

@@ -72,7 +72,11 @@ def _measure(case: Case, bench: Bench) -> dict:
     limits = {} if bench.dry or pattern != PATTERN else case.limits
     comparisons = [against(times, 'ours', name, limits.get(name, {})) for name in calls if name != 'ours']
     summary = ', '.join(f'/ {each["baseline"]} {each["ratios"]}' for each in comparisons)
-    notes = {'dense is': type(dense).__module__.split('.')[0], 'pattern': pattern, 'backends': dict(served)}
+    notes = {
+        'dense is': 'icconv_mm' if isinstance(dense, ResNet) else 'torchvision',
+        'pattern': pattern,
+        'backends': dict(served),
+    }
     return {'times': times, 'comparisons': comparisons, 'input': list(x.shape), **notes, 'summary': summary}
 
 
@@ -103,16 +107,9 @@ def _placed(what, bench: Bench):
 
 
 def _dense(depth: int) -> nn.Module:
-    """torchvision's ResNet, which users have; ours where it is not installed."""
+    """torchvision's ResNet; ours where it is not installed."""
     try:
-        from torchvision.models import get_model
-        from torchvision.models._utils import IntermediateLayerGetter
+        from benchmarks.torchvision_resnet import torchvision_resnet
     except ImportError:
         return ResNet(depth)
-
-    class Stages(IntermediateLayerGetter):
-        def forward(self, x: Tensor) -> list[Tensor]:
-            return list(super().forward(x).values())
-
-    Stages.__module__ = 'torchvision'
-    return Stages(get_model(f'resnet{depth}'), {f'layer{stage}': stage for stage in (1, 2, 3, 4)})
+    return torchvision_resnet(depth)

@@ -35,18 +35,8 @@ def functions() -> Iterator[str]:
 def _run(test: str, bench: Bench) -> dict:
     report = bench.folder / 'parity.xml'
     report.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        '-m',
-        'pytest',
-        '-q',
-        '-m',
-        'gpu',
-        '-p',
-        'no:cacheprovider',
-        f'--junitxml={report}',
-        test,
-    ]
+    options = ['-q', '-m', 'gpu', '-p', 'no:cacheprovider', f'--junitxml={report}']
+    command = [sys.executable, '-m', 'pytest', *options, test]
     if not is_installed('mmengine'):  # which the fixtures of all tests need, those of the operators do not
         command.insert(3, f'--confcutdir={Path(test).parent}')
     done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=SECONDS)

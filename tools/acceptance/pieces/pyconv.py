@@ -1,23 +1,15 @@
 """The pyramidal convolutions of PyConvResNet-50 by stage, with every kernel by its name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
-import torch
 from benchmarks import contest
 from benchmarks.suites.layers import Layer, pyconv_layers
 
 from acceptance.bench import Bench, Measurement
 from acceptance.kernels import REFERENCE, candidates, sound
-from acceptance.pieces.layers import DENSE, pixels
+from acceptance.pieces.layers import DENSE, IMAGES, KINDS, dense_call, pixels, random_tensors
 from icconv_mm.ops.trilinear import shapes_of
-
-IMAGES = (2, 3, 800, 1344)
-KINDS = {
-    'forward': 'pyconv2d',
-    'gradient of the input': 'pyconv2d_grad_input',
-    'gradient of the weight': 'pyconv2d_grad_weight',
-}
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
@@ -28,8 +20,9 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 
 def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
+    operator = f'pyconv2d{KINDS[kind]}'
     args, dense = _call(layer, kind, bench)
-    calls, refused = sound(candidates(KINDS[kind], args), contest.tolerance(bench.options))
+    calls, refused = sound(candidates(operator, args), contest.tolerance(bench.options))
     times = bench.time({DENSE: dense, **calls})
     best = min(calls, key=lambda each: times[each]['GPU'])
     facts = {
@@ -44,30 +37,20 @@ def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
     }
     reference = times[REFERENCE]['GPU'] if REFERENCE in times else float('nan')
     summary = f'{best} {times[best]["GPU"]:.1f} us, dense {times[DENSE]["GPU"]:.1f}, reference {reference:.1f}'
-    return {'operator': KINDS[kind], **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
+    return {'operator': operator, **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
 
 
-def _call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, object]:
+def _call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, Callable[[], object]]:
     """The arguments of our operator, and the dense 3x3 call of the same channels."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        made = torch.randn(shape, generator=generator).to(bench.options.device, bench.options.tensor_dtype)
-        return made.contiguous(memory_format=torch.channels_last)
-
+    random = random_tensors(bench)
     conv, stride = layer.module, layer.stride
     x = random(*layer.shape)
     weights = [random(*level.weight.shape) / level.weight[0].numel() ** 0.5 for level in conv.pyconv_levels]
     filters = random(conv.out_channels, x.shape[1], 3, 3) / (9 * x.shape[1]) ** 0.5
     grad = random(x.shape[0], conv.out_channels, *((size - 1) // stride + 1 for size in x.shape[2:]))
-    rest = list(conv.groups), stride, conv.dilation
-
-    def dense(mask: tuple[bool, bool, bool]) -> object:
-        settings = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, mask
-        return torch.ops.aten.convolution_backward(grad, x, filters, None, *settings)
-
-    if kind == 'forward':
-        return (x, weights, None, *rest), partial(torch.nn.functional.conv2d, x, filters, None, stride, 1)
-    if kind == 'gradient of the input':
-        return (grad, weights, list(x.shape[2:]), *rest), lambda: dense((True, False, False))
-    return (grad, x, shapes_of(weights), *rest), lambda: dense((False, True, False))
+    args = {
+        'forward': (x, weights, None),
+        'gradient of the input': (grad, weights, list(x.shape[2:])),
+        'gradient of the weight': (grad, x, shapes_of(weights)),
+    }[kind]
+    return (*args, list(conv.groups), stride, conv.dilation), dense_call(kind, x, filters, grad, stride)

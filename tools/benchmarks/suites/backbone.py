@@ -5,14 +5,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torchvision
 from mmdet.models.backbones import ResNet as MMDetResNet
-from torch import Tensor, nn
-from torchvision.models._utils import IntermediateLayerGetter
 
 from benchmarks import Figure, Options
 from benchmarks.choices import find_pattern
 from benchmarks.networks import Case, compare
+from benchmarks.torchvision_resnet import torchvision_resnet
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 
 LARGE, SMALL, TRAINED = (1, (800, 1088)), (1, (224, 224)), (2, (320, 320))
@@ -98,17 +96,9 @@ def _case(name: str, depth: int, ours: partial, each: Pass, notes: dict[str, obj
         upstream = {'mmdet': partial(MMDetResNet, depth, **settings)}
         ours = partial(ours, **settings)
     else:
-        upstream = {'torchvision': partial(_torchvision, depth), 'mmdet': partial(MMDetResNet, depth, norm_eval=False)}
+        upstream = {
+            'torchvision': partial(torchvision_resnet, depth),
+            'mmdet': partial(MMDetResNet, depth, norm_eval=False),
+        }
     passed = {key: value for key, value in each._asdict().items() if key not in ('batch', 'image', 'form', 'limit')}
     return Case(name, ours, upstream, each.batch, each.image, each.form, each.limit, notes, **passed)
-
-
-class _Stages(IntermediateLayerGetter):
-    """The outputs of the stages of a network of torchvision."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return list(super().forward(x).values())
-
-
-def _torchvision(depth: int) -> nn.Module:
-    return _Stages(torchvision.models.get_model(f'resnet{depth}'), {f'layer{stage}': stage for stage in (1, 2, 3, 4)})

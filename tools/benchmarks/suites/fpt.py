@@ -18,7 +18,8 @@ import torch
 from mmdet.models.necks import FPN
 from torch import Tensor, nn
 
-from benchmarks import Figure, Options, Timing, contest, interleave
+from benchmarks import Figure, Options, contest, interleave
+from benchmarks.report import memory_figure
 from icconv_mm.layers import feature_transformers
 from icconv_mm.necks import FPT
 
@@ -119,14 +120,10 @@ def _memories(options: Options) -> list[Figure]:
         notes = {'image': _name(size), 'literal': 'computed' if size == LARGE else 'measured'}
         if size == SMALL:
             notes['literal computed / measured'] = f'{(lean[size] + kept_by_literal_form(size)) / literal[size]:.2f}'
-        figures.append(_memory_figure('memory / literal form', lean[size], literal[size], limit, notes))
+        figures.append(memory_figure('fpt', 'memory / literal form', lean[size], literal[size], limit, notes))
     notes = {'images': f'{_name(LARGE)} / {_name(SMALL)}'}
-    figures.append(_memory_figure('memory by image', lean[LARGE], lean[SMALL], 4.5, notes))
+    figures.append(memory_figure('fpt', 'memory by image', lean[LARGE], lean[SMALL], 4.5, notes))
     return figures
-
-
-def _memory_figure(name: str, subject: float, baseline: float, limit: float | None, notes: dict) -> Figure:
-    return Figure('fpt', name, Timing(subject, subject, 1), Timing(baseline, baseline, 1), limit, notes, unit='MB')
 
 
 def kept_by_literal_form(size: Sequence[int]) -> float:

@@ -12,12 +12,11 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, contest, interleave
-from benchmarks.norms import check_integrated
+from benchmarks.norms import check_integrated, norm_steps, sum_calls
 from benchmarks.suites.models import detector, make_samples
 from benchmarks.timing import synchronize
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_equalized_conv
 from icconv_mm.ops import use_backend
-from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the images: height, width
 LEVELS = {
@@ -152,17 +151,10 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
 
 def _norms(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
     """Forward and backward of integrated batch norm against one batch norm per level, in training mode."""
-    levels = [torch.randn(batch, CHANNELS, *size, device=options.device, requires_grad=True) for size in sizes]
-    grads = [torch.randn_like(level) for level in levels]
-    integrated = IntegratedBatchNorm(CHANNELS).to(options.device)
-    single = nn.ModuleList(nn.BatchNorm2d(CHANNELS) for _ in sizes).to(options.device)
+    levels = _maps(batch, sizes, options)
+    integrated, *steps = norm_steps(levels)
     check_integrated(integrated, levels, TOLERANCE / 10)
-    contenders = {
-        'integrated': contest.step(lambda: integrated(levels), [*levels, *integrated.parameters()], grads),
-        'per level': contest.step(
-            lambda: [norm(x) for norm, x in zip(single, levels)], [*levels, *single.parameters()], grads
-        ),
-    }
+    contenders = dict(zip(('integrated', 'per level'), steps))
     times = interleave(contenders, options)
     integral, separate = (contest.peak_memory(call, options.device) for call in contenders.values())
     ratio = integral / separate
@@ -187,17 +179,11 @@ def _norms_with_relu(name: str, batch: int, sizes: tuple, options: Options) -> F
 
 def _sums(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
     """What a pyramid convolution adds up at each level, with random maps in the place of its convolutions."""
-    own, coarser, finer = (_maps(batch, sizes, options) for _ in range(3))
-
-    def call() -> list[Tensor]:
-        return [pyramid_sum(*each) for each in zip(own, coarser[1:], [None, *finer[1:]])]
-
-    reference = use_backend('reference')(call)
-    contest.check_equal(name, call(), reference(), TOLERANCE / 10)
-    contenders = {'ours': torch.no_grad()(call), 'torch': torch.no_grad()(reference)}
-    if name == SUMS_STEP:
-        leaves, grads = [*own[:-1], *coarser[1:], *finer[1:-1]], [torch.randn_like(level) for level in own[:-1]]
-        contenders = {'ours': contest.step(call, leaves, grads), 'torch': contest.step(reference, leaves, grads)}
+    call, step = sum_calls(*(_maps(batch, sizes, options) for _ in range(3)))
+    reference = use_backend('reference')
+    contest.check_equal(name, call(), reference(call)(), TOLERANCE / 10)
+    timed = step if name == SUMS_STEP else torch.no_grad()(call)
+    contenders = {'ours': timed, 'torch': reference(timed)}
     times = interleave(contenders, options)
     notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}'}
     return Figure('sepc', name, times['ours'], times['torch'], notes=notes)
