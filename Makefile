@@ -1,5 +1,5 @@
-# make demo   train and test a network for each task on the miniature set, two CPU cores are enough; JOINT=1 one network
-#             for all tasks, JOINT=1 SEPARATE=1 both
+# make demo   train and test one network for all tasks on the miniature set, two CPU cores are enough; SEPARATE=1 one
+#             for each task
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a GPU; nine minutes a call, the next one continues
 # make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY=search,sepc,
@@ -7,12 +7,11 @@
 # make clean  removes builds and environments; make distclean the results of all runs (work_dirs) as well
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
-# NECK=sepc, JOINT=1
+# NECK=sepc
 TORCH ?= 2.11
 DEVICE ?= cpu
 BACKBONE ?= ic_resnet18
 NECK ?=
-JOINT ?=
 SEPARATE ?=
 MINUTES ?= 30
 ONLY ?=
@@ -36,7 +35,7 @@ setup-tests:
 
 demo: setup
 	@$(BIN)/python tools/demo.py --device $(DEVICE) --backbone $(BACKBONE) $(if $(NECK),--neck $(NECK)) \
-		$(if $(JOINT),--tasks joint $(if $(SEPARATE),detection instance semantic pose))
+		$(if $(SEPARATE),--tasks detection instance semantic pose)
 
 # All arms of docs/evidence.md, each with five seeds; every run leaves a file, and the next call goes on.
 evidence: setup

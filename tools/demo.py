@@ -1,10 +1,10 @@
-"""Train and test a network for each task on the miniature dataset, or one for all, and print one table.
+"""Train and test one network for all tasks on the miniature dataset, or one for each, and print one table.
 
 Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails, 130 after Ctrl-C.
 
 Examples:
   python tools/demo.py
-  python tools/demo.py --tasks detection pose --backbone ic_resnet50
+  python tools/demo.py --tasks joint detection instance semantic pose
 """
 
 import signal
@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         '--tasks',
         nargs='+',
         metavar='NAME',
-        help='some of: detection instance semantic pose (default: a network for each), joint (one for all)',
+        help='some of: joint (default: one network for all tasks), detection instance semantic pose (one for each)',
     )
     parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
-    parser.add_argument('--neck', help='also train a detector with this neck; one of: sepc')
+    parser.add_argument('--neck', help='also train two detectors, one of them with this neck: sepc')
     parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well

@@ -36,7 +36,7 @@ class Route(Target):
         say(f'{name}: done in {time.monotonic() - begin:.0f} s')
 
     def pip(self, label: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
-        command = [self.python, '-m', 'pip', 'install', '--disable-pip-version-check', '--progress-bar', 'off',
+        command = [self.python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-compile', '--progress-bar', 'off',
                    '-c', self.constraints, *arguments]  # fmt: skip
         run(command, label, self.logs / f'{label}.log', env=env, show=pip_progress)
 

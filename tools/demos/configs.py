@@ -80,8 +80,9 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     own = {key: value for key, value in cfg.model.backbone.items() if key not in cfg.backbone}
     cfg.backbone = backbone
     cfg.model.backbone = backbone | own
-    factor = 4 if backbone['depth'] >= 50 else 1  # bottlenecks put out four times the channels
-    channels = [factor * width for width in (64, 128, 256, 512)]
+    width = cfg.model.backbone.get('base_channels', 64)
+    width *= 4 if backbone['depth'] >= 50 else 1  # bottlenecks put out four times the channels
+    channels = [width * 2**stage for stage in range(4)]
     if 'neck' in cfg.model:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
         neck.in_channels = channels[: len(neck.in_channels)]

@@ -35,7 +35,7 @@ class DemoOptions:
         data: The miniature dataset; drawn if it is missing.
         tasks: Names of the networks, in the order they run: 'joint' is one for all tasks, the others are for one.
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
-        neck: A key of ``NECKS``, whose network runs after the others; None for none.
+        neck: A key of ``NECKS``, whose network runs after the others and the one it starts with; None for none.
         device: 'cpu' or 'cuda'.
         seed: Seed of every training.
         drawing: Options of the dataset that is drawn.
@@ -44,7 +44,7 @@ class DemoOptions:
     home: Path
     work_dir: Path = Path('work_dirs/demo')
     data: Path = Path('data/miniature')
-    tasks: Sequence[str] = tuple(task.name for task in SEPARATE)
+    tasks: Sequence[str] = (JOINT.name,)
     backbone: str = 'ic_resnet18'
     neck: str | None = None
     device: str = 'cpu'
@@ -70,9 +70,11 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         ToolError: A training or test ended with an error.
     """
     console = console or Console()
-    tasks = _chosen('--tasks: no task', options.tasks, {task.name: task for task in (JOINT, *SEPARATE)})
+    known = {task.name: task for task in (JOINT, *SEPARATE)}
+    tasks = _chosen('--tasks: no task', options.tasks, known)
     if options.neck is not None:
-        tasks += _chosen('--neck: no neck', [options.neck], NECKS)
+        (with_neck,) = _chosen('--neck: no neck', [options.neck], NECKS)
+        tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
     backbone = backbone_file(options.home, options.backbone)
     _require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))

@@ -13,6 +13,7 @@ import time
 import pytest
 from demos.tasks import JOINT, SEPARATE
 from pretended_tools import DRAWING, run
+from pretended_tools import SEPARATE as SINGLE
 
 from icconv_mm.datasets.miniature import ensure_miniature
 
@@ -49,8 +50,8 @@ def test_exit_status(home, data, monkeypatch, task, metrics, status):
 @pytest.mark.parametrize(
     ('arguments', 'networks'),
     [
-        ([], ['detection', 'instance', 'semantic', 'pose']),
-        (['--tasks', 'joint'], ['joint']),
+        ([], ['joint']),
+        (['--tasks', *SINGLE], list(SINGLE)),
         (['--tasks', 'pose', 'joint'], ['pose', 'joint']),
     ],
 )
@@ -69,7 +70,7 @@ def _refused(*arguments):
 def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
     (home / 'tools/test.py').write_text('import sys\nprint("the last words")\nsys.exit(3)')
     error = _refused(home, data, monkeypatch)
-    assert re.match(r'error: 1/4 box detection: test failed with exit status 3(?s:.*)the last words', error)
+    assert re.match(r'error: 1/1 one network: test failed with exit status 3(?s:.*)the last words', error)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,7 @@ def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, sta
     ('options', 'arguments'),
     [
         ([], ''),
-        (['JOINT=1'], '--tasks joint'),
-        (['JOINT=1', 'SEPARATE=1'], '--tasks joint detection instance semantic pose'),
+        (['SEPARATE=1'], '--tasks detection instance semantic pose'),
         (['NECK=sepc'], '--neck sepc'),
     ],
 )

@@ -1,6 +1,6 @@
 import pytest
 from demos.configs import backbone_file, prepare_config, use_backbone
-from demos.tasks import SEPARATE
+from demos.tasks import JOINT, SEPARATE
 from mmengine.config import Config
 
 
@@ -25,6 +25,15 @@ def test_prepared_config(task, backbone, repo, tmp_path):
     assert cfg.optim_wrapper == original.optim_wrapper and cfg.param_scheduler == original.param_scheduler
     if backbone == 'ic_resnet18':
         assert cfg.model == original.model
+
+
+@pytest.mark.parametrize(('backbone', 'growth'), [('pyconv_resnet18', 1), ('ic_resnet50_k9', 4)])
+def test_prepared_config_of_one_network(backbone, growth, repo, tmp_path):
+    """The other backbone is as narrow as the recipe's own, and the neck fits it."""
+    options = {'home': repo, 'backbone': backbone_file(repo, backbone), 'data': tmp_path, 'seed': 0}
+    cfg = Config.fromfile(prepare_config(JOINT, tmp_path / 'joint', **options), import_custom_modules=False)
+    assert cfg.model.backbone == cfg.backbone | {'base_channels': 32}
+    assert cfg.model.neck.in_channels == [growth * width for width in (32, 64, 128, 256)]
 
 
 def test_fine_tuning(repo, tmp_path):

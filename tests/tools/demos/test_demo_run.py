@@ -106,14 +106,14 @@ def test_thresholds_of_one_network_are_those_of_four():
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
 @pytest.mark.parametrize(('before', 'title'), [('detection', 'box detection'), ('joint', 'one network: boxes')])
 def test_neck_adds_its_network(home, data, tmp_path, backbone, before, title):
-    """It starts with the backbone that the same call has trained."""
+    """It starts with the backbone of the detector, which is trained before it if the call names other networks."""
     results, printed = run(home, data, tmp_path, tasks=[before], neck='sepc', backbone=backbone)
     assert (results[0].task, results[-1].task) == (title, 'box detection, SEPC')
-    assert results[-1].backbone_from == before
+    assert results[-1].backbone_from == 'detection'
     assert results[-1].config == 'configs/detection/retinanet_ic-r18_fpn-sepc_miniature.py'
     assert results[-1].value == 0.81
     cfg = Config.fromfile(tmp_path / 'work/detection_sepc/config.py', import_custom_modules=False)
-    assert cfg.model.backbone.init_cfg.checkpoint == str(tmp_path / f'work/{before}/train/iter_20.pth')
+    assert cfg.model.backbone.init_cfg.checkpoint == str(tmp_path / 'work/detection/train/iter_20.pth')
     assert [neck.type for neck in cfg.model.neck] == ['FPN', 'icconv_mm.SEPC']
     factor = 4 if backbone == 'ic_resnet50_k9' else 1
     assert cfg.model.neck[0].in_channels == [factor * width for width in (64, 128, 256, 512)]
