@@ -36,8 +36,9 @@ class Route(Target):
         say(f'{name}: done in {time.monotonic() - begin:.0f} s')
 
     def pip(self, label: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
-        command = [self.python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-compile', '--progress-bar', 'off',
-                   '-c', self.constraints, *arguments]  # fmt: skip
+        # bytecode is compiled when a module is first imported: few of the many are
+        command = [self.python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-compile',
+                   '--progress-bar', 'off', '-c', self.constraints, *arguments]  # fmt: skip
         run(command, label, self.logs / f'{label}.log', env=env, show=pip_progress)
 
     def install_libraries(self) -> None:
