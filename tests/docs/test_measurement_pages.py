@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 
 import benchmarks
 import pytest
@@ -167,11 +168,43 @@ def spread(ratios) -> str:
 
 
 def test_figures_of_the_readme_on_the_demo():
-    page = ' '.join((FOLDER / '2026-11-20-miniature.md').read_text().split())
-    demo = ' '.join(section('README.md', 'Demo').split())
-    figures = re.findall(r'(?<![\d.])0\.\d+|\d+ GB|\d+ minutes', demo)
-    assert len(figures) > 10 and [figure for figure in figures if figure not in page] == []
+    """The table has those of the raw report; times and sizes are on the page."""
+    page = FOLDER / '2026-11-22-demo.md'
+    measured = {}
+    for each in json.loads(page.with_suffix('.json').read_text()):
+        measured.setdefault(each['metric'], []).append(each)
     ((_, *shown),) = tables(section('README.md', 'Demo'))
-    (_, *measured), *_ = tables(section('docs/measurements/2026-11-20-miniature.md', 'The demo'))
-    for row, (task, metric, value, _, threshold) in zip(shown, measured):
-        assert [row[0], row[1], row[2].split(';')[0], row[3]] == [task, metric, value, threshold]
+    assert len(shown) == len(measured) == 4
+    for _, metric, value, threshold in shown:
+        first, *others = measured[metric]
+        at_scales = ''.join(f'; {each["value"]:.3f} at 3 scales' for each in others)
+        assert [value, threshold] == [f'{first["value"]:.3f}{at_scales}', f'{first["threshold"]:.2f}']
+    demo = ' '.join(section('README.md', 'Demo').split())
+    figures = re.findall(r'\d+ GB|\d+ minutes', demo)
+    assert len(figures) == 3 and [figure for figure in figures if figure not in page.read_text()] == []
+
+
+def test_one_network_and_four():
+    """The table of the page has the mean of every metric over the seeds, and the seconds."""
+    page = FOLDER / '2026-11-22-joint-and-separate.md'
+    content = json.loads(page.with_suffix('.json').read_text())
+    values, seconds = defaultdict(list), defaultdict(lambda: defaultdict(float))
+    for each in content['figures']:
+        kind = 'one' if each['network'] == 'joint' else 'four'
+        metric = each['metric'] + (', 3 scales' if each['threshold'] is None else '')
+        values[metric, kind].append(each['value'])
+        seconds[kind][each['seed']] += each['seconds'] or 0
+    (_, (_, *rows), *_) = tables(page.read_text())
+    *metrics, (_, *times) = rows
+    assert len(metrics) == len(values) // 2 == 5
+    for metric, one, mean, four, other_mean, difference in metrics:
+        means = []
+        for kind, shown, shown_mean in (('one', one, mean), ('four', four, other_mean)):
+            assert shown == ', '.join(f'{value:.3f}' for value in values[metric, kind])
+            means.append(sum(values[metric, kind]) / len(values[metric, kind]))
+            assert shown_mean == f'{means[-1]:.3f}'
+        assert difference == f'{means[0] - means[1]:+.3f}'
+    one, four = (list(seconds[kind].values()) for kind in ('one', 'four'))
+    assert times[0] == ', '.join(f'{value:.0f}' for value in one)
+    assert times[2] == ', '.join(f'{value:.0f}' for value in four)
+    assert times[4] == f'{sum(one) / sum(four):.2f} of it'
