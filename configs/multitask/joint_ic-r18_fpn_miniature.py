@@ -43,7 +43,7 @@ model = dict(
 # small batches for more steps in the same time, read by the training's own process
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-max_iters, warm_up = 1000, 100
+max_iters, warm_up = 900, 90
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(_base_.iteration_hooks, checkpoint=dict(_base_.iteration_hooks.checkpoint, interval=max_iters))
 param_scheduler = [

@@ -1,10 +1,12 @@
 """Configs and options that do not exist are told at once."""
 
+import copy
 import runpy
 import sys
 
 import pytest
 
+from icconv_mm.apis import config
 from icconv_mm.apis.config import load_config
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.lookup import MissingLibraryError
@@ -73,3 +75,23 @@ def test_arguments_of_the_tools(repo, tool, monkeypatch, capsys):
     assert '--gpus' not in text  # mim would add the option to its call
     assert status('c.py', 'b.pth', 'a.jpg', '--out-dir', 'd', '--colour') == 2
     assert 'unrecognized arguments: ' in capsys.readouterr().err
+
+
+def test_text_of_a_config_is_formatted_once(tmp_path, monkeypatch):
+    """What the runner logs, writes and gives its hooks is one text; a change of the config is seen."""
+    calls = []
+
+    def format_code(text, **options):
+        calls.append(text)
+        return f'# formatted\n{text}', True
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', format_code)
+    config.format_once.cache_clear()
+    path = tmp_path / 'config.py'
+    path.write_text('a = dict(b=1)')
+    cfg = load_config(str(path))
+    texts = {cfg.pretty_text for _ in range(3)} | {copy.deepcopy(cfg).pretty_text}
+    assert len(calls) == len(texts) == 1 and '# formatted' in texts.pop()
+    cfg.a.b = 2
+    assert 'b=2' in cfg.pretty_text and len(calls) == 2
+    config.format_once.cache_clear()
