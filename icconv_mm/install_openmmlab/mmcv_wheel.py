@@ -16,6 +16,9 @@ from .constraints import Target
 from .processes import FREE_GB, SetupError, check_disk, run, say
 
 FAST_CXX = Path(__file__).with_name('fast_cxx.py')
+JOINED = 'joined'  # the folder of the sources that are compiled as one, and that one's name
+# of the sources that bind operators: one that opens a namespace for all after it, and one as long as the rest together
+SEPARATE = ('contour_expand.cpp', 'pybind.cpp')
 CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
 
 
@@ -65,14 +68,45 @@ def build_mmcv(env: Target, version: str, work: Path, target: Path) -> Path:
     variables |= fast_compiler(work / 'compiler', ['torch/types.h'], CXX_STANDARD.get(env.torch))
     if env.device == 'cuda':
         variables |= cuda_environment(env)
-    run([env.python, 'setup.py', 'bdist_wheel', '-d', work / 'dist'], 'compiling mmcv', work / 'build.log', cwd=source,
-        env=variables, show=ninja_progress())  # fmt: skip
+    command = [env.python, 'setup.py', 'bdist_wheel', '-d', work / 'dist']
+    bindings = source / 'mmcv/ops/csrc/pytorch'
+    joined = join_sources(bindings)
+    try:
+        run(command, 'compiling mmcv', work / 'build.log', cwd=source, env=variables, show=ninja_progress())
+    except SetupError:
+        if not joined:
+            raise
+        say('mmcv is compiled once more, each source on its own')
+        separate_sources(bindings)
+        run(command, 'compiling mmcv', work / 'build.log', cwd=source, env=variables, show=ninja_progress())
     built = next((work / 'dist').glob('*.whl'))
     partial = target / (built.name + '.part')
     shutil.copy(built, partial)
     partial.rename(target / built.name)
     shutil.rmtree(work, ignore_errors=True)
     return target / built.name
+
+
+def join_sources(folder: Path) -> bool:
+    """Let one source of `folder` include the others: torch's headers take each of them longer than its own lines.
+
+    Returns whether there are any.
+    """
+    joined = folder / JOINED
+    for path in folder.glob('*.cpp'):
+        if path.name not in (*SEPARATE, f'{JOINED}.cpp'):
+            joined.mkdir(exist_ok=True)
+            path.rename(joined / path.name)
+    if names := sorted(path.name for path in joined.glob('*.cpp')):
+        (folder / f'{JOINED}.cpp').write_text(''.join(f'#include "{JOINED}/{name}"\n' for name in names))
+    return bool(names)
+
+
+def separate_sources(folder: Path) -> None:
+    """Undo `join_sources`."""
+    (folder / f'{JOINED}.cpp').unlink()
+    for path in (folder / JOINED).glob('*.cpp'):
+        path.rename(folder / path.name)
 
 
 def ninja_progress() -> Callable[[str], str | None]:

@@ -96,7 +96,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     path = tmp_path / 'configs/fcn/a.py'
     path.parent.mkdir(parents=True)
     path.write_text("_base_ = 'gone.py'\nmodel = dict(backbone=dict(type='ResNet', depth=18))\n")
-    monkeypatch.setattr(families, '_root', lambda library: tmp_path / 'configs')
+    monkeypatch.setattr(families, 'configs_of', lambda library: tmp_path / 'configs')
     row = families.check_family('mmseg', [path])
     assert row['config'] == 'fcn/a.py' and 'gone.py' in row['original'] and set(row) == {'config', 'original'}
 
