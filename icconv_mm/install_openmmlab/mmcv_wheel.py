@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .constraints import Target
@@ -17,8 +17,14 @@ from .processes import FREE_GB, SetupError, check_disk, run, say
 
 FAST_CXX = Path(__file__).with_name('fast_cxx.py')
 JOINED = 'joined'  # the folder of the sources that are compiled as one, and that one's name
-# of the sources that bind operators: one that opens a namespace for all after it, and one as long as the rest together
-SEPARATE = ('contour_expand.cpp', 'pybind.cpp')
+# The folders whose sources are joined, and which stay as they are: one that opens a namespace for all after it, one as
+# long as the rest together; one that defines min and max, and those that define what others define.
+JOINING = {
+    'mmcv/ops/csrc/pytorch': ('contour_expand.cpp', 'pybind.cpp'),
+    'mmcv/ops/csrc/pytorch/cpu': (
+        'psamask.cpp', 'roi_align.cpp', 'roi_align_rotated.cpp', 'rotated_feature_align.cpp',
+    ),
+}  # fmt: skip
 CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
 
 
@@ -69,15 +75,15 @@ def build_mmcv(env: Target, version: str, work: Path, target: Path) -> Path:
     if env.device == 'cuda':
         variables |= cuda_environment(env)
     command = [env.python, 'setup.py', 'bdist_wheel', '-d', work / 'dist']
-    bindings = source / 'mmcv/ops/csrc/pytorch'
-    joined = join_sources(bindings)
+    joined = [folder for name, separate in JOINING.items() if join_sources(folder := source / name, separate)]
     try:
         run(command, 'compiling mmcv', work / 'build.log', cwd=source, env=variables, show=ninja_progress())
     except SetupError:
         if not joined:
             raise
         say('mmcv is compiled once more, each source on its own')
-        separate_sources(bindings)
+        for folder in joined:
+            separate_sources(folder)
         run(command, 'compiling mmcv', work / 'build.log', cwd=source, env=variables, show=ninja_progress())
     built = next((work / 'dist').glob('*.whl'))
     partial = target / (built.name + '.part')
@@ -87,14 +93,16 @@ def build_mmcv(env: Target, version: str, work: Path, target: Path) -> Path:
     return target / built.name
 
 
-def join_sources(folder: Path) -> bool:
-    """Let one source of `folder` include the others: torch's headers take each of them longer than its own lines.
+def join_sources(folder: Path, separate: Sequence[str] = ()) -> bool:
+    """Let one source of `folder` include the others but for those that stay `separate`.
+
+    torch's headers take each of them longer than its own lines.
 
     Returns whether there are any.
     """
     joined = folder / JOINED
     for path in folder.glob('*.cpp'):
-        if path.name not in (*SEPARATE, f'{JOINED}.cpp'):
+        if path.name not in (*separate, f'{JOINED}.cpp'):
             joined.mkdir(exist_ok=True)
             path.rename(joined / path.name)
     if names := sorted(path.name for path in joined.glob('*.cpp')):
