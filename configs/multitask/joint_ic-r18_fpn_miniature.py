@@ -13,10 +13,18 @@ visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type=
 
 model = dict(
     # Boxes and masks are learned soonest and poses last from random weights, so these weights differ by so much.
-    loss_weights=dict(instance=0.3, semantic=2.25, pose=200.0),
+    loss_weights=dict(instance=0.25, semantic=2.25, pose=400.0),
     data_preprocessor=dict(seg_pad_val=0),  # class_weight has no 255
-    backbone=dict(_base_.backbone, base_channels=32),  # half the width for more steps in the same time
-    neck=dict(in_channels=[32, 64, 128, 256]),
+    # three stages of three quarters of the width for more steps in the same time
+    backbone=dict(
+        _base_.backbone,
+        base_channels=48,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(0, 1, 2),
+    ),
+    neck=dict(in_channels=[48, 96, 192]),
     tasks=dict(
         # One sample per bin and fewer proposals than in the single-task recipe: RoIAlign was a sixth of a step.
         instance=dict(

@@ -1,6 +1,5 @@
 # Boxes, masks, label maps and joints of the miniature set, on one image that is augmented once.
 _base_ = './miniature.py'
-codec = dict(_base_.codec, detection_threshold=0.4)
 
 load = dict(
     type='icconv_mm.LoadTaskAnnotations',
@@ -23,7 +22,7 @@ train_pipeline = [
         pack,
         pose=[
             dict(type='icconv_mm.WarpPeople'),
-            dict(type='mmpose.GenerateTarget', encoder=codec),
+            dict(type='mmpose.GenerateTarget', encoder=_base_.codec),
             dict(type='icconv_mm.PackPyramidInputs'),
         ],
     ),

@@ -3,7 +3,14 @@ _base_ = '../../../configs/multitask/joint_ic-r18_fpn_miniature.py'
 
 channels = 32
 model = dict(
-    backbone=dict(pattern='dense', base_channels=16),
+    backbone=dict(
+        pattern='dense',
+        base_channels=16,
+        num_stages=4,
+        strides=(1, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        out_indices=(0, 1, 2, 3),
+    ),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=channels),
     tasks=dict(
         instance=dict(
