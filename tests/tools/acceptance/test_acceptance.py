@@ -56,10 +56,11 @@ def test_a_figure_is_on_disk_at_once_and_once(bench):
 def test_a_file_that_is_cut_short_is_not_left_behind(bench, monkeypatch):
     bench.record.put('a/b', {'value': 1})
     before = bench.record.path.read_text()
-    monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError('the power is gone')))
-    with pytest.raises(OSError, match='power'):
+    monkeypatch.setattr('pathlib.Path.replace', lambda *_: (_ for _ in ()).throw(OSError('the power is gone')))
+    with pytest.raises(InputError, match=r'it\.json: the power is gone'):
         bench.record.put('a/c', {'value': 2})
-    assert bench.record.path.read_text() == before
+    assert bench.record.path.read_text() == before and before.endswith('}\n')
+    assert list(bench.record.path.parent.iterdir()) == [bench.record.path]
 
 
 @pytest.mark.parametrize('name', ORIGIN)
@@ -91,9 +92,9 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_an_error(main, capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise PermissionError(13, 'no', str(tmp_path))
+        raise PermissionError(13, 'Permission denied', str(tmp_path))
 
-    monkeypatch.setattr('pathlib.Path.write_text', refuse)
+    monkeypatch.setattr('tempfile.mkstemp', refuse)
     assert 'error: ' in (said := run(main, capsys, '--out', tmp_path / 'it.json', '--dry-run')) and 'denied' in said
 
 
