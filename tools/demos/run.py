@@ -19,6 +19,7 @@ from demos.process import python, run_tool
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
 from icconv_mm._files import alone_in
+from icconv_mm.apis.cli import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
 
@@ -76,7 +77,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         (with_neck,) = _chosen('--neck: no neck', [options.neck], NECKS)
         tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
     backbone = backbone_file(options.home, options.backbone)
-    _require_device(options.device)
+    require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
     console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
     with alone_in(options.work_dir, 'another demo is running'):
@@ -205,10 +206,3 @@ def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -
     if unknown or not names:
         raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
     return [known[name] for name in dict.fromkeys(names)]
-
-
-def _require_device(device: str) -> None:
-    import torch
-
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')

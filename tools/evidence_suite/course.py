@@ -15,6 +15,7 @@ from rich.console import Console
 from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
 from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
 from icconv_mm._files import alone_in
+from icconv_mm.apis.cli import require_device
 from icconv_mm.errors import InputError
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
@@ -28,10 +29,7 @@ def use_device(name: str) -> None:
     """
     if name == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    import torch
-
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
+    require_device(name)
 
 
 def budget_of(name: str | None) -> Budget:
