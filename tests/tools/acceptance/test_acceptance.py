@@ -11,10 +11,12 @@ import torch
 from acceptance import clock, pieces, start, work
 from acceptance.bench import Bench, Measurement, against
 from acceptance.pieces import parity, training
+from acceptance.pieces.table import write_table
 from acceptance.record import Record
 from half import half_on_cpu
 
 from icconv_mm.errors import InputError, UserError
+from icconv_mm.ops.kernel_table import Measured, load
 
 ORIGIN = {'machine': 'this one', 'versions': {'torch': '2'}, 'options': {}, 'source': 'abc'}
 
@@ -245,6 +247,22 @@ def test_outcome_of_tests(tmp_path):
 def test_a_tool_that_fails_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r'tools/train\.py ended with status 1: error: .*nothing\.py'):
         training._tool(tmp_path, 'train', 'nothing.py')
+
+
+# --- the table of kernels
+
+
+def test_writing_a_table_again_replaces_the_same_class(tmp_path):
+    def entry(pixels, **microseconds):
+        return Measured('inception_conv2d', '9.0', 'bfloat16', 64, 64, 1, 1, pixels, microseconds)
+
+    path = tmp_path / 'table.json'
+    write_table([entry(8000, kn2row=1.0, tiled=2.0), entry(1000, kn2row=1.0, tiled=2.0)], path, 'first.json')
+    write_table([entry(1000, tiled=1.0, hybrid=0.5)], path, 'second.json')
+    found = [(each.pixels, each.kernel, each.source) for each in load(path)]
+    assert found == [(1000, 'hybrid', 'second.json'), (8000, 'kn2row', 'first.json')]
+    with pytest.raises(InputError, match=r"entry 2: .*'dense'"):
+        write_table([entry(9000, dense=1.0)], path, '')
 
 
 # --- the clock
