@@ -23,7 +23,7 @@ from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, chosen
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
 
@@ -88,8 +88,7 @@ class Pipeline:
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
             raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
-        if unknown := set(variants) - set(VARIANTS):
-            raise InputError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
+        variants = chosen(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
         self.config = config

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
 from icconv_mm._files import alone_in
 from icconv_mm.apis.cli import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, chosen
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
 
@@ -72,9 +72,12 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """
     console = console or Console()
     known = {task.name: task for task in (JOINT, *SEPARATE)}
-    tasks = _chosen('--tasks: no task', options.tasks, known)
+    if not options.tasks:
+        raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
+    tasks = [known[name] for name in dict.fromkeys(chosen(options.tasks, known, '--tasks: no task'))]
     if options.neck is not None:
-        (with_neck,) = _chosen('--neck: no neck', [options.neck], NECKS)
+        chosen([options.neck], NECKS, '--neck: no neck')
+        with_neck = NECKS[options.neck]
         tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
     backbone = backbone_file(options.home, options.backbone)
     require_device(options.device)
@@ -199,10 +202,3 @@ def read_metric(folder: Path, key: str) -> float:
     metrics = json.loads(files[-1].read_text()) if files else {}
     value = float(metrics.get(key, 0.0))
     return value if math.isfinite(value) else 0.0
-
-
-def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -> list[DemoTask]:
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
-    return [known[name] for name in dict.fromkeys(names)]

@@ -85,7 +85,7 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     out = tmp_path / 'it.json'
     assert 'error: torch finds no CUDA device; --dry-run does all this' in run(main, capsys, '--out', out)
-    assert 'no piece gpu; there are ceilings, parity' in run(main, capsys, '--out', out, '--piece', 'gpu', '--dry-run')
+    assert 'no piece gpu; there are: ceilings, parity' in run(main, capsys, '--out', out, '--piece', 'gpu', '--dry-run')
     nowhere = tmp_path / 'none/it.json'
     assert 'expected a file in an existing folder' in run(main, capsys, '--out', nowhere, '--dry-run')
     assert '--minutes: expected more than 0' in run(main, capsys, '--out', out, '--minutes', 0)
