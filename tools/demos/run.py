@@ -14,7 +14,7 @@ from rich.progress import track
 from demos.configs import backbone_file, prepare_config
 from demos.own_data import print_own_data, write_own_data_config
 from demos.page import write_page
-from demos.picture import draw_picture
+from demos.picture import draw_image
 from demos.process import python, run_tool
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
@@ -95,7 +95,7 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
     for number, task in enumerate(tasks, 1):
         start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
         own = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
-        text = json.dumps({'of': _circumstances(options), 'rows': [asdict(result) for result in own]})
+        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in own]})
         (options.work_dir / task.name / _RESULTS).write_text(text)
         trained[task.name] = _checkpoint(options.work_dir / task.name)
         results += own
@@ -115,15 +115,15 @@ def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[R
     for task in shown:
         column = columns.setdefault('separate networks' if task in SEPARATE else task.title, {})
         column |= {judged.kind: work_dir / task.name / judged.kind.written for judged in task.judged}
-    picture = work_dir / 'demo.jpg'
-    draw_picture(columns, options.data, picture)
-    write_reports([*results, *earlier], work_dir, picture)
-    write_page([*results, *earlier], shown, work_dir, picture)
+    image = work_dir / 'demo.jpg'
+    draw_image(columns, options.data, image)
+    write_reports([*results, *earlier], work_dir, image)
+    write_page([*results, *earlier], shown, work_dir, image)
     print_tables(results, console, earlier)
-    console.print(f'report: {work_dir}/report.html, report.md, report.json, {picture.name}')
+    console.print(f'report: {work_dir}/report.html, report.md, report.json, {image.name}')
 
 
-def _circumstances(options: DemoOptions) -> dict[str, str]:
+def _comparable(options: DemoOptions) -> dict[str, str]:
     """What results must have in common to be compared."""
     stamp = {'data': str(options.data.resolve()), 'drawing': str(options.drawing)}
     return stamp | {'backbone': options.backbone, 'device': options.device, 'seed': str(options.seed)}
@@ -134,7 +134,7 @@ def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
     file = folder / _RESULTS
     try:
         known = json.loads(file.read_text()) if file.is_file() else {}
-        return [Result(**row) for row in known['rows']] if known.get('of') == _circumstances(options) else []
+        return [Result(**row) for row in known['rows']] if known.get('of') == _comparable(options) else []
     except (ValueError, TypeError):  # cut short, or of another version
         return []
 
