@@ -1,12 +1,13 @@
 """Files that a fault cannot leave half written, and folders that one process has for itself."""
 
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from icconv_mm.errors import InputError, naming
 
@@ -26,6 +27,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file whole or not at all; one with ``indent`` ends with a new line."""
+    text = json.dumps(content, indent=indent) + ('' if indent is None else '\n')
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 @contextmanager

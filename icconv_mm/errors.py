@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 
@@ -60,6 +60,23 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
 def building(what: str) -> AbstractContextManager[None]:
     """:func:`naming`, for code that runs constructors on what a config says: there, an exception is a wrong config."""
     return naming(what, *_BUILD_ERRORS)
+
+
+def chosen(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
+    """The names, if all are known.
+
+    Args:
+        names: The names that were given.
+        known: All names that there are.
+        what: What the message says before the others: ``'--tasks: no task'``.
+
+    Raises:
+        InputError: One of them is not known; the message lists those there are.
+    """
+    names = list(names)
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f'{what} {", ".join(unknown)}; there are: {", ".join(known)}')
+    return names
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def train_one_step(library: str, cfg: Config, size: int, initialize: bool) -> No
         library: The import name of the library of the config.
         cfg: The config; it stays as it is.
         size: The height and width of the images, in pixels.
-        initialise: Whether the weights are initialised as the config says.
+        initialize: Whether the weights are initialised as the config says.
 
     Raises:
         Exception: Whatever the model raises; a RuntimeError if the backbone got no finite gradient.

@@ -1,6 +1,8 @@
 // See plan.h.
 #include "plan.h"
 
+#include "../numbers.h"
+
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
@@ -86,15 +88,6 @@ bool alike_sources(const std::vector<Source>& sources, int64_t channels, int64_t
         return false;
   }
   return true;
-}
-
-template <typename Entry>
-int append(std::vector<int>& numbers, const std::vector<Entry>& entries) {
-  numbers.resize((numbers.size() + 3) / 4 * 4);  // entries of four numbers are read at once
-  const size_t at = numbers.size(), words = entries.size() * sizeof(Entry) / sizeof(int);
-  numbers.resize(at + words);
-  if (words > 0) std::memcpy(numbers.data() + at, entries.data(), words * sizeof(int));
-  return static_cast<int>(at);
 }
 
 std::atomic<int64_t> limit{int64_t{256} << 20};

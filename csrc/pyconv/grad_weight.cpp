@@ -1,6 +1,8 @@
 // See grad_weight.h.
 #include "grad_weight.h"
 
+#include "../numbers.h"
+
 #include <algorithm>
 #include <cstring>
 #include <set>

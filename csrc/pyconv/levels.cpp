@@ -9,6 +9,7 @@
 #include <map>
 
 #include "../groups.h"
+#include "../numbers.h"
 
 namespace icconv_mm::pyconv {
 namespace {

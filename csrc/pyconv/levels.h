@@ -8,7 +8,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -71,16 +70,6 @@ struct Program {                            // the head of the numbers; the tabl
 // of its own. The forward pass has one phase.
 std::vector<int> make_program(const Call& call, bool backward);
 inline int phase_step(const Call& call, bool backward) { return backward ? static_cast<int>(call.stride) : 1; }
-
-// Entries of a table appended to numbers, as they lie in memory: the index of the first.
-template <typename Entry>
-int append(std::vector<int>& numbers, const std::vector<Entry>& entries) {
-  numbers.resize((numbers.size() + 3) / 4 * 4);  // entries of four numbers are read at once
-  const size_t at = numbers.size(), words = entries.size() * sizeof(Entry) / sizeof(int);
-  numbers.resize(at + words);
-  if (words > 0) std::memcpy(numbers.data() + at, entries.data(), words * sizeof(int));
-  return static_cast<int>(at);
-}
 
 // Whether filters of a level lead from one of `inputs` channels to one of `outputs`, each counted from a first one.
 bool meet(const Level& level, int64_t in_channels, int64_t input, int64_t inputs, int64_t output, int64_t outputs);

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import track
@@ -44,6 +45,16 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
 def _option(argument: re.Match) -> str:
     name = argument[0]
     return f'--{_OPTIONS.get(name, name.replace("_", "-"))}'
+
+
+def require_device(name: str) -> None:
+    """Refuse ``--device cuda`` where torch finds no GPU.
+
+    Raises:
+        InputError: A GPU was asked for, and there is none.
+    """
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise errors.InputError('--device cuda: torch finds no CUDA device; use --device cpu')
 
 
 def renamed(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:

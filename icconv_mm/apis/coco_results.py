@@ -1,6 +1,5 @@
 """Predictions as COCO results files, with the ids of images and categories that they refer to."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from icconv_mm._files import whole_file
+from icconv_mm._files import write_json
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.errors import ArgumentError
 from icconv_mm.tasks.base import TaskAdapter
@@ -50,8 +49,7 @@ class CocoResults:
         for kind, content in (('predictions', self.records), ('images', about)):
             key = f'{kind}.{self.name}' if self.name else kind
             written[key] = out / f'{key}.json'
-            with whole_file(written[key]) as file:
-                file.write(json.dumps(content).encode())
+            write_json(written[key], content)
         return written
 
 

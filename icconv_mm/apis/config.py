@@ -97,6 +97,15 @@ def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
                 node['skip_bad'] = True
 
 
+def move_data(cfg: Config, root: str) -> None:
+    """Exchange the folder ``data_root`` of a config for ``root`` at the begin of every path; both end with a slash."""
+    drawn = cfg.data_root
+    for node in dicts_in(cfg):
+        for key, value in node.items():
+            if isinstance(value, str) and value.startswith(drawn) and not value.startswith(root):
+                node[key] = root + value.removeprefix(drawn)
+
+
 def set_iterations(cfg: Config, iterations: int) -> None:
     """Train for so many iterations, with the schedule of the learning rate in proportion.
 

@@ -18,12 +18,12 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
-from icconv_mm._files import whole_file
+from icconv_mm._files import write_json
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.tables import markdown, table
 from icconv_mm.apis.training import train
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, chosen
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
 
@@ -88,8 +88,7 @@ class Pipeline:
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
             raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
-        if unknown := set(variants) - set(VARIANTS):
-            raise InputError(f'unknown variants {sorted(unknown)}; choose from {", ".join(VARIANTS)}')
+        variants = chosen(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
         self.config = config
@@ -162,7 +161,7 @@ class Pipeline:
             'supernet': {'value': supernet['metrics'][self.metric], 'seconds': supernet['seconds']},
             'rows': rows,
         }
-        (self.work_dir / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+        write_json(self.work_dir / 'report.json', report, indent=1)
         cells = _cells(report)
         (self.work_dir / 'report.md').write_text(markdown(cells))
         title = f'{report["metric"]} after {report["iterations"]} iterations'
@@ -214,8 +213,7 @@ def run_stage(stage: Stage, metric: str) -> None:
         raise InputError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
     runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
     result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
-    with whole_file(stage.result_file) as file:
-        file.write(f'{json.dumps(result, indent=1)}\n'.encode())
+    write_json(stage.result_file, result, indent=1)
 
 
 def _cells(report: dict) -> list[list[str]]:

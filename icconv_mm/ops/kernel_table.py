@@ -1,9 +1,9 @@
 """Which of several CUDA kernels serves a call: a table of what was measured."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from math import isqrt
 from pathlib import Path
@@ -91,24 +91,6 @@ def load(path: Path | None = None) -> list[Measured]:
                 f'a positive number of pixels, got {entry.operator!r}, {dict(entry.microseconds)} and {entry.pixels}'
             )
     return measured
-
-
-def write_table(measured: Iterable[Measured], path: Path | None = None, source: str = '') -> None:
-    """Puts measurements into a table, in place of older ones of the same class and number of pixels.
-
-    Args:
-        measured: The figures.
-        path: The file, which is made where there is none; the committed one unless it is given.
-        source: Page of the measurement, of those that name none themselves.
-    """
-    path = path or PATH
-    entries = {(each.shape, each.pixels): each for each in (load(path) if path.exists() else [])}
-    for each in measured:
-        entries[each.shape, each.pixels] = Measured(**{**asdict(each), 'source': each.source or source})
-    rows = [json.dumps(asdict(each)) for _, each in sorted(entries.items())]
-    path.write_text('{"entries": [\n' + ',\n'.join(rows) + '\n]}\n')
-    load(path)  # an error here, not on somebody's GPU
-    forget()
 
 
 def forget() -> None:

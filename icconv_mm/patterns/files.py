@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm._files import whole_file
+from icconv_mm._files import write_json
 from icconv_mm.errors import InputError, MissingFileError, naming
 from icconv_mm.patterns.pattern import DilationPattern
 
@@ -51,8 +51,7 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
     """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
-    with whole_file(Path(path)) as file:
-        file.write((json.dumps([pattern.to_json() for pattern in patterns], indent=1) + '\n').encode())
+    write_json(Path(path), [pattern.to_json() for pattern in patterns], indent=1)
 
 
 class _Pairs(list):

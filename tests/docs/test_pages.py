@@ -127,6 +127,15 @@ def test_the_index_lists_every_page_once():
     assert {len(kinds) for kinds in listed.values()} == {1}
 
 
+def test_the_site_lists_the_pages_as_the_index_does():
+    """Under the same titles, in the same order."""
+    site = (REPO / 'docs/index.md').read_text()
+    for kind in ('Guides', 'Reference'):
+        (contents,) = re.findall(rf':caption: {kind}\n:titlesonly:\n\n(.*?)```', site, re.S)
+        ((_, *rows),) = tables(section('docs/README.md', kind))
+        assert [f'[{name}.md]({name}.md)' for name in contents.split()] == [cells[0] for cells in rows]
+
+
 @EVERY_PAGE
 def test_checkpoints_that_are_named_are_written(page):
     """``iter_N.pth`` is the last one of a training that the page runs."""

@@ -1,10 +1,10 @@
 """The file of results: what it was measured on and with, and every figure from the moment that it is there."""
 
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from icconv_mm._files import write_json
 from icconv_mm.errors import InputError
 
 
@@ -20,8 +20,8 @@ class Record:
         command: What is run, for a new file.
 
     Raises:
-        InputError: The file is no such file, or of another machine or version; its folder is not there.
-        OSError: It cannot be written.
+        InputError: The file is no such file, or of another machine or version; its folder is not there; it cannot be
+            written.
     """
 
     def __init__(self, path: Path, origin: dict, command: str):
@@ -82,6 +82,4 @@ class Record:
 
     def write(self) -> None:
         """The whole file or, if this is cut short, the one before it."""
-        new = self.path.with_name(f'.{self.path.name}.new')
-        new.write_text(json.dumps(self._content, indent=1) + '\n')
-        os.replace(new, self.path)
+        write_json(self.path, self._content, indent=1)

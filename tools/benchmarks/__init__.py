@@ -13,7 +13,7 @@ import torch
 from benchmarks.chart import write_chart
 from benchmarks.report import Figure, print_figures, write_json
 from benchmarks.timing import Options, Timing, interleave
-from icconv_mm.errors import InputError, UserError, naming
+from icconv_mm.errors import UserError, chosen, naming
 
 __all__ = [
     'SUITES',
@@ -48,9 +48,7 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
         InputError: For a suite that does not exist, or whose task library is not installed.
         Disagreement: If contenders of a suite disagree.
     """
-    unknown = [name for name in names if name not in SUITES]
-    if unknown:
-        raise InputError(f'no benchmark suite {", ".join(unknown)}; there are {", ".join(SUITES)}')
+    names = chosen(names, SUITES, 'no benchmark suite')
     if options.threads:
         torch.set_num_threads(options.threads)
     return (figure for name in names for figure in suite(name).run(options))

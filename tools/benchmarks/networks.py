@@ -1,12 +1,14 @@
 """A network of ours against those of upstream that it replaces, and against its own plain composition."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from mmcv.cnn import fuse_conv_bn
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options, contest
@@ -19,6 +21,7 @@ from icconv_mm.ops import use_backend
 TOLERANCES = {**contest.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
 STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
+POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')  # published; where it is not at hand
 
 
 def mixed(network: nn.Module, x: Tensor) -> Tensor:
@@ -172,3 +175,24 @@ def _smooth(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.ReLU):
                 setattr(module, name, nn.SiLU())
     return network
+
+
+def pose_estimator(backbone: dict) -> nn.Module:
+    """Backbone and head of bottom-up pose."""
+    head = dict(type='icconv_mm.AEHead', in_channels=2048, num_keypoints=17)
+    backbone = dict(**backbone, depth=50, out_indices=(3,))
+    return random_model('mmpose', dict(type='icconv_mm.AEPoseEstimator', backbone=backbone, head=head))
+
+
+def random_model(library: str, model: dict) -> nn.Module:
+    """A model of a task library, with the same random weights each time."""
+    torch.manual_seed(0)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # mmengine lists every parameter
+    try:
+        with DefaultScope.overwrite_default_scope(library):
+            model = MODELS.build(model)
+            model.init_weights()  # scores of a detector are low at first, as in training
+    finally:
+        logging.disable(disabled)
+    return model

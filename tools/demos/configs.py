@@ -6,8 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from demos.tasks import DemoTask
-from icconv_mm.apis.config import set_iterations
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.apis.config import move_data, set_iterations
 from icconv_mm.errors import InputError
 
 
@@ -56,7 +55,7 @@ def prepare_config(
         if task.fine_tuning and task.fine_tuning < cfg.train_cfg.max_iters:
             set_iterations(cfg, task.fine_tuning)
             cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = task.fine_tuning
-    _move_data(cfg, f'{data}/')
+    move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
     for judged in task.judged:
@@ -91,12 +90,3 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     for name in ('head', 'decode_head', 'auxiliary_head'):
         if head := cfg.model.get(name):
             head.in_channels = channels[head.get('in_index', last)]
-
-
-def _move_data(cfg: Config, root: str) -> None:
-    """Exchange the folder of the package's miniature dataset for ``root`` in every path."""
-    drawn = cfg.data_root
-    for node in dicts_in(cfg):
-        for key, value in node.items():
-            if isinstance(value, str) and value.startswith(drawn) and not value.startswith(root):
-                node[key] = root + value.removeprefix(drawn)

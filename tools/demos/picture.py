@@ -23,7 +23,7 @@ _MAX_BYTES = 400_000
 _Source = Callable[[dict], Any]
 
 
-def draw_picture(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Path) -> None:
+def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Path) -> None:
     """Write a JPEG in which each of a few validation scenes appears once, with all predictions beside the truth.
 
     Args:
@@ -116,10 +116,10 @@ def _text(text: str) -> np.ndarray:
     return strip
 
 
-def _write_small(path: Path, picture: np.ndarray) -> None:
+def _write_small(path: Path, image: np.ndarray) -> None:
     """Write a JPEG at the best quality that stays below the limit."""
     for quality in range(90, 0, -10):
-        _, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(data) <= _MAX_BYTES:
             break
     path.write_bytes(data.tobytes())

@@ -94,7 +94,7 @@ def print_tables(results: Sequence[Result], console: Console, earlier: Collectio
         console.print(table(BOTH, both, {'task'}))
 
 
-def write_reports(results: Sequence[Result], folder: Path, picture: Path | None = None) -> None:
+def write_reports(results: Sequence[Result], folder: Path, image: Path | None = None) -> None:
     """Write ``report.json``, a list with one object per result, and ``report.md`` below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'report.json').write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
@@ -103,6 +103,6 @@ def write_reports(results: Sequence[Result], folder: Path, picture: Path | None 
         parts.append('\n'.join(notes) + '\n')
     if both := rows_of_both(results):
         parts += [f'## {BOTH.capitalize()}\n', markdown(both)]
-    if picture is not None:
-        parts.append(f'![ground truth and predictions]({picture.name})\n')
+    if image is not None:
+        parts.append(f'![ground truth and predictions]({image.name})\n')
     (folder / 'report.md').write_text('\n'.join(parts))

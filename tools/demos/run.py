@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from rich.progress import track
 from demos.configs import backbone_file, prepare_config
 from demos.own_data import print_own_data, write_own_data_config
 from demos.page import write_page
-from demos.picture import draw_picture
+from demos.picture import draw_image
 from demos.process import python, run_tool
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
 from icconv_mm._files import alone_in
+from icconv_mm.apis.cli import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, chosen
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
 
@@ -71,12 +72,15 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     """
     console = console or Console()
     known = {task.name: task for task in (JOINT, *SEPARATE)}
-    tasks = _chosen('--tasks: no task', options.tasks, known)
+    if not options.tasks:
+        raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
+    tasks = [known[name] for name in dict.fromkeys(chosen(options.tasks, known, '--tasks: no task'))]
     if options.neck is not None:
-        (with_neck,) = _chosen('--neck: no neck', [options.neck], NECKS)
+        chosen([options.neck], NECKS, '--neck: no neck')
+        with_neck = NECKS[options.neck]
         tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
     backbone = backbone_file(options.home, options.backbone)
-    _require_device(options.device)
+    require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
     console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
     with alone_in(options.work_dir, 'another demo is running'):
@@ -91,7 +95,7 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
     for number, task in enumerate(tasks, 1):
         start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
         own = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
-        text = json.dumps({'of': _circumstances(options), 'rows': [asdict(result) for result in own]})
+        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in own]})
         (options.work_dir / task.name / _RESULTS).write_text(text)
         trained[task.name] = _checkpoint(options.work_dir / task.name)
         results += own
@@ -111,15 +115,15 @@ def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[R
     for task in shown:
         column = columns.setdefault('separate networks' if task in SEPARATE else task.title, {})
         column |= {judged.kind: work_dir / task.name / judged.kind.written for judged in task.judged}
-    picture = work_dir / 'demo.jpg'
-    draw_picture(columns, options.data, picture)
-    write_reports([*results, *earlier], work_dir, picture)
-    write_page([*results, *earlier], shown, work_dir, picture)
+    image = work_dir / 'demo.jpg'
+    draw_image(columns, options.data, image)
+    write_reports([*results, *earlier], work_dir, image)
+    write_page([*results, *earlier], shown, work_dir, image)
     print_tables(results, console, earlier)
-    console.print(f'report: {work_dir}/report.html, report.md, report.json, {picture.name}')
+    console.print(f'report: {work_dir}/report.html, report.md, report.json, {image.name}')
 
 
-def _circumstances(options: DemoOptions) -> dict[str, str]:
+def _comparable(options: DemoOptions) -> dict[str, str]:
     """What results must have in common to be compared."""
     stamp = {'data': str(options.data.resolve()), 'drawing': str(options.drawing)}
     return stamp | {'backbone': options.backbone, 'device': options.device, 'seed': str(options.seed)}
@@ -130,7 +134,7 @@ def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
     file = folder / _RESULTS
     try:
         known = json.loads(file.read_text()) if file.is_file() else {}
-        return [Result(**row) for row in known['rows']] if known.get('of') == _circumstances(options) else []
+        return [Result(**row) for row in known['rows']] if known.get('of') == _comparable(options) else []
     except (ValueError, TypeError):  # cut short, or of another version
         return []
 
@@ -198,17 +202,3 @@ def read_metric(folder: Path, key: str) -> float:
     metrics = json.loads(files[-1].read_text()) if files else {}
     value = float(metrics.get(key, 0.0))
     return value if math.isfinite(value) else 0.0
-
-
-def _chosen(refusal: str, names: Sequence[str], known: Mapping[str, DemoTask]) -> list[DemoTask]:
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InputError(f'{refusal} {", ".join(unknown) or "given"}; there are: {", ".join(known)}')
-    return [known[name] for name in dict.fromkeys(names)]
-
-
-def _require_device(device: str) -> None:
-    import torch
-
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')

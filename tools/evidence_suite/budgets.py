@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmengine.config import Config
 
 from evidence_suite.arms import ARMS, DATA, PATTERN, RATE, Arm
 from icconv_mm.apis import load_config
-from icconv_mm.apis.config import set_iterations
+from icconv_mm.apis.config import move_data, set_iterations
 from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
 from icconv_mm.datasets.walk import as_list, dicts_in
 from icconv_mm.errors import InputError
@@ -158,12 +157,11 @@ class Run:
         """The drawn set of scales in the place of the miniature one, and its split."""
         cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
         for node in (*dicts_in(cfg.test_dataloader), *dicts_in(cfg.test_evaluator)):
-            _replace(node, lambda text: _VAL.sub(self.split, text))
+            node.update({key: _VAL.sub(self.split, value) for key, value in node.items() if isinstance(value, str)})
             if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
                 node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
-        drawn = cfg.data_root
+        move_data(cfg, f'{self.data}/')
         for node in dicts_in(cfg):
-            _replace(node, lambda text: text.replace(drawn, f'{self.data}/') if text.startswith(drawn) else text)
             if 'classes' in (node.get('metainfo') or {}):
                 background = ('background',) * (node.metainfo.classes[0] == 'background')
                 node.metainfo = dict(classes=(*background, *CLASSES))
@@ -181,12 +179,6 @@ class Run:
 @functools.cache
 def _base(name: str) -> Config:
     return load_config(str(CONFIGS / f'{name}.py'))
-
-
-def _replace(node: dict, change: Callable[[str], str]) -> None:
-    for key, value in node.items():
-        if isinstance(value, str):
-            node[key] = change(value)
 
 
 def _resize(cfg: Config, size: int) -> None:

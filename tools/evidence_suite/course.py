@@ -15,7 +15,8 @@ from rich.console import Console
 from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
 from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
 from icconv_mm._files import alone_in
-from icconv_mm.errors import InputError
+from icconv_mm.apis.cli import require_device
+from icconv_mm.errors import InputError, chosen
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
 
@@ -28,10 +29,7 @@ def use_device(name: str) -> None:
     """
     if name == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    import torch
-
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
+    require_device(name)
 
 
 def budget_of(name: str | None) -> Budget:
@@ -43,8 +41,7 @@ def budget_of(name: str | None) -> Budget:
     import torch
 
     name = name or ('gpu' if torch.cuda.is_available() else 'cpu')
-    if name not in BUDGETS:
-        raise InputError(f'--budget: no budget {name}; there are: {", ".join(BUDGETS)}')
+    chosen([name], BUDGETS, '--budget: no budget')
     return BUDGETS[name]
 
 
@@ -70,9 +67,7 @@ class Course:
         only: Sequence[str] | None = None,
         tune: bool = False,
     ):
-        unknown = [name for name in only or () if name not in COMPARISONS]
-        if unknown:
-            raise InputError(f'--only: no comparison {", ".join(unknown)}; there are: {", ".join(COMPARISONS)}')
+        names = chosen(only or COMPARISONS, COMPARISONS, '--only: no comparison')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
         self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
@@ -80,7 +75,7 @@ class Course:
         if tune and (seen := [seed for seed in self.seeds if seed < TUNING]):
             raise InputError(f'--seeds: --tune takes seeds from {TUNING} on, got {", ".join(map(str, seen))}')
         self.tune = tune
-        self.comparisons = [COMPARISONS[name] for name in only or COMPARISONS]
+        self.comparisons = [COMPARISONS[name] for name in names]
         self.console = Console()
 
     def runs(self) -> list[Run]:

@@ -1,6 +1,5 @@
 """One run: train, search if it is a supernet, test, and write what was found."""
 
-import json
 import time
 from datetime import datetime, timezone
 
@@ -11,7 +10,7 @@ from evidence_suite.arms import D_MAX
 from evidence_suite.budgets import Run
 from evidence_suite.costs import StepTimes, network_costs
 from evidence_suite.scores import scores_of
-from icconv_mm._files import whole_file
+from icconv_mm._files import write_json
 from icconv_mm.apis import test, train
 from icconv_mm.apis.search import search_checkpoint
 from icconv_mm.datasets.miniature import ensure_miniature
@@ -60,8 +59,7 @@ def perform(run: Run, threads: int = 1) -> dict:
         'tests': {name: _test(run, name) for name in ('', *run.arm.tests)},
     }
     run.weights.unlink()  # hundreds of them would fill a disk
-    with whole_file(run.result_file) as file:
-        file.write((json.dumps(result, indent=1) + '\n').encode())
+    write_json(run.result_file, result, indent=1)
     return result
 
 

@@ -11,10 +11,12 @@ import torch
 from acceptance import clock, pieces, start, work
 from acceptance.bench import Bench, Measurement, against
 from acceptance.pieces import parity, training
+from acceptance.pieces.table import write_table
 from acceptance.record import Record
 from half import half_on_cpu
 
 from icconv_mm.errors import InputError, UserError
+from icconv_mm.ops.kernel_table import Measured, load
 
 ORIGIN = {'machine': 'this one', 'versions': {'torch': '2'}, 'options': {}, 'source': 'abc'}
 
@@ -56,10 +58,11 @@ def test_a_figure_is_on_disk_at_once_and_once(bench):
 def test_a_file_that_is_cut_short_is_not_left_behind(bench, monkeypatch):
     bench.record.put('a/b', {'value': 1})
     before = bench.record.path.read_text()
-    monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError('the power is gone')))
-    with pytest.raises(OSError, match='power'):
+    monkeypatch.setattr('pathlib.Path.replace', lambda *_: (_ for _ in ()).throw(OSError('the power is gone')))
+    with pytest.raises(InputError, match=r'it\.json: the power is gone'):
         bench.record.put('a/c', {'value': 2})
-    assert bench.record.path.read_text() == before
+    assert bench.record.path.read_text() == before and before.endswith('}\n')
+    assert list(bench.record.path.parent.iterdir()) == [bench.record.path]
 
 
 @pytest.mark.parametrize('name', ORIGIN)
@@ -82,7 +85,7 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     out = tmp_path / 'it.json'
     assert 'error: torch finds no CUDA device; --dry-run does all this' in run(main, capsys, '--out', out)
-    assert 'no piece gpu; there are ceilings, parity' in run(main, capsys, '--out', out, '--piece', 'gpu', '--dry-run')
+    assert 'no piece gpu; there are: ceilings, parity' in run(main, capsys, '--out', out, '--piece', 'gpu', '--dry-run')
     nowhere = tmp_path / 'none/it.json'
     assert 'expected a file in an existing folder' in run(main, capsys, '--out', nowhere, '--dry-run')
     assert '--minutes: expected more than 0' in run(main, capsys, '--out', out, '--minutes', 0)
@@ -91,9 +94,9 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_an_error(main, capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise PermissionError(13, 'no', str(tmp_path))
+        raise PermissionError(13, 'Permission denied', str(tmp_path))
 
-    monkeypatch.setattr('pathlib.Path.write_text', refuse)
+    monkeypatch.setattr('tempfile.mkstemp', refuse)
     assert 'error: ' in (said := run(main, capsys, '--out', tmp_path / 'it.json', '--dry-run')) and 'denied' in said
 
 
@@ -244,6 +247,22 @@ def test_outcome_of_tests(tmp_path):
 def test_a_tool_that_fails_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r'tools/train\.py ended with status 1: error: .*nothing\.py'):
         training._tool(tmp_path, 'train', 'nothing.py')
+
+
+# --- the table of kernels
+
+
+def test_writing_a_table_again_replaces_the_same_class(tmp_path):
+    def entry(pixels, **microseconds):
+        return Measured('inception_conv2d', '9.0', 'bfloat16', 64, 64, 1, 1, pixels, microseconds)
+
+    path = tmp_path / 'table.json'
+    write_table([entry(8000, kn2row=1.0, tiled=2.0), entry(1000, kn2row=1.0, tiled=2.0)], path, 'first.json')
+    write_table([entry(1000, tiled=1.0, hybrid=0.5)], path, 'second.json')
+    found = [(each.pixels, each.kernel, each.source) for each in load(path)]
+    assert found == [(1000, 'hybrid', 'second.json'), (8000, 'kn2row', 'first.json')]
+    with pytest.raises(InputError, match=r"entry 2: .*'dense'"):
+        write_table([entry(9000, dense=1.0)], path, '')
 
 
 # --- the clock

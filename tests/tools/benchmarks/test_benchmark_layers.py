@@ -105,5 +105,5 @@ def test_what_differs_is_not_timed(monkeypatch, wrong, kind, number):
 
 
 def test_an_unknown_suite_is_refused():
-    with pytest.raises(ValueError, match=r'no benchmark suite ops; there are layers, .*, multitask, overhead'):
+    with pytest.raises(ValueError, match=r'no benchmark suite ops; there are: layers, .*, multitask, overhead'):
         benchmarks.run(['ops'], benchmarks.Options())

@@ -64,7 +64,7 @@ def test_maps_are_those_of_a_crowd(suite):
 @pytest.mark.slow
 def test_network_is_the_published_one_with_an_analytic_pattern(suite):
     network, pattern = suite._network('cpu')
-    assert pattern == suite.SUBSTITUTE
+    assert pattern == suite.POSE_PATTERNS[1]
     assert len(network.backbone.layer3) == 6 and network.head.final_layer.out_channels == 34
     with torch.no_grad():
         heatmaps, tags = network(torch.randn(1, 3, 64, 64), None)

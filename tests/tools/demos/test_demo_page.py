@@ -33,7 +33,7 @@ class _Outline(HTMLParser):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     cv2.imwrite(str(tmp_path / 'demo.jpg'), np.zeros((8, 8, 3), np.uint8))
     return tmp_path / 'demo.jpg'
 
@@ -48,17 +48,17 @@ def _log(folder, records, test=None):
         (folder / 'test/now/now.json').write_text(json.dumps(test))
 
 
-def _page(tmp_path, picture, network=JOINT, value=0.7):
+def _page(tmp_path, image, network=JOINT, value=0.7):
     results = [Result('a <task>', 'c.py', 'b.py', 'AP', value, 0.6, 10, network=network.name)]
-    write_page(results, [network], tmp_path, picture)
+    write_page(results, [network], tmp_path, image)
     return (tmp_path / 'report.html').read_text()
 
 
-def test_page_stands_alone(tmp_path, picture):
+def test_page_stands_alone(tmp_path, image):
     """Well-formed, nothing is loaded, and what it quotes is text."""
     records = [{'lr': 0.1, 'loss': 4 / step, 'pose.loss_kpt': 1.0, 'time': 3.0, 'step': step} for step in (10, 20)]
     _log(tmp_path / 'joint', records, {'pose/coco/AP .5': 0.43})
-    text = _page(tmp_path, picture)
+    text = _page(tmp_path, image)
     page = _Outline(text)
     assert page.open == [] and page.loaded == [] and (page.count['img'], page.count['svg']) == (1, 2)
     assert 'a &lt;task&gt;' in text and "type='&lt;It&gt;'" in text.replace('&#x27;', "'")
@@ -67,11 +67,11 @@ def test_page_stands_alone(tmp_path, picture):
 
 
 @pytest.mark.parametrize(('value', 'verdict'), [(0.6, 'Every threshold is reached'), (0.59, 'Below the threshold: a')])
-def test_verdict(tmp_path, picture, value, verdict):
-    assert verdict in _page(tmp_path, picture, value=value)
+def test_verdict(tmp_path, image, value, verdict):
+    assert verdict in _page(tmp_path, image, value=value)
 
 
-def test_curves(tmp_path, picture, monkeypatch):
+def test_curves(tmp_path, image, monkeypatch):
     """A metric has a point for each validation and one for the test, and its threshold in the evaluator's units."""
     plotted = {}
     monkeypatch.setattr(
@@ -85,11 +85,11 @@ def test_curves(tmp_path, picture, monkeypatch):
         {'mIoU': 30.0, 'step': 20},
     ]
     _log(tmp_path / 'semantic', records, {'mIoU': 31.0, 'aAcc': 80.0})
-    _page(tmp_path, picture, semantic)
+    _page(tmp_path, image, semantic)
     (losses, _), (metrics, lines) = plotted.values()
     assert losses['loss'] == ([10, 20], [2.0, 1.0])
     assert metrics == {'mIoU': ([10, 20], [20.0, 31.0]), 'aAcc': ([20], [80.0])} and lines == {'mIoU': 60.0}
 
 
-def test_without_logs_there_are_no_curves(tmp_path, picture):
-    assert '<svg' not in _page(tmp_path, picture)
+def test_without_logs_there_are_no_curves(tmp_path, image):
+    assert '<svg' not in _page(tmp_path, image)

@@ -3,21 +3,21 @@ import json
 import cv2
 import numpy as np
 import pytest
-from demos.picture import draw_picture
+from demos.picture import draw_image
 from demos.tasks import BOXES, JOINTS, LABELS, MASKS
 from pycocotools import mask as masks
 
 
 def _differing(data, tmp_path, kind, found):
     """Which of the two columns differ between what was found and nothing."""
-    pictures = []
+    images = []
     for number, results in enumerate((found, [])):
         file = tmp_path / f'{kind.name}{number}.json'
         file.write_text(json.dumps(results))
-        draw_picture({'a network': {kind: file}}, data, tmp_path / 'p.jpg')
-        pictures.append(cv2.imread(str(tmp_path / 'p.jpg')).astype(int))
+        draw_image({'a network': {kind: file}}, data, tmp_path / 'p.jpg')
+        images.append(cv2.imread(str(tmp_path / 'p.jpg')).astype(int))
         assert (tmp_path / 'p.jpg').stat().st_size <= 400_000
-    difference = np.abs(pictures[0] - pictures[1]).sum(axis=(0, 2)) > 1000
+    difference = np.abs(images[0] - images[1]).sum(axis=(0, 2)) > 1000
     return difference.reshape(2, -1).any(axis=1).tolist()
 
 
@@ -35,20 +35,20 @@ def test_right_column_shows_what_was_found(data, tmp_path, kind, score):
 
 
 def test_label_maps_tint(data, tmp_path):
-    pictures = []
+    images = []
     for number in (0, 3):
         folder = tmp_path / f'labels{number}'
         folder.mkdir()
         for i in range(1, 5):
             cv2.imwrite(str(folder / f'{i:06d}.png'), np.full((64, 64), number, np.uint8))
-        draw_picture({'a network': {LABELS: folder}}, data, tmp_path / 'p.jpg')
-        pictures.append(cv2.imread(str(tmp_path / 'p.jpg')).astype(int))
-    left, right = np.split(np.abs(pictures[0] - pictures[1])[26:], 2, axis=1)
+        draw_image({'a network': {LABELS: folder}}, data, tmp_path / 'p.jpg')
+        images.append(cv2.imread(str(tmp_path / 'p.jpg')).astype(int))
+    left, right = np.split(np.abs(images[0] - images[1])[26:], 2, axis=1)
     assert left[:, :-8].max() == 0 and np.median(right) > 10
 
 
 def test_each_scene_is_one_row_with_a_column_for_each_network(data, tmp_path):
     kinds = dict.fromkeys((BOXES, JOINTS), tmp_path / 'missing.json')
-    draw_picture({'a network': kinds, 'another': kinds}, data, tmp_path / 'p.jpg')
+    draw_image({'a network': kinds, 'another': kinds}, data, tmp_path / 'p.jpg')
     height, width, _ = cv2.imread(str(tmp_path / 'p.jpg')).shape
     assert width == 3 * 384 and (height - 26) % 384 == 0

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 
 from acceptance.bench import Bench, Measurement
-from icconv_mm.errors import InputError
+from icconv_mm.errors import chosen
 
 PIECES = ('ceilings', 'parity', 'layers', 'networks', 'pyconv', 'table', 'necks', 'pose', 'training')
 
@@ -21,6 +21,5 @@ def of_names(names: Sequence[str] | None) -> list[str]:
     Raises:
         InputError: There is no such piece.
     """
-    if unknown := [name for name in names or () if name not in PIECES]:
-        raise InputError(f'--piece: no piece {", ".join(unknown)}; there are {", ".join(PIECES)}')
-    return [name for name in PIECES if not names or name in names]
+    wanted = chosen(names or PIECES, PIECES, '--piece: no piece')
+    return [name for name in PIECES if name in wanted]

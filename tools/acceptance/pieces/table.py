@@ -1,6 +1,9 @@
 """The table of kernels that the figures of the layers speak for; it is committed by hand."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -8,7 +11,7 @@ from acceptance.bench import Bench, Measurement
 from acceptance.kernels import CHOSEN, REFERENCE
 from acceptance.pieces.layers import DENSE
 from icconv_mm.errors import InputError
-from icconv_mm.ops.kernel_table import Measured, write_table
+from icconv_mm.ops.kernel_table import Measured, load
 
 FILE = 'kernel_table.json'
 
@@ -38,3 +41,19 @@ def _write(bench: Bench) -> dict:
     path = bench.folder / FILE
     write_table(measured, path, source=bench.record.path.name)
     return {'file': path.name, 'measured': len(measured), 'summary': f'{len(measured)} classes in {path}'}
+
+
+def write_table(measured: Iterable[Measured], path: Path, source: str) -> None:
+    """Puts measurements into a table, in place of older ones of the same class and number of pixels.
+
+    Args:
+        measured: The figures.
+        path: The file, which is made where there is none.
+        source: File of the figures, of those that name none themselves.
+    """
+    entries = {(each.shape, each.pixels): each for each in (load(path) if path.exists() else [])}
+    for each in measured:
+        entries[each.shape, each.pixels] = Measured(**{**asdict(each), 'source': each.source or source})
+    rows = [json.dumps(asdict(each)) for _, each in sorted(entries.items())]
+    path.write_text('{"entries": [\n' + ',\n'.join(rows) + '\n]}\n')
+    load(path)  # an error here, not on somebody's GPU

@@ -4,20 +4,18 @@ Images are NCHW, as the libraries make them, and weights are random. Scores have
 finds as many boxes in every image.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.hub import get_config
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from benchmarks import Figure, Options
 from benchmarks.choices import find_pattern
-from benchmarks.networks import Case, compare
+from benchmarks.networks import POSE_PATTERNS, Case, compare, pose_estimator, random_model
 from benchmarks.suites.layers import PATTERN, SUBSTITUTE
 
 # batch and image of a test and of a training step, by device
@@ -30,7 +28,6 @@ CONFIGS = {
     'Mask R-CNN': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'PSPNet': 'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py',
 }
-POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')
 SEGMENTATION_PATTERNS = ('segmentation/ic_resnet50_k9', 'geometric_d4')
 
 
@@ -90,7 +87,7 @@ def detector(name: str, backbone: dict | None = None, change: Callable[[dict], N
             cfg |= {'score_thr': 0.0, 'max_per_img': FOUND}
     if change is not None:
         change(model)
-    return _build('mmdet', model)
+    return random_model('mmdet', model)
 
 
 def segmentor(backbone: dict | None = None) -> nn.Module:
@@ -100,27 +97,7 @@ def segmentor(backbone: dict | None = None) -> nn.Module:
     model.pretrained = None
     for head in (model.decode_head, model.auxiliary_head):
         head.norm_cfg = {'type': 'BN', 'requires_grad': True}  # of one process
-    return _build('mmseg', model)
-
-
-def pose_estimator(backbone: dict) -> nn.Module:
-    """Backbone and head of bottom-up pose."""
-    head = dict(type='icconv_mm.AEHead', in_channels=2048, num_keypoints=17)
-    backbone = dict(**backbone, depth=50, out_indices=(3,))
-    return _build('mmpose', dict(type='icconv_mm.AEPoseEstimator', backbone=backbone, head=head))
-
-
-def _build(library: str, model: dict) -> nn.Module:
-    torch.manual_seed(0)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)  # mmengine lists every parameter
-    try:
-        with DefaultScope.overwrite_default_scope(library):
-            model = MODELS.build(model)
-            model.init_weights()  # scores of a detector are low at first, as in training
-    finally:
-        logging.disable(disabled)
-    return model
+    return random_model('mmseg', model)
 
 
 def make_samples(batch: int, size: tuple[int, int], device: str | torch.device) -> list[DetDataSample]:

@@ -3,17 +3,16 @@
 import numpy as np
 import torch
 from mmpose.codecs import AssociativeEmbedding
-from mmpose.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks import Disagreement, Figure, Options, interleave
 from benchmarks.choices import find_pattern
+from benchmarks.networks import POSE_PATTERNS, pose_estimator
 from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
 
 INPUT, PEOPLE, JOINTS = 640, 30, 17
-PATTERN, SUBSTITUTE = 'human_pose/ic_resnet50_k13', 'geometric_d6'
 
 
 def run(options: Options) -> list[Figure]:
@@ -73,11 +72,8 @@ def crowd(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def _network(device: str) -> tuple[torch.nn.Module, str]:
     """Backbone and head of the published IC-ResNet-50; an analytic pattern where the published one is not at hand."""
-    head = dict(type='icconv_mm.AEHead', in_channels=2048, num_keypoints=JOINTS)
-    pattern = find_pattern(PATTERN, SUBSTITUTE)
-    backbone = dict(type='icconv_mm.ICResNet', depth=50, pattern=pattern, out_indices=(3,))
-    model = MODELS.build(dict(type='icconv_mm.AEPoseEstimator', backbone=backbone, head=head))
-    return model.to(device).eval(), pattern
+    pattern = find_pattern(*POSE_PATTERNS)
+    return pose_estimator({'type': 'icconv_mm.ICResNet', 'pattern': pattern}).to(device).eval(), pattern
 
 
 def _agree(ours: tuple, theirs: tuple) -> int:

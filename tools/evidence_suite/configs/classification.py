@@ -31,14 +31,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=32,
-    dataset=dict(
-        type='CustomDataset',
-        data_root=_base_.data_root,
-        data_prefix='crops/val',
-        metainfo=dict(classes=_base_.metainfo.classes),
-        pipeline=test_pipeline,
-    ),
+    batch_size=32, dataset={**train_dataloader['dataset'], 'data_prefix': 'crops/val', 'pipeline': test_pipeline}
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
