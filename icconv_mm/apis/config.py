@@ -54,8 +54,10 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
 @cache
 def format_once() -> None:
     """Let mmengine keep the formatted text of a config: a run asks for the same four times, and each takes seconds."""
-    if hasattr(mmengine_config, 'FormatCode'):
-        mmengine_config.FormatCode = _remembering(mmengine_config.FormatCode)
+    place = mmengine_config
+    if not hasattr(place, 'FormatCode'):  # forks import it when they format
+        from yapf.yapflib import yapf_api as place
+    place.FormatCode = _remembering(place.FormatCode)
 
 
 def _remembering(format_code: Callable) -> Callable:
@@ -98,7 +100,7 @@ def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
 
 
 def move_data(cfg: Config, root: str) -> None:
-    """Exchange the folder ``data_root`` of a config for ``root`` at the begin of every path; both end with a slash."""
+    """Exchange the folder ``data_root`` of a config for ``root`` at the start of every path; both end with a slash."""
     drawn = cfg.data_root
     for node in dicts_in(cfg):
         for key, value in node.items():

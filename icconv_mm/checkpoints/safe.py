@@ -23,6 +23,7 @@ from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames
 from icconv_mm.checkpoints.reader.torch_allow_list import allow_in_torch
 from icconv_mm.checkpoints.reader.torch_files import read_torch_file
 from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.versions import installed
 
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
 
@@ -78,9 +79,12 @@ def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
 
 
 def activate() -> None:
-    """Extend torch's allow-list, and let mmengine load through :func:`load` if its runner is in use already."""
+    """Extend torch's allow-list, and let mmengine load through :func:`load` if its runner is in use already.
+
+    So it does wherever mmengine is a fork whose reader has a list of its own: torch mixes the two by chance.
+    """
     allow_in_torch()
-    if 'mmengine.runner.checkpoint' in sys.modules:
+    if 'mmengine.runner.checkpoint' in sys.modules or (installed('mmengine') or ('',))[0].startswith('onedl'):
         install()
 
 

@@ -1,6 +1,7 @@
 """Configs and options that do not exist are told at once."""
 
 import copy
+import importlib
 import runpy
 import sys
 
@@ -85,7 +86,9 @@ def test_text_of_a_config_is_formatted_once(tmp_path, monkeypatch):
         calls.append(text)
         return f'# formatted\n{text}', True
 
-    monkeypatch.setattr('mmengine.config.config.FormatCode', format_code)
+    of_mmengine = hasattr(importlib.import_module('mmengine.config.config'), 'FormatCode')
+    place = 'mmengine.config.config' if of_mmengine else 'yapf.yapflib.yapf_api'
+    monkeypatch.setattr(f'{place}.FormatCode', format_code)
     config.format_once.cache_clear()
     path = tmp_path / 'config.py'
     path.write_text('a = dict(b=1)')

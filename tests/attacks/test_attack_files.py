@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
-from xtcocotools.coco import COCO
+from pycocotools.coco import COCO
 
 from icconv_mm.apis.config import check_options
 from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_measures

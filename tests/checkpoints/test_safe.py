@@ -116,3 +116,14 @@ def test_importing_the_package_is_enough(tmp_path, checkpoint):
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == '3'
+
+
+def test_a_fork_with_a_list_of_its_own_loads_through_this_reader(monkeypatch):
+    """Torch takes the names of its list and of this package's in no certain order."""
+    calls = []
+    monkeypatch.setattr(safe, 'install', lambda: calls.append('installed'))
+    monkeypatch.delitem(sys.modules, 'mmengine.runner.checkpoint', raising=False)
+    for distribution, known in (('mmengine', 0), ('mmengine-lite', 0), ('onedl-mmengine', 1)):
+        monkeypatch.setattr(safe, 'installed', lambda name, found=distribution: (found, '0.10.12'))
+        safe.activate()
+        assert len(calls) == known

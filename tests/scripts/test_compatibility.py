@@ -46,7 +46,7 @@ def test_outcomes_tell_what_differs(monkeypatch):
     errors = {outcome.swap: outcome.error for outcome in compatibility.check_case(case)}
     assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv'] and "filter 'nowhere'" in errors['Inception']
     assert compatibility.check_case(Case('mmdet', 'b.py', {'type': 'ResNet', 'depth': 20}))[0].swap == 'original'
-    monkeypatch.setitem(ONE_LINE['IC'], 'ResNet', 'mmpose.ResNet')  # which has no pattern
+    monkeypatch.setitem(ONE_LINE['IC'], 'ResNet', 'mmdet.ResNet')  # which has no pattern
     assert 'pattern' in {o.swap: o.error for o in compatibility.check_case(case)}['IC']
 
 

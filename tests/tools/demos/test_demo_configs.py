@@ -32,8 +32,9 @@ def test_prepared_config_of_one_network(backbone, growth, repo, tmp_path):
     """The other backbone is as narrow as the recipe's own, and the neck fits it."""
     options = {'home': repo, 'backbone': backbone_file(repo, backbone), 'data': tmp_path, 'seed': 0}
     cfg = Config.fromfile(prepare_config(JOINT, tmp_path / 'joint', **options), import_custom_modules=False)
-    assert cfg.model.backbone == cfg.backbone | {'base_channels': 32}
-    assert cfg.model.neck.in_channels == [growth * width for width in (32, 64, 128, 256)]
+    stages = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2))
+    assert cfg.model.backbone == cfg.backbone | {'base_channels': 48} | stages
+    assert cfg.model.neck.in_channels == [growth * width for width in (48, 96, 192)]
 
 
 def test_fine_tuning(repo, tmp_path):
