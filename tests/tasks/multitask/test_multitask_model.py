@@ -247,15 +247,15 @@ def test_deployed_form_gives_the_same(joint_model, joint_cfg, batch):
 @pytest.mark.parametrize('name', list(SINGLE))
 def test_single_task_checkpoint_starts_its_parts(load, joint_cfg, tmp_path, name):
     cfg = load(SINGLE[name])
-    if name != 'pose':  # as narrow as the joint network
-        cfg.model.backbone.base_channels = joint_cfg.model.backbone.base_channels
+    if name != 'pose':  # as narrow and short as the joint network
+        cfg.model.backbone = copy.deepcopy(joint_cfg.model.backbone)
         cfg.model.neck.in_channels = joint_cfg.model.neck.in_channels
     single = MODELS.build(cfg.model)
     torch.save({'state_dict': single.state_dict()}, tmp_path / 'single.pth')
     init_default_scope('mmengine')
     start = dict(type='Pretrained', checkpoint=str(tmp_path / 'single.pth'))
     joint_cfg.model.tasks[name].init_cfg = start
-    if name != 'pose':  # its backbone is shorter
+    if name != 'pose':  # its backbone is wider
         joint_cfg.model.backbone.init_cfg = dict(start, prefix='backbone.')
         joint_cfg.model.neck.init_cfg = dict(start, prefix='neck.')
     model = MODELS.build(joint_cfg.model)
