@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from icconv_mm.apis.tables import table
+from icconv_mm._tables import table
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits

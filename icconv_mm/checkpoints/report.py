@@ -2,21 +2,22 @@
 
 from rich.table import Table
 
+from icconv_mm._tables import table
 from icconv_mm.checkpoints.conversion import Conversion, group, mask_numbers
 
 
 def moves_table(conversion: Conversion) -> Table:
     """One row per kind of module: its name with indices masked, how many keys became how many, and what was done."""
-    table = Table('from', 'to', 'keys', 'what', title=f'layout: {conversion.layout}')
-    rows: dict[tuple[str, str, str], list[int]] = {}
+    counted: dict[tuple[str, str, str], list[int]] = {}
     for move in conversion.moves:
         new = '-' if move.new is None else _module(move.new)
-        counts = rows.setdefault((_module(move.old[0]), new, move.how), [0, 0])
+        counts = counted.setdefault((_module(move.old[0]), new, move.how), [0, 0])
         counts[0] += len(move.old)
         counts[1] += move.new is not None
-    for (old, new, how), (before, after) in rows.items():
-        table.add_row(old, new, str(after) if before == after else f'{before} -> {after}', how)
-    return table
+    rows = [('from', 'to', 'keys', 'what')]
+    for (old, new, how), (before, after) in counted.items():
+        rows.append((old, new, str(after) if before == after else f'{before} -> {after}', how))
+    return table(f'layout: {conversion.layout}', rows, {'from', 'to', 'what'})
 
 
 def _module(key: str) -> str:
@@ -25,8 +26,7 @@ def _module(key: str) -> str:
 
 def left_table(conversion: Conversion) -> Table:
     """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
-    table = Table('key', 'keys', 'first shape', title=f'{len(conversion.left)} keys left out')
     shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
-    for name, count in group(conversion.left):
-        table.add_row(name, str(count), str(shapes[name]))
-    return table
+    rows = [(name, str(count), str(shapes[name])) for name, count in group(conversion.left)]
+    titles = ('key', 'keys', 'first shape')
+    return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})

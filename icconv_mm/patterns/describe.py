@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from icconv_mm._tables import table
 from icconv_mm.errors import naming
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import ReceptiveField
@@ -21,15 +22,13 @@ def pattern_table(patterns: Sequence[DilationPattern], title: str, names: Sequen
 
     ``names`` are those of the layers; without them they are numbered.
     """
-    table = Table('layer', title=title, title_justify='left')
-    for column in ('channels', 'runs', 'mean d_h', 'mean d_w', 'max', 'undilated'):
-        table.add_column(column, justify='right')
+    rows = [('layer', 'channels', 'runs', 'mean d_h', 'mean d_w', 'max', 'undilated')]
     for name, pattern in zip(names or map(str, range(len(patterns))), patterns):
         means = [f'{mean:.2f}' for mean in mean_dilation(pattern)]
         undilated = pattern.histogram().get((1, 1), 0) / pattern.out_channels
         counts = pattern.out_channels, len(pattern), *means, pattern.max_dilation
-        table.add_row(name, *map(str, counts), f'{undilated:.0%}')
-    return table
+        rows.append((name, *map(str, counts), f'{undilated:.0%}'))
+    return table(title, rows, {'layer'})
 
 
 def draw_patterns(
