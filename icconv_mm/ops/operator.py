@@ -87,8 +87,6 @@ def define(
 
     def kernel(*args):
         out = backend.run(name, *args)
-        if out is None:  # it works in place
-            return None
         fmt = torch.contiguous_format if layout_of is None else memory_format(args[layout_of])
         if isinstance(out, Tensor):
             return out.contiguous(memory_format=fmt)
