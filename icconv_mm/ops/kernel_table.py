@@ -93,12 +93,6 @@ def load(path: Path | None = None) -> list[Measured]:
     return measured
 
 
-def forget() -> None:
-    """Reads the table anew when it is asked next; :func:`install` hands it to the compiled operators again."""
-    _by_shape.cache_clear()
-    find.cache_clear()
-
-
 @cache
 def _by_shape() -> dict[tuple, list[tuple[int, int, str]]]:
     """The kernels of each class, with the fewest and the most pixels that they serve; neighbours meet in the middle."""
