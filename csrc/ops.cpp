@@ -48,9 +48,6 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "pyconv2d_grad_weight_by(str kernel, Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
   m.def(
-      "normalised_gradient_compiled(Tensor grad, Tensor x, Tensor mean, Tensor scale, Tensor slope, Tensor shift)"
-      " -> Tensor");
-  m.def(
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");
   // (levels, mean, 1 / standard deviation); statistics are those of all levels

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops.normalised_gradient import normalised_gradient
-
 
 def forward(
     levels: Sequence[Tensor],
@@ -71,8 +69,11 @@ class _Normalize(torch.autograd.Function):
             # grad_x = factor * (grad - mean(grad) - x_hat * mean(grad * x_hat)), x_hat = inverse * (x - mean)
             factor = scale * inverse
             slope, shift = -factor * sums / count
+            # a batch norm of these is slope * x_hat + shift, in one pass over memory
+            affine = slope * inverse, shift, mean, torch.ones_like(mean), False, 0.0, 0.0, False
             grad_levels = [
-                normalised_gradient(grad, x, mean, factor, slope * inverse, shift) for grad, x in zip(grads, levels)
+                torch.batch_norm(x, *affine).addcmul_(grad, factor[:, None, None].to(grad.dtype))
+                for grad, x in zip(grads, levels)
             ]
         return (grad_weight, grad_bias, None, None, *grad_levels)
 
