@@ -54,11 +54,11 @@ def browse(
         item = dataset[i]
         sample = item['data_samples']
         name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
-        out_file = Path(out_dir, name) if out_dir is not None else None
-        image = _rgb(item['inputs'])
-        task.draw_annotations(visualizer, image, sample, out_file and str(out_file), show, wait_time)
+        out_file = None if out_dir is None else str(Path(out_dir, name))
+        options = dict(out_file=out_file, show=show, wait_time=wait_time)
+        task.draw_annotations(visualizer, _rgb(item['inputs']), sample, **options)
         if out_file is not None:
-            written.append(out_file)
+            written.append(Path(out_file))
     return written
 
 

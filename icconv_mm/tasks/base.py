@@ -37,6 +37,7 @@ class TaskAdapter:
         visualization_hook: Config of the hook that shows predictions.
         shown_dir: The hook's argument for the folder of the images that it writes.
         layer_visualizer: Config of the visualiser that draws on top of those of other tasks.
+        coco_datasets: Classes of datasets that read annotation files in COCO format.
         layer: Place of its drawing among those of other tasks: what fills the image first, lines last.
     """
 
@@ -46,6 +47,7 @@ class TaskAdapter:
     visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
     shown_dir: str = 'out_dir'
     layer_visualizer: Mapping[str, Any] = {}
+    coco_datasets: tuple[type, ...] = ()
     layer: int = 0
 
     # --- tests ---
@@ -78,7 +80,8 @@ class TaskAdapter:
 
     def is_coco(self, dataset_type: str) -> bool:
         """Whether datasets of this type read annotation files in COCO format."""
-        return False
+        kind = DATASETS.get(self._scoped(dataset_type))
+        return isinstance(kind, type) and issubclass(kind, self.coco_datasets)
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Class names of a dataset config: its ``metainfo``, else those of its type."""
@@ -120,8 +123,10 @@ class TaskAdapter:
 
     def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
         """The visualiser of a config, to be built whatever default scope the process has by now."""
-        kind = cfg.visualizer.type
-        return {**cfg.visualizer, 'type': kind if '.' in kind else f'{self.library}.{kind}'}
+        return {**cfg.visualizer, 'type': self._scoped(cfg.visualizer.type)}
+
+    def _scoped(self, kind: str) -> str:
+        return kind if '.' in kind else f'{self.library}.{kind}'
 
     def set_dataset_meta(self, visualizer: Visualizer, dataset_meta: dict) -> None:
         """Give a visualiser the class names and colours of a dataset."""
@@ -138,13 +143,12 @@ class TaskAdapter:
         """Further arguments of the library's visualiser for predictions that score ``score_thr`` or more."""
         return {}
 
-    def draw_annotations(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
-    ) -> None:
-        """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8)."""
-        visualizer.add_datasample(
-            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
-        )
+    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
+        """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8).
+
+        ``options`` are ``out_file``, ``show`` and ``wait_time`` of the library's visualiser.
+        """
+        visualizer.add_datasample('annotations', image, sample, draw_pred=False, **options)
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.

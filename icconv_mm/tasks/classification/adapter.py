@@ -20,10 +20,8 @@ class Adapter(TaskAdapter):
     ) -> None:
         visualizer.visualize_cls(image, sample, draw_gt=False, out_file=out_file)
 
-    def draw_annotations(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
-    ) -> None:
-        visualizer.visualize_cls(image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time)
+    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
+        visualizer.visualize_cls(image, sample, draw_pred=False, **options)
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """One entry per class that scores enough, best first: a category, a score and no box."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.models.utils import mask2ndarray
-from mmdet.registry import DATASETS
 from mmdet.structures.bbox import BaseBoxes
 from mmengine.config import Config, ConfigDict
 from mmengine.visualization import Visualizer
@@ -27,6 +26,7 @@ class Adapter(TaskAdapter):
     visualization_hook = dict(type='DetVisualizationHook', draw=True)
     shown_dir = 'test_out_dir'
     layer_visualizer = dict(type='mmdet.DetLocalVisualizer')
+    coco_datasets = (CocoDataset,)
     layer = 2
 
     def enable_tta(self, cfg: Config) -> None:
@@ -38,10 +38,6 @@ class Adapter(TaskAdapter):
             cfg.tta_pipeline = _flip_pipeline(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
         super().enable_tta(cfg)
 
-    def is_coco(self, dataset_type: str) -> bool:
-        dataset = DATASETS.get(dataset_type)
-        return isinstance(dataset, type) and issubclass(dataset, CocoDataset)
-
     def check_dataset(self, dataset: Any, where: str) -> None:
         if isinstance(dataset, CocoDataset):
             check_class_order(dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label, where)
@@ -49,18 +45,14 @@ class Adapter(TaskAdapter):
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
         return dict(pred_score_thr=score_thr)
 
-    def draw_annotations(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
-    ) -> None:
+    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
         sample = sample.numpy()
         instances = sample.gt_instances
         if isinstance(instances.get('bboxes'), BaseBoxes):
             instances.bboxes = instances.bboxes.tensor
         if 'masks' in instances:
             instances.masks = mask2ndarray(instances.masks).astype(bool)
-        visualizer.add_datasample(
-            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
-        )
+        super().draw_annotations(visualizer, image, sample, **options)
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         instances = sample.pred_instances.cpu().numpy()

@@ -96,12 +96,8 @@ class Adapter(TaskAdapter):
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
         return dict(pred_score_thr=score_thr)
 
-    def draw_annotations(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
-    ) -> None:
+    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
         if sample.get(LABELS_OF_FILE):
             height, width = sample.ori_shape[:2]
             image = mmcv.imresize(image, (width, height))
-        visualizer.add_datasample(
-            'annotations', image, sample, draw_pred=False, out_file=out_file, show=show, wait_time=wait_time
-        )
+        super().draw_annotations(visualizer, image, sample, **options)

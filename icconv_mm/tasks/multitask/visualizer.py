@@ -73,7 +73,7 @@ class MultiTaskVisualizer(Visualizer):
         for task, adapter in sorted(adapters.items(), key=lambda each: each[1].layer):
             sample, painter = data_sample.get(task), self._painter(task, adapter)
             if draw_gt and any(key.startswith('gt_') for key in sample.all_keys()):
-                image = _painted(painter, adapter.draw_annotations, image, sample, None, False, 0)
+                image = _painted(painter, adapter.draw_annotations, image, sample)
             if draw_pred and any(key.startswith('pred_') for key in sample.all_keys()):
                 image = _painted(painter, adapter.draw_predictions, image, sample, pred_score_thr, None)
         self.set_image(image)

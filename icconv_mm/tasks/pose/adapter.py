@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
-from mmpose.registry import DATASETS
 
 from icconv_mm.datasets.walk import kind_of, with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
@@ -24,6 +23,7 @@ class Adapter(TaskAdapter):
     library = 'mmpose'
     visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=JOINT_THRESHOLD)
     layer_visualizer = dict(type='mmpose.PoseLocalVisualizer')
+    coco_datasets = (BaseCocoStyleDataset,)
     layer = 3
 
     def enable_tta(self, cfg: Config) -> None:
@@ -45,10 +45,6 @@ class Adapter(TaskAdapter):
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
         return True
-
-    def is_coco(self, dataset_type: str) -> bool:
-        dataset = DATASETS.get(dataset_type)
-        return isinstance(dataset, type) and issubclass(dataset, BaseCocoStyleDataset)
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """mmpose keeps the categories of the annotation file, or nothing; then there are only people."""
@@ -72,9 +68,7 @@ class Adapter(TaskAdapter):
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
         return dict(kpt_thr=JOINT_THRESHOLD)
 
-    def draw_annotations(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, out_file: str | None, show: bool, wait_time: float
-    ) -> None:
+    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
         sample = sample.clone()
         if 'input_scale' in sample and 'keypoints' in sample.gt_instances:
             # Test pipelines resize the image and leave the annotations in the coordinates of the file.
@@ -82,7 +76,7 @@ class Adapter(TaskAdapter):
             sample.gt_instances = sample.gt_instances.clone()
             corner = sample.input_center - sample.input_scale / 2
             sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
-        super().draw_annotations(visualizer, image, sample, out_file, show, wait_time)
+        super().draw_annotations(visualizer, image, sample, **options)
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         people = sample.pred_instances

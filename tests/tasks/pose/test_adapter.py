@@ -71,7 +71,7 @@ def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, co
     original = copy.deepcopy(packed['data_samples'].gt_instances.keypoints)
     visualizer = adapter.visualizer(Config(dict(visualizer=dict(type='PoseLocalVisualizer', name='v'))), coco_meta)
     image = np.ascontiguousarray(packed['inputs'][0].permute(1, 2, 0).numpy())
-    adapter.draw_annotations(visualizer, image, packed['data_samples'], str(tmp_path / 'drawn.png'), False, 0)
+    adapter.draw_annotations(visualizer, image, packed['data_samples'], out_file=str(tmp_path / 'drawn.png'))
     y, x = np.nonzero(mmcv.imread(str(tmp_path / 'drawn.png')).max(-1) > 30)
     people = 1.28 * original[:2][sample['keypoints_visible'][:2] > 0]  # 100 pixels become 64 at scale 1, 128 at scale 2
     np.testing.assert_allclose([x.min(), y.min()], people.min(0), atol=8)
