@@ -3,7 +3,8 @@
 Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def norm_property(number: int) -> property:
 
 
 class Block(nn.Module):
-    """Convolutions with norms, and a shortcut around them; a subclass says which.
+    """Convolutions with norms, and a shortcut around them; a subclass says of which sizes.
 
     Args:
         in_channels: C_in.
@@ -39,6 +40,7 @@ class Block(nn.Module):
         with_cp: Whether activations are computed again in the backward pass.
     """
 
+    kernel_sizes: tuple[int, ...] = ()  # of the convolutions
     norm1, norm2, norm3 = norm_property(1), norm_property(2), norm_property(3)
 
     def __init__(
@@ -59,17 +61,20 @@ class Block(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.drop_path = DropPath(drop_path) if drop_path else None
-        strides = (stride, 1) if style == 'caffe' else (1, stride)
-        channels = (in_channels, width, out_channels)
-        convs = list(self.convolutions(channels, strides, conv1x1, conv3x3))
-        for number, (conv, size) in enumerate(convs, 1):
-            self.add_module(f'conv{number}', conv)
-            self.last_norm_name = add_norm(self, norm_cfg, size, number)
-            self.add_module(f'relu{number}' if number < len(convs) else 'relu', nn.ReLU(inplace=True))
+        last = len(self.kernel_sizes)
+        strided = 2 if last == 3 and style == 'pytorch' else 1
+        sizes = [in_channels, *[width] * (last - 1), out_channels]
+        for number, (kernel, inside, outside) in enumerate(zip(self.kernel_sizes, sizes, sizes[1:]), 1):
+            make = conv1x1 if kernel == 1 else conv3x3
+            if kernel == 3 and number == last:  # as in the libraries, whatever the stage has
+                make = partial(conv3x3, dilation=1)
+            self.add_module(f'conv{number}', make(inside, outside, stride if number == strided else 1))
+            self.last_norm_name = add_norm(self, norm_cfg, outside, number)
+            self.add_module(f'relu{number}' if number < last else 'relu', nn.ReLU(inplace=True))
         self.downsample = downsample
-        self.plugin_names: dict[int, list[str]] = {number: [] for number in range(1, len(convs) + 1)}
+        self.plugin_names: dict[int, list[str]] = {number: [] for number in range(1, last + 1)}
         for plugin in plugins:
-            self._add_plugin(plugin['cfg'], plugin['position'], [size for _, size in convs])
+            self._add_plugin(plugin['cfg'], plugin['position'], sizes[1:])
 
     def _add_plugin(self, cfg: dict, position: str, channels: list[int]) -> None:
         positions = [f'after_conv{number}' for number in self.plugin_names]
@@ -87,18 +92,6 @@ class Block(nn.Module):
         for name in self.plugin_names[number]:
             x = getattr(self, name)(x)
         return x
-
-    def convolutions(
-        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: MakeConv, conv3x3: MakeConv
-    ) -> Iterator[tuple[nn.Module, int]]:
-        """The convolutions of the block, in order, each with its output channels.
-
-        Args:
-            channels: C_in, those between the convolutions, and C_out.
-            strides: Strides of the first and the second convolution of a bottleneck.
-            conv1x1, conv3x3: The arguments of the class.
-        """
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:
@@ -132,27 +125,14 @@ class BasicBlock(Block):
     """Two 3x3 convolutions (ResNet-18 and 34)."""
 
     expansion = 1
-
-    def convolutions(
-        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
-    ) -> Iterator[tuple[nn.Module, int]]:
-        inside, width, outside = channels
-        yield conv3x3(inside, width, max(strides)), width
-        yield conv3x3(width, outside, 1, dilation=1), outside  # as in the libraries, whatever the stage has
+    kernel_sizes = (3, 3)
 
 
 class Bottleneck(Block):
     """A 1x1, a 3x3 and a 1x1 convolution (ResNet-50 and deeper, ResNeXt)."""
 
     expansion = 4
-
-    def convolutions(
-        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
-    ) -> Iterator[tuple[nn.Module, int]]:
-        inside, width, outside = channels
-        yield conv1x1(inside, width, strides[0]), width
-        yield conv3x3(width, width, strides[1]), width
-        yield conv1x1(width, outside, 1), outside
+    kernel_sizes = (1, 3, 1)
 
 
 def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:

@@ -7,7 +7,7 @@ What differs from a ResNet: the kernels of a stage, by the tables below; no max 
 first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1 convolution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -21,12 +21,7 @@ from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_st
 class PyConvBasicBlock(BasicBlock):
     """The basic block of the released networks: a pyramidal convolution, then a 1x1 one."""
 
-    def convolutions(
-        self, channels: tuple[int, int, int], strides: tuple[int, int], conv1x1: Callable, conv3x3: Callable
-    ) -> Iterator[tuple[nn.Module, int]]:
-        inside, width, outside = channels
-        yield conv3x3(inside, width, max(strides)), width
-        yield conv1x1(width, outside, 1), outside
+    kernel_sizes = (3, 1)
 
 
 @MODELS.register_module()

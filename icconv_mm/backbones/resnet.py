@@ -26,11 +26,10 @@ OUTPUT_STRIDES = {
     16: ((1, 2, 2, 1), (1, 1, 1, 2)),
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
 }
-
-
-def default_out_indices(num_stages: int) -> tuple[int, ...]:
-    """All stages; the last alone in configs that expect one map."""
-    return tuple(range(num_stages))[-1 if expects_one_map() else 0 :]
+DEFAULT_INIT = [
+    {'type': 'Kaiming', 'layer': 'Conv2d'},
+    {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
+]
 
 
 def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:
@@ -146,14 +145,16 @@ class ResNet(BaseModule):
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(pretrained_cfg(pretrained, init_cfg) or self.default_init_cfg())
+        super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
         self.depth, self.style = depth, style
         self.base_channels, self.expansion = base_channels, expansion
         self.strides, self.dilations, self.contract_dilation = tuple(strides), tuple(dilations), contract_dilation
         self.multi_grid = multi_grid
         if output_stride is not None:
             self._set_output_stride(output_stride, num_stages)
-        self.out_indices = default_out_indices(num_stages) if out_indices is None else tuple(out_indices)
+        if out_indices is None:
+            out_indices = range(num_stages)[-1 if expects_one_map() else 0 :]
+        self.out_indices = tuple(out_indices)
         self.deep_stem, self.avg_down = deep_stem, avg_down
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg or {'type': 'BN', 'requires_grad': True}
@@ -234,10 +235,6 @@ class ResNet(BaseModule):
         x = self.stem(x) if self.deep_stem else norm_relu(self.conv1(x), self.conv1, self.norm1, self.relu)
         return self.maxpool(x)
 
-    def stem_modules(self) -> list[nn.Module]:
-        """What ``frozen_stages >= 0`` freezes."""
-        return [self.stem]
-
     def block_type(self) -> type[Block]:
         """What stages are made of."""
         return self.arch_settings[self.depth][0]
@@ -314,13 +311,6 @@ class ResNet(BaseModule):
 
     # --- what torch and mmengine call
 
-    @staticmethod
-    def default_init_cfg() -> list[dict]:
-        return [
-            {'type': 'Kaiming', 'layer': 'Conv2d'},
-            {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
-        ]
-
     def init_weights(self) -> None:
         initialized = self.is_init
         cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
@@ -371,7 +361,7 @@ class ResNet(BaseModule):
         return self
 
     def _freeze(self) -> None:
-        frozen = self.stem_modules() if self.frozen_stages >= 0 else []
+        frozen = [self.stem] if self.frozen_stages >= 0 else []
         frozen += [getattr(self, f'layer{stage}') for stage in range(1, self.frozen_stages + 1)]
         for module in frozen:
             module.eval()
