@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.timing import Options
 
-from acceptance.clock import GPU, Device, Processor, measure
+from acceptance.clock import GPU, Processor, measure
 from acceptance.record import Record
 
 HOME = Path(__file__).resolve().parents[2]  # the checkout
@@ -34,7 +34,7 @@ class Bench:
         return self.options.device == 'cpu'
 
     @property
-    def device(self) -> Device:
+    def device(self) -> Processor:
         """Its clock."""
         return Processor() if self.dry else GPU()
 

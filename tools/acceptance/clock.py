@@ -3,27 +3,30 @@
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
 import torch
 
 CALLS = 10  # of one graph: a single call of a layer is shorter than what an event resolves
 
 
-class Device(Protocol):
-    """What differs between a GPU and, for a dry run, the processor."""
+class Processor:
+    """What stands in for a GPU in a dry run."""
 
     def synchronize(self) -> None:
         """Wait for all work that was issued."""
 
     def capture(self, call: Callable[[], object], count: int) -> Callable[[], object]:
-        """What does the work of ``count`` calls without their Python."""
+        """What does the work of ``count`` calls; on a GPU without their Python."""
+        return lambda: [call() for _ in range(count)]
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Seconds that the device takes for what ``work`` issues."""
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
 
 
-class GPU:
+class GPU(Processor):
     """A CUDA device."""
 
     def synchronize(self) -> None:
@@ -52,24 +55,9 @@ class GPU:
         return start.elapsed_time(end) / 1e3
 
 
-class Processor:
-    """What stands in for a GPU in a dry run."""
-
-    def synchronize(self) -> None:
-        pass
-
-    def capture(self, call: Callable[[], object], count: int) -> Callable[[], object]:
-        return lambda: [call() for _ in range(count)]
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-
 def measure(
     contenders: Mapping[str, Callable[[], object]],
-    device: Device,
+    device: Processor,
     repeats: int,
     *,
     calls: int = CALLS,

@@ -1,17 +1,13 @@
 """The kernels of an operator, each by its name, on one call."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from benchmarks import contest
 from torch import Tensor
 
 from icconv_mm.ops import backend, use_backend
-
-try:
-    from icconv_mm.ops.kernel_table import KERNELS
-except ImportError:  # a version with one kernel for each backend
-    KERNELS: Mapping[str, Iterable[str]] = {}
+from icconv_mm.ops.kernel_table import KERNELS
 
 # Adds the chosen backend, as users get it, to kernels by name; 'reference' is plain torch.
 CHOSEN, REFERENCE = 'chosen', 'reference'

@@ -1,6 +1,6 @@
 """The sixteen 3x3 layers of IC-ResNet-50, forward and both gradients, with every kernel by its name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 import torch
@@ -28,57 +28,54 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
 
 
 def _measure(layer: Layer, kind: str, bench: Bench) -> dict:
-    operator = OPERATOR + KINDS[kind]
-    args, dense = _call(layer, kind, bench)
-    calls, refused = sound(candidates(operator, args), contest.tolerance(bench.options))
-    times = bench.time({DENSE: dense, **calls}, eager=[REFERENCE])  # which copies indices to the GPU
-    best = min(calls, key=lambda each: times[each]['GPU'])
-    ratio = times[best]['GPU'] / max(times[DENSE]['GPU'], 1e-9)
-    conv = layer.module
-    facts = {
-        'groups': conv.groups,
-        'group_in': conv.in_channels // conv.groups,
-        'group_out': conv.out_channels // conv.groups,
-        'stride': layer.stride,
-        'pixels': pixels(layer),
-        'input': list(layer.shape),
-        **layer.notes,
-    }
-    summary = f'{best} {times[best]["GPU"]:.1f} us, dense {times[DENSE]["GPU"]:.1f}: {ratio:.2f}'
-    return {'operator': operator, **facts, 'times': times, 'refused': refused, 'best': best, 'summary': summary}
-
-
-def pixels(layer: Layer) -> int:
-    """Pixels of the outputs of all images."""
-    batch, _, height, width = layer.shape
-    return batch * -(-height // layer.stride) * -(-width // layer.stride)
-
-
-def _call(layer: Layer, kind: str, bench: Bench) -> tuple[tuple, Callable[[], object]]:
-    """The arguments of our operator, and the dense call."""
-    random = random_tensors(bench)
     conv, stride = layer.module, layer.stride
-    x = random(*layer.shape)
+    x, grad, random = maps(layer, bench)
     weight = random(*conv.weight.shape) / conv.weight[0].numel() ** 0.5
-    grad = random(x.shape[0], len(weight), *((size - 1) // stride + 1 for size in x.shape[2:]))
     args = {
         'forward': (x, weight, None),
         'gradient of the input': (grad, weight, list(x.shape[2:])),
         'gradient of the weight': (grad, x),
     }[kind]
-    rest = list(conv.pattern.flat), stride, conv.groups
-    return (*args, *rest), dense_call(kind, x, weight, grad, stride, conv.groups)
+    dense = dense_call(kind, x, weight, grad, stride, conv.groups)
+    facts = {
+        'groups': conv.groups,
+        'group_in': conv.in_channels // conv.groups,
+        'group_out': conv.out_channels // conv.groups,
+        **layer.notes,
+    }
+    args = (*args, list(conv.pattern.flat), stride, conv.groups)
+    eager = [REFERENCE]  # which copies indices to the GPU
+    result = compare(OPERATOR + KINDS[kind], args, dense, grad, bench, eager)
+    best, others = (result['times'][each]['GPU'] for each in (result['best'], DENSE))
+    summary = f'{result["best"]} {best:.1f} us, dense {others:.1f}: {best / max(others, 1e-9):.2f}'
+    return {**facts, 'stride': stride, 'input': list(layer.shape), **result, 'summary': summary}
 
 
-def random_tensors(bench: Bench) -> Callable[..., Tensor]:
-    """Makes tensors of a shape, the same in every run; channels_last, as networks of a GPU are."""
+def maps(layer: Layer, bench: Bench) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
+    """An input and a gradient of the output, and what makes more such tensors, the same in every run.
+
+    They are channels_last, as networks of a GPU are.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         made = torch.randn(shape, generator=generator).to(bench.options.device, bench.options.tensor_dtype)
         return made.contiguous(memory_format=torch.channels_last)
 
-    return random
+    batch, _, *sizes = layer.shape
+    outputs = random(batch, layer.module.out_channels, *((size - 1) // layer.stride + 1 for size in sizes))
+    return random(*layer.shape), outputs, random
+
+
+def compare(
+    operator: str, args: tuple, dense: Callable[[], object], grad: Tensor, bench: Bench, eager: Collection[str] = ()
+) -> dict:
+    """The times of a call by every kernel whose result is that of the reference, and of the dense call."""
+    calls, refused = sound(candidates(operator, args), contest.tolerance(bench.options))
+    times = bench.time({DENSE: dense, **calls}, eager=eager)
+    best = min(calls, key=lambda each: times[each]['GPU'])
+    pixels = grad[:, 0].numel()  # of the outputs of all images
+    return {'operator': operator, 'pixels': pixels, 'times': times, 'refused': refused, 'best': best}
 
 
 def dense_call(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from benchmarks import contest
@@ -18,43 +17,23 @@ IMAGES = (2, 3, 800, 1344)
 DENSE = 'dense'
 
 
-class Case(NamedTuple):
-    """What is compared.
-
-    Attributes:
-        name: Name of the measurement.
-        network: A key of :data:`NETWORKS`.
-        form: 'forward', 'inference form' or 'step'.
-        limits: Baseline -> kind of time -> largest ratio on an H200, for the published pattern.
-    """
-
-    name: str
-    network: str
-    form: str
-    limits: Mapping[str, Mapping[str, float]]
-
-
-CASES = (
-    Case('IC-ResNet-50 forward', 'IC-ResNet-50', 'forward', {DENSE: {'wall': 1.15, 'GPU': 1.10}}),
-    Case('IC-ResNet-50 step', 'IC-ResNet-50', 'step', {DENSE: {'wall': 1.15}}),
-    Case(
-        'IC-ResNet-50 inference form',
-        'IC-ResNet-50',
-        'inference form',
-        {'dense, eager': {'wall': 0.6}, 'dense, equally fused': {'wall': 1.15}},
-    ),
-    Case('PyConvResNet-50 forward', 'PyConvResNet-50', 'forward', {DENSE: {'wall': 1.3}}),
-    Case('PyConvResNet-50 step', 'PyConvResNet-50', 'step', {DENSE: {}}),
-    Case('PyConvResNet-50 inference form', 'PyConvResNet-50', 'inference form', {'dense, equally fused': {}}),
-)
+# (network, form) -> baseline -> kind of time -> largest ratio on an H200, for the published pattern
+CASES: dict[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
+    ('IC-ResNet-50', 'forward'): {DENSE: {'wall': 1.15, 'GPU': 1.10}},
+    ('IC-ResNet-50', 'step'): {DENSE: {'wall': 1.15}},
+    ('IC-ResNet-50', 'inference form'): {'dense, eager': {'wall': 0.6}, 'dense, equally fused': {'wall': 1.15}},
+    ('PyConvResNet-50', 'forward'): {DENSE: {'wall': 1.3}},
+    ('PyConvResNet-50', 'step'): {},
+    ('PyConvResNet-50', 'inference form'): {},
+}
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    for case in CASES:
-        yield Measurement(f'networks/{case.name}', partial(_measure, case), 60)
+    for network, form in CASES:
+        yield Measurement(f'networks/{network} {form}', partial(_measure, network, form), 60)
 
 
-def _measure(case: Case, bench: Bench) -> dict:
+def _measure(network: str, form: str, bench: Bench) -> dict:
     depth = 18 if bench.dry else 50
     pattern = find_pattern(PATTERN, SUBSTITUTE)
     makers = {
@@ -65,11 +44,11 @@ def _measure(case: Case, bench: Bench) -> dict:
     batch, channels, *image = IMAGES
     x = torch.randn(batch, channels, *bench.options.scaled(*image), generator=torch.Generator().manual_seed(0))
     x = _placed(x, bench)
-    dense, ours = (_placed(makers[name](), bench) for name in (DENSE, case.network))
-    calls = _calls(case, dense, ours, x, bench)
+    dense, ours = (_placed(makers[name](), bench) for name in (DENSE, network))
+    calls = _calls(form, dense, ours, x, bench)
     served = count_backends(calls['ours'])
     times = bench.time(calls, calls=1)
-    limits = {} if bench.dry or pattern != PATTERN else case.limits
+    limits = {} if bench.dry or pattern != PATTERN else CASES[network, form]
     comparisons = [against(times, 'ours', name, limits.get(name, {})) for name in calls if name != 'ours']
     summary = ', '.join(f'/ {each["baseline"]} {each["ratios"]}' for each in comparisons)
     notes = {
@@ -80,12 +59,12 @@ def _measure(case: Case, bench: Bench) -> dict:
     return {'times': times, 'comparisons': comparisons, 'input': list(x.shape), **notes, 'summary': summary}
 
 
-def _calls(case: Case, dense: nn.Module, ours: nn.Module, x: Tensor, bench: Bench) -> dict[str, Callable]:
+def _calls(form: str, dense: nn.Module, ours: nn.Module, x: Tensor, bench: Bench) -> dict[str, Callable]:
     """The contenders by name; the inference form's results are checked against the network's."""
-    if case.form == 'step':
+    if form == 'step':
         return {name: _step(network, x) for name, network in ((DENSE, dense), ('ours', ours))}
     calls = {name: contest.forward(partial(network, x)) for name, network in ((DENSE, dense), ('ours', ours))}
-    if case.form == 'forward':
+    if form == 'forward':
         return calls
     forms = {name: contest.forward(partial(deploy(network), x)) for name, network in ((DENSE, dense), ('ours', ours))}
     tolerance = 3 * contest.tolerance(bench.options)  # some fifty layers, each of which rounds
