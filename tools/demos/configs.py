@@ -59,19 +59,11 @@ def prepare_config(
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
     for judged in task.judged:
-        _metric(cfg, judged.evaluator)[judged.kind.option] = f'{folder}/{judged.kind.value}'
+        cfg.merge_from_dict({f'{judged.evaluator}.{judged.kind.option}': f'{folder}/{judged.kind.value}'})
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
     return path
-
-
-def _metric(cfg: Config, place: str) -> dict[str, Any]:
-    """The settings of a metric by where they are: keys and numbers with dots between them."""
-    node = cfg
-    for key in place.split('.'):
-        node = node[int(key)] if isinstance(node, list) else node[key]
-    return node
 
 
 def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:

@@ -30,8 +30,8 @@ img, svg { max-width: 100%; height: auto; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; line-height: 1.35; }
 """
 
-# key -> steps and values
-Curves = dict[str, tuple[list[int], list[float]]]
+# key -> step -> value
+Curves = dict[str, dict[int, float]]
 
 
 def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Path, image: Path) -> None:
@@ -95,30 +95,15 @@ def _table(rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()) -> str:
 def _curves(folder: Path, task: DemoTask) -> tuple[Curves, Curves]:
     """What the latest training logged, and what validations in its course and the test after it found."""
     files = sorted(folder.glob('train/*/vis_data/scalars.json'))
-    losses, metrics = defaultdict(lambda: ([], [])), defaultdict(lambda: ([], []))
-    last = 0
-    for line in files[-1].read_text().splitlines() if files else ():
-        record = json.loads(line)
-        trained = 'lr' in record
-        last = max(last, record['step'])
+    records = [json.loads(line) for line in files[-1].read_text().splitlines()] if files else []
+    last = max((record['step'] for record in records), default=0)  # of a validation there the test takes the place
+    records += [json.loads(file.read_text()) | {'step': last} for file in sorted(folder.glob('test/*/*.json'))[-1:]]
+    losses, metrics = defaultdict(dict), defaultdict(dict)
+    for record in records:
         for key, value in record.items():
             if key not in _CLOCKS and isinstance(value, int | float):
-                _add((losses if trained else metrics)[key], record['step'], value)
-    for file in sorted(folder.glob('test/*/*.json'))[-1:]:
-        for key, value in json.loads(file.read_text()).items():
-            if key not in _CLOCKS and isinstance(value, int | float):
-                _add(metrics[key], last, value)
-    return dict(losses), dict(metrics)
-
-
-def _add(curve: tuple[list[int], list[float]], step: int, value: float) -> None:
-    """A validation at the last step and the test that follows are one point."""
-    steps, values = curve
-    if steps and steps[-1] == step:
-        values[-1] = value
-    else:
-        steps.append(step)
-        values.append(value)
+                (losses if 'lr' in record else metrics)[key][record['step']] = value
+    return losses, metrics
 
 
 def _thresholds(task: DemoTask) -> dict[str, float]:
@@ -131,9 +116,9 @@ def _plots(curves: Curves, lines: Mapping[str, float], label: str) -> str:
     rows = -(-len(curves) // _COLUMNS)
     with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': label, 'font.size': 7, 'font.family': 'sans-serif'}):
         figure = Figure(figsize=(_WIDTH, _HEIGHT * rows), layout='constrained')
-        for place, (key, (steps, values)) in enumerate(curves.items(), 1):
+        for place, (key, curve) in enumerate(curves.items(), 1):
             axes = figure.add_subplot(rows, _COLUMNS, place, title=key)
-            axes.plot(steps, values, marker='.' if len(steps) < 8 else None, linewidth=1.2)
+            axes.plot(list(curve), list(curve.values()), marker='.' if len(curve) < 8 else None, linewidth=1.2)
             if key in lines:
                 axes.axhline(lines[key], color='#b00020', linestyle='--', linewidth=0.8)
             axes.set_xlim(left=0)

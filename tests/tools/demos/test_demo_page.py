@@ -87,8 +87,8 @@ def test_curves(tmp_path, image, monkeypatch):
     _log(tmp_path / 'semantic', records, {'mIoU': 31.0, 'aAcc': 80.0})
     _page(tmp_path, image, semantic)
     (losses, _), (metrics, lines) = plotted.values()
-    assert losses['loss'] == ([10, 20], [2.0, 1.0])
-    assert metrics == {'mIoU': ([10, 20], [20.0, 31.0]), 'aAcc': ([20], [80.0])} and lines == {'mIoU': 60.0}
+    assert losses['loss'] == {10: 2.0, 20: 1.0}
+    assert metrics == {'mIoU': {10: 20.0, 20: 31.0}, 'aAcc': {20: 80.0}} and lines == {'mIoU': 60.0}
 
 
 def test_without_logs_there_are_no_curves(tmp_path, image):
