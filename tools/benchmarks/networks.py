@@ -1,7 +1,6 @@
 """A network of ours against those of upstream that it replaces, and against its own plain composition."""
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks import Figure, Options, contest
 from benchmarks.choices import count_backends
 from benchmarks.report import memory_figure
+from icconv_mm.bricks import init_weights
 from icconv_mm.deployment import deploy
 from icconv_mm.ops import use_backend
 
@@ -187,12 +187,7 @@ def pose_estimator(backbone: dict) -> nn.Module:
 def random_model(library: str, model: dict) -> nn.Module:
     """A model of a task library, with the same random weights each time."""
     torch.manual_seed(0)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)  # mmengine lists every parameter
-    try:
-        with DefaultScope.overwrite_default_scope(library):
-            model = MODELS.build(model)
-            model.init_weights()  # scores of a detector are low at first, as in training
-    finally:
-        logging.disable(disabled)
+    with DefaultScope.overwrite_default_scope(library):
+        model = MODELS.build(model)
+        init_weights(model)  # scores of a detector are low at first, as in training
     return model
