@@ -1,8 +1,6 @@
 """Associative embedding as a codec of mmpose: people to targets, and maps back to people."""
 
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from mmpose.codecs.base import BaseKeypointCodec
@@ -24,8 +22,14 @@ class AECodec(BaseKeypointCodec):
         input_size: ``(width, height)`` of the network's input in training.
         heatmap_size: ``(width, height)`` of its output.
         sigma: Standard deviation of the Gaussians in heatmap pixels.
-        **grouping: Options of :func:`~icconv_mm.tasks.pose.group_keypoints`: detection_threshold, tag_threshold ... Of
-            ``max_num_people`` people the tags are trained per image; in testing as many peaks are kept per joint.
+        max_num_people: People whose tags are trained per image; peaks kept per joint in testing.
+        nms_kernel: An option of :func:`~icconv_mm.tasks.pose.group_keypoints`, as all that follow.
+        detection_threshold: Least heatmap value of a joint.
+        tag_threshold: Largest tag distance within a person.
+        ignore_too_much: Return ``max_num_people`` people at most.
+        adjust: Shift peaks by a quarter pixel.
+        refine: Fill missing joints.
+        joint_order: Order of grouping; None for the usual one.
     """
 
     # What ``GenerateTarget`` takes from the sample for ``encode``, and what ``PackPoseInputs`` packs of the result.
@@ -38,14 +42,29 @@ class AECodec(BaseKeypointCodec):
         input_size: tuple[int, int] = (640, 640),
         heatmap_size: tuple[int, int] = (160, 160),
         sigma: float = 2.0,
-        **grouping: Any,
+        *,
+        max_num_people: int = 30,
+        nms_kernel: int = 5,
+        detection_threshold: float = 0.1,
+        tag_threshold: float = 1.0,
+        ignore_too_much: bool = False,
+        adjust: bool = True,
+        refine: bool = True,
+        joint_order: Sequence[int] | None = None,
     ):
         self.input_size = tuple(input_size)
         self.heatmap_size = tuple(heatmap_size)
         self.sigma = sigma
-        options = inspect.signature(group_keypoints).bind('heatmaps', 'tags', **grouping)  # refuses what is none
-        options.apply_defaults()
-        self.grouping = options.kwargs
+        self.grouping = dict(
+            max_num_people=max_num_people,
+            nms_kernel=nms_kernel,
+            detection_threshold=detection_threshold,
+            tag_threshold=tag_threshold,
+            ignore_too_much=ignore_too_much,
+            adjust=adjust,
+            refine=refine,
+            joint_order=joint_order,
+        )
 
     def encode(
         self,
