@@ -37,23 +37,20 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, at_work: str | None = None) -> Iterator[None]:
+def alone_in(folder: Path, at_work: str) -> Iterator[None]:
     """Holds a folder, which is made if need be, until the block ends.
 
     Args:
         folder: The folder.
-        at_work: Who else may be there, for the error: ``'another demo is running'``. None waits for them.
+        at_work: Who else may be there, for the error: ``'another demo is running'``.
 
     Raises:
         InputError: Another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with open(folder / '.lock', 'w') as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if at_work else 0))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError:
             raise InputError(f'{folder}: {at_work} in this folder; choose another --work-dir') from None
-        yield  # the kernel releases the folder when the process ends, however it ends
-    finally:
-        os.close(descriptor)
+        yield

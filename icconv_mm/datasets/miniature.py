@@ -13,9 +13,12 @@ Equal options give equal bytes (with one version of OpenCV), and image ``i`` of 
 follow. Everything is drawn by this package and free of any licence.
 """
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -24,7 +27,6 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from icconv_mm._files import alone_in
 from icconv_mm.datasets.people import KEYPOINTS, SKELETON
 from icconv_mm.datasets.scenes import CLASSES, Scene, random_scene
 from icconv_mm.errors import InputError, naming
@@ -106,7 +108,7 @@ def ensure_miniature(root: str | Path, options: MiniatureOptions | None = None, 
         raise OccupiedFolderError(
             f'{root} exists and is not a miniature dataset (no {STAMP} in it): choose another folder'
         )
-    with naming(str(root), OSError), alone_in(root.parent):
+    with naming(str(root), OSError), _locked(root.parent):
         if is_drawn(root, options):  # by the process that this one waited for
             return False
         partial = root.with_name(f'.{root.name}.partial')
@@ -129,6 +131,18 @@ def scene(options: MiniatureOptions, split: str, index: int) -> Scene:
 
 def _stamp(options: MiniatureOptions) -> dict:
     return json.loads(json.dumps({'version': options.version, **asdict(options)}))  # tuples are lists there
+
+
+@contextmanager
+def _locked(folder: Path):
+    """Hold an exclusive lock on a folder, made if need be; the kernel releases it if the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _draw(root: Path, options: MiniatureOptions, progress: Progress) -> None:
