@@ -4,6 +4,7 @@
 // so that no digits are lost; they are combined in double precision. Pieces do not depend on the number of threads, and
 // neither does the result.
 #include "../../common.h"
+#include "../simd/kernels.h"
 #include "../simd/norm.h"
 
 #include <ATen/Dispatch.h>
@@ -126,7 +127,7 @@ struct Work {
 
 template <typename T>
 const NormLoops<T>& loops() {
-  const NormKernels& all = norm_kernels();
+  const NormKernels& all = *kernels().norms;
   if constexpr (std::is_same_v<T, float>)
     return all.of_float;
   else if constexpr (std::is_same_v<T, double>)

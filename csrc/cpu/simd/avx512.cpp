@@ -1,5 +1,6 @@
-// The tiles for AVX-512: 32 registers of 16 floats, of which 24 accumulate.
+// The tiles, and the loops of norms, for AVX-512: 32 registers of 16 floats, of which 24 accumulate.
 #include "kernels.h"
+#include "norm.h"
 
 #if defined(__x86_64__)
 // gcc 12 calls the undefined operands of its own intrinsics uninitialized
@@ -9,7 +10,9 @@
 #endif
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 // headers of the standard library stay outside: their inline functions are shared with code for older machines
 #if defined(__clang__)
@@ -28,10 +31,15 @@ typedef float Quad __attribute__((vector_size(16)));
 ICCONV_MM_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return multiply_add(a, b, sum); }
 #include "tiles.inc"
 
+namespace norms {
+constexpr int kVectorBytes = 64;
+#include "norm.inc"
+}  // namespace norms
+
 }  // namespace avx512
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels = avx512::table<6, 14, 12, 8, 6, 5, 4>("avx512", kWideCosts);
+  static const Kernels kernels = avx512::table<6, 14, 12, 8, 6, 5, 4>("avx512", kWideCosts, &avx512::norms::table());
   return kernels;
 }
 

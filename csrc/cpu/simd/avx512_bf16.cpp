@@ -31,7 +31,7 @@ ICCONV_MM_INLINE Vec accumulate(Vec a, Vec b, Vec sum) { return _mm512_dpbf16_ps
 }  // namespace avx512_bf16
 
 const Kernels* avx512_bf16_kernels() {
-  static const Kernels kernels = avx512_bf16::table<0, 14, 12, 8, 6, 5, 4>("avx512_bf16", kWideCosts);
+  static const Kernels kernels = avx512_bf16::table<0, 14, 12, 8, 6, 5, 4>("avx512_bf16", kWideCosts, nullptr);
   return &kernels;
 }
 

@@ -1,6 +1,5 @@
 // Which kernels this processor gets.
 #include "kernels.h"
-#include "norm.h"
 
 #include <c10/util/Exception.h>
 
@@ -47,15 +46,6 @@ std::string chosen() {
 }  // namespace
 
 const Kernels& kernels() { return named(chosen()); }
-
-const NormKernels& norm_kernels() {
-#if defined(__x86_64__)
-  const std::string name = chosen();
-  if (name == "avx512" || name == "avx512_bf16") return avx512_norm();
-  if (name == "avx2") return avx2_norm();
-#endif
-  return portable_norm();
-}
 
 const Kernels* pair_kernels() {
 #if defined(__x86_64__)

@@ -69,6 +69,8 @@ struct Costs {
 constexpr Costs kNarrowCosts{{0, 1.6, 1.25, 1.15, 1.15, 9, 9}, {0, 1.3, 1.0, 1.0, 1.05}};     // of 16 registers
 constexpr Costs kWideCosts{{0, 1.1, 1.08, 1.06, 1.01, 1.01, 1.07}, {0, 1.3, 1.0, 1.0, 1.0}};  // of 32
 
+struct NormKernels;  // norm.h
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -84,6 +86,7 @@ struct Kernels {
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
   // Sums of groups of `width` lanes: [count][lanes] -> [lanes / width][count]; a width of 1, 2, 4, ... below lanes
   void (*sum_lanes)(const float* accumulators, int64_t count, int64_t width, float* sums);
+  const NormKernels* norms;  // null for pairs of bfloat16
 };
 
 // Each must only be called where the processor has these instructions.

@@ -38,13 +38,4 @@ struct NormKernels {
   NormLoops<at::BFloat16> of_bfloat16;
 };
 
-// Each must only be called where the processor has these instructions.
-const NormKernels& portable_norm();
-#if defined(__x86_64__)
-const NormKernels& avx2_norm();
-const NormKernels& avx512_norm();
-#endif
-
-const NormKernels& norm_kernels();  // the best of this processor, or what ICCONV_MM_CPU asks for
-
 }  // namespace icconv_mm
