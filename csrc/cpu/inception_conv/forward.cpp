@@ -30,8 +30,9 @@ Plan make_plan(const Kernels& k, const Geometry& g, Pattern pattern, const Chann
   return planner.finish();
 }
 
+template <bool kRelu>
 at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias, Pattern pattern,
-                   int64_t stride, int64_t groups, bool relu) {
+                   int64_t stride, int64_t groups) {
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   check_type("inception_conv2d", x);
   const auto format = x.suggest_memory_format();
@@ -52,25 +53,15 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   });
   const at::Tensor shift = bias ? bias->to(at::kFloat).contiguous() : at::Tensor();
   const Source input{x, channels, std::min(max_dilation(pattern, 1), g.width)};
-  run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, relu));
+  run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, kRelu));
   return out.to(x.scalar_type());
-}
-
-at::Tensor inception_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                            Pattern pattern, int64_t stride, int64_t groups) {
-  return forward(x, weight, bias, pattern, stride, groups, false);
-}
-
-at::Tensor inception_conv2d_relu(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
-                                 Pattern pattern, int64_t stride, int64_t groups) {
-  return forward(x, weight, bias, pattern, stride, groups, true);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("inception_conv2d_compiled", TORCH_FN(inception_conv2d));
-  m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_relu));
+  m.impl("inception_conv2d_compiled", TORCH_FN(forward<false>));
+  m.impl("inception_conv2d_relu_compiled", TORCH_FN(forward<true>));
 }
 
 }  // namespace icconv_mm

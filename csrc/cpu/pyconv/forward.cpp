@@ -40,8 +40,9 @@ std::shared_ptr<const Prepared> prepare_levels(const Kernels& k, const Pyramid& 
   });
 }
 
+template <bool kRelu>
 at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
-                   c10::IntArrayRef groups, int64_t stride, int64_t dilation, bool relu) {
+                   c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   check_type("pyconv2d", x);
   TORCH_CHECK(x.dim() == 4, "pyconv2d: x must be 4-d, got ", x.sizes());
   for (const at::Tensor& weight : weights)
@@ -61,26 +62,16 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
   for (const std::vector<size_t>& levels : p.by_layout()) {
     const auto prepared = prepare_levels(k, p, weights, levels, dilation);
     const Source input{x, p.levels[levels[0]].channels, std::min(p.reach_w, x.size(3))};
-    run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, relu));
+    run(k, prepared->plan, prepared->weight.const_data_ptr<float>(), input, stride, Target::of(out, shift, kRelu));
   }
   return out.to(x.scalar_type());
-}
-
-at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
-                    c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
-  return forward(x, weights, bias, groups, stride, dilation, false);
-}
-
-at::Tensor pyconv2d_relu(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
-                         c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
-  return forward(x, weights, bias, groups, stride, dilation, true);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("pyconv2d_compiled", TORCH_FN(pyconv2d));
-  m.impl("pyconv2d_relu_compiled", TORCH_FN(pyconv2d_relu));
+  m.impl("pyconv2d_compiled", TORCH_FN(forward<false>));
+  m.impl("pyconv2d_relu_compiled", TORCH_FN(forward<true>));
 }
 
 TORCH_LIBRARY_IMPL(icconv_mm, CatchAll, m) { m.impl("forget_packed_weights", TORCH_FN(forget_prepared)); }

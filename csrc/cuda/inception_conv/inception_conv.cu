@@ -131,18 +131,12 @@ at::Tensor grad_weight(const Geometry& g, const Wish& wish, const at::Tensor& gr
   return out.defined() ? out : wish.missing("inception_conv2d_grad_weight");
 }
 
+template <bool kRelu>
 at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
                                  int64_t stride, int64_t groups) {
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(x.device());
-  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, false);
-}
-
-at::Tensor inception_conv2d_relu_cuda(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
-                                      int64_t stride, int64_t groups) {
-  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
-  const c10::cuda::CUDAGuard guard(x.device());
-  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, true);
+  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, kRelu);
 }
 
 at::Tensor inception_conv2d_by_cuda(c10::string_view kernel, const at::Tensor& x, const at::Tensor& weight,
@@ -189,8 +183,8 @@ at::Tensor inception_conv2d_grad_weight_by_cuda(c10::string_view kernel, const a
 bool tf32_allowed() { return allows_tf32(&at::Context::allowTF32CuDNN); }
 
 TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
-  m.impl("inception_conv2d_compiled", TORCH_FN(inception_conv2d_cuda));
-  m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_relu_cuda));
+  m.impl("inception_conv2d_compiled", TORCH_FN(inception_conv2d_cuda<false>));
+  m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_cuda<true>));
   m.impl("inception_conv2d_grad_input_compiled", TORCH_FN(inception_conv2d_grad_input_cuda));
   m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(inception_conv2d_grad_weight_cuda));
   m.impl("inception_conv2d_by", TORCH_FN(inception_conv2d_by_cuda));

@@ -91,21 +91,12 @@ std::vector<at::Tensor> grad_weight(const std::string& kernel, bool strict, cons
   return nothing;
 }
 
-at::Tensor output_chosen(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
-                         int64_t stride, int64_t dilation, bool relu) {
-  const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
-  const c10::cuda::CUDAGuard guard(x.device());
-  return forward(chosen("pyconv2d", call, x), false, call, x, weights, bias, relu);
-}
-
+template <bool kRelu>
 at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
                     int64_t stride, int64_t dilation) {
-  return output_chosen(x, weights, bias, groups, stride, dilation, false);
-}
-
-at::Tensor pyconv2d_relu(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
-                         int64_t stride, int64_t dilation) {
-  return output_chosen(x, weights, bias, groups, stride, dilation, true);
+  const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return forward(chosen("pyconv2d", call, x), false, call, x, weights, bias, kRelu);
 }
 
 at::Tensor pyconv2d_by(c10::string_view kernel, const at::Tensor& x, at::TensorList weights, const Bias& bias,
@@ -151,8 +142,8 @@ std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const a
 }  // namespace
 
 TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
-  m.impl("pyconv2d_compiled", TORCH_FN(pyconv2d));
-  m.impl("pyconv2d_relu_compiled", TORCH_FN(pyconv2d_relu));
+  m.impl("pyconv2d_compiled", TORCH_FN(pyconv2d<false>));
+  m.impl("pyconv2d_relu_compiled", TORCH_FN(pyconv2d<true>));
   m.impl("pyconv2d_grad_input_compiled", TORCH_FN(pyconv2d_grad_input));
   m.impl("pyconv2d_grad_weight_compiled", TORCH_FN(pyconv2d_grad_weight));
   m.impl("pyconv2d_by", TORCH_FN(pyconv2d_by));
