@@ -13,16 +13,8 @@ train_dataloader = dict(
         _delete_=True,
         type='icconv_mm.MultiTaskConcatDataset',
         datasets=[
-            dict(
-                type='icconv_mm.MultiTaskDataset',
-                datasets=dict(instance=_base_.train_instance, pose=_base_.train_pose),
-                pipeline=_base_.train_pipeline,
-            ),
-            dict(
-                type='icconv_mm.MultiTaskDataset',
-                datasets=dict(semantic=train_ade20k),
-                pipeline=_base_.train_pipeline,
-            ),
+            dict(type='icconv_mm.MultiTaskDataset', datasets=datasets, pipeline=_base_.train_pipeline)
+            for datasets in (dict(instance=_base_.train_instance, pose=_base_.train_pose), dict(semantic=train_ade20k))
         ],
     ),
 )
@@ -31,18 +23,8 @@ val_dataloader = dict(
         _delete_=True,
         type='icconv_mm.MultiTaskConcatDataset',
         datasets=[
-            dict(
-                type='icconv_mm.MultiTaskDataset',
-                test_mode=True,
-                datasets=dict(instance=_base_.val_instance, pose=_base_.val_pose),
-                pipeline=_base_.test_pipeline,
-            ),
-            dict(
-                type='icconv_mm.MultiTaskDataset',
-                test_mode=True,
-                datasets=dict(semantic=val_ade20k),
-                pipeline=_base_.test_pipeline,
-            ),
+            dict(type='icconv_mm.MultiTaskDataset', test_mode=True, datasets=datasets, pipeline=_base_.test_pipeline)
+            for datasets in (dict(instance=_base_.val_instance, pose=_base_.val_pose), dict(semantic=val_ade20k))
         ],
     )
 )
