@@ -16,7 +16,7 @@ from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
 PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
     (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
 }
-LARGEST_CHOSEN_DILATION = 8  # largest dilation of a call that is chosen: a wider border leaves a processor smaller tiles
+LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
 

@@ -196,7 +196,7 @@ def test_tool(tool, clone, address, cache, capsys):
     assert '7 fetched, 0 already there' in capsys.readouterr().out
     tool.main([NAME, '--from', address])
     assert '0 fetched, 1 already there' in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="error: no published pattern nonsense"):
+    with pytest.raises(SystemExit, match='error: no published pattern nonsense'):
         tool.main(['nonsense', '--from', str(clone)])
     (cache / f'patterns/{NAME}.json').unlink()
     message = f'error: 1 of 7 published patterns did not arrive:\n  {NAME}: {address}/nowhere/'
