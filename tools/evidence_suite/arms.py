@@ -115,12 +115,11 @@ _WIDE = {'model.neck.in_channels': [64, 128, 256, 512]}
 _GN = dict(type='GN', num_groups=8)
 _FPT = dict(type='icconv_mm.FPT', in_channels=[16, 32, 64, 128], out_channels=32, drop_prob=0.0, norm_cfg=_GN)
 KINDS = ('self', 'grounding', 'rendering')
-_MASKS_LENGTH = 2.0  # after the length of their configs the baselines had a mask AP of 2 and a pose AP below 1
 
 
 def _fpt(name: str, kinds: Sequence[str] = KINDS) -> Arm:
     neck = dict(_FPT, interactions=list(kinds), _delete_=True)
-    return Arm(f'fpt/{name}', 'mask_rcnn', {'model.neck': neck}, SCALES, length=_MASKS_LENGTH)
+    return Arm(f'fpt/{name}', 'mask_rcnn', {'model.neck': neck}, SCALES)
 
 
 # Mask R-CNN without masks
@@ -140,12 +139,12 @@ ARMS = {
         *_backbones('segmentation', 'semantic_fpn', **_WIDE),
         Arm('head/psp', 'pspnet', data=SCALES),
         Arm('head/pyconv', 'pspnet', _HEAD, SCALES),
-        Arm('fpt/fpn', 'mask_rcnn', data=SCALES, length=_MASKS_LENGTH),
+        Arm('fpt/fpn', 'mask_rcnn', data=SCALES),
         _fpt('fpt'),
         *(_fpt(f'without-{kind}', [each for each in KINDS if each != kind]) for kind in KINDS),
-        Arm('joint/joint', 'joint', data=SCALES, length=_MASKS_LENGTH),
-        Arm('joint/boxes', 'mask_rcnn', _BOXES_ALONE, SCALES, length=_MASKS_LENGTH),
-        Arm('joint/semantic', 'semantic_fpn', data=SCALES, length=_MASKS_LENGTH),
-        Arm('joint/pose', 'pose_pyramid', data=SCALES, length=_MASKS_LENGTH),
+        Arm('joint/joint', 'joint', data=SCALES),
+        Arm('joint/boxes', 'mask_rcnn', _BOXES_ALONE, SCALES),
+        Arm('joint/semantic', 'semantic_fpn', data=SCALES),
+        Arm('joint/pose', 'pose_pyramid', data=SCALES),
     )
 }

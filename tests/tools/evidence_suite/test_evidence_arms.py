@@ -31,7 +31,7 @@ def test_a_comparison_is_on_one_data_and_length():
     for comparison in COMPARISONS.values():
         arms = [ARMS[row.arm] for row in comparison.rows]
         assert {arm.data for arm in arms} == {arms[0].data} <= set(DATA)
-        assert len({arm.length for arm in arms}) == 1
+        assert {arm.length for arm in arms} == {1.0}
 
 
 def test_supernets_come_before_their_patterns():

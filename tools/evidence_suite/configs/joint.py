@@ -37,4 +37,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=8)
-max_iters = 300
+max_iters = 600
