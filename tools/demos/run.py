@@ -168,10 +168,11 @@ def _run_task(
     train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
     run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
     command = python(home / 'tools/test.py', config, _checkpoint(folder))
-    keep = f'{task.judged[-1].evaluator}.{task.judged[-1].kind.option}=None'  # the predictions of the first test
+    # only the first test writes predictions, into files that both would have
+    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.judged)
     tests = {'test': ('', ())}
     for i, (addition, changes) in enumerate(task.retests, 1):
-        tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, keep))
+        tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, *nothing))
     tools = [
         Tool(
             [*command, '--work-dir', str(folder / name), *changes],
