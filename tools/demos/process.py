@@ -42,7 +42,7 @@ class Tool:
     Attributes:
         command: The program and its arguments.
         log: Takes its output.
-        title: Its title, shown with the progress.
+        title: Text beside the progress.
     """
 
     command: list[str]
