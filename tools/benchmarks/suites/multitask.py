@@ -2,8 +2,9 @@
 
 The four have backbone, neck and heads of the one, with its weights, in the libraries' own classes: Faster R-CNN, Mask
 R-CNN, semantic FPN, associative embedding. A call is a forward pass with decoding of random images: one pass through
-backbone and neck against four, and, with the poses also of the mirrored images, as recipes test, two against five. The
-miniature network stands also against the four miniature recipes of single tasks, as the demo trains either.
+backbone and neck against four, and, with the poses also of the mirrored images, as recipes test, two against five. Each
+also stands against the networks of other recipes: the miniature one against those of single tasks, as the demo trains
+either, that of COCO against the libraries' own files.
 Random weights find something everywhere, so the number of boxes is limited to that of the objects of an average scene.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement, InstanceData
@@ -25,18 +27,25 @@ from icconv_mm.tasks.multitask import MultiTaskSample
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 LIMIT = 0.5  # of one forward pass against four
-MINIATURE = 'joint_ic-r18_fpn_miniature'
 # recipe, batch, image, boxes per image: the miniature set has 4.9 objects in an image, COCO's val2017 7.3
-CASES = (
-    (MINIATURE, 8, (128, 128), 5),
+MINIATURE, COCO = CASES = (
+    ('joint_ic-r18_fpn_miniature', 8, (128, 128), 5),
     ('joint_ic-r50-k9_fpn_8xb4-50e_coco-640x640', 1, (640, 640), 7),
 )
-# the recipe of each task alone
-RECIPES = {
-    'boxes': 'detection/faster-rcnn_ic-r18_fpn_miniature',
-    'instance': 'instance_segmentation/mask-rcnn_ic-r18_fpn_miniature',
-    'semantic': 'semantic_segmentation/fpn_ic-r18_miniature',
-    'pose': 'pose/ae_ic-r18_miniature',
+# recipes of each task alone: ours, or those of the libraries
+SINGLE = {
+    MINIATURE: {
+        'boxes': 'detection/faster-rcnn_ic-r18_fpn_miniature.py',
+        'instance': 'instance_segmentation/mask-rcnn_ic-r18_fpn_miniature.py',
+        'semantic': 'semantic_segmentation/fpn_ic-r18_miniature.py',
+        'pose': 'pose/ae_ic-r18_miniature.py',
+    },
+    COCO: {
+        'boxes': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        'instance': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'semantic': 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
+        'pose': 'mmpose::body_2d_keypoint/associative_embedding/coco/ae_hrnet-w32_8xb24-300e_coco-512x512.py',
+    },
 }
 SUBSTITUTE = 'geometric_d4'
 TOLERANCE = 1e-4
@@ -44,12 +53,13 @@ _LIBRARIES = {'boxes': 'mmdet', 'instance': 'mmdet', 'semantic': 'mmseg', 'pose'
 
 
 def run(options: Options) -> Iterator[Figure]:
-    """Two figures per recipe, and one against the recipes of single tasks.
+    """Three figures per recipe: against four networks of its parts, also with mirrored poses, and four recipes.
 
     Raises:
         Disagreement: If networks of the same parts predict something else.
     """
-    for name, batch, image, boxes in CASES:
+    for case in CASES:
+        name, batch, image, boxes = case
         size = options.scaled(*image)
         notes = {'image': 'x'.join(map(str, size)), 'batch': batch, 'boxes': boxes, 'pass': 'forward with decoding'}
         images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(options.device)
@@ -62,12 +72,14 @@ def run(options: Options) -> Iterator[Figure]:
                 alone = {task: _alone(task, cfg.model, joint) for task in _LIBRARIES}
                 one, four = _calls(joint, alone, images)
                 contest.check_equal(row, one(), four(), TOLERANCE)
-                limit = LIMIT if name != MINIATURE and not mirrored else None
+                limit = LIMIT if case == COCO and not mirrored else None
                 yield _figure(row, one, four, limit, notes, options)
-        row = f'{label}: one network / four recipes'
-        if name == MINIATURE and options.wants(row):
-            alone = {task: _recipe(task, boxes) for task in _LIBRARIES}
-            yield _figure(row, *_calls(_joint(_joint_config(name, boxes)), alone, images), LIMIT, notes, options)
+        mirrored = case == COCO  # mmpose 1.3.2 cannot test its own without
+        row = f'{label}{", poses also mirrored" if mirrored else ""}: one network / four recipes'
+        if options.wants(row):
+            alone = {task: _single(task, recipe, boxes, mirrored) for task, recipe in SINGLE[case].items()}
+            calls = _calls(_joint(_joint_config(name, boxes, mirrored)), alone, images)
+            yield _figure(row, *calls, None if mirrored else LIMIT, notes, options)
 
 
 def _figure(row: str, one: Callable, four: Callable, limit: float | None, notes: dict, options: Options) -> Figure:
@@ -96,13 +108,13 @@ def _few_people(network: nn.Module) -> None:
     nn.init.normal_(network.head.final_layer.weight, std=0.001)
 
 
-def _recipe(task: str, boxes: int) -> nn.Module:
-    """The network of the recipe of one task, with random weights."""
-    cfg = Config.fromfile(str(CONFIGS / f'{RECIPES[task]}.py'))
+def _single(task: str, recipe: str, boxes: int, mirrored: bool) -> nn.Module:
+    """The network of a recipe of one task, with random weights."""
+    cfg = get_config(recipe) if '::' in recipe else Config.fromfile(str(CONFIGS / recipe))
     if task in ('boxes', 'instance'):
         cfg.model.test_cfg.rcnn.max_per_img = boxes
     if task == 'pose':
-        cfg.model.test_cfg.flip_test = False
+        cfg.model.test_cfg.flip_test = mirrored
     torch.manual_seed(0)
     network = _built(model_config(cfg), _LIBRARIES[task])
     if task == 'pose':
