@@ -25,6 +25,10 @@ export PYTHON
 # mmengine's use of it; the pins hold a setuptools that has it
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 
+# Set-up compiles no bytecode, of which few modules need any. Where none may be written either, as is usual in
+# containers, each process would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup setup-tests demo evidence gpu test test-fast test-slow sanitize fuzz lint docs docs-serve clean distclean
 
 setup:

@@ -122,6 +122,8 @@ def extension_command() -> dict:
 
         def run(self):
             with_cuda = any(source.endswith('.cu') for e in self.extensions for source in e.sources)
+            if self.editable_mode:  # in pip's own folder, which is temporary, all would be compiled at each set-up
+                self.build_temp = str(ROOT / 'build' / self.extensions[0].name)
             try:
                 super().run()
             except (Exception, SystemExit) as error:

@@ -16,7 +16,7 @@ language = 'en'
 # The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
 root_doc = 'docs/index'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
-                    'configs/**/README.md', 'tools/README.md', 'tests/**README.md']  # fmt: skip
+                    'configs/**/README.md', 'tools/README.md', 'scripts/README.md', 'tests/**README.md']  # fmt: skip
 
 extensions = [
     'myst_parser',

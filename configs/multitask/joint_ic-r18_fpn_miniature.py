@@ -13,7 +13,7 @@ visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type=
 
 model = dict(
     # Boxes and masks are learned soonest and poses last from random weights, so these weights differ by so much.
-    loss_weights=dict(instance=0.25, semantic=2.25, pose=400.0),
+    loss_weights=dict(instance=0.25, semantic=3.0, pose=400.0),
     data_preprocessor=dict(seg_pad_val=0),  # class_weight has no 255
     # three stages of three quarters of the width for more steps in the same time
     backbone=dict(

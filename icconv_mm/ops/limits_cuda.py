@@ -16,7 +16,7 @@ from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
 PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
     (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
 }
-MAX_DILATION = 8  # largest dilation of a call that is chosen: a wider border leaves a processor smaller tiles
+LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
 
@@ -101,8 +101,8 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
 
 def _too_dilated(pattern: Sequence[int]) -> str | None:
     dilation = max((max(h, w) for n, h, w in zip(*[iter(pattern)] * 3) if n), default=1)
-    if dilation > MAX_DILATION:
-        return f'its largest dilation is {dilation}; above {MAX_DILATION} it was not measured'
+    if dilation > LARGEST_CHOSEN_DILATION:
+        return f'its largest dilation is {dilation}; above {LARGEST_CHOSEN_DILATION} it was not measured'
     return None
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icconv_mm._files import whole_file
-from icconv_mm.errors import InputError, MissingFileError, UserError
+from icconv_mm.errors import InputError, MissingFileError, UserError, chosen
 from icconv_mm.patterns.files import MAX_BYTES
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
@@ -98,9 +98,7 @@ def download_patterns(
         InputError: If a name is unknown.
         DownloadError: If a file cannot be read or written or is not the published one; the others have arrived.
     """
-    names = list(PUBLISHED if names is None else names)
-    if unknown := [name for name in names if name not in PUBLISHED]:
-        raise InputError(f'no published pattern {unknown[0]!r}; there are {", ".join(PUBLISHED)}')
+    names = chosen(PUBLISHED if names is None else names, PUBLISHED, 'no published pattern')
     fetched, failed = {}, {}
     for name in progress(names):
         try:

@@ -169,7 +169,7 @@ def spread(ratios) -> str:
 
 def test_figures_of_the_readme_on_the_demo():
     """The table has those of the raw report; times and sizes are on the page."""
-    page = FOLDER / '2026-11-22-demo.md'
+    page = FOLDER / '2026-11-23-demo.md'
     measured = {}
     for each in json.loads(page.with_suffix('.json').read_text()):
         measured.setdefault(each['metric'], []).append(each)

@@ -12,6 +12,7 @@ import pytest
 
 from icconv_mm.apis import cli
 from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.versions import installed
 
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
 
@@ -72,7 +73,8 @@ def test_help_loads_no_network():
     )
     tools = [path for path in TOOLS if path.stem != 'benchmark']  # its options are those of its suites
     done = subprocess.run([sys.executable, '-c', code, *tools], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith('\nloaded\n')
+    forks = (installed('mmengine') or ('',))[0].startswith('onedl')  # their reader of checkpoints is replaced at once
+    assert done.stdout.splitlines()[-1] == ('mmengine.runner loaded' if forks else 'loaded')
 
 
 def test_options_are_written_in_full(main, capsys):

@@ -1,4 +1,4 @@
-"""Running a tool as a process of its own, with its progress in sight and its output in a file."""
+"""Running tools as processes of their own, with their progress in sight and their output in files."""
 
 import os
 import re
@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +26,8 @@ from icconv_mm.errors import UserError
 
 _STEP = re.compile(r'(?:Iter|Epoch)\(\w+\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
 _LOSS = re.compile(r'\bloss: ([\d.]+|nan|inf)')
+# glibc then keeps the memory of large tensors between steps; to map it anew costs page faults, 8 % of a step
+_KEPT_MEMORY = {'MALLOC_MMAP_THRESHOLD_': str(2**30), 'MALLOC_TRIM_THRESHOLD_': str(2**30)}
 _QUIET_SECONDS = 10.0  # between two lines where no progress bar can be drawn
 
 
@@ -30,50 +35,81 @@ class ToolError(UserError):
     """A tool ended with an error; the message has the end of its output."""
 
 
-def run_tool(command: list[str], log: Path, title: str, console: Console, env: dict[str, str]) -> None:
-    """Run a command, show the steps that mmengine logs, and wait for its end.
+@dataclass(frozen=True)
+class Tool:
+    """A process to run.
 
-    Args:
+    Attributes:
         command: The program and its arguments.
         log: Takes its output.
-        title: Title of the process, shown with the progress.
+        title: Text beside the progress.
+    """
+
+    command: list[str]
+    log: Path
+    title: str
+
+
+def run_tools(tools: Sequence[Tool], console: Console, env: dict[str, str]) -> None:
+    """Run commands at once, show the steps that mmengine logs, and wait for their end.
+
+    Args:
+        tools: What to run. Several share the processor's cores.
         console: Console for the progress: a bar on a terminal, else a line every ten seconds.
         env: Environment variables added to this process's own.
 
     Raises:
-        ToolError: Its exit status was not 0.
-        KeyboardInterrupt: As pressed; the process has ended by then.
+        ToolError: The exit status of one was not 0; the others have been ended.
+        KeyboardInterrupt: As pressed; the processes have ended by then.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    shared = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // len(tools)))} if len(tools) > 1 else {}
+    env = _KEPT_MEMORY | shared | os.environ | env
+    processes: list[subprocess.Popen] = []
+    with (
+        Progress(*_columns(), console=console, disable=not console.is_terminal) as bar,
+        ThreadPoolExecutor(len(tools)) as pool,
+    ):
+        try:
+            for tool in tools:
+                processes.append(_start(tool, env))
+            for future in as_completed([pool.submit(_follow, *each, bar) for each in zip(tools, processes)]):
+                future.result()
+        except BaseException:  # Ctrl-C above all: never leave a training behind
+            for process in processes:
+                _stop(process)
+            raise
+
+
+def _start(tool: Tool, env: dict[str, str]) -> subprocess.Popen:
+    tool.log.parent.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        tool.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=env
+    )
+
+
+def _follow(tool: Tool, process: subprocess.Popen, bar: Progress) -> None:
+    """Write what a process says into its log, show its steps, and see how it ends."""
     tail: deque[str] = deque(maxlen=15)
-    has_bar = console.is_terminal
+    has_bar, console = not bar.disable, bar.console
     start = last = time.monotonic()
     if not has_bar:
-        console.print(f'{title}: starting')
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=os.environ | env
-    )
-    try:
-        with log.open('w') as file, Progress(*_columns(), console=console, disable=not has_bar) as bar:
-            row = bar.add_task(title, total=None, loss='starting')
-            for line in process.stdout:
-                file.write(line)
-                tail.append(line)
-                if not (step := _STEP.search(line)):
-                    continue
-                loss = f'loss {float(found[1]):.3f}' if (found := _LOSS.search(line)) else ''
-                bar.update(row, completed=int(step[1]), total=int(step[2]), loss=loss)
-                if not has_bar and (now := time.monotonic()) - last >= _QUIET_SECONDS:
-                    last = now
-                    console.print(f'{title}: {step[1]}/{step[2]}  {loss}'.rstrip())
-        status = process.wait()
-    except BaseException:  # Ctrl-C above all: never leave a training behind
-        _stop(process)
-        raise
-    if status:
-        raise ToolError(f'{title} failed with exit status {status}; the end of {log}:\n\n{"".join(tail)}')
+        console.print(f'{tool.title}: starting')
+    row = bar.add_task(tool.title, total=None, loss='starting')
+    with tool.log.open('w') as file:
+        for line in process.stdout:
+            file.write(line)
+            tail.append(line)
+            if not (step := _STEP.search(line)):
+                continue
+            loss = f'loss {float(found[1]):.3f}' if (found := _LOSS.search(line)) else ''
+            bar.update(row, completed=int(step[1]), total=int(step[2]), loss=loss)
+            if not has_bar and (now := time.monotonic()) - last >= _QUIET_SECONDS:
+                last = now
+                console.print(f'{tool.title}: {step[1]}/{step[2]}  {loss}'.rstrip())
+    if status := process.wait():
+        raise ToolError(f'{tool.title} failed with exit status {status}; the end of {tool.log}:\n\n{"".join(tail)}')
     if not has_bar:
-        console.print(f'{title}: done in {time.monotonic() - start:.0f} s')
+        console.print(f'{tool.title}: done in {time.monotonic() - start:.0f} s')
 
 
 def _columns() -> tuple[str | ProgressColumn, ...]:

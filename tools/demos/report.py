@@ -25,8 +25,7 @@ class Result:
         metric: By what it is judged.
         value: In 0..1.
         threshold: In 0..1; None where the value is only reported.
-        seconds: Time of training and test together, or of a further test alone; None in all but the first of the rows
-            that share them.
+        seconds: Time of the training and all tests of a network; None in all but the first of its rows.
         backbone_from: The network whose trained backbone this one started with; None for random weights.
         network: What ``--tasks`` calls the network.
     """

@@ -15,7 +15,7 @@ from demos.configs import backbone_file, prepare_config
 from demos.own_data import print_own_data, write_own_data_config
 from demos.page import write_page
 from demos.picture import draw_image
-from demos.process import python, run_tool
+from demos.process import Tool, python, run_tools
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
 from icconv_mm._files import alone_in
@@ -152,7 +152,7 @@ def _run_task(
     console: Console,
     number: str,
 ) -> list[Result]:
-    """Train a network and test it, once more for each of its retests; the first result counts the training's seconds.
+    """Train a network, then test it and make its retests, at once; the first result has the seconds of it all.
 
     ``start``: name and checkpoint of the network whose backbone it begins with.
     """
@@ -166,34 +166,38 @@ def _run_task(
     )
     env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
     train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
-    run_tool(train, folder / 'train.log', f'{number} {task.title}: train', console, env)
-    checkpoint = _checkpoint(folder)
-    results = []
-    for i, (addition, changes) in enumerate((('', ()), *task.retests)):
-        work_dir = folder / ('test' if i == 0 else f'retest{i}')
-        judged = task.judged if i == 0 else task.judged[-1:]
-        if changes:
-            keep = f'{judged[0].evaluator}.{judged[0].kind.option}=None'  # the predictions of the first test
-            changes = ('--cfg-options', *changes, keep)
-        test = python(home / 'tools/test.py', config, checkpoint, '--work-dir', work_dir, *changes)
-        run_tool(test, work_dir.with_suffix('.log'), f'{number} {task.title}{addition}: test', console, env)
-        seconds = round(time.monotonic() - began, 1)
-        results += [
-            Result(
-                task=each.title + addition,
-                config=f'configs/{task.config}',
-                backbone_file=str(backbone.relative_to(home)),
-                metric=each.kind.metric,
-                value=round(each.kind.scale * read_metric(work_dir, each.key), 4),
-                threshold=each.threshold if i == 0 else None,
-                seconds=seconds if each is judged[0] else None,
-                backbone_from=origin,
-                network=task.name,
-            )
-            for each in judged
-        ]
-        began = time.monotonic()
-    return results
+    run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
+    command = python(home / 'tools/test.py', config, _checkpoint(folder))
+    # only the first test writes predictions, into files that both would have
+    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.judged)
+    tests = {'test': ('', ())}
+    for i, (addition, changes) in enumerate(task.retests, 1):
+        tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, *nothing))
+    tools = [
+        Tool(
+            [*command, '--work-dir', str(folder / name), *changes],
+            folder / f'{name}.log',
+            f'{number} {task.title}{addition}: test',
+        )
+        for name, (addition, changes) in tests.items()
+    ]
+    run_tools(tools, console, env)
+    seconds = round(time.monotonic() - began, 1)
+    return [
+        Result(
+            task=each.title + addition,
+            config=f'configs/{task.config}',
+            backbone_file=str(backbone.relative_to(home)),
+            metric=each.kind.metric,
+            value=round(each.kind.scale * read_metric(folder / name, each.key), 4),
+            threshold=each.threshold if name == 'test' else None,
+            seconds=seconds if name == 'test' and each is task.judged[0] else None,
+            backbone_from=origin,
+            network=task.name,
+        )
+        for name, (addition, _) in tests.items()
+        for each in (task.judged if name == 'test' else task.judged[-1:])
+    ]
 
 
 def read_metric(folder: Path, key: str) -> float:

@@ -9,13 +9,13 @@ PATTERN, RATE = 'model.backbone.pattern', 'optim_wrapper.optimizer.lr'
 
 # Learning rates by the first part of an arm's name: what was best on the baseline, as docs/evidence.md says.
 RATES = {
-    'search': 4e-3,
+    'search': 8e-3,
     'search-pose': 4e-3,
     'sepc': 4e-3,
-    'backbone-classification': 4e-3,
-    'backbone-detection': 4e-3,
-    'backbone-segmentation': 4e-3,
-    'head': 4e-3,
+    'backbone-classification': 8e-3,
+    'backbone-detection': 8e-3,
+    'backbone-segmentation': 1.6e-2,
+    'head': 1.6e-2,
     'fpt': 4e-3,  # of which joint-masks has the baseline: one rate
     'joint': 4e-3,
 }

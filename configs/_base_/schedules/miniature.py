@@ -22,7 +22,7 @@ param_scheduler = [
     ),
 ]
 
-# Merged into the task library's default_runtime by each config.
+# For the runtime of a library: miniature_mmdet.py, miniature_mmseg.py, or the config itself.
 iteration_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', by_epoch=False, interval=max_iters, max_keep_ckpts=1),

@@ -28,7 +28,6 @@ def convert_mmpose(
     conversion: Conversion,
     rules: Sequence[RenameRule] = (),
     backbone_prefix: str | None = None,
-    pattern: str | None = None,
 ) -> None:
     """Convert an associative-embedding estimator with a dense ResNet.
 
@@ -36,13 +35,10 @@ def convert_mmpose(
         conversion: The file's tensors; what cannot be placed is left in it.
         rules: Rename rules for keys outside the backbone, applied before the head is recognised.
         backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
-        pattern: Refused: a dense file has no pattern to check.
 
     Raises:
-        ValueError: No dense ResNet, or several of them, or a pattern was given.
+        ValueError: No dense ResNet, or several of them.
     """
-    if pattern is not None:
-        raise InputError(f"source 'mmpose' is for dense ResNets, which have no pattern to check; got {pattern!r}")
     if conversion.matching(_IC_KEY):
         raise InputError("the file has sub-convolutions (conv_list.N.weight): it is converted with source 'ic-conv'")
     prefixes = [_FIRST_KEY.fullmatch(key)['prefix'] for key in conversion.matching(_FIRST_KEY)]

@@ -95,6 +95,8 @@ class MapAggregator:
             raise RuntimeError(f'no scale {"" if self._sum is None else "with tags "}was added')
         heatmaps = self._sum if self._count == 1 else self._sum / self._count
         tags = [maps.expand(-1, heatmaps.shape[1], -1, -1) for maps in self._tags]
+        if len(tags) == 1:
+            return heatmaps, tags[0].unsqueeze(-1)
         return heatmaps, torch.stack(tags).permute(1, 2, 3, 4, 0)
 
     def _average(self, stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -93,11 +93,15 @@ def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor,
         pooled = max_pool2d(heatmaps.unsqueeze(0), kernel, stride=1, padding=kernel // 2).squeeze(0)
         return torch.nonzero((heatmaps == pooled) & (heatmaps > threshold), as_tuple=True)
     window = np.ones((kernel, kernel), np.uint8)
-    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s.
+    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s. Most joints of most images
+    # are nowhere, and their maps not dilated.
     maps = heatmaps.contiguous().numpy()
-    found = [np.flatnonzero((heatmap == cv2.dilate(heatmap, window)) & (heatmap > threshold)) for heatmap in maps]
-    joint = np.repeat(np.arange(len(found)), [len(index) for index in found])
-    y, x = np.divmod(np.concatenate(found), heatmaps.shape[2])
+    peaks = np.zeros(maps.shape, bool)
+    for joint in np.flatnonzero(maps.max((1, 2)) > threshold):
+        highest = cv2.dilate(maps[joint], window)
+        peaks[joint] = (maps[joint] == highest) & (highest > threshold)
+    joint, pixel = np.divmod(np.flatnonzero(peaks), peaks[0].size)
+    y, x = np.divmod(pixel, peaks.shape[2])
     return torch.from_numpy(joint), torch.from_numpy(y), torch.from_numpy(x)
 
 
@@ -106,12 +110,10 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, thr
     joint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
     scores, peak_tags = (maps[peaks].double().cpu().numpy() for maps in (heatmaps, tags))
     joint, pixels = joint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
-    candidates = []
-    for index in range(heatmaps.shape[0]):
-        mine = np.flatnonzero(joint == index)
-        mine = mine[np.argsort(-scores[mine], kind='stable')[:limit]]
-        candidates.append(Candidates(pixels[mine], scores[mine], peak_tags[mine]))
-    return candidates
+    best_first = np.lexsort((-scores, joint))
+    ends = np.bincount(joint, minlength=heatmaps.shape[0]).cumsum()
+    chosen = [mine[:limit] for mine in np.split(best_first, ends[:-1])]
+    return [Candidates(pixels[mine], scores[mine], peak_tags[mine]) for mine in chosen]
 
 
 def assign_by_tag(

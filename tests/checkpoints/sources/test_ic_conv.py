@@ -172,7 +172,7 @@ def test_files_without_sub_convolutions_are_refused(released):
         convert({'epoch': 3, 'optimizer': {}}, 'ic-conv')
     with pytest.raises(ValueError, match='no weights found: the file holds nothing'):
         convert({}, 'ic-conv')
-    with pytest.raises(ValueError, match=r"unknown source 'timm'; known: .*ic-conv"):
+    with pytest.raises(ValueError, match=r'no source timm; there are: .*ic-conv'):
         convert(released, 'timm')
 
 

@@ -132,7 +132,7 @@ def test_of_two_backbones_one_is_chosen():
     [
         ({'backbone.stage2.0.branches.0.0.conv1.weight': torch.zeros(1)}, {}, 'no ResNet found'),
         (bottom_up_pose(18, WIDTH, FILTERS), {}, "converted with source 'ic-conv'"),
-        (dense(0), {'pattern': 'dense'}, "no pattern to check; got 'dense'"),
+        (dense(0), {'pattern': 'dense'}, "source 'mmpose' has no option pattern"),
     ],
     ids=['HRNet', 'sub-convolutions', 'pattern'],
 )

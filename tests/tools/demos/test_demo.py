@@ -70,7 +70,7 @@ def _refused(*arguments):
 def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
     (home / 'tools/test.py').write_text('import sys\nprint("the last words")\nsys.exit(3)')
     error = _refused(home, data, monkeypatch)
-    assert re.match(r'error: 1/1 one network: test failed with exit status 3(?s:.*)the last words', error)
+    assert re.match(r'error: 1/1 one network(, 3 scales)?: test failed with exit status 3(?s:.*)the last words', error)
 
 
 @pytest.mark.parametrize(

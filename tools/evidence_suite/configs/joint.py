@@ -28,9 +28,13 @@ model = dict(
             ),
             test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=60)),
         ),
-        semantic=dict(decode_head=dict(in_channels=[channels] * 4, channels=channels)),
-        pose=dict(head=dict(in_channels=channels, deconv_out_channels=(channels,))),
+        semantic=dict(
+            decode_head=dict(
+                in_channels=[channels] * 4, channels=channels, loss_decode=_base_.narrow.semantic_head.loss_decode
+            )
+        ),
+        pose=dict(head=dict(in_channels=channels, deconv_out_channels=(channels,), tag_loss=dict(kind='exp'))),
     ),
 )
 train_dataloader = dict(batch_size=8)
-max_iters = 300
+max_iters = 600

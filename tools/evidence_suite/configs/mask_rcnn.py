@@ -17,4 +17,4 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=60)),
 )
-max_iters = 300
+max_iters = 600

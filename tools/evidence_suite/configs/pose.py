@@ -8,4 +8,4 @@ model = dict(
     neck=dict(in_channels=[32, 64], out_channels=32, num_outs=2),
     head=dict(in_channels=32, deconv_out_channels=(32,)),
 )
-max_iters = 400
+max_iters = 800

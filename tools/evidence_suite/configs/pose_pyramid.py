@@ -7,4 +7,4 @@ model = dict(
     ),
     neck=dict(in_channels=[16, 32, 64, 128], num_outs=4, norm_cfg=dict(type='BN')),
 )
-max_iters = 300
+max_iters = 600

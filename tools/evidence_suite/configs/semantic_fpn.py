@@ -7,4 +7,4 @@ model = dict(
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32),
 )
 train_dataloader = dict(batch_size=8)
-max_iters = 300
+max_iters = 600

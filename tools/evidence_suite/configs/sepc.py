@@ -18,3 +18,4 @@ model = dict(
         ),
     ),
 )
+max_iters = 800
