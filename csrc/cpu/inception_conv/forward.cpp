@@ -45,7 +45,7 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   const Channels channels = Channels::of(groups, g.group_in, pairs);
   std::vector<int64_t> key{0, k.lanes, channels.pairs, groups};
   key.insert(key.end(), pattern.begin(), pattern.end());
-  const auto prepared = prepare({weight}, std::move(key), [&] {
+  const std::shared_ptr<const Prepared> prepared = prepare({weight}, std::move(key), [&] {
     Prepared made;
     made.plan = make_plan(k, g, pattern, channels);
     made.weight = pack_weights(made.plan, {Filters::of(weight, channels)}, weight.options());
