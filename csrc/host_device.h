@@ -1,7 +1,7 @@
 // What code says to compilers: where it runs, and what they must inline or unroll.
 #pragma once
 
-// BOTH: code of the card that, so that it is tested without one, runs on the CPU as well.
+// BOTH: code of the GPU that, so that it is tested without one, runs on the CPU as well.
 #ifdef __CUDACC__
 #define ICCONV_MM_BOTH __host__ __device__
 #define ICCONV_MM_BOTH_INLINE __host__ __device__ __forceinline__

@@ -50,7 +50,7 @@ class Registry:
         return kind(**options)
 
 
-# ------------------------------------------------------------------------------------------------------ initialisation
+# --- initialisation
 
 
 def _set_bias(module: nn.Module, value: float) -> None:
@@ -128,7 +128,7 @@ class ModuleList(BaseModule, nn.ModuleList):
         self.init_cfg, self.is_init = None, False
 
 
-# -------------------------------------------------------------------------------------------------------------- layers
+# --- layers
 
 
 def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:

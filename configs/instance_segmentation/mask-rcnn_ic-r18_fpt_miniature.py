@@ -15,7 +15,6 @@ model = dict(
 # all of it from random weights: two thirds of this are not enough to be sure of a box AP50 of 0.60
 max_iters, warm_up = 420, 40
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-default_hooks = dict(checkpoint=dict(interval=max_iters))
 param_scheduler = [
     dict(_base_.param_scheduler[0], end=warm_up),
     dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),

@@ -53,7 +53,7 @@ train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 max_iters, warm_up = 900, 90
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-default_hooks = dict(_base_.iteration_hooks, checkpoint=dict(_base_.iteration_hooks.checkpoint, interval=max_iters))
+default_hooks = _base_.iteration_hooks
 param_scheduler = [
     dict(_base_.param_scheduler[0], end=warm_up),
     dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),

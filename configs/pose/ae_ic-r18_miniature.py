@@ -25,8 +25,4 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], end=warm_up),
     dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),
 ]
-default_hooks = dict(
-    visualization=dict(type='PoseVisualizationHook', enable=False),
-    logger=_base_.iteration_hooks.logger,
-    checkpoint=dict(_base_.iteration_hooks.checkpoint, interval=max_iters),
-)
+default_hooks = dict(_base_.iteration_hooks, visualization=dict(type='PoseVisualizationHook', enable=False))

@@ -15,8 +15,9 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=16, dataset=dict(pipeline=[_base_.test_pipeline[0], small, *_base_.test_pipeline[2:]]))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=300, val_interval=300)
+max_iters, warm_up = 300, 30
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
-    dict(_base_.param_scheduler[0], end=30),
-    dict(_base_.param_scheduler[1], begin=30, end=300, T_max=270),
+    dict(_base_.param_scheduler[0], end=warm_up),
+    dict(_base_.param_scheduler[1], begin=warm_up, end=max_iters, T_max=max_iters - warm_up),
 ]

@@ -1,6 +1,6 @@
 // How a warp of Hopper's warpgroups (wgmma) takes part in the fused kernel: pixels come to registers by ldmatrix, as
 // for the smaller products, and filters stay in shared memory, where a descriptor names them. `Machine` runs it: a
-// thread of the card, which holds its lane's numbers, or the CPU, which holds those of all 32.
+// thread of the GPU, which holds its lane's numbers, or the CPU, which holds those of all 32.
 #pragma once
 
 #include <type_traits>

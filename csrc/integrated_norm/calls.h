@@ -17,7 +17,7 @@ namespace icconv_mm::integrated_norm {
 
 using at::Tensor;
 
-constexpr int64_t kChunks = 1024;      // of all levels, about: several for each processor of a large card
+constexpr int64_t kChunks = 1024;      // of all levels, about: several for each processor of a large GPU
 constexpr int64_t kChunkPixels = 256;  // of a chunk, at least
 
 // A level of one pixel, or of one channel, is both.

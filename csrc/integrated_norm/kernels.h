@@ -1,4 +1,4 @@
-// Integrated batch norm over the levels of a pyramid: the work of one block of threads, the same on a card and, for
+// Integrated batch norm over the levels of a pyramid: the work of one block of threads, the same on a GPU and, for
 // tests, on the processor. Forward: moments of chunks, their combination, normalisation. Backward: sums of chunks,
 // their combination, the gradient of the input. Each is one launch for all levels, which a table of pointers names.
 //

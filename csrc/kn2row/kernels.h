@@ -1,6 +1,6 @@
 // What kn2row does beside its matrix products, one functor per pass. A functor computes the items that belong to one
 // index and knows nothing of threads: CUDA gives each index a thread, the CPU runs them in a loop, so that the tests of
-// the CPU drive the code of the card.
+// the CPU drive the code of the GPU.
 #pragma once
 
 #include "../host_device.h"

@@ -1,6 +1,6 @@
 // The gradient of the weight by the tiled kernel of the pyramidal convolution: rows are 16 output channels, columns 16
 // input channels, and the reduction goes over pixels. A job is one such pair of channels and up to 28 of the taps at
-// which filters lead from one to the other; its warps take the taps in turn. `Machine` runs it: a thread of the card,
+// which filters lead from one to the other; its warps take the taps in turn. `Machine` runs it: a thread of the GPU,
 // which holds its lane's numbers, or the CPU, which holds those of all 32.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The sum of a level of a pyramid and of the next coarser one upsampled: the work of one thread, the same on a card
+// The sum of a level of a pyramid and of the next coarser one upsampled: the work of one thread, the same on a GPU
 // and, for tests, on the processor.
 #pragma once
 

@@ -1,4 +1,4 @@
-// See fused.h. The same patches, fragments and offsets as on the card; a loop takes the place of a warp's product.
+// See fused.h. The same patches, fragments and offsets as on the GPU; a loop takes the place of a warp's product.
 #include "../inception_conv/fused.h"
 
 #include <ATen/Dispatch.h>

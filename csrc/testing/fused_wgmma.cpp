@@ -1,5 +1,5 @@
 // The fused kernel with warpgroup products on the CPU, for tests: the code of ../../inception_conv/warpgroups.h as the
-// card compiles it, run by warps whose loads and products are those of the instructions' definitions (PTX ISA:
+// GPU compiles it, run by warps whose loads and products are those of the instructions' definitions (PTX ISA:
 // ldmatrix, wgmma.mma_async, "Matrix descriptor format"), byte by byte in a copy of the shared memory.
 #include "../inception_conv/warpgroups.h"
 

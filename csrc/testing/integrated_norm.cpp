@@ -1,4 +1,4 @@
-// The CUDA kernels of integrated batch norm on the processor, thread by thread: for tests, which need no card.
+// The CUDA kernels of integrated batch norm on the processor, thread by thread: for tests, which need no GPU.
 #include "../integrated_norm/calls.h"
 
 #include <torch/library.h>

@@ -199,7 +199,7 @@ std::vector<at::Tensor> grad_weight_by_warps(const Call& call, const at::Tensor&
   const Patch patch = patches::fit_patch(4000, kPixelsOfTile, static_cast<int>(call.out_height),
                                          static_cast<int>(call.out_width), static_cast<int>(call.stride),
                                          program.reach_h, program.reach_h, program.reach_w, program.reach_w);
-  TORCH_CHECK(patch.tiles() > 0, "the tiled kernel of pyconv2d does not take such a call on this card");
+  TORCH_CHECK(patch.tiles() > 0, "the tiled kernel of pyconv2d does not take such a call on this GPU");
   const Places places = places_of(call);
   const int slabs = std::min(3, static_cast<int>(call.batch) * patch.tiles());
   std::vector<float> partial(slabs * places.all, NAN);  // that each filter is written shows

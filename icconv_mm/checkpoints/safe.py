@@ -8,11 +8,14 @@ buffers that mmengine writes (:mod:`icconv_mm.checkpoints.reader`). That does no
 """
 
 import errno
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -23,9 +26,9 @@ from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames
 from icconv_mm.checkpoints.reader.torch_allow_list import allow_in_torch
 from icconv_mm.checkpoints.reader.torch_files import read_torch_file
 from icconv_mm.errors import InputError, MissingFileError, naming
-from icconv_mm.versions import installed
 
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
+_CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
 
 
 class CheckpointError(InputError):
@@ -79,18 +82,34 @@ def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
 
 
 def activate() -> None:
-    """Extend torch's allow-list, and let mmengine load through :func:`load` if its runner is in use already.
+    """Extend torch's allow-list, and let mmengine load through :func:`load` from the first import of its runner on.
 
-    So it does wherever mmengine is a fork whose reader has a list of its own: torch mixes the two by chance.
+    Importing the runner here would take seconds that the use of a layer does not need.
     """
     allow_in_torch()
-    if 'mmengine.runner.checkpoint' in sys.modules or (installed('mmengine') or ('',))[0].startswith('onedl'):
+    if _CHECKPOINTS_OF_MMENGINE in sys.modules:
         install()
+    elif not any(isinstance(finder, _InstallsWithRunner) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _InstallsWithRunner())
+
+
+class _InstallsWithRunner(MetaPathFinder):
+    """Waits for the import of mmengine's loading of checkpoints, and calls :func:`install` after it."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != _CHECKPOINTS_OF_MMENGINE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (execute(module), install())
+        return spec
 
 
 def install() -> None:
     """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner.checkpoint import CheckpointLoader
 
     allow_in_torch()
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)

@@ -183,7 +183,7 @@ def _write_crops(folder: Path, name: str, drawn: Scene, annotations: list[dict],
         _write_image(path, padded[top : top + side, left : left + side], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
-# ------------------------------------------------------------------------------------------------------- COCO documents
+# --- COCO documents
 
 
 def _documents(found: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:

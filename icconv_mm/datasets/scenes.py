@@ -72,7 +72,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     return scene
 
 
-# --------------------------------------------------------------------------------------------------- colour and texture
+# --- colour and texture
 
 
 def random_color(rng: np.random.Generator) -> np.ndarray:
@@ -125,7 +125,7 @@ def grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 3))
 
 
-# ------------------------------------------------------------------------------------------------------------- placing
+# --- placing
 
 
 def _hides_an_item(scene: Scene, mask: np.ndarray) -> bool:
@@ -231,7 +231,7 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     return place(scene, alpha, paint, 0, crowd=True)
 
 
-# ----------------------------------------------------------------------------------------------- outlines and patterns
+# --- outlines and patterns
 # Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
 # function of the point (x, y) of the upright shape, in periods of the pattern: dark above 0.25, which with the dark
 # outline is half of a shape.

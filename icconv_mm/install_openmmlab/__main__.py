@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('interrupted; the next call does what is left', file=sys.stderr)
         return 130
-    say('done; `python -c "import icconv_mm.registry, mmdet, mmseg, mmpose"` tries it')
+    pose = ', mmpose' if route.those(['mmpose']) else ''  # no fork of it, and none for the newest torch
+    say(f'done; `python -c "import icconv_mm.registry, mmdet, mmseg{pose}"` tries it')
     return 0
 
 

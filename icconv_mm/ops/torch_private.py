@@ -1,4 +1,4 @@
-"""All that the operators use of torch and torch does not promise, with the versions in which it is known."""
+"""What the operators use of torch and torch does not promise, with the versions in which it is known."""
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,12 @@ def in_forward_ad() -> bool:
 
 
 def in_functorch() -> bool:
-    """Whether a transform of ``torch.func`` runs, such as ``vmap``. torch 2.11 to 2.13."""
+    """Whether a transform of ``torch.func`` runs, such as ``vmap``. torch 2.1 to 2.15."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def in_dispatch_mode() -> bool:
-    """Whether a ``TorchDispatchMode`` sees every operator, such as a FLOP counter. torch 2.11 to 2.13."""
+    """Whether a ``TorchDispatchMode`` sees every operator, such as a FLOP counter. torch 2.1 to 2.15."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 

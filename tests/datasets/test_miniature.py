@@ -167,7 +167,7 @@ def test_coco_evaluation_of_the_truth_is_perfect(root, kind):
     assert evaluation.stats[0] == pytest.approx(1)
 
 
-# ----------------------------------------------------------------------------------------------- a colour tells nothing
+# --- a colour tells nothing
 
 
 def _histograms(root, split, bins=4):
@@ -203,7 +203,7 @@ def test_color_does_not_give_the_class_away(root):
     assert _balanced_accuracy(val[0], _nearest(*marginals)) < chance + 0.12
 
 
-# --------------------------------------------------------------------------------------------------- drawing only once
+# --- drawing only once
 
 
 def test_reused_and_redrawn(tmp_path):

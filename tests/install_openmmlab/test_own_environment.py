@@ -102,3 +102,11 @@ def test_the_steps_come_in_the_order_in_which_they_build(monkeypatch, tmp_path):
     monkeypatch.setattr(target, 'pip', lambda label, *arguments, **_: calls.append(label))
     target.fill()
     assert calls == ['removing', 'build tools', 'torch', 'libraries', 'source packages', 'task libraries', 'mmcv']
+
+
+@pytest.mark.parametrize(('torch', 'imports'), [('2.11', 'mmdet, mmseg, mmpose'), ('2.15', 'mmdet, mmseg')])
+def test_what_is_to_be_tried_was_installed(monkeypatch, capsys, torch, imports):
+    monkeypatch.setattr(command, 'installed_here', lambda: {})
+    monkeypatch.setattr(own.OwnEnvironment, 'fill', lambda self: None)
+    assert command.main(['--device', 'cpu', '--torch', torch, '--yes']) == 0
+    assert f'"import icconv_mm.registry, {imports}"' in capsys.readouterr().out

@@ -149,7 +149,7 @@ def test_two_heads_of_one_name(workspace):
     assert 'keyword argument repeated: pose' in error and 'twice.py cannot be read' in error and '\n' not in error
 
 
-# ---------------------------------------------------------------------------------------------------------- processes
+# --- processes
 
 
 def test_two_processes_with_different_tasks_equal_one(workspace):

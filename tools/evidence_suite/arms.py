@@ -10,8 +10,8 @@ PATTERN, RATE = 'model.backbone.pattern', 'optim_wrapper.optimizer.lr'
 # Learning rates by the first part of an arm's name: what was best on the baseline, as docs/evidence.md says.
 RATES = {
     'search': 8e-3,
-    'search-pose': 4e-3,
-    'sepc': 4e-3,
+    'search-pose': 1.6e-2,
+    'sepc': 8e-3,
     'backbone-classification': 8e-3,
     'backbone-detection': 8e-3,
     'backbone-segmentation': 1.6e-2,

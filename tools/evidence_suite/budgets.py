@@ -3,12 +3,14 @@
 import copy
 import functools
 import hashlib
+import inspect
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from evidence_suite.arms import ARMS, DATA, PATTERN, RATE, Arm
 from icconv_mm.apis import load_config
@@ -21,6 +23,7 @@ from icconv_mm.patterns import read_patterns
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
+_SETTINGS = inspect.signature(Runner).parameters.keys() - {'work_dir'}
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
 
@@ -118,9 +121,8 @@ class Run:
 
     def settings(self) -> str:
         """A digest of all that was set: a result with another one is not of this run."""
-        config = self.config().to_dict()
-        for key in ('work_dir', 'filename'):
-            config.pop(key, None)
+        # variables of the config files that only help to write them are not settings
+        config = {key: value for key, value in self.config().to_dict().items() if key in _SETTINGS}
         text = json.dumps(config, sort_keys=True, default=str).replace(str(self.root), 'ROOT')
         drawing = repr(self.budget.drawing(self.arm.data))
         tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)

@@ -1,5 +1,5 @@
-# PyConvSegNet on ADE20K: the PyConv head on the last stage, an FCN head on the one before for training. A config that
-# inherits it adds the backbone at output stride 8 or 16.
+# PyConvSegNet: the PyConv head on the last stage, an FCN head on the one before for training. A config that inherits it
+# adds the backbone at output stride 8 or 16, the size of crops, the classes and how whole images are tested.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -10,7 +10,6 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(473, 473),
     ),
     decode_head=dict(
         type='icconv_mm.PyConvHead',
@@ -20,7 +19,6 @@ model = dict(
         pyconv_channels=512,
         pool_size=9,
         dropout_ratio=0.1,
-        num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
@@ -33,11 +31,9 @@ model = dict(
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,
-        num_classes=150,
         norm_cfg=norm_cfg,
         align_corners=True,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='slide', crop_size=(473, 473), stride=(316, 316)),  # two thirds of a crop
 )

@@ -14,6 +14,6 @@ model = dict(
     backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),
-    test_cfg=dict(crop_size=crop_size, stride=(513, 513)),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(513, 513)),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))))

@@ -7,4 +7,11 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg))
+crop_size = (473, 473)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg),
+    decode_head=dict(num_classes=150),
+    auxiliary_head=dict(num_classes=150),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(316, 316)),  # two thirds of a crop
+)

@@ -1,5 +1,5 @@
 // Direct convolution and gradients, one thread or block per element: any type, shape, dilation and memory format. They
-// serve what the tiled kernels leave: float64, channels that do not fill 16 bytes, cards before sm_80.
+// serve what the tiled kernels leave: float64, channels that do not fill 16 bytes, GPUs before sm_80.
 #include "shares.h"
 
 #include <ATen/AccumulateType.h>

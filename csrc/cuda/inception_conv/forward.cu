@@ -355,7 +355,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weigh
                                 p.stride, halo_h, halo_h, halo_w, halo_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.in_channels, kVector<Math>)) return {};
-  // many pixel tiles fill the card as they are: then fewer blocks, each of which loads the patch again, are better
+  // many pixel tiles fill the GPU as they are: then fewer blocks, each of which loads the patch again, are better
   const int most = tiles * p.groups >= kManyTiles ? kWarpN : 2;
   const Table& table =
       cached_table(TableKind::kForward, {p.groups, most}, pattern, [&] { return build_table(p, pattern, most); });

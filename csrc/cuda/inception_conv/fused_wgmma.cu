@@ -35,7 +35,7 @@ namespace {
                     ICCONV_MM_SUMS(1), ICCONV_MM_SUMS(2), ICCONV_MM_SUMS(3), ICCONV_MM_SUMS(4), ICCONV_MM_SUMS(5),  \
                     ICCONV_MM_SUMS(6), ICCONV_MM_SUMS(7))
 
-// What warpgroups.h asks of a machine, by one thread of the card.
+// What warpgroups.h asks of a machine, by one thread of the GPU.
 template <typename Math>
 struct Lane {
   struct Pixels {

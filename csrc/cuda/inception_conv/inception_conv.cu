@@ -72,7 +72,7 @@ struct Wish {
   static Wish only(c10::string_view kernel) { return {std::string(kernel), true}; }
 
   bool is(const char* name) const { return kernel == name; }
-  // Whether the present kernels may serve the call: the tiled one where it can, else the plain one.
+  // Without a name: the tiled kernel where it can serve the call, else the plain one.
   bool tiled() const { return !strict || is("tiled"); }
   bool direct() const { return !strict || is("direct"); }
   // `reason`: why the kernel that was asked for cannot serve the call, if it cannot

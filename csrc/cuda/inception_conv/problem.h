@@ -16,7 +16,7 @@ using Problem = Sizes<int>;
 enum class Precision { kNative, kTf32, kFp32 };
 
 // Each returns an undefined tensor where it has no kernel for the call: sizes that do not fill 16-byte vectors,
-// dilations whose halo exceeds shared memory, types and cards without the instructions.
+// dilations whose halo exceeds shared memory, types and GPUs without the instructions.
 at::Tensor forward_tiled(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu, Precision precision);
 at::Tensor grad_input_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,

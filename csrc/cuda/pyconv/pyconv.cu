@@ -43,7 +43,7 @@ bool is_tiled(const std::string& kernel, bool strict, const Call& call, at::Scal
 
 void check_taken(bool strict, const std::string& kernel, bool taken) {
   TORCH_CHECK(!strict || kernel != "tiled" || taken,
-              "the tiled kernel of pyconv2d does not take such a call on this card");
+              "the tiled kernel of pyconv2d does not take such a call on this GPU");
 }
 
 // The tiled kernel where it is asked for and can, else an undefined tensor; an error where it must and cannot.

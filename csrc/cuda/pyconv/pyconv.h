@@ -7,7 +7,7 @@ namespace icconv_mm::cuda {
 
 // Forward pass, or with `backward` the gradient of the input, for what `pyconv::refusal` does not refuse.
 // An undefined tensor where the surroundings of a tile exceed shared memory, where there are no filters or too many to
-// count, and on cards older than 8.0.
+// count, and on GPUs older than 8.0.
 at::Tensor pyconv_tiled(const pyconv::Call& call, const at::Tensor& source, at::TensorList weights,
                         const at::Tensor& bias, bool relu, bool backward);
 

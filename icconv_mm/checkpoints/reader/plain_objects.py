@@ -36,7 +36,7 @@ class Storage(NamedTuple):
     dtype: torch.dtype
 
 
-# --- tensors --------------------
+# --- tensors
 
 
 def tensor_of(
@@ -102,7 +102,7 @@ _TENSORS: dict[str, Callable[..., Tensor]] = {
     'torch.nn.parameter.Parameter': _parameter,
 }
 
-# --- numpy --------------------
+# --- numpy
 
 
 def numpy_dtype(code: Any, *_) -> Pending:
@@ -154,7 +154,7 @@ def array_of(shape: Any, dtype: Any, data: Any, order: str = 'C') -> np.ndarray:
     return np.ndarray(shape, dtype, data, order=order).astype(dtype.newbyteorder('='), order)
 
 
-# --- plain objects --------------------
+# --- plain objects
 
 
 def _ordered_dict(pairs: Any = ()) -> OrderedDict:
@@ -210,7 +210,7 @@ def _device(kind: Any, index: Any = None) -> torch.device:
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
-# --- mmengine --------------------
+# --- mmengine
 
 
 def _statistic_of_buffer(owner: Any, name: Any) -> Callable:
@@ -248,7 +248,7 @@ def _series(values: Any) -> np.ndarray:
 
 _BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
 
-# --- the tables --------------------
+# --- the tables
 
 NUMPY: Mapping[str, Callable] = {
     'numpy.dtype': numpy_dtype,

@@ -9,11 +9,11 @@ from icconv_mm.registry import DATASETS
 
 
 class _BottomupMixin:
-    """Bottom-up data of any of mmpose's COCO-style datasets.
+    """What is added to mmpose's COCO-style datasets.
 
     Args:
         keep_empty: Whether images without a single annotation take part in training, as pure background.
-        **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
+        *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
     Raises:
         ValueError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
@@ -52,9 +52,13 @@ class _BottomupMixin:
 
 @DATASETS.register_module()
 class BottomupCocoDataset(_BottomupMixin, CocoDataset):
-    __doc__ = _BottomupMixin.__doc__.replace("any of mmpose's COCO-style datasets", 'COCO keypoints')
+    """Keypoints of COCO, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
+
+    ``keep_empty=True`` lets images without a single annotation take part in training. An annotation with another number
+    of keypoints than the dataset raises ``ValueError``, which names file and annotation.
+    """
 
 
 @DATASETS.register_module()
 class BottomupCrowdPoseDataset(_BottomupMixin, CrowdPoseDataset):
-    __doc__ = _BottomupMixin.__doc__.replace("any of mmpose's COCO-style datasets", 'CrowdPose')
+    """Keypoints of CrowdPose, bottom-up: mmpose's ``CrowdPoseDataset``, as :class:`BottomupCocoDataset`."""

@@ -212,7 +212,7 @@ def test_preprocessor_pads_once_for_all(joint_cfg):
     np.testing.assert_allclose(sample.pose.input_center - sample.pose.input_scale / 2, 0.5 / scale - 0.5, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------ bad input
+# --- bad input
 
 
 def test_datasets_without_a_common_picture(joint_cfg, miniature):

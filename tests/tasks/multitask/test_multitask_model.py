@@ -118,7 +118,7 @@ def compare(found, expected):
             torch.testing.assert_close(as_tensor[1], as_tensor[0], rtol=1e-6, atol=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------------------- all tasks
+# --- all tasks
 
 
 def calls_of(model):
@@ -270,7 +270,7 @@ def test_name_in_the_package():
     assert icconv_mm.MultiTaskModel.__name__ == 'MultiTaskModel'
 
 
-# ------------------------------------------------------------------------------------------------------------ bad input
+# --- bad input
 
 
 @pytest.mark.parametrize(
