@@ -5,7 +5,7 @@ Each library is taken where it is installed, mmcv-lite as well as mmcv. Layers, 
 
 from torch import Tensor, nn
 
-from icconv_mm import versions
+from icconv_mm import task_folders, versions
 from icconv_mm.errors import InputError
 
 if versions.is_installed('mmengine'):
@@ -59,9 +59,9 @@ __all__ = [
 
 
 def expects_one_map() -> bool:
-    """Whether a config is being built of a library whose backbones return one map (``versions.ONE_MAP``)."""
+    """Whether a config is being built of a library whose backbones return one map (``task_folders.ONE_MAP``)."""
     scope = DefaultScope and DefaultScope.get_current_instance()
-    return bool(scope) and scope.scope_name in versions.ONE_MAP
+    return bool(scope) and scope.scope_name in task_folders.ONE_MAP
 
 
 def init_weights(module: nn.Module) -> None:

@@ -30,6 +30,8 @@ class MissingFileError(InputError, FileNotFoundError):
     """There is no such file."""
 
 
+_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
+
 # What wrong arguments in a config raise while mmengine builds objects from it.
 _BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, OSError, RuntimeError)
 
@@ -83,6 +85,7 @@ def chosen(names: Iterable[str], known: Collection[str], what: str) -> list[str]
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
     """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
 
+    Where the message names an argument (:class:`ArgumentError`), it names the option of the tool instead.
     What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
 
     Args:
@@ -95,7 +98,10 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except UserError as error:
         if debug:
             raise
-        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
+        message = sentence(error)
+        if isinstance(error, ArgumentError):
+            message = re.sub(r'^\w+(?=[: ])', _option, message)
+        sys.exit(f'error: {message}\n{after}'.rstrip())
     except OSError as error:
         if debug or error.errno not in _DISK_ERRORS:
             raise
@@ -104,6 +110,11 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except KeyboardInterrupt:
         print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
         sys.exit(130)
+
+
+def _option(argument: re.Match) -> str:
+    name = argument[0]
+    return f'--{_OPTIONS.get(name, name.replace("_", "-"))}'
 
 
 def sentence(error: BaseException) -> str:

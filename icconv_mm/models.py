@@ -15,7 +15,7 @@ from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import inception_backbone
 from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
-from icconv_mm.patterns.supernet import LayerFilter
+from icconv_mm.patterns.selection import LayerFilter
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
 

@@ -8,7 +8,7 @@ library is loaded only when a config needs it.
 
 import sys
 
-from icconv_mm import versions
+from icconv_mm import task_folders, versions
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
@@ -25,9 +25,9 @@ class _LazyRegistry(root.Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        for library in versions.TASKS:
+        for library in task_folders.TASKS:
             if sys.modules.get(library) is not None:  # None bars an import
-                versions.import_task(library)
+                task_folders.import_task(library)
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:

@@ -1,14 +1,8 @@
-"""The libraries that the package stands on: supported versions, the guard that checks them, and their task folders.
+"""The libraries that the package stands on: supported versions, and the guard that checks them."""
 
-The only place that says which folder of ``icconv_mm.tasks`` belongs to which library. A folder is imported when it is
-asked for, by name, because importing it imports its library.
-"""
-
-import importlib
 import importlib.metadata
 import importlib.util
 import re
-from types import ModuleType
 
 # Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
 # keep the import names, so a library is found by its import name and its version read from whichever is installed.
@@ -22,26 +16,6 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
 }
 FOUNDATION = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
-
-# Import name of a task library, which is also the default_scope of its configs -> its folder of icconv_mm.tasks.
-TASKS = {
-    'mmdet': 'detection',
-    'mmseg': 'segmentation',
-    'mmpose': 'pose',
-    'mmpretrain': 'classification',
-}
-# Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
-ONE_MAP = ('mmpose', 'mmpretrain')
-
-
-def import_task(library: str, module: str = '') -> ModuleType:
-    """Import the folder of the task of a library, or a module of it; the classes of the folder are registered then.
-
-    Args:
-        library: Import name of the library, one of :data:`TASKS`.
-        module: Name of a module within.
-    """
-    return importlib.import_module(f'icconv_mm.tasks.{TASKS[library]}' + (f'.{module}' if module else ''))
 
 
 def _release(version: str) -> tuple[int, ...]:

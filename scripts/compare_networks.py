@@ -23,7 +23,7 @@ from demos import DemoOptions, earlier_results, run_demo  # noqa: E402
 from demos.report import Result  # noqa: E402
 from demos.tasks import JOINT, SEPARATE  # noqa: E402
 
-from icconv_mm._tables import markdown  # noqa: E402
+from icconv_mm.tables import markdown  # noqa: E402
 
 
 def measured(seed: int, options: argparse.Namespace) -> list[Result]:

@@ -13,9 +13,8 @@ from mmengine.registry import MODELS, DefaultScope
 from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 from torch import Tensor
 
-from icconv_mm import versions
-from icconv_mm.apis import cli
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm import command_line, versions
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import reporting
 
 COLUMNS = {
@@ -144,7 +143,7 @@ def _tensors(outputs) -> list[Tensor]:
 
 
 def main(argv=None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
     args = parser.parse_args(argv)
@@ -152,7 +151,7 @@ def main(argv=None) -> None:
         libraries = [name for name in args.libraries or LIBRARIES if versions.is_installed(name)]
         outcomes = []
         for library in libraries:
-            outcomes += check_library(library, partial(cli.progress, description=library))
+            outcomes += check_library(library, partial(command_line.progress, description=library))
         text = f'With {", ".join(installed("torch", "mmcv", *libraries))}.\n\n{table(outcomes)}'
         write_page(args.page, CONFIGS_MARK, text)
         print(text)

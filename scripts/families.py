@@ -23,9 +23,8 @@ from random_batches import make_batch, shrink
 from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 
 import icconv_mm
-from icconv_mm import versions
-from icconv_mm.apis import cli
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm import command_line, versions
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import InputError, reporting
 
 TRIES = 3  # configs of a family, until one trains as it is shipped
@@ -109,7 +108,7 @@ def check_families(library: str, cache: Path) -> dict[str, dict]:
     found = [f'icconv_mm {icconv_mm.__version__}', *installed('torch', 'mmcv', library)]
     if (before := read(cache).get(library, {}).get('with', found)) != found:
         raise InputError(f'{cache} was made with {", ".join(before)}; here are {", ".join(found)}: give another file')
-    for family, paths in cli.progress(find_families(library).items(), description=library):
+    for family, paths in command_line.progress(find_families(library).items(), description=library):
         known = read(cache)
         rows = known.setdefault(library, {'with': found, 'families': {}})['families']
         if family not in rows:
@@ -253,7 +252,7 @@ def _depth(path: Path) -> int:
 
 
 def main(argv=None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('--rows', type=Path, required=True, metavar='FILE.json', help='the families that were tried')
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')

@@ -5,10 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from icconv_mm import versions
+from icconv_mm import task_folders, versions
 from icconv_mm.errors import sentence
 
-LIBRARIES = tuple(versions.TASKS)
+LIBRARIES = tuple(task_folders.TASKS)
 PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
 CONFIGS_MARK = '<!-- made by scripts/compatibility.py from here on -->\n'
 FAMILIES_MARK = '<!-- made by scripts/families.py from here on -->\n'

@@ -15,7 +15,7 @@ import torch
 from reference import SHARED, Reference, folder_of
 from skips import allowed
 
-from icconv_mm import versions
+from icconv_mm import task_folders, versions
 
 try:
     from mmengine.registry import DefaultScope
@@ -60,7 +60,7 @@ def pytest_runtest_call(item):
     """A test of a config whose base is in a library that is not installed skips."""
     outcome = yield
     error = outcome.excinfo[1] if outcome.excinfo else None
-    for library in versions.TASKS:
+    for library in task_folders.TASKS:
         if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
             outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
 

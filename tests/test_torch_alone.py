@@ -47,6 +47,20 @@ def alone(code: str) -> str:
     return run.stdout
 
 
+@pytest.mark.parametrize(
+    'name', ['convert_checkpoint', 'download_patterns', 'gpu_acceptance', 'make_miniature', 'show_pattern']
+)
+def test_tools_that_read_no_config_start(repo, name):
+    path = str(repo / 'tools' / f'{name}.py')
+    code = f"""
+del sys.modules['rich']  # of the extra `tools`
+import runpy
+sys.argv = [{path!r}, '--help']
+runpy.run_path({path!r}, run_name='__main__')
+"""
+    assert '--debug' in alone(code)
+
+
 @pytest.fixture(scope='module')
 def found_alone(tmp_path_factory):
     path = tmp_path_factory.mktemp('alone') / 'found.pt'

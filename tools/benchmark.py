@@ -19,12 +19,12 @@ from pathlib import Path
 import benchmarks
 import torch
 
-from icconv_mm.apis import cli
-from icconv_mm.errors import InputError
+from icconv_mm import command_line
+from icconv_mm.errors import InputError, reporting
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
     parser.add_argument(
         '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask, sepc: names with this'
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--cpu-time', action='store_true', help=of_clock)
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     chart = parser.add_argument('--chart', metavar='FILE.png', help='also draw bars: layers, backbone, models')
-    cli.renamed(parser, '--picture', chart)
+    command_line.renamed_option(parser, '--picture', chart)
     parser.add_argument('--strict', action='store_true', help='exit with status 1 where a limit is missed')
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('benchmarks').setLevel(logging.INFO)
     figures = []
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         try:
             for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
                 figures.append(figure)

@@ -8,11 +8,13 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
+from icconv_mm import command_line
 from icconv_mm.apis import cli
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='write the images to this folder')
     parser.add_argument('--output-dir', dest='out_dir', help=argparse.SUPPRESS)  # as the task libraries' tools call it
@@ -23,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each image shown'
     )
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         from icconv_mm.apis import browse
 
         cfg, options = cli.read_config(args)
-        written = browse(cfg, **options, progress=partial(cli.progress, description='images'))
+        written = browse(cfg, **options, progress=partial(command_line.progress, description='images'))
         if written:
             print(f'{len(written)} images in {args.out_dir}')
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from icconv_mm.apis import cli
+from icconv_mm import command_line
 from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.report import left_table, moves_table
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('input', help='the released file')
     parser.add_argument('output', help='the file to write')
     parser.add_argument('--source', default='ic-conv', choices=list(SOURCES), help='who released it (default: ic-conv)')
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     console = Console()
     options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
-    with cli.reporting(args.debug, after='Nothing was written.'):
+    with reporting(args.debug, after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):

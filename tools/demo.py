@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.apis import cli
+from icconv_mm import command_line
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         '--device', choices=['cpu', 'cuda'], default='cpu', metavar='DEVICE', help='cpu (default) or cuda'
     )
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
     debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
-    with cli.reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
+    with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
         from demos import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))

@@ -12,20 +12,23 @@ Examples:
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm.apis import cli
+from icconv_mm import command_line
+from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
     where = 'a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)'
     address = parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
-    cli.renamed(parser, '--source', address)
+    command_line.renamed_option(parser, '--source', address)
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug, interrupted='what is already in the cache is complete'):
-        fetched = download_patterns(args.names or None, args.source, partial(cli.progress, description='patterns'))
+    with reporting(args.debug, interrupted='what is already in the cache is complete'):
+        fetched = download_patterns(
+            args.names or None, args.source, partial(command_line.progress, description='patterns')
+        )
     new = sum(fetched.values())
     counts = f'{new} fetched, {len(fetched) - new} already there, all SHA-256 as published'
     print(f'{cache_folder() / "patterns"}: {counts}')

@@ -15,13 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.apis import cli
+from icconv_mm import command_line
+from icconv_mm.errors import reporting
 
 SEEDS, TUNING_SEEDS = range(5), (1000,)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
@@ -51,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with cli.reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
+    with reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
         from evidence_suite.course import Course, budget_of, use_device
 
         use_device(args.device)

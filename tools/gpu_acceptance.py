@@ -1,4 +1,4 @@
-"""Measure on a GPU all that its limits speak of, most important first, and continue where the last call stopped.
+"""Measure on a GPU everything that has a limit, most important first, and continue where the last call stopped.
 
 Every figure is written to the file of results at once. What fails is noted and does not stop the rest. A dry run needs
 no GPU: it does the same with tiny sizes, and its times mean nothing.
@@ -15,17 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from icconv_mm import command_line
 from icconv_mm.errors import reporting
 
 UNFINISHED = 3
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    # not that of the other tools, which needs mmengine: a machine with a GPU may have torch alone
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         '--out', required=True, metavar='FILE.json', help='the file of results; continued if it is there'
     )

@@ -7,11 +7,13 @@ Examples:
 from collections.abc import Sequence
 from functools import partial
 
+from icconv_mm import command_line
 from icconv_mm.apis import cli
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     parser.add_argument('inputs', metavar='input', help='an image, a folder of images, or a glob pattern in quotes')
@@ -24,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         from icconv_mm.apis import infer
 
         cfg, options = cli.read_config(args)
-        written = infer(cfg, **options, progress=partial(cli.progress, description='images'))
+        written = infer(cfg, **options, progress=partial(command_line.progress, description='images'))
         for path in written.values():
             print(path)
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from icconv_mm.apis import cli
+from icconv_mm import command_line
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
     parser.add_argument('--train', type=int, help='training images; default: 800, with --scales 400')
     parser.add_argument('--val', type=int, help='validation images; default: 80, with --scales 100')
@@ -31,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
     from icconv_mm.datasets.miniature_scales import ScalesOptions
 
-    with cli.reporting(args.debug, interrupted='nothing was left behind'):
+    with reporting(args.debug, interrupted='nothing was left behind'):
         given = {name: value for name in names if (value := getattr(args, name)) is not None}
         options = (ScalesOptions if args.scales else MiniatureOptions)(**given)
-        drawn = ensure_miniature(args.root, options, partial(cli.progress, description='drawing'))
+        drawn = ensure_miniature(args.root, options, partial(command_line.progress, description='drawing'))
     print(f'{"drawn" if drawn else "already there"}: {args.root}')
 
 

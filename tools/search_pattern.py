@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from icconv_mm.apis import cli, load_config
+from icconv_mm import command_line
+from icconv_mm.apis import load_config
+from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('checkpoint', help='weights of the supernet')
     parser.add_argument('--d-max', type=int, required=True, help='the largest dilation; kernels are 2 * D_MAX + 1')
     parser.add_argument('--out', required=True, metavar='FILE.json', help='the pattern file to write')
@@ -30,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
     of_count = 'at most so many of them; default: %(default)s'
     count = parser.add_argument('--count', type=int, default=300, metavar='N', help=of_count)
-    cli.renamed(parser, '--max-images', count)
+    command_line.renamed_option(parser, '--max-images', count)
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
-    with cli.reporting(args.debug, after='Nothing was written.'):
+    with reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis.inference import build_model
         from icconv_mm.apis.search import read_images, results_table, search_checkpoint
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.count))
-            images = cli.progress(images, f'channel means of {len(images)} images')
+            images = command_line.progress(images, f'channel means of {len(images)} images')
         results = search_checkpoint(
             args.checkpoint,
             args.d_max,

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from icconv_mm import command_line
 from icconv_mm.apis import cli, load_config
+from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA, VARIANTS
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
     parser.add_argument('--work-dir', metavar='DIR', default='work_dirs/search', help='default: %(default)s')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
@@ -27,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
     of_count = 'stop after that many trainings; the same command goes on'
-    cli.renamed(parser, '--limit', parser.add_argument('--count', type=int, metavar='N', help=of_count))
+    command_line.renamed_option(parser, '--limit', parser.add_argument('--count', type=int, metavar='N', help=of_count))
     cli.add_cfg_options(parser)
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug, interrupted='the same command goes on'):
+    with reporting(args.debug, interrupted='the same command goes on'):
         from icconv_mm.apis.search_pipeline import Pipeline
         from icconv_mm.datasets.miniature import ensure_miniature
 

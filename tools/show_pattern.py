@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from icconv_mm.apis import cli
-from icconv_mm.errors import InputError
+from icconv_mm import command_line
+from icconv_mm.errors import InputError, reporting
 from icconv_mm.patterns import load_pattern
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ NETWORKS |= {f'resnext{depth}': ('ICResNeXt', depth) for depth in (50, 101, 152)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument('pattern', help='a file, a published name, or an analytic one (dense, geometric_d4)')
     parser.add_argument('--network', choices=NETWORKS, help='what it is for (default: the one that it fits)')
     parser.add_argument('--out', metavar='FILE.png', help='draw an image into this file')
     parser.add_argument('--checkpoint', metavar='FILE.pth', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
     of_count = 'how many are averaged; default: %(default)s'
-    cli.renamed(parser, '--images', parser.add_argument('--count', type=int, default=2, metavar='N', help=of_count))
+    command_line.renamed_option(
+        parser, '--images', parser.add_argument('--count', type=int, default=2, metavar='N', help=of_count)
+    )
     args = parser.parse_args(argv)
     if args.size < 32 or args.count < 1:
         parser.error(f'expected --size of 32 or more and --count of 1 or more, got {args.size} and {args.count}')
@@ -110,7 +112,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         show(args, Console())
 
 

@@ -7,11 +7,13 @@ Examples:
 
 from collections.abc import Sequence
 
+from icconv_mm import command_line
 from icconv_mm.apis import cli
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     cli.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     cli.add_work_dir(parser)
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         from icconv_mm.apis import test
 
         cfg, options = cli.read_config(args)

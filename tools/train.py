@@ -7,11 +7,13 @@ Examples:
 
 from collections.abc import Sequence
 
+from icconv_mm import command_line
 from icconv_mm.apis import cli
+from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     cli.add_config(parser)
     cli.add_work_dir(parser)
     latest = 'continue from this checkpoint; without one, from the latest in the work folder'
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_memory_format(parser)
     cli.add_launcher(parser)
     args = parser.parse_args(argv)
-    with cli.reporting(args.debug):
+    with reporting(args.debug):
         from icconv_mm.apis import train
 
         cfg, options = cli.read_config(args)

@@ -2,77 +2,11 @@
 
 import argparse
 import os
-import re
-import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from mmengine.config import Config, DictAction
-from rich.console import Console
-from rich.progress import track
 
-from icconv_mm import errors
 from icconv_mm.apis.config import load_config
-
-_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
-
-
-def parser(doc: str) -> argparse.ArgumentParser:
-    """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
-    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
-        warnings.filterwarnings('ignore', message=known)
-    made = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
-    return made
-
-
-@contextmanager
-def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
-    """As :func:`icconv_mm.errors.reporting`, with the option of the tool where the message names an argument."""
-    with errors.reporting(debug, after, interrupted):
-        try:
-            yield
-        except errors.ArgumentError as error:
-            error.args = (re.sub(r'^\w+(?=[: ])', _option, str(error)),)
-            raise
-
-
-def _option(argument: re.Match) -> str:
-    name = argument[0]
-    return f'--{_OPTIONS.get(name, name.replace("_", "-"))}'
-
-
-def require_device(name: str) -> None:
-    """Refuse ``--device cuda`` where torch finds no GPU.
-
-    Raises:
-        InputError: A GPU was asked for, and there is none.
-    """
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise errors.InputError('--device cuda: torch finds no CUDA device; use --device cpu')
-
-
-def renamed(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
-    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used."""
-
-    class Renamed(argparse.Action):
-        def __call__(self, parser, namespace, values, option_string=None) -> None:
-            print(f'{old} is {option.option_strings[0]} now; the next version is without the old name', file=sys.stderr)
-            option(parser, namespace, values, option_string)
-
-    parser.add_argument(
-        old, action=Renamed, dest=option.dest, type=option.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
-
-
-def progress(items: Iterable, description: str) -> Iterable:
-    """The same items, with a bar on stderr, so that stdout holds results only."""
-    return track(items, description, console=Console(stderr=True))
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

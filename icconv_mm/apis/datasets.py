@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from icconv_mm.config_tree import dicts_in, kind_of
 from icconv_mm.datasets.checks import (
     DatasetError,
     check_coco_file,
@@ -18,7 +19,7 @@ from icconv_mm.datasets.checks import (
     explain_coco,
     join_root,
 )
-from icconv_mm.datasets.walk import dicts_in, kind_of, leaf_datasets, phase_datasets
+from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets
 from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter

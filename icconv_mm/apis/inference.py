@@ -21,10 +21,11 @@ from icconv_mm.apis.config import model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.loading import find_images
-from icconv_mm.datasets.walk import kind_of, with_pipeline
+from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
-from icconv_mm.tasks.lookup import NO_LIBRARY, scope_of
+from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
 
 
 class Predictor:
@@ -52,7 +53,7 @@ class Predictor:
         content = safe.load(checkpoint)
         self.model = build_model(cfg)
         with building(str(cfg.filename)):
-            self.pipeline = Compose(test_pipeline(cfg))
+            self.pipeline = Compose(inference_transforms(cfg))
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
@@ -220,7 +221,7 @@ def build_model(cfg: Config) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(model_config(cfg)))
 
 
-def test_pipeline(cfg: Config) -> list[dict]:
+def inference_transforms(cfg: Config) -> list[dict]:
     """The transforms of the test dataset without those that load annotations."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not loader:

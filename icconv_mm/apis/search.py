@@ -10,7 +10,6 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from icconv_mm._tables import table
 from icconv_mm.checkpoints.conversion import unwrap
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
@@ -19,7 +18,8 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
-from icconv_mm.patterns.supernet import LayerFilter
+from icconv_mm.patterns.selection import LayerFilter
+from icconv_mm.tables import table
 
 
 def search_checkpoint(

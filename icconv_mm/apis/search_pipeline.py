@@ -18,14 +18,14 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
-from icconv_mm._files import write_json
-from icconv_mm._tables import markdown, table
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError, chosen
+from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
+from icconv_mm.tables import markdown, table
 
 
 @dataclass(frozen=True)

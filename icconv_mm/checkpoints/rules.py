@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import read_small
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,10 @@ def load_rules(path: str | Path) -> list[RenameRule]:
         FileNotFoundError, ValueError: The file is missing or malformed; the message names the file and the entry.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f'{path}: no such file of rename rules')
     import yaml  # the one place that needs it
 
     try:
-        with naming(str(path), OSError):
-            text = path.read_text(encoding='utf-8')
+        text = read_small(path, 'file of rename rules').decode()
         entries = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icconv_mm.datasets.walk import leaf_datasets
+from icconv_mm.datasets.nesting import leaf_datasets
 from icconv_mm.errors import InputError, naming
 
 _REQUIRED_FIELDS = {

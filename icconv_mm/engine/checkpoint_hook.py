@@ -11,8 +11,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from icconv_mm._files import whole_file
 from icconv_mm.errors import naming
+from icconv_mm.files import whole_file
 from icconv_mm.registry import HOOKS
 
 

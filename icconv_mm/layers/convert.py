@@ -11,7 +11,8 @@ from torch import nn
 from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.supernet import LayerFilter, candidates, conv_layers, embed_taps, keep_taps, select_convs
+from icconv_mm.patterns.selection import LayerFilter, conv_layers, select_convs
+from icconv_mm.patterns.supernet import candidates, embed_taps, keep_taps
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:

@@ -55,7 +55,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
         """The deformable convolution at given offsets ``[N, 18, H', W']``."""
-        y = deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
+        y = padded_deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
 
 
@@ -84,7 +84,7 @@ def joint_convs(
     return [conv.sample(x, offset) for conv, offset in zip(convs, y.split(OFFSETS, 1))]
 
 
-def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+def padded_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """mmcv's deformable convolution for any batch, any map size, and under autocast.
 
     Args:
@@ -96,7 +96,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
     Returns:
         ``[N, C_out, H', W']``, in the dtype of ``offset``.
     """
-    from icconv_mm.bricks import deform_conv2d as run  # which loads mmcv
+    from icconv_mm.bricks import deform_conv2d  # which loads mmcv
 
     dtype, (height, width) = offset.dtype, offset.shape[-2:]
     if dtype == torch.bfloat16 or (dtype == torch.float16 and not x.is_cuda):  # mmcv has no kernel
@@ -108,5 +108,5 @@ def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, paddin
         rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[-2:])
         offset = F.pad(offset, (0, columns - width, 0, rows - height))
     x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
-    y = run(x, offset, weight, stride, padding, 1, 1, 1, False, math.gcd(len(x), _LARGEST_STEP))
+    y = deform_conv2d(x, offset, weight, stride, padding, 1, 1, 1, False, math.gcd(len(x), _LARGEST_STEP))
     return y[..., :height, :width].to(dtype)

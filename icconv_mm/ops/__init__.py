@@ -1,9 +1,8 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends."""
 
-from icconv_mm.ops.backend import backends, explain, forget_packed_weights, use_backend
+from icconv_mm.ops.backend import backends, explain, forget_packed_weights, use_backend, use_kernel
 from icconv_mm.ops.fused_relu import inception_conv2d_relu, pyconv2d_relu
 from icconv_mm.ops.inception_conv import inception_conv2d
-from icconv_mm.ops.kernel_table import use_kernel
 from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d
 from icconv_mm.ops.window_attention import window_attention

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from icconv_mm.ops import kernel_table
 from icconv_mm.ops.library import REBUILD, missing_kernel, missing_library
 from icconv_mm.ops.library import library_module as library_module  # for modules that know the choice alone
 
@@ -192,6 +193,32 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _requested.reset(token)
+
+
+@contextmanager
+def use_kernel(operator: str, kernel: str) -> Iterator[None]:
+    """Within it, calls of an operator on CUDA run this kernel where it can serve them, in the whole process.
+
+    It is for measurements of whole networks. Calls that the kernel cannot serve run as without it.
+
+    Args:
+        operator: Name of the operator; that with ReLU goes with the plain one.
+        kernel: One of those in docs/kernels.md.
+
+    Raises:
+        ValueError: If the operator has no such kernel.
+        RuntimeError: If there are no compiled operators; the message says why.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> with use_kernel('inception_conv2d', 'kn2row'):  # on the CPU nothing changes
+        ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
+        torch.Size([1, 6, 32, 32])
+    """
+    if reason := missing_library():
+        raise RuntimeError(f'use_kernel: {reason}')
+    with kernel_table.forced(operator, kernel):
+        yield
 
 
 def requested() -> str:

@@ -152,18 +152,8 @@ def install() -> None:
 
 
 @contextmanager
-def use_kernel(operator: str, kernel: str) -> Iterator[None]:
-    """Within it, calls of an operator on CUDA run this kernel where it can serve them, in the whole process.
-
-    For measurements of whole networks. The compiled operators must be there.
-
-    Raises:
-        ValueError: If the operator has no such kernel.
-
-    Example:
-        >>> with use_kernel('inception_conv2d', 'kn2row'):
-        ...     y = model(x)  # doctest: +SKIP
-    """
+def forced(operator: str, kernel: str) -> Iterator[None]:
+    """What :func:`icconv_mm.ops.use_kernel` does once the compiled operators are loaded."""
     if kernel not in KERNELS.get(operator, ()):
         raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
     before = torch.ops.icconv_mm.force_kernel(operator, kernel)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from icconv_mm._tables import table
 from icconv_mm.errors import naming
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import ReceptiveField
+from icconv_mm.tables import table
 
 
 def mean_dilation(pattern: DilationPattern) -> tuple[float, float]:

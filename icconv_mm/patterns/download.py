@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from icconv_mm._files import whole_file
 from icconv_mm.errors import InputError, MissingFileError, UserError, chosen
-from icconv_mm.patterns.files import MAX_BYTES
+from icconv_mm.files import MAX_BYTES, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer

@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm._files import write_json
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import read_small, write_json
 from icconv_mm.patterns.pattern import DilationPattern
-
-MAX_BYTES = 10_000_000  # the largest published file has 26 kB: anything near this limit is not a pattern
 
 
 def read_patterns(path: str | Path) -> list[DilationPattern]:
@@ -23,12 +21,7 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
         ValueError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f'{path}: no such pattern file')
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise InputError(f'{path}: {size} bytes is too large for a pattern file (at most {MAX_BYTES})')
-    with naming(str(path), OSError):
-        content = path.read_bytes()
+    content = read_small(path, 'pattern file')
     try:
         layers = json.loads(content, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:

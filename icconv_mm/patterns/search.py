@@ -30,15 +30,8 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError, chosen
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating
-from icconv_mm.patterns.supernet import (
-    LayerFilter,
-    SupernetKernel,
-    candidates,
-    keep_taps,
-    select_convs,
-    select_kernels,
-    tap_indices,
-)
+from icconv_mm.patterns.selection import LayerFilter, select_convs
+from icconv_mm.patterns.supernet import SupernetKernel, candidates, keep_taps, select_kernels, tap_indices
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')
 VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # networks that a search is compared with, and its own

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of
-from icconv_mm.datasets.walk import leaf_datasets, phase_datasets, with_pipeline
+from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError
 
 # top-level keys of a config that a test with augmented copies needs

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from icconv_mm import versions
+from icconv_mm import task_folders
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.lookup import adapter_of, require_library, scope_of
+from icconv_mm.tasks.libraries import adapter_of, require_library, scope_of
 
 if TYPE_CHECKING:
     from icconv_mm.tasks.base import TaskAdapter
@@ -31,6 +31,6 @@ def get_task(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
         from icconv_mm.tasks.multitask.adapter import Adapter  # it loads mmcv
 
         return Adapter(cfg)
-    if (scope := scope_of(cfg)) not in versions.TASKS:
-        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(versions.TASKS)}')
+    if (scope := scope_of(cfg)) not in task_folders.TASKS:
+        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(task_folders.TASKS)}')
     return adapter_of(scope)

@@ -10,7 +10,7 @@ import pytest
 from icconv_mm.apis import config
 from icconv_mm.apis.config import load_config
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.lookup import MissingLibraryError
+from icconv_mm.tasks.libraries import MissingLibraryError
 
 
 def write(path, text):

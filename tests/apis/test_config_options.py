@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from icconv_mm import versions
+from icconv_mm import task_folders
 from icconv_mm.apis.config import check_options, load_config
 from icconv_mm.errors import InputError
 
@@ -158,7 +158,7 @@ WORKING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('library', versions.TASKS)
+@pytest.mark.parametrize('library', task_folders.TASKS)
 def test_top_level_names_of_upstream(library):
     pytest.importorskip(library)
     found = importlib.util.find_spec(library)
@@ -171,7 +171,7 @@ def test_top_level_names_of_upstream(library):
     assert {name for name in cfg if refused(cfg, name) is None} == names & WORKING | {'model', 'default_scope'}
 
 
-@pytest.mark.parametrize('library', ['mmengine', *versions.TASKS])
+@pytest.mark.parametrize('library', ['mmengine', *task_folders.TASKS])
 def test_what_libraries_read_of_the_config_of_a_run(library, cfg):
     pytest.importorskip(library)
     found = importlib.util.find_spec(library)

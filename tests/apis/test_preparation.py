@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.apis.config import model_config, replace_image_loading, set_iterations
-from icconv_mm.apis.inference import test_pipeline
+from icconv_mm.apis.inference import inference_transforms
 from icconv_mm.apis.preparation import prepare_test, prepare_training
 from icconv_mm.apis.search_pipeline import comparison_config
 from icconv_mm.errors import InputError
@@ -100,11 +100,11 @@ def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):
 def test_inference_takes_pipeline_and_classes_from_below_wrappers(cfg):
     for part, name in zip(cfg.test_dataloader.dataset.datasets, ('cat', 'dog')):
         part.metainfo = {'classes': (name,), 'palette': [(1, 2, 3)]}
-    assert test_pipeline(cfg) == [{'type': 'LoadImageFromFile'}]
+    assert inference_transforms(cfg) == [{'type': 'LoadImageFromFile'}]
     assert TaskAdapter().dataset_meta({}, cfg) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
     del cfg.test_dataloader.dataset.datasets[0].pipeline, cfg.test_dataloader.dataset.datasets[1].pipeline
     with pytest.raises(InputError, match='no pipeline in the dataset of the test_dataloader'):
-        test_pipeline(cfg)
+        inference_transforms(cfg)
 
 
 def test_iterations_stretch_the_schedule(cfg):

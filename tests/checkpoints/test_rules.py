@@ -8,6 +8,7 @@ from layouts import detector, resnet, with_prefix
 
 from icconv_mm.checkpoints import RenameRule, convert, load_rules
 from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.files import MAX_BYTES
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 RULES = [
@@ -87,6 +88,16 @@ def test_malformed_rules_name_file_and_entry(tmp_path, text, message):
     path = tmp_path / 'rules.json'
     path.write_text(text)
     with pytest.raises(ValueError, match=rf'rules\.json: {message}'):
+        load_rules(path)
+
+
+def test_rules_of_a_size_that_none_have(tmp_path):
+    path = tmp_path / 'rules.json'
+    with path.open('wb') as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(
+        ValueError, match=rf'rules\.json: {MAX_BYTES + 1} bytes is too large for a file of'
+    ):
         load_rules(path)
 
 

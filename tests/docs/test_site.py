@@ -10,10 +10,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pages import REPO
 
-from icconv_mm import versions
+from icconv_mm import task_folders
 
 API = sorted((REPO / 'docs/api').glob('*.md'))
-LIBRARIES = {task: library for library, task in versions.TASKS.items()}
+LIBRARIES = {task: library for library, task in task_folders.TASKS.items()}
 
 
 def listed() -> dict[str, set[str]]:

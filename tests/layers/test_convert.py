@@ -11,7 +11,8 @@ from icconv_mm.layers.convert import inception_conv, supernet_conv
 from icconv_mm.ops import use_backend
 from icconv_mm.patterns import DilationPattern, write_patterns
 from icconv_mm.patterns.search import edo_search
-from icconv_mm.patterns.supernet import select_convs, tap_indices
+from icconv_mm.patterns.selection import select_convs
+from icconv_mm.patterns.supernet import tap_indices
 
 
 def _conv(**settings) -> nn.Conv2d:

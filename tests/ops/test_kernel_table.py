@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import backend, explain, kernel_table, limits_cuda
-from icconv_mm.ops.kernel_table import Measured, find, load, use_kernel
+from icconv_mm.ops import backend, explain, kernel_table, limits_cuda, use_kernel
+from icconv_mm.ops.kernel_table import Measured, find, load
 
 HOPPER = (9, 0)
 PATTERN = (42, 1, 1, 12, 2, 2, 10, 4, 1)

@@ -10,7 +10,7 @@ from pyconv_calls import definition
 from pyconv_calls import random_call as random_pyramid
 from pyconv_calls import vector_call as vector_pyramid
 
-from icconv_mm.ops import backends, inception_conv2d, kernel_table, pyconv2d, use_backend
+from icconv_mm.ops import backends, inception_conv2d, pyconv2d, use_backend, use_kernel
 
 pytestmark = [
     pytest.mark.gpu,
@@ -225,7 +225,7 @@ def test_workspace_keeps_to_its_limit(workspace):
 def test_a_network_runs_the_kernel_that_is_forced():
     call = on_card(wide_call(8)._replace(stride=1), torch.bfloat16)
     by_name = ops.inception_conv2d_by('kn2row', call.x, call.weight, call.bias, flat(call), 1, call.groups, False)
-    with kernel_table.use_kernel('inception_conv2d', 'kn2row'), use_backend('cuda'):
+    with use_kernel('inception_conv2d', 'kn2row'), use_backend('cuda'):
         assert torch.equal(inception_conv2d(*call), by_name)
 
 

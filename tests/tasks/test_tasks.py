@@ -9,7 +9,7 @@ import pytest
 from pycocotools.mask import decode
 
 from icconv_mm.tasks.coco_format import run_lengths, xywh
-from icconv_mm.tasks.lookup import MissingLibraryError, scope_of
+from icconv_mm.tasks.libraries import MissingLibraryError, scope_of
 from icconv_mm.tasks.select import get_task
 
 
@@ -42,14 +42,14 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     """Each task library costs seconds at start-up."""
     code = """
         import sys
-        from icconv_mm import registry, versions
-        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'lookup', 'multitask', 'select'))  # no library
+        from icconv_mm import registry, task_folders
+        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'libraries', 'multitask', 'select'))  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
-        assert not set(versions.TASKS) & set(sys.modules)
+        assert not set(task_folders.TASKS) & set(sys.modules)
         # two modules of the package stand for task folders, sys for a library
-        versions.TASKS = {'loaded_library': 'coco_format', 'other_library': 'detection'}
+        task_folders.TASKS = {'loaded_library': 'coco_format', 'other_library': 'detection'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
         assert not {'mmdet', 'mmseg', 'mmpose', 'mmpretrain'} & set(sys.modules)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm.apis import cli
-from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.errors import ArgumentError, InputError, reporting
 from icconv_mm.versions import installed
 
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
@@ -126,6 +125,6 @@ def test_old_names_work_and_say_the_new_one(parsers, tool, arguments, old, new, 
     ids=str,
 )
 def test_tools_name_the_option_where_the_library_names_its_argument(error, said):
-    with pytest.raises(SystemExit) as end, cli.reporting(after='Nothing was written.'):
+    with pytest.raises(SystemExit) as end, reporting(after='Nothing was written.'):
         raise error
     assert str(end.value) == f'error: {said}\nNothing was written.'

@@ -4,8 +4,8 @@ import json
 from datetime import datetime, timezone
 from pathlib import Path
 
-from icconv_mm._files import write_json
 from icconv_mm.errors import InputError
+from icconv_mm.files import write_json
 
 
 class Record:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from demos.tasks import JOINT, SEPARATE
-from icconv_mm._tables import markdown, table
+from icconv_mm.tables import markdown, table
 
 TITLE = 'icconv_mm on the miniature dataset'
 BOTH = 'one network and four'

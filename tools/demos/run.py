@@ -18,10 +18,10 @@ from demos.picture import draw_image
 from demos.process import Tool, python, run_tools
 from demos.report import Result, print_tables, write_reports
 from demos.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
-from icconv_mm._files import alone_in
-from icconv_mm.apis.cli import require_device
+from icconv_mm.command_line import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError, chosen
+from icconv_mm.files import alone_in
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
 

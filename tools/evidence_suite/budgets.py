@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from evidence_suite.arms import ARMS, DATA, PATTERN, RATE, Arm
 from icconv_mm.apis import load_config
 from icconv_mm.apis.config import move_data, set_iterations
+from icconv_mm.config_tree import as_list, dicts_in
 from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
-from icconv_mm.datasets.walk import as_list, dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from evidence_suite.budgets import BUDGETS, TUNING, Budget, Run
 from evidence_suite.comparisons import COMPARISONS, arm_named, parts_of, tried
-from icconv_mm._files import alone_in
-from icconv_mm.apis.cli import require_device
+from icconv_mm.command_line import require_device
 from icconv_mm.errors import InputError, chosen
+from icconv_mm.files import alone_in
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
 

@@ -13,7 +13,7 @@ from evidence_suite.course import Course, finished
 from evidence_suite.differences import Difference, paired
 from evidence_suite.plots import draw_differences, draw_dilations
 from evidence_suite.scores import SIZES
-from icconv_mm._tables import markdown, table
+from icconv_mm.tables import markdown, table
 
 
 def write_report(course: Course) -> dict:

@@ -10,11 +10,11 @@ from evidence_suite.arms import D_MAX
 from evidence_suite.budgets import Run
 from evidence_suite.costs import StepTimes, network_costs
 from evidence_suite.scores import scores_of
-from icconv_mm._files import write_json
 from icconv_mm.apis import test, train
 from icconv_mm.apis.search import search_checkpoint
 from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_mm.engine.checkpoint_match import unwrapped
+from icconv_mm.files import write_json
 from icconv_mm.patterns import write_patterns
 
 _SEARCHED = r'^backbone\.layer\d\.'

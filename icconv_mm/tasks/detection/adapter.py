@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.visualization import Visualizer
 
 from icconv_mm.datasets.checks import check_class_order
-from icconv_mm.datasets.walk import with_pipeline
+from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.coco_format import run_lengths, xywh
 

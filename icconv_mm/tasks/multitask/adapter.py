@@ -10,12 +10,12 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.datasets.walk import kind_of, leaf_datasets, phase_datasets
+from icconv_mm.config_tree import kind_of
+from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter, metainfo_of
-from icconv_mm.tasks.lookup import adapter_of
+from icconv_mm.tasks.libraries import adapter_of, library_of, registered_class
 from icconv_mm.tasks.multitask.checks import check_model
-from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE
 from icconv_mm.tasks.multitask.visualizer import MultiTaskVisualizer
@@ -37,7 +37,7 @@ class Adapter(TaskAdapter):
         self.tasks: dict[str, TaskAdapter] = {}
         for name, task in cfg['model']['tasks'].items():
             if isinstance(task, Mapping):
-                library = library_of(find(MODELS, task.get('type'), f'model.tasks.{name}.type'))
+                library = library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))
                 self.tasks[name] = adapter_of(library) if library else TaskAdapter()
 
     # --- tests ---
@@ -59,7 +59,7 @@ class Adapter(TaskAdapter):
             check_model(model, dataset, where, training)
 
     def is_coco(self, dataset_type: str) -> bool:
-        library = library_of(find(DATASETS, dataset_type, 'dataset'))
+        library = library_of(registered_class(DATASETS, dataset_type, 'dataset'))
         return bool(library) and adapter_of(library).is_coco(dataset_type)
 
     # --- inference ---
@@ -71,7 +71,7 @@ class Adapter(TaskAdapter):
                 meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
         for place, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
             for where, leaf in leaf_datasets(dataset, place):
-                name, kind = where.rpartition('.')[2], find(DATASETS, leaf.get('type'), where)
+                name, kind = where.rpartition('.')[2], registered_class(DATASETS, leaf.get('type'), where)
                 if name in self.tasks:
                     meta.setdefault(name, metainfo_of(kind, leaf))
         return meta

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.config_tree import as_list
 from icconv_mm.datasets.checks import DatasetError
-from icconv_mm.datasets.walk import as_list, datasets_in
+from icconv_mm.datasets.nesting import datasets_in
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.multitask.dataset import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel

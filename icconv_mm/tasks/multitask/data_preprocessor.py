@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from icconv_mm.registry import MODELS
-from icconv_mm.tasks.multitask.libraries import library_of
+from icconv_mm.tasks.libraries import library_of
 from icconv_mm.tasks.multitask.sample import MultiTaskSample
 
 

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from icconv_mm.errors import InputError, building
 from icconv_mm.registry import DATASETS
-from icconv_mm.tasks.multitask.libraries import find
+from icconv_mm.tasks.libraries import registered_class
 
 
 @DATASETS.register_module()
@@ -45,7 +45,7 @@ class MultiTaskDataset(BaseDataset):
             raise InputError('datasets: no task')
         self.datasets: dict[str, BaseDataset] = {}
         for name, cfg in datasets.items():
-            find(DATASETS, cfg.get('type'), f'datasets.{name}.type')
+            registered_class(DATASETS, cfg.get('type'), f'datasets.{name}.type')
             with building(f'datasets.{name}'):
                 self.datasets[name] = ROOT_DATASETS.build({'test_mode': test_mode, **copy.deepcopy(dict(cfg))})
         metainfo = {name: dataset.metainfo for name, dataset in self.datasets.items()}

@@ -7,7 +7,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS as ROOT_METRICS
 
 from icconv_mm.registry import METRICS
-from icconv_mm.tasks.multitask.libraries import find
+from icconv_mm.tasks.libraries import registered_class
 
 
 @METRICS.register_module()
@@ -21,7 +21,7 @@ class TaskMetric(BaseMetric):
 
     def __init__(self, task: str, metric: Mapping[str, Any]) -> None:
         super().__init__(prefix=task)
-        find(ROOT_METRICS, metric.get('type'), f'metric of {task}')
+        registered_class(ROOT_METRICS, metric.get('type'), f'metric of {task}')
         self.task = task
         self.metric = ROOT_METRICS.build(metric)
 

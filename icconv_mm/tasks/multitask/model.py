@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, building
 from icconv_mm.registry import MODELS, scoped
+from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.balance import LossBalance
-from icconv_mm.tasks.multitask.libraries import find, library_of
 from icconv_mm.tasks.multitask.sample import MultiTaskSample
 from icconv_mm.tasks.multitask.sharing import Memory, SharedFeatures, each_map, no_loss, watch_gradient
 
@@ -168,7 +168,7 @@ def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
         raise InputError(f'{where}: a task is the config of a network without backbone, got {cfg!r}')
     if 'backbone' in cfg:
         raise InputError(f'{where}.backbone: the backbone of all tasks is model.backbone')
-    library = library_of(find(MODELS, cfg.get('type'), f'{where}.type'))
+    library = library_of(registered_class(MODELS, cfg.get('type'), f'{where}.type'))
     cfg = ConfigDict(copy.deepcopy(dict(cfg)), backbone=dict(type=scoped(SharedFeatures)))
     with building(where):
         task = MODELS.build(ConfigDict(cfg, _scope_=library) if library else cfg)

@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform, Compose, to_tensor
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
-from icconv_mm.tasks.multitask.libraries import find, library_of
+from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE, MultiTaskSample
 
 _STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
@@ -65,7 +65,7 @@ class LoadTaskAnnotations(BaseTransform):
 
 def _built(cfg: Mapping[str, Any], name: str) -> BaseTransform:
     """A transform, with its library as the default scope of what it builds."""
-    library = library_of(find(TRANSFORMS, cfg.get('type'), f'transforms of {name}'))
+    library = library_of(registered_class(TRANSFORMS, cfg.get('type'), f'transforms of {name}'))
     return TRANSFORMS.build({**cfg, '_scope_': library} if library else cfg)
 
 

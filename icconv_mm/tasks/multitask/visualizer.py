@@ -10,8 +10,7 @@ from mmengine.visualization import Visualizer
 
 from icconv_mm.registry import VISUALIZERS
 from icconv_mm.tasks.base import TaskAdapter
-from icconv_mm.tasks.lookup import adapter_of
-from icconv_mm.tasks.multitask.libraries import library_of
+from icconv_mm.tasks.libraries import adapter_of, library_of
 
 
 @VISUALIZERS.register_module()

@@ -9,7 +9,8 @@ from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
-from icconv_mm.datasets.walk import kind_of, with_pipeline
+from icconv_mm.config_tree import kind_of
+from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 

@@ -12,7 +12,7 @@ from evidence_suite.budgets import BUDGETS, CONFIGS, Run
 from evidence_suite.comparisons import COMPARISONS, arms_of
 from mmengine.registry import MODELS, init_default_scope
 
-from icconv_mm.datasets.walk import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import DilationPattern, write_patterns
 

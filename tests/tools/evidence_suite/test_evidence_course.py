@@ -13,8 +13,8 @@ from evidence_suite.comparisons import TRIED
 from evidence_suite.course import FAILED, Course, budget_of, use_device
 from evidence_suite.report import write_rates
 
-from icconv_mm._files import alone_in
 from icconv_mm.errors import InputError
+from icconv_mm.files import alone_in
 
 QUICK = BUDGETS['quick']
 SCRIPT = """
