@@ -10,13 +10,12 @@ from torch.autograd.function import once_differentiable
 from icconv_mm.ops import integrated_norm_reference as reference
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.operator import define
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike, unproven
+from icconv_mm.ops.proven import unproven
+from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike
 from icconv_mm.ops.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
-# compute capabilities of GPUs on which the tests have passed and it was faster than the reference
-PROVEN: frozenset[tuple[int, int]] = frozenset()
 
 
 def integrated_norm(
@@ -103,7 +102,7 @@ _run = define(
     reference.forward,
     kernels={
         'cpu': Limits(partial(_refusal, 'cpu')),
-        'cuda': Limits(partial(_refusal, 'cuda'), lambda levels, *_: unproven(levels[0], PROVEN)),
+        'cuda': Limits(partial(_refusal, 'cuda'), lambda levels, *_: unproven('integrated_norm', levels[0])),
     },
     compiled=_compiled,
 )

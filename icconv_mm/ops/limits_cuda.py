@@ -1,21 +1,14 @@
 """Which calls the compiled CUDA kernels of the inception and the pyramidal convolution (``csrc/cuda``) get."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 
 import torch
 
+from icconv_mm.ops import proven
 from icconv_mm.ops.backend import Limits
 from icconv_mm.ops.kernel_table import REFERENCE, find
 from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
 
-# Compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster there; float64
-# passed as well, but its kernels are plain ones. The kernels compile wherever nvcc is, so having them says nothing
-# about a GPU: they are chosen for these alone, or where the table of measured kernels has an entry, and can be asked
-# for everywhere (docs/backends.md).
-PROVEN: dict[tuple[int, int], frozenset[torch.dtype]] = {
-    (9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16}),
-}
 LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
@@ -29,11 +22,6 @@ def _refusal(first, second, *_) -> str | None:
     if first.dtype not in FLOAT_DTYPES or first.dtype != second.dtype:
         return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
     return None
-
-
-@cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
 
 
 def _limits(
@@ -51,7 +39,7 @@ def _limits(
 
     def measured(tensor, *rest) -> str | None:
         numbers = sizes(tensor, *rest)
-        return numbers and find(operator, _capability(tensor.device), tensor.dtype, *numbers)
+        return numbers and find(operator, proven.capability(tensor.device), tensor.dtype, *numbers)
 
     def measured_advice(tensor, *rest) -> str | None:
         kernel = measured(tensor, *rest)
@@ -85,15 +73,15 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
             mean = group_out * groups / len(set(zip(pattern[1::3], pattern[2::3])))
             if mean >= _MANY_CHANNELS:
                 return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
-        if tensor.dtype not in PROVEN.get(_capability(tensor.device), ()):
-            return f'its tests have not passed with {tensor.dtype} on a GPU like {tensor.device}'
+        if reason := proven.unproven('inception_conv2d', tensor):
+            return reason
         if not fills_vectors(tensor, *rest):
             return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
         return None
 
     def default(tensor, *rest) -> str:
         plain = tensor.dtype == torch.float64 or not fills_vectors(tensor, *rest)
-        return 'direct' if plain or _capability(tensor.device)[0] < 8 else 'tiled'
+        return 'direct' if plain or proven.capability(tensor.device)[0] < 8 else 'tiled'
 
     limits = _limits(operator, sizes, _refusal, advice, default)
     return limits._replace(advice=lambda *args: _too_dilated(args[-3]) or limits.advice(*args))

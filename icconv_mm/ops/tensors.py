@@ -1,6 +1,6 @@
 """What the operators of this package ask of their tensors, and what they do with them, whatever the backend."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,13 +65,6 @@ def unlike(tensors: Sequence[Tensor], what: str) -> str | None:
     """What a kernel says of tensors of several dtypes or devices; None where all are alike."""
     if any(x.dtype != tensors[0].dtype or x.device != tensors[0].device for x in tensors):
         return f'it takes {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'
-    return None
-
-
-def unproven(tensor: Tensor, capabilities: Collection[tuple[int, int]]) -> str | None:
-    """What a CUDA kernel says of a GPU of other compute capabilities than those on which its tests have passed."""
-    if torch.cuda.get_device_capability(tensor.device) not in capabilities:
-        return f'its tests have not passed on a GPU like {tensor.device}'
     return None
 
 

@@ -95,9 +95,7 @@ def test_rules_of_a_size_that_none_have(tmp_path):
     path = tmp_path / 'rules.json'
     with path.open('wb') as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(
-        ValueError, match=rf'rules\.json: {MAX_BYTES + 1} bytes is too large for a file of'
-    ):
+    with pytest.raises(ValueError, match=rf'rules\.json: {MAX_BYTES + 1} bytes is too large for a file of'):
         load_rules(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import backend, explain, kernel_table, limits_cuda, use_kernel
+from icconv_mm.ops import backend, explain, kernel_table, proven, use_kernel
 from icconv_mm.ops.kernel_table import Measured, find, load
 
 HOPPER = (9, 0)
@@ -20,7 +20,7 @@ def table(tmp_path, monkeypatch):
     """A table of its own: a function that writes measurements into it."""
     path = tmp_path / 'table.json'
     monkeypatch.setattr(kernel_table, 'PATH', path)
-    monkeypatch.setattr(limits_cuda, '_capability', lambda device: HOPPER)
+    monkeypatch.setattr(proven, 'capability', lambda device: HOPPER)
 
     def fill(*measured):
         path.write_text(json.dumps({'entries': [asdict(each) for each in measured]}))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from icconv_mm.ops import backend, explain, limits_cuda
+from icconv_mm.ops import backend, explain, limits_cuda, proven
 
 PATTERN = (16, 1, 1, 8, 2, 2, 8, 4, 1)
 HOPPER, OTHER = (9, 0), (7, 5)
@@ -15,7 +15,7 @@ HOPPER, OTHER = (9, 0), (7, 5)
 def card(monkeypatch):
     """A GPU of the compute capability that the test sets."""
     held = {'capability': HOPPER}
-    monkeypatch.setattr(limits_cuda, '_capability', lambda device: held['capability'])
+    monkeypatch.setattr(proven, 'capability', lambda device: held['capability'])
     return held
 
 

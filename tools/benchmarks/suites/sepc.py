@@ -135,7 +135,7 @@ def _compare(detectors, batch, size, limits, options) -> Iterator[Figure]:
 @contextmanager
 def _deformable_seconds(device: str) -> Iterator[list[float]]:
     """Seconds of every deformable convolution in the context."""
-    original, seconds = scale_equalized_conv.deform_conv2d, []
+    original, seconds = scale_equalized_conv.padded_deform_conv2d, []
 
     def timed(*args) -> Tensor:
         synchronize(device)
@@ -145,7 +145,7 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
         seconds.append(time.perf_counter() - start)
         return y
 
-    with mock.patch.object(scale_equalized_conv, 'deform_conv2d', timed):
+    with mock.patch.object(scale_equalized_conv, 'padded_deform_conv2d', timed):
         yield seconds
 
 
