@@ -5,8 +5,6 @@ interrupted pipeline goes on where it stopped.
 """
 
 import copy
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +17,8 @@ from rich.console import RenderableType
 from rich.rule import Rule
 
 from icconv_mm.apis.config import set_iterations
+from icconv_mm.apis.recorded_runs import digest, recorded, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
-from icconv_mm.apis.training import train
 from icconv_mm.errors import InputError, chosen
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
@@ -45,14 +43,11 @@ class Stage:
 
     def settings(self) -> str:
         """A digest of the config; a result with another one is not of this stage."""
-        return hashlib.sha256(self.config.dump().encode()).hexdigest()
+        return digest(self.config, self.folder)
 
     def result(self) -> dict | None:
         """What the finished stage measured, or None."""
-        if not self.result_file.is_file():
-            return None
-        result = json.loads(self.result_file.read_text())
-        return result if result['settings'] == self.settings() else None
+        return recorded(self.result_file, self.settings())
 
 
 class Pipeline:
@@ -204,15 +199,12 @@ def run_stage(stage: Stage, metric: str) -> None:
     """Trains and evaluates one stage and records metrics, seconds and weights in its folder."""
     config = copy.deepcopy(stage.config)
     config.experiment_name = f'{stage.folder.name}_{time.time_ns()}'  # runners of one process must not share their logs
-    start = time.perf_counter()
-    runner = train(config)
-    seconds = time.perf_counter() - start
+    runner, seconds = train_once(config, stage.weights)
     logs = runner.message_hub.log_scalars  # of the evaluation that ends a training
     metrics = {key.removeprefix('val/'): log.current() for key, log in logs.items() if key.startswith('val/')}
     if metric not in metrics:
         raise InputError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
-    runner.save_checkpoint(str(stage.folder), stage.weights.name, save_optimizer=False, save_param_scheduler=False)
-    result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': round(seconds, 1)}
+    result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': seconds}
     write_json(stage.result_file, result, indent=1)
 
 

@@ -2,19 +2,17 @@
 
 import copy
 import functools
-import hashlib
-import inspect
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from evidence_suite.arms import ARMS, DATA, PATTERN, RATE, Arm
 from icconv_mm.apis import load_config
 from icconv_mm.apis.config import move_data, set_iterations
+from icconv_mm.apis.recorded_runs import digest, recorded
 from icconv_mm.config_tree import as_list, dicts_in
 from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
 from icconv_mm.errors import InputError
@@ -23,7 +21,6 @@ from icconv_mm.patterns import read_patterns
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
-_SETTINGS = inspect.signature(Runner).parameters.keys() - {'work_dir'}
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
 
@@ -121,19 +118,12 @@ class Run:
 
     def settings(self) -> str:
         """A digest of all that was set: a result with another one is not of this run."""
-        # variables of the config files that only help to write them are not settings
-        config = {key: value for key, value in self.config().to_dict().items() if key in _SETTINGS}
-        text = json.dumps(config, sort_keys=True, default=str).replace(str(self.root), 'ROOT')
-        drawing = repr(self.budget.drawing(self.arm.data))
         tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
-        return hashlib.sha256('\n'.join((text, drawing, tests)).encode()).hexdigest()[:16]
+        return digest(self.config(), self.root, repr(self.budget.drawing(self.arm.data)), tests)
 
     def result(self) -> dict | None:
         """What the finished run found, or None."""
-        if not self.result_file.is_file():
-            return None
-        result = json.loads(self.result_file.read_text())
-        return result if result['settings'] == self.settings() else None
+        return recorded(self.result_file, self.settings())
 
     def config(self, test: str = '') -> Config:
         """The config that trains it and makes one of its tests."""

@@ -1,6 +1,5 @@
 """One run: train, search if it is a supernet, test, and write what was found."""
 
-import time
 from datetime import datetime, timezone
 
 import torch
@@ -10,7 +9,8 @@ from evidence_suite.arms import D_MAX
 from evidence_suite.budgets import Run
 from evidence_suite.costs import StepTimes, network_costs
 from evidence_suite.scores import scores_of
-from icconv_mm.apis import test, train
+from icconv_mm.apis import test
+from icconv_mm.apis.recorded_runs import train_once
 from icconv_mm.apis.search import search_checkpoint
 from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_mm.engine.checkpoint_match import unwrapped
@@ -37,10 +37,7 @@ def perform(run: Run, threads: int = 1) -> dict:
     ensure_miniature(run.data, run.budget.drawing(run.arm.data))
     config = run.config()
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='mmengine.StepTimes')]
-    start = time.perf_counter()
-    runner = train(config)
-    seconds = time.perf_counter() - start
-    runner.save_checkpoint(str(run.folder), run.weights.name, save_optimizer=False, save_param_scheduler=False)
+    runner, seconds = train_once(config, run.weights)
     loader = runner.build_dataloader(run.config().test_dataloader)
     result = {
         'run': run.name,
@@ -52,7 +49,7 @@ def perform(run: Run, threads: int = 1) -> dict:
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         **origin('cuda' if torch.cuda.is_available() else 'cpu'),
         'iterations': runner.max_iters,
-        'seconds': round(seconds, 1),
+        'seconds': seconds,
         'seconds_of_step': next(hook.median for hook in runner.hooks if isinstance(hook, StepTimes)),
         'costs': network_costs(unwrapped(runner.model), next(iter(loader))),
         'dilations': _search(run) if run.arm.searches else None,
