@@ -32,13 +32,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
     parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
-    dtypes = ('float32', 'bfloat16', 'float16')
-    of_dtype = 'of layers, backbone, models; default: float32 on the CPU, else bfloat16'
-    parser.add_argument('--dtype', choices=dtypes, help=of_dtype)
-    of_scale = 'factor of the sizes of images, for a quick look without limits'
-    parser.add_argument('--scale', type=float, default=1.0, help=of_scale)
-    of_clock = "count the processor's time, on a machine that does other things, too; with --threads 1 on the CPU"
-    parser.add_argument('--cpu-time', action='store_true', help=of_clock)
+    parser.add_argument(
+        '--dtype',
+        choices=('float32', 'bfloat16', 'float16'),
+        help='of layers, backbone, models; default: float32 on the CPU, else bfloat16',
+    )
+    parser.add_argument(
+        '--scale', type=float, default=1.0, help='factor of the sizes of images, for a quick look without limits'
+    )
+    parser.add_argument(
+        '--cpu-time',
+        action='store_true',
+        help="count the processor's time, on a machine that does other things, too; with --threads 1 on the CPU",
+    )
     parser.add_argument('--out', metavar='FILE.json', help='also write the figures, machine, versions and command')
     chart = parser.add_argument('--chart', metavar='FILE.png', help='also draw bars: layers, backbone, models')
     command_line.renamed_option(parser, '--picture', chart)

@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('input', help='the released file')
     parser.add_argument('output', help='the file to write')
     parser.add_argument('--source', default='ic-conv', choices=list(SOURCES), help='who released it (default: ic-conv)')
-    rules = 'JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
-    parser.add_argument('--rename-rules', metavar='FILE', help=rules)
+    parser.add_argument(
+        '--rename-rules', metavar='FILE', help='JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
+    )
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
     parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')

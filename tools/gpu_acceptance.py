@@ -27,8 +27,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', required=True, metavar='FILE.json', help='the file of results; continued if it is there'
     )
     parser.add_argument('--piece', action='append', metavar='NAME', help='may be repeated; default: all')
-    minutes = 'no measurement begins that would not end within them; default: %(default)s'
-    parser.add_argument('--minutes', type=float, default=9.0, help=minutes)
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=9.0,
+        help='no measurement begins that would not end within them; default: %(default)s',
+    )
     parser.add_argument('--dry-run', action='store_true', help='on the CPU, with tiny sizes')
     parser.add_argument('--again', action='store_true', help='measure the pieces anew')
     parser.add_argument('--work', type=float, metavar='SECONDS', help=argparse.SUPPRESS)  # of a process that measures

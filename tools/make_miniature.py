@@ -23,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, help='default: 0')
     parser.add_argument('--scales', action='store_true', help='the harder set of scales and planted distances')
     parser.add_argument('--test', type=int, help='test images, which --scales has; default: 200')
-    of_distances = 'planted distances of --scales in pixels; default: 24'
-    parser.add_argument('--distances', type=int, nargs='+', metavar='D', help=of_distances)
+    parser.add_argument(
+        '--distances', type=int, nargs='+', metavar='D', help='planted distances of --scales in pixels; default: 24'
+    )
     args = parser.parse_args(argv)
     names = ('train', 'val', 'size', 'seed', *(('test', 'distances') if args.scales else ()))
     if not args.scales and (args.test is not None or args.distances is not None):

@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
     parser.add_argument('--config', help='config of the supernet; needed for --images')
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
-    of_count = 'at most so many of them; default: %(default)s'
-    count = parser.add_argument('--count', type=int, default=300, metavar='N', help=of_count)
+    count = parser.add_argument(
+        '--count', type=int, default=300, metavar='N', help='at most so many of them; default: %(default)s'
+    )
     command_line.renamed_option(parser, '--max-images', count)
     args = parser.parse_args(argv)
     if args.images and not args.config:

@@ -28,8 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS[:3]), help='what to compare')
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
-    of_count = 'stop after that many trainings; the same command goes on'
-    command_line.renamed_option(parser, '--limit', parser.add_argument('--count', type=int, metavar='N', help=of_count))
+    command_line.renamed_option(
+        parser,
+        '--limit',
+        parser.add_argument(
+            '--count', type=int, metavar='N', help='stop after that many trainings; the same command goes on'
+        ),
+    )
     cli.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug, interrupted='the same command goes on'):

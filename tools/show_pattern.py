@@ -32,9 +32,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE.png', help='draw an image into this file')
     parser.add_argument('--checkpoint', metavar='FILE.pth', help='weights of the network, for the receptive field')
     parser.add_argument('--size', type=int, default=641, help='of the images in pixels; default: %(default)s')
-    of_count = 'how many are averaged; default: %(default)s'
     command_line.renamed_option(
-        parser, '--images', parser.add_argument('--count', type=int, default=2, metavar='N', help=of_count)
+        parser,
+        '--images',
+        parser.add_argument(
+            '--count', type=int, default=2, metavar='N', help='how many are averaged; default: %(default)s'
+        ),
     )
     args = parser.parse_args(argv)
     if args.size < 32 or args.count < 1:

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from icconv_mm.apis.config import load_config
+from icconv_mm.layers.memory_format import MEMORY_FORMATS
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +35,11 @@ def add_work_dir(parser: argparse.ArgumentParser) -> None:
 
 def add_memory_format(parser: argparse.ArgumentParser) -> None:
     """``--memory-format``, as of :func:`icconv_mm.layers.set_memory_format`."""
-    meaning = "of the backbone's maps, instead of what its config says; auto: channels_last on the CPU"
-    parser.add_argument('--memory-format', choices=('auto', 'channels_last', 'preserve'), help=meaning)
+    parser.add_argument(
+        '--memory-format',
+        choices=MEMORY_FORMATS,
+        help="of the backbone's maps, instead of what its config says; auto: channels_last on the CPU",
+    )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:

@@ -153,7 +153,7 @@ def test_what_is_compared_comes_first_seed_by_seed(tmp_path):
 
 def test_a_run_is_done_by_one_process(tmp_path):
     course = Course(tmp_path, QUICK, [0], ['head'])
-    busy = pytest.raises(InputError, match='evidence is at work in .*runs/head/psp/seed0; choose another')
+    busy = pytest.raises(InputError, match=r'evidence is at work in .*runs/head/psp/seed0; choose another')
     with alone_in(course.run('head/psp', 0).folder, 'a test is at work'), busy:
         course.one('head/psp', '0')
     with pytest.raises(InputError, match="--run: expected a seed, got 'x'"):
