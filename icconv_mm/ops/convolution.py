@@ -1,8 +1,10 @@
 """The definition of a convolution that is linear in its input and in its weights, with its gradients and with ReLU."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
+
+from torch import Tensor
 
 from icconv_mm.ops import backend, limits_cpu, limits_cuda
 from icconv_mm.ops.operator import FastCall, define, library, without_gradient
@@ -35,97 +37,114 @@ def define_convolution(
     Returns:
         The operators ``<name>`` and ``<name>_relu``.
     """
-    several = '[]' if weights.startswith('Tensor[]') else ''
+    convolution = _Convolution(name, weights, numbers, reference, converters)
+    operators = convolution.define_outputs(maker)
+    convolution.define_gradients(grad_input_fake, grad_weight_fake)
+    convolution.define_backward()
+    return operators
 
-    def pack(tensors):  # from a sequence to what the operators take, and back
-        return list(tensors) if several else tensors[0]
 
-    def unpack(packed):
-        return packed if several else [packed]
+class _Convolution:
+    """The operators of one convolution as they are defined; arguments as of :func:`define_convolution`."""
 
-    def shapes(tensors):
-        return (shapes_of(tensors),) if several else ()
+    def __init__(self, name: str, weights: str, numbers: str, reference: ModuleType, converters: Mapping | None):
+        self.name, self.weights, self.numbers, self.reference = name, weights, numbers, reference
+        self.converters = converters
+        self.several = weights.startswith('Tensor[]')
+        self.form = Form(
+            lambda x, tensors, call, bias=None: self.output(x, self.pack(tensors), bias, *call),
+            lambda grad, tensors, size, call: self.grad_input(grad, self.pack(tensors), size, *call),
+            lambda grad, x, sizes, call: self.unpack(
+                self.grad_weight(grad, x, *([sizes] if self.several else []), *call)
+            ),
+        )
 
-    def limits(operator):
-        return {'cpu': limits_cpu.LIMITS[operator], 'cuda': limits_cuda.LIMITS[operator]}
+    def pack(self, tensors: Sequence[Tensor]) -> list[Tensor] | Tensor:
+        """From a sequence to what the operators take."""
+        return list(tensors) if self.several else tensors[0]
 
-    def output_fake(x, packed, bias, first, stride, third):
+    def unpack(self, packed: list[Tensor] | Tensor) -> list[Tensor]:
+        """And back."""
+        return packed if self.several else [packed]
+
+    def define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
+        """One of the operators, with its kernels; ``options`` are those of :func:`define`."""
+        operator = f'{self.name}{suffix}'
+        limited = self.name if suffix == '_relu' else operator
+        kernels = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
+        return define(operator, schema, reference, kernels=kernels, converters=self.converters, **options)
+
+    def define_outputs(self, maker: str) -> tuple[Callable, Callable]:
+        """``<name>``, and ``<name>_relu`` without a gradient."""
+        schema = f'(Tensor x, {self.weights}, Tensor? bias, {self.numbers}) -> Tensor'
+        shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
+        fast = FastCall(maker, filters=self.pack, shapes=lambda tensors: (shapes_of(tensors),) if self.several else ())
+
+        @wraps(self.reference.forward)
+        def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
+            return backend.run(self.name, *args).relu_()
+
+        self.output = self.define(
+            '',
+            schema,
+            self.reference.forward,
+            autograd=lambda _, x, packed, bias, *call: derivative(
+                self.form, call, x=x, weights=self.unpack(packed), bias=bias
+            ),
+            fast_call=fast,
+            **shared,
+        )
+        rectifying = self.define(
+            '_relu', schema, rectified, autograd=without_gradient, fast_call=fast._replace(relu=True), **shared
+        )
+        return self.output, rectifying
+
+    def _output_fake(self, x, packed, bias, first, stride, third):
         height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
-        return empty((x.shape[0], sum(weight.shape[0] for weight in unpack(packed)), height, width), like=x)
+        return empty((x.shape[0], sum(weight.shape[0] for weight in self.unpack(packed)), height, width), like=x)
 
-    def grad_weight_rule(_, grad, x, *rest):
-        sizes, call = (rest[0], rest[1:]) if several else ((), rest)
-        return pack(derivative(form, call, grad=grad, x=x, sizes=sizes))
+    def _output_flops(self, x, packed, *_, out_shape, **__):
+        return flops(out_shape, self.unpack(packed))
 
-    @wraps(reference.forward)
-    def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
-        return backend.run(name, *args).relu_()
+    def define_gradients(self, grad_input_fake: Callable, grad_weight_fake: Callable) -> None:
+        """``<name>_grad_input`` and ``<name>_grad_weight``, which have gradients themselves."""
+        self.grad_input = self.define(
+            '_grad_input',
+            f'(Tensor grad, {self.weights}, SymInt[] size, {self.numbers}) -> Tensor',
+            self.reference.grad_input,
+            fake=grad_input_fake,
+            autograd=lambda _, grad, packed, size, *call: derivative(
+                self.form, call, grad=grad, weights=self.unpack(packed), sizes=size
+            ),
+            flops=lambda grad, packed, *_, **__: flops(grad, self.unpack(packed)),
+            layout_of=0,
+        )
+        shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.several else ('', 'Tensor')
+        self.grad_weight = self.define(
+            '_grad_weight',
+            f'(Tensor grad, Tensor x, {shapes}{self.numbers}) -> {result}',
+            self.reference.grad_weight,
+            fake=grad_weight_fake,
+            autograd=self._grad_weight_rule,
+            flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),
+        )
 
-    form = Form(
-        lambda x, tensors, call, bias=None: output(x, pack(tensors), bias, *call),
-        lambda grad, tensors, size, call: grad_input(grad, pack(tensors), size, *call),
-        lambda grad, x, sizes, call: unpack(grad_weight(grad, x, *([sizes] if several else []), *call)),
-    )
-    fast = FastCall(maker, filters=pack, shapes=shapes)
-    forward = dict(
-        schema=f'(Tensor x, {weights}, Tensor? bias, {numbers}) -> Tensor',
-        fake=output_fake,
-        autocast=True,
-        flops=lambda x, packed, *_, out_shape, **__: flops(out_shape, unpack(packed)),
-        layout_of=0,
-        kernels=limits(name),
-        converters=converters,
-    )
-    output = define(
-        name,
-        reference=reference.forward,
-        autograd=lambda _, x, packed, bias, *call: derivative(form, call, x=x, weights=unpack(packed), bias=bias),
-        fast_call=fast,
-        **forward,
-    )
-    output_relu = define(
-        f'{name}_relu',
-        reference=rectified,
-        autograd=without_gradient,
-        fast_call=fast._replace(relu=True),
-        **forward,
-    )
-    grad_input = define(
-        f'{name}_grad_input',
-        f'(Tensor grad, {weights}, SymInt[] size, {numbers}) -> Tensor',
-        reference.grad_input,
-        fake=grad_input_fake,
-        autograd=lambda _, grad, packed, size, *call: derivative(
-            form, call, grad=grad, weights=unpack(packed), sizes=size
-        ),
-        flops=lambda grad, packed, *_, **__: flops(grad, unpack(packed)),
-        layout_of=0,
-        kernels=limits(f'{name}_grad_input'),
-        converters=converters,
-    )
-    grad_weight = define(
-        f'{name}_grad_weight',
-        f'(Tensor grad, Tensor x, {"SymInt[] shapes, " if several else ""}{numbers}) -> Tensor{several}',
-        reference.grad_weight,
-        fake=grad_weight_fake,
-        autograd=grad_weight_rule,
-        flops=lambda grad, *_, out_shape, **__: flops(grad, unpack(out_shape)),
-        kernels=limits(f'{name}_grad_weight'),
-        converters=converters,
-    )
+    def _grad_weight_rule(self, _, grad, x, *rest):
+        sizes, call = (rest[0], rest[1:]) if self.several else ((), rest)
+        return self.pack(derivative(self.form, call, grad=grad, x=x, sizes=sizes))
 
-    def backward(grad, x, packed, first, stride, third, to_x, to_weights, chosen):
-        call, tensors = (first, stride, third), unpack(packed)
+    def define_backward(self) -> None:
+        """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
+        library.define(
+            f'{self.name}_backward(Tensor grad, Tensor x, {self.weights}, {self.numbers}, bool to_x, bool to_weights, '
+            'str backend) -> Tensor[]'
+        )
+        # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
+        for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
+            library.impl(f'{self.name}_backward', self._backward, key)
+
+    def _backward(self, grad, x, packed, first, stride, third, to_x, to_weights, chosen):
+        call, tensors = (first, stride, third), self.unpack(packed)
         with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
-            results = [form.grad_input(grad, tensors, x.shape[2:], call)] if to_x else []
-            return results + (list(form.grad_weight(grad, x, shapes_of(tensors), call)) if to_weights else [])
-
-    # by which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable
-    library.define(
-        f'{name}_backward(Tensor grad, Tensor x, {weights}, {numbers}, bool to_x, bool to_weights, str backend) '
-        '-> Tensor[]'
-    )
-    # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
-    for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
-        library.impl(f'{name}_backward', backward, key)
-    return output, output_relu
+            results = [self.form.grad_input(grad, tensors, x.shape[2:], call)] if to_x else []
+            return results + (list(self.form.grad_weight(grad, x, shapes_of(tensors), call)) if to_weights else [])
