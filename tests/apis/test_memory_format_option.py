@@ -1,5 +1,7 @@
 """``--memory-format`` of the tools, for any backbone."""
 
+import argparse
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -7,8 +9,10 @@ from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 
+from icconv_mm.apis import cli
 from icconv_mm.apis.training import build_runner
 from icconv_mm.errors import InputError
+from icconv_mm.layers.memory_format import MEMORY_FORMATS
 
 pytest.importorskip('mmdet.models')
 
@@ -17,6 +21,13 @@ def runner_of(model, tmp_path, **settings):
     cfg = Config(dict(model=model, work_dir=str(tmp_path), default_scope='mmdet', experiment_name=tmp_path.name))
     with DefaultScope.overwrite_default_scope('mmdet'):
         return build_runner(cfg, **settings)
+
+
+def test_the_option_offers_the_formats_that_there_are():
+    parser = argparse.ArgumentParser()
+    cli.add_memory_format(parser)
+    (option,) = (action for action in parser._actions if action.dest == 'memory_format')
+    assert tuple(option.choices) == MEMORY_FORMATS
 
 
 @pytest.mark.parametrize(('memory_format', 'expected'), [('channels_last', True), ('preserve', False)])
