@@ -4,13 +4,16 @@ Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import Literal
 
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.layers.normalization import norm_relu
+from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
@@ -37,7 +40,7 @@ class Block(nn.Module):
         downsample: The layers of the shortcut; None where it is the identity.
         plugins: Layers after a convolution, ``dict(cfg=dict(type=...), position='after_conv2')`` each.
         drop_path: Probability that a sample skips the convolutions while training (stochastic depth).
-        with_cp: Whether activations are computed again in the backward pass.
+        with_cp: Whether activations are computed again in the backward pass: see :class:`ResNet`.
     """
 
     kernel_sizes: tuple[int, ...] = ()  # of the convolutions
@@ -56,7 +59,7 @@ class Block(nn.Module):
         downsample: nn.Module | None = None,
         plugins: Sequence[dict] = (),
         drop_path: float = 0.0,
-        with_cp: bool = False,
+        with_cp: bool | Literal['norms'] = False,
     ):
         super().__init__()
         self.with_cp = with_cp
@@ -94,31 +97,38 @@ class Block(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
+        if self.with_cp and self.with_cp != 'norms' and x.requires_grad:
             return torch.utils.checkpoint.checkpoint(self._output, x, use_reentrant=False)
         return self._output(x)
 
     def _output(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        for number in self.plugin_names:
-            conv = getattr(self, f'conv{number}')
-            x = conv(x)  # in a line of its own, so that narrow maps are free before a norm makes wide ones
-            x = self._finished(x, conv, number, shortcut)
-        return x
+        *inner, last = self.plugin_names
+        reading = nullcontext()
+        for number in inner:
+            conv, norm, relu = (getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu'))
+            with reading:
+                x = conv(x)  # in a line of its own, so that narrow maps are free before a norm makes wide ones
+            if self.with_cp == 'norms':
+                x, reading = recomputed_norm_relu(x, conv, norm, relu)
+            else:
+                x = norm_relu(x, conv, norm, relu)
+            x = self.plugged(x, number)
+        conv = getattr(self, f'conv{last}')
+        with reading:
+            x = conv(x)
+        return self._sum(x, conv, last, shortcut)
 
-    def _finished(self, x: Tensor, conv: nn.Module, number: int, shortcut: Tensor) -> Tensor:
-        """What convolution ``number`` made, after all that comes before the next one."""
-        norm, last = getattr(self, f'norm{number}'), number == len(self.plugin_names)
-        relu = self.relu if last else getattr(self, f'relu{number}')
-        if not last:
-            return self.plugged(norm_relu(x, conv, norm, relu), number)
-        if not self.plugin_names[number] and self.drop_path is None:
-            return norm_relu(x, conv, norm, relu, shortcut)
-        x = self.plugged(norm_relu(x, conv, norm), number)
+    def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
+        """The output of the block, from what its last convolution made."""
+        norm = getattr(self, f'norm{last}')
+        if not self.plugin_names[last] and self.drop_path is None:
+            return norm_relu(x, conv, norm, self.relu, shortcut)
+        x = self.plugged(norm_relu(x, conv, norm), last)
         if self.drop_path is not None:
             x = self.drop_path(x)
         x += shortcut  # in place, as neither norms nor plugins read their outputs again
-        return relu(x)
+        return self.relu(x)
 
 
 class BasicBlock(Block):

@@ -8,6 +8,7 @@ first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -86,6 +87,10 @@ class PyConvResNet(ResNet):
     def stage_stride(self, stage: int) -> int:
         """As of a ResNet; the first stage takes over the factor of 2 of the pooling that the stem does not have."""
         return super().stage_stride(stage) * (2 if stage == 0 else 1)
+
+    def stage_with_cp(self, stage: int) -> bool | Literal['norms']:
+        """As of a ResNet; without the pooling the first maps are four times as large, and kept only once."""
+        return super().stage_with_cp(stage) or ('norms' if stage == 0 else False)
 
     def block_type(self) -> type[Block]:
         """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -77,7 +78,8 @@ class ResNet(BaseModule):
         stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
-        with_cp: Whether blocks recompute their activations in the backward pass to save memory.
+        with_cp: Whether blocks compute activations again in the backward pass, to save memory: all of them (True), or
+            ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         drop_path_rate: Stochastic depth: the last block is left out with this probability, those before it less.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
@@ -134,7 +136,7 @@ class ResNet(BaseModule):
         dcn: dict | None = None,
         stage_with_dcn: Sequence[bool] = (False, False, False, False),
         plugins: Sequence[dict] | None = None,
-        with_cp: bool = False,
+        with_cp: bool | Literal['norms'] = False,
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
         groups: int = 1,
@@ -202,6 +204,8 @@ class ResNet(BaseModule):
             raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {self.frozen_stages}')
         if self.style not in ('pytorch', 'caffe'):
             raise ValueError(f"style must be 'pytorch' or 'caffe', got {self.style!r}")
+        if self.with_cp not in (False, True, 'norms'):
+            raise ValueError(f"with_cp must be True, False or 'norms', got {self.with_cp!r}")
         block, depths = self.arch_settings[self.depth]
         if block is BasicBlock and (self.groups, self.base_width) != (1, None):
             raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
@@ -243,6 +247,10 @@ class ResNet(BaseModule):
         """The stride of the first block of a stage."""
         return self.strides[stage]
 
+    def stage_with_cp(self, stage: int) -> bool | Literal['norms']:
+        """What the blocks of a stage compute again."""
+        return self.with_cp
+
     def make_stage(self, stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
         """The blocks of a stage."""
         block, depths = self.block_type(), self.arch_settings[self.depth][1]
@@ -262,7 +270,7 @@ class ResNet(BaseModule):
                 downsample=self.make_downsample(in_channels, out_channels, stage, stride),
                 plugins=[plugin for plugin in self.plugins if (plugin.get('stages') or [True] * 4)[stage]],
                 drop_path=self.drop_path_rate * (before + number) / last,
-                with_cp=self.with_cp,
+                with_cp=self.stage_with_cp(stage),
             )
             blocks.append(made)
             in_channels = out_channels

@@ -40,6 +40,12 @@ def in_dispatch_mode() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0
 
 
+def has_saved_tensors_hooks() -> bool:
+    """Whether somebody decides what autograd keeps, such as a checkpoint. torch 2.5 to 2.15; older ones cannot tell."""
+    top = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
+    return top is not None and top(True) is not None
+
+
 def is_observed() -> bool:
     """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single steps."""
     # the first is what dynamo knows, so that it traces none of the rest

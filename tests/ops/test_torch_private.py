@@ -81,6 +81,14 @@ def test_in_dispatch_mode():
     assert not torch_private.in_dispatch_mode()
 
 
+@pytest.mark.skipif(not hasattr(torch._C._autograd, '_top_saved_tensors_default_hooks'), reason='torch does not tell')
+def test_has_saved_tensors_hooks():
+    assert not torch_private.has_saved_tensors_hooks()
+    with torch.autograd.graph.save_on_cpu():
+        assert torch_private.has_saved_tensors_hooks()
+    assert not torch_private.has_saved_tensors_hooks()
+
+
 def test_has_kernel():
     """A kernel of that key itself: one for every device does not count."""
     assert torch_private.has_kernel('icconv_mm::inception_conv2d', 'Meta')

@@ -209,12 +209,18 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
+    _allocations(call)  # torch counts no release of what was allocated before the first profile
+    events = _allocations(call)
+    totals = [event['args']['Total Allocated'] for event in events]
+    return max(totals) - (totals[0] - events[0]['args']['Bytes'])
+
+
+def _allocations(call: Callable[[], object]) -> list[dict]:
+    """What is allocated and released in a call, in order."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'trace.json')
         profile.export_chrome_trace(str(path))
         trace = json.loads(path.read_text())['traceEvents']
-    events = sorted((event for event in trace if event.get('name') == '[memory]'), key=lambda event: event['ts'])
-    totals = [event['args']['Total Allocated'] for event in events]
-    return max(totals) - (totals[0] - events[0]['args']['Bytes'])
+    return sorted((event for event in trace if event.get('name') == '[memory]'), key=lambda event: event['ts'])

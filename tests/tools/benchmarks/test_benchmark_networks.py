@@ -127,6 +127,7 @@ def test_the_cases_and_their_limits(monkeypatch, tmp_path, published_patterns):
         'IC-R50-k9 1x3x224x224 eager': 1.04,
         'IC-R50-k9 1x3x224x224 inference form': None,
         'IC-R50-k9 2x3x320x320 step': 1.06,
+        'IC-R50-k9 with_cp=norms 2x3x320x320 step': 1.06,
         'IC-R50-k9 1x3x800x1088 as shipped': 0.70,
         'IC-R50-k9 2x3x320x320 as shipped step': 0.85,
         'IC-R50-k13 pose 1x3x640x640 eager': 1.06,

@@ -27,6 +27,7 @@ class Pass(NamedTuple):
     memory: float | None = None
     composition: bool = False
     dtype: str | None = None
+    with_cp: bool | str = False
 
 
 DENSE = (Pass(*LARGE, 'eager', 1.01, MEMORY), Pass(*SMALL, 'eager', 1.02), Pass(*TRAINED, 'step', 1.02, MEMORY))
@@ -42,6 +43,7 @@ INCEPTION = {
             Pass(*SMALL, 'eager', 1.04),
             Pass(*SMALL, 'inference form', None),
             Pass(*TRAINED, 'step', 1.06, MEMORY, composition=True),
+            Pass(*TRAINED, 'step', 1.06, 0.90, with_cp='norms'),
             Pass(*LARGE, 'as shipped', 0.70),
             Pass(*TRAINED, 'as shipped step', 0.85),
             Pass(*LARGE, 'eager', 1.10, dtype='bfloat16'),
@@ -100,5 +102,7 @@ def _case(name: str, depth: int, ours: partial, each: Pass, notes: dict[str, obj
             'torchvision': partial(torchvision_resnet, depth),
             'mmdet': partial(MMDetResNet, depth, norm_eval=False),
         }
-    passed = {key: value for key, value in each._asdict().items() if key not in ('batch', 'image', 'form', 'limit')}
+    if each.with_cp:
+        name, ours = f'{name} with_cp={each.with_cp}', partial(ours, with_cp=each.with_cp)
+    passed = {key: getattr(each, key) for key in ('memory', 'composition', 'dtype')}
     return Case(name, ours, upstream, each.batch, each.image, each.form, each.limit, notes, **passed)

@@ -1,0 +1,73 @@
+"""Maps of batch norm and ReLU that the backward pass makes again, instead of keeping them from the forward pass.
+
+What batch norm reads is kept for its own gradient. What it makes is kept only as the input of the next convolution,
+and follows from the former by one cheap pass. In-Place Activated BatchNorm, https://arxiv.org/abs/1712.02616, has the
+same aim and inverts the activation; ReLU has no inverse.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from icconv_mm.layers.hooks import has_hooks
+from icconv_mm.layers.normalization import norm_relu
+from icconv_mm.ops.torch_private import has_saved_tensors_hooks, is_observed
+
+
+class _Recipe:
+    """How a map was made."""
+
+    def __init__(self, x: Tensor, norm: nn.BatchNorm2d):
+        self.by_batch = norm.training or norm.running_mean is None
+        statistics = (None, None) if self.by_batch else (norm.running_mean, norm.running_var)
+        affine = (None if each is None else each.detach() for each in (norm.weight, norm.bias))
+        self.arguments = (x.detach(), *statistics, *affine, self.by_batch, 0.0, norm.eps)
+
+    def __call__(self) -> Tensor:
+        return F.batch_norm(*self.arguments).relu_()
+
+
+class _Recomputed(saved_tensors_hooks):
+    """While open, autograd keeps a recipe wherever it would keep one map, which must live as long as this is open."""
+
+    def __init__(self, made: Tensor, recipe: _Recipe):
+        address, shape = made.data_ptr(), made.shape
+        super().__init__(
+            lambda kept: recipe if kept.data_ptr() == address and kept.shape == shape else kept,
+            lambda kept: kept() if isinstance(kept, _Recipe) else kept,
+        )
+
+
+def recomputed_norm_relu(
+    x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module
+) -> tuple[Tensor, AbstractContextManager]:
+    """:func:`~icconv_mm.layers.normalization.norm_relu`, whose output need not be kept.
+
+    Args:
+        x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.
+        conv: The convolution that made it.
+        norm: A norm. Only what ``nn.BatchNorm2d`` makes is made again.
+        relu: An activation.
+
+    Returns:
+        ``relu(norm(x))``, and a context in which to call what reads it. Gradients are the same bit for bit. Where
+        nothing can be saved, or somebody looks at the single steps, the context does nothing.
+    """
+    if not _is_recomputed(x, conv, norm, relu):
+        return norm_relu(x, conv, norm, relu), nullcontext()
+    made = norm(x)
+    recomputed = _Recomputed(made, _Recipe(x, norm))
+    with recomputed:
+        return relu(made), recomputed
+
+
+def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:
+    if is_observed() or type(x) is not Tensor or not x.requires_grad:
+        return False
+    if type(norm) is not nn.BatchNorm2d or type(relu) is not nn.ReLU or not relu.inplace:
+        return False
+    if has_saved_tensors_hooks():  # checkpointing around this network keeps less than we would
+        return False
+    return not any(has_hooks(module) for module in (conv, norm, relu))
