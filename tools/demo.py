@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
     with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
-        from demos import DemoOptions, run_demo
+        from icconv_tools.demo import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))
     return 0 if all(result.passed for result in results) else 1

@@ -53,21 +53,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
-        from evidence_suite.course import Course, budget_of, use_device
+        from icconv_tools.evidence.experiment import Experiment, budget_of, use_device
 
         use_device(args.device)
         only = args.only and args.only.split(',')
-        course = Course(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
+        experiment = Experiment(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
         if args.run:
-            course.one(*args.run)
+            experiment.run_one(*args.run)
             return 0
         if args.list:
-            course.print_state()
+            experiment.print_state()
             return 0
-        complete = args.report or course.work([sys.executable, __file__, *_passed_on(args)], args.workers)
-        from evidence_suite.report import write_rates, write_report
+        complete = args.report or experiment.run_all([sys.executable, __file__, *_passed_on(args)], args.workers)
+        from icconv_tools.evidence.report import write_rates, write_report
 
-        (write_rates if args.tune else write_report)(course)
+        (write_rates if args.tune else write_report)(experiment)
     return 0 if complete else 1
 
 

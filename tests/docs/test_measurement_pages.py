@@ -4,9 +4,10 @@ import json
 import re
 from collections import defaultdict
 
-import benchmarks
 import pytest
 from pages import REPO, section, tables
+
+from icconv_tools import benchmark
 
 FOLDER = REPO / 'docs/measurements'
 FACTS = ['date', 'machine', 'versions', 'command', 'raw']
@@ -56,7 +57,7 @@ def test_index():
 
 
 def test_raw_files_are_what_the_benchmark_writes(tmp_path):
-    benchmarks.write_json([], benchmarks.Options(), tmp_path / 'it.json', 'the command')
+    benchmark.write_json([], benchmark.Options(), tmp_path / 'it.json', 'the command')
     assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
 
 
