@@ -19,9 +19,10 @@ from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page
 from icconv_tools.demo.image import draw_image
 from icconv_tools.demo.own_data import print_own_data, write_own_data_config
-from icconv_tools.demo.progress import Tool, python, run_tools
+from icconv_tools.demo.progress import Tool, run_tools
 from icconv_tools.demo.report import Result, print_tables, write_reports
 from icconv_tools.demo.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
+from icconv_tools.processes import python
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
 

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from rich.progress import (
 )
 
 from icconv_mm.errors import UserError
+from icconv_tools.processes import Children
 
 _STEP = re.compile(r'(?:Iter|Epoch)\(\w+\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
 _LOSS = re.compile(r'\bloss: ([\d.]+|nan|inf)')
@@ -64,27 +64,15 @@ def run_tools(tools: Sequence[Tool], console: Console, env: dict[str, str]) -> N
     """
     shared = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // len(tools)))} if len(tools) > 1 else {}
     env = _KEPT_MEMORY | shared | os.environ | env
-    processes: list[subprocess.Popen] = []
+    output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
     with (
         Progress(*_columns(), console=console, disable=not console.is_terminal) as bar,
         ThreadPoolExecutor(len(tools)) as pool,
+        Children() as children,
     ):
-        try:
-            for tool in tools:
-                processes.append(_start(tool, env))
-            for future in as_completed([pool.submit(_follow, *each, bar) for each in zip(tools, processes)]):
-                future.result()
-        except BaseException:  # Ctrl-C above all: never leave a training behind
-            for process in processes:
-                _stop(process)
-            raise
-
-
-def _start(tool: Tool, env: dict[str, str]) -> subprocess.Popen:
-    tool.log.parent.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        tool.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=env
-    )
+        processes = [children.start(tool.command, env, **output) for tool in tools]
+        for future in as_completed([pool.submit(_follow, *each, bar) for each in zip(tools, processes)]):
+            future.result()
 
 
 def _follow(tool: Tool, process: subprocess.Popen, bar: Progress) -> None:
@@ -95,6 +83,7 @@ def _follow(tool: Tool, process: subprocess.Popen, bar: Progress) -> None:
     if not has_bar:
         console.print(f'{tool.title}: starting')
     row = bar.add_task(tool.title, total=None, loss='starting')
+    tool.log.parent.mkdir(parents=True, exist_ok=True)
     with tool.log.open('w') as file:
         for line in process.stdout:
             file.write(line)
@@ -115,18 +104,3 @@ def _follow(tool: Tool, process: subprocess.Popen, bar: Progress) -> None:
 def _columns() -> tuple[str | ProgressColumn, ...]:
     texts = TextColumn('{task.description:<32}'), TextColumn('{task.fields[loss]:<11}')
     return texts[0], BarColumn(), TaskProgressColumn(), texts[1], TimeElapsedColumn(), 'left', TimeRemainingColumn()
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End a process: ask, then insist."""
-    process.terminate()
-    try:
-        process.wait(timeout=5)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
-
-
-def python(script: Path, *arguments: str | Path) -> list[str]:
-    """The command that runs a script with this interpreter, unbuffered."""
-    return [sys.executable, '-u', str(script), *map(str, arguments)]

@@ -1,13 +1,10 @@
 """All runs of some comparisons: which are left, in which order, and workers that do them."""
 
 import os
-import signal
 import statistics
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +14,7 @@ from icconv_mm.errors import InputError, chosen
 from icconv_mm.files import alone_in
 from icconv_tools.evidence.comparisons import COMPARISONS, arm_named, groups_of, tuning_arms
 from icconv_tools.evidence.runs import BUDGETS, TUNING, Budget, Run
+from icconv_tools.processes import Children, Ended
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
 
@@ -127,7 +125,7 @@ class Experiment:
             left = [run for run in self.runs() if not finished(run)]
             progress = Progress(self.console, len(left), workers)
             failed: set[str] = set()
-            with ThreadPoolExecutor(workers) as pool, _children() as children:
+            with ThreadPoolExecutor(workers) as pool, Children() as children:
                 under_way: dict[Future, Run] = {}
                 while left or under_way:
                     for run in list(left):
@@ -142,8 +140,8 @@ class Experiment:
                         left.remove(run)
                         under_way[pool.submit(_process, run, command, children)] = run
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        run, (seconds, status) = under_way.pop(future), future.result()
-                        said = _failure(run, status)  # here, as mmengine reads configs in one thread at a time
+                        run, (seconds, ended) = under_way.pop(future), future.result()
+                        said = _failure(run, ended)  # here, as mmengine reads configs in one thread at a time
                         if said is None:
                             progress.done(run, seconds)
                         else:
@@ -186,42 +184,20 @@ class Progress:
         self._console.out(f'{now} {self._ended}/{self._total} {text}{left}', highlight=False)
 
 
-def _process(run: Run, command: Sequence[str], children: set[subprocess.Popen]) -> tuple[float, int]:
-    """Seconds and exit status of a run in a process of its own."""
+def _process(run: Run, command: Sequence[str], children: Children) -> tuple[float, Ended]:
+    """Seconds of a run in a process of its own, and how that ended."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / FAILED).unlink(missing_ok=True)
     start = time.monotonic()
-    with open(run.folder / _LOG, 'w') as file:
-        child = subprocess.Popen([*command, run.arm.name, str(run.seed)], stdout=file, stderr=subprocess.STDOUT)
-        children.add(child)
-        status = child.wait()
-        children.discard(child)
-    return time.monotonic() - start, status
+    ended = children.run([*command, run.arm.name, str(run.seed)], run.folder / _LOG)
+    return time.monotonic() - start, ended
 
 
-def _failure(run: Run, status: int) -> str | None:
-    """None of a run that has its result; else its last words, whose log is kept."""
+def _failure(run: Run, ended: Ended) -> str | None:
+    """None of a run that has its result; else how it ended, and the log that is kept."""
     log, failed = run.folder / _LOG, run.folder / FAILED
-    if status == 0 and finished(run):
+    if ended.status == 0 and finished(run):
         log.unlink()
         return None
     log.rename(failed)
-    last = (failed.read_text().strip().splitlines() or ['no output'])[-1]
-    return f'status {status}, see {failed}: {last[:200]}'
-
-
-@contextmanager
-def _children() -> Iterator[set[subprocess.Popen]]:
-    """Processes that end with this one, however it ends but by SIGKILL."""
-    children: set[subprocess.Popen] = set()
-
-    def end(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield children
-    finally:
-        for child in list(children):
-            child.terminate()
-        signal.signal(signal.SIGTERM, before)
+    return f'{str(ended)[:200]}; see {failed}'

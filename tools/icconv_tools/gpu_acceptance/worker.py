@@ -1,16 +1,16 @@
 """Working through the measurements: in a process of their own, which may crash or hang, and the one that watches it."""
 
 import faulthandler
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from icconv_mm.errors import UserError, sentence
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
 from icconv_tools.gpu_acceptance.results import ResultsFile
+from icconv_tools.processes import Children, Ended
 
 # exit status of a process that has worked
 DONE, FRESH, NO_TIME = 0, 70, 71
@@ -83,35 +83,24 @@ def supervise(command: Sequence[str], record: ResultsFile, seconds: float) -> bo
     """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        status, last = _process([*command, f'{left:.0f}'], left + GRACE)
+        ended = _process([*command, f'{left:.0f}'], left + GRACE)
         record.reload()
         if record.running is not None:
-            record.put(record.running, {'failed': f'its process {_ended(status)}{last and ": "}{last}'})
+            record.put(record.running, {'failed': f'its process {ended}'})
             print(f'{list(record.figures)[-1]}: {shown(list(record.figures.values())[-1])}', flush=True)
-        elif status in (DONE, NO_TIME):
-            return status == DONE
-        elif status != FRESH:
-            raise UserError(f'the measuring process {_ended(status)}{last and ": "}{last}')
+        elif ended.status in (DONE, NO_TIME):
+            return ended.status == DONE
+        elif ended.status != FRESH:
+            raise UserError(f'the measuring process {ended}')
     return False
 
 
-def _process(command: Sequence[str], seconds: float) -> tuple[int | None, str]:
-    """Exit status, None after that time, and the last line that a process has said on stderr."""
-    with tempfile.TemporaryFile('w+') as errors:
-        try:
-            status = subprocess.run(command, stderr=errors, timeout=seconds).returncode
-        except subprocess.TimeoutExpired:
-            status = None
-        errors.seek(0)
-        said = errors.read()
-    if status not in (DONE, FRESH, NO_TIME):
+def _process(command: Sequence[str], seconds: float) -> Ended:
+    """How a process ended; shows what it has said on stderr if it has not worked."""
+    with Children() as children, tempfile.TemporaryDirectory() as folder:
+        ended = children.run(command, log := Path(folder, 'stderr.log'), seconds, stdout=None)
+        said = log.read_text(errors='replace')
+    if ended.status not in (DONE, FRESH, NO_TIME):
         sys.stderr.write(said)
-    if 'Timeout (' in said:  # of the watchdog in the process, which dumps what it was doing
-        status = None
-    return status, (said.strip().splitlines() or [''])[-1]
-
-
-def _ended(status: int | None) -> str:
-    if status is None:
-        return 'took too long'
-    return f'was ended by {signal.Signals(-status).name}' if status < 0 else f'ended with status {status}'
+    # of the watchdog in the process, which dumps what it was doing
+    return ended._replace(status=None) if 'Timeout (' in said else ended

@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from icconv_tools.demo.progress import Tool, ToolError, python, run_tools
+from icconv_tools.demo.progress import Tool, ToolError, run_tools
+from icconv_tools.processes import python
 
 
 def test_progress_lines_and_bar(tmp_path):

@@ -1,6 +1,5 @@
 """The tests that need a GPU, a function at a time: ``pytest -m gpu``."""
 
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from icconv_mm.versions import is_installed
 from icconv_tools import HOME
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
+from icconv_tools.processes import Children
 
 MARK = 'pytest.mark.gpu'
 SECONDS = 150  # of one function with all its parameters
@@ -40,11 +40,9 @@ def _run(test: str, bench: Bench) -> dict:
     command = [sys.executable, '-m', 'pytest', *options, test]
     if not is_installed('mmengine'):  # which the fixtures of all tests need, those of the operators do not
         command.insert(3, f'--confcutdir={Path(test).parent}')
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=SECONDS)
-    if not report.is_file():
-        last = (done.stderr.strip() or done.stdout.strip() or 'nothing was said').splitlines()[-1]
-        return {'failed': f'pytest ended with status {done.returncode}: {last}'}
-    return outcome(report)
+    with Children() as children:
+        ended = children.run(command, bench.folder / 'parity.log', SECONDS, cwd=HOME)
+    return outcome(report) if report.is_file() else {'failed': f'pytest {ended}'}
 
 
 def outcome(report: Path) -> dict:

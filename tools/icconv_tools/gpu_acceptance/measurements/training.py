@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from icconv_mm.errors import UserError
 from icconv_tools import HOME
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
+from icconv_tools.processes import Children, python
 
 CONFIG = HOME / 'configs/detection/faster-rcnn_ic-r18_fpn_miniature.py'
 METRIC = 'coco/bbox_mAP_50'
@@ -51,9 +50,9 @@ def _tool(folder: Path, name: str, *args: object) -> None:
     Raises:
         UserError: It fails; the message ends with the last line that it said.
     """
-    command = [sys.executable, str(HOME / 'tools' / f'{name}.py'), *map(str, args)]
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HOME), os.environ.get('PYTHONPATH', '')])}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or 'nothing was said').splitlines()[-1]
-        raise UserError(f'tools/{name}.py ended with status {done.returncode}: {last}')
+    command = python(HOME / 'tools' / f'{name}.py', *args)
+    env = {'PYTHONPATH': os.pathsep.join([str(HOME), os.environ.get('PYTHONPATH', '')])}
+    with Children() as children:
+        ended = children.run(command, folder / f'{name}.log', cwd=folder, env=env)
+    if ended.status:
+        raise UserError(f'tools/{name}.py {ended}')
