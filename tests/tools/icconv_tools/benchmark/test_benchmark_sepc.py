@@ -13,17 +13,12 @@ from icconv_tools.benchmark import counters
 from icconv_tools.benchmark.suites import sepc as suite
 
 OPTIONS = benchmark.Options(repeats=1, warmup=0)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    for name, value in {'SIZES': {'cpu': (257, 257)}, 'DEPTH': 18, 'CHANNELS': 4, 'BATCHES': (1,)}.items():
-        monkeypatch.setattr(suite, name, value)
+SIZES = suite.Sizes(image=(257, 257), depth=18, channels=4, batches=(1,))
 
 
 @pytest.mark.slow
 def test_every_variant_against_the_baseline():
-    figures = {figure.name: figure for figure in benchmark.run(['sepc'], OPTIONS)}
+    figures = {figure.name: figure for figure in suite.run(OPTIONS, SIZES)}
     assert len(figures) == 12
     for name in suite.VARIANTS:
         test, train = figures[f'test: {name} / baseline'], figures[f'train: {name} / baseline']
@@ -45,14 +40,14 @@ def test_peak_memory_counts_what_is_held_at_one_time():
 
 
 def test_integrated_batch_norm_needs_no_more_memory():
-    figure = suite._norms(suite.NORM, 2, ((16, 16), (8, 8)), OPTIONS)
+    figure = suite._norms(suite.NORM, [(2, 4, 16, 16), (2, 4, 8, 8)], OPTIONS)
     assert float(figure.notes['peak memory ratio'].split()[0]) < 1.5  # parameters' share is large at this size
 
 
 def test_norms_and_sums_can_be_timed_alone():
-    figures = list(benchmark.run(['sepc'], replace(OPTIONS, only='sums of levels')))
+    figures = list(suite.run(replace(OPTIONS, only='sums of levels'), SIZES))
     assert [figure.name for figure in figures] == [suite.SUMS, suite.SUMS_STEP]
-    (figure,) = benchmark.run(['sepc'], replace(OPTIONS, only='its reference'))
+    (figure,) = suite.run(replace(OPTIONS, only='its reference'), SIZES)
     assert figure.name == suite.NORM_RELU and figure.notes['finest level'] == '40x68'
 
 
@@ -64,4 +59,4 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
     with pytest.raises(
         benchmark.Disagreement, match=r'SEPC-lite with zero offsets against PConv \+ iBN, level 1: result 0 is off by'
     ):
-        list(benchmark.run(['sepc'], OPTIONS))
+        list(suite.run(OPTIONS, SIZES))

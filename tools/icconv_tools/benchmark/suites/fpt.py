@@ -5,13 +5,15 @@ as equations 2 to 5 of the paper say it: similarities and weights of all pairs o
 keeps for the backward pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -25,21 +27,40 @@ from icconv_tools.benchmark.report import memory_figure
 
 SETTINGS = {'in_channels': [256, 512, 1024, 2048], 'out_channels': 256, 'drop_prob': 0.0}
 STRIDES = (4, 8, 16, 32)
-# images -> largest ratio of the times that is wanted
-TIMED = {(200, 272): 1.0, (400, 544): 0.5}
-SMALL, LARGE = (400, 544), (800, 1088)  # images whose memory is measured; the literal form fits for the first
 REPEATS = 5  # at most: a pass of the literal form takes seconds
 TOLERANCE = 1e-3  # of the largest value, in float32, gradients included
 
 
-def run(options: Options) -> list[Figure]:
+class Sizes(NamedTuple):
+    """Sizes of what is measured.
+
+    Attributes:
+        neck: Settings of the neck.
+        timed: Images that are timed, and the largest ratios that are wanted.
+        small, large: Images whose memory is measured; the literal form fits for the first.
+    """
+
+    neck: Mapping[str, Any] = SETTINGS
+    timed: Mapping[tuple[int, int], float | None] = MappingProxyType({(200, 272): 1.0, (400, 544): 0.5})
+    small: tuple[int, int] = (400, 544)
+    large: tuple[int, int] = (800, 1088)
+
+
+FULL = Sizes()  # for which the limits are
+
+
+def run(options: Options, sizes: Sizes = FULL) -> list[Figure]:
     """Times of both forms, their memory, and how ours grows with the image.
+
+    Args:
+        options: Options of the timing.
+        sizes: Sizes of what is measured.
 
     Raises:
         Disagreement: If outputs or gradients of the two forms differ.
     """
     options = replace(options, repeats=min(options.repeats, REPEATS), warmup=min(options.warmup, 1))
-    return [*_times(options), *_memories(options)]
+    return [*_times(options, sizes), *_memories(options, sizes)]
 
 
 @contextmanager
@@ -66,15 +87,15 @@ def _euclidean_form(queries, keys, values, mix):
     return _mixture(-distances.square(), values, mix)
 
 
-def make(size: Sequence[int], device: str = 'cpu') -> tuple[FPT, list[Tensor]]:
+def make(size: Sequence[int], settings: Mapping[str, Any], device: str) -> tuple[FPT, list[Tensor]]:
     """The neck, its zero norms randomised, and the levels of an image."""
     generator = torch.Generator().manual_seed(0)
-    neck = FPT(**SETTINGS)
+    neck = FPT(**settings)
     for module in neck.groundings.values():
         module.out_conv.norm.weight.data.normal_(generator=generator)
     levels = [
         torch.randn(1, channels, *(-(-side // stride) for side in size), generator=generator)
-        for channels, stride in zip(SETTINGS['in_channels'], STRIDES)
+        for channels, stride in zip(settings['in_channels'], STRIDES)
     ]
     return neck.to(device), [level.to(device).requires_grad_() for level in levels]
 
@@ -86,10 +107,10 @@ def step(neck: nn.Module, levels: list[Tensor]) -> list[Tensor]:
     return [*outputs, *torch.autograd.grad(outputs, [*levels, *neck.parameters()], weights)]
 
 
-def _times(options: Options) -> list[Figure]:
+def _times(options: Options, sizes: Sizes) -> list[Figure]:
     figures = []
-    for size, limit in TIMED.items():
-        neck, levels = make(size, options.device)
+    for size, limit in sizes.timed.items():
+        neck, levels = make(size, sizes.neck, options.device)
 
         def literal(neck=neck, levels=levels):
             with literal_form():
@@ -97,7 +118,7 @@ def _times(options: Options) -> list[Figure]:
 
         label = f'{_name(size)}, neck against literal form'
         harness.check_equal(label, step(neck, levels), literal(), TOLERANCE, of_maximum_or_one)
-        fpn = FPN(SETTINGS['in_channels'], SETTINGS['out_channels'], num_outs=len(STRIDES)).to(options.device)
+        fpn = FPN(sizes.neck['in_channels'], sizes.neck['out_channels'], num_outs=len(STRIDES)).to(options.device)
         contenders = {'lean': partial(step, neck, levels), 'literal': literal, 'FPN': partial(step, fpn, levels)}
         times = interleave(contenders, options)
         notes = {'image': _name(size), 'pass': 'forward and backward'}
@@ -111,18 +132,23 @@ def of_maximum_or_one(one: Tensor, other: Tensor) -> float:
     return ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
 
 
-def _memories(options: Options) -> list[Figure]:
-    lean = {size: peak_memory(size, options) for size in (SMALL, LARGE)}
-    literal = {SMALL: peak_memory(SMALL, options, literal=True), LARGE: lean[LARGE] + kept_by_literal_form(LARGE)}
+def _memories(options: Options, sizes: Sizes) -> list[Figure]:
+    small, large = sizes.small, sizes.large
+    lean = {size: peak_memory(size, options, sizes.neck) for size in (small, large)}
+    measured, computed = (
+        peak_memory(small, options, sizes.neck, literal=True),
+        lean[large] + kept_by_literal_form(large),
+    )
+    literal = {small: measured, large: computed}
     figures = []
-    for size, limit in ((SMALL, None), (LARGE, 0.1)):
+    for size, limit in ((small, None), (large, 0.1)):
         # what the literal form keeps is checked against the measurement where it can be measured
-        notes = {'image': _name(size), 'literal': 'computed' if size == LARGE else 'measured'}
-        if size == SMALL:
+        notes = {'image': _name(size), 'literal': 'computed' if size == large else 'measured'}
+        if size == small:
             notes['literal computed / measured'] = f'{(lean[size] + kept_by_literal_form(size)) / literal[size]:.2f}'
         figures.append(memory_figure('fpt', 'memory / literal form', lean[size], literal[size], limit, notes))
-    notes = {'images': f'{_name(LARGE)} / {_name(SMALL)}'}
-    figures.append(memory_figure('fpt', 'memory by image', lean[LARGE], lean[SMALL], 4.5, notes))
+    notes = {'images': f'{_name(large)} / {_name(small)}'}
+    figures.append(memory_figure('fpt', 'memory by image', lean[large], lean[small], 4.5, notes))
     return figures
 
 
@@ -139,19 +165,19 @@ def kept_by_literal_form(size: Sequence[int]) -> float:
     return 4e-6 * (own + cross)
 
 
-def peak_memory(size: Sequence[int], options: Options, literal: bool = False) -> float:
+def peak_memory(size: Sequence[int], options: Options, neck: Mapping[str, Any], literal: bool = False) -> float:
     """Megabytes that one forward and backward pass takes beyond the neck and its input, in a process of its own."""
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         try:
-            return pool.submit(_measure, size, options, literal).result() / 1e6
+            return pool.submit(_measure, size, options, neck, literal).result() / 1e6
         except Exception as error:
             raise RuntimeError(f'measuring the memory of a {_name(size)} image failed: {error}') from error
 
 
-def _measure(size: Sequence[int], options: Options, literal: bool) -> int:
+def _measure(size: Sequence[int], options: Options, settings: Mapping[str, Any], literal: bool) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
-    neck, levels = make(size, options.device)
+    neck, levels = make(size, settings, options.device)
     measure = counters.peak_memory if options.device.startswith('cuda') else _peak_resident
     with literal_form() if literal else nullcontext():
         return measure(lambda: step(neck, levels), options.device)

@@ -2,9 +2,10 @@
 a pyramid convolution, alone."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 from unittest import mock
 
 import torch
@@ -18,12 +19,11 @@ from icconv_tools.benchmark.norms import check_integrated, norm_steps, sum_calls
 from icconv_tools.benchmark.suites.models import detector, make_samples
 from icconv_tools.benchmark.timing import synchronize
 
-SIZES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # of the images: height, width
+IMAGES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # height, width
 LEVELS = {
     'cpu': ((40, 68), (20, 34), (10, 17), (5, 9), (3, 5)),
     'cuda': ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11)),
 }
-DEPTH, CHANNELS, BATCHES = 50, 256, (1, 4)
 VARIANTS: dict[str, dict] = {
     'PConv': {},
     'PConv + iBN': {'ibn': True},
@@ -35,12 +35,36 @@ LIMITS = {'cpu': {'PConv': 1.10, 'PConv + iBN': 1.10}, 'cuda': {'SEPC-lite': 1.1
 IBN_TIME, IBN_MEMORY = 1.15, 1.05
 TOLERANCE = 1e-4
 NORM, NORM_RELU = 'iBN / batch norm per level', 'iBN and ReLU of all levels / its reference'
+Shapes = Sequence[tuple[int, ...]]  # of the levels, the finest first
 SUMS, SUMS_STEP = 'sums of levels / torch', 'sums of levels with gradients / torch'
 
 
-def run(options: Options) -> Iterator[Figure]:
+class Sizes(NamedTuple):
+    """Sizes of what is timed.
+
+    Attributes:
+        image: Height and width of the images; None for those of the device.
+        depth: Depth of the backbone.
+        channels: Channels of the pyramid.
+        batches: Images of a call, one figure each.
+    """
+
+    image: tuple[int, int] | None = None
+    depth: int = 50
+    channels: int = 256
+    batches: tuple[int, ...] = (1, 4)
+
+
+FULL = Sizes()  # for which the limits are
+
+
+def run(options: Options, sizes: Sizes = FULL) -> Iterator[Figure]:
     """Detectors in training (loss and gradients) and test (predictions), then iBN against a batch norm per level and
     against its reference, and the sums of a pyramid convolution's levels against torch's steps.
+
+    Args:
+        options: Options of the timing.
+        sizes: Sizes of what is timed.
 
     Raises:
         Disagreement: If a neck whose offsets are zero differs from the one that does not deform, integrated batch norm
@@ -48,40 +72,40 @@ def run(options: Options) -> Iterator[Figure]:
     """
     device = torch.device(options.device).type
     if any(options.wants(_name(kind, name)) for kind in ('test', 'train') for name in VARIANTS):
-        yield from _detectors(device, options)
+        yield from _detectors(device, sizes, options)
     parts = {NORM: _norms, NORM_RELU: _norms_with_relu, SUMS: _sums, SUMS_STEP: _sums}
     for name, part in parts.items():
-        for batch in BATCHES if options.wants(name) else ():
-            yield part(name, batch, LEVELS[device], options)
+        for batch in sizes.batches if options.wants(name) else ():
+            yield part(name, [(batch, sizes.channels, *size) for size in LEVELS[device]], options)
 
 
 def _name(kind: str, variant: str) -> str:
     return f'{kind}: {variant} / baseline'
 
 
-def _detectors(device: str, options: Options) -> Iterator[Figure]:
+def _detectors(device: str, sizes: Sizes, options: Options) -> Iterator[Figure]:
     with DefaultScope.overwrite_default_scope('mmdet'):
-        detectors = {'baseline': make_detector(), **{name: make_detector(neck) for name, neck in VARIANTS.items()}}
+        detectors = {name: make_detector(sizes, neck) for name, neck in {'baseline': None, **VARIANTS}.items()}
         for model in detectors.values():
             model.to(options.device)
-        _check_necks(detectors)
-        for batch in BATCHES:
-            yield from _compare(detectors, batch, SIZES[device], LIMITS[device], options)
+        _check_necks(detectors, sizes.channels)
+        for batch in sizes.batches:
+            yield from _compare(detectors, batch, sizes.image or IMAGES[device], LIMITS[device], options)
 
 
-def make_detector(neck: dict | None = None) -> nn.Module:
+def make_detector(sizes: Sizes, neck: dict | None) -> nn.Module:
     """mmdet's RetinaNet on its ResNet-50 and, where ``neck`` says so, SEPC behind its FPN."""
 
     def change(model: dict) -> None:
-        model['backbone']['depth'] = DEPTH
-        factor = 4 if DEPTH >= 50 else 1
-        model['neck'] |= {'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': CHANNELS}
-        model['bbox_head'] |= {'in_channels': CHANNELS, 'feat_channels': CHANNELS}
+        model['backbone']['depth'] = sizes.depth
+        factor, width = 4 if sizes.depth >= 50 else 1, sizes.channels
+        model['neck'] |= {'in_channels': [64 * factor * 2**i for i in range(4)], 'out_channels': width}
+        model['bbox_head'] |= {'in_channels': width, 'feat_channels': width}
         for loss in ('loss_cls', 'loss_bbox'):
             del model['bbox_head'][loss]  # cross entropy for focal loss, which on a GPU needs a kernel of mmcv
         if neck is not None:
             model['bbox_head'] |= {'type': 'icconv_mm.SplitFeatureHead', 'head_type': 'RetinaHead', 'stacked_convs': 0}
-            sepc = {'type': 'icconv_mm.SEPC', 'in_channels': CHANNELS, 'out_channels': CHANNELS, 'num_outs': 5, **neck}
+            sepc = {'type': 'icconv_mm.SEPC', 'in_channels': width, 'out_channels': width, 'num_outs': 5, **neck}
             model['neck'] = [model['neck'], sepc]
 
     return detector('RetinaNet', change=change)
@@ -89,12 +113,12 @@ def make_detector(neck: dict | None = None) -> nn.Module:
 
 @torch.no_grad()
 @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # its rounding would hide a difference
-def _check_necks(detectors: dict[str, nn.Module]) -> None:
+def _check_necks(detectors: dict[str, nn.Module], channels: int) -> None:
     """With the same weights and zero offsets all variants with iBN are one function."""
     plain = detectors['PConv + iBN'].neck[1].eval()
     device = next(plain.parameters()).device
     sizes = ((33, 40), (17, 20), (9, 10), (5, 5), (3, 3))
-    levels = [torch.randn(1, CHANNELS, *size, device=device) for size in sizes]
+    levels = [torch.randn(1, channels, *size, device=device) for size in sizes]
     expected = plain(levels)
     for name in ('SEPC-lite', 'SEPC'):
         neck = detectors[name].neck[1].eval()
@@ -149,9 +173,9 @@ def _deformable_seconds(device: str) -> Iterator[list[float]]:
         yield seconds
 
 
-def _norms(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
+def _norms(name: str, shapes: Shapes, options: Options) -> Figure:
     """Forward and backward of integrated batch norm against one batch norm per level, in training mode."""
-    levels = _maps(batch, sizes, options)
+    levels = _maps(shapes, options)
     integrated, *steps = norm_steps(levels)
     check_integrated(integrated, levels, TOLERANCE / 10)
     contenders = dict(zip(('integrated', 'per level'), steps))
@@ -159,31 +183,34 @@ def _norms(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
     integral, separate = (counters.peak_memory(call, options.device) for call in contenders.values())
     ratio = integral / separate
     verdict = f'{ratio:.3f} (limit {IBN_MEMORY:.2f} {"kept" if ratio <= IBN_MEMORY else "MISSED"})'
-    notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}', 'peak memory ratio': verdict}
+    notes = {**_notes(shapes), 'peak memory ratio': verdict}
     return Figure('sepc', name, times['integrated'], times['per level'], IBN_TIME, notes)
 
 
-def _maps(batch: int, sizes: tuple, options: Options) -> list[Tensor]:
-    return [torch.randn(batch, CHANNELS, *size, device=options.device, requires_grad=True) for size in sizes]
+def _maps(shapes: Shapes, options: Options) -> list[Tensor]:
+    return [torch.randn(shape, device=options.device, requires_grad=True) for shape in shapes]
 
 
-def _norms_with_relu(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
+def _notes(shapes: Shapes) -> dict[str, object]:
+    batch, _, height, width = shapes[0]
+    return {'batch': batch, 'finest level': f'{height}x{width}'}
+
+
+def _norms_with_relu(name: str, shapes: Shapes, options: Options) -> Figure:
     """Forward and backward of integrated batch norm and ReLU: on the backend that is chosen, and the reference's."""
-    levels, norm = _maps(batch, sizes, options), IntegratedBatchNorm(CHANNELS).to(options.device)
+    levels, norm = _maps(shapes, options), IntegratedBatchNorm(shapes[0][1]).to(options.device)
     grads = [torch.randn_like(level) for level in levels]
     step = harness.step(lambda: integrated_batch_norm(levels, norm, relu=True), [*levels, *norm.parameters()], grads)
     times = interleave({'ours': step, 'reference': use_backend('reference')(step)}, options)
-    notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}'}
-    return Figure('sepc', name, times['ours'], times['reference'], notes=notes)
+    return Figure('sepc', name, times['ours'], times['reference'], notes=_notes(shapes))
 
 
-def _sums(name: str, batch: int, sizes: tuple, options: Options) -> Figure:
+def _sums(name: str, shapes: Shapes, options: Options) -> Figure:
     """What a pyramid convolution adds up at each level, with random maps in the place of its convolutions."""
-    call, step = sum_calls(*(_maps(batch, sizes, options) for _ in range(3)))
+    call, step = sum_calls(*(_maps(shapes, options) for _ in range(3)))
     reference = use_backend('reference')
     harness.check_equal(name, call(), reference(call)(), TOLERANCE / 10)
     timed = step if name == SUMS_STEP else torch.no_grad()(call)
     contenders = {'ours': timed, 'torch': reference(timed)}
     times = interleave(contenders, options)
-    notes = {'batch': batch, 'finest level': f'{sizes[0][0]}x{sizes[0][1]}'}
-    return Figure('sepc', name, times['ours'], times['torch'], notes=notes)
+    return Figure('sepc', name, times['ours'], times['torch'], notes=_notes(shapes))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from unittest import mock
 
 import torch
 
@@ -18,16 +17,12 @@ CHANNELS, BATCHES = 256, (1, 4)
 NORM_LIMIT = 1.10  # against a batch norm for each level
 
 OF_LIBRARIES = ('mmengine', 'mmcv', 'mmdet')
-# A dry run's sizes of the suites: module -> its constants
 NORM = {'type': 'GN', 'num_groups': 4}
-SMALL = {
-    'sepc': {'SIZES': {'cpu': (257, 257)}, 'DEPTH': 18, 'CHANNELS': 4, 'BATCHES': (1,)},
-    'fpt': {
-        'SETTINGS': {'in_channels': [8] * 4, 'out_channels': 16, 'drop_prob': 0.0, 'norm_cfg': NORM},
-        'TIMED': {(64, 96): None},
-        'SMALL': (32, 64),
-        'LARGE': (64, 128),
-    },
+NECK = {'in_channels': [8] * 4, 'out_channels': 16, 'drop_prob': 0.0, 'norm_cfg': NORM}
+# suite -> its sizes in a dry run
+DRY_SIZES = {
+    'sepc': {'image': (257, 257), 'depth': 18, 'channels': 4, 'batches': (1,)},
+    'fpt': {'neck': NECK, 'timed': {(64, 96): None}, 'small': (32, 64), 'large': (64, 128)},
 }
 
 
@@ -35,8 +30,8 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
     for batch in BATCHES[:1] if bench.dry else BATCHES:
         yield Measurement(f'necks/iBN, {batch} images', partial(_norms, batch), 30)
         yield Measurement(f'necks/sums of levels, {batch} images', partial(_sums, batch), 30)
-    yield Measurement('necks/SEPC', partial(suite, 'sepc'), 150, OF_LIBRARIES)
-    yield Measurement('necks/FPT', partial(suite, 'fpt'), 150)
+    yield Measurement('necks/SEPC', partial(suite_figures, 'sepc'), 150, OF_LIBRARIES)
+    yield Measurement('necks/FPT', partial(suite_figures, 'fpt'), 150)
 
 
 def _norms(batch: int, bench: Bench) -> dict:
@@ -84,13 +79,12 @@ def _sums(batch: int, bench: Bench) -> dict:
     return {'times': times, 'comparisons': comparisons, 'batch': batch}
 
 
-def suite(name: str, bench: Bench) -> dict:
+def suite_figures(name: str, bench: Bench) -> dict:
     """The figures of a suite of tools/benchmark.py."""
     module = benchmark.suite(name)
-    sizes = SMALL.get(name, {}) if bench.dry else {}
+    sizes = [module.Sizes(**DRY_SIZES[name])] if bench.dry and name in DRY_SIZES else []
     options = replace(bench.options, dtype='float32')  # as the suites' limits and tolerances are
-    with mock.patch.multiple(module, **sizes) if sizes else mock.patch.dict({}):
-        figures = list(module.run(options))
+    figures = list(module.run(options, *sizes))
     rows = [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures]
     summary = ', '.join(f'{figure.name} {figure.ratio:.2f}' for figure in figures)
     return {'figures': rows, 'summary': summary}

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
-from icconv_tools.gpu_acceptance.measurements.necks import suite
+from icconv_tools.gpu_acceptance.measurements.necks import suite_figures
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    yield Measurement('pose/decoding', partial(suite, 'pose'), 60, ('mmengine', 'mmcv', 'mmpose'))
+    yield Measurement('pose/decoding', partial(suite_figures, 'pose'), 60, ('mmengine', 'mmcv', 'mmpose'))
