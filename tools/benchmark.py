@@ -21,16 +21,21 @@ import torch
 from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
 from icconv_tools import benchmark
+from icconv_tools.benchmark.chart import write_chart
+from icconv_tools.benchmark.report import print_figures, write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.parser(__doc__)
     parser.add_argument('--suite', action='append', choices=benchmark.SUITES, help='may be repeated; default: all')
     parser.add_argument(
-        '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask, sepc: names with this'
+        '--only',
+        default='',
+        metavar='NAME',
+        help='of layers, backbone, models, multitask, sepc: what has it in its name',
     )
-    parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
-    parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
+    parser.add_argument('--repeats', type=int, metavar='N', default=9, help='timed calls of each; default: %(default)s')
+    parser.add_argument('--threads', type=int, metavar='N', help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
     parser.add_argument(
         '--dtype',
@@ -38,7 +43,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of layers, backbone, models; default: float32 on the CPU, else bfloat16',
     )
     parser.add_argument(
-        '--scale', type=float, default=1.0, help='factor of the sizes of images, for a quick look without limits'
+        '--scale',
+        type=float,
+        metavar='FACTOR',
+        default=1.0,
+        help='of the sizes of images: a quick look, without limits',
     )
     parser.add_argument(
         '--cpu-time',
@@ -89,12 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(figures: list[benchmark.Figure], options: benchmark.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    benchmark.print_figures(figures, options.device)
+    print_figures(figures, options.device)
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
-        benchmark.write_json(figures, options, args.out, command)
+        write_json(figures, options, args.out, command)
     if args.chart:
-        benchmark.write_chart(figures, args.chart)
+        write_chart(figures, args.chart)
 
 
 if __name__ == '__main__':

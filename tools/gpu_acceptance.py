@@ -26,7 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', required=True, metavar='FILE.json', help='the file of results; continued if it is there'
     )
-    parser.add_argument('--piece', action='append', metavar='NAME', help='may be repeated; default: all')
+    names = 'ceilings, parity, layers, networks, pyconv, table, necks, pose, training'
+    parser.add_argument('--piece', action='append', metavar='NAME', help=f'may be repeated; default: all of {names}')
     parser.add_argument(
         '--minutes',
         type=float,
@@ -34,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='no measurement begins that would not end within them; default: %(default)s',
     )
     parser.add_argument('--dry-run', action='store_true', help='on the CPU, with tiny sizes')
-    parser.add_argument('--again', action='store_true', help='measure the pieces anew')
+    parser.add_argument('--again', action='store_true', help='measure these pieces anew')
     parser.add_argument('--work', type=float, metavar='SECONDS', help=argparse.SUPPRESS)  # of a process that measures
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv

@@ -7,7 +7,8 @@ from collections import defaultdict
 import pytest
 from pages import REPO, section, tables
 
-from icconv_tools import benchmark
+from icconv_tools.benchmark.report import write_json
+from icconv_tools.benchmark.timing import Options
 
 FOLDER = REPO / 'docs/measurements'
 FACTS = ['date', 'machine', 'versions', 'command', 'raw']
@@ -57,7 +58,7 @@ def test_index():
 
 
 def test_raw_files_are_what_the_benchmark_writes(tmp_path):
-    benchmark.write_json([], benchmark.Options(), tmp_path / 'it.json', 'the command')
+    write_json([], Options(), tmp_path / 'it.json', 'the command')
     assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
 
 

@@ -72,10 +72,7 @@ def test_a_selection_without_figures_is_an_error(main, tmp_path):
 
 @pytest.mark.parametrize(
     ('problem', 'message'),
-    [
-        (benchmark.Disagreement('the second differs'), 'error: the second differs'),
-        (KeyboardInterrupt(), '130'),
-    ],
+    [(benchmark.Disagreement('the second differs'), 'error: the second differs'), (KeyboardInterrupt(), '130')],
 )
 def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypatch, capsys, problem, message):
     time = benchmark.Timing(1.0, 1.0, 1)

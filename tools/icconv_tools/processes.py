@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,21 +18,17 @@ def python(script: Path, *arguments: object) -> list[str]:
 
 
 class Ended(NamedTuple):
-    """How a process ended; its text goes behind the name of the process.
+    """How a process ended; its text goes behind the name of the process."""
 
-    Attributes:
-        status: Exit status, below zero of a signal; None where the process took too long.
-        last: The last line that it said.
-    """
-
-    status: int | None
-    last: str
+    status: int | None  # below zero of a signal; None where the process took too long
+    last: str  # the last line that it said
+    seconds: float
 
     def __str__(self) -> str:
         how = 'took too long' if self.status is None else f'ended with status {self.status}'
         if (self.status or 0) < 0:
             how = f'was ended by {signal.Signals(-self.status).name}'
-        return f'{how}: {self.last}' if self.last else how
+        return f'{how}: {self.last}'.removesuffix(': ')
 
 
 class Children:
@@ -73,6 +70,7 @@ class Children:
             seconds: Time after which it is killed.
             settings: Settings of :meth:`start`; with ``stdout=None`` the log takes errors alone.
         """
+        begin = time.monotonic()
         with log.open('w') as file:
             child = self.start(command, **{'stdout': file, 'stderr': file, **settings})
             try:
@@ -81,4 +79,5 @@ class Children:
                 child.kill()
                 child.wait()
                 status = None
-        return Ended(status, (log.read_text(errors='replace').strip().splitlines() or [''])[-1])
+        last = (log.read_text(errors='replace').strip().splitlines() or [''])[-1]
+        return Ended(status, last, time.monotonic() - begin)

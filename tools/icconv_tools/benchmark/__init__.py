@@ -11,23 +11,10 @@ from types import ModuleType
 import torch
 
 from icconv_mm.errors import UserError, chosen, naming
-from icconv_tools.benchmark.chart import write_chart
-from icconv_tools.benchmark.report import Figure, print_figures, write_json
+from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.timing import Options, Timing, interleave
 
-__all__ = [
-    'SUITES',
-    'Disagreement',
-    'Figure',
-    'Options',
-    'Timing',
-    'interleave',
-    'print_figures',
-    'run',
-    'suite',
-    'write_chart',
-    'write_json',
-]
+__all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave', 'run', 'suite']
 
 # Modules of the package suites, imported when they are run: a suite may need a task library.
 SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'overhead', 'pose', 'sepc')

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from icconv_mm.errors import InputError
-
-if TYPE_CHECKING:
-    from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.report import Figure
 
 COLORS = {'baseline': '#9aa5b1', 'ours': '#1f77b4', 'composition': '#e4a03b'}
 BASELINES = ('dense', 'upstream')  # of layers and of networks
 
 
-def bars(figures: Sequence['Figure']) -> dict[str, dict[str, dict[str, float]]]:
+def bars(figures: Sequence[Figure]) -> dict[str, dict[str, dict[str, float]]]:
     """Panel -> what was timed -> contender -> median milliseconds, of figures named '<what>: ours / <baseline>'.
 
     Forward passes and training steps of a suite have a panel each.
@@ -30,7 +27,7 @@ def bars(figures: Sequence['Figure']) -> dict[str, dict[str, dict[str, float]]]:
     return panels
 
 
-def write_chart(figures: Sequence['Figure'], path: str | Path) -> None:
+def write_chart(figures: Sequence[Figure], path: str | Path) -> None:
     """A chart of panels: a group of bars for everything timed, relative to its baseline.
 
     Raises:

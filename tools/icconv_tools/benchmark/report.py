@@ -83,11 +83,7 @@ def write_json(figures: Sequence[Figure], options: Options, path: str | Path, co
 
 def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
     """When, by what, where and with which versions something is measured."""
-    return {
-        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'command': command,
-        **origin(device),
-    }
+    return {'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'command': command, **origin(device)}
 
 
 def origin(device: str) -> dict[str, Any]:

@@ -25,14 +25,7 @@ def backbone_file(home: Path, name: str) -> Path:
 
 
 def prepare_config(
-    task: DemoTask,
-    folder: Path,
-    *,
-    home: Path,
-    backbone: Path,
-    data: Path,
-    seed: int,
-    start: Path | None = None,
+    task: DemoTask, folder: Path, *, home: Path, backbone: Path, data: Path, seed: int, start: Path | None = None
 ) -> Path:
     """Write the config that trains and tests a task.
 

@@ -146,12 +146,7 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _run_task(
-    task: DemoTask,
-    options: DemoOptions,
-    backbone: Path,
-    start: tuple[str, Path] | None,
-    console: Console,
-    number: str,
+    task: DemoTask, options: DemoOptions, backbone: Path, start: tuple[str, Path] | None, console: Console, number: str
 ) -> list[Result]:
     """Train a network, then test it and make its retests, at once; the first result has the seconds of it all.
 

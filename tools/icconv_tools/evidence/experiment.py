@@ -58,12 +58,7 @@ class Experiment:
     """
 
     def __init__(
-        self,
-        root: Path,
-        budget: Budget,
-        seeds: Sequence[int],
-        only: Sequence[str] | None = None,
-        tune: bool = False,
+        self, root: Path, budget: Budget, seeds: Sequence[int], only: Sequence[str] | None = None, tune: bool = False
     ):
         names = chosen(only or COMPARISONS, COMPARISONS, '--only: no comparison')
         if not seeds:
@@ -135,27 +130,22 @@ class Experiment:
                             if source.name in failed or source not in [*left, *under_way.values()]:
                                 left.remove(run)
                                 failed.add(run.name)
-                                progress.failed(run, f'{source.name} has failed')
+                                progress.ended(run, 0, f'{source.name} has failed')
                             continue
                         left.remove(run)
                         under_way[pool.submit(_process, run, command, children)] = run
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        run, (seconds, ended) = under_way.pop(future), future.result()
-                        said = _failure(run, ended)  # here, as mmengine reads configs in one thread at a time
-                        if said is None:
-                            progress.done(run, seconds)
-                        else:
+                        run, ended = under_way.pop(future), future.result()
+                        failure = _failure(run, ended)  # here, as mmengine reads configs in one thread at a time
+                        progress.ended(run, ended.seconds, failure)
+                        if failure is not None:
                             failed.add(run.name)
-                            progress.failed(run, said)
         return not failed
 
 
 def finished(run: Run) -> bool:
     """Whether there is a result of it, with the settings of now."""
-    source = run.needs
-    if source is not None and not finished(source):
-        return False
-    return run.result() is not None
+    return (run.needs is None or finished(run.needs)) and run.result() is not None
 
 
 class Progress:
@@ -167,30 +157,23 @@ class Progress:
         self._ended = 0
         console.out(f'{total} runs are left', highlight=False)
 
-    def done(self, run: Run, seconds: float) -> None:
-        self._seconds.append(seconds)
-        self._line(f'{run.name}: {seconds:.0f} s')
-
-    def failed(self, run: Run, said: str) -> None:
-        self._line(f'{run.name} FAILED: {said}')
-
-    def _line(self, text: str) -> None:
+    def ended(self, run: Run, seconds: float, failure: str | None) -> None:
         self._ended += 1
-        left = ''
+        if failure is None:
+            self._seconds.append(seconds)
+        text, left = f': {seconds:.0f} s' if failure is None else f' FAILED: {failure}', ''
         if self._seconds:
             seconds = statistics.fmean(self._seconds) * (self._total - self._ended) / self._workers
             left = f', about {seconds / 60:.0f} minutes left'
         now = time.strftime('%H:%M:%S')
-        self._console.out(f'{now} {self._ended}/{self._total} {text}{left}', highlight=False)
+        self._console.out(f'{now} {self._ended}/{self._total} {run.name}{text}{left}', highlight=False)
 
 
-def _process(run: Run, command: Sequence[str], children: Children) -> tuple[float, Ended]:
-    """Seconds of a run in a process of its own, and how that ended."""
+def _process(run: Run, command: Sequence[str], children: Children) -> Ended:
+    """A run in a process of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / FAILED).unlink(missing_ok=True)
-    start = time.monotonic()
-    ended = children.run([*command, run.arm.name, str(run.seed)], run.folder / _LOG)
-    return time.monotonic() - start, ended
+    return children.run([*command, run.arm.name, str(run.seed)], run.folder / _LOG)
 
 
 def _failure(run: Run, ended: Ended) -> str | None:

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from icconv_tools.benchmark import Figure, Timing, write_chart
-from icconv_tools.benchmark.chart import bars
+from icconv_tools.benchmark import Figure, Timing
+from icconv_tools.benchmark.chart import bars, write_chart
 
 
 def figure(name, subject, baseline, suite='layers', unit='ms'):

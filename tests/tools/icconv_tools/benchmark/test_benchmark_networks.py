@@ -19,10 +19,7 @@ def case(form: str, limit: float | None = 1.06, **settings) -> networks.Case:
     return networks.Case(
         'small',
         lambda: ICResNet(18, 'geometric_d4', base_channels=16),
-        {
-            'wide': lambda: ResNet(18, base_channels=64),
-            'dense': lambda: ResNet(18, base_channels=16),
-        },
+        {'wide': lambda: ResNet(18, base_channels=64), 'dense': lambda: ResNet(18, base_channels=16)},
         2,
         (64, 96),
         form,

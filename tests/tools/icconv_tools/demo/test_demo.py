@@ -49,11 +49,7 @@ def test_exit_status(home, data, monkeypatch, task, metrics, status):
 
 @pytest.mark.parametrize(
     ('arguments', 'networks'),
-    [
-        ([], ['joint']),
-        (['--tasks', *SINGLE], list(SINGLE)),
-        (['--tasks', 'pose', 'joint'], ['pose', 'joint']),
-    ],
+    [([], ['joint']), (['--tasks', *SINGLE], list(SINGLE)), (['--tasks', 'pose', 'joint'], ['pose', 'joint'])],
 )
 def test_tasks_decide_which_networks_are_trained(home, data, monkeypatch, arguments, networks):
     assert _demo(home, data, monkeypatch, *arguments) == 0
@@ -125,11 +121,7 @@ def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, sta
 
 @pytest.mark.parametrize(
     ('options', 'arguments'),
-    [
-        ([], ''),
-        (['SEPARATE=1'], '--tasks detection instance semantic pose'),
-        (['NECK=sepc'], '--neck sepc'),
-    ],
+    [([], ''), (['SEPARATE=1'], '--tasks detection instance semantic pose'), (['NECK=sepc'], '--neck sepc')],
 )
 def test_make(repo, options, arguments):
     """What ``make demo`` runs."""

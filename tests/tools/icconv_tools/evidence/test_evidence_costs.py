@@ -24,13 +24,7 @@ FLOPS = 2 * 8 * 4 * 9 * 16 * 16  # of a 3x3 convolution from 4 to 8 channels on 
 BATCH = {'inputs': [torch.zeros(4, 16, 16)] * 2}
 
 
-@pytest.mark.parametrize(
-    'layer',
-    [
-        nn.Conv2d(4, 8, 3, padding=1, bias=False),
-        ICConv2d(4, 8, [(4, 1, 1), (4, 2, 3)]),
-    ],
-)
+@pytest.mark.parametrize('layer', [nn.Conv2d(4, 8, 3, padding=1, bias=False), ICConv2d(4, 8, [(4, 1, 1), (4, 2, 3)])])
 def test_flops_of_a_picture(layer):
     costs = network_costs(Model(layer), BATCH)
     assert costs['flops'] == FLOPS and costs['parameters'] == 8 * 4 * 9 and costs['milliseconds'] > 0

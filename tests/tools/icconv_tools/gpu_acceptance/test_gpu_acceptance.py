@@ -92,6 +92,12 @@ def test_errors_are_sentences(main, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_help_lists_the_pieces(main, capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    assert ', '.join(measurements.PIECES) in ' '.join(capsys.readouterr().out.split())
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(main, capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, 'Permission denied', str(tmp_path))

@@ -54,10 +54,7 @@ INCEPTION = {
         (Pass(*LARGE, 'eager', 1.05, composition=True),),
     ),
 }
-PYCONV = (
-    Pass(*LARGE, 'eager', 1.05, MEMORY, composition=True),
-    Pass(*TRAINED, 'step', 1.10, MEMORY),
-)
+PYCONV = (Pass(*LARGE, 'eager', 1.05, MEMORY, composition=True), Pass(*TRAINED, 'step', 1.10, MEMORY))
 # the same on a GPU
 ON_GPU = (Pass(2, (800, 1344), 'eager', 1.2), Pass(2, (800, 1344), 'step', 1.3))
 

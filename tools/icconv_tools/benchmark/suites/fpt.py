@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -27,22 +26,17 @@ from icconv_tools.benchmark.report import memory_figure
 
 SETTINGS = {'in_channels': [256, 512, 1024, 2048], 'out_channels': 256, 'drop_prob': 0.0}
 STRIDES = (4, 8, 16, 32)
+TIMED = {(200, 272): 1.0, (400, 544): 0.5}  # images, and the largest ratio of the times that is wanted
 REPEATS = 5  # at most: a pass of the literal form takes seconds
 TOLERANCE = 1e-3  # of the largest value, in float32, gradients included
 
 
 class Sizes(NamedTuple):
-    """Sizes of what is measured.
-
-    Attributes:
-        neck: Settings of the neck.
-        timed: Images that are timed, and the largest ratios that are wanted.
-        small, large: Images whose memory is measured; the literal form fits for the first.
-    """
+    """Sizes of what is measured: settings of the neck, and images."""
 
     neck: Mapping[str, Any] = SETTINGS
-    timed: Mapping[tuple[int, int], float | None] = MappingProxyType({(200, 272): 1.0, (400, 544): 0.5})
-    small: tuple[int, int] = (400, 544)
+    timed: Mapping[tuple[int, int], float | None] = TIMED
+    small: tuple[int, int] = (400, 544)  # the memory of both is measured; the literal form fits for this one
     large: tuple[int, int] = (800, 1088)
 
 
@@ -51,10 +45,6 @@ FULL = Sizes()  # for which the limits are
 
 def run(options: Options, sizes: Sizes = FULL) -> list[Figure]:
     """Times of both forms, their memory, and how ours grows with the image.
-
-    Args:
-        options: Options of the timing.
-        sizes: Sizes of what is measured.
 
     Raises:
         Disagreement: If outputs or gradients of the two forms differ.
@@ -135,11 +125,8 @@ def of_maximum_or_one(one: Tensor, other: Tensor) -> float:
 def _memories(options: Options, sizes: Sizes) -> list[Figure]:
     small, large = sizes.small, sizes.large
     lean = {size: peak_memory(size, options, sizes.neck) for size in (small, large)}
-    measured, computed = (
-        peak_memory(small, options, sizes.neck, literal=True),
-        lean[large] + kept_by_literal_form(large),
-    )
-    literal = {small: measured, large: computed}
+    measured = peak_memory(small, options, sizes.neck, literal=True)
+    literal = {small: measured, large: lean[large] + kept_by_literal_form(large)}
     figures = []
     for size, limit in ((small, None), (large, 0.1)):
         # what the literal form keeps is checked against the measurement where it can be measured

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_equalized_conv
 from icconv_mm.ops import use_backend
-from icconv_tools.benchmark import Figure, Options, counters, harness, interleave
+from icconv_tools.benchmark import Figure, Options, Timing, counters, harness, interleave
 from icconv_tools.benchmark.norms import check_integrated, norm_steps, sum_calls
 from icconv_tools.benchmark.suites.models import detector, make_samples
 from icconv_tools.benchmark.timing import synchronize
@@ -40,19 +40,12 @@ SUMS, SUMS_STEP = 'sums of levels / torch', 'sums of levels with gradients / tor
 
 
 class Sizes(NamedTuple):
-    """Sizes of what is timed.
+    """Sizes of what is timed."""
 
-    Attributes:
-        image: Height and width of the images; None for those of the device.
-        depth: Depth of the backbone.
-        channels: Channels of the pyramid.
-        batches: Images of a call, one figure each.
-    """
-
-    image: tuple[int, int] | None = None
-    depth: int = 50
-    channels: int = 256
-    batches: tuple[int, ...] = (1, 4)
+    image: tuple[int, int] | None = None  # height and width; None for those of the device
+    depth: int = 50  # of the backbone
+    channels: int = 256  # of the pyramid
+    batches: tuple[int, ...] = (1, 4)  # images of a call, one figure each
 
 
 FULL = Sizes()  # for which the limits are
@@ -61,10 +54,6 @@ FULL = Sizes()  # for which the limits are
 def run(options: Options, sizes: Sizes = FULL) -> Iterator[Figure]:
     """Detectors in training (loss and gradients) and test (predictions), then iBN against a batch norm per level and
     against its reference, and the sums of a pyramid convolution's levels against torch's steps.
-
-    Args:
-        options: Options of the timing.
-        sizes: Sizes of what is timed.
 
     Raises:
         Disagreement: If a neck whose offsets are zero differs from the one that does not deform, integrated batch norm
@@ -183,17 +172,16 @@ def _norms(name: str, shapes: Shapes, options: Options) -> Figure:
     integral, separate = (counters.peak_memory(call, options.device) for call in contenders.values())
     ratio = integral / separate
     verdict = f'{ratio:.3f} (limit {IBN_MEMORY:.2f} {"kept" if ratio <= IBN_MEMORY else "MISSED"})'
-    notes = {**_notes(shapes), 'peak memory ratio': verdict}
-    return Figure('sepc', name, times['integrated'], times['per level'], IBN_TIME, notes)
+    return _figure(name, shapes, times['integrated'], times['per level'], IBN_TIME, **{'peak memory ratio': verdict})
 
 
 def _maps(shapes: Shapes, options: Options) -> list[Tensor]:
     return [torch.randn(shape, device=options.device, requires_grad=True) for shape in shapes]
 
 
-def _notes(shapes: Shapes) -> dict[str, object]:
+def _figure(name: str, shapes: Shapes, ours: Timing, baseline: Timing, limit: float | None = None, **notes) -> Figure:
     batch, _, height, width = shapes[0]
-    return {'batch': batch, 'finest level': f'{height}x{width}'}
+    return Figure('sepc', name, ours, baseline, limit, {'batch': batch, 'finest level': f'{height}x{width}', **notes})
 
 
 def _norms_with_relu(name: str, shapes: Shapes, options: Options) -> Figure:
@@ -202,7 +190,7 @@ def _norms_with_relu(name: str, shapes: Shapes, options: Options) -> Figure:
     grads = [torch.randn_like(level) for level in levels]
     step = harness.step(lambda: integrated_batch_norm(levels, norm, relu=True), [*levels, *norm.parameters()], grads)
     times = interleave({'ours': step, 'reference': use_backend('reference')(step)}, options)
-    return Figure('sepc', name, times['ours'], times['reference'], notes=_notes(shapes))
+    return _figure(name, shapes, times['ours'], times['reference'])
 
 
 def _sums(name: str, shapes: Shapes, options: Options) -> Figure:
@@ -211,6 +199,5 @@ def _sums(name: str, shapes: Shapes, options: Options) -> Figure:
     reference = use_backend('reference')
     harness.check_equal(name, call(), reference(call)(), TOLERANCE / 10)
     timed = step if name == SUMS_STEP else torch.no_grad()(call)
-    contenders = {'ours': timed, 'torch': reference(timed)}
-    times = interleave(contenders, options)
-    return Figure('sepc', name, times['ours'], times['torch'], notes=_notes(shapes))
+    times = interleave({'ours': timed, 'torch': reference(timed)}, options)
+    return _figure(name, shapes, times['ours'], times['torch'])

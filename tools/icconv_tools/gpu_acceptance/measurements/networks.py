@@ -17,7 +17,6 @@ from icconv_tools.gpu_acceptance.bench import Bench, Measurement, against
 IMAGES = (2, 3, 800, 1344)
 DENSE = 'dense'
 
-
 # (network, form) -> baseline -> kind of time -> largest ratio on an H200, for the published pattern
 CASES: dict[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
     ('IC-ResNet-50', 'forward'): {DENSE: {'wall': 1.15, 'GPU': 1.10}},
