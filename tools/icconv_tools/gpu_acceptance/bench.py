@@ -41,7 +41,7 @@ class Bench:
 
     @property
     def device(self) -> CPU:
-        """Its clock."""
+        """What times it."""
         return CPU() if self.dry else GPU()
 
     def time(self, contenders: Mapping[str, Callable[[], object]], **settings) -> dict[str, dict[str, float]]:

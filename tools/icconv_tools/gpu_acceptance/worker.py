@@ -18,7 +18,7 @@ GRACE = 30  # seconds beyond the end that a process may take to stop
 
 
 def work(measurements: Sequence[Measurement], bench: Bench, seconds: float) -> int:
-    """Measure what the record does not have, until none is left or the next would not fit the time.
+    """Measure what the results do not have, until none is left or the next would not fit the time.
 
     Returns:
         DONE, NO_TIME, or FRESH after an error that may have broken the device's context: go on in a new process.
@@ -67,12 +67,12 @@ def shown(result: dict) -> str:
     return result.get('summary') or ', '.join(verdicts) or 'measured'
 
 
-def supervise(command: Sequence[str], record: ResultsFile, seconds: float) -> bool:
+def supervise(command: Sequence[str], results: ResultsFile, seconds: float) -> bool:
     """Let processes work until all is measured; note what one of them died of, and go on in the next.
 
     Args:
         command: Starts a process that calls :func:`work`; the seconds left are appended.
-        results: ResultsFile into which they write.
+        results: The file into which they write.
         seconds: Until none is started any more.
 
     Returns:
@@ -84,10 +84,10 @@ def supervise(command: Sequence[str], record: ResultsFile, seconds: float) -> bo
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         ended = _process([*command, f'{left:.0f}'], left + GRACE)
-        record.reload()
-        if record.running is not None:
-            record.put(record.running, {'failed': f'its process {ended}'})
-            print(f'{list(record.figures)[-1]}: {shown(list(record.figures.values())[-1])}', flush=True)
+        results.reload()
+        if results.running is not None:
+            results.put(results.running, {'failed': f'its process {ended}'})
+            print(f'{list(results.figures)[-1]}: {shown(list(results.figures.values())[-1])}', flush=True)
         elif ended.status in (DONE, NO_TIME):
             return ended.status == DONE
         elif ended.status != FRESH:

@@ -10,7 +10,7 @@ PIECES = ('ceilings', 'parity', 'layers', 'networks', 'pyconv', 'table', 'necks'
 
 
 def measurements(names: Sequence[str], bench: Bench) -> Iterator[Measurement]:
-    """The measurements of the pieces of these names; a piece may ask the record what was found before it."""
+    """The measurements of the pieces of these names; a piece may look at what was found before it."""
     for name in names:
         yield from importlib.import_module(f'icconv_tools.gpu_acceptance.measurements.{name}').measurements(bench)
 
