@@ -19,7 +19,7 @@ _MODULES: dict[str, dict[str, str]] = {
 }
 
 # Module that has gone -> the folder that it is now.
-_FOLDERS = {'icconv_mm.benchmark': 'tools/benchmarks', 'icconv_mm.apis.demo': 'tools/demos'}
+_FOLDERS = {'icconv_mm.benchmark': 'tools/icconv_tools/benchmark', 'icconv_mm.apis.demo': 'tools/icconv_tools/demo'}
 
 
 def warn_renamed(old: str, new: str) -> None:

@@ -18,12 +18,11 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO), str(REPO / 'tools')]
 
-from benchmarks.report import circumstances  # noqa: E402
-from demos import DemoOptions, earlier_results, run_demo  # noqa: E402
-from demos.report import Result  # noqa: E402
-from demos.tasks import JOINT, SEPARATE  # noqa: E402
-
 from icconv_mm.tables import markdown  # noqa: E402
+from icconv_tools.benchmark.report import circumstances  # noqa: E402
+from icconv_tools.demo import DemoOptions, earlier_results, run_demo  # noqa: E402
+from icconv_tools.demo.report import Result  # noqa: E402
+from icconv_tools.demo.tasks import JOINT, SEPARATE  # noqa: E402
 
 
 def measured(seed: int, options: argparse.Namespace) -> list[Result]:

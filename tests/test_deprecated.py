@@ -47,7 +47,7 @@ def test_hook_of_a_config_by_its_old_name():
 
 
 def test_benchmarks_and_demo_have_left():
-    with pytest.raises(ImportError, match=r'icconv_mm\.benchmark\.run: it is in tools/benchmarks now'):
+    with pytest.raises(ImportError, match=r'icconv_mm\.benchmark\.run: it is in tools/icconv_tools/benchmark now'):
         from icconv_mm.benchmark import run  # noqa: F401
-    with pytest.raises(ImportError, match=r'icconv_mm\.apis\.demo\.run_demo: it is in tools/demos now'):
+    with pytest.raises(ImportError, match=r'icconv_mm\.apis\.demo\.run_demo: it is in tools/icconv_tools/demo now'):
         from icconv_mm.apis.demo import run_demo  # noqa: F401

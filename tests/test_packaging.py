@@ -50,7 +50,7 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     done = build(unpacked, tmp_path, 'build_wheel', ICCONV_MM_EXT='off')
     assert done.returncode == 0, done.stderr[-2000:]
     names = names_of(next(tmp_path.glob('*.whl')))
-    tools = [str(path.relative_to(tree)) for path in (tree / 'tools').rglob('*.py')]  # with benchmarks and demos
+    tools = [str(path.relative_to(tree)) for path in (tree / 'tools').rglob('*.py')]  # with what is behind them
     for wanted in (*tools, 'constraints/common.txt', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
         assert f'icconv_mm/.mim/{wanted}' in names
     assert 'icconv_mm/py.typed' in names

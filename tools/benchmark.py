@@ -16,21 +16,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import benchmarks
 import torch
 
 from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
+from icconv_tools import benchmark
+from icconv_tools.benchmark.chart import write_chart
+from icconv_tools.benchmark.report import print_figures, write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.parser(__doc__)
-    parser.add_argument('--suite', action='append', choices=benchmarks.SUITES, help='may be repeated; default: all')
+    parser.add_argument('--suite', action='append', choices=benchmark.SUITES, help='may be repeated; default: all')
     parser.add_argument(
-        '--only', default='', metavar='TEXT', help='of layers, backbone, models, multitask, sepc: names with this'
+        '--only',
+        default='',
+        metavar='NAME',
+        help='of layers, backbone, models, multitask, sepc: what has it in its name',
     )
-    parser.add_argument('--repeats', type=int, default=9, help='timed calls of each contender; default: %(default)s')
-    parser.add_argument('--threads', type=int, help="threads of torch; default: torch's")
+    parser.add_argument('--repeats', type=int, metavar='N', default=9, help='timed calls of each; default: %(default)s')
+    parser.add_argument('--threads', type=int, metavar='N', help="threads of torch; default: torch's")
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='where networks run; default: %(default)s')
     parser.add_argument(
         '--dtype',
@@ -38,7 +43,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of layers, backbone, models; default: float32 on the CPU, else bfloat16',
     )
     parser.add_argument(
-        '--scale', type=float, default=1.0, help='factor of the sizes of images, for a quick look without limits'
+        '--scale',
+        type=float,
+        metavar='FACTOR',
+        default=1.0,
+        help='of the sizes of images: a quick look, without limits',
     )
     parser.add_argument(
         '--cpu-time',
@@ -71,13 +80,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     names = ('repeats', 'threads', 'device', 'dtype', 'scale', 'only', 'cpu_time')
-    options = benchmarks.Options(**{name: getattr(args, name) for name in names})
+    options = benchmark.Options(**{name: getattr(args, name) for name in names})
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    logging.getLogger('benchmarks').setLevel(logging.INFO)
+    logging.getLogger('icconv_tools.benchmark').setLevel(logging.INFO)
     figures = []
     with reporting(args.debug):
         try:
-            for figure in benchmarks.run(args.suite or list(benchmarks.SUITES), options):
+            for figure in benchmark.run(args.suite or list(benchmark.SUITES), options):
                 figures.append(figure)
         finally:  # what is measured is reported, whatever comes later
             if figures:
@@ -87,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(args.strict and not all(figure.met for figure in figures))
 
 
-def report(figures: list[benchmarks.Figure], options: benchmarks.Options, args: argparse.Namespace) -> None:
+def report(figures: list[benchmark.Figure], options: benchmark.Options, args: argparse.Namespace) -> None:
     """Table, and the files that were asked for."""
-    benchmarks.print_figures(figures, options.device)
+    print_figures(figures, options.device)
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
-        benchmarks.write_json(figures, options, args.out, command)
+        write_json(figures, options, args.out, command)
     if args.chart:
-        benchmarks.write_chart(figures, args.chart)
+        write_chart(figures, args.chart)
 
 
 if __name__ == '__main__':

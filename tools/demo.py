@@ -24,22 +24,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = Path('work_dirs/demo')
     parser.add_argument('--work-dir', type=Path, default=work, metavar='DIR', help='default: %(default)s')
     data = Path('data/miniature')
-    parser.add_argument('--data', type=Path, default=data, help='drawn if missing; default: %(default)s')
-    parser.add_argument(
-        '--tasks',
-        nargs='+',
-        metavar='NAME',
-        help='some of: joint (default: one network for all tasks), detection instance semantic pose (one for each)',
-    )
-    parser.add_argument('--backbone', default='ic_resnet18', help='a file of configs/_base_/backbones, without .py')
-    parser.add_argument('--neck', help='also train two detectors, one of them with this neck: sepc')
-    parser.add_argument('--seed', type=int, default=0, help='of the trainings; default: %(default)s')
+    parser.add_argument('--data', type=Path, default=data, metavar='DIR', help='drawn if missing; default: %(default)s')
+    networks = 'some of: joint (default: one network for all tasks), detection instance semantic pose (one for each)'
+    parser.add_argument('--tasks', nargs='+', metavar='NAME', help=networks)
+    backbones = 'a file of configs/_base_/backbones, without .py; default: %(default)s'
+    parser.add_argument('--backbone', default='ic_resnet18', metavar='NAME', help=backbones)
+    parser.add_argument('--neck', metavar='NAME', help='also train two detectors, one of them with this neck: sepc')
+    parser.add_argument('--seed', type=int, metavar='N', default=0, help='of the trainings; default: %(default)s')
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
     debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
     with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
-        from demos import DemoOptions, run_demo
+        from icconv_tools.demo import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))
     return 0 if all(result.passed for result in results) else 1

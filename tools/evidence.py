@@ -26,8 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
-    parser.add_argument('--only', metavar='TEXT', help='comparisons, with commas between them; default: all')
-    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2 3 4, with --tune 1000')
+    parser.add_argument('--only', metavar='NAME,...', help='comparisons of docs/evidence.md; default: all')
+    parser.add_argument('--seeds', type=int, nargs='+', metavar='N', help='default: 0 1 2 3 4, with --tune 1000')
     parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')
     parser.add_argument(
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='cpu, cuda or auto (default: a GPU if there is one)',
     )
     parser.add_argument(
-        '--workers', type=int, default=1, help='runs at once, each with one thread; default: %(default)s'
+        '--workers', type=int, metavar='N', default=1, help='runs at once, each with one thread; default: %(default)s'
     )
     parser.add_argument('--report', action='store_true', help='run nothing; tables and plots of what is there')
     parser.add_argument('--list', action='store_true', help='run nothing; say which runs are done and which are left')
@@ -53,21 +53,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
-        from evidence_suite.course import Course, budget_of, use_device
+        from icconv_tools.evidence.experiment import Experiment, budget_of, use_device
 
         use_device(args.device)
         only = args.only and args.only.split(',')
-        course = Course(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
+        experiment = Experiment(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
         if args.run:
-            course.one(*args.run)
+            experiment.run_one(*args.run)
             return 0
         if args.list:
-            course.print_state()
+            experiment.print_state()
             return 0
-        complete = args.report or course.work([sys.executable, __file__, *_passed_on(args)], args.workers)
-        from evidence_suite.report import write_rates, write_report
+        complete = args.report or experiment.run_all([sys.executable, __file__, *_passed_on(args)], args.workers)
+        from icconv_tools.evidence.report import write_rates, write_report
 
-        (write_rates if args.tune else write_report)(course)
+        (write_rates if args.tune else write_report)(experiment)
     return 0 if complete else 1
 
 

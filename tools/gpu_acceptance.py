@@ -26,7 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', required=True, metavar='FILE.json', help='the file of results; continued if it is there'
     )
-    parser.add_argument('--piece', action='append', metavar='NAME', help='may be repeated; default: all')
+    names = 'ceilings, parity, layers, networks, pyconv, table, necks, pose, training'
+    parser.add_argument('--piece', action='append', metavar='NAME', help=f'may be repeated; default: all of {names}')
     parser.add_argument(
         '--minutes',
         type=float,
@@ -34,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='no measurement begins that would not end within them; default: %(default)s',
     )
     parser.add_argument('--dry-run', action='store_true', help='on the CPU, with tiny sizes')
-    parser.add_argument('--again', action='store_true', help='measure the pieces anew')
+    parser.add_argument('--again', action='store_true', help='measure these pieces anew')
     parser.add_argument('--work', type=float, metavar='SECONDS', help=argparse.SUPPRESS)  # of a process that measures
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -46,21 +47,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with reporting(args.debug, interrupted='what was measured is kept, the next call continues'):
-        from acceptance.pieces import measurements, of_names
-        from acceptance.start import start
-        from acceptance.work import watch, work
+        from icconv_tools.gpu_acceptance.bench import make_bench
+        from icconv_tools.gpu_acceptance.measurements import chosen_pieces, measurements
+        from icconv_tools.gpu_acceptance.worker import supervise, work
 
-        pieces = of_names(args.piece)
+        pieces = chosen_pieces(args.piece)
         shown = shlex.join(['python', 'tools/gpu_acceptance.py', *args.given])
-        bench = start(Path(args.out), args.dry_run, shown)
+        bench = make_bench(Path(args.out), args.dry_run, shown)
         planned = list(measurements(pieces, bench))
         if args.work is not None:
             return work(planned, bench, args.work)
         if args.again:
-            bench.record.forget({each.name for each in planned})
+            bench.results.forget({each.name for each in planned})
         command = [sys.executable, __file__, *(each for each in args.given if each != '--again'), '--work']
-        done = watch(command, bench.record, 60 * args.minutes)
-        return report(bench.record.figures, [each.name for each in planned], done, bench.record.path)
+        done = supervise(command, bench.results, 60 * args.minutes)
+        return report(bench.results.figures, [each.name for each in planned], done, bench.results.path)
 
 
 def report(figures: dict[str, dict], planned: list[str], done: bool, path: Path) -> int:

@@ -17,12 +17,12 @@ from icconv_mm.errors import reporting
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('root', nargs='?', type=Path, default=Path('data/miniature'), help='default: %(default)s')
-    parser.add_argument('--train', type=int, help='training images; default: 800, with --scales 400')
-    parser.add_argument('--val', type=int, help='validation images; default: 80, with --scales 100')
+    parser.add_argument('--train', type=int, metavar='N', help='training images; default: 800, with --scales 400')
+    parser.add_argument('--val', type=int, metavar='N', help='validation images; default: 80, with --scales 100')
     parser.add_argument('--size', type=int, help='width and height in pixels; default: 128')
-    parser.add_argument('--seed', type=int, help='default: 0')
+    parser.add_argument('--seed', type=int, metavar='N', help='default: 0')
     parser.add_argument('--scales', action='store_true', help='the harder set of scales and planted distances')
-    parser.add_argument('--test', type=int, help='test images, which --scales has; default: 200')
+    parser.add_argument('--test', type=int, metavar='N', help='test images, which --scales has; default: 200')
     parser.add_argument(
         '--distances', type=int, nargs='+', metavar='D', help='planted distances of --scales in pixels; default: 24'
     )

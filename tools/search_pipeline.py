@@ -23,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('--config', default=str(CONFIG), help='config of a supernet, schedule in iterations')
     parser.add_argument('--work-dir', metavar='DIR', default='work_dirs/search', help='default: %(default)s')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
-    parser.add_argument('--iters', type=int, help="length of every training (default: the config's)")
+    parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=[0, 1, 2], help='default: 0 1 2')
+    parser.add_argument('--iters', type=int, metavar='N', help="length of every training (default: the config's)")
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS[:3]), help='what to compare')
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
-    parser.add_argument('--metric', default='mIoU', help='default: %(default)s')
+    parser.add_argument('--metric', metavar='NAME', default='mIoU', help='default: %(default)s')
     command_line.renamed_option(
         parser,
         '--limit',

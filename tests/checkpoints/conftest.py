@@ -1,5 +1,6 @@
-import convert_checkpoint
 import pytest
+
+import convert_checkpoint
 
 
 @pytest.fixture

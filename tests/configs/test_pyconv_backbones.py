@@ -3,9 +3,10 @@
 import pytest
 import torch
 from config_utils import CONFIGS, learn_one_step_and_predict, read_config
-from demos.configs import use_backbone
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+
+from icconv_tools.demo.configs import use_backbone
 
 TASKS = {
     'detection': 'detection/faster-rcnn_ic-r18_fpn_miniature.py',

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from demos.configs import use_backbone
 from form_checks import assert_same, checked, norms, trained
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm import deploy
 from icconv_mm.necks import FPT, SEPC, PConv
+from icconv_tools.demo.configs import use_backbone
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # config -> norms that are left

@@ -4,9 +4,11 @@ import json
 import re
 from collections import defaultdict
 
-import benchmarks
 import pytest
 from pages import REPO, section, tables
+
+from icconv_tools.benchmark.report import write_json
+from icconv_tools.benchmark.timing import Options
 
 FOLDER = REPO / 'docs/measurements'
 FACTS = ['date', 'machine', 'versions', 'command', 'raw']
@@ -56,7 +58,7 @@ def test_index():
 
 
 def test_raw_files_are_what_the_benchmark_writes(tmp_path):
-    benchmarks.write_json([], benchmarks.Options(), tmp_path / 'it.json', 'the command')
+    write_json([], Options(), tmp_path / 'it.json', 'the command')
     assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
 
 

@@ -2,9 +2,10 @@
 
 import re
 
-from benchmarks import Options
-from benchmarks.suites import backbone, layers, models
 from pages import section, tables
+
+from icconv_tools.benchmark import Options
+from icconv_tools.benchmark.suites import backbone, layers, models
 
 
 def test_limits_are_those_of_the_benchmark(monkeypatch, published_patterns):

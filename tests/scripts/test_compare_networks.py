@@ -12,7 +12,7 @@ def call(tmp_path, repo, monkeypatch):
     """Runs the script with tools that only pretend; gives the raw file."""
     ensure_miniature(tmp_path / 'data', DRAWING)
     monkeypatch.setattr('compare_networks.REPO', pretend(tmp_path / 'home', repo))
-    monkeypatch.setattr('demos.run.ensure_miniature', lambda *_: False)
+    monkeypatch.setattr('icconv_tools.demo.pipeline.ensure_miniature', lambda *_: False)
 
     def run(*seeds):
         out = tmp_path / 'it.json'

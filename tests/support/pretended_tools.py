@@ -9,10 +9,10 @@ import textwrap
 from io import StringIO
 from pathlib import Path
 
-from demos import DemoOptions, run_demo
 from rich.console import Console
 
 from icconv_mm.datasets.miniature import MiniatureOptions
+from icconv_tools.demo import DemoOptions, run_demo
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
 SEPARATE = ('detection', 'instance', 'semantic', 'pose')

@@ -5,12 +5,12 @@ import json
 import os
 from datetime import datetime, timedelta, timezone
 
-import benchmarks
 import mmengine
 import pytest
 import torch
 
 from icconv_mm import __version__
+from icconv_tools import benchmark
 
 
 @pytest.fixture
@@ -72,19 +72,16 @@ def test_a_selection_without_figures_is_an_error(main, tmp_path):
 
 @pytest.mark.parametrize(
     ('problem', 'message'),
-    [
-        (benchmarks.Disagreement('the second differs'), 'error: the second differs'),
-        (KeyboardInterrupt(), '130'),
-    ],
+    [(benchmark.Disagreement('the second differs'), 'error: the second differs'), (KeyboardInterrupt(), '130')],
 )
 def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypatch, capsys, problem, message):
-    time = benchmarks.Timing(1.0, 1.0, 1)
+    time = benchmark.Timing(1.0, 1.0, 1)
 
     def run(names, options):
-        yield benchmarks.Figure('layers', 'the first', time, time)
+        yield benchmark.Figure('layers', 'the first', time, time)
         raise problem
 
-    monkeypatch.setattr(benchmarks, 'run', run)
+    monkeypatch.setattr(benchmark, 'run', run)
     with pytest.raises(SystemExit, match=message):
         main(['--out', str(tmp_path / 'it.json')])
     assert 'the first' in capsys.readouterr().out

@@ -43,9 +43,9 @@ def parsers():
 
 
 def kind(option: argparse.Action) -> tuple:
-    """What an option takes: ``FILE.json`` and ``FILE.png`` are of one kind, and so are texts and paths."""
+    """What an option takes: ``FILE.json`` and ``FILE.png``, ``NAME`` and ``NAME,...``, text and path are of a kind."""
     name = option.metavar or ''  # several values may have a name each
-    value = name if isinstance(name, tuple) else name.split('.')[0] or tuple(option.choices or ())
+    value = name if isinstance(name, tuple) else re.split('[.,]', name)[0] or tuple(option.choices or ())
     return value, None if option.type is Path else option.type, option.nargs, type(option)
 
 

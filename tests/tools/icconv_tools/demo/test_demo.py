@@ -1,0 +1,162 @@
+"""The command line of the demo, and the demo with the real tools."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pretended_tools import DRAWING, run
+from pretended_tools import SEPARATE as SINGLE
+
+from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_tools.demo.tasks import JOINT, SEPARATE
+
+
+def _demo(home, data, monkeypatch, *arguments):
+    """The exit status of tools/demo.py, on the tiny dataset."""
+    monkeypatch.chdir(home.parent)
+    monkeypatch.setattr('icconv_tools.demo.pipeline.ensure_miniature', lambda root, *_: ensure_miniature(root, DRAWING))
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--data', str(data), *arguments])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return runpy.run_path(str(home / 'tools/demo.py'))['main']()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ('task', 'metrics', 'status'),
+    [
+        ('detection', {'coco/bbox_mAP_50': 0.6}, 0),
+        ('detection', {'coco/bbox_mAP_50': 0.599}, 1),
+        ('instance', {'coco/bbox_mAP_50': 1.0, 'coco/segm_mAP_50': 0.49}, 1),
+        ('semantic', {'mIoU': 60.0}, 0),
+        ('semantic', {'mIoU': 59.9}, 1),
+    ],
+)
+def test_exit_status(home, data, monkeypatch, task, metrics, status):
+    (home / 'tools/metrics.json').write_text(json.dumps(metrics))
+    assert _demo(home, data, monkeypatch, '--tasks', task) == status
+    (row,) = json.loads((home.parent / 'work_dirs/demo/report.json').read_text())
+    assert (row['value'] < row['threshold']) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'networks'),
+    [([], ['joint']), (['--tasks', *SINGLE], list(SINGLE)), (['--tasks', 'pose', 'joint'], ['pose', 'joint'])],
+)
+def test_tasks_decide_which_networks_are_trained(home, data, monkeypatch, arguments, networks):
+    assert _demo(home, data, monkeypatch, *arguments) == 0
+    report = json.loads((home.parent / 'work_dirs/demo/report.json').read_text())
+    assert list(dict.fromkeys(each['network'] for each in report)) == networks
+
+
+def _refused(*arguments):
+    with pytest.raises(SystemExit) as end:
+        _demo(*arguments)
+    return str(end.value)
+
+
+def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
+    (home / 'tools/test.py').write_text('import sys\nprint("the last words")\nsys.exit(3)')
+    error = _refused(home, data, monkeypatch)
+    assert re.match(r'error: 1/1 one network(, 3 scales)?: test failed with exit status 3(?s:.*)the last words', error)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--backbone', 'vgg16'], r'--backbone: no file .*vgg16.py; there are: .*ic_resnet18'),
+        (['--neck', 'nothing'], r'--neck: no neck nothing; there are: sepc'),
+        (['--tasks', 'detection', 'depth'], r'--tasks: no task depth; there are: joint, detection, instance, semantic'),
+        (['--data', __file__], r'exists and is not a miniature dataset'),
+    ],
+)
+def test_bad_input(home, data, monkeypatch, arguments, message):
+    error = _refused(home, data, monkeypatch, *arguments)
+    assert re.match(f'error: .*{message}', error) and '\n' not in error
+
+
+def test_missing_cuda_is_said_before_anything_starts(home, data, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    error = _refused(home, data, monkeypatch, '--device', 'cuda')
+    assert error == 'error: --device cuda: torch finds no CUDA device; use --device cpu'
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, status):
+    """Ctrl-C or a terminated demo leaves no training behind."""
+    pid = tmp_path / 'pid'
+    (home / 'tools/train.py').write_text(
+        f'import os, time\nopen({str(pid)!r} + "x", "w").write(str(os.getpid()))\n'
+        f'os.rename({str(pid)!r} + "x", {str(pid)!r})\ntime.sleep(60)'
+    )
+    script = (
+        f'import runpy, signal, sys\n'
+        f'sys.path.insert(0, {str(repo / "tools")!r})\n'
+        f'import icconv_tools.demo.pipeline as run\n'
+        f'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # a shell's background jobs ignore it
+        f'run.ensure_miniature = lambda *_: False\n'
+        f'sys.argv = ["demo.py", "--data", {str(data)!r}, "--work-dir", {str(tmp_path / "work")!r}]\n'
+        f'sys.exit(runpy.run_path({str(home / "tools/demo.py")!r})["main"]())'
+    )
+    demo = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
+    while not pid.exists():
+        assert demo.poll() is None, demo.stderr.read()
+        time.sleep(0.1)
+    demo.send_signal(number)
+    _, error = demo.communicate(timeout=30)
+    assert demo.returncode == status
+    assert 'Traceback' not in error
+    assert ('interrupted' in error) == (number == signal.SIGINT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ('options', 'arguments'),
+    [([], ''), (['SEPARATE=1'], '--tasks detection instance semantic pose'), (['NECK=sepc'], '--neck sepc')],
+)
+def test_make(repo, options, arguments):
+    """What ``make demo`` runs."""
+    command = ['make', '--no-print-directory', '-n', 'demo', *options]  # make test names directories around it
+    printed = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
+    call = ' '.join(printed.replace('\\\n', ' ').split())
+    assert call.endswith(f'tools/demo.py --device cpu --backbone ic_resnet18 {arguments}'.rstrip())
+
+
+@pytest.mark.slow
+def test_real_tools(repo, data, tmp_path):
+    """All networks through the real tools for two iterations: far below the thresholds, and reported as such."""
+    home = tmp_path / 'home'
+    shutil.copytree(repo / 'configs', home / 'configs')
+    (home / 'tools').symlink_to(repo / 'tools')
+    for name, settings, short in (
+        ('_base_/schedules/miniature', r'max_iters = \d+', 'max_iters = 2'),
+        ('pose/ae_ic-r18_miniature', r'max_iters, warm_up = \d+, \d+', 'max_iters, warm_up = 2, 1'),
+        ('multitask/joint_ic-r18_fpn_miniature', r'max_iters, warm_up = \d+, \d+', 'max_iters, warm_up = 2, 1'),
+    ):
+        config = home / f'configs/{name}.py'
+        text, replaced = re.subn(settings, short, config.read_text())
+        assert replaced == 1, config
+        config.write_text(text)
+    networks = (JOINT, *SEPARATE)
+    results, printed = run(home, data, tmp_path, tasks=[each.name for each in networks])
+    report = json.loads((tmp_path / 'work/report.json').read_text())
+    assert len(report) == len(results) == sum(len(each.judged) + len(each.retests) for each in networks)
+    assert all(0 <= each['value'] < (each['threshold'] or 1) for each in report)  # a retest has no threshold
+    assert printed.count('(missed)') == sum(len(each.judged) for each in networks)
+    assert (tmp_path / 'work/demo.jpg').is_file()
+    page = (tmp_path / 'work/report.html').read_text()
+    for network in networks:
+        assert (tmp_path / 'work' / network.name / 'train/last_checkpoint').is_file()
+        assert all(judged.key in page for judged in network.judged)
+    for curve in ('instance.loss_mask', 'semantic.decode.loss_ce', 'pose.loss_kpt', 'decode.acc_seg'):
+        assert curve in page
+    assert (tmp_path / 'work/joint/labels/000001.png').is_file()

@@ -1,0 +1,163 @@
+import dataclasses
+import json
+import time
+
+import cv2
+import pytest
+from mmengine.config import Config
+from pretended_tools import SEPARATE, run
+
+from icconv_tools.demo.pipeline import read_metric
+from icconv_tools.demo.tasks import JOINT, NECKS
+from icconv_tools.demo.tasks import SEPARATE as ALONE
+
+REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds', 'backbone_from', 'network']
+VALUES = [0.81, 0.6123, 0.725, 0.45, 0.45]
+THRESHOLDS = [0.6, 0.5, 0.6, 0.4, None]
+
+
+def _report(tmp_path):
+    return json.loads((tmp_path / 'work/report.json').read_text())
+
+
+def test_one_network_is_judged_for_each_task(home, data, tmp_path):
+    """By default one network is trained: once; tested once, and once more at three scales."""
+    results, printed = run(home, data, tmp_path, tasks=['joint'])
+    report = _report(tmp_path)
+    assert [list(each) for each in report] == [REPORT_KEYS] * 5
+    assert [each.value for each in results] == [each['value'] for each in report] == VALUES
+    assert [each.threshold for each in results] == THRESHOLDS
+    assert [each.task for each in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
+    assert [each.seconds is not None for each in results] == [True, False, False, False, False]
+    assert {each['network'] for each in report} == {'joint'}
+    assert printed.count(': train: done') == 1 and printed.count(': test: done') == 2
+    again = (tmp_path / 'work/joint/retest1.log').read_text()
+    assert 'test_scales=[1.25,1,0.75]' in again
+    files = ['0.metric.outfile_prefix', '1.metric.output_dir', '2.metric.outfile_prefix']
+    assert [again.count(f'test_evaluator.{file}=None') for file in files] == [1, 1, 1]  # the first test writes them
+    assert '--cfg-options' not in (tmp_path / 'work/joint/test.log').read_text()
+    cfg = Config.fromfile(tmp_path / 'work/joint/config.py', import_custom_modules=False)
+    assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
+    assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 2 * 384  # truth and prediction
+    assert 'four networks' not in printed
+    page = (tmp_path / 'work/report.html').read_text()
+    assert 'one network: semantic segmentation' in page and 'data:image/jpeg;base64,' in page
+
+
+def test_networks_for_single_tasks(home, data, tmp_path):
+    results, printed = run(home, data, tmp_path, tasks=SEPARATE)
+    report = _report(tmp_path)
+    assert [each['value'] for each in report] == VALUES
+    assert [each['threshold'] for each in report] == THRESHOLDS
+    assert {each['backbone_file'] for each in report} == {'configs/_base_/backbones/ic_resnet18.py'}
+    assert all((home / each['config']).is_file() for each in report)
+    assert [bool(each['seconds']) for each in report] == [True, True, True, True, False]  # of the tests at once
+    assert all(result.passed for result in results)
+    assert [each['backbone_from'] for each in report] == [None, *['detection'] * 4]
+    assert 'bottom-up pose: started with the backbone of detection' in printed
+    first = str(tmp_path / 'work/detection/train/iter_20.pth')
+    start = Config.fromfile(tmp_path / 'work/pose/config.py', import_custom_modules=False).model.backbone.init_cfg
+    assert start == {'type': 'Pretrained', 'checkpoint': first, 'prefix': 'backbone.'}
+    written = (tmp_path / 'work/report.md').read_text()
+    for task, row in zip(ALONE, report):
+        assert f'{task.title}: train' in printed  # progress
+        line = next(line for line in printed.splitlines() if task.title in line and row['metric'] in line)
+        assert f'{row["value"]:.3f}' in line and row['backbone_file'] in line
+        assert f'| {task.title} | {row["metric"]} | {row["value"]:.3f} |' in written
+    assert 'demo.jpg' in written and cv2.imread(str(tmp_path / 'work/demo.jpg')).ndim == 3
+    assert 'Iter(train) [20/20]' in (tmp_path / 'work/detection/train.log').read_text()
+
+
+def test_both_are_compared(home, data, tmp_path):
+    results, printed = run(home, data, tmp_path, tasks=['joint', *SEPARATE])
+    assert len(results) == 10
+    assert [line.count('+0.000') for line in printed.splitlines() if '+0.000' in line] == [1] * 5
+    assert '| bottom-up pose | OKS AP50 | 0.450 | 0.450 | +0.000 | >= 0.40 |' in (
+        (tmp_path / 'work/report.md').read_text()
+    )
+    assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 3 * 384
+
+
+def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
+    """It is no result of this call, and of no use after another training."""
+    run(home, data, tmp_path, tasks=['joint'])
+    (home / 'tools/metrics.json').write_text('{"coco/bbox_mAP_50": 0.5, "coco/AP .5": 0.6, "mIoU": 62.5}')
+    results, printed = run(home, data, tmp_path, tasks=SEPARATE)
+    assert [each.network for each in results] == [*SEPARATE, 'pose']
+    assert [each['network'] for each in _report(tmp_path)] == [*SEPARATE, 'pose', *['joint'] * 5]
+    assert 'of an earlier call: joint' in printed and 'four networks' in printed
+    assert '| bottom-up pose | OKS AP50 | 0.450 | 0.600 | -0.150 | >= 0.40 |' in (
+        (tmp_path / 'work/report.md').read_text()
+    )
+    for change in ({'seed': 1}, {'backbone': 'pyconv_resnet18'}):
+        _, printed = run(home, data, tmp_path, tasks=['detection'], **change)
+        assert 'earlier call' not in printed and {each['network'] for each in _report(tmp_path)} == {'detection'}
+
+
+def test_results_that_were_cut_short_do_not_count(home, data, tmp_path):
+    run(home, data, tmp_path, tasks=['joint'])
+    file = tmp_path / 'work/joint/results.json'
+    file.write_text(file.read_text()[:-20])
+    _, printed = run(home, data, tmp_path, tasks=['semantic'])
+    assert 'earlier call' not in printed
+
+
+def test_thresholds_of_one_network_are_those_of_four():
+    alone = [(each.judged[0].kind, each.judged[0].threshold) for each in ALONE]
+    assert [(each.kind, each.threshold) for each in JOINT.judged] == alone
+
+
+@pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])
+@pytest.mark.parametrize(('before', 'title'), [('detection', 'box detection'), ('joint', 'one network: boxes')])
+def test_neck_adds_its_network(home, data, tmp_path, backbone, before, title):
+    """It starts with the backbone of the detector, which is trained before it if the call names other networks."""
+    results, printed = run(home, data, tmp_path, tasks=[before], neck='sepc', backbone=backbone)
+    assert (results[0].task, results[-1].task) == (title, 'box detection, SEPC')
+    assert results[-1].backbone_from == 'detection'
+    assert results[-1].config == 'configs/detection/retinanet_ic-r18_fpn-sepc_miniature.py'
+    assert results[-1].value == 0.81
+    cfg = Config.fromfile(tmp_path / 'work/detection_sepc/config.py', import_custom_modules=False)
+    assert cfg.model.backbone.init_cfg.checkpoint == str(tmp_path / 'work/detection/train/iter_20.pth')
+    assert [neck.type for neck in cfg.model.neck] == ['FPN', 'icconv_mm.SEPC']
+    factor = 4 if backbone == 'ic_resnet50_k9' else 1
+    assert cfg.model.neck[0].in_channels == [factor * width for width in (64, 128, 256, 512)]
+    assert cfg.model.neck[1].in_channels == 64
+    assert f'{NECKS["sepc"].title}: train' in printed
+
+
+def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatch):
+    """The checkpoint is tested again with changed options; the predictions of the first test stay."""
+    retests = ((' at 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),)
+    monkeypatch.setattr('icconv_tools.demo.pipeline.SEPARATE', (dataclasses.replace(ALONE[2], retests=retests),))
+    results, _ = run(home, data, tmp_path, tasks=['semantic'])
+    assert [(each.task, each.threshold) for each in results] == [
+        ('semantic segmentation', 0.6),
+        ('semantic segmentation at 3 scales', None),
+    ]
+    first, second = ((tmp_path / f'work/semantic/{name}.log').read_text() for name in ('test', 'retest1'))
+    assert '--cfg-options' not in first
+    assert 'scales=[2,1,0.5]' in second and 'test_evaluator.output_dir=None' in second
+
+
+def test_no_metric_counts_as_zero(home, data, tmp_path):
+    """mmdet's evaluator gives no metric at all when nothing was detected."""
+    (home / 'tools/metrics.json').write_text(json.dumps({'mIoU': float('nan')}))
+    results, printed = run(home, data, tmp_path, tasks=['joint'])
+    assert [result.value for result in results] == [0, 0, 0, 0, 0]
+    assert printed.count('(missed)') == 4  # the retest has no threshold
+
+
+def test_results_of_an_earlier_training_do_not_count(home, data, tmp_path):
+    run(home, data, tmp_path, tasks=['instance'])
+    (home / 'tools/test.py').write_text('')  # ends well, writes nothing
+    results, _ = run(home, data, tmp_path, tasks=['instance'])
+    assert results[0].value == 0
+
+
+def test_read_metric_takes_the_latest_test(tmp_path):
+    for name, value in (('b', 0.1), ('a', 0.2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f'{name}.json').write_text(json.dumps({'m': value}))
+        time.sleep(0.02)
+    assert read_metric(tmp_path, 'm') == 0.2
+    assert read_metric(tmp_path / 'missing', 'm') == 0

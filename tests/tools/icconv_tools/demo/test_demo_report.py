@@ -1,0 +1,44 @@
+from io import StringIO
+
+from rich.console import Console
+
+from icconv_tools.demo.report import Result, print_tables, rows_of_both, write_reports
+
+
+def _result(network, value, metric='AP', threshold=0.6, seconds=10.0):
+    return Result('a task', 'c.py', 'b.py', metric, value, threshold, seconds, network=network)
+
+
+def test_exactly_the_threshold_passes():
+    assert _result('n', 0.6).passed
+    assert not _result('n', 0.5999).passed
+    assert _result('n', 0.0, threshold=None).passed
+
+
+def test_table_names_what_was_missed(tmp_path):
+    out = StringIO()
+    results = [_result('a', 0.7), _result('d', 0.2, seconds=20)]
+    print_tables(results, Console(file=out, width=120))
+    lines = out.getvalue().splitlines()
+    assert [('missed' in line) for line in lines if 'b.py' in line] == [False, True]
+    write_reports(results, tmp_path / 'new')
+    last = (tmp_path / 'new/report.md').read_text().splitlines()[-1]
+    assert last == '| a task | AP | 0.200 (missed) | >= 0.60 | 20 | b.py |'
+
+
+def test_one_network_against_four():
+    """Results belong together by their metric; without all of both there is nothing to compare."""
+    joint = [_result('joint', 0.7, 'box AP50', 0.6, 90), _result('joint', 0.5, 'mIoU', 0.6, None)]
+    alone = [
+        _result('detection', 0.75, 'box AP50'),
+        _result('detection_sepc', 0.9, 'box AP50'),
+        _result('semantic', 0.4, 'mIoU'),
+        _result('instance', 0.4, 'mask AP50'),
+    ]
+    assert rows_of_both(joint + alone) is None
+    _, *rows, seconds = rows_of_both([*joint, *alone, _result('pose', 0.4, 'OKS AP50')])
+    assert [row[1:5] for row in rows] == [
+        ('box AP50', '0.700', '0.750', '-0.050'),
+        ('mIoU', '0.500', '0.400', '+0.100'),
+    ]
+    assert seconds[2:5] == ('90', '40', '+50')

@@ -1,0 +1,117 @@
+"""What a benchmark reports: ratios of medians, with the times behind them."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icconv_mm import __version__, versions
+from icconv_tools.benchmark.timing import Options, Timing
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One time, or amount of memory, against another.
+
+    Attributes:
+        suite: Name of the suite.
+        name: What is compared with what.
+        subject: Time of what is judged; of memory, megabytes stand in the place of seconds.
+        baseline: Time of what it is judged by.
+        limit: Largest ratio that is wanted, None where none is set.
+        notes: What a reader must know, such as sizes.
+        unit: 'ms' of times, 'MB' of memory.
+    """
+
+    suite: str
+    name: str
+    subject: Timing
+    baseline: Timing
+    limit: float | None = None
+    notes: dict[str, object] = field(default_factory=dict)
+    unit: str = 'ms'
+
+    @property
+    def ratio(self) -> float:
+        """Median of the subject over median of the baseline."""
+        return self.subject.median / self.baseline.median
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept."""
+        return self.limit is None or self.ratio <= self.limit
+
+
+def memory_figure(
+    suite: str, name: str, subject: float, baseline: float, limit: float | None, notes: dict[str, object]
+) -> Figure:
+    """A figure of megabytes."""
+    return Figure(suite, name, Timing(subject, subject, 1), Timing(baseline, baseline, 1), limit, notes, 'MB')
+
+
+def print_figures(figures: Sequence[Figure], device: str) -> None:
+    """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
+    from rich.console import Console  # a machine with a GPU may lack it
+
+    from icconv_mm.tables import table
+
+    rows = [('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes')]
+    for figure in figures:
+        limit = '' if figure.limit is None else f'{figure.limit:.3f} {"kept" if figure.met else "MISSED"}'
+        notes = ', '.join(f'{key} {value}' for key, value in figure.notes.items())
+        times = (_shown(timing, figure.unit) for timing in (figure.subject, figure.baseline))
+        rows.append((figure.suite, figure.name, *times, f'{figure.ratio:.3f}', limit, notes))
+    title = f'{_machine(device)}, torch {torch.__version__}'
+    Console(width=None if os.isatty(1) else 160).print(table(title, rows, {'suite', 'figure', 'notes'}))
+
+
+def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
+    """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
+    content = {
+        **circumstances(command, options.device),
+        'options': asdict(options),
+        'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
+    }
+    Path(path).write_text(json.dumps(content, indent=1) + '\n')
+
+
+def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
+    """When, by what, where and with which versions something is measured."""
+    return {'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'command': command, **origin(device)}
+
+
+def origin(device: str) -> dict[str, Any]:
+    """Where figures come from: the machine, and the versions of Python, torch, this package and OpenMMLab."""
+    found = {name: versions.installed(name) for name in versions.SUPPORTED}
+    return {
+        'machine': _machine(device),
+        'versions': {
+            'python': platform.python_version(),
+            'icconv_mm': __version__,
+            **{name: version[1] for name, version in found.items() if version},
+            'torch': torch.__version__,  # with what it was built for, which the distribution may not say
+        },
+    }
+
+
+def _shown(timing: Timing, unit: str) -> str:
+    if unit == 'ms':
+        return f'{1e3 * timing.median:.2f} ({1e3 * timing.minimum:.2f}) ms'
+    return f'{timing.median:.0f} {unit}'
+
+
+def _machine(device: str) -> str:
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), cpu)
+    except OSError:
+        pass
+    gpu = f', {torch.cuda.get_device_name(device)}' if device.startswith('cuda') else ''
+    return f'{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads{gpu}'

@@ -1,0 +1,125 @@
+"""The demo's image: a row for each scene, with the truth and what each network, or set of networks, predicts."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+
+from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
+from icconv_tools.demo.tasks import BOXES, JOINTS, LABELS, MASKS, Kind
+
+_TILE = 384  # pixels of one drawn scene
+_EXAMPLES = 3
+_MARGIN = 26  # for titles
+_MAX_BYTES = 400_000
+
+# What a column shows: for each kind a function that gives a scene's label map, or its objects in COCO's form.
+_Source = Callable[[dict], Any]
+
+
+def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Path) -> None:
+    """Write a JPEG in which each of a few validation scenes appears once, with all predictions beside the truth.
+
+    Args:
+        columns: By its title what a column shows: for each kind the COCO results file or the folder of label maps that
+            an evaluator wrote. The truth comes first, and shows all kinds that the others have.
+        data: The miniature dataset.
+        path: The file to write; at most 400 kB.
+    """
+    with redirect_stdout(None):  # it prints what it reads
+        things, people = (COCO(data / f'annotations/{name}_val.json') for name in ('instances', 'person_keypoints'))
+    truth = {LABELS: _maps(data / 'semantic/val'), JOINTS: lambda image: people.imgToAnns[image['id']]}
+    truth |= dict.fromkeys((MASKS, BOXES), lambda image: things.imgToAnns[image['id']])
+    kinds = {kind for found in columns.values() for kind in found}
+    shown = {'ground truth': {kind: truth[kind] for kind in kinds}}
+    for title, found in columns.items():
+        shown[title] = {kind: _maps(file) if kind is LABELS else _objects(file, kind) for kind, file in found.items()}
+    rows = [np.concatenate([_text(title) for title in shown], axis=1)]
+    for image in _choose(things):
+        scene = cv2.imread(str(data / 'val' / image['file_name']))
+        rows.append(np.concatenate([_draw(scene, image, sources, things) for sources in shown.values()], axis=1))
+    _write_small(path, np.concatenate(rows))
+
+
+def _choose(things: COCO) -> list[dict]:
+    """The first images with somebody in them and a handful of objects, whatever was found there."""
+    images = things.dataset['images']
+    labels = {image['id']: [each['category_id'] for each in things.imgToAnns[image['id']]] for image in images}
+    chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]
+    return (chosen or images)[:_EXAMPLES]
+
+
+def _maps(folder: Path) -> _Source:
+    return lambda image: cv2.imread(str(folder / Path(image['file_name']).with_suffix('.png')), cv2.IMREAD_GRAYSCALE)
+
+
+def _objects(path: Path, kind: Kind) -> _Source:
+    """The confident ones of a results file, which there is none of if nothing was detected."""
+    least = 0.2 if kind is JOINTS else 0.3  # poses score the mean height of their joints' peaks
+    found = defaultdict(list)
+    for each in json.loads(path.read_text()) if path.is_file() else ():
+        if each['score'] >= least:
+            found[each['image_id']].append(each)
+    return lambda image: found[image['id']]
+
+
+def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco: COCO) -> np.ndarray:
+    """A scene enlarged to a tile, with label map, masks, boxes with names, and joints on top of each other."""
+    factor = _TILE / scene.shape[1]
+    tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
+    if LABELS in sources:
+        labels = cv2.resize(sources[LABELS](image), tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        tile = cv2.addWeighted(tile, 0.55, np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels], 0.45, 0)
+    for kind, draw in ((MASKS, _draw_mask), (BOXES, _draw_box), (JOINTS, _draw_joints)):
+        for each in sources[kind](image) if kind in sources else ():
+            draw(tile, each, factor, PALETTE[each['category_id'] - 1][::-1], coco)
+    return tile
+
+
+def _draw_mask(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
+    """Its outline."""
+    mask = cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    outlines, _ = cv2.findContours((mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(tile, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
+
+
+def _draw_box(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
+    x, y, *_ = whole = np.rint(np.array(each['bbox']) * factor).astype(int).tolist()
+    name = CLASSES[each['category_id'] - 1]
+    cv2.rectangle(tile, whole, color, 2)
+    (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    base = max(y, height + 5)
+    cv2.rectangle(tile, (x, base - height - 5), (x + width + 4, base), color, -1)
+    cv2.putText(tile, name, (x + 2, base - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _draw_joints(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
+    joints = np.array(each['keypoints']).reshape(-1, 3)
+    points, seen = np.rint(joints[:, :2] * factor).astype(int).tolist(), joints[:, 2] > 0
+    for a, b in SKELETON:
+        if seen[a - 1] and seen[b - 1]:
+            cv2.line(tile, points[a - 1], points[b - 1], color, 2, cv2.LINE_AA)
+    for point, visible in zip(points, seen):
+        if visible:
+            cv2.circle(tile, point, 3, (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def _text(text: str) -> np.ndarray:
+    strip = np.full((_MARGIN, _TILE, 3), 255, np.uint8)
+    cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+    return strip
+
+
+def _write_small(path: Path, image: np.ndarray) -> None:
+    """Write a JPEG at the best quality that stays below the limit."""
+    for quality in range(90, 0, -10):
+        _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= _MAX_BYTES:
+            break
+    path.write_bytes(data.tobytes())

@@ -1,0 +1,204 @@
+"""The demo from its begin to its end: draw, then train and test network by network, then report."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from icconv_mm.command_line import require_device
+from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.errors import InputError, chosen
+from icconv_mm.files import alone_in
+from icconv_tools.demo.configs import backbone_file, prepare_config
+from icconv_tools.demo.html_report import write_page
+from icconv_tools.demo.image import draw_image
+from icconv_tools.demo.own_data import print_own_data, write_own_data_config
+from icconv_tools.demo.progress import Tool, run_tools
+from icconv_tools.demo.report import Result, print_tables, write_reports
+from icconv_tools.demo.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
+from icconv_tools.processes import python
+
+_RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does.
+
+    Attributes:
+        home: The folder that holds ``configs/`` and ``tools/``.
+        work_dir: Takes configs, logs, checkpoints, predictions and the report.
+        data: The miniature dataset; drawn if it is missing.
+        tasks: Names of the networks, in the order they run: 'joint' is one for all tasks, the others are for one.
+        backbone: A file of ``configs/_base_/backbones``, without ``.py``.
+        neck: A key of ``NECKS``, whose network runs after the others and the one it starts with; None for none.
+        device: 'cpu' or 'cuda'.
+        seed: Seed of every training.
+        drawing: Options of the dataset that is drawn.
+    """
+
+    home: Path
+    work_dir: Path = Path('work_dirs/demo')
+    data: Path = Path('data/miniature')
+    tasks: Sequence[str] = (JOINT.name,)
+    backbone: str = 'ic_resnet18'
+    neck: str | None = None
+    device: str = 'cpu'
+    seed: int = 0
+    drawing: MiniatureOptions = field(default_factory=MiniatureOptions)
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> list[Result]:
+    """Train and test the networks, print the table, and write ``report.html``, ``.json``, ``.md`` and ``demo.jpg``.
+
+    Networks that an earlier call has tested in the same folder with the same backbone, data, device and seed are in the
+    tables and the image as well.
+
+    Args:
+        options: Options of the demo.
+        console: Console to print on.
+
+    Returns:
+        One result per test of this call; the demo has passed if every one has.
+
+    Raises:
+        InputError: A task, backbone, neck or device does not exist.
+        ToolError: A training or test ended with an error.
+    """
+    console = console or Console()
+    known = {task.name: task for task in (JOINT, *SEPARATE)}
+    if not options.tasks:
+        raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
+    tasks = [known[name] for name in dict.fromkeys(chosen(options.tasks, known, '--tasks: no task'))]
+    if options.neck is not None:
+        chosen([options.neck], NECKS, '--neck: no neck')
+        with_neck = NECKS[options.neck]
+        tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
+    backbone = backbone_file(options.home, options.backbone)
+    require_device(options.device)
+    ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
+    console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
+    with alone_in(options.work_dir, 'another demo is running'):
+        results = _run_tasks(options, tasks, backbone, console)
+        _report(options, tasks, results, console)
+    print_own_data(options.home, write_own_data_config(options.home, options.work_dir), console)
+    return results
+
+
+def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, console: Console) -> list[Result]:
+    results, trained = [], {}
+    for number, task in enumerate(tasks, 1):
+        start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
+        own = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
+        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in own]})
+        (options.work_dir / task.name / _RESULTS).write_text(text)
+        trained[task.name] = _checkpoint(options.work_dir / task.name)
+        results += own
+        write_reports(results, options.work_dir)
+    return results
+
+
+def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[Result], console: Console) -> None:
+    """Tables, image and pages of what this call has tested, and of what earlier ones have."""
+    work_dir, earlier = options.work_dir, []
+    shown = list(tasks)
+    for task in (JOINT, *SEPARATE, *NECKS.values()):
+        if task not in tasks and (rows := earlier_results(work_dir / task.name, options)):
+            earlier += rows
+            shown.append(task)
+    columns: dict[str, dict[Kind, Path]] = {}
+    for task in shown:
+        column = columns.setdefault('separate networks' if task in SEPARATE else task.title, {})
+        column |= {judged.kind: work_dir / task.name / judged.kind.written for judged in task.judged}
+    image = work_dir / 'demo.jpg'
+    draw_image(columns, options.data, image)
+    write_reports([*results, *earlier], work_dir, image)
+    write_page([*results, *earlier], shown, work_dir, image)
+    print_tables(results, console, earlier)
+    console.print(f'report: {work_dir}/report.html, report.md, report.json, {image.name}')
+
+
+def _comparable(options: DemoOptions) -> dict[str, str]:
+    """What results must have in common to be compared."""
+    stamp = {'data': str(options.data.resolve()), 'drawing': str(options.drawing)}
+    return stamp | {'backbone': options.backbone, 'device': options.device, 'seed': str(options.seed)}
+
+
+def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
+    """What an earlier demo found in the same circumstances; none where it was not, or not wholly, tested."""
+    file = folder / _RESULTS
+    try:
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        return [Result(**row) for row in known['rows']] if known.get('of') == _comparable(options) else []
+    except (ValueError, TypeError):  # cut short, or of another version
+        return []
+
+
+def _checkpoint(folder: Path) -> Path:
+    """What the training of a network has left."""
+    return Path((folder / 'train/last_checkpoint').read_text().strip())
+
+
+def _run_task(
+    task: DemoTask, options: DemoOptions, backbone: Path, start: tuple[str, Path] | None, console: Console, number: str
+) -> list[Result]:
+    """Train a network, then test it and make its retests, at once; the first result has the seconds of it all.
+
+    ``start``: name and checkpoint of the network whose backbone it begins with.
+    """
+    began = time.monotonic()
+    home, folder = options.home, options.work_dir / task.name
+    if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
+        shutil.rmtree(folder)
+    origin, weights = start or (None, None)
+    config = prepare_config(
+        task, folder, home=home, backbone=backbone, data=options.data, seed=options.seed, start=weights
+    )
+    env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
+    train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
+    run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
+    command = python(home / 'tools/test.py', config, _checkpoint(folder))
+    # only the first test writes predictions, into files that both would have
+    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.judged)
+    tests = {'test': ('', ())}
+    for i, (addition, changes) in enumerate(task.retests, 1):
+        tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, *nothing))
+    tools = [
+        Tool(
+            [*command, '--work-dir', str(folder / name), *changes],
+            folder / f'{name}.log',
+            f'{number} {task.title}{addition}: test',
+        )
+        for name, (addition, changes) in tests.items()
+    ]
+    run_tools(tools, console, env)
+    seconds = round(time.monotonic() - began, 1)
+    return [
+        Result(
+            task=each.title + addition,
+            config=f'configs/{task.config}',
+            backbone_file=str(backbone.relative_to(home)),
+            metric=each.kind.metric,
+            value=round(each.kind.scale * read_metric(folder / name, each.key), 4),
+            threshold=each.threshold if name == 'test' else None,
+            seconds=seconds if name == 'test' and each is task.judged[0] else None,
+            backbone_from=origin,
+            network=task.name,
+        )
+        for name, (addition, _) in tests.items()
+        for each in (task.judged if name == 'test' else task.judged[-1:])
+    ]
+
+
+def read_metric(folder: Path, key: str) -> float:
+    """A metric of the latest test below ``folder``; 0 without one, as mmdet gives none if nothing is detected."""
+    files = sorted(folder.glob('*/*.json'), key=lambda file: file.stat().st_mtime)
+    metrics = json.loads(files[-1].read_text()) if files else {}
+    value = float(metrics.get(key, 0.0))
+    return value if math.isfinite(value) else 0.0
