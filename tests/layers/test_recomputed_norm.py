@@ -105,7 +105,9 @@ def test_a_hook_that_changes_a_map_counts():
     assert all(map(torch.equal, *grads))
 
 
-@pytest.mark.skipif(not hasattr(torch._C._autograd, '_top_saved_tensors_default_hooks'), reason='this torch does not tell')
+@pytest.mark.skipif(
+    not hasattr(torch._C._autograd, '_top_saved_tensors_default_hooks'), reason='this torch does not tell'
+)
 def test_whoever_checkpoints_the_network_decides():
     x = torch.randn(2, 64, 32, 32, requires_grad=True)
     block = seeded(NETWORKS['bottleneck']).layer1[1]

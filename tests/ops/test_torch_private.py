@@ -81,7 +81,9 @@ def test_in_dispatch_mode():
     assert not torch_private.in_dispatch_mode()
 
 
-@pytest.mark.skipif(not hasattr(torch._C._autograd, '_top_saved_tensors_default_hooks'), reason='this torch does not tell')
+@pytest.mark.skipif(
+    not hasattr(torch._C._autograd, '_top_saved_tensors_default_hooks'), reason='this torch does not tell'
+)
 def test_has_saved_tensors_hooks():
     assert not torch_private.has_saved_tensors_hooks()
     with torch.autograd.graph.save_on_cpu():
