@@ -122,20 +122,44 @@ COMPARISONS = {
 
 
 LEARNING_RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)  # of which the baseline chooses
+ORACLES = {
+    f'true {truth}': {'model.head.type': 'icconv_mm.OracleAEHead', 'model.head.truth': truth}
+    for truth in ('tags', 'heatmaps')
+}
 
 
 def arm_named(name: str) -> Arm:
-    """An arm, or, as ``ARM@RATE``, one with another learning rate.
+    """An arm, or one that differs from it to find a cause: ``ARM@RATE``, ``ARM@xLENGTH`` or ``ARM@RATE@xLENGTH``.
+
+    It has another learning rate, or so many times its iterations. One for poses that has another length is also tested
+    with the truth in the place of its tags, and of its heatmaps.
 
     Raises:
         InputError: There is none.
     """
-    plain, _, rate = name.partition('@')
+    plain, *changes = name.split('@')
     try:
         arm = ARMS[plain]
-        return arm if not rate else replace(arm, name=name, changes={**arm.changes, RATE_KEY: float(rate)}, tests={})
+        for change in changes:
+            arm = _longer(arm, _positive(change[1:])) if change[:1] == 'x' else _at_rate(arm, _positive(change))
     except (KeyError, ValueError):
-        raise InputError(f'no arm {name}; there are: {", ".join(ARMS)}, and each as ARM@RATE') from None
+        known = f'{", ".join(ARMS)}, and each as ARM@RATE, ARM@xLENGTH or ARM@RATE@xLENGTH'
+        raise InputError(f'no arm {name}; there are: {known}') from None
+    return replace(arm, name=name)
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < float('inf'):
+        raise ValueError(text)
+    return value
+
+
+def _at_rate(arm: Arm, rate: float) -> Arm:
+    return replace(arm, changes={**arm.changes, RATE_KEY: rate}, tests={})
+
+
+def _longer(arm: Arm, times: float) -> Arm:
+    return replace(arm, length=arm.length * times, tests=ORACLES if arm.base == 'pose' else {})
 
 
 def tuning_arms(names: Sequence[str]) -> list[Arm]:

@@ -4,6 +4,7 @@ from datetime import datetime, timezone
 
 import torch
 
+import icconv_tools.evidence.oracle  # noqa: F401 - a head that tests name
 from icconv_mm.apis import test
 from icconv_mm.apis.recorded_runs import train_once
 from icconv_mm.apis.search import search_checkpoint

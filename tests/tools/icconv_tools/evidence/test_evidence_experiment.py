@@ -137,8 +137,21 @@ def test_learning_rates_are_tried_on_the_baseline_and_the_validation_split(tmp_p
     assert json.loads((experiment.root / 'rates.json').read_text()) == {'head/psp': {f'{LEARNING_RATES[2]:g}': 42.0}}
     with pytest.raises(InputError, match='--tune takes seeds from 1000 on, got 0'):
         Experiment(tmp_path, QUICK, [0], tune=True)
-    with pytest.raises(InputError, match='no arm head/psp@much; there are'):
-        experiment.run_of('head/psp@much', 1000)
+
+
+def test_arms_of_causes_have_another_rate_and_length(tmp_path):
+    experiment = Experiment(tmp_path, BUDGETS['cpu'], [1000])
+    plain = experiment.run_of('search-pose/dense', 1000).config()
+    changed = experiment.run_of('search-pose/dense@3e-3@x2.5', 1000)
+    assert changed.folder.parent.name == 'dense@3e-3@x2.5'
+    assert changed.config().optim_wrapper.optimizer.lr == 3e-3
+    assert changed.config().train_cfg.max_iters == 2.5 * plain.train_cfg.max_iters
+    assert changed.config('true tags').model.head.truth == 'tags'
+    assert list(changed.arm.tests) == ['true tags', 'true heatmaps']
+    assert not experiment.run_of('search-pose/dense@3e-3', 1000).arm.tests
+    for name in ('head/psp@much', 'head/psp@x0', 'head/psp@-1', 'head/psp@', 'head/psp@xinf', 'head/pspp'):
+        with pytest.raises(InputError, match=f'no arm {name}; there are: .*, and each as ARM@RATE, ARM@xLENGTH or'):
+            experiment.run_of(name, 1000)
 
 
 def test_what_is_compared_comes_first_seed_by_seed(tmp_path):

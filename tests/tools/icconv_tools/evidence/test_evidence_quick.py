@@ -12,7 +12,7 @@ pytest.importorskip('mmpose')
 pytest.importorskip('mmpretrain')
 
 from icconv_tools.evidence.arms import ARMS
-from icconv_tools.evidence.comparisons import COMPARISONS, arms_of
+from icconv_tools.evidence.comparisons import COMPARISONS, arm_named, arms_of
 from icconv_tools.evidence.runs import BUDGETS, Run
 from icconv_tools.evidence.training import perform
 
@@ -41,6 +41,13 @@ def test_every_arm_gives_a_complete_result(tmp_path):
     """Each once; arms share the drawn data."""
     for arm in arms_of(list(COMPARISONS)):
         check(Run(arm, 0, BUDGETS['quick'], tmp_path))
+
+
+@pytest.mark.slow
+def test_an_arm_of_a_cause_is_tested_with_the_truth(tmp_path):
+    result = perform(Run(arm_named('search-pose/dense@x2'), 0, BUDGETS['quick'], tmp_path))
+    assert set(result['tests']) == {'', 'true tags', 'true heatmaps'}
+    assert result['tests']['true heatmaps']['pose/AP'] > result['tests']['']['pose/AP']
 
 
 @pytest.mark.slow
