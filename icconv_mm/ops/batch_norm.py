@@ -10,9 +10,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.operator import is_traced
-from icconv_mm.ops.torch_private import is_observed
+from icconv_mm.ops.common.torch_private import is_observed
+from icconv_mm.ops.definition.operator import is_traced
+from icconv_mm.ops.dispatch import backend
 
 
 def runs_compiled(

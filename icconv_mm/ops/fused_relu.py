@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from icconv_mm.ops import inception_conv, pyconv
-from icconv_mm.ops.fast_call import fast_call
-from icconv_mm.ops.operator import is_traced
+from icconv_mm.ops.definition.operator import is_traced
+from icconv_mm.ops.dispatch.fast_path import fast_call
 from icconv_mm.patterns import DilationPattern
 
 

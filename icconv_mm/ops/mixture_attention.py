@@ -1,11 +1,11 @@
 """Attention with a mixture of softmaxes, in memory that is linear in the positions."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.attention_common import computed_dtype, exact, in_blocks
-from icconv_mm.ops.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.common.attention import computed_dtype, exact, in_blocks
+from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.reference import mixture_attention as reference
 
 
 def mixture_attention(
@@ -46,7 +46,7 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    return checked_call(_forward, reference, _check, q, k, v, mix, bias, scale)
+    return checked_call(_forward, reference.forward, _check, q, k, v, mix, bias, scale)
 
 
 def _check(q, k, v, mix, bias, scale):
@@ -66,15 +66,6 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'bias must have the shape {[batch, parts, keys]}, got {list(bias.shape)}')
     if keys == 0:
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
-
-
-def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """The definition, in quadratic memory: what a trace or an exported ONNX model holds."""
-    logits = scale * q.transpose(-2, -1) @ k
-    if bias is not None:
-        logits = logits + bias[:, :, None]
-    weights = (mix[..., None, None] * F.softmax(logits, -1)).sum(1)
-    return v @ weights.transpose(-2, -1)
 
 
 # --- kernels

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution
-from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.convolution import define_convolution
-from icconv_mm.ops.fast_call import fast_call
-from icconv_mm.ops.operator import decomposed, is_traced
-from icconv_mm.ops.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.definition.convolution import define_convolution
+from icconv_mm.ops.definition.operator import decomposed, is_traced
+from icconv_mm.ops.dispatch.fast_path import fast_call
+from icconv_mm.ops.reference import dense_convolution
+from icconv_mm.ops.reference import pyconv as reference
 from icconv_mm.patterns.pattern import MAX_DILATION
 
 

@@ -1,11 +1,11 @@
-"""The one way in which the tests of operators reach what ``ops.backend`` and ``ops.library`` keep to themselves."""
+"""The one way in which the tests of operators reach what ``backend`` and ``library`` keep to themselves."""
 
 from collections.abc import Callable
 
 import pytest
 
-from icconv_mm.ops import backend, library
-from icconv_mm.ops.backend import Kernel, Limits
+from icconv_mm.ops.dispatch import backend, library
+from icconv_mm.ops.dispatch.backend import Kernel, Limits
 
 
 class Choice:
@@ -46,7 +46,7 @@ class Choice:
 
     def find_library(self, package) -> str | None:
         """Looks for the compiled operators in another folder, anew."""
-        self._monkeypatch.setattr(library, '__file__', str(package / 'ops/library.py'))
+        self._monkeypatch.setattr(library, '__file__', str(package / 'ops/dispatch/library.py'))
         return library.missing_library.__wrapped__()
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ from acceptance.record import Record
 from half import half_on_cpu
 
 from icconv_mm.errors import InputError, UserError
-from icconv_mm.ops.kernel_table import Measured, load
+from icconv_mm.ops.dispatch.kernel_table import Measured, load
 
 ORIGIN = {'machine': 'this one', 'versions': {'torch': '2'}, 'options': {}, 'source': 'abc'}
 

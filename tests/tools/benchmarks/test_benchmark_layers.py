@@ -7,7 +7,8 @@ import pytest
 from benchmarks.suites import layers
 
 from icconv_mm.layers import ICConv2d
-from icconv_mm.ops import backend, inception_conv2d
+from icconv_mm.ops import inception_conv2d
+from icconv_mm.ops.dispatch import backend
 
 TINY = {'repeats': 1, 'warmup': 0, 'scale': 0.03}
 

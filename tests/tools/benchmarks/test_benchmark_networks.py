@@ -10,7 +10,7 @@ from benchmarks.suites import backbone
 
 from icconv_mm.backbones import ICResNet, ResNet
 from icconv_mm.ops import use_backend
-from icconv_mm.ops.backend import requested
+from icconv_mm.ops.dispatch.backend import requested
 
 OPTIONS = benchmarks.Options(repeats=1, warmup=0)
 

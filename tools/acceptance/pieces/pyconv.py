@@ -8,7 +8,7 @@ from benchmarks.suites.layers import Layer, pyconv_layers
 from acceptance.bench import Bench, Measurement
 from acceptance.kernels import REFERENCE
 from acceptance.pieces.layers import DENSE, IMAGES, KINDS, compare, dense_call, maps
-from icconv_mm.ops.trilinear import shapes_of
+from icconv_mm.ops.definition.convolution_gradients import shapes_of
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:

@@ -11,7 +11,7 @@ from acceptance.bench import Bench, Measurement
 from acceptance.kernels import CHOSEN, REFERENCE
 from acceptance.pieces.layers import DENSE
 from icconv_mm.errors import InputError
-from icconv_mm.ops.kernel_table import Measured, load
+from icconv_mm.ops.dispatch.kernel_table import Measured, load
 
 FILE = 'kernel_table.json'
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import backend, explain, kernel_table, proven, use_kernel
-from icconv_mm.ops.kernel_table import Measured, find, load
+from icconv_mm.ops import explain, use_kernel
+from icconv_mm.ops.dispatch import backend, kernel_table, proven_gpus
+from icconv_mm.ops.dispatch.kernel_table import Measured, find, load
 
 HOPPER = (9, 0)
 PATTERN = (42, 1, 1, 12, 2, 2, 10, 4, 1)
@@ -20,7 +21,7 @@ def table(tmp_path, monkeypatch):
     """A table of its own: a function that writes measurements into it."""
     path = tmp_path / 'table.json'
     monkeypatch.setattr(kernel_table, 'PATH', path)
-    monkeypatch.setattr(proven, 'capability', lambda device: HOPPER)
+    monkeypatch.setattr(proven_gpus, 'capability', lambda device: HOPPER)
 
     def fill(*measured):
         path.write_text(json.dumps({'entries': [asdict(each) for each in measured]}))

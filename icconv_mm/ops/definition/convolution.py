@@ -6,10 +6,11 @@ from types import ModuleType
 
 from torch import Tensor
 
-from icconv_mm.ops import backend, limits_cpu, limits_cuda
-from icconv_mm.ops.operator import FastCall, define, library, without_gradient
-from icconv_mm.ops.tensors import empty
-from icconv_mm.ops.trilinear import Form, derivative, flops, shapes_of
+from icconv_mm.ops.common.tensors import empty
+from icconv_mm.ops.definition.convolution_gradients import Form, derivative, flops, shapes_of
+from icconv_mm.ops.definition.operator import define, library, without_gradient
+from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
+from icconv_mm.ops.dispatch.fast_path import FastCall
 
 
 def define_convolution(

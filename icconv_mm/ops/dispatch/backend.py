@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from icconv_mm.ops import kernel_table
-from icconv_mm.ops.library import REBUILD, missing_kernel, missing_library
-from icconv_mm.ops.library import library_module as library_module  # for modules that know the choice alone
+from icconv_mm.ops.dispatch import kernel_table
+from icconv_mm.ops.dispatch.library import REBUILD, missing_kernel, missing_library
+from icconv_mm.ops.dispatch.library import library_module as library_module  # for modules that know the choice alone
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
@@ -119,7 +119,7 @@ def register(
     compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
 ) -> None:
-    """Registers an operator with its kernels; for :func:`icconv_mm.ops.operator.define`, which has these arguments."""
+    """Registers an operator with its kernels; arguments as of :func:`icconv_mm.ops.definition.operator.define`."""
     name = f'{operator}_compiled'
 
     def run(*args):

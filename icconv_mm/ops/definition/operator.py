@@ -1,9 +1,9 @@
 """The definition of an operator of this package, and helpers of the functions that call operators."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,31 +11,13 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.tensors import cast, memory_format, tensors_of
-from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
+from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
+from icconv_mm.ops.common.torch_private import Operator, below_autograd, in_forward_ad
+from icconv_mm.ops.dispatch import backend
+from icconv_mm.ops.dispatch.fast_path import FastCall, fast_calls
 
 # this interface is the same from torch 2.1 on
 library = torch.library.Library('icconv_mm', 'FRAGMENT')
-
-
-class FastCall(NamedTuple):
-    """How the compiled library makes calls of an operator on the fast path (:mod:`icconv_mm.ops.fast_call`).
-
-    Attributes:
-        maker: The function of the library that prepares the calls of a layer.
-        filters: Function from the weights of a call to the argument that the operator takes for them.
-        shapes: Function from the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
-        relu: Whether a ReLU follows; such an operator has no gradient.
-    """
-
-    maker: str
-    filters: Callable[[Sequence[Tensor]], Tensor | list[Tensor]]
-    shapes: Callable[[Sequence[Tensor]], tuple]
-    relu: bool = False
-
-
-fast_calls: dict[str, FastCall] = {}  # by operator
 
 
 def define(

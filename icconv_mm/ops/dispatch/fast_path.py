@@ -3,16 +3,35 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.kernel_table import requested_kernels
-from icconv_mm.ops.operator import fast_calls
-from icconv_mm.ops.torch_private import in_forward_ad, is_compiling
+from icconv_mm.ops.common.torch_private import in_forward_ad, is_compiling
+from icconv_mm.ops.dispatch import backend
+from icconv_mm.ops.dispatch.kernel_table import requested_kernels
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
+
+
+class FastCall(NamedTuple):
+    """How the compiled library makes calls of an operator on the fast path.
+
+    Attributes:
+        maker: The function of the library that prepares the calls of a layer.
+        filters: Function from the weights of a call to the argument that the operator takes for them.
+        shapes: Function from the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
+        relu: Whether a ReLU follows; such an operator has no gradient.
+    """
+
+    maker: str
+    filters: Callable[[Sequence[Tensor]], Tensor | list[Tensor]]
+    shapes: Callable[[Sequence[Tensor]], tuple]
+    relu: bool = False
+
+
+fast_calls: dict[str, FastCall] = {}  # by operator
 
 
 def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
@@ -20,8 +39,9 @@ def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], 
 
     The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
     more than a small layer takes on a GPU. Here a call of ordinary tensors goes to ``csrc/python/calls.cpp`` instead,
-    where the backend that :mod:`icconv_mm.ops.backend` chooses is a compiled one. It asks once for each kind of call:
-    backend requested, device, dtype and sizes, which is all that the choice depends on besides the numbers of a layer.
+    where the backend that :mod:`icconv_mm.ops.dispatch.backend` chooses is a compiled one. It asks once for each kind
+    of call: backend requested, device, dtype and sizes, which is all that the choice depends on besides the numbers of
+    a layer.
 
     Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
     ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
