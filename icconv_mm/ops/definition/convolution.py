@@ -1,4 +1,4 @@
-"""The definition of a convolution that is linear in its input and in its weights, with its gradients and with ReLU."""
+"""A convolution that is linear in its input and in its weights: its operators, and the one way to call them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -7,66 +7,102 @@ from types import ModuleType
 from torch import Tensor
 
 from icconv_mm.ops.common.tensors import empty
-from icconv_mm.ops.definition.convolution_gradients import Form, derivative, flops, shapes_of
-from icconv_mm.ops.definition.operator import define, library, without_gradient
+from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
+from icconv_mm.ops.definition.operator import decomposed, define, is_traced, library, without_gradient
 from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
-from icconv_mm.ops.dispatch.fast_path import FastCall
+from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call
+from icconv_mm.ops.reference import dense_convolution
 
 
-def define_convolution(
-    name: str,
-    weights: str,
-    numbers: str,
-    reference: ModuleType,
-    *,
-    maker: str,
-    grad_input_fake: Callable,
-    grad_weight_fake: Callable,
-    converters: Mapping[str, Callable] | None = None,
-) -> tuple[Callable, Callable]:
-    """Define the operators ``<name>``, ``<name>_grad_input``, ``<name>_grad_weight`` and ``<name>_relu``.
+class Convolution:
+    """The operators ``<name>``, ``<name>_grad_input``, ``<name>_grad_weight`` and ``<name>_relu``, and their call.
 
     Args:
         name: Name of the convolution.
-        weights: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
-        numbers: Schema of what follows the tensors, three arguments, the second of which is the stride.
+        weights_schema: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
+        settings_schema: That of what follows the tensors: a list of integers, the stride, and another integer.
         reference: Module with ``forward``, ``grad_input`` and ``grad_weight``.
+        check: Function that raises ValueError unless these are arguments of ``<name>``.
+        dense: Function from the settings of a single dilation or level to stride, dilation and groups.
         maker: Maker of the :class:`FastCall`.
         grad_input_fake, grad_weight_fake: Functions for tensors without data, as of :func:`define`.
         converters: Functions by argument, as of :func:`define`.
-
-    Returns:
-        The operators ``<name>`` and ``<name>_relu``.
     """
-    convolution = _Convolution(name, weights, numbers, reference, converters)
-    operators = convolution.define_outputs(maker)
-    convolution.define_gradients(grad_input_fake, grad_weight_fake)
-    convolution.define_backward()
-    return operators
 
-
-class _Convolution:
-    """The operators of one convolution as they are defined; arguments as of :func:`define_convolution`."""
-
-    def __init__(self, name: str, weights: str, numbers: str, reference: ModuleType, converters: Mapping | None):
-        self.name, self.weights, self.numbers, self.reference = name, weights, numbers, reference
-        self.converters = converters
-        self.several = weights.startswith('Tensor[]')
-        self.form = Form(
-            lambda x, tensors, call, bias=None: self.output(x, self.pack(tensors), bias, *call),
-            lambda grad, tensors, size, call: self.grad_input(grad, self.pack(tensors), size, *call),
-            lambda grad, x, sizes, call: self.unpack(
-                self.grad_weight(grad, x, *([sizes] if self.several else []), *call)
+    def __init__(
+        self,
+        name: str,
+        weights_schema: str,
+        settings_schema: str,
+        reference: ModuleType,
+        *,
+        check: Callable,
+        dense: Callable,
+        maker: str,
+        grad_input_fake: Callable,
+        grad_weight_fake: Callable,
+        converters: Mapping[str, Callable] | None = None,
+    ):
+        self.name, self.reference = name, reference
+        self.weights_schema, self.settings_schema = weights_schema, settings_schema
+        self.check, self.dense, self.converters = check, dense, converters
+        self.takes_list = weights_schema.startswith('Tensor[]')
+        self.form = TrilinearForm(
+            lambda x, tensors, settings, bias=None: self.output(x, self.pack(tensors), bias, *settings),
+            lambda grad, tensors, size, settings: self.grad_input(grad, self.pack(tensors), size, *settings),
+            lambda grad, x, sizes, settings: self.unpack(
+                self.grad_weight(grad, x, *([sizes] if self.takes_list else []), *settings)
             ),
         )
+        self.define_outputs(maker)
+        self.define_gradients(grad_input_fake, grad_weight_fake)
+        self.define_backward()
+
+    def call(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        bias: Tensor | None,
+        settings: tuple,
+        several: bool,
+        relu: bool = False,
+    ) -> Tensor:
+        """The convolution of unchecked arguments, by whatever serves them: what its functions do.
+
+        Args:
+            x, weights, bias: Tensors of the call.
+            settings: A tuple of integers, the stride, and another integer.
+            several: Whether there are several dilations or levels; one alone is torch's own convolution.
+            relu: Whether negative values become zero.
+
+        Raises:
+            ValueError: If the arguments do not fit.
+        """
+        if several:
+            out = fast_call(self.rectified_name if relu else self.name, settings, x, weights, bias)
+            if out is not None:
+                return out
+        first, stride, third = settings
+        args = x, self.pack(weights), bias, [int(number) for number in first], stride, third
+        if is_traced():
+            out = decomposed(self.reference.forward, self.check, *args)
+        else:
+            self.check(*args)
+            if several:
+                return (self.rectified if relu else self.output)(*args)
+            if dense_convolution.is_trusted(x, stride):  # torch has the best kernel
+                out = dense_convolution.forward(x, weights[0], bias, *self.dense(*args[3:]))
+            else:
+                out = self.output(*args)
+        return out.relu_() if relu else out
 
     def pack(self, tensors: Sequence[Tensor]) -> list[Tensor] | Tensor:
         """From a sequence to what the operators take."""
-        return list(tensors) if self.several else tensors[0]
+        return list(tensors) if self.takes_list else tensors[0]
 
     def unpack(self, packed: list[Tensor] | Tensor) -> list[Tensor]:
         """And back."""
-        return packed if self.several else [packed]
+        return packed if self.takes_list else [packed]
 
     def define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
         """One of the operators, with its kernels; ``options`` are those of :func:`define`."""
@@ -75,11 +111,12 @@ class _Convolution:
         kernels = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
         return define(operator, schema, reference, kernels=kernels, converters=self.converters, **options)
 
-    def define_outputs(self, maker: str) -> tuple[Callable, Callable]:
+    def define_outputs(self, maker: str) -> None:
         """``<name>``, and ``<name>_relu`` without a gradient."""
-        schema = f'(Tensor x, {self.weights}, Tensor? bias, {self.numbers}) -> Tensor'
+        schema = f'(Tensor x, {self.weights_schema}, Tensor? bias, {self.settings_schema}) -> Tensor'
         shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
-        fast = FastCall(maker, filters=self.pack, shapes=lambda tensors: (shapes_of(tensors),) if self.several else ())
+        shapes = (lambda tensors: (shapes_of(tensors),)) if self.takes_list else (lambda tensors: ())
+        fast = FastCall(maker, filters=self.pack, shapes=shapes)
 
         @wraps(self.reference.forward)
         def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
@@ -89,16 +126,16 @@ class _Convolution:
             '',
             schema,
             self.reference.forward,
-            autograd=lambda _, x, packed, bias, *call: derivative(
-                self.form, call, x=x, weights=self.unpack(packed), bias=bias
+            autograd=lambda _, x, packed, bias, *settings: derivative(
+                self.form, settings, x=x, weights=self.unpack(packed), bias=bias
             ),
             fast_call=fast,
             **shared,
         )
-        rectifying = self.define(
+        self.rectified_name = f'{self.name}_relu'
+        self.rectified = self.define(
             '_relu', schema, rectified, autograd=without_gradient, fast_call=fast._replace(relu=True), **shared
         )
-        return self.output, rectifying
 
     def _output_fake(self, x, packed, bias, first, stride, third):
         height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
@@ -111,19 +148,19 @@ class _Convolution:
         """``<name>_grad_input`` and ``<name>_grad_weight``, which have gradients themselves."""
         self.grad_input = self.define(
             '_grad_input',
-            f'(Tensor grad, {self.weights}, SymInt[] size, {self.numbers}) -> Tensor',
+            f'(Tensor grad, {self.weights_schema}, SymInt[] size, {self.settings_schema}) -> Tensor',
             self.reference.grad_input,
             fake=grad_input_fake,
-            autograd=lambda _, grad, packed, size, *call: derivative(
-                self.form, call, grad=grad, weights=self.unpack(packed), sizes=size
+            autograd=lambda _, grad, packed, size, *settings: derivative(
+                self.form, settings, grad=grad, weights=self.unpack(packed), sizes=size
             ),
             flops=lambda grad, packed, *_, **__: flops(grad, self.unpack(packed)),
             layout_of=0,
         )
-        shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.several else ('', 'Tensor')
+        shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.takes_list else ('', 'Tensor')
         self.grad_weight = self.define(
             '_grad_weight',
-            f'(Tensor grad, Tensor x, {shapes}{self.numbers}) -> {result}',
+            f'(Tensor grad, Tensor x, {shapes}{self.settings_schema}) -> {result}',
             self.reference.grad_weight,
             fake=grad_weight_fake,
             autograd=self._grad_weight_rule,
@@ -131,21 +168,21 @@ class _Convolution:
         )
 
     def _grad_weight_rule(self, _, grad, x, *rest):
-        sizes, call = (rest[0], rest[1:]) if self.several else ((), rest)
-        return self.pack(derivative(self.form, call, grad=grad, x=x, sizes=sizes))
+        sizes, settings = (rest[0], rest[1:]) if self.takes_list else ((), rest)
+        return self.pack(derivative(self.form, settings, grad=grad, x=x, sizes=sizes))
 
     def define_backward(self) -> None:
         """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
         library.define(
-            f'{self.name}_backward(Tensor grad, Tensor x, {self.weights}, {self.numbers}, bool to_x, bool to_weights, '
-            'str backend) -> Tensor[]'
+            f'{self.name}_backward(Tensor grad, Tensor x, {self.weights_schema}, {self.settings_schema}, '
+            'bool to_x, bool to_weights, str backend) -> Tensor[]'
         )
         # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
         for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
             library.impl(f'{self.name}_backward', self._backward, key)
 
     def _backward(self, grad, x, packed, first, stride, third, to_x, to_weights, chosen):
-        call, tensors = (first, stride, third), self.unpack(packed)
+        settings, tensors = (first, stride, third), self.unpack(packed)
         with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
-            results = [self.form.grad_input(grad, tensors, x.shape[2:], call)] if to_x else []
-            return results + (list(self.form.grad_weight(grad, x, shapes_of(tensors), call)) if to_weights else [])
+            results = [self.form.grad_input(grad, tensors, x.shape[2:], settings)] if to_x else []
+            return results + (list(self.form.grad_weight(grad, x, shapes_of(tensors), settings)) if to_weights else [])

@@ -34,7 +34,9 @@ class FastCall(NamedTuple):
 fast_calls: dict[str, FastCall] = {}  # by operator
 
 
-def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> Tensor | None:
+def fast_call(
+    operator: str, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
+) -> Tensor | None:
     """The result of ``operator``, or None where the operator itself must be called.
 
     The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
@@ -49,38 +51,38 @@ def fast_call(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], 
 
     Args:
         operator: One that was defined with a ``fast_call``.
-        call: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
+        settings: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
         x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
     if is_compiling() or in_forward_ad() or requested_kernels or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
-        prepared = _prepared(operator, call, backend.generation())
+        prepared = _prepared(operator, settings, backend.generation())
     except TypeError:  # numbers that are none, or that 64 bits do not hold: the operator says what is wrong
         return None
     return None if prepared is None else prepared(x, weights, bias, backend.requested())
 
 
 @lru_cache(maxsize=4096)  # layers of a process
-def _prepared(operator: str, call: tuple, generation: int) -> Callable | None:
+def _prepared(operator: str, settings: tuple, generation: int) -> Callable | None:
     """The call of a layer as the library holds it; None without the library."""
     module = backend.library_module()
     if module is None:
         return None
     make = getattr(module, fast_calls[operator].maker)
-    return make(list(call[0]), *call[1:], fast_calls[operator].relu, partial(_served, operator, call))
+    return make(list(settings[0]), *settings[1:], fast_calls[operator].relu, partial(_served, operator, settings))
 
 
-def _served(operator: str, call: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
+def _served(operator: str, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
     """Which of the passes of a call compiled kernels serve here and now."""
     known = fast_calls[operator]
     filters = known.filters(weights)
-    if not backend.is_compiled(operator, x, filters, bias, *call):
+    if not backend.is_compiled(operator, x, filters, bias, *settings):
         return 0
     if known.relu:
         return FORWARD
     grad = x.new_empty(0, sum(weight.shape[0] for weight in weights), *x.shape[2:])
-    to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *call)
-    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *known.shapes(weights), *call)
+    to_input = backend.is_compiled(f'{operator}_grad_input', grad, filters, tuple(x.shape[2:]), *settings)
+    to_weight = backend.is_compiled(f'{operator}_grad_weight', grad, x, *known.shapes(weights), *settings)
     return FORWARD | (GRADIENTS if to_input and to_weight else 0)
