@@ -100,7 +100,7 @@ _run = define(
     'integrated_norm',
     None,  # an operator of `torch.library` cannot both change running statistics and have a gradient
     reference.forward,
-    kernels={
+    limits={
         'cpu': Limits(partial(_refusal, 'cpu')),
         'cuda': Limits(partial(_refusal, 'cuda'), lambda levels, *_: unproven('integrated_norm', levels[0])),
     },

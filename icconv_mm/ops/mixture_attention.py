@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.attention import computed_dtype, exact, in_blocks
+from icconv_mm.ops.common.attention import computed_dtype, in_blocks, widened
 from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
 from icconv_mm.ops.reference import mixture_attention as reference
 
@@ -81,7 +81,7 @@ def _weights(q, k, bias, scale, scores, out):
 
 
 def _forward_kernel(q, k, v, mix, bias, scale):
-    with exact(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
+    with widened(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
         out = v_.new_empty((q.shape[0], v.shape[1], q.shape[3]))
         for image in range(q.shape[0]):
             for rows, (scores, weights, mixed) in in_blocks(q.shape[3], k.shape[3], 3, like=v_):
@@ -96,7 +96,7 @@ def _forward_kernel(q, k, v, mix, bias, scale):
 
 def _backward_kernel(grad, q, k, v, mix, bias, scale):
     softmax_backward = torch.ops.aten._softmax_backward_data.out
-    with exact(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
+    with widened(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
         to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
         to_bias = k_.new_zeros((*k.shape[:2], k.shape[3]))
         for image in range(q.shape[0]):

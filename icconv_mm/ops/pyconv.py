@@ -11,12 +11,7 @@ from icconv_mm.patterns.pattern import MAX_DILATION
 
 
 def pyconv2d(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: Tensor | None,
-    groups: Sequence[int],
-    stride: int = 1,
-    dilation: int = 1,
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """Pyramidal convolution, differentiable to any order.
 
@@ -50,12 +45,7 @@ def pyconv2d(
 
 
 def pyconv2d_relu(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: Tensor | None,
-    groups: Sequence[int],
-    stride: int = 1,
-    dilation: int = 1,
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """``relu(pyconv2d(...))``: arguments, result and errors are those of ``pyconv2d``.
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.common.attention import exact, rows_of_a_block
+from icconv_mm.ops.common.attention import rows_of_a_block, widened
 from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
 from icconv_mm.ops.reference import window_attention as reference
 
@@ -80,7 +80,7 @@ def check_settings(similarity: str, window: int) -> None:
 # --- kernels
 
 
-class _Window(NamedTuple):
+class _Block(NamedTuple):
     """A block of rows of the fine map, and how it meets the coarse map, padded by half a window."""
 
     rows: slice  # of the fine map
@@ -99,7 +99,7 @@ class _Window(NamedTuple):
                     yield self.cells[0][self.rows] + down, self.cells[1] + right
 
 
-def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Window]:
+def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Block]:
     (_, channels, height, width), coarse = q.shape, tuple(k.shape[2:])
     cells = None
     if coarse != (height, width):
@@ -107,7 +107,7 @@ def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Window]:
     # beside the weights, a few maps of the block's queries and keys are in memory at a time
     count = max(1, rows_of_a_block(width * (channels + side**2), 4, q) if height * width else height)
     for start in range(0, height, count):
-        yield _Window(slice(start, min(start + count, height)), cells, width, side)
+        yield _Block(slice(start, min(start + count, height)), cells, width, side)
 
 
 def _take(padded: Tensor, rows, columns) -> Tensor:
@@ -143,7 +143,7 @@ def _weights(query, keys, parts, block, similarity):
 
 
 def _forward_kernel(q, k, v, mix, window, similarity):
-    with exact(q, k, v, mix) as (q_, k_, v_, mix_):
+    with widened(q, k, v, mix) as (q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [window // 2] * 4) for tensor in (k_, v_))
         out = v_.new_zeros((q.shape[0], v.shape[1], *q.shape[2:]))
         for image in range(q.shape[0]):
@@ -157,7 +157,7 @@ def _forward_kernel(q, k, v, mix, window, similarity):
 
 def _backward_kernel(grad, q, k, v, mix, window, similarity):
     parts, border = mix.shape[1], window // 2
-    with exact(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
+    with widened(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [border] * 4) for tensor in (k_, v_))
         to_q, to_k, to_v, to_mix = (torch.zeros_like(tensor) for tensor in (q_, k_, v_, mix_))
         for image in range(q.shape[0]):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import empty
 from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
-from icconv_mm.ops.definition.operator import decomposed, define, is_traced, library, without_gradient
+from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, without_gradient
 from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
-from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call
+from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
 
 
@@ -19,8 +19,8 @@ class Convolution:
 
     Args:
         name: Name of the convolution.
-        weights_schema: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
-        settings_schema: That of what follows the tensors: a list of integers, the stride, and another integer.
+        weights: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
+        settings: Schema of what follows the tensors: a list of integers, the stride, and another integer.
         reference: Module with ``forward``, ``grad_input`` and ``grad_weight``.
         check: Function that raises ValueError unless these are arguments of ``<name>``.
         dense: Function from the settings of a single dilation or level to stride, dilation and groups.
@@ -32,8 +32,8 @@ class Convolution:
     def __init__(
         self,
         name: str,
-        weights_schema: str,
-        settings_schema: str,
+        weights: str,
+        settings: str,
         reference: ModuleType,
         *,
         check: Callable,
@@ -43,35 +43,27 @@ class Convolution:
         grad_weight_fake: Callable,
         converters: Mapping[str, Callable] | None = None,
     ):
-        self.name, self.reference = name, reference
-        self.weights_schema, self.settings_schema = weights_schema, settings_schema
-        self.check, self.dense, self.converters = check, dense, converters
-        self.takes_list = weights_schema.startswith('Tensor[]')
+        self.name, self.reference, self.check, self.dense = name, reference, check, dense
+        self.converters, self.takes_list = converters, weights.startswith('Tensor[]')
         self.form = TrilinearForm(
             lambda x, tensors, settings, bias=None: self.output(x, self.pack(tensors), bias, *settings),
             lambda grad, tensors, size, settings: self.grad_input(grad, self.pack(tensors), size, *settings),
-            lambda grad, x, sizes, settings: self.unpack(
-                self.grad_weight(grad, x, *([sizes] if self.takes_list else []), *settings)
-            ),
+            lambda grad, x, sizes, settings: self.unpack(self.grad_weight(grad, x, *self.shapes(sizes), *settings)),
         )
-        self.define_outputs(maker)
-        self.define_gradients(grad_input_fake, grad_weight_fake)
-        self.define_backward()
+        self._define_outputs(weights, settings)
+        self._define_gradients(weights, settings, grad_input_fake, grad_weight_fake)
+        self._define_backward(weights, settings)
+        fast = FastCall(maker, filters=self.pack, shapes=lambda tensors: self.shapes(shapes_of(tensors)))
+        fast_calls.update({name: fast, self.rectified_name: fast._replace(relu=True)})
 
     def call(
-        self,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        bias: Tensor | None,
-        settings: tuple,
-        several: bool,
-        relu: bool = False,
+        self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, settings: tuple, several: bool, relu=False
     ) -> Tensor:
-        """The convolution of unchecked arguments, by whatever serves them: what its functions do.
+        """What the functions of the convolution do: all from unchecked arguments to the result.
 
         Args:
             x, weights, bias: Tensors of the call.
-            settings: A tuple of integers, the stride, and another integer.
+            settings: What follows the tensors: a tuple of integers, the stride, and another integer.
             several: Whether there are several dilations or levels; one alone is torch's own convolution.
             relu: Whether negative values become zero.
 
@@ -104,38 +96,31 @@ class Convolution:
         """And back."""
         return packed if self.takes_list else [packed]
 
-    def define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
-        """One of the operators, with its kernels; ``options`` are those of :func:`define`."""
+    def shapes(self, sizes: Sequence[int]) -> tuple:
+        """From what :func:`shapes_of` returns to the arguments that ``<name>_grad_weight`` takes for it."""
+        return (sizes,) if self.takes_list else ()
+
+    def _define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
         operator = f'{self.name}{suffix}'
         limited = self.name if suffix == '_relu' else operator
-        kernels = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
-        return define(operator, schema, reference, kernels=kernels, converters=self.converters, **options)
+        limits = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
+        return define(operator, schema, reference, limits=limits, converters=self.converters, **options)
 
-    def define_outputs(self, maker: str) -> None:
-        """``<name>``, and ``<name>_relu`` without a gradient."""
-        schema = f'(Tensor x, {self.weights_schema}, Tensor? bias, {self.settings_schema}) -> Tensor'
+    def _define_outputs(self, weights: str, settings: str) -> None:
+        schema = f'(Tensor x, {weights}, Tensor? bias, {settings}) -> Tensor'
         shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
-        shapes = (lambda tensors: (shapes_of(tensors),)) if self.takes_list else (lambda tensors: ())
-        fast = FastCall(maker, filters=self.pack, shapes=shapes)
+        forward = self.reference.forward
 
-        @wraps(self.reference.forward)
+        @wraps(forward)
         def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
             return backend.run(self.name, *args).relu_()
 
-        self.output = self.define(
-            '',
-            schema,
-            self.reference.forward,
-            autograd=lambda _, x, packed, bias, *settings: derivative(
-                self.form, settings, x=x, weights=self.unpack(packed), bias=bias
-            ),
-            fast_call=fast,
-            **shared,
-        )
+        def rule(_, x, packed, bias, *settings):
+            return derivative(self.form, settings, x=x, weights=self.unpack(packed), bias=bias)
+
         self.rectified_name = f'{self.name}_relu'
-        self.rectified = self.define(
-            '_relu', schema, rectified, autograd=without_gradient, fast_call=fast._replace(relu=True), **shared
-        )
+        self.output = self._define('', schema, forward, autograd=rule, **shared)
+        self.rectified = self._define('_relu', schema, rectified, autograd=without_gradient, **shared)
 
     def _output_fake(self, x, packed, bias, first, stride, third):
         height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
@@ -144,42 +129,43 @@ class Convolution:
     def _output_flops(self, x, packed, *_, out_shape, **__):
         return flops(out_shape, self.unpack(packed))
 
-    def define_gradients(self, grad_input_fake: Callable, grad_weight_fake: Callable) -> None:
-        """``<name>_grad_input`` and ``<name>_grad_weight``, which have gradients themselves."""
-        self.grad_input = self.define(
+    def _define_gradients(self, weights: str, settings: str, grad_input_fake: Callable, grad_weight_fake: Callable):
+        """Operators that have gradients themselves."""
+
+        def to_input(_, grad, packed, size, *settings):
+            return derivative(self.form, settings, grad=grad, weights=self.unpack(packed), sizes=size)
+
+        def to_weight(_, grad, x, *rest):
+            sizes, settings = (rest[0], rest[1:]) if self.takes_list else ((), rest)
+            return self.pack(derivative(self.form, settings, grad=grad, x=x, sizes=sizes))
+
+        self.grad_input = self._define(
             '_grad_input',
-            f'(Tensor grad, {self.weights_schema}, SymInt[] size, {self.settings_schema}) -> Tensor',
+            f'(Tensor grad, {weights}, SymInt[] size, {settings}) -> Tensor',
             self.reference.grad_input,
             fake=grad_input_fake,
-            autograd=lambda _, grad, packed, size, *settings: derivative(
-                self.form, settings, grad=grad, weights=self.unpack(packed), sizes=size
-            ),
+            autograd=to_input,
             flops=lambda grad, packed, *_, **__: flops(grad, self.unpack(packed)),
             layout_of=0,
         )
         shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.takes_list else ('', 'Tensor')
-        self.grad_weight = self.define(
+        self.grad_weight = self._define(
             '_grad_weight',
-            f'(Tensor grad, Tensor x, {shapes}{self.settings_schema}) -> {result}',
+            f'(Tensor grad, Tensor x, {shapes}{settings}) -> {result}',
             self.reference.grad_weight,
             fake=grad_weight_fake,
-            autograd=self._grad_weight_rule,
+            autograd=to_weight,
             flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),
         )
 
-    def _grad_weight_rule(self, _, grad, x, *rest):
-        sizes, settings = (rest[0], rest[1:]) if self.takes_list else ((), rest)
-        return self.pack(derivative(self.form, settings, grad=grad, x=x, sizes=sizes))
-
-    def define_backward(self) -> None:
+    def _define_backward(self, weights: str, settings: str) -> None:
         """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
-        library.define(
-            f'{self.name}_backward(Tensor grad, Tensor x, {self.weights_schema}, {self.settings_schema}, '
-            'bool to_x, bool to_weights, str backend) -> Tensor[]'
-        )
+        name = f'{self.name}_backward'
+        numbers = f'{settings}, bool to_x, bool to_weights, str backend'
+        fragment.define(f'{name}(Tensor grad, Tensor x, {weights}, {numbers}) -> Tensor[]')
         # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
         for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
-            library.impl(f'{self.name}_backward', self._backward, key)
+            fragment.impl(name, self._backward, key)
 
     def _backward(self, grad, x, packed, first, stride, third, to_x, to_weights, chosen):
         settings, tensors = (first, stride, third), self.unpack(packed)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from icconv_mm.ops.common.torch_private import in_forward_ad, is_compiling
-from icconv_mm.ops.dispatch import backend
+from icconv_mm.ops.dispatch import backend, compiled_library
 from icconv_mm.ops.dispatch.kernel_table import requested_kernels
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
@@ -50,7 +50,7 @@ def fast_call(
     logged.
 
     Args:
-        operator: One that was defined with a ``fast_call``.
+        operator: One of :data:`fast_calls`.
         settings: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
         x, weights, bias: Tensors of the call; unchecked.
     """
@@ -67,7 +67,7 @@ def fast_call(
 @lru_cache(maxsize=4096)  # layers of a process
 def _prepared(operator: str, settings: tuple, generation: int) -> Callable | None:
     """The call of a layer as the library holds it; None without the library."""
-    module = backend.library_module()
+    module = compiled_library.library_module()
     if module is None:
         return None
     make = getattr(module, fast_calls[operator].maker)

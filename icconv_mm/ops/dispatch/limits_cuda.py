@@ -47,11 +47,11 @@ def _limits(
             return advice(tensor, *rest)
         return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
 
-    def name(*args) -> str:
-        kernel = measured(*args)
-        return default(*args) if kernel in (None, REFERENCE) else kernel
+    def kernel(*args) -> str:
+        found = measured(*args)
+        return default(*args) if found in (None, REFERENCE) else found
 
-    return Limits(refusal, measured_advice, name)
+    return Limits(refusal, measured_advice, kernel)
 
 
 def _pixels(maps, stride: int = 1) -> int:

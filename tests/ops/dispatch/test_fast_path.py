@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend
 from icconv_mm.ops.dispatch import backend, fast_path
+from icconv_mm.ops.dispatch.compiled_library import library_module
 from icconv_mm.ops.dispatch.fast_path import fast_call
 from icconv_mm.patterns import DilationPattern
 
-pytestmark = pytest.mark.skipif(backend.library_module() is None, reason='the compiled library has no fast path')
+pytestmark = pytest.mark.skipif(library_module() is None, reason='the compiled library has no fast path')
 
 X, WEIGHT = torch.randn(2, 32, 9, 8), torch.randn(24, 32, 3, 3)
 PATTERN = DilationPattern(((12, 1, 1), (8, 2, 1), (4, 3, 2)))
