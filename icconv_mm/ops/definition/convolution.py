@@ -57,7 +57,13 @@ class Convolution:
         fast_calls.update({name: fast, self.rectified_name: fast._replace(relu=True)})
 
     def call(
-        self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, settings: tuple, several: bool, relu=False
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        bias: Tensor | None,
+        settings: tuple,
+        several: bool,
+        relu: bool = False,
     ) -> Tensor:
         """What the functions of the convolution do: all from unchecked arguments to the result.
 
