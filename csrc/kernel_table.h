@@ -1,5 +1,5 @@
 // Which of several kernels of one operator serves a call on a GPU: a table of what was measured there, which Python
-// hands over once (icconv_mm/ops/kernel_table.py). Nothing is measured on the machine that runs.
+// hands over once (icconv_mm/ops/dispatch/kernel_table.py). Nothing is measured on the machine that runs.
 #pragma once
 
 #include <c10/core/ScalarType.h>

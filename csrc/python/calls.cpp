@@ -1,4 +1,4 @@
-// Calls of the operators from Python that need no Python: what icconv_mm/ops/fast_call.py takes the common calls to.
+// Calls of the operators from Python that need no Python: icconv_mm/ops/dispatch/fast_path.py takes common calls here.
 //
 // The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A `Call`
 // holds what does not change from one call of a layer to the next; it serves ordinary tensors that nobody watches,

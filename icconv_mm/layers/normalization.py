@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from icconv_mm.layers.hooks import has_hooks
-from icconv_mm.ops.batch_norm import run_compiled, runs_compiled
-from icconv_mm.ops.torch_private import is_compiling
+from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
+from icconv_mm.ops.common.torch_private import is_compiling
 
 
 def norm_relu(
@@ -27,7 +27,7 @@ def norm_relu(
     """
     if _runs_in_place(x, conv, norm, relu, shortcut):
         settings = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
-        run_compiled(x, *settings, shortcut, relu is not None)
+        batch_norm_relu_(x, *settings, shortcut, relu is not None)
         return x
     x = norm(x)
     if shortcut is not None:
@@ -42,7 +42,7 @@ def _runs_in_place(
         return False
     if is_compiling() or type(x) is not Tensor:  # torch 2.1 compiles no type(x); fx would record what is read below
         return False
-    if not runs_compiled(x, norm.weight, norm.bias, norm.running_mean, shortcut):
+    if not has_batch_norm_kernel(x, norm.weight, norm.bias, norm.running_mean, shortcut):
         return False
     if relu is not None and type(relu) is not nn.ReLU:
         return False

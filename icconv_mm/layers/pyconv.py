@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
-from icconv_mm.ops.torch_private import member
+from icconv_mm.ops.common.torch_private import member
 
 
 class PyConv2d(nn.Module):

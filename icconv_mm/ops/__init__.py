@@ -1,10 +1,14 @@
-"""Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends."""
+"""Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends.
 
-from icconv_mm.ops.backend import backends, explain, forget_packed_weights, use_backend, use_kernel
-from icconv_mm.ops.fused_relu import inception_conv2d_relu, pyconv2d_relu
-from icconv_mm.ops.inception_conv import inception_conv2d
+The modules here are the operators. What they are made of is in folders: ``reference`` holds each in plain PyTorch under
+the same name, ``dispatch`` chooses what runs a call, ``definition`` registers operators and their gradients, and
+``common`` is what these share. (The reference of ``batch_norm`` is what :mod:`icconv_mm.layers.normalization` does.)
+"""
+
+from icconv_mm.ops.dispatch.backend import backends, explain, forget_packed_weights, use_backend, use_kernel
+from icconv_mm.ops.inception_conv import inception_conv2d, inception_conv2d_relu
 from icconv_mm.ops.mixture_attention import mixture_attention
-from icconv_mm.ops.pyconv import pyconv2d
+from icconv_mm.ops.pyconv import pyconv2d, pyconv2d_relu
 from icconv_mm.ops.window_attention import window_attention
 
 __all__ = [

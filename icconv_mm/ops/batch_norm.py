@@ -10,15 +10,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.operator import is_traced
-from icconv_mm.ops.torch_private import is_observed
+from icconv_mm.ops.common.torch_private import is_observed
+from icconv_mm.ops.definition.operator import is_traced
+from icconv_mm.ops.dispatch import backend
 
 
-def runs_compiled(
+def has_batch_norm_kernel(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, shortcut: Tensor | None
 ) -> bool:
-    """Whether the compiled kernel serves such a call and nothing looks at the single steps: :func:`run_compiled` may.
+    """Whether :func:`batch_norm_relu_` may run: its kernel serves such a call, and nothing looks at the single steps.
 
     For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
     map.
@@ -36,7 +36,7 @@ def runs_compiled(
     return weight.dtype == mean.dtype == wanted and is_dense and _has_kernel()
 
 
-def run_compiled(
+def batch_norm_relu_(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,

@@ -4,12 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution
-from icconv_mm.ops import inception_conv_reference as reference
-from icconv_mm.ops.convolution import define_convolution
-from icconv_mm.ops.fast_call import fast_call
-from icconv_mm.ops.operator import decomposed, is_traced
-from icconv_mm.ops.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.definition.convolution import Convolution
+from icconv_mm.ops.reference import inception_conv as reference
 from icconv_mm.patterns import DilationPattern
 from icconv_mm.patterns.pattern import MAX_DILATION
 
@@ -50,21 +47,34 @@ def inception_conv2d(
         torch.Size([1, 6, 16, 16])
     """
     pattern = DilationPattern.of(pattern).flat
-    if len(pattern) > 3:  # a single run is torch's own convolution
-        out = fast_call('inception_conv2d', (pattern, stride, groups), x, (weight,), bias)
-        if out is not None:
-            return out
-    if is_traced():
-        return decomposed(reference.forward, check_call, x, weight, bias, pattern, stride, groups)
-    check_call(x, weight, bias, pattern, stride, groups)
-    if len(pattern) == 3 and dense_convolution.is_trusted(x, stride):  # one run: torch has the best kernel
-        return dense_convolution.forward(x, weight, bias, stride, pattern[1:], groups)
-    return _output(x, weight, bias, pattern, stride, groups)
+    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3)
 
 
-def check_call(
-    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int
-) -> None:
+def inception_conv2d_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pattern: DilationPattern | Iterable[tuple[int, int, int]],
+    stride: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``relu(inception_conv2d(...))``: arguments, result and errors are those of ``inception_conv2d``.
+
+    A compiled kernel rectifies while it stores, which saves a pass over the output. There is no gradient.
+
+    Raises:
+        RuntimeError: Also, if an argument requires a gradient while gradients are recorded.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> inception_conv2d_relu(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).min() >= 0
+        tensor(True)
+    """
+    pattern = DilationPattern.of(pattern).flat
+    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3, relu=True)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> None:
     """Raise ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
@@ -96,11 +106,13 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
     return grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3))
 
 
-_output, output_relu = define_convolution(
+_convolution = Convolution(
     'inception_conv2d',
     'Tensor weight',
     'int[] pattern, int stride, int groups',
     reference,
+    check=_check,
+    dense=lambda pattern, stride, groups: (stride, pattern[1:], groups),
     maker='inception',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops import integrated_norm_reference as reference
-from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.operator import define
-from icconv_mm.ops.proven import unproven
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike
-from icconv_mm.ops.torch_private import below_autograd, is_compiling
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
+from icconv_mm.ops.common.torch_private import below_autograd, is_compiling
+from icconv_mm.ops.definition.operator import define
+from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.dispatch.proven_gpus import unproven
+from icconv_mm.ops.reference import integrated_norm as reference
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
@@ -100,7 +100,7 @@ _run = define(
     'integrated_norm',
     None,  # an operator of `torch.library` cannot both change running statistics and have a gradient
     reference.forward,
-    kernels={
+    limits={
         'cpu': Limits(partial(_refusal, 'cpu')),
         'cuda': Limits(partial(_refusal, 'cuda'), lambda levels, *_: unproven('integrated_norm', levels[0])),
     },

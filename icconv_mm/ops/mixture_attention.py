@@ -1,11 +1,11 @@
 """Attention with a mixture of softmaxes, in memory that is linear in the positions."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.attention_common import computed_dtype, exact, in_blocks
-from icconv_mm.ops.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.common.attention import computed_dtype, in_blocks, widened
+from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.reference import mixture_attention as reference
 
 
 def mixture_attention(
@@ -46,7 +46,7 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    return checked_call(_forward, reference, _check, q, k, v, mix, bias, scale)
+    return checked_call(_forward, reference.forward, _check, q, k, v, mix, bias, scale)
 
 
 def _check(q, k, v, mix, bias, scale):
@@ -68,15 +68,6 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """The definition, in quadratic memory: what a trace or an exported ONNX model holds."""
-    logits = scale * q.transpose(-2, -1) @ k
-    if bias is not None:
-        logits = logits + bias[:, :, None]
-    weights = (mix[..., None, None] * F.softmax(logits, -1)).sum(1)
-    return v @ weights.transpose(-2, -1)
-
-
 # --- kernels
 
 
@@ -90,7 +81,7 @@ def _weights(q, k, bias, scale, scores, out):
 
 
 def _forward_kernel(q, k, v, mix, bias, scale):
-    with exact(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
+    with widened(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
         out = v_.new_empty((q.shape[0], v.shape[1], q.shape[3]))
         for image in range(q.shape[0]):
             for rows, (scores, weights, mixed) in in_blocks(q.shape[3], k.shape[3], 3, like=v_):
@@ -105,7 +96,7 @@ def _forward_kernel(q, k, v, mix, bias, scale):
 
 def _backward_kernel(grad, q, k, v, mix, bias, scale):
     softmax_backward = torch.ops.aten._softmax_backward_data.out
-    with exact(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
+    with widened(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
         to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
         to_bias = k_.new_zeros((*k.shape[:2], k.shape[3]))
         for image in range(q.shape[0]):

@@ -4,22 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution
-from icconv_mm.ops import pyconv_reference as reference
-from icconv_mm.ops.convolution import define_convolution
-from icconv_mm.ops.fast_call import fast_call
-from icconv_mm.ops.operator import decomposed, is_traced
-from icconv_mm.ops.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
+from icconv_mm.ops.definition.convolution import Convolution
+from icconv_mm.ops.reference import pyconv as reference
 from icconv_mm.patterns.pattern import MAX_DILATION
 
 
 def pyconv2d(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: Tensor | None,
-    groups: Sequence[int],
-    stride: int = 1,
-    dilation: int = 1,
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """Pyramidal convolution, differentiable to any order.
 
@@ -48,21 +40,30 @@ def pyconv2d(
         >>> pyconv2d(x, weights, bias=None, groups=[1, 2], stride=2).shape
         torch.Size([1, 8, 16, 16])
     """
-    weights, groups = list(weights), tuple(groups)
-    if len(weights) > 1:  # a single level is torch's own convolution
-        out = fast_call('pyconv2d', (groups, stride, dilation), x, weights, bias)
-        if out is not None:
-            return out
-    groups = [int(group) for group in groups]
-    if is_traced():
-        return decomposed(reference.forward, check_call, x, weights, bias, groups, stride, dilation)
-    check_call(x, weights, bias, groups, stride, dilation)
-    if len(weights) == 1 and dense_convolution.is_trusted(x, stride):  # torch has the best kernel
-        return dense_convolution.forward(x, weights[0], bias, stride, (dilation, dilation), groups[0])
-    return _output(x, weights, bias, groups, stride, dilation)
+    weights = list(weights)
+    return _convolution.call(x, weights, bias, (tuple(groups), stride, dilation), several=len(weights) > 1)
 
 
-def check_call(
+def pyconv2d_relu(
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
+) -> Tensor:
+    """``relu(pyconv2d(...))``: arguments, result and errors are those of ``pyconv2d``.
+
+    As :func:`inception_conv2d_relu`.
+
+    Raises:
+        RuntimeError: Also, if an argument requires a gradient while gradients are recorded.
+
+    Example:
+        >>> x, weights = torch.randn(1, 8, 32, 32), [torch.randn(4, 8, 3, 3), torch.randn(4, 4, 5, 5)]
+        >>> pyconv2d_relu(x, weights, bias=None, groups=[1, 2]).min() >= 0
+        tensor(True)
+    """
+    weights = list(weights)
+    return _convolution.call(x, weights, bias, (tuple(groups), stride, dilation), several=len(weights) > 1, relu=True)
+
+
+def _check(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> None:
     """Raise ValueError unless these are arguments of a pyramidal convolution."""
@@ -93,11 +94,13 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
     return [grad.new_empty(shape) for shape in reference.level_shapes(shapes, x.shape[1], groups)]
 
 
-_output, output_relu = define_convolution(
+_convolution = Convolution(
     'pyconv2d',
     'Tensor[] weights',
     'int[] groups, int stride, int dilation',
     reference,
+    check=_check,
+    dense=lambda groups, stride, dilation: (stride, (dilation, dilation), groups[0]),
     maker='pyramidal',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,

@@ -3,14 +3,14 @@
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.operator import define, is_traced
-from icconv_mm.ops.proven import unproven
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, unlike
-from icconv_mm.ops.torch_private import below_autograd, is_observed
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
+from icconv_mm.ops.common.torch_private import below_autograd, is_observed
+from icconv_mm.ops.definition.operator import define, is_traced
+from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.dispatch.proven_gpus import unproven
+from icconv_mm.ops.reference import pyramid_sum as reference
 
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
@@ -27,13 +27,7 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
     Returns:
         ``[N, C, H, W]``, a new map of the dtype of ``own``.
     """
-    return (_reference if is_observed() or is_traced() else _run)(own, coarser, finer)
-
-
-def _reference(own, coarser, finer=None):
-    y = own if finer is None else own + finer
-    upsampled = F.interpolate(coarser, y.shape[-2:], mode='bilinear', align_corners=True)
-    return y + upsampled.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
+    return (reference.forward if is_observed() or is_traced() else _run)(own, coarser, finer)
 
 
 def _compiled(own, coarser, finer=None):
@@ -83,8 +77,8 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
 _run = define(
     'pyramid_sum',
     None,  # the dispatcher would add some microseconds to each call, ten where a gradient is recorded
-    _reference,
-    kernels={
+    reference.forward,
+    limits={
         'cpu': Limits(partial(_refusal, 'cpu'), _advice_of_cpu),
         'cuda': Limits(partial(_refusal, 'cuda'), lambda own, *_: unproven('pyramid_sum', own)),
     },

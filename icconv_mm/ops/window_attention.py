@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.attention_common import exact, rows_of_a_block
-from icconv_mm.ops.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.common.attention import rows_of_a_block, widened
+from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.reference import window_attention as reference
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
 
@@ -50,7 +51,7 @@ def window_attention(
         >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
         torch.Size([1, 4, 32, 32])
     """
-    return checked_call(_forward, reference, _check, q, k, v, mix, window, similarity)
+    return checked_call(_forward, reference.forward, _check, q, k, v, mix, window, similarity)
 
 
 def _check(q, k, v, mix, window, similarity):
@@ -76,39 +77,10 @@ def check_settings(similarity: str, window: int) -> None:
         raise ValueError(f'the side of a window must be odd and positive, got {window}')
 
 
-def _cells(fine: int, coarse: int, device) -> Tensor:
-    """For every fine position along an axis, the coarse cell that holds its centre."""
-    return (2 * torch.arange(fine, device=device) + 1) * coarse // (2 * fine)
-
-
-def _scale(channels: int, parts: int, window: int, similarity: str) -> float:
-    return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
-
-
-def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
-    """The definition on unfolded windows: what a trace or an exported ONNX model holds."""
-    (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
-    rows, columns = _cells(height, k.shape[2], q.device), _cells(width, k.shape[3], q.device)
-
-    def unfold(x):  # [B, N, channels of a part, window^2, H, W]
-        x = F.unfold(x, window, padding=window // 2).reshape(batch, x.shape[1], area, *k.shape[2:])
-        return x.index_select(3, rows).index_select(4, columns)
-
-    keys = unfold(k).reshape(batch, parts, -1, area, height, width)
-    queries = q.reshape(batch, parts, -1, 1, height, width)
-    if similarity == 'euclidean':
-        logits = -(queries - keys).square().sum(2)
-    else:
-        logits = _scale(channels, parts, window, similarity) * (queries * keys).sum(2)
-    weights = logits if similarity == 'dot' else logits.softmax(2)
-    weights = (mix[:, :, None, None, None] * weights).sum(1)
-    return (weights[:, None] * unfold(v)).sum(2)
-
-
 # --- kernels
 
 
-class _Window(NamedTuple):
+class _Block(NamedTuple):
     """A block of rows of the fine map, and how it meets the coarse map, padded by half a window."""
 
     rows: slice  # of the fine map
@@ -127,15 +99,15 @@ class _Window(NamedTuple):
                     yield self.cells[0][self.rows] + down, self.cells[1] + right
 
 
-def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Window]:
+def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Block]:
     (_, channels, height, width), coarse = q.shape, tuple(k.shape[2:])
     cells = None
     if coarse != (height, width):
-        cells = _cells(height, coarse[0], q.device), _cells(width, coarse[1], q.device)
+        cells = reference.cells_of(height, coarse[0], q.device), reference.cells_of(width, coarse[1], q.device)
     # beside the weights, a few maps of the block's queries and keys are in memory at a time
     count = max(1, rows_of_a_block(width * (channels + side**2), 4, q) if height * width else height)
     for start in range(0, height, count):
-        yield _Window(slice(start, min(start + count, height)), cells, width, side)
+        yield _Block(slice(start, min(start + count, height)), cells, width, side)
 
 
 def _take(padded: Tensor, rows, columns) -> Tensor:
@@ -166,12 +138,12 @@ def _weights(query, keys, parts, block, similarity):
             torch.sum(_by_part((query - key).square_(), parts), 1, out=weights[offset]).neg_()
         else:
             torch.sum(_by_part(query * key, parts), 1, out=weights[offset])
-    weights.mul_(_scale(query.shape[0], parts, block.side, similarity))
+    weights.mul_(reference.scale_of(query.shape[0], parts, block.side, similarity))
     return weights if similarity == 'dot' else weights.softmax(0)
 
 
 def _forward_kernel(q, k, v, mix, window, similarity):
-    with exact(q, k, v, mix) as (q_, k_, v_, mix_):
+    with widened(q, k, v, mix) as (q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [window // 2] * 4) for tensor in (k_, v_))
         out = v_.new_zeros((q.shape[0], v.shape[1], *q.shape[2:]))
         for image in range(q.shape[0]):
@@ -185,7 +157,7 @@ def _forward_kernel(q, k, v, mix, window, similarity):
 
 def _backward_kernel(grad, q, k, v, mix, window, similarity):
     parts, border = mix.shape[1], window // 2
-    with exact(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
+    with widened(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [border] * 4) for tensor in (k_, v_))
         to_q, to_k, to_v, to_mix = (torch.zeros_like(tensor) for tensor in (q_, k_, v_, mix_))
         for image in range(q.shape[0]):
@@ -199,7 +171,7 @@ def _backward_kernel(grad, q, k, v, mix, window, similarity):
                     _add(to_v[image], *cells, outer * mixed[offset])
                 to_mix[image] += (weights * to_mixed[:, None]).sum((0, 2, 3))
                 to_logits = _to_logits(weights, to_mixed, mix_[image], similarity)
-                to_logits.mul_(_scale(q.shape[1], parts, window, similarity))
+                to_logits.mul_(reference.scale_of(q.shape[1], parts, window, similarity))
                 for offset, cells in enumerate(block.offsets()):
                     _add_logits(
                         to_q[image, :, block.rows], to_k[image], query, k_[image], to_logits[offset], cells, similarity

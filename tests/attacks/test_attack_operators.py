@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from inception_calls import Call, per_run
 
 from icconv_mm.ops import backends, inception_conv2d, inception_conv2d_relu, pyconv2d, use_backend
-from icconv_mm.ops import pyconv_reference as pyramid
+from icconv_mm.ops.reference import pyconv as pyramid
 
 SIZES = st.integers(0, 12)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 4e-2}

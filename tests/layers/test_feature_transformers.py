@@ -6,7 +6,7 @@ from fpt_literal import grounding_transformer, rendering_transformer, self_trans
 from torch import nn
 
 from icconv_mm.layers import GroundingTransformer, RenderingTransformer, SelfTransformer
-from icconv_mm.ops import attention_common
+from icconv_mm.ops.common import attention
 
 GN = {'type': 'GN', 'num_groups': 4}
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
@@ -15,7 +15,7 @@ SIMILARITIES = ('euclidean', 'embedded', 'dot')
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Scratch memory for a few rows, so that every call has several blocks and a last one that is smaller."""
-    monkeypatch.setitem(attention_common.SCRATCH, 'cpu', 1)
+    monkeypatch.setitem(attention.SCRATCH, 'cpu', 1)
 
 
 def randomize(module: nn.Module) -> nn.Module:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import attention_common, mixture_attention, window_attention
-from icconv_mm.ops.mixture_attention import reference as mixture_reference
+from icconv_mm.ops import mixture_attention, window_attention
+from icconv_mm.ops.common import attention
+from icconv_mm.ops.reference import mixture_attention as mixture_reference
+from icconv_mm.ops.reference import window_attention as window_reference
 from icconv_mm.ops.window_attention import SIMILARITIES
-from icconv_mm.ops.window_attention import reference as window_reference
 
 
 def mixture_inputs(dtype=torch.float64, bias=True):
@@ -28,13 +29,13 @@ def channels_last(args):
 
 
 CALLS = {
-    'mixture': lambda: (mixture_attention, mixture_reference, mixture_inputs()),
-    'mixture, channels last': lambda: (mixture_attention, mixture_reference, channels_last(mixture_inputs())),
-    'mixture without bias': lambda: (mixture_attention, mixture_reference, mixture_inputs(bias=False)),
+    'mixture': lambda: (mixture_attention, mixture_reference.forward, mixture_inputs()),
+    'mixture, channels last': lambda: (mixture_attention, mixture_reference.forward, channels_last(mixture_inputs())),
+    'mixture without bias': lambda: (mixture_attention, mixture_reference.forward, mixture_inputs(bias=False)),
     **{
         f'window {similarity} {coarse}': lambda similarity=similarity, coarse=coarse: (
             window_attention,
-            window_reference,
+            window_reference.forward,
             window_inputs(similarity, coarse),
         )
         for similarity in SIMILARITIES
@@ -50,7 +51,7 @@ def differentiable(args):
 @pytest.mark.parametrize('scratch', [1, 20_000, 1 << 30], ids=['small blocks', 'larger blocks', 'one block'])
 @pytest.mark.parametrize('call', CALLS)
 def test_blocks_do_not_change_the_result(call, scratch, monkeypatch):
-    monkeypatch.setitem(attention_common.SCRATCH, 'cpu', scratch)
+    monkeypatch.setitem(attention.SCRATCH, 'cpu', scratch)
     operator, reference, args = CALLS[call]()
     out, expected = operator(*args), reference(*args)
     outer = torch.randn_like(expected)

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import batch_norm, relu
 
 from icconv_mm.ops import backends
-from icconv_mm.ops.batch_norm import run_compiled, runs_compiled
+from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 
@@ -39,7 +39,7 @@ def test_is_torch_steps(dtype, memory_format):
                 x, shortcut, channels = call(shape, dtype, memory_format)
                 shortcut = shortcut if added else None
                 expected = steps(x, channels, 1e-3, shortcut, rectified)
-                run_compiled(x, *channels, 1e-3, shortcut, rectified)
+                batch_norm_relu_(x, *channels, 1e-3, shortcut, rectified)
                 assert x.dtype == dtype
                 if expected.numel():
                     assert (x.double() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
@@ -51,7 +51,7 @@ def test_a_shortcut_of_another_format_is_added_where_it_belongs():
     for one in FORMATS:
         for other in FORMATS:
             y = x.clone(memory_format=one)
-            run_compiled(y, *channels, 1e-5, shortcut.contiguous(memory_format=other))
+            batch_norm_relu_(y, *channels, 1e-5, shortcut.contiguous(memory_format=other))
             torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -59,26 +59,26 @@ def test_values_that_are_none_stay_so():
     x, _, channels = call((1, 2, 2, 2), torch.float32)
     x[0, 0, 0, 0], x[0, 1, 1, 1] = float('nan'), float('inf')
     expected = steps(x, channels, 1e-5, None, True).float()
-    run_compiled(x, *channels, 1e-5, None, True)
+    batch_norm_relu_(x, *channels, 1e-5, None, True)
     torch.testing.assert_close(x, expected, equal_nan=True)
 
 
 def test_calls_that_need_a_gradient_are_left_to_torch():
     x, shortcut, (weight, bias, mean, _) = call((1, 2, 3, 3), torch.float32)
     weight.requires_grad_()
-    assert not runs_compiled(x, weight, bias, mean, shortcut)
+    assert not has_batch_norm_kernel(x, weight, bias, mean, shortcut)
     with torch.no_grad():
-        assert runs_compiled(x, weight, bias, mean, shortcut)
-        assert not runs_compiled(torch.randn(1, 2, 3, 6)[..., ::2], weight, bias, mean, None)  # not dense
+        assert has_batch_norm_kernel(x, weight, bias, mean, shortcut)
+        assert not has_batch_norm_kernel(torch.randn(1, 2, 3, 6)[..., ::2], weight, bias, mean, None)  # not dense
 
 
 def test_what_does_not_fit_is_named():
     x, shortcut, channels = call((1, 4, 3, 3), torch.float32)
     with pytest.raises(RuntimeError, match='expected 4 channels of Float, got Float'):
-        run_compiled(x, channels[0][:3], *channels[1:], 1e-5)
+        batch_norm_relu_(x, channels[0][:3], *channels[1:], 1e-5)
     with pytest.raises(RuntimeError, match='expected 4 channels of Float, got Double'):
-        run_compiled(x, channels[0].double(), *channels[1:], 1e-5)
+        batch_norm_relu_(x, channels[0].double(), *channels[1:], 1e-5)
     with pytest.raises(RuntimeError, match='expected a shortcut like Float'):
-        run_compiled(x, *channels, 1e-5, shortcut[..., :2])
+        batch_norm_relu_(x, *channels, 1e-5, shortcut[..., :2])
     with pytest.raises(RuntimeError, match='expected a dense 4-d tensor'):
-        run_compiled(torch.randn(1, 4, 3, 6)[..., ::2], *channels, 1e-5)
+        batch_norm_relu_(torch.randn(1, 4, 3, 6)[..., ::2], *channels, 1e-5)

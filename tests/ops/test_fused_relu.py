@@ -9,7 +9,8 @@ from pyconv_calls import random_call as pyconv_call
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import backend, explain, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu
+from icconv_mm.ops import explain, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu
+from icconv_mm.ops.dispatch import backend
 from icconv_mm.patterns import DilationPattern
 
 ops = torch.ops.icconv_mm

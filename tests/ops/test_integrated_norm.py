@@ -10,7 +10,8 @@ from testing_kernels import require_testing_kernels
 from torch import nn
 
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm
-from icconv_mm.ops import backend, explain, integrated_norm, proven, use_backend
+from icconv_mm.ops import explain, integrated_norm, use_backend
+from icconv_mm.ops.dispatch import backend, proven_gpus
 
 require_testing_kernels()
 pytestmark = pytest.mark.skipif(
@@ -286,7 +287,7 @@ def test_the_gpus_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
     levels = [torch.randn(2, 4, 5, 5)]
     norm = nn.BatchNorm2d(4)
     args = call_arguments(levels, norm)
-    assert explain('integrated_norm', *args).chosen == 'cpu' and not proven.PROVEN['integrated_norm']
+    assert explain('integrated_norm', *args).chosen == 'cpu' and not proven_gpus.PROVEN['integrated_norm']
     with (
         use_backend('cuda'),
         pytest.raises(RuntimeError, match=r'integrated_norm: .* it takes tensors on a CUDA device'),

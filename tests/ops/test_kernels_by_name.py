@@ -8,7 +8,7 @@ from half import half_on_cpu
 from inception_calls import Call, per_run, random_call, random_pattern, wide_call
 from testing_kernels import require_testing_kernels
 
-from icconv_mm.ops import backend
+from icconv_mm.ops.dispatch import backend
 
 if reason := backend.missing_library():
     pytest.skip(reason, allow_module_level=True)

@@ -11,8 +11,8 @@ from pyconv_calls import Call as Pyramid
 from pyconv_calls import by_level
 
 from icconv_mm.ops import backends, explain, forget_packed_weights, inception_conv2d, pyconv2d, use_backend
-from icconv_mm.ops import inception_conv_reference as inception
-from icconv_mm.ops import pyconv_reference as pyramid
+from icconv_mm.ops.reference import inception_conv as inception
+from icconv_mm.ops.reference import pyconv as pyramid
 from icconv_mm.patterns import DilationPattern
 
 # `make sanitize` must not pass because there was nothing to run

@@ -6,7 +6,8 @@ import pytest
 import torch
 from inception_calls import Call, per_run, random_call, random_pattern, wide_call
 
-from icconv_mm.ops import backends, explain, inception_conv2d, proven, use_backend
+from icconv_mm.ops import backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops.dispatch import proven_gpus
 
 pytestmark = [
     pytest.mark.gpu,
@@ -277,8 +278,8 @@ def test_chosen_by_default_where_it_is_proven(monkeypatch):
         return explain('inception_conv2d', x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
 
     capability = torch.cuda.get_device_capability()
-    monkeypatch.setitem(proven.PROVEN, 'inception_conv2d', {capability: frozenset({torch.bfloat16})})
+    monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {capability: frozenset({torch.bfloat16})})
     assert ask(torch.bfloat16).chosen == 'cuda'
     assert ask(torch.float16).chosen == 'reference' and 'have not passed' in ask(torch.float16)['cuda']
-    monkeypatch.setitem(proven.PROVEN, 'inception_conv2d', {})
+    monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {})
     assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda']

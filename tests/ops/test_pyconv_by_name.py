@@ -6,7 +6,7 @@ import torch
 from pyconv_calls import Call, definition, random_call, vector_call
 from testing_kernels import require_testing_kernels
 
-from icconv_mm.ops import backend
+from icconv_mm.ops.dispatch import backend
 
 if reason := backend.missing_library():
     pytest.skip(reason, allow_module_level=True)

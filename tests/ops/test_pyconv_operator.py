@@ -3,7 +3,8 @@ import torch
 from half import half_on_cpu
 from pyconv_calls import Call, by_level, random_call
 
-from icconv_mm.ops import backend, explain, pyconv2d, use_backend
+from icconv_mm.ops import explain, pyconv2d, use_backend
+from icconv_mm.ops.dispatch import backend
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 if half_on_cpu():

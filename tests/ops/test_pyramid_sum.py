@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from testing_kernels import require_testing_kernels
 
-from icconv_mm.ops import backend, explain, proven, use_backend
+from icconv_mm.ops import explain, use_backend
+from icconv_mm.ops.dispatch import backend, proven_gpus
 from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 require_testing_kernels()
@@ -105,7 +106,7 @@ def test_schema_says_that_nothing_is_changed(kind):
 
 def test_what_is_refused():
     own, coarser = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
-    assert explain('pyramid_sum', own, coarser).chosen == 'cpu' and not proven.PROVEN['pyramid_sum']
+    assert explain('pyramid_sum', own, coarser).chosen == 'cpu' and not proven_gpus.PROVEN['pyramid_sum']
     assert explain('pyramid_sum', own, coarser)['cuda'] == 'it takes tensors on a CUDA device, got cpu'
     lower = explain('pyramid_sum', own.bfloat16(), coarser.bfloat16())
     assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu']

@@ -1,7 +1,6 @@
 // The inception convolution and its gradients on CUDA: checks, and the choice between kernels.
-#include "../../kernel_table.h"
 #include "../../kn2row/plan.h"
-#include "../tables.h"
+#include "../kernel_request.h"
 #include "problem.h"
 
 #include <ATen/Context.h>
@@ -60,75 +59,60 @@ ShapeClass shape_class(const Geometry& g) {
   return {g.group_in, g.group_out, g.groups, g.stride, g.batch * g.out_height * g.out_width, {}};
 }
 
-// What is asked for: the kernel of this name or an error, or, without a name, the best one that can.
-struct Wish {
-  std::string kernel;
-  bool strict;
+// Without a name: the tiled kernel where it can serve the call, else the plain one.
+KernelRequest usual(const char* name, const Geometry& g, const at::Tensor& x) {
+  return KernelRequest::usual(name, x.scalar_type(), shape_class(g), "");
+}
 
-  static Wish any(const char* name, const Geometry& g, const at::Tensor& x) {
-    const Device& device = current_device();
-    return {chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(g)), false};
-  }
-  static Wish only(c10::string_view kernel) { return {std::string(kernel), true}; }
+bool is_kn2row(const KernelRequest& request, const Geometry& g, Pattern pattern, bool hybrid) {
+  return (request.is("kn2row") || (hybrid && request.is("hybrid"))) && request.granted(kn2row::refusal(g, pattern));
+}
 
-  bool is(const char* name) const { return kernel == name; }
-  // Without a name: the tiled kernel where it can serve the call, else the plain one.
-  bool tiled() const { return !strict || is("tiled"); }
-  bool direct() const { return !strict || is("direct"); }
-  // `reason`: why the kernel that was asked for cannot serve the call, if it cannot
-  bool kn2row(const Geometry& g, Pattern pattern, bool hybrid) const {
-    if (!is("kn2row") && !(hybrid && is("hybrid"))) return false;
-    const std::string reason = kn2row::refusal(g, pattern);
-    TORCH_CHECK(reason.empty() || !strict, reason);
-    return reason.empty();
-  }
-  bool fused_wgmma(const Problem& p, at::ScalarType dtype, Pattern pattern) const {
-    if (!is("fused_wgmma")) return false;
-    const std::string reason = fused_wgmma_refusal(p, dtype, pattern);
-    TORCH_CHECK(reason.empty() || !strict, reason);
-    return reason.empty();
-  }
-  at::Tensor missing(const char* name) const {
-    TORCH_CHECK(false, name, ": the kernel '", kernel, "' is not one of this operator or does not take such a call");
-  }
-};
+at::Tensor served(const at::Tensor& out, const KernelRequest& request, const char* name) {
+  TORCH_CHECK(out.defined(), name, ": the kernel '", request.kernel,
+              "' is not one of this operator or does not take such a call");
+  return out;
+}
 
-at::Tensor forward(const Geometry& g, const Wish& wish, const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
-                   Pattern pattern, bool relu) {
+at::Tensor forward(const Geometry& g, const KernelRequest& request, const at::Tensor& x, const at::Tensor& weight,
+                   const Bias& bias, Pattern pattern, bool relu) {
   const Problem p = narrow(g, pattern);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
-  if (wish.kn2row(g, pattern, true)) return forward_kn2row(g, x, weight, shift, pattern, relu, wish.is("hybrid"));
-  if (wish.fused_wgmma(p, x.scalar_type(), pattern)) return forward_fused_wgmma(p, x, weight, shift, pattern, relu);
+  if (is_kn2row(request, g, pattern, true))
+    return forward_kn2row(g, x, weight, shift, pattern, relu, request.is("hybrid"));
+  if (request.is("fused_wgmma") && request.granted(fused_wgmma_refusal(p, x.scalar_type(), pattern)))
+    return forward_fused_wgmma(p, x, weight, shift, pattern, relu);
   at::Tensor out;
-  if (wish.is("fused")) out = forward_fused(p, x, weight, shift, pattern, relu);
-  if (!out.defined() && wish.tiled()) out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));
-  if (!out.defined() && wish.direct()) out = forward_direct(p, x, weight, shift, pattern, relu);
-  return out.defined() ? out : wish.missing("inception_conv2d");
+  if (request.is("fused")) out = forward_fused(p, x, weight, shift, pattern, relu);
+  if (!out.defined() && request.allows("tiled"))
+    out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));
+  if (!out.defined() && request.allows("direct")) out = forward_direct(p, x, weight, shift, pattern, relu);
+  return served(out, request, "inception_conv2d");
 }
 
-at::Tensor grad_input(const Geometry& g, const Wish& wish, const at::Tensor& grad, const at::Tensor& weight,
+at::Tensor grad_input(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& weight,
                       Pattern pattern) {
   const Problem p = narrow(g, pattern);
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
     return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
-  if (wish.kn2row(g, pattern, false)) return grad_input_kn2row(g, grad, weight, pattern);
+  if (is_kn2row(request, g, pattern, false)) return grad_input_kn2row(g, grad, weight, pattern);
   at::Tensor out;
-  if (wish.tiled()) out = grad_input_tiled(p, grad, weight, pattern, precision_of(grad));
-  if (!out.defined() && wish.direct()) out = grad_input_direct(p, grad, weight, pattern);
-  return out.defined() ? out : wish.missing("inception_conv2d_grad_input");
+  if (request.allows("tiled")) out = grad_input_tiled(p, grad, weight, pattern, precision_of(grad));
+  if (!out.defined() && request.allows("direct")) out = grad_input_direct(p, grad, weight, pattern);
+  return served(out, request, "inception_conv2d_grad_input");
 }
 
-at::Tensor grad_weight(const Geometry& g, const Wish& wish, const at::Tensor& grad, const at::Tensor& x,
+at::Tensor grad_weight(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& x,
                        Pattern pattern) {
   const Problem p = narrow(g, pattern);
   if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
-  if (wish.kn2row(g, pattern, false)) return grad_weight_kn2row(g, grad, x, pattern);
+  if (is_kn2row(request, g, pattern, false)) return grad_weight_kn2row(g, grad, x, pattern);
   at::Tensor out;
-  if (wish.tiled()) out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
-  if (!out.defined() && wish.direct()) out = grad_weight_direct(p, grad, x, pattern);
-  return out.defined() ? out : wish.missing("inception_conv2d_grad_weight");
+  if (request.allows("tiled")) out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
+  if (!out.defined() && request.allows("direct")) out = grad_weight_direct(p, grad, x, pattern);
+  return served(out, request, "inception_conv2d_grad_weight");
 }
 
 template <bool kRelu>
@@ -136,7 +120,7 @@ at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, 
                                  int64_t stride, int64_t groups) {
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(x.device());
-  return forward(g, Wish::any("inception_conv2d", g, x), x, weight, bias, pattern, kRelu);
+  return forward(g, usual("inception_conv2d", g, x), x, weight, bias, pattern, kRelu);
 }
 
 at::Tensor inception_conv2d_by_cuda(c10::string_view kernel, const at::Tensor& x, const at::Tensor& weight,
@@ -144,14 +128,14 @@ at::Tensor inception_conv2d_by_cuda(c10::string_view kernel, const at::Tensor& x
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(x.device());
-  return forward(g, Wish::only(kernel), x, weight, bias, pattern, relu);
+  return forward(g, KernelRequest::named(kernel), x, weight, bias, pattern, relu);
 }
 
 at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
                                             Pattern pattern, int64_t stride, int64_t groups) {
   const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_input(g, Wish::any("inception_conv2d_grad_input", g, grad), grad, weight, pattern);
+  return grad_input(g, usual("inception_conv2d_grad_input", g, grad), grad, weight, pattern);
 }
 
 at::Tensor inception_conv2d_grad_input_by_cuda(c10::string_view kernel, const at::Tensor& grad,
@@ -160,14 +144,14 @@ at::Tensor inception_conv2d_grad_input_by_cuda(c10::string_view kernel, const at
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_input(g, Wish::only(kernel), grad, weight, pattern);
+  return grad_input(g, KernelRequest::named(kernel), grad, weight, pattern);
 }
 
 at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                                              int64_t stride, int64_t groups) {
   const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(g, Wish::any("inception_conv2d_grad_weight", g, grad), grad, x, pattern);
+  return grad_weight(g, usual("inception_conv2d_grad_weight", g, grad), grad, x, pattern);
 }
 
 at::Tensor inception_conv2d_grad_weight_by_cuda(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
@@ -175,7 +159,7 @@ at::Tensor inception_conv2d_grad_weight_by_cuda(c10::string_view kernel, const a
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(g, Wish::only(kernel), grad, x, pattern);
+  return grad_weight(g, KernelRequest::named(kernel), grad, x, pattern);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // call, so they take what the tiled one leaves.
 #include "pyconv.h"
 
-#include "../tables.h"
+#include "../kernel_request.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
@@ -20,10 +20,12 @@ using pyconv::Call;
 
 constexpr char kByDefault[] = "tiled", kForTheRest[] = "merged";
 
-std::string chosen(const char* name, const Call& call, const at::Tensor& x, const char* by_default = kByDefault) {
-  const Device& device = current_device();
-  const std::string kernel = chosen_kernel(name, 10 * device.major + device.minor, x.scalar_type(), shape_class(call));
-  return kernel.empty() ? by_default : kernel;
+KernelRequest usual(const char* name, const Call& call, const at::Tensor& x, const char* by_default = kByDefault) {
+  return KernelRequest::usual(name, x.scalar_type(), shape_class(call), by_default);
+}
+
+std::string filled(const KernelRequest& request) {
+  return pyconv::is_filled(request.kernel) ? request.kernel : kForTheRest;
 }
 
 bool fits(const Call& call) {
@@ -33,56 +35,53 @@ bool fits(const Call& call) {
 }
 
 // Whether the tiled kernel is asked for and can, as far as the call says; an error where it must and cannot.
-bool is_tiled(const std::string& kernel, bool strict, const Call& call, at::ScalarType dtype, bool backward) {
-  TORCH_CHECK(!strict || kernel == "tiled" || pyconv::is_filled(kernel), "pyconv2d has no kernel '", kernel, "'");
-  if (kernel != "tiled") return false;
-  const std::string reason = pyconv::refusal(call, dtype, backward);
-  TORCH_CHECK(!strict || reason.empty(), reason);
-  return reason.empty() && fits(call);
+bool is_tiled(const KernelRequest& request, const Call& call, at::ScalarType dtype, bool backward) {
+  TORCH_CHECK(request.allows("tiled") || pyconv::is_filled(request.kernel), "pyconv2d has no kernel '", request.kernel,
+              "'");
+  return request.is("tiled") && request.granted(pyconv::refusal(call, dtype, backward)) && fits(call);
 }
 
-void check_taken(bool strict, const std::string& kernel, bool taken) {
-  TORCH_CHECK(!strict || kernel != "tiled" || taken,
+void check_taken(const KernelRequest& request, bool taken) {
+  TORCH_CHECK(taken || !request.by_name || !request.is("tiled"),
               "the tiled kernel of pyconv2d does not take such a call on this GPU");
 }
 
 // The tiled kernel where it is asked for and can, else an undefined tensor; an error where it must and cannot.
-at::Tensor try_tiled(const std::string& kernel, bool strict, const Call& call, const at::Tensor& source,
-                     at::TensorList weights, const at::Tensor& bias, bool relu, bool backward) {
+at::Tensor try_tiled(const KernelRequest& request, const Call& call, const at::Tensor& source, at::TensorList weights,
+                     const at::Tensor& bias, bool relu, bool backward) {
   at::Tensor out;
-  if (is_tiled(kernel, strict, call, source.scalar_type(), backward))
+  if (is_tiled(request, call, source.scalar_type(), backward))
     out = pyconv_tiled(call, source, weights, bias, relu, backward);
-  check_taken(strict, kernel, out.defined());
+  check_taken(request, out.defined());
   return out;
 }
 
-at::Tensor forward(std::string kernel, bool strict, const Call& call, const at::Tensor& x, at::TensorList weights,
+at::Tensor forward(const KernelRequest& request, const Call& call, const at::Tensor& x, at::TensorList weights,
                    const Bias& bias, bool relu) {
   if (call.batch * call.out_channels * call.out_height * call.out_width == 0)
     return at::empty({call.batch, call.out_channels, call.out_height, call.out_width}, x.options(),
                      x.suggest_memory_format());
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
-  const at::Tensor out = try_tiled(kernel, strict, call, x, weights, shift, relu, false);
+  const at::Tensor out = try_tiled(request, call, x, weights, shift, relu, false);
   if (out.defined()) return out;
-  return pyconv::forward_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, x, weights, shift, relu);
+  return pyconv::forward_filled(filled(request), call, x, weights, shift, relu);
 }
 
-at::Tensor grad_input(std::string kernel, bool strict, const Call& call, const at::Tensor& grad,
-                      at::TensorList weights) {
+at::Tensor grad_input(const KernelRequest& request, const Call& call, const at::Tensor& grad, at::TensorList weights) {
   if (grad.numel() == 0) return at::zeros({call.batch, call.in_channels, call.height, call.width}, grad.options());
-  const at::Tensor out = try_tiled(kernel, strict, call, grad, weights, {}, false, true);
+  const at::Tensor out = try_tiled(request, call, grad, weights, {}, false, true);
   if (out.defined()) return out;
-  return pyconv::grad_input_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, weights);
+  return pyconv::grad_input_filled(filled(request), call, grad, weights);
 }
 
-std::vector<at::Tensor> grad_weight(const std::string& kernel, bool strict, const Call& call, const at::Tensor& grad,
+std::vector<at::Tensor> grad_weight(const KernelRequest& request, const Call& call, const at::Tensor& grad,
                                     const at::Tensor& x) {
   if (grad.numel() > 0 && x.numel() > 0) {
     std::vector<at::Tensor> out;
-    if (is_tiled(kernel, strict, call, x.scalar_type(), false)) out = pyconv_tiled_grad_weight(call, grad, x);
-    check_taken(strict, kernel, !out.empty());
+    if (is_tiled(request, call, x.scalar_type(), false)) out = pyconv_tiled_grad_weight(call, grad, x);
+    check_taken(request, !out.empty());
     if (!out.empty()) return out;
-    return pyconv::grad_weight_filled(pyconv::is_filled(kernel) ? kernel : kForTheRest, call, grad, x);
+    return pyconv::grad_weight_filled(filled(request), call, grad, x);
   }
   std::vector<at::Tensor> nothing;
   for (const pyconv::Level& level : call.levels)
@@ -96,7 +95,7 @@ at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Bias& bia
                     int64_t stride, int64_t dilation) {
   const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(x.device());
-  return forward(chosen("pyconv2d", call, x), false, call, x, weights, bias, kRelu);
+  return forward(usual("pyconv2d", call, x), call, x, weights, bias, kRelu);
 }
 
 at::Tensor pyconv2d_by(c10::string_view kernel, const at::Tensor& x, at::TensorList weights, const Bias& bias,
@@ -104,7 +103,7 @@ at::Tensor pyconv2d_by(c10::string_view kernel, const at::Tensor& x, at::TensorL
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(x.device());
-  return forward(std::string(kernel), true, call, x, weights, bias, relu);
+  return forward(KernelRequest::named(kernel), call, x, weights, bias, relu);
 }
 
 at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
@@ -112,7 +111,7 @@ at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c
   const Call call = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
   const char* by_default = call.stride == 1 ? kByDefault : kForTheRest;
-  return grad_input(chosen("pyconv2d_grad_input", call, grad, by_default), false, call, grad, weights);
+  return grad_input(usual("pyconv2d_grad_input", call, grad, by_default), call, grad, weights);
 }
 
 at::Tensor pyconv2d_grad_input_by(c10::string_view kernel, const at::Tensor& grad, at::TensorList weights,
@@ -120,14 +119,14 @@ at::Tensor pyconv2d_grad_input_by(c10::string_view kernel, const at::Tensor& gra
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_input(std::string(kernel), true, call, grad, weights);
+  return grad_input(KernelRequest::named(kernel), call, grad, weights);
 }
 
 std::vector<at::Tensor> pyconv2d_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
                                              c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(chosen("pyconv2d_grad_weight", call, grad, kForTheRest), false, call, grad, x);
+  return grad_weight(usual("pyconv2d_grad_weight", call, grad, kForTheRest), call, grad, x);
 }
 
 std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
@@ -136,7 +135,7 @@ std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const a
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
   const Call call = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(std::string(kernel), true, call, grad, x);
+  return grad_weight(KernelRequest::named(kernel), call, grad, x);
 }
 
 }  // namespace

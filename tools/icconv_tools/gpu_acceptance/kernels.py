@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend, use_backend
-from icconv_mm.ops.kernel_table import KERNELS
+from icconv_mm.ops import use_backend
+from icconv_mm.ops.dispatch import backend
+from icconv_mm.ops.dispatch.kernel_table import KERNELS
 from icconv_tools.benchmark import harness
 
 # Adds the chosen backend, as users get it, to kernels by name; 'reference' is plain torch.

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from icconv_mm.layers import ICConv2d
-from icconv_mm.ops import backend, inception_conv2d
+from icconv_mm.ops import inception_conv2d
+from icconv_mm.ops.dispatch import backend
 from icconv_tools import benchmark
 from icconv_tools.benchmark.suites import layers
 

@@ -7,7 +7,7 @@ import torch
 
 from icconv_mm.backbones import ICResNet, ResNet
 from icconv_mm.ops import use_backend
-from icconv_mm.ops.backend import requested
+from icconv_mm.ops.dispatch.backend import requested
 from icconv_tools import benchmark
 from icconv_tools.benchmark import networks
 from icconv_tools.benchmark.suites import backbone

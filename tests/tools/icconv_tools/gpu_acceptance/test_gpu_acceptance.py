@@ -11,7 +11,7 @@ import torch
 from half import half_on_cpu
 
 from icconv_mm.errors import InputError, UserError
-from icconv_mm.ops.kernel_table import Measured, load
+from icconv_mm.ops.dispatch.kernel_table import Measured, load
 from icconv_tools.gpu_acceptance import measurements, timing, worker
 from icconv_tools.gpu_acceptance.bench import DRY, ON_GPU, Bench, Measurement, against
 from icconv_tools.gpu_acceptance.measurements import parity, training

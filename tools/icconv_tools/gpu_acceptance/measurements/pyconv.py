@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from icconv_mm.ops.trilinear import shapes_of
+from icconv_mm.ops.definition.convolution_gradients import shapes_of
 from icconv_tools.benchmark.suites.layers import Layer, pyconv_layers
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
 from icconv_tools.gpu_acceptance.kernels import REFERENCE

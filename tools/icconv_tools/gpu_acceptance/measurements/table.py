@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops.kernel_table import Measured, load
+from icconv_mm.ops.dispatch.kernel_table import Measured, load
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
 from icconv_tools.gpu_acceptance.kernels import CHOSEN, REFERENCE
 from icconv_tools.gpu_acceptance.measurements.layers import DENSE

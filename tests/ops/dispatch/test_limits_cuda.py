@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from icconv_mm.ops import backend, explain, limits_cuda, proven
+from icconv_mm.ops import explain
+from icconv_mm.ops.dispatch import backend, limits_cuda, proven_gpus
 
 PATTERN = (16, 1, 1, 8, 2, 2, 8, 4, 1)
 HOPPER, OTHER = (9, 0), (7, 5)
@@ -15,7 +16,7 @@ HOPPER, OTHER = (9, 0), (7, 5)
 def card(monkeypatch):
     """A GPU of the compute capability that the test sets."""
     held = {'capability': HOPPER}
-    monkeypatch.setattr(proven, 'capability', lambda device: held['capability'])
+    monkeypatch.setattr(proven_gpus, 'capability', lambda device: held['capability'])
     return held
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution
-from icconv_mm.ops.tensors import wide_zeros
+from icconv_mm.ops.common.tensors import wide_zeros
+from icconv_mm.ops.reference import dense_convolution
 
 
 def forward(

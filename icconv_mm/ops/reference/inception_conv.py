@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import dense_convolution
-from icconv_mm.ops.tensors import wide_zeros
+from icconv_mm.ops.common.tensors import wide_zeros
+from icconv_mm.ops.reference import dense_convolution
 
 
 class Part(NamedTuple):

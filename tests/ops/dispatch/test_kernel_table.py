@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import backend, explain, kernel_table, proven, use_kernel
-from icconv_mm.ops.kernel_table import Measured, find, load
+from icconv_mm.ops import explain, use_kernel
+from icconv_mm.ops.dispatch import backend, kernel_table, proven_gpus
+from icconv_mm.ops.dispatch.kernel_table import Measured, find, load
 
 HOPPER = (9, 0)
 PATTERN = (42, 1, 1, 12, 2, 2, 10, 4, 1)
@@ -20,7 +21,7 @@ def table(tmp_path, monkeypatch):
     """A table of its own: a function that writes measurements into it."""
     path = tmp_path / 'table.json'
     monkeypatch.setattr(kernel_table, 'PATH', path)
-    monkeypatch.setattr(proven, 'capability', lambda device: HOPPER)
+    monkeypatch.setattr(proven_gpus, 'capability', lambda device: HOPPER)
 
     def fill(*measured):
         path.write_text(json.dumps({'entries': [asdict(each) for each in measured]}))
@@ -98,9 +99,9 @@ def test_calls_follow_the_table(table, choice):
     limits = choice.operators['inception_conv2d']['cuda'].limits
     call = tensor(1, 64, 20, 50), tensor(64, 64, 3, 3), None, PATTERN, 1, 1
     table()
-    assert limits.advice(*call) is None and limits.name(*call) == 'tiled'
+    assert limits.advice(*call) is None and limits.kernel(*call) == 'tiled'
     table(measured(1000))
-    assert limits.advice(*call) is None and limits.name(*call) == 'kn2row'
+    assert limits.advice(*call) is None and limits.kernel(*call) == 'kn2row'
     table(measured(1000, reference=1.0, tiled=2.0))
     assert 'the reference was faster' in limits.advice(*call)
 
@@ -123,11 +124,11 @@ def test_pyramids_are_the_references_without_an_entry(table, choice):
     assert all('none of its kernels was measured' in answer for answer in advice().values())
     for name, kernel in (('pyconv2d', 'tiled'), ('pyconv2d_grad_input', 'merged'), ('pyconv2d_grad_weight', 'merged')):
         strided = (*calls[name][:-2], 2, 1)
-        assert choice.operators[name]['cuda'].limits.name(*strided) == kernel
+        assert choice.operators[name]['cuda'].limits.kernel(*strided) == kernel
     names = [name for name in calls if name != 'pyconv2d_relu']
     table(*(Measured(name, '9.0', 'bfloat16', 64, 64, 1, 1, 1000, {'dense': 1.0}, '3,5,7,9') for name in names))
     assert set(advice().values()) == {None}
-    assert choice.operators['pyconv2d_grad_weight']['cuda'].limits.name(*calls['pyconv2d_grad_weight']) == 'dense'
+    assert choice.operators['pyconv2d_grad_weight']['cuda'].limits.kernel(*calls['pyconv2d_grad_weight']) == 'dense'
     dilated = {name: (*args[:-1], 2) for name, args in calls.items()}
     assert all(choice.operators[name]['cuda'].limits.advice(*args) for name, args in dilated.items())
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from inception_calls import Call, per_run
 
-from icconv_mm.ops import backend, backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops import backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops.dispatch import backend
 from icconv_mm.patterns import DilationPattern
 
 CALL = Call(torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), None, [(4, 1, 1), (2, 2, 2)], 1, 1)

@@ -13,7 +13,8 @@ import torch
 from inception_calls import Call, per_run
 
 from icconv_mm.layers import ICConv2d
-from icconv_mm.ops import backend, explain, inception_conv2d, pyconv2d, use_backend
+from icconv_mm.ops import explain, inception_conv2d, pyconv2d, use_backend
+from icconv_mm.ops.dispatch import backend
 
 RUNS = [(4, 1, 1), (2, 2, 2)]
 CALL = Call(torch.randn(1, 4, 5, 5), torch.randn(6, 4, 3, 3), None, RUNS, 1, 1)

@@ -16,7 +16,7 @@ def computed_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @contextmanager
-def exact(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
+def widened(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
     """The tensors in the dtype of the arithmetic, where autocast does not change it again."""
     dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
     with torch.autocast(tensors[0].device.type, enabled=False), torch.no_grad():

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.torch_private import below_autograd
+from icconv_mm.ops.common.torch_private import below_autograd
+from icconv_mm.ops.dispatch import backend
 
 
-class Form(NamedTuple):
-    """The three operators; ``weights`` is a sequence, ``call`` the rest of their arguments.
+class TrilinearForm(NamedTuple):
+    """The three operators; ``weights`` is a sequence, ``settings`` what follows the tensors.
 
     With the trilinear form T(x, w, g) = <g, conv(x, w)>, the convolution is the partial derivative of T for g, the
     gradient for its input the one for x, the gradient for its weights the one for w. Each is a function of the two
@@ -20,14 +20,14 @@ class Form(NamedTuple):
     the argument that it lacks. So three operators are enough for derivatives of any order.
     """
 
-    output: Callable  # (x, weights, call, bias=None) -> g
-    grad_input: Callable  # (g, weights, size of x, call) -> x
-    grad_weight: Callable  # (g, x, channels and kernel of each of the weights, call) -> weights
+    output: Callable  # (x, weights, settings, bias=None) -> g
+    grad_input: Callable  # (g, weights, size of x, settings) -> x
+    grad_weight: Callable  # (g, x, channels and kernel of each of the weights, settings) -> weights
 
 
 def derivative(
-    form: Form,
-    call: Sequence,
+    form: TrilinearForm,
+    settings: Sequence,
     *,
     x: Tensor | None = None,
     grad: Tensor | None = None,
@@ -39,30 +39,30 @@ def derivative(
 
     Args:
         form: The three operators.
-        call: The arguments that are not named here.
+        settings: What follows the tensors in a call.
         x, grad, weights: Two of the three.
         bias: ``[C_out]``, added to the output, or None.
         sizes: Sizes of the result, where it is x or weights.
     """
-    return _Derivative.apply(form, call, sizes, bias, x, grad, *weights)
+    return _Derivative.apply(form, settings, sizes, bias, x, grad, *weights)
 
 
 class _Derivative(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, form, call, sizes, bias, x, grad, *weights):
+    def forward(ctx, form, settings, sizes, bias, x, grad, *weights):
         ctx.save_for_backward(x, grad, *weights)
         ctx.save_for_forward(x, grad, *weights)
-        ctx.form, ctx.call, ctx.sizes, ctx.backend = form, call, sizes, backend.requested()
+        ctx.form, ctx.settings, ctx.sizes, ctx.backend = form, settings, sizes, backend.requested()
         with below_autograd():
-            return _Derivative._of_the_third(form, call, sizes, bias, x, grad, weights)
+            return _Derivative._of_the_third(form, settings, sizes, bias, x, grad, weights)
 
     @staticmethod
-    def _of_the_third(form, call, sizes, bias, x, grad, weights):
+    def _of_the_third(form, settings, sizes, bias, x, grad, weights):
         if grad is None:
-            return form.output(x, weights, call, bias)
+            return form.output(x, weights, settings, bias)
         if x is None:
-            return form.grad_input(grad, weights, sizes, call)
-        return tuple(form.grad_weight(grad, x, sizes, call))
+            return form.grad_input(grad, weights, sizes, settings)
+        return tuple(form.grad_weight(grad, x, sizes, settings))
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -74,7 +74,7 @@ class _Derivative(torch.autograd.Function):
         if any(each is not None for each in d_weights):
             moved = [torch.zeros_like(weight) if d is None else d for weight, d in zip(weights, d_weights)]
             exchanged.append((x, grad, moved))
-        terms = [_Derivative._of_the_third(ctx.form, ctx.call, ctx.sizes, None, *each) for each in exchanged]
+        terms = [_Derivative._of_the_third(ctx.form, ctx.settings, ctx.sizes, None, *each) for each in exchanged]
         if d_bias is not None:
             terms.append(d_bias[:, None, None])
         return tuple(map(sum, zip(*terms))) if isinstance(terms[0], tuple) else sum(terms)
@@ -94,11 +94,11 @@ class _Derivative(torch.autograd.Function):
         # autograd may run this on another thread, which knows nothing of the caller's `use_backend`
         with backend.use_backend(ctx.backend):
             if need_x:
-                to_x = ctx.form.grad_input(grad, weights, x.shape[2:], ctx.call)
+                to_x = ctx.form.grad_input(grad, weights, x.shape[2:], ctx.settings)
             if need_grad:
-                to_grad = ctx.form.output(x, weights, ctx.call)
+                to_grad = ctx.form.output(x, weights, ctx.settings)
             if any(need_weights):
-                to_weights = ctx.form.grad_weight(grad, x, shapes_of(weights), ctx.call)
+                to_weights = ctx.form.grad_weight(grad, x, shapes_of(weights), ctx.settings)
         if need_bias:
             to_bias = grad.sum((0, 2, 3))
         return None, None, None, to_bias, to_x, to_grad, *to_weights

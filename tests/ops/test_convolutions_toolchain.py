@@ -1,7 +1,9 @@
-"""The operator in torch.compile, torch.export, ONNX and FLOP counters."""
+"""The operators of both convolutions in torch.compile, torch.export, ONNX and FLOP counters."""
 
 import logging
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,18 +11,32 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.layers import PyConv2d
+from icconv_mm.layers import ICConv2d, PyConv2d
 
+SORTED = [(5, 1, 1), (4, 1, 3), (3, 2, 2)]
+MIXED = [(3, 1, 1), (3, 2, 2)] * 2
 # input channels, channels, kernels and groups of three layers, and the other arguments
-LAYERS = (
+PYRAMIDS = (
     (4, [4, 4, 8], [3, 5, 7], [1, 2, 4], {'bias': True}),
     (16, [8, 8], [3, 9], [4, 8], {'stride': 2}),
     (16, [6], [3], [2], {'dilation': 2}),
 )
 
 
-class Dense(nn.Module):
-    """The same as a list of ordinary convolutions."""
+def inception_net(dense: bool = False, groups: int = 4) -> nn.Sequential:
+    """Three convolutions, inception or dense: with bias, with stride, with groups."""
+
+    def conv(in_channels, pattern, **settings):
+        if dense:
+            return nn.Conv2d(in_channels, 12, 3, padding=1, **({'bias': False} | settings))
+        return ICConv2d(in_channels, 12, pattern, **settings)
+
+    layers = conv(4, SORTED, bias=True), conv(12, MIXED, stride=2), conv(12, SORTED, groups=groups)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).eval()
+
+
+class Levels(nn.Module):
+    """A pyramidal convolution as a list of ordinary convolutions."""
 
     def __init__(self, layer: PyConv2d):
         super().__init__()
@@ -30,15 +46,42 @@ class Dense(nn.Module):
         return torch.cat([level(x) for level in self.levels], 1)
 
 
-def make_net() -> nn.Sequential:
+def pyramidal_net(dense: bool = False) -> nn.Sequential:
+    """Three pyramidal convolutions, or their levels one by one."""
     layers = []
-    for *arguments, settings in LAYERS:
-        layers += [PyConv2d(*arguments, **settings), nn.ReLU()]
+    for *arguments, settings in PYRAMIDS:
+        layer = PyConv2d(*arguments, **settings)
+        layers += [Levels(layer) if dense else layer, nn.ReLU()]
     return nn.Sequential(*layers).eval()
 
 
-def make_dense(net: nn.Sequential) -> nn.Sequential:
-    return nn.Sequential(*(Dense(layer) if isinstance(layer, PyConv2d) else layer for layer in net))
+class Kind(NamedTuple):
+    make: Callable[..., nn.Sequential]
+    operator: str
+    nodes: int  # of the operator; one level is an ordinary convolution
+    convolutions: int  # in ONNX
+    flops: int  # as mmengine counts them
+    counted: tuple[str, ...]  # what mmengine counts as for the dense network
+
+
+KINDS = {
+    'inception': Kind(
+        inception_net,
+        'inception_conv2d',
+        3,
+        3 + 2 + (2 + 2 + 1),  # one per dilation; two for one that has three channels of one group and fewer of another
+        12 * 10 * 12 * 4 * 9 + 6 * 5 * 12 * 12 * 9 + 6 * 5 * 12 * 3 * 9,
+        ('flops', 'activations', 'params'),
+    ),
+    'pyramidal': Kind(
+        pyramidal_net,
+        'pyconv2d',
+        2,
+        3 + 2 + 1,  # one per level
+        12 * 10 * (4 * 4 * 9 + 4 * 2 * 25 + 8 * 1 * 49) + 6 * 5 * (8 * 4 * 9 + 8 * 2 * 81) + 6 * 5 * 6 * 8 * 9,
+        ('flops', 'params'),
+    ),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +89,14 @@ def _forget_compilations():
     torch._dynamo.reset()
 
 
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
 @pytest.fixture
-def net():
-    return make_net()
+def net(kind):
+    return kind.make()
 
 
 @pytest.fixture
@@ -72,7 +120,7 @@ def test_compile_traces_one_graph(net, x, dynamic):
     check_compiled(net, x, 'aot_eager', dynamic=dynamic)
 
 
-def test_compile_keeps_the_operator(net, x):
+def test_compile_keeps_the_operator(kind, net, x):
     """The operator stays one node, so that a compiled backend serves it."""
     nodes = []
 
@@ -81,7 +129,7 @@ def test_compile_keeps_the_operator(net, x):
         return graph
 
     torch.compile(net, backend=backend, fullgraph=True)(x)
-    assert sum('icconv_mm.pyconv2d' in node for node in nodes) == 2  # one level is an ordinary convolution
+    assert sum(f'icconv_mm.{kind.operator}' in node for node in nodes) == kind.nodes
 
 
 def test_compile_once_for_all_sizes(net):
@@ -107,11 +155,14 @@ def test_compile_under_autocast(net, x):
     torch.testing.assert_close(got, run(x))
 
 
-def test_export(net, x):
-    program = torch.export.export(net, (x,))
-    assert sum('pyconv2d' in str(node.target) for node in program.graph.nodes) == 2
+def test_export(kind, net, x):
+    dynamic = kind.operator == 'inception_conv2d' and hasattr(torch.export, 'Dim')  # since torch 2.2
+    settings = {'dynamic_shapes': ({0: torch.export.Dim('batch')},)} if dynamic else {}
+    program = torch.export.export(net, (x,), **settings)
+    assert sum(kind.operator in str(node.target) for node in program.graph.nodes) == kind.nodes
     module = program.module() if callable(getattr(program, 'module', None)) else program
-    torch.testing.assert_close(module(x), net(x))
+    other = torch.randn(5 if dynamic else 2, 4, 12, 10)
+    torch.testing.assert_close(module(other), net(other))
 
 
 def test_torchscript_trace(net, x):
@@ -124,7 +175,7 @@ def test_torchscript_trace(net, x):
 
 
 @pytest.mark.parametrize('dynamo', [False, True])
-def test_onnx_has_standard_convolutions(net, x, dynamo, tmp_path):
+def test_onnx_has_standard_convolutions(kind, net, x, dynamo, tmp_path):
     onnx = pytest.importorskip('onnx')
     runtime = pytest.importorskip('onnxruntime')
     settings = {'input_names': ['x']}
@@ -141,38 +192,42 @@ def test_onnx_has_standard_convolutions(net, x, dynamo, tmp_path):
     torch.onnx.export(net, (x,), str(path), **settings)
     nodes = onnx.load(path).graph.node
     assert {node.domain for node in nodes} <= {'', 'ai.onnx'}
-    assert [node.op_type for node in nodes].count('Conv') == 3 + 2 + 1  # one per level
+    assert [node.op_type for node in nodes].count('Conv') == kind.convolutions
     session = runtime.InferenceSession(str(path))
     for batch in (x,) if dynamo else (x, torch.randn(1, 4, 7, 9)):
         got = session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
         assert abs(got - net(batch).detach().numpy()).max() <= 1e-4
 
 
-def test_mmengine_counts_the_flops_of_the_levels(net, caplog):
+def test_mmengine_counts_the_flops_of_the_dense_network(kind, caplog):
     get_model_complexity_info = pytest.importorskip('mmengine.analysis').get_model_complexity_info
     counts = []
-    for each in (net, make_dense(net)):
+    for dense in (False, True):
         with caplog.at_level(logging.CRITICAL):
-            info = get_model_complexity_info(each, input_shape=(4, 12, 10), show_table=False, show_arch=False)
-        counts.append((info['flops'], info['params']))
+            net = kind.make(dense)
+            info = get_model_complexity_info(net, input_shape=(4, 12, 10), show_table=False, show_arch=False)
+        counts.append([info[each] for each in kind.counted])
     assert counts[0] == counts[1]
-    first = 12 * 10 * (4 * 4 * 9 + 4 * 2 * 25 + 8 * 1 * 49)
-    second, third = 6 * 5 * (8 * 4 * 9 + 8 * 2 * 81), 6 * 5 * 6 * 8 * 9
-    assert counts[0][0] == first + second + third
+    assert counts[0][0] == kind.flops
 
 
-def test_torch_counts_the_flops_of_the_levels(net, x):
+# torch counts the gradients of convolutions with groups as if these were one
+@pytest.mark.parametrize(('make', 'passes'), [(lambda dense: inception_net(dense, groups=1), 2), (pyramidal_net, 1)])
+def test_torch_counts_the_flops_of_the_dense_network(make, passes, x):
     counts = []
-    for each in (net, make_dense(net)):
-        with FlopCounterMode(display=False) as counter:
-            each(x)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] > 0
+    for dense in (False, True):
+        with FlopCounterMode(display=False) as forward:
+            out = make(dense)(x)
+        with FlopCounterMode(display=False) as backward:
+            out.sum().backward()
+        counts.append((forward.get_total_flops(), backward.get_total_flops())[:passes])
+    assert counts[0] == counts[1]
+    assert counts[0][0] > 0
 
 
-def test_torch_counts_the_flops_of_the_gradients(net, x):
+def test_torch_counts_the_flops_of_the_gradients(x):
     """Each of the two gradients costs what the output costs."""
-    net = net[:4]
+    net = pyramidal_net()[:4]
     with FlopCounterMode(display=False) as forward:
         out = net(x.requires_grad_())
     with FlopCounterMode(display=False) as backward:

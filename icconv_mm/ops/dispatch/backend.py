@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from icconv_mm.ops import kernel_table
-from icconv_mm.ops.library import REBUILD, missing_kernel, missing_library
-from icconv_mm.ops.library import library_module as library_module  # for modules that know the choice alone
+from icconv_mm.ops.dispatch import kernel_table
+from icconv_mm.ops.dispatch.compiled_library import REBUILD, missing_kernel, missing_library
 
 BACKENDS = ('cpu', 'cuda', 'reference')  # best first
 VARIABLE = 'ICCONV_MM_BACKEND'
@@ -74,10 +73,10 @@ class Limits(NamedTuple):
 
     refusal: Callable[..., str | None]
     advice: Callable[..., str | None] = _no_reason  # why it should serve a call only if it is asked for by name
-    name: Callable[..., str | None] = _no_reason  # of the kernel that serves a call, where a backend has several
+    kernel: Callable[..., str | None] = _no_reason  # its name, where a backend has several
 
 
-class Kernel(NamedTuple):
+class Implementation(NamedTuple):
     """One implementation of one operator; its functions take the operator's arguments."""
 
     run: Callable
@@ -96,17 +95,17 @@ class Kernel(NamedTuple):
         return _CAN_RUN
 
 
-class _Kernels(dict):
-    """The kernels of each operator by backend, best first; counts how often they were exchanged."""
+class _Implementations(dict):
+    """Those of each operator by backend, best first; counts how often they were exchanged."""
 
     generation = 0
 
-    def __setitem__(self, operator: str, kernels: dict[str, Kernel]) -> None:
-        super().__setitem__(operator, kernels)
+    def __setitem__(self, operator: str, by_backend: dict[str, Implementation]) -> None:
+        super().__setitem__(operator, by_backend)
         self.generation += 1
 
 
-_kernels = _Kernels()
+_implementations = _Implementations()
 _converters: dict[str, Mapping[str, Callable]] = {}  # of the arguments of each operator, by name
 _logged: set[str] = set()
 _MOST_LOGGED = 1000  # reasons hold numbers of the calls
@@ -119,18 +118,18 @@ def register(
     compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
 ) -> None:
-    """Registers an operator with its kernels; for :func:`icconv_mm.ops.operator.define`, which has these arguments."""
+    """Registers what runs an operator; arguments as of :func:`icconv_mm.ops.definition.operator.define`."""
     name = f'{operator}_compiled'
 
     def run(*args):
         return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
     _converters[operator] = converters or {}
-    _kernels[operator] = {
-        device: Kernel(compiled or run, limits[device], partial(missing_kernel, name, device), compiled is None)
+    _implementations[operator] = {
+        device: Implementation(compiled or run, limits[device], partial(missing_kernel, name, device), compiled is None)
         for device in BACKENDS
         if device in limits
-    } | {'reference': Kernel(reference)}
+    } | {'reference': Implementation(reference)}
 
 
 def backends() -> dict[str, Status]:
@@ -153,7 +152,7 @@ def backends() -> dict[str, Status]:
 
 def _missing_kernels(device: str) -> str | None:
     """None if any operator has its kernel for this device type, else why the first has none."""
-    reasons = [kernels[device].absence() for kernels in _kernels.values() if device in kernels]
+    reasons = [known[device].absence() for known in _implementations.values() if device in known]
     return None if None in reasons else reasons[0]
 
 
@@ -268,18 +267,18 @@ def explain(operator: str, *args, **named) -> Explanation:
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
     args = _arguments(operator, args, named)
-    kernels, (name, asked) = _kernels[operator], _choose(operator, args)
-    answers = {each: str(asked[each] if each in asked else kernels[each].answer(*args)) for each in kernels}
+    known, (name, asked) = _implementations[operator], _choose(operator, args)
+    answers = {each: str(asked[each] if each in asked else known[each].answer(*args)) for each in known}
     if not asked[name].serves:
         return Explanation(answers, None)
-    return Explanation(answers, name, kernels[name].limits.name(*args))
+    return Explanation(answers, name, known[name].limits.kernel(*args))
 
 
 def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
     """All arguments of a call, as the operator takes them; backends look at some of them only, and each at others."""
-    if operator not in _kernels:
-        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
-    signature = inspect.signature(_kernels[operator]['reference'].run)
+    if operator not in _implementations:
+        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_implementations))}')
+    signature = inspect.signature(_implementations[operator]['reference'].run)
     try:
         call = signature.bind(*args, **named)
     except TypeError as error:
@@ -302,29 +301,29 @@ def run(operator: str, *args) -> Any:
                 _notice_absence(other)
     if _log.isEnabledFor(logging.DEBUG):
         _log_choice(operator, name, answers)
-    return _kernels[operator][name].run(*args)
+    return _implementations[operator][name].run(*args)
 
 
 def is_compiled(operator: str, *args) -> bool:
     """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
     name, answers = _choose(operator, args)
-    return _kernels[operator][name].is_compiled and answers[name].serves
+    return _implementations[operator][name].is_compiled and answers[name].serves
 
 
 def generation() -> int:
-    """Changes whenever kernels are registered or exchanged, so that nobody keeps a choice between those before."""
-    return _kernels.generation
+    """Changes whenever an implementation is registered or exchanged, so that nobody keeps a choice from before."""
+    return _implementations.generation
 
 
 def _choose(operator: str, args: tuple) -> tuple[str, dict[str, Answer]]:
     """The backend for a call, and the answers of those that were considered: the one asked for, or the best ones."""
-    kernels, name = _kernels[operator], requested()
+    known, name = _implementations[operator], requested()
     if name != 'auto':
-        name = name if name in kernels else 'reference'
-        return name, {name: kernels[name].answer(*args)}
+        name = name if name in known else 'reference'
+        return name, {name: known[name].answer(*args)}
     answers = {}
-    for name, kernel in kernels.items():
-        answers[name] = kernel.answer(*args)
+    for name, implementation in known.items():
+        answers[name] = implementation.answer(*args)
         if answers[name].verdict is Verdict.CAN_RUN:
             break
     return name, answers

@@ -2,8 +2,8 @@
 
 import torch
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.tensors import off_device, tensors_of
+from icconv_mm.ops.common.tensors import off_device, tensors_of
+from icconv_mm.ops.dispatch import backend
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _LANES = 16  # a group with fewer channels leaves parts of the vectors empty

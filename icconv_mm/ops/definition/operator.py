@@ -1,9 +1,9 @@
 """The definition of an operator of this package, and helpers of the functions that call operators."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,31 +11,12 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
-from icconv_mm.ops import backend
-from icconv_mm.ops.tensors import cast, memory_format, tensors_of
-from icconv_mm.ops.torch_private import Operator, below_autograd, in_forward_ad
+from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
+from icconv_mm.ops.common.torch_private import Operator, below_autograd, in_forward_ad
+from icconv_mm.ops.dispatch import backend
 
 # this interface is the same from torch 2.1 on
-library = torch.library.Library('icconv_mm', 'FRAGMENT')
-
-
-class FastCall(NamedTuple):
-    """How the compiled library makes calls of an operator on the fast path (:mod:`icconv_mm.ops.fast_call`).
-
-    Attributes:
-        maker: The function of the library that prepares the calls of a layer.
-        filters: Function from the weights of a call to the argument that the operator takes for them.
-        shapes: Function from the weights to the arguments that ``<name>_grad_weight`` takes for their shapes.
-        relu: Whether a ReLU follows; such an operator has no gradient.
-    """
-
-    maker: str
-    filters: Callable[[Sequence[Tensor]], Tensor | list[Tensor]]
-    shapes: Callable[[Sequence[Tensor]], tuple]
-    relu: bool = False
-
-
-fast_calls: dict[str, FastCall] = {}  # by operator
+fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
 def define(
@@ -48,10 +29,9 @@ def define(
     autocast: bool = False,
     flops: Callable | None = None,
     layout_of: int | None = None,
-    kernels: Mapping[str, backend.Limits] | None = None,
+    limits: Mapping[str, backend.Limits] | None = None,
     compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
-    fast_call: FastCall | None = None,
 ) -> Callable:
     """Define an operator: ``torch.ops.icconv_mm.<name>``, or without a schema a function of Python.
 
@@ -67,21 +47,18 @@ def define(
         autocast: Whether ``torch.autocast`` casts the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
-        kernels: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
+        limits: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
         compiled: Function that calls them, where more than the call is needed, such as a gradient.
         converters: Functions by argument, from what the Python function takes to what the schema has; for
             ``explain``, which takes either.
-        fast_call: The fast path past the dispatcher, where the compiled library has one.
 
     Returns:
         What takes the arguments of the operator: an overload of ``torch.ops``, or a function.
     """
-    backend.register(name, reference, kernels or {}, compiled, converters)
+    backend.register(name, reference, limits or {}, compiled, converters)
     if schema is None:
         return partial(backend.run, name)
-    if fast_call:
-        fast_calls[name] = fast_call
-    library.define(f'{name}{schema}')
+    fragment.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default
 
@@ -105,13 +82,13 @@ def define(
 
         return rule
 
-    library.impl(name, kernel, 'CompositeExplicitAutograd')
-    library.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
+    fragment.impl(name, kernel, 'CompositeExplicitAutograd')
+    fragment.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
     if autograd:
-        library.impl(name, with_gradient, 'Autograd')
+        fragment.impl(name, with_gradient, 'Autograd')
     if autocast:
-        library.impl(name, under_autocast('cpu'), 'AutocastCPU')
-        library.impl(name, under_autocast('cuda'), 'AutocastCUDA')
+        fragment.impl(name, under_autocast('cpu'), 'AutocastCPU')
+        fragment.impl(name, under_autocast('cuda'), 'AutocastCUDA')
     if flops and hasattr(flop_counter, 'register_flop_formula'):
         flop_counter.register_flop_formula(packet)(flops)
     elif flops:  # before torch 2.2

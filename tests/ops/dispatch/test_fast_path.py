@@ -11,12 +11,13 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import backend, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend
-from icconv_mm.ops import fast_call as module
-from icconv_mm.ops.fast_call import fast_call
+from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend
+from icconv_mm.ops.dispatch import backend, fast_path
+from icconv_mm.ops.dispatch.compiled_library import library_module
+from icconv_mm.ops.dispatch.fast_path import fast_call
 from icconv_mm.patterns import DilationPattern
 
-pytestmark = pytest.mark.skipif(backend.library_module() is None, reason='the compiled library has no fast path')
+pytestmark = pytest.mark.skipif(library_module() is None, reason='the compiled library has no fast path')
 
 X, WEIGHT = torch.randn(2, 32, 9, 8), torch.randn(24, 32, 3, 3)
 PATTERN = DilationPattern(((12, 1, 1), (8, 2, 1), (4, 3, 2)))
@@ -47,7 +48,7 @@ def long_way(monkeypatch):
     """Switches the fast path off."""
 
     def switch():
-        monkeypatch.setattr(module, 'is_compiling', lambda: True)
+        monkeypatch.setattr(fast_path, 'is_compiling', lambda: True)
 
     return switch
 
@@ -165,7 +166,7 @@ def test_under_autocast(kind, long_way):
 
     def run():
         with torch.autocast('cpu', dtype=torch.bfloat16):
-            assert taken(kind, X, KINDS[kind][1]) == (module.is_compiling() is False)
+            assert taken(kind, X, KINDS[kind][1]) == (fast_path.is_compiling() is False)
             out = call(kind, tensors)
         return [out, *torch.autograd.grad(out, tensors, torch.ones_like(out))]
 

@@ -9,8 +9,8 @@ from types import ModuleType
 import torch
 
 from icconv_mm.errors import sentence
-from icconv_mm.ops import kernel_table
-from icconv_mm.ops.torch_private import has_kernel
+from icconv_mm.ops.common.torch_private import has_kernel
+from icconv_mm.ops.dispatch import kernel_table
 
 REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES
@@ -37,7 +37,7 @@ def missing_library() -> str | None:
 
 def _find_library() -> tuple[Path, str, Path | None]:
     """The package's folder, and the library's name and file; its name says for which torch it was built: setup.py."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     major, minor = torch.__version__.split('.')[:2]
     name = f'_C_torch{major}_{minor}'
     files = (package / f'{name}{suffix}' for suffix in _SUFFIXES)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from icconv_mm.ops import proven
-from icconv_mm.ops.backend import Limits
-from icconv_mm.ops.kernel_table import REFERENCE, find
-from icconv_mm.ops.tensors import FLOAT_DTYPES, off_device, tensors_of
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, tensors_of
+from icconv_mm.ops.dispatch import proven_gpus
+from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.dispatch.kernel_table import REFERENCE, find
 
 LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
@@ -39,7 +39,7 @@ def _limits(
 
     def measured(tensor, *rest) -> str | None:
         numbers = sizes(tensor, *rest)
-        return numbers and find(operator, proven.capability(tensor.device), tensor.dtype, *numbers)
+        return numbers and find(operator, proven_gpus.capability(tensor.device), tensor.dtype, *numbers)
 
     def measured_advice(tensor, *rest) -> str | None:
         kernel = measured(tensor, *rest)
@@ -47,11 +47,11 @@ def _limits(
             return advice(tensor, *rest)
         return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
 
-    def name(*args) -> str:
-        kernel = measured(*args)
-        return default(*args) if kernel in (None, REFERENCE) else kernel
+    def kernel(*args) -> str:
+        found = measured(*args)
+        return default(*args) if found in (None, REFERENCE) else found
 
-    return Limits(refusal, measured_advice, name)
+    return Limits(refusal, measured_advice, kernel)
 
 
 def _pixels(maps, stride: int = 1) -> int:
@@ -73,7 +73,7 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
             mean = group_out * groups / len(set(zip(pattern[1::3], pattern[2::3])))
             if mean >= _MANY_CHANNELS:
                 return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
-        if reason := proven.unproven('inception_conv2d', tensor):
+        if reason := proven_gpus.unproven('inception_conv2d', tensor):
             return reason
         if not fills_vectors(tensor, *rest):
             return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
@@ -81,7 +81,7 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
 
     def default(tensor, *rest) -> str:
         plain = tensor.dtype == torch.float64 or not fills_vectors(tensor, *rest)
-        return 'direct' if plain or proven.capability(tensor.device)[0] < 8 else 'tiled'
+        return 'direct' if plain or proven_gpus.capability(tensor.device)[0] < 8 else 'tiled'
 
     limits = _limits(operator, sizes, _refusal, advice, default)
     return limits._replace(advice=lambda *args: _too_dilated(args[-3]) or limits.advice(*args))

@@ -1,0 +1,180 @@
+"""A convolution that is linear in its input and in its weights: its operators, and the one way to call them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from types import ModuleType
+
+from torch import Tensor
+
+from icconv_mm.ops.common.tensors import empty
+from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
+from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, without_gradient
+from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
+from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
+from icconv_mm.ops.reference import dense_convolution
+
+
+class Convolution:
+    """The operators ``<name>``, ``<name>_grad_input``, ``<name>_grad_weight`` and ``<name>_relu``, and their call.
+
+    Args:
+        name: Name of the convolution.
+        weights: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
+        settings: Schema of what follows the tensors: a list of integers, the stride, and another integer.
+        reference: Module with ``forward``, ``grad_input`` and ``grad_weight``.
+        check: Function that raises ValueError unless these are arguments of ``<name>``.
+        dense: Function from the settings of a single dilation or level to stride, dilation and groups.
+        maker: Maker of the :class:`FastCall`.
+        grad_input_fake, grad_weight_fake: Functions for tensors without data, as of :func:`define`.
+        converters: Functions by argument, as of :func:`define`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        settings: str,
+        reference: ModuleType,
+        *,
+        check: Callable,
+        dense: Callable,
+        maker: str,
+        grad_input_fake: Callable,
+        grad_weight_fake: Callable,
+        converters: Mapping[str, Callable] | None = None,
+    ):
+        self.name, self.reference, self.check, self.dense = name, reference, check, dense
+        self.converters, self.takes_list = converters, weights.startswith('Tensor[]')
+        self.form = TrilinearForm(
+            lambda x, tensors, settings, bias=None: self.output(x, self.pack(tensors), bias, *settings),
+            lambda grad, tensors, size, settings: self.grad_input(grad, self.pack(tensors), size, *settings),
+            lambda grad, x, sizes, settings: self.unpack(self.grad_weight(grad, x, *self.shapes(sizes), *settings)),
+        )
+        self._define_outputs(weights, settings)
+        self._define_gradients(weights, settings, grad_input_fake, grad_weight_fake)
+        self._define_backward(weights, settings)
+        fast = FastCall(maker, filters=self.pack, shapes=lambda tensors: self.shapes(shapes_of(tensors)))
+        fast_calls.update({name: fast, self.rectified_name: fast._replace(relu=True)})
+
+    def call(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        bias: Tensor | None,
+        settings: tuple,
+        several: bool,
+        relu: bool = False,
+    ) -> Tensor:
+        """What the functions of the convolution do: all from unchecked arguments to the result.
+
+        Args:
+            x, weights, bias: Tensors of the call.
+            settings: What follows the tensors: a tuple of integers, the stride, and another integer.
+            several: Whether there are several dilations or levels; one alone is torch's own convolution.
+            relu: Whether negative values become zero.
+
+        Raises:
+            ValueError: If the arguments do not fit.
+        """
+        if several:
+            out = fast_call(self.rectified_name if relu else self.name, settings, x, weights, bias)
+            if out is not None:
+                return out
+        first, stride, third = settings
+        args = x, self.pack(weights), bias, [int(number) for number in first], stride, third
+        if is_traced():
+            out = decomposed(self.reference.forward, self.check, *args)
+        else:
+            self.check(*args)
+            if several:
+                return (self.rectified if relu else self.output)(*args)
+            if dense_convolution.is_trusted(x, stride):  # torch has the best kernel
+                out = dense_convolution.forward(x, weights[0], bias, *self.dense(*args[3:]))
+            else:
+                out = self.output(*args)
+        return out.relu_() if relu else out
+
+    def pack(self, tensors: Sequence[Tensor]) -> list[Tensor] | Tensor:
+        """From a sequence to what the operators take."""
+        return list(tensors) if self.takes_list else tensors[0]
+
+    def unpack(self, packed: list[Tensor] | Tensor) -> list[Tensor]:
+        """And back."""
+        return packed if self.takes_list else [packed]
+
+    def shapes(self, sizes: Sequence[int]) -> tuple:
+        """From what :func:`shapes_of` returns to the arguments that ``<name>_grad_weight`` takes for it."""
+        return (sizes,) if self.takes_list else ()
+
+    def _define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
+        operator = f'{self.name}{suffix}'
+        limited = self.name if suffix == '_relu' else operator
+        limits = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
+        return define(operator, schema, reference, limits=limits, converters=self.converters, **options)
+
+    def _define_outputs(self, weights: str, settings: str) -> None:
+        schema = f'(Tensor x, {weights}, Tensor? bias, {settings}) -> Tensor'
+        shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
+        forward = self.reference.forward
+
+        @wraps(forward)
+        def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
+            return backend.run(self.name, *args).relu_()
+
+        def rule(_, x, packed, bias, *settings):
+            return derivative(self.form, settings, x=x, weights=self.unpack(packed), bias=bias)
+
+        self.rectified_name = f'{self.name}_relu'
+        self.output = self._define('', schema, forward, autograd=rule, **shared)
+        self.rectified = self._define('_relu', schema, rectified, autograd=without_gradient, **shared)
+
+    def _output_fake(self, x, packed, bias, first, stride, third):
+        height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
+        return empty((x.shape[0], sum(weight.shape[0] for weight in self.unpack(packed)), height, width), like=x)
+
+    def _output_flops(self, x, packed, *_, out_shape, **__):
+        return flops(out_shape, self.unpack(packed))
+
+    def _define_gradients(self, weights: str, settings: str, grad_input_fake: Callable, grad_weight_fake: Callable):
+        """Operators that have gradients themselves."""
+
+        def to_input(_, grad, packed, size, *settings):
+            return derivative(self.form, settings, grad=grad, weights=self.unpack(packed), sizes=size)
+
+        def to_weight(_, grad, x, *rest):
+            sizes, settings = (rest[0], rest[1:]) if self.takes_list else ((), rest)
+            return self.pack(derivative(self.form, settings, grad=grad, x=x, sizes=sizes))
+
+        self.grad_input = self._define(
+            '_grad_input',
+            f'(Tensor grad, {weights}, SymInt[] size, {settings}) -> Tensor',
+            self.reference.grad_input,
+            fake=grad_input_fake,
+            autograd=to_input,
+            flops=lambda grad, packed, *_, **__: flops(grad, self.unpack(packed)),
+            layout_of=0,
+        )
+        shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.takes_list else ('', 'Tensor')
+        self.grad_weight = self._define(
+            '_grad_weight',
+            f'(Tensor grad, Tensor x, {shapes}{settings}) -> {result}',
+            self.reference.grad_weight,
+            fake=grad_weight_fake,
+            autograd=to_weight,
+            flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),
+        )
+
+    def _define_backward(self, weights: str, settings: str) -> None:
+        """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
+        name = f'{self.name}_backward'
+        numbers = f'{settings}, bool to_x, bool to_weights, str backend'
+        fragment.define(f'{name}(Tensor grad, Tensor x, {weights}, {numbers}) -> Tensor[]')
+        # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
+        for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
+            fragment.impl(name, self._backward, key)
+
+    def _backward(self, grad, x, packed, first, stride, third, to_x, to_weights, chosen):
+        settings, tensors = (first, stride, third), self.unpack(packed)
+        with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
+            results = [self.form.grad_input(grad, tensors, x.shape[2:], settings)] if to_x else []
+            return results + (list(self.form.grad_weight(grad, x, shapes_of(tensors), settings)) if to_weights else [])
