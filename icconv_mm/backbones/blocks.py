@@ -109,11 +109,10 @@ class Block(nn.Module):
             conv, norm, relu = (getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu'))
             with reading:
                 x = conv(x)  # in a line of its own, so that narrow maps are free before a norm makes wide ones
-            if self.with_cp == 'norms':
+            if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps what it reads
                 x, reading = recomputed_norm_relu(x, conv, norm, relu)
             else:
-                x = norm_relu(x, conv, norm, relu)
-            x = self.plugged(x, number)
+                x, reading = self.plugged(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
         with reading:
             x = conv(x)

@@ -41,7 +41,7 @@ class PyConvResNet(ResNet):
         groups: Least number of groups of a level where ``stage_groups`` is not given. With the ``base_width`` of a
             ResNeXt the network is the pyramidal form of that ResNeXt.
         **kwargs: Arguments of :class:`icconv_mm.backbones.resnet.ResNet` but ``avg_down``. Stages with ``dcn`` are
-            deformable instead of pyramidal.
+            deformable instead of pyramidal. The first stage is as with ``with_cp='norms'``, unless that is True.
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.

@@ -1,8 +1,8 @@
 """The ResNet skeleton that the backbones of this package share.
 
 Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options
-of the ResNets of mmdet, mmseg, mmpose and mmpretrain. A variant overrides the ``make_*`` method of the part in which it
-differs.
+of the ResNets of mmdet, mmseg, mmpose and mmpretrain. A variant overrides the method of the part in which it differs,
+out of those under "the parts".
 """
 
 import re
@@ -79,7 +79,8 @@ class ResNet(BaseModule):
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
         with_cp: Whether blocks compute activations again in the backward pass, to save memory: all of them (True), or
-            ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time.
+            ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time. The
+            latter concerns ``nn.BatchNorm2d`` alone, no SyncBN or GN.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         drop_path_rate: Stochastic depth: the last block is left out with this probability, those before it less.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.

@@ -30,14 +30,25 @@ class _Recipe:
 
 
 class _Recomputed(saved_tensors_hooks):
-    """While open, autograd keeps a recipe wherever it would keep one map, which must live as long as this is open."""
+    """For one use: while open, autograd keeps a recipe wherever it would keep one map.
+
+    The map is known by its place in memory, so it is held until then: no other one can be there.
+    """
 
     def __init__(self, made: Tensor, recipe: _Recipe):
-        address, shape = made.data_ptr(), made.shape
+        self._held, place = made, _place(made)
         super().__init__(
-            lambda kept: recipe if kept.data_ptr() == address and kept.shape == shape else kept,
+            lambda kept: recipe if _place(kept) == place else kept,
             lambda kept: kept() if isinstance(kept, _Recipe) else kept,
         )
+
+    def __exit__(self, *args) -> None:
+        self._held = None
+        super().__exit__(*args)
+
+
+def _place(x: Tensor) -> tuple:
+    return x.data_ptr(), x.dtype, x.shape, x.stride()
 
 
 def recomputed_norm_relu(
@@ -52,15 +63,15 @@ def recomputed_norm_relu(
         relu: An activation.
 
     Returns:
-        ``relu(norm(x))``, and a context in which to call what reads it. Gradients are the same bit for bit. Where
-        nothing can be saved, or somebody looks at the single steps, the context does nothing.
+        ``relu(norm(x))``, and a context in which to call, once, what reads it. Gradients are the same bit for bit.
+        Where nothing can be saved, or somebody looks at the single steps, the context does nothing.
     """
     if not _is_recomputed(x, conv, norm, relu):
         return norm_relu(x, conv, norm, relu), nullcontext()
-    made = norm(x)
-    recomputed = _Recomputed(made, _Recipe(x, norm))
-    with recomputed:
-        return relu(made), recomputed
+    made, recipe = norm(x), _Recipe(x, norm)
+    with _Recomputed(made, recipe):
+        made = relu(made)
+    return made, _Recomputed(made, recipe)
 
 
 def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
+from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
 
 TINY = dict(base_channels=16, stem_channels=16, with_cp='norms')
 NETWORKS = {
@@ -65,6 +66,42 @@ def test_gradients_under_autocast_are_the_same():
         ours = gradients(seeded(NETWORKS['bottleneck']), x)
         expected = gradients(keep_all(seeded(NETWORKS['bottleneck'])), x)
     assert all(map(torch.equal, ours, expected))
+
+
+@pytest.mark.parametrize('make', [ResNet, PyConvResNet])
+@pytest.mark.parametrize('size', [32, 48, 64, 96, 160])
+def test_a_plugin_may_make_another_map(make, size):
+    """Where that lies in memory, a copy that autocast makes of what the plugin made may lie afterwards."""
+
+    class Halved(nn.Module):
+        def forward(self, x):
+            return x.float() * -0.5
+
+    x, grads = torch.randn(2, 3, size, size), []
+    for change in (lambda net: net, keep_all):
+        net = change(seeded(lambda: make(50, **TINY)))
+        for block in blocks_of(net):
+            for number in (1, 2):
+                block.add_module(f'halved{number}', Halved())
+                block.plugin_names[number].append(f'halved{number}')
+        with torch.autocast('cpu', torch.bfloat16):
+            grads.append(gradients(net, x))
+    assert all(map(torch.equal, *grads))
+
+
+def test_another_map_at_the_same_place_is_kept_as_it_is():
+    """The map is held while the context is there, and let go with it."""
+    x = torch.randn(2, 8, 16, 16, requires_grad=True)
+    conv, norm, relu = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+    made, reading = recomputed_norm_relu(conv(x), conv, norm, relu)
+    place, values = made.data_ptr(), made.detach().clone()
+    del made
+    with reading:
+        others = [torch.full_like(values, 3.0, requires_grad=True) for _ in range(50)]
+        assert place not in {other.data_ptr() for other in others}
+        products = [other * other for other in others]
+    sum(products).sum().backward()
+    assert all((other.grad == 6).all() for other in others)
 
 
 def test_a_block_keeps_two_maps_less():

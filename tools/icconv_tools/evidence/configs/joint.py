@@ -3,6 +3,7 @@ _base_ = '../../../../configs/multitask/joint_ic-r18_fpn_miniature.py'
 
 channels = 32
 model = dict(
+    loss_weights='uncertainty',  # those of the recipe are for other losses
     backbone=dict(
         pattern='dense',
         base_channels=16,
