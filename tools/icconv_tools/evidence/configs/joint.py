@@ -3,7 +3,7 @@ _base_ = '../../../../configs/multitask/joint_ic-r18_fpn_miniature.py'
 
 channels = 32
 model = dict(
-    loss_weights='uncertainty',  # those of the recipe are for other losses
+    loss_weights=dict(instance=1.0, semantic=1.0, pose=100.0),  # those of the recipe are for other losses
     backbone=dict(
         pattern='dense',
         base_channels=16,
