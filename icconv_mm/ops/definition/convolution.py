@@ -8,7 +8,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import empty
 from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
-from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, without_gradient
+from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, refuse_gradient, without_gradient
 from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
@@ -75,6 +75,7 @@ class Convolution:
 
         Raises:
             ValueError: If the arguments do not fit.
+            RuntimeError: If a tensor requires a gradient and ``relu`` is set, except in a trace.
         """
         if several:
             out = fast_call(self.rectified_name if relu else self.name, settings, x, weights, bias)
@@ -88,6 +89,8 @@ class Convolution:
             self.check(*args)
             if several:
                 return (self.rectified if relu else self.output)(*args)
+            if relu:  # what follows has a gradient: as with several, it is an error to ask for one
+                refuse_gradient(self.rectified_name, *args)
             if dense_convolution.is_trusted(x, stride):  # torch has the best kernel
                 out = dense_convolution.forward(x, weights[0], bias, *self.dense(*args[3:]))
             else:

@@ -150,10 +150,14 @@ def _has_tangent(tensor: Tensor) -> bool:
     return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def refuse_gradient(name: str, *args) -> None:
+    """Raise RuntimeError where a tensor among the arguments of an operator without a gradient requires one."""
+    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
+        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+
+
 def without_gradient(operator: Operator, *args) -> Any:
     """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
-    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
-        name = operator._schema.name.removeprefix('icconv_mm::')
-        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+    refuse_gradient(operator._schema.name.removeprefix('icconv_mm::'), *args)
     with below_autograd():
         return operator(*args)
