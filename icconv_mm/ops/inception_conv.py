@@ -46,8 +46,8 @@ def inception_conv2d(
         >>> inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)], stride=2).shape
         torch.Size([1, 6, 16, 16])
     """
-    pattern = DilationPattern.of(pattern).flat
-    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3)
+    pattern = DilationPattern.of(pattern)
+    return _convolution.call(x, (weight,), bias, (pattern.flat, stride, groups), several=not pattern.is_uniform)
 
 
 def inception_conv2d_relu(
@@ -70,8 +70,9 @@ def inception_conv2d_relu(
         >>> inception_conv2d_relu(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).min() >= 0
         tensor(True)
     """
-    pattern = DilationPattern.of(pattern).flat
-    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3, relu=True)
+    pattern = DilationPattern.of(pattern)
+    settings = pattern.flat, stride, groups
+    return _convolution.call(x, (weight,), bias, settings, several=not pattern.is_uniform, relu=True)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> None:
@@ -112,7 +113,7 @@ _convolution = Convolution(
     'int[] pattern, int stride, int groups',
     reference,
     check=_check,
-    dense=lambda pattern, stride, groups: (stride, pattern[1:], groups),
+    dense=lambda pattern, stride, groups: (stride, pattern[1:3], groups),
     maker='inception',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,
