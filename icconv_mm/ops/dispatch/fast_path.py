@@ -47,7 +47,7 @@ def fast_call(
 
     Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
     ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
-    logged.
+    logged or a kernel is asked for by name (``use_kernel``, of whichever operator).
 
     Args:
         operator: One of :data:`fast_calls`.
