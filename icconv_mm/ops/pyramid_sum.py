@@ -7,8 +7,8 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
 from icconv_mm.ops.common.torch_private import below_autograd, is_observed
-from icconv_mm.ops.definition.operator import define, is_traced
-from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.definition.operator import is_traced
+from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import pyramid_sum as reference
 
@@ -74,9 +74,9 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
     return None
 
 
-_run = define(
+# the dispatcher of `torch.library` would add some microseconds to each call, ten where a gradient is recorded
+_run = register_function(
     'pyramid_sum',
-    None,  # the dispatcher would add some microseconds to each call, ten where a gradient is recorded
     reference.forward,
     limits={
         'cpu': Limits(partial(_refusal, 'cpu'), _advice_of_cpu),

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,43 +20,38 @@ fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 def define(
     name: str,
-    schema: str | None,
+    schema: str,
     reference: Callable,
     *,
-    fake: Callable | None = None,
+    fake: Callable,
     autograd: Callable | None = None,
     autocast: bool = False,
     flops: Callable | None = None,
     layout_of: int | None = None,
     limits: Mapping[str, backend.Limits] | None = None,
-    compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
-) -> Callable:
-    """Define an operator: ``torch.ops.icconv_mm.<name>``, or without a schema a function of Python.
+) -> Operator:
+    """Define an operator: ``torch.ops.icconv_mm.<name>``.
 
     Args:
         name: Name of the operator.
-        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``; None where ``torch.library`` does not suit, which
-            forbids that an operator both changes a buffer and has a gradient, and adds microseconds to a call.
-        reference: Function that computes the results on tensors of any device; without a schema, with their gradients.
+        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``.
+        reference: Function that computes the results on tensors of any device.
         fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
-            without data. This and the next four are for operators with a schema.
+            without data.
         autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
             operator whose gradient is never needed.
         autocast: Whether ``torch.autocast`` casts the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         limits: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
-        compiled: Function that calls them, where more than the call is needed, such as a gradient.
         converters: Functions by argument, from what the Python function takes to what the schema has; for
             ``explain``, which takes either.
 
     Returns:
-        What takes the arguments of the operator: an overload of ``torch.ops``, or a function.
+        The overload of ``torch.ops``.
     """
-    backend.register(name, reference, limits or {}, compiled, converters)
-    if schema is None:
-        return partial(backend.run, name)
+    backend.register(name, reference, limits or {}, converters=converters)
     fragment.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default
