@@ -8,10 +8,11 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import empty
 from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
-from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, refuse_gradient, without_gradient
+from icconv_mm.ops.definition.operator import decomposed, define, fragment, refuse_gradient, without_gradient
 from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
+from icconv_mm.torch_private import is_traced
 
 
 class Convolution:

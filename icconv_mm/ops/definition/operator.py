@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
 from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
-from icconv_mm.ops.common.torch_private import Operator, below_autograd, in_forward_ad
 from icconv_mm.ops.dispatch import backend
+from icconv_mm.torch_private import Operator, below_autograd, in_forward_ad, is_traced
 
 # this interface is the same from torch 2.1 on
 fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
@@ -88,11 +88,6 @@ def define(
     elif flops:  # before torch 2.2
         flop_counter.flop_mapping[packet] = flops
     return operator
-
-
-def is_traced() -> bool:
-    """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
