@@ -32,10 +32,10 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
 def _compiled(own, coarser, finer=None):
     if torch.is_grad_enabled():
         return _PyramidSum.apply(own, coarser, finer)
-    return _kernel(own, coarser, finer)
+    return _compiled_sum(own, coarser, finer)
 
 
-def _kernel(*args):
+def _compiled_sum(*args):
     with below_autograd():
         return torch.ops.icconv_mm.pyramid_sum_compiled.default(*args)
 
@@ -44,7 +44,7 @@ class _PyramidSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own, coarser, finer):
         ctx.size = coarser.shape
-        return _kernel(own, coarser, finer)
+        return _compiled_sum(own, coarser, finer)
 
     @staticmethod
     def backward(ctx, grad):

@@ -56,7 +56,7 @@ def define(
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default
 
-    def kernel(*args):
+    def implementation(*args):
         out = backend.run(name, *args)
         fmt = torch.contiguous_format if layout_of is None else memory_format(args[layout_of])
         if isinstance(out, Tensor):
@@ -76,7 +76,7 @@ def define(
 
         return rule
 
-    fragment.impl(name, kernel, 'CompositeExplicitAutograd')
+    fragment.impl(name, implementation, 'CompositeExplicitAutograd')
     fragment.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
     if autograd:
         fragment.impl(name, with_gradient, 'Autograd')
