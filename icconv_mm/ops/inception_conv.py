@@ -6,6 +6,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
 from icconv_mm.ops.definition.convolution import Convolution
+from icconv_mm.ops.dispatch import limits_cpu, limits_cuda
 from icconv_mm.ops.reference import inception_conv as reference
 from icconv_mm.patterns import DilationPattern
 from icconv_mm.patterns.pattern import MAX_DILATION
@@ -109,12 +110,13 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 
 _convolution = Convolution(
     'inception_conv2d',
-    'Tensor weight',
-    'int[] pattern, int stride, int groups',
     reference,
+    weights_schema='Tensor weight',
+    settings_schema='int[] pattern, int stride, int groups',
+    limits={'cpu': limits_cpu.LIMITS, 'cuda': limits_cuda.LIMITS},
     check=_check,
     dense=lambda pattern, stride, groups: (stride, pattern[1:3], groups),
-    maker='inception',
+    fast_call_maker='inception',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,
     converters={'pattern': _flat},
