@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
-from icconv_mm.ops.common.torch_private import member
+from icconv_mm.torch_private import is_compiling
 
 
 class PyConv2d(nn.Module):
@@ -78,6 +78,16 @@ class PyConv2d(nn.Module):
         weights = [member(level, 'weight') for level in levels]
         bias = None if member(levels[0], 'bias') is None else torch.cat([level.bias for level in levels])
         return self._operator(x, weights, bias, self.groups, self.stride, self.dilation)
+
+
+def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
+    """``getattr(module, name)`` of a parameter or submodule in a third of the time."""
+    if not is_compiling():
+        if name in module._parameters:
+            return module._parameters[name]
+        if name in module._modules:
+            return module._modules[name]
+    return getattr(module, name)  # what wraps networks may put a tensor in a parameter's place
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):

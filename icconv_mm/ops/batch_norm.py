@@ -10,9 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.torch_private import is_observed
-from icconv_mm.ops.definition.operator import is_traced
 from icconv_mm.ops.dispatch import backend
+from icconv_mm.torch_private import is_observed, is_traced
 
 
 def has_batch_norm_kernel(

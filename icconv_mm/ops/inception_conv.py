@@ -6,6 +6,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
 from icconv_mm.ops.definition.convolution import Convolution
+from icconv_mm.ops.dispatch import limits_cpu, limits_cuda
 from icconv_mm.ops.reference import inception_conv as reference
 from icconv_mm.patterns import DilationPattern
 from icconv_mm.patterns.pattern import MAX_DILATION
@@ -46,8 +47,8 @@ def inception_conv2d(
         >>> inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)], stride=2).shape
         torch.Size([1, 6, 16, 16])
     """
-    pattern = DilationPattern.of(pattern).flat
-    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3)
+    pattern = DilationPattern.of(pattern)
+    return _convolution.call(x, (weight,), bias, (pattern.flat, stride, groups), several=not pattern.is_uniform)
 
 
 def inception_conv2d_relu(
@@ -70,8 +71,9 @@ def inception_conv2d_relu(
         >>> inception_conv2d_relu(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).min() >= 0
         tensor(True)
     """
-    pattern = DilationPattern.of(pattern).flat
-    return _convolution.call(x, (weight,), bias, (pattern, stride, groups), several=len(pattern) > 3, relu=True)
+    pattern = DilationPattern.of(pattern)
+    settings = pattern.flat, stride, groups
+    return _convolution.call(x, (weight,), bias, settings, several=not pattern.is_uniform, relu=True)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> None:
@@ -108,12 +110,13 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 
 _convolution = Convolution(
     'inception_conv2d',
-    'Tensor weight',
-    'int[] pattern, int stride, int groups',
     reference,
+    weights_schema='Tensor weight',
+    settings_schema='int[] pattern, int stride, int groups',
+    limits={'cpu': limits_cpu.LIMITS, 'cuda': limits_cuda.LIMITS},
     check=_check,
-    dense=lambda pattern, stride, groups: (stride, pattern[1:], groups),
-    maker='inception',
+    dense=lambda pattern, stride, groups: (stride, pattern[1:3], groups),
+    fast_call_maker='inception',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,
     converters={'pattern': _flat},

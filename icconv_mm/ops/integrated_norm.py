@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
-from icconv_mm.ops.common.torch_private import below_autograd, is_compiling
-from icconv_mm.ops.definition.operator import define
-from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import integrated_norm as reference
+from icconv_mm.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
@@ -96,9 +95,9 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
     return None
 
 
-_run = define(
+# an operator of `torch.library` cannot both change running statistics and have a gradient
+_run = register_function(
     'integrated_norm',
-    None,  # an operator of `torch.library` cannot both change running statistics and have a gradient
     reference.forward,
     limits={
         'cpu': Limits(partial(_refusal, 'cpu')),

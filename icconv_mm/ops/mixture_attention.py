@@ -68,7 +68,7 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
 
 
-# --- kernels
+# --- in blocks
 
 
 def _weights(q, k, bias, scale, scores, out):
@@ -80,7 +80,7 @@ def _weights(q, k, bias, scale, scores, out):
     return torch.softmax(scores, -1, out=out)
 
 
-def _forward_kernel(q, k, v, mix, bias, scale):
+def _forward_in_blocks(q, k, v, mix, bias, scale):
     with widened(q, k, v, mix, bias) as (q_, k_, v_, mix_, bias_):
         out = v_.new_empty((q.shape[0], v.shape[1], q.shape[3]))
         for image in range(q.shape[0]):
@@ -94,7 +94,7 @@ def _forward_kernel(q, k, v, mix, bias, scale):
         return out.to(v.dtype)
 
 
-def _backward_kernel(grad, q, k, v, mix, bias, scale):
+def _backward_in_blocks(grad, q, k, v, mix, bias, scale):
     softmax_backward = torch.ops.aten._softmax_backward_data.out
     with widened(grad, q, k, v, mix, bias) as (grad_, q_, k_, v_, mix_, bias_):
         to_q, to_k, to_v, to_mix = (tensor.new_zeros(tensor.shape) for tensor in (q_, k_, v_, mix_))
@@ -135,14 +135,14 @@ _backward = define(
     'mixture_attention_backward',
     '(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) '
     '-> (Tensor, Tensor, Tensor, Tensor, Tensor)',
-    _backward_kernel,
+    _backward_in_blocks,
     fake=_backward_fake,
     flops=lambda grad, q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (3 * q[1] * q[2] + 2 * v[1]),
 )
 _forward = define(
     'mixture_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor',
-    _forward_kernel,
+    _forward_in_blocks,
     fake=_forward_fake,
     autograd=differentiable_once(_backward, 5),
     flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products

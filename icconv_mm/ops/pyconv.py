@@ -6,6 +6,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
 from icconv_mm.ops.definition.convolution import Convolution
+from icconv_mm.ops.dispatch import limits_cpu, limits_cuda
 from icconv_mm.ops.reference import pyconv as reference
 from icconv_mm.patterns.pattern import MAX_DILATION
 
@@ -96,12 +97,13 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
 
 _convolution = Convolution(
     'pyconv2d',
-    'Tensor[] weights',
-    'int[] groups, int stride, int dilation',
     reference,
+    weights_schema='Tensor[] weights',
+    settings_schema='int[] groups, int stride, int dilation',
+    limits={'cpu': limits_cpu.LIMITS, 'cuda': limits_cuda.LIMITS},
     check=_check,
     dense=lambda groups, stride, dilation: (stride, (dilation, dilation), groups[0]),
-    maker='pyramidal',
+    fast_call_maker='pyramidal',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,
 )

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
-from icconv_mm.ops.common.torch_private import below_autograd, is_observed
-from icconv_mm.ops.definition.operator import define, is_traced
-from icconv_mm.ops.dispatch.backend import Limits
+from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import pyramid_sum as reference
+from icconv_mm.torch_private import below_autograd, is_observed, is_traced
 
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
@@ -33,10 +32,10 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
 def _compiled(own, coarser, finer=None):
     if torch.is_grad_enabled():
         return _PyramidSum.apply(own, coarser, finer)
-    return _kernel(own, coarser, finer)
+    return _compiled_sum(own, coarser, finer)
 
 
-def _kernel(*args):
+def _compiled_sum(*args):
     with below_autograd():
         return torch.ops.icconv_mm.pyramid_sum_compiled.default(*args)
 
@@ -45,7 +44,7 @@ class _PyramidSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own, coarser, finer):
         ctx.size = coarser.shape
-        return _kernel(own, coarser, finer)
+        return _compiled_sum(own, coarser, finer)
 
     @staticmethod
     def backward(ctx, grad):
@@ -74,9 +73,9 @@ def _advice_of_cpu(own: Tensor, *_) -> str | None:
     return None
 
 
-_run = define(
+# the dispatcher of `torch.library` would add some microseconds to each call, ten where a gradient is recorded
+_run = register_function(
     'pyramid_sum',
-    None,  # the dispatcher would add some microseconds to each call, ten where a gradient is recorded
     reference.forward,
     limits={
         'cpu': Limits(partial(_refusal, 'cpu'), _advice_of_cpu),

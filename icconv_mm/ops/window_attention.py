@@ -77,7 +77,7 @@ def check_settings(similarity: str, window: int) -> None:
         raise ValueError(f'the side of a window must be odd and positive, got {window}')
 
 
-# --- kernels
+# --- in blocks
 
 
 class _Block(NamedTuple):
@@ -142,7 +142,7 @@ def _weights(query, keys, parts, block, similarity):
     return weights if similarity == 'dot' else weights.softmax(0)
 
 
-def _forward_kernel(q, k, v, mix, window, similarity):
+def _forward_in_blocks(q, k, v, mix, window, similarity):
     with widened(q, k, v, mix) as (q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [window // 2] * 4) for tensor in (k_, v_))
         out = v_.new_zeros((q.shape[0], v.shape[1], *q.shape[2:]))
@@ -155,7 +155,7 @@ def _forward_kernel(q, k, v, mix, window, similarity):
         return out.to(v.dtype)
 
 
-def _backward_kernel(grad, q, k, v, mix, window, similarity):
+def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
     parts, border = mix.shape[1], window // 2
     with widened(grad, q, k, v, mix) as (grad_, q_, k_, v_, mix_):
         k_, v_ = (F.pad(tensor, [border] * 4) for tensor in (k_, v_))
@@ -218,14 +218,14 @@ _backward = define(
     'window_attention_backward',
     '(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) '
     '-> (Tensor, Tensor, Tensor, Tensor)',
-    _backward_kernel,
+    _backward_in_blocks,
     fake=_backward_fake,
     flops=lambda grad, q, k, v, mix, window, *_, **__: _flops(q, window, 3 * q[1] + 2 * v[1]),
 )
 _forward = define(
     'window_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor',
-    _forward_kernel,
+    _forward_in_blocks,
     fake=_forward_fake,
     autograd=differentiable_once(_backward, 4),
     flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),

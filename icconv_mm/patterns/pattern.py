@@ -33,6 +33,7 @@ class DilationPattern:
     Attributes:
         runs: The entries that have channels.
         flat: The same as one tuple of integers, the form in which operators take it.
+        is_uniform: Whether all runs have one dilation, which makes it an ordinary convolution.
 
     Raises:
         ValueError: If an entry is not three integers, a dilation is below 1 or above 2**20, a number of channels is
@@ -44,6 +45,7 @@ class DilationPattern:
     entries: tuple[Run, ...] = field(compare=False)
     runs: tuple[Run, ...] = field(init=False)
     flat: tuple[int, ...] = field(init=False, compare=False)
+    is_uniform: bool = field(init=False, compare=False)  # kept, because each call of an operator asks
 
     def __post_init__(self) -> None:
         entries = tuple(_as_run(entry, position) for position, entry in enumerate(self.entries))
@@ -53,6 +55,7 @@ class DilationPattern:
         object.__setattr__(self, 'entries', entries)
         object.__setattr__(self, 'runs', runs)
         object.__setattr__(self, 'flat', tuple(number for run in runs for number in run))
+        object.__setattr__(self, 'is_uniform', all(run[1:] == runs[0][1:] for run in runs))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)

@@ -39,6 +39,15 @@ def test_files_that_are_named_exist(page):
     assert [name for name in named if not any(REPO.glob(name))] == []
 
 
+def test_files_that_the_package_names_exist():
+    """In comments, docstrings and messages."""
+    missing = []
+    for path in files('icconv_mm/*.py'):
+        named = re.findall(r'(?<![\w./$-])((?:csrc|docs|tests|tools)/[\w./*-]+\w)', path.read_text())
+        missing += [f'{path.relative_to(REPO)}: {name}' for name in named if not any(REPO.glob(name))]
+    assert missing == []
+
+
 @EVERY_PAGE
 def test_names_of_the_package_exist(page):
     named = set(re.findall(r'(?<![\w./])icconv_mm((?:\.[A-Za-z_]\w*)+)', (REPO / page).read_text()))

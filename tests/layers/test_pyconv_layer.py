@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from icconv_mm.layers import PyConv2d, to_inception
+from icconv_mm.layers.pyconv import member
 from icconv_mm.ops import pyconv2d
 
 LEVELS = {'out_channels': [4, 4, 8], 'kernel_sizes': [3, 5, (7, 3)], 'groups': [1, 2, 4]}
@@ -94,3 +95,32 @@ def test_initialization_treats_the_levels_as_convolutions():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         PyConv2d(8, **(LEVELS | arguments))
+
+
+def test_member():
+    conv = nn.Conv2d(2, 3, 1, bias=False)
+    assert member(conv, 'weight') is conv.weight and member(conv, 'bias') is None
+    assert member(nn.ModuleDict({'conv': conv}), 'conv') is conv
+    given = torch.randn(3, 2, 1, 1)
+    taken = torch.func.functional_call(_Weight(conv), {'module.weight': given}, ())
+    assert taken is given
+    del conv.weight
+    conv.weight = given  # as pruning and wrappers that split parameters do
+    assert member(conv, 'weight') is given
+    with pytest.raises(AttributeError, match='scale'):
+        member(conv, 'scale')
+
+
+def test_member_is_compiled():
+    conv = nn.Conv2d(2, 3, 1)
+    compiled = torch.compile(lambda: member(conv, 'weight') * 2, backend='eager', fullgraph=True)
+    assert torch.equal(compiled(), conv.weight * 2)
+
+
+class _Weight(nn.Module):
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self):
+        return member(self.module, 'weight')

@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.ops import inception_conv2d, pyconv2d
 
 SORTED = [(5, 1, 1), (4, 1, 3), (3, 2, 2)]
 MIXED = [(3, 1, 1), (3, 2, 2)] * 2
@@ -223,6 +224,32 @@ def test_torch_counts_the_flops_of_the_dense_network(make, passes, x):
         counts.append((forward.get_total_flops(), backward.get_total_flops())[:passes])
     assert counts[0] == counts[1]
     assert counts[0][0] > 0
+
+
+def test_transforms_of_functions():
+    """What docs/operators.md says of ``torch.func``."""
+    x, weights = torch.randn(3, 2, 4, 6, 5), [torch.randn(3, 4, 3, 3), torch.randn(4, 2, 5, 5)]
+    pattern = [(1, 1, 1), (2, 2, 3)]
+    several = {
+        'inception': lambda x: inception_conv2d(x, weights[0], None, pattern),
+        'pyramidal': lambda x: pyconv2d(x, weights, None, [1, 2]),
+    }
+    got = torch.func.vmap(several['inception'])(x)
+    torch.testing.assert_close(got, torch.stack([several['inception'](each) for each in x]))
+    with pytest.raises(RuntimeError, match='icconv_mm::pyconv2d'):
+        torch.func.vmap(several['pyramidal'])(x)
+    for function in several.values():
+        with pytest.raises(RuntimeError):
+            torch.func.vjp(function, x[0])
+        with pytest.raises(RuntimeError):
+            torch.func.jvp(function, (x[0],), (x[1],))
+    single = [
+        lambda x: inception_conv2d(x, weights[0], None, pattern[:1] * 3),
+        lambda x: pyconv2d(x, weights[:1], None, [1]),
+    ]
+    for function in single:
+        torch.testing.assert_close(torch.func.vmap(function)(x), torch.stack([function(each) for each in x]))
+        torch.testing.assert_close(torch.func.jvp(function, (x[0],), (x[1],))[1], function(x[1]))
 
 
 def test_torch_counts_the_flops_of_the_gradients(x):

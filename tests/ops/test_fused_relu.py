@@ -104,6 +104,29 @@ def test_has_no_gradient_and_says_so(kind):
         assert torch.equal(KINDS[kind][0](*call), expected)
 
 
+@pytest.mark.parametrize('stride', [1, 2])  # at 2 torch's own convolution of one column is not trusted
+@kinds
+def test_one_dilation_or_level_has_no_gradient_either(kind, stride):
+    """torch's own convolution, which serves such calls, would have one."""
+    x, weight = torch.randn(2, 4, 5, 1, requires_grad=True), torch.randn(6, 4, 3, 3)
+    fused, plain = KINDS[kind][:2]
+
+    def call(operator, x, weight, bias=None):
+        if kind == 'inception_conv2d':
+            return operator(x, weight, bias, [(6, 1, 1)], stride)
+        return operator(x, [weight], bias, [1], stride)
+
+    bias = torch.zeros(6, requires_grad=True)
+    for args in ((x, weight), (x.detach(), weight.clone().requires_grad_()), (x.detach(), weight, bias)):
+        with pytest.raises(RuntimeError, match=f'{kind}_relu is for inference, without a gradient'):
+            call(fused, *args)
+    with torch.no_grad():
+        assert torch.equal(call(fused, x, weight), call(plain, x, weight).relu())
+    assert call(fused, x.detach(), weight).min() >= 0
+    with pytest.raises(ValueError, match='weight'):  # arguments are checked first
+        call(fused, x, weight[0])
+
+
 @kinds
 def test_autocast(kind):
     call = first_of_several(kind)

@@ -64,6 +64,17 @@ def test_bfloat16_with_one_column_of_outputs(backend, pattern, width, stride):
         assert_near(one, other, DTYPES[torch.bfloat16])
 
 
+@pytest.mark.parametrize('function', [inception_conv2d, inception_conv2d_relu])
+def test_one_dilation_in_several_runs_is_an_ordinary_convolution(function, monkeypatch):
+    """No operator is called for it, so that all of its tools serve."""
+    x, weight = torch.randn(1, 4, 9, 9), torch.randn(6, 2, 3, 3)
+    want = torch.nn.functional.conv2d(x, weight, None, 2, (2, 3), (2, 3), 2)
+    monkeypatch.setattr('icconv_mm.ops.dispatch.backend.run', None)
+    with use_backend('reference'):  # which is not reached past the operator
+        got = function(x, weight, None, [(4, 2, 3), (2, 2, 3)], stride=2, groups=2)
+    assert torch.equal(got, want.relu() if function is inception_conv2d_relu else want)
+
+
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('groups', [1, 2])
 def test_derivatives_of_second_order(stride, groups):

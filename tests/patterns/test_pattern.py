@@ -16,6 +16,11 @@ def test_runs():
     assert (len(pattern), pattern.out_channels, pattern.max_dilation) == (2, 7, 2)
 
 
+def test_is_uniform_where_all_runs_have_one_dilation():
+    assert DilationPattern([(4, 2, 1)]).is_uniform and DilationPattern([(4, 2, 1), (0, 1, 1), (3, 2, 1)]).is_uniform
+    assert not DilationPattern([(4, 2, 1), (3, 1, 2)]).is_uniform
+
+
 def test_is_frozen_hashable_and_compares_by_its_runs():
     pattern = DilationPattern([(4, 1, 1), (3, 1, 2)])
     with pytest.raises(FrozenInstanceError):

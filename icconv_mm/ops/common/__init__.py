@@ -1,1 +1,1 @@
-"""What the folders beside it share: checks of tensors, names that torch keeps private, scratch memory."""
+"""What the folders beside it share: checks of tensors, scratch memory."""

@@ -1,6 +1,6 @@
 """What the operators of this package ask of their tensors, and what they do with them, whatever the backend."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -93,6 +93,11 @@ def cast(arg: object, device: str) -> object:
     if _AUTOCAST_BY_DEVICE:
         return arg.to(torch.get_autocast_dtype(device))
     return arg.to(torch.get_autocast_gpu_dtype() if device == 'cuda' else torch.get_autocast_cpu_dtype())
+
+
+def triples(flat: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """What operators take flat: the runs of a pattern, or the channels and the kernel of each of the weights."""
+    return zip(*[iter(flat)] * 3)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

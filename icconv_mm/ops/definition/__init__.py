@@ -1,1 +1,1 @@
-"""How an operator is defined: its kernels, its ``torch.library`` definition, its gradients."""
+"""How an operator is defined: its schema, its ``torch.library`` definition, its gradients."""

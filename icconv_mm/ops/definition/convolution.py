@@ -8,23 +8,29 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import empty
 from icconv_mm.ops.definition.convolution_gradients import TrilinearForm, derivative, flops, shapes_of
-from icconv_mm.ops.definition.operator import decomposed, define, fragment, is_traced, without_gradient
-from icconv_mm.ops.dispatch import backend, limits_cpu, limits_cuda
+from icconv_mm.ops.definition.operator import decomposed, define, fragment, refuse_gradient, without_gradient
+from icconv_mm.ops.dispatch import backend
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
+from icconv_mm.torch_private import is_traced
 
 
 class Convolution:
     """The operators ``<name>``, ``<name>_grad_input``, ``<name>_grad_weight`` and ``<name>_relu``, and their call.
 
+    The settings of a call are what follows its tensors: ``table, stride, number``. The table is a list of integers, a
+    pattern or the groups of the levels; the number is the groups or the dilation.
+
     Args:
         name: Name of the convolution.
-        weights: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their shapes.
-        settings: Schema of what follows the tensors: a list of integers, the stride, and another integer.
         reference: Module with ``forward``, ``grad_input`` and ``grad_weight``.
+        weights_schema: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their
+            shapes.
+        settings_schema: Schema of the settings: 'int[] pattern, int stride, int groups'.
+        limits: Limits of the compiled kernels, by device type and operator; ``<name>_relu`` has those of ``<name>``.
         check: Function that raises ValueError unless these are arguments of ``<name>``.
         dense: Function from the settings of a single dilation or level to stride, dilation and groups.
-        maker: Maker of the :class:`FastCall`.
+        fast_call_maker: Name of the maker of the :class:`FastCall`.
         grad_input_fake, grad_weight_fake: Functions for tensors without data, as of :func:`define`.
         converters: Functions by argument, as of :func:`define`.
     """
@@ -32,28 +38,29 @@ class Convolution:
     def __init__(
         self,
         name: str,
-        weights: str,
-        settings: str,
         reference: ModuleType,
         *,
+        weights_schema: str,
+        settings_schema: str,
+        limits: Mapping[str, Mapping[str, backend.Limits]],
         check: Callable,
         dense: Callable,
-        maker: str,
+        fast_call_maker: str,
         grad_input_fake: Callable,
         grad_weight_fake: Callable,
         converters: Mapping[str, Callable] | None = None,
     ):
         self.name, self.reference, self.check, self.dense = name, reference, check, dense
-        self.converters, self.takes_list = converters, weights.startswith('Tensor[]')
+        self.limits, self.converters, self.takes_list = limits, converters, weights_schema.startswith('Tensor[]')
         self.form = TrilinearForm(
             lambda x, tensors, settings, bias=None: self.output(x, self.pack(tensors), bias, *settings),
             lambda grad, tensors, size, settings: self.grad_input(grad, self.pack(tensors), size, *settings),
             lambda grad, x, sizes, settings: self.unpack(self.grad_weight(grad, x, *self.shapes(sizes), *settings)),
         )
-        self._define_outputs(weights, settings)
-        self._define_gradients(weights, settings, grad_input_fake, grad_weight_fake)
-        self._define_backward(weights, settings)
-        fast = FastCall(maker, filters=self.pack, shapes=lambda tensors: self.shapes(shapes_of(tensors)))
+        self._define_outputs(weights_schema, settings_schema)
+        self._define_gradients(weights_schema, settings_schema, grad_input_fake, grad_weight_fake)
+        self._define_backward(weights_schema, settings_schema)
+        fast = FastCall(fast_call_maker, filters=self.pack, shapes=lambda tensors: self.shapes(shapes_of(tensors)))
         fast_calls.update({name: fast, self.rectified_name: fast._replace(relu=True)})
 
     def call(
@@ -69,25 +76,28 @@ class Convolution:
 
         Args:
             x, weights, bias: Tensors of the call.
-            settings: What follows the tensors: a tuple of integers, the stride, and another integer.
+            settings: The table, a tuple, the stride and the number.
             several: Whether there are several dilations or levels; one alone is torch's own convolution.
             relu: Whether negative values become zero.
 
         Raises:
             ValueError: If the arguments do not fit.
+            RuntimeError: If a tensor requires a gradient and ``relu`` is set, except in a trace.
         """
         if several:
             out = fast_call(self.rectified_name if relu else self.name, settings, x, weights, bias)
             if out is not None:
                 return out
-        first, stride, third = settings
-        args = x, self.pack(weights), bias, [int(number) for number in first], stride, third
+        table, stride, number = settings
+        args = x, self.pack(weights), bias, [int(entry) for entry in table], stride, number
         if is_traced():
             out = decomposed(self.reference.forward, self.check, *args)
         else:
             self.check(*args)
             if several:
                 return (self.rectified if relu else self.output)(*args)
+            if relu:  # what follows has a gradient: as with several, it is an error to ask for one
+                refuse_gradient(self.rectified_name, *args)
             if dense_convolution.is_trusted(x, stride):  # torch has the best kernel
                 out = dense_convolution.forward(x, weights[0], bias, *self.dense(*args[3:]))
             else:
@@ -109,11 +119,11 @@ class Convolution:
     def _define(self, suffix: str, schema: str, reference: Callable, **options) -> Callable:
         operator = f'{self.name}{suffix}'
         limited = self.name if suffix == '_relu' else operator
-        limits = {'cpu': limits_cpu.LIMITS[limited], 'cuda': limits_cuda.LIMITS[limited]}
+        limits = {device: by_operator[limited] for device, by_operator in self.limits.items()}
         return define(operator, schema, reference, limits=limits, converters=self.converters, **options)
 
-    def _define_outputs(self, weights: str, settings: str) -> None:
-        schema = f'(Tensor x, {weights}, Tensor? bias, {settings}) -> Tensor'
+    def _define_outputs(self, weights_schema: str, settings_schema: str) -> None:
+        schema = f'(Tensor x, {weights_schema}, Tensor? bias, {settings_schema}) -> Tensor'
         shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
         forward = self.reference.forward
 
@@ -128,14 +138,16 @@ class Convolution:
         self.output = self._define('', schema, forward, autograd=rule, **shared)
         self.rectified = self._define('_relu', schema, rectified, autograd=without_gradient, **shared)
 
-    def _output_fake(self, x, packed, bias, first, stride, third):
+    def _output_fake(self, x, packed, bias, table, stride, number):
         height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
         return empty((x.shape[0], sum(weight.shape[0] for weight in self.unpack(packed)), height, width), like=x)
 
     def _output_flops(self, x, packed, *_, out_shape, **__):
         return flops(out_shape, self.unpack(packed))
 
-    def _define_gradients(self, weights: str, settings: str, grad_input_fake: Callable, grad_weight_fake: Callable):
+    def _define_gradients(
+        self, weights_schema: str, settings_schema: str, grad_input_fake: Callable, grad_weight_fake: Callable
+    ) -> None:
         """Operators that have gradients themselves."""
 
         def to_input(_, grad, packed, size, *settings):
@@ -147,7 +159,7 @@ class Convolution:
 
         self.grad_input = self._define(
             '_grad_input',
-            f'(Tensor grad, {weights}, SymInt[] size, {settings}) -> Tensor',
+            f'(Tensor grad, {weights_schema}, SymInt[] size, {settings_schema}) -> Tensor',
             self.reference.grad_input,
             fake=grad_input_fake,
             autograd=to_input,
@@ -157,24 +169,24 @@ class Convolution:
         shapes, result = ('SymInt[] shapes, ', 'Tensor[]') if self.takes_list else ('', 'Tensor')
         self.grad_weight = self._define(
             '_grad_weight',
-            f'(Tensor grad, Tensor x, {shapes}{settings}) -> {result}',
+            f'(Tensor grad, Tensor x, {shapes}{settings_schema}) -> {result}',
             self.reference.grad_weight,
             fake=grad_weight_fake,
             autograd=to_weight,
             flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),
         )
 
-    def _define_backward(self, weights: str, settings: str) -> None:
+    def _define_backward(self, weights_schema: str, settings_schema: str) -> None:
         """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
         name = f'{self.name}_backward'
-        numbers = f'{settings}, bool to_x, bool to_weights, str backend'
-        fragment.define(f'{name}(Tensor grad, Tensor x, {weights}, {numbers}) -> Tensor[]')
+        rest = f'{settings_schema}, bool to_x, bool to_weights, str backend'
+        fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')
         # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
         for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
             fragment.impl(name, self._backward, key)
 
-    def _backward(self, grad, x, packed, first, stride, third, to_x, to_weights, chosen):
-        settings, tensors = (first, stride, third), self.unpack(packed)
+    def _backward(self, grad, x, packed, table, stride, number, to_x, to_weights, chosen):
+        settings, tensors = (table, stride, number), self.unpack(packed)
         with backend.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
             results = [self.form.grad_input(grad, tensors, x.shape[2:], settings)] if to_x else []
             return results + (list(self.form.grad_weight(grad, x, shapes_of(tensors), settings)) if to_weights else [])

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.torch_private import below_autograd
 from icconv_mm.ops.dispatch import backend
+from icconv_mm.torch_private import below_autograd
 
 
 class TrilinearForm(NamedTuple):

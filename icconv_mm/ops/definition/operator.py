@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
 from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
-from icconv_mm.ops.common.torch_private import Operator, below_autograd, in_forward_ad
 from icconv_mm.ops.dispatch import backend
+from icconv_mm.torch_private import Operator, below_autograd, in_forward_ad, is_traced
 
 # this interface is the same from torch 2.1 on
 fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
@@ -21,48 +20,43 @@ fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 def define(
     name: str,
-    schema: str | None,
+    schema: str,
     reference: Callable,
     *,
-    fake: Callable | None = None,
+    fake: Callable,
     autograd: Callable | None = None,
     autocast: bool = False,
     flops: Callable | None = None,
     layout_of: int | None = None,
     limits: Mapping[str, backend.Limits] | None = None,
-    compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
-) -> Callable:
-    """Define an operator: ``torch.ops.icconv_mm.<name>``, or without a schema a function of Python.
+) -> Operator:
+    """Define an operator: ``torch.ops.icconv_mm.<name>``.
 
     Args:
         name: Name of the operator.
-        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``; None where ``torch.library`` does not suit, which
-            forbids that an operator both changes a buffer and has a gradient, and adds microseconds to a call.
-        reference: Function that computes the results on tensors of any device; without a schema, with their gradients.
+        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``.
+        reference: Function that computes the results on tensors of any device.
         fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
-            without data. This and the next four are for operators with a schema.
+            without data.
         autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
             operator whose gradient is never needed.
         autocast: Whether ``torch.autocast`` casts the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         limits: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
-        compiled: Function that calls them, where more than the call is needed, such as a gradient.
         converters: Functions by argument, from what the Python function takes to what the schema has; for
             ``explain``, which takes either.
 
     Returns:
-        What takes the arguments of the operator: an overload of ``torch.ops``, or a function.
+        The overload of ``torch.ops``.
     """
-    backend.register(name, reference, limits or {}, compiled, converters)
-    if schema is None:
-        return partial(backend.run, name)
+    backend.register(name, reference, limits or {}, converters=converters)
     fragment.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default
 
-    def kernel(*args):
+    def implementation(*args):
         out = backend.run(name, *args)
         fmt = torch.contiguous_format if layout_of is None else memory_format(args[layout_of])
         if isinstance(out, Tensor):
@@ -82,7 +76,7 @@ def define(
 
         return rule
 
-    fragment.impl(name, kernel, 'CompositeExplicitAutograd')
+    fragment.impl(name, implementation, 'CompositeExplicitAutograd')
     fragment.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
     if autograd:
         fragment.impl(name, with_gradient, 'Autograd')
@@ -94,11 +88,6 @@ def define(
     elif flops:  # before torch 2.2
         flop_counter.flop_mapping[packet] = flops
     return operator
-
-
-def is_traced() -> bool:
-    """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
@@ -150,10 +139,14 @@ def _has_tangent(tensor: Tensor) -> bool:
     return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def refuse_gradient(name: str, *args) -> None:
+    """Raise RuntimeError where a tensor among the arguments of an operator without a gradient requires one."""
+    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
+        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+
+
 def without_gradient(operator: Operator, *args) -> Any:
     """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
-    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
-        name = operator._schema.name.removeprefix('icconv_mm::')
-        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+    refuse_gradient(operator._schema.name.removeprefix('icconv_mm::'), *args)
     with below_autograd():
         return operator(*args)

@@ -118,7 +118,10 @@ def register(
     compiled: Callable | None = None,
     converters: Mapping[str, Callable] | None = None,
 ) -> None:
-    """Registers what runs an operator; arguments as of :func:`icconv_mm.ops.definition.operator.define`."""
+    """Registers what runs an operator; arguments as of :func:`icconv_mm.ops.definition.operator.define`.
+
+    ``compiled`` is what calls the compiled kernels, where that is more than the call of ``<operator>_compiled``.
+    """
     name = f'{operator}_compiled'
 
     def run(*args):
@@ -130,6 +133,24 @@ def register(
         for device in BACKENDS
         if device in limits
     } | {'reference': Implementation(reference)}
+
+
+def register_function(
+    name: str, reference: Callable, limits: Mapping[str, Limits], compiled: Callable
+) -> Callable[..., Any]:
+    """A function that has backends and is no operator of ``torch.library``.
+
+    For what ``torch.library`` does not suit: an operator of it cannot both change a buffer and have a gradient, and
+    adds microseconds to a call.
+
+    Args:
+        name: Name of the function, by which ``explain`` knows it.
+        reference: Function that computes the results and their gradients on tensors of any device.
+        limits: Limits of the compiled kernels ``<name>_compiled``, by device type.
+        compiled: Function that calls them, with gradients.
+    """
+    register(name, reference, limits, compiled)
+    return partial(run, name)
 
 
 def backends() -> dict[str, Status]:
@@ -198,7 +219,8 @@ def use_backend(name: str) -> Iterator[None]:
 def use_kernel(operator: str, kernel: str) -> Iterator[None]:
     """Within it, calls of an operator on CUDA run this kernel where it can serve them, in the whole process.
 
-    It is for measurements of whole networks. Calls that the kernel cannot serve run as without it.
+    It is for measurements of whole networks. Calls that the kernel cannot serve run as without it. Every convolution
+    goes through the dispatcher meanwhile, some twenty microseconds of the processor, which such times include.
 
     Args:
         operator: Name of the operator; that with ReLU goes with the plain one.
@@ -244,6 +266,9 @@ class Explanation(dict):
 
 def explain(operator: str, *args, **named) -> Explanation:
     """Which backend serves a call of ``operator`` here and now, and why not the others.
+
+    No backend is asked for a convolution with a single dilation or level, which is torch's own: this says what the
+    operator would run.
 
     Args:
         operator: Name of the operator, e.g. 'inception_conv2d'.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from icconv_mm.ops.common.torch_private import in_forward_ad, is_compiling
 from icconv_mm.ops.dispatch import backend, compiled_library
 from icconv_mm.ops.dispatch.kernel_table import requested_kernels
+from icconv_mm.torch_private import in_forward_ad, is_compiling
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
@@ -47,7 +47,7 @@ def fast_call(
 
     Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
     ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
-    logged.
+    logged or a kernel is asked for by name (``use_kernel``, of whichever operator).
 
     Args:
         operator: One of :data:`fast_calls`.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, tensors_of
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, tensors_of, triples
 from icconv_mm.ops.dispatch import proven_gpus
 from icconv_mm.ops.dispatch.backend import Limits
 from icconv_mm.ops.dispatch.kernel_table import REFERENCE, find
@@ -68,9 +68,10 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
         return not any(channels % vector for channels in sizes(tensor, *rest)[:2])
 
     def advice(tensor, *rest) -> str | None:
-        (group_in, group_out, groups, *_), pattern = sizes(tensor, *rest), rest[-3]
+        *_, pattern, _, groups = rest
+        group_in, group_out, *_ = sizes(tensor, *rest)
         if operator == 'inception_conv2d' and tensor.dtype == torch.float32:
-            mean = group_out * groups / len(set(zip(pattern[1::3], pattern[2::3])))
+            mean = group_out * groups / len({(h, w) for _, h, w in triples(pattern)})
             if mean >= _MANY_CHANNELS:
                 return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
         if reason := proven_gpus.unproven('inception_conv2d', tensor):
@@ -84,11 +85,12 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
         return 'direct' if plain or proven_gpus.capability(tensor.device)[0] < 8 else 'tiled'
 
     limits = _limits(operator, sizes, _refusal, advice, default)
-    return limits._replace(advice=lambda *args: _too_dilated(args[-3]) or limits.advice(*args))
+    return limits._replace(advice=lambda *args: _too_dilated(*args) or limits.advice(*args))
 
 
-def _too_dilated(pattern: Sequence[int]) -> str | None:
-    dilation = max((max(h, w) for n, h, w in zip(*[iter(pattern)] * 3) if n), default=1)
+def _too_dilated(*args) -> str | None:
+    *_, pattern, _, _ = args  # then the stride and the groups
+    dilation = max((max(h, w) for n, h, w in triples(pattern) if n), default=1)
     if dilation > LARGEST_CHOSEN_DILATION:
         return f'its largest dilation is {dilation}; above {LARGEST_CHOSEN_DILATION} it was not measured'
     return None
@@ -111,7 +113,8 @@ def _grad_weight_sizes(grad, x, pattern, stride, groups) -> tuple[int, ...]:
 
 def _pyconv_limits(operator: str, sizes: Callable[..., tuple], default: Callable[..., str]) -> Limits:
     def undilated(*args) -> tuple | None:
-        return sizes(*args) if args[-1] == 1 else None
+        *_, dilation = args
+        return sizes(*args) if dilation == 1 else None
 
     def advice(tensor, *_) -> str:
         return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
@@ -139,8 +142,13 @@ def _pyconv_grad_input_sizes(grad, weights, size, groups, stride, dilation) -> t
 
 
 def _pyconv_grad_weight_sizes(grad, x, shapes, groups, stride, dilation) -> tuple:
-    levels = _levels(zip(shapes[1::3], shapes[2::3]))
+    levels = _levels(kernel for _, *kernel in triples(shapes))
     return x.shape[1], grad.shape[1], groups[0], stride, _pixels(grad), levels
+
+
+def _pyconv_grad_input_default(*args) -> str:
+    *_, stride, _ = args  # then the dilation
+    return 'tiled' if stride == 1 else 'merged'
 
 
 _INCEPTION = {
@@ -150,7 +158,7 @@ _INCEPTION = {
 }
 _PYCONV = {
     'pyconv2d': (_pyconv_output_sizes, lambda *_: 'tiled'),
-    'pyconv2d_grad_input': (_pyconv_grad_input_sizes, lambda *args: 'tiled' if args[-2] == 1 else 'merged'),  # stride
+    'pyconv2d_grad_input': (_pyconv_grad_input_sizes, _pyconv_grad_input_default),
     'pyconv2d_grad_weight': (_pyconv_grad_weight_sizes, lambda *_: 'merged'),
 }
 LIMITS = {name: _inception_limits(name, sizes) for name, sizes in _INCEPTION.items()}

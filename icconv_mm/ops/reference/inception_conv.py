@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.tensors import wide_zeros
+from icconv_mm.ops.common.tensors import triples, wide_zeros
 from icconv_mm.ops.reference import dense_convolution
 
 
@@ -26,7 +26,7 @@ def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple
 
     A call costs at most as many convolutions as it has different dilations; a group that a run cuts in two adds one.
     """
-    dilations = [(h, w) for n, h, w in zip(*[iter(pattern)] * 3) for _ in range(n)]
+    dilations = [(h, w) for n, h, w in triples(pattern) for _ in range(n)]
     group_out, group_in = len(dilations) // groups, in_channels // groups
     by_kind: dict = {}
     for group in range(groups):

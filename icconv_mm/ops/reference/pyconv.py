@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.tensors import wide_zeros
+from icconv_mm.ops.common.tensors import triples, wide_zeros
 from icconv_mm.ops.reference import dense_convolution
 
 
@@ -47,7 +47,7 @@ def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int])
     """The shapes of the weights: ``[(C_l, C_in / groups_l, kh, kw), ...]`` from the flat ``[C_l, kh, kw, ...]``."""
     return [
         (channels, in_channels // group, height, width)
-        for (channels, height, width), group in zip(zip(*[iter(shapes)] * 3), groups)
+        for (channels, height, width), group in zip(triples(shapes), groups)
     ]
 
 

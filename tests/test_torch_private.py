@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import icconv_mm.ops  # noqa: F401  defines the operators
-from icconv_mm.ops.common import torch_private
+from icconv_mm import torch_private
 
 
 def test_below_autograd():
@@ -17,41 +16,19 @@ def test_below_autograd():
         assert not (2 * x).requires_grad
 
 
+def test_is_traced():
+    assert not torch_private.is_traced()
+    seen = []
+    torch.jit.trace(lambda x: seen.append(torch_private.is_traced()) or x + 1, torch.ones(2), check_trace=False)
+    assert seen == [True]
+
+
 def test_is_compiling():
     def added(x):
         return x + (1 if torch_private.is_compiling() else 0)
 
     assert added(torch.zeros(())) == 0
     assert torch.compile(added, backend='eager')(torch.zeros(())) == 1
-
-
-def test_member():
-    conv = nn.Conv2d(2, 3, 1, bias=False)
-    assert torch_private.member(conv, 'weight') is conv.weight and torch_private.member(conv, 'bias') is None
-    assert torch_private.member(nn.ModuleDict({'conv': conv}), 'conv') is conv
-    given = torch.randn(3, 2, 1, 1)
-    taken = torch.func.functional_call(_Weight(conv), {'module.weight': given}, ())
-    assert taken is given
-    del conv.weight
-    conv.weight = given  # as pruning and wrappers that split parameters do
-    assert torch_private.member(conv, 'weight') is given
-    with pytest.raises(AttributeError, match='scale'):
-        torch_private.member(conv, 'scale')
-
-
-def test_member_is_compiled():
-    conv = nn.Conv2d(2, 3, 1)
-    compiled = torch.compile(lambda: torch_private.member(conv, 'weight') * 2, backend='eager', fullgraph=True)
-    assert torch.equal(compiled(), conv.weight * 2)
-
-
-class _Weight(nn.Module):
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self):
-        return torch_private.member(self.module, 'weight')
 
 
 def test_in_forward_ad():

@@ -1,10 +1,9 @@
-"""What the operators use of torch and torch does not promise, with the versions in which it is known."""
+"""What the package uses of torch and torch does not promise, with the versions in which it is known."""
 
 import torch
-from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-# tests/ops/test_torch_private.py says what each must do: it is what to run with a new torch.
+# tests/test_torch_private.py says what each must do: it is what to run with a new torch.
 
 # Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -13,16 +12,6 @@ Operator = torch._ops.OpOverload
 # Whether dynamo traces this; `torch.compiler` has it from 2.2 on. A name of its own, because dynamo knows the function,
 # not the name. torch 2.1 to 2.15.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
-
-
-def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
-    """``getattr(module, name)`` of a parameter or submodule in a third of the time. torch 2.1 to 2.15."""
-    if not is_compiling():
-        if name in module._parameters:
-            return module._parameters[name]
-        if name in module._modules:
-            return module._modules[name]
-    return getattr(module, name)  # what wraps networks may put a tensor in a parameter's place
 
 
 def in_forward_ad() -> bool:
@@ -50,6 +39,11 @@ def is_observed() -> bool:
     """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single steps."""
     # the first is what dynamo knows, so that it traces none of the rest
     return is_compiling() or in_forward_ad() or in_dispatch_mode() or in_functorch()
+
+
+def is_traced() -> bool:
+    """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def has_kernel(operator: str, key: str) -> bool:
