@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from icconv_mm.errors import UserError, chosen, naming
+from icconv_mm.errors import UserError, naming, require_known
 from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.timing import Options, Timing, interleave
 
@@ -35,7 +35,7 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
         InputError: For a suite that does not exist, or whose task library is not installed.
         Disagreement: If contenders of a suite disagree.
     """
-    names = chosen(names, SUITES, 'no benchmark suite')
+    names = require_known(names, SUITES, 'no benchmark suite')
     if options.threads:
         torch.set_num_threads(options.threads)
     return (figure for name in names for figure in suite(name).run(options))

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from icconv_mm.command_line import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import alone_in
 from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page
@@ -75,9 +75,9 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     known = {task.name: task for task in (JOINT, *SEPARATE)}
     if not options.tasks:
         raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
-    tasks = [known[name] for name in dict.fromkeys(chosen(options.tasks, known, '--tasks: no task'))]
+    tasks = [known[name] for name in dict.fromkeys(require_known(options.tasks, known, '--tasks: no task'))]
     if options.neck is not None:
-        chosen([options.neck], NECKS, '--neck: no neck')
+        require_known([options.neck], NECKS, '--neck: no neck')
         with_neck = NECKS[options.neck]
         tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
     backbone = backbone_file(options.home, options.backbone)
