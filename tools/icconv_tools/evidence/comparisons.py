@@ -21,7 +21,7 @@ class Comparison:
     """Arms against a baseline.
 
     Attributes:
-        name: What ``--only`` calls it.
+        name: What ``--comparisons`` calls it.
         claim: What the paper says, in a sentence.
         metrics: What is compared, the one that decides first.
         rows: The arms, the baseline first.

@@ -50,7 +50,7 @@ class Experiment:
         root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
-        only: Names of comparisons; all by default.
+        comparisons: Their names; all by default.
         tune: Whether to run their baselines at several learning rates instead.
 
     Raises:
@@ -58,9 +58,14 @@ class Experiment:
     """
 
     def __init__(
-        self, root: Path, budget: Budget, seeds: Sequence[int], only: Sequence[str] | None = None, tune: bool = False
+        self,
+        root: Path,
+        budget: Budget,
+        seeds: Sequence[int],
+        comparisons: Sequence[str] | None = None,
+        tune: bool = False,
     ):
-        names = require_known(only or COMPARISONS, COMPARISONS, '--only: no comparison')
+        names = require_known(comparisons or COMPARISONS, COMPARISONS, '--comparisons: no comparison')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
         self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
