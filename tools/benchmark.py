@@ -22,7 +22,7 @@ from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
 from icconv_tools import benchmark
 from icconv_tools.benchmark.chart import write_chart
-from icconv_tools.benchmark.report import print_figures, write_json
+from icconv_tools.benchmark.report import print_figures, write_figures
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -101,7 +101,7 @@ def report(figures: list[benchmark.Figure], options: benchmark.Options, args: ar
     print_figures(figures, options.device)
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
-        write_json(figures, options, args.out, command)
+        write_figures(figures, options, args.out, command)
     if args.chart:
         write_chart(figures, args.chart)
 

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import torch
 
-from icconv_mm.errors import UserError, naming, require_known
+from icconv_mm.errors import naming, require_known
+from icconv_tools.benchmark.harness import Disagreement
 from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.timing import Options, Timing, interleave
 
@@ -18,10 +19,6 @@ __all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave'
 
 # Modules of the package suites, imported when they are run: a suite may need a task library.
 SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'overhead', 'pose', 'sepc')
-
-
-class Disagreement(UserError, RuntimeError):
-    """Contenders gave different results, so that timing them would compare nothing."""
 
 
 def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
