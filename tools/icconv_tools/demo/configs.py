@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from icconv_mm.apis.config import move_data, set_iterations
+from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
 from icconv_tools.demo.tasks import DemoTask
 
@@ -65,7 +66,7 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     cfg.backbone = backbone
     cfg.model.backbone = backbone | own
     width = cfg.model.backbone.get('base_channels', 64)
-    width *= 4 if backbone['depth'] >= 50 else 1  # bottlenecks put out four times the channels
+    width *= ResNet.arch_settings[backbone['depth']][0].expansion
     channels = [width * 2**stage for stage in range(4)]
     if 'neck' in cfg.model:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck

@@ -50,7 +50,7 @@ class Experiment:
         root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
-        comparisons: Their names; all by default.
+        comparisons: Names of comparisons; all by default.
         tune: Whether to run their baselines at several learning rates instead.
 
     Raises:
