@@ -46,7 +46,8 @@ demo: setup
 
 # All arms of docs/evidence.md, each with five seeds; every run leaves a file, and the next call goes on.
 evidence: setup
-	@$(BIN)/python tools/evidence.py --device $(DEVICE) --workers $(WORKERS) $(if $(COMPARISONS),--comparisons $(COMPARISONS))
+	@$(BIN)/python tools/evidence.py --device $(DEVICE) --workers $(WORKERS) \
+		$(if $(COMPARISONS),--comparisons $(COMPARISONS))
 
 # All that is to be measured on a GPU, most important first: nine minutes a call, the next one continues. PYTHON names
 # an interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.
