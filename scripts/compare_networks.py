@@ -31,7 +31,7 @@ def measured(seed: int, options: argparse.Namespace) -> list[Result]:
     for networks in ((JOINT,), SEPARATE):
         folder = options.work_dir / f'seed{seed}'
         names = tuple(network.name for network in networks)
-        demo = DemoOptions(home=REPO, work_dir=folder, data=options.data, tasks=names, seed=seed, device=options.device)
+        demo = DemoOptions(work_dir=folder, data=options.data, tasks=names, seed=seed, device=options.device)
         known = [earlier_results(folder / name, demo) for name in names]
         results += [each for own in known for each in own] if all(known) else run_demo(demo)
     return results
