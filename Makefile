@@ -2,8 +2,8 @@
 #             for each task
 # make test   lint, import rules, all tests
 # make gpu    all that is to be measured on a GPU; nine minutes a call, the next one continues
-# make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped; ONLY=search,sepc,
-#             WORKERS=2
+# make evidence   what the papers claim, tried in miniature: hours, goes on where it stopped;
+#             COMPARISONS="search sepc", WORKERS=2
 # make clean  removes builds and environments; make distclean the results of all runs (work_dirs) as well
 # make docs   the documentation as a site; make docs-serve shows it on http://127.0.0.1:8000
 # All set up what they need. Options: DEVICE=cuda, TORCH=2.1, TORCH=2.15, PYTHON=/path/to/python, BACKBONE=name,
@@ -14,7 +14,10 @@ BACKBONE ?= ic_resnet18
 NECK ?=
 SEPARATE ?=
 MINUTES ?= 30
+# ONLY=search,sepc is the former way to say it
 ONLY ?=
+comma := ,
+COMPARISONS ?= $(subst $(comma), ,$(ONLY))
 WORKERS ?= 1
 DEFAULT_TORCH := 2.11
 VENV := .venv$(if $(filter $(DEFAULT_TORCH),$(TORCH)),,-torch$(TORCH))$(if $(filter cuda,$(DEVICE)),-cuda)
@@ -43,7 +46,8 @@ demo: setup
 
 # All arms of docs/evidence.md, each with five seeds; every run leaves a file, and the next call goes on.
 evidence: setup
-	@$(BIN)/python tools/evidence.py --device $(DEVICE) --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python tools/evidence.py --device $(DEVICE) --workers $(WORKERS) \
+		$(if $(COMPARISONS),--comparisons $(COMPARISONS))
 
 # All that is to be measured on a GPU, most important first: nine minutes a call, the next one continues. PYTHON names
 # an interpreter that has torch with CUDA and this package with its operators; without it, an environment is set up.

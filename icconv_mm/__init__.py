@@ -49,15 +49,19 @@ _SUBPACKAGES = (
     'tasks',
 )
 # where to find what has a name of its own here
-_OBJECTS = {'deploy': 'deployment', 'Inception': 'backbones', 'Pyramidal': 'backbones'}
+_OBJECTS = {'deploy': 'deployment', 'ICBackbone': 'backbones', 'PyConvBackbone': 'backbones'}
 _OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 _OBJECTS |= {'MultiTaskModel': 'tasks.multitask'}
 # mmpose's registry of codecs looks here: it has no root that a registry of ours could extend
 _OBJECTS |= {'AECodec': 'tasks.pose'}
+_RENAMED = {'Inception': 'ICBackbone', 'Pyramidal': 'PyConvBackbone'}  # by their names of the version before
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
+    if name in _RENAMED:
+        _deprecated.warn_renamed(f'{__name__}.{name}', f'{__name__}.{_RENAMED[name]}')
+        name = _RENAMED[name]
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
     if name in _OBJECTS:

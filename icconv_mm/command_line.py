@@ -3,7 +3,8 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -31,8 +32,13 @@ def require_device(name: str) -> None:
         raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
 
 
-def renamed_option(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
-    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used."""
+def renamed_option(
+    parser: argparse.ArgumentParser, old: str, option: argparse.Action, read: Callable[[str], Any] | None = None
+) -> None:
+    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used.
+
+    ``read`` makes what the option takes of the old one's text, where the two are not written alike.
+    """
 
     class Renamed(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -40,7 +46,12 @@ def renamed_option(parser: argparse.ArgumentParser, old: str, option: argparse.A
             option(parser, namespace, values, option_string)
 
     parser.add_argument(
-        old, action=Renamed, dest=option.dest, type=option.type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        old,
+        action=Renamed,
+        dest=option.dest,
+        type=read or option.type,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
     )
 
 

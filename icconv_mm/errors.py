@@ -1,6 +1,6 @@
 """An error that the user can fix is one sentence and exit status 1; a fault of ours keeps its traceback.
 
-The ground floor: standard library only.
+Standard library only.
 """
 
 import errno
@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+from icconv_mm._deprecated import renamed
 
 
 class UserError(Exception):
@@ -64,7 +66,7 @@ def building(what: str) -> AbstractContextManager[None]:
     return naming(what, *_BUILD_ERRORS)
 
 
-def chosen(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
+def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
     """The names, if all are known.
 
     Args:
@@ -127,3 +129,6 @@ def sentence(error: BaseException) -> str:
         name = type(error).__name__
         text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()
     return text or type(error).__name__
+
+
+__getattr__ = renamed(__name__, {'chosen': 'icconv_mm.errors.require_known'})

@@ -228,7 +228,7 @@ def from_timm(
     Args:
         name: A name of ``timm.list_models()``.
         pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet that it was found on.
-        filter: Selects convolutions, as for :func:`icconv_mm.Inception`; by default all 3x3 ones outside the stem.
+        filter: Selects convolutions, as for :func:`icconv_mm.ICBackbone`; by default all 3x3 ones outside the stem.
         supernet_d_max: Largest dilation of the search, given instead of a pattern.
         **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ...
 
@@ -237,7 +237,7 @@ def from_timm(
 
     Raises:
         ImportError: Without timm.
-        ValueError: As of :func:`icconv_mm.Inception`.
+        ValueError: As of :func:`icconv_mm.ICBackbone`.
 
     Example:
         >>> net = from_timm('resnet18', 'geometric_d2', num_classes=10)  # doctest: +SKIP

@@ -7,7 +7,6 @@ Examples:
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections import defaultdict
@@ -18,11 +17,12 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO), str(REPO / 'tools')]
 
+from icconv_mm.files import write_json  # noqa: E402
 from icconv_mm.tables import markdown  # noqa: E402
-from icconv_tools.benchmark.report import circumstances  # noqa: E402
 from icconv_tools.demo import DemoOptions, earlier_results, run_demo  # noqa: E402
 from icconv_tools.demo.report import Result  # noqa: E402
 from icconv_tools.demo.tasks import JOINT, SEPARATE  # noqa: E402
+from icconv_tools.origin import circumstances  # noqa: E402
 
 
 def measured(seed: int, options: argparse.Namespace) -> list[Result]:
@@ -31,7 +31,7 @@ def measured(seed: int, options: argparse.Namespace) -> list[Result]:
     for networks in ((JOINT,), SEPARATE):
         folder = options.work_dir / f'seed{seed}'
         names = tuple(network.name for network in networks)
-        demo = DemoOptions(home=REPO, work_dir=folder, data=options.data, tasks=names, seed=seed, device=options.device)
+        demo = DemoOptions(work_dir=folder, data=options.data, tasks=names, seed=seed, device=options.device)
         known = [earlier_results(folder / name, demo) for name in names]
         results += [each for own in known for each in own] if all(known) else run_demo(demo)
     return results
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 'options': {'seeds': options.seeds},
                 'figures': figures,
             }
-            options.out.write_text(json.dumps(content, indent=1) + '\n')
+            write_json(options.out, content, indent=1)
         print(markdown(rows_of(results)), flush=True)
 
 

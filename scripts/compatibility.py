@@ -21,8 +21,8 @@ COLUMNS = {
     'IC': 'IC-ResNet(Xt) by one line',
     'PyConv': 'PyConvResNet by one line',
     'PyConvHG': 'PyConvHGResNet by one line, depth 50 and more',
-    'Inception': '`Inception` around it',
-    'Pyramidal': '`Pyramidal` around it',
+    'ICBackbone': '`ICBackbone` around it',
+    'PyConvBackbone': '`PyConvBackbone` around it',
 }
 WRAPPED = re.compile(r'ResNe|Res2Net|RegNet')  # types tried within a wrapper
 _KEYS = re.compile(r'(teacher_|rfp_)?backbone(_cfg)?')

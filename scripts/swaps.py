@@ -19,7 +19,7 @@ ONE_LINE = {
     'PyConv': dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt'), 'icconv_mm.PyConvResNet'),
     'PyConvHG': dict.fromkeys(('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt'), 'icconv_mm.PyConvHGResNet'),
 }
-WRAPPERS = {'Inception': {'pattern': PATTERN}, 'Pyramidal': {}}
+WRAPPERS = {'ICBackbone': {'pattern': PATTERN}, 'PyConvBackbone': {}}
 
 
 class Case(NamedTuple):

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 import icconv_mm
-from icconv_mm.registry import HOOKS
+from icconv_mm.registry import HOOKS, MODELS
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,9 @@ from icconv_mm.registry import HOOKS
         ('icconv_mm.layers', 'PConv', 'icconv_mm.layers.PConvLayer'),
         ('icconv_mm.datasets.loading', 'find_pictures', 'icconv_mm.datasets.loading.find_images'),
         ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
+        ('icconv_mm.backbones', 'Inception', 'icconv_mm.backbones.ICBackbone'),
+        ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
+        ('icconv_mm.errors', 'chosen', 'icconv_mm.errors.require_known'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
     ],
 )
@@ -44,6 +48,17 @@ def test_hook_of_a_config_by_its_old_name():
     with pytest.warns(DeprecationWarning, match=r'icconv_mm\.InferenceFormHook is icconv_mm\.DeployHook now'):
         hook = HOOKS.build({'type': 'icconv_mm.InferenceFormHook'})
     assert type(hook) is icconv_mm.engine.DeployHook
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'settings'),
+    [('Inception', 'ICBackbone', {'pattern': 'dense'}), ('Pyramidal', 'PyConvBackbone', {})],
+)
+def test_backbone_of_a_config_by_its_old_name(old, new, settings):
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1))
+    with pytest.warns(DeprecationWarning, match=rf'icconv_mm\.{old} is icconv_mm\.{new} now'):
+        made = MODELS.build({'type': f'icconv_mm.{old}', 'backbone': network, **settings})
+    assert made is network and type(made[0]) is not nn.Conv2d
 
 
 def test_benchmarks_and_demo_have_left():

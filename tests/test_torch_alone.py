@@ -104,8 +104,8 @@ def test_conversion_search_and_inference_form():
         'net = layers.to_supernet(torchvision.models.resnet18(), d_max=2, filter="layer4")\n'
         'net = layers.to_inception(net, edo_search(net, 2, filter="layer4"), filter="layer4")\n'
         'assert type(net.layer4[0].conv1) is layers.ICConv2d\n'
-        'net = icconv_mm.Inception(torchvision.models.resnet18(), "geometric_d2").eval()\n'
-        'pyramidal = icconv_mm.Pyramidal(torchvision.models.resnet18()).eval()\n'
+        'net = icconv_mm.ICBackbone(torchvision.models.resnet18(), "geometric_d2").eval()\n'
+        'pyramidal = icconv_mm.PyConvBackbone(torchvision.models.resnet18()).eval()\n'
         'x = torch.randn(1, 3, 64, 64)\n'
         'for model in (net, pyramidal):\n'
         '    form = icconv_mm.deploy(model)\n'
@@ -145,7 +145,7 @@ def test_tests_of_operators_layers_and_patterns_can_be_collected(repo):
 
 
 REFUSED = [
-    ('icconv_mm.Inception(dict(type="mmdet.RegNet", arch="x"), "dense")', "type='mmdet.RegNet'", 'mmengine'),
+    ('icconv_mm.ICBackbone(dict(type="mmdet.RegNet", arch="x"), "dense")', "type='mmdet.RegNet'", 'mmengine'),
     ('backbones.ResNet(18, dcn=dict(type="DCNv2"), stage_with_dcn=[True] * 4)', "conv_cfg of type 'DCNv2'", 'mmcv'),
     ('backbones.ResNet(18, norm_cfg=dict(type="LN2d"))', "norm_cfg of type 'LN2d'", 'mmcv'),
     (

@@ -4,7 +4,7 @@ Contenders run in turn in one process, after a check that they give equal result
 layers are timed in both memory formats, and each contender's better one counts.
 
 Examples:
-  python tools/benchmark.py --suite layers --threads 2 --chart layers.png
+  python tools/benchmark.py --suite layers sepc --threads 2 --chart layers.png
   python tools/benchmark.py --suite backbone --only "IC-R50-k9 1x3x800x1088" --out benchmarks.json
   python tools/benchmark.py --suite backbone --device cuda
 """
@@ -22,12 +22,12 @@ from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
 from icconv_tools import benchmark
 from icconv_tools.benchmark.chart import write_chart
-from icconv_tools.benchmark.report import print_figures, write_json
+from icconv_tools.benchmark.report import print_figures, write_figures
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.parser(__doc__)
-    parser.add_argument('--suite', action='append', choices=benchmark.SUITES, help='may be repeated; default: all')
+    parser.add_argument('--suite', nargs='+', action='extend', choices=benchmark.SUITES, help='default: all')
     parser.add_argument(
         '--only',
         default='',
@@ -101,7 +101,7 @@ def report(figures: list[benchmark.Figure], options: benchmark.Options, args: ar
     print_figures(figures, options.device)
     if args.out:
         command = shlex.join(['python', 'tools/benchmark.py', *args.given])
-        write_json(figures, options, args.out, command)
+        write_figures(figures, options, args.out, command)
     if args.chart:
         write_chart(figures, args.chart)
 

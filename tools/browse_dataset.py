@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm import command_line
-from icconv_mm.apis import cli
+from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    cli.add_config(parser)
+    config_arguments.add_config(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='write the images to this folder')
     parser.add_argument('--output-dir', dest='out_dir', help=argparse.SUPPRESS)  # as the task libraries' tools call it
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which dataset')
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with reporting(args.debug):
         from icconv_mm.apis import browse
 
-        cfg, options = cli.read_config(args)
+        cfg, options = config_arguments.read_config(args)
         written = browse(cfg, **options, progress=partial(command_line.progress, description='images'))
         if written:
             print(f'{len(written)} images in {args.out_dir}')

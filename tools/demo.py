@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
         from icconv_tools.demo import DemoOptions, run_demo
 
-        results = run_demo(DemoOptions(home=Path(__file__).resolve().parents[1], **options))
+        results = run_demo(DemoOptions(**options))
     return 0 if all(result.passed for result in results) else 1
 
 

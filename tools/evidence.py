@@ -4,7 +4,7 @@ It goes on where it was interrupted: every run leaves one JSON file. docs/eviden
 
 Examples:
   python tools/evidence.py --work-dir work_dirs/evidence                       # all; hours on two cores
-  python tools/evidence.py --work-dir work_dirs/evidence --only search,sepc --workers 2
+  python tools/evidence.py --work-dir work_dirs/evidence --comparisons search sepc --workers 2
   python tools/evidence.py --work-dir work_dirs/quick --budget quick --seeds 0 1
   python tools/evidence.py --work-dir work_dirs/evidence --tune                # baselines at several learning rates
   python tools/evidence.py --work-dir work_dirs/evidence --report              # tables and plots of what is there
@@ -26,7 +26,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
-    parser.add_argument('--only', metavar='NAME,...', help='comparisons of docs/evidence.md; default: all')
+    comparisons = parser.add_argument(
+        '--comparisons', nargs='+', action='extend', metavar='NAME', help='those of docs/evidence.md; default: all'
+    )
+    command_line.renamed_option(parser, '--only', comparisons, lambda names: names.split(','))
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N', help='default: 0 1 2 3 4, with --tune 1000')
     parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')
@@ -56,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from icconv_tools.evidence.experiment import Experiment, budget_of, use_device
 
         use_device(args.device)
-        only = args.only and args.only.split(',')
-        experiment = Experiment(args.work_dir, budget_of(args.budget), args.seeds, only, args.tune)
+        experiment = Experiment(args.work_dir, budget_of(args.budget), args.seeds, args.comparisons, args.tune)
         if args.run:
             experiment.run_one(*args.run)
             return 0

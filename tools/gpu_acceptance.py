@@ -5,7 +5,7 @@ no GPU: it does the same with tiny sizes, and its times mean nothing.
 
 Examples:
   python tools/gpu_acceptance.py --out work_dirs/gpu.json                # nine minutes; again, until all is measured
-  python tools/gpu_acceptance.py --out work_dirs/gpu.json --piece layers --piece table
+  python tools/gpu_acceptance.py --out work_dirs/gpu.json --piece layers table
   python tools/gpu_acceptance.py --out work_dirs/dry.json --dry-run
 """
 
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', required=True, metavar='FILE.json', help='the file of results; continued if it is there'
     )
     names = 'ceilings, parity, layers, networks, pyconv, table, necks, pose, training'
-    parser.add_argument('--piece', action='append', metavar='NAME', help=f'may be repeated; default: all of {names}')
+    parser.add_argument('--piece', nargs='+', action='extend', metavar='NAME', help=f'default: all of {names}')
     parser.add_argument(
         '--minutes',
         type=float,

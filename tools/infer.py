@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm import command_line
-from icconv_mm.apis import cli
+from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    cli.add_config(parser)
+    config_arguments.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     parser.add_argument('inputs', metavar='input', help='an image, a folder of images, or a glob pattern in quotes')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with reporting(args.debug):
         from icconv_mm.apis import infer
 
-        cfg, options = cli.read_config(args)
+        cfg, options = config_arguments.read_config(args)
         written = infer(cfg, **options, progress=partial(command_line.progress, description='images'))
         for path in written.values():
             print(path)

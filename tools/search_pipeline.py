@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from icconv_mm import command_line
-from icconv_mm.apis import cli, load_config
+from icconv_mm.apis import config_arguments, load_config
 from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA, VARIANTS
+from icconv_tools import HOME
 
-CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
+CONFIG = HOME / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             '--count', type=int, metavar='N', help='stop after that many trainings; the same command goes on'
         ),
     )
-    cli.add_cfg_options(parser)
+    config_arguments.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug, interrupted='the same command goes on'):
         from icconv_mm.apis.search_pipeline import Pipeline

@@ -17,6 +17,7 @@ from rich.console import Console
 from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
 from icconv_mm.patterns import load_pattern
+from icconv_mm.patterns.zoo import is_analytic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,7 @@ def build(network: str, pattern: str, device: str = 'cpu') -> 'nn.Module':
 
 def fitting_network(pattern: str) -> str | None:
     """The name of the network that a pattern file fits, or None."""
-    if pattern == 'dense' or pattern.startswith('geometric_d'):
+    if is_analytic(pattern):
         raise InputError(f'{pattern!r} fits every network: say which with --network')
     load_pattern(pattern)  # what is wrong with the file itself is an error
     for name in NETWORKS:

@@ -8,28 +8,28 @@ Examples:
 from collections.abc import Sequence
 
 from icconv_mm import command_line
-from icconv_mm.apis import cli
+from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    cli.add_config(parser)
+    config_arguments.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    cli.add_work_dir(parser)
+    config_arguments.add_work_dir(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show the predictions on screen')
     parser.add_argument('--show-dir', metavar='DIR', help='write images with the predictions below this folder')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each image shown')
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each image')
     parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
-    cli.add_memory_format(parser)
-    cli.add_launcher(parser)
+    config_arguments.add_memory_format(parser)
+    config_arguments.add_launcher(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug):
         from icconv_mm.apis import test
 
-        cfg, options = cli.read_config(args)
+        cfg, options = config_arguments.read_config(args)
         if not test(cfg, **options):
             print('no metric: the model predicted nothing')
 

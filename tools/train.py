@@ -8,14 +8,14 @@ Examples:
 from collections.abc import Sequence
 
 from icconv_mm import command_line
-from icconv_mm.apis import cli
+from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    cli.add_config(parser)
-    cli.add_work_dir(parser)
+    config_arguments.add_config(parser)
+    config_arguments.add_work_dir(parser)
     latest = 'continue from this checkpoint; without one, from the latest in the work folder'
     parser.add_argument('--resume', nargs='?', default=False, const='auto', metavar='CHECKPOINT', help=latest)
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on a CPU bfloat16')
@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable images, leave them out')
     differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
     parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)
-    cli.add_memory_format(parser)
-    cli.add_launcher(parser)
+    config_arguments.add_memory_format(parser)
+    config_arguments.add_launcher(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug):
         from icconv_mm.apis import train
 
-        cfg, options = cli.read_config(args)
+        cfg, options = config_arguments.read_config(args)
         train(cfg, **options)
 
 

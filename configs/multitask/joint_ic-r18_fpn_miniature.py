@@ -1,7 +1,7 @@
 # Boxes, masks, semantic segmentation and pose on the miniature set from one network: the heads of the four miniature
 # recipes of single tasks.
 _base_ = [
-    '../_base_/models/narrow_multitask.py',
+    '../_base_/models/miniature_multitask.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_multitask.py',
     '../_base_/schedules/miniature.py',

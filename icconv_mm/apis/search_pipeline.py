@@ -19,7 +19,7 @@ from rich.rule import Rule
 from icconv_mm.apis.config import set_iterations
 from icconv_mm.apis.recorded_runs import digest, recorded, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
@@ -83,7 +83,7 @@ class Pipeline:
         self.d_max = config.model.backbone.get('supernet_d_max')
         if not self.d_max:
             raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
-        variants = chosen(variants, VARIANTS, 'no variant')
+        variants = require_known(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
         self.config = config

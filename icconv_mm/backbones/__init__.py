@@ -1,24 +1,30 @@
 """Backbones."""
 
+from icconv_mm._deprecated import renamed
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import Inception, Pyramidal, inception_backbone, pyconv_backbone
+from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone, inception_backbone, pyconv_backbone
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
+
+__getattr__ = renamed(
+    __name__,
+    {'Inception': 'icconv_mm.backbones.ICBackbone', 'Pyramidal': 'icconv_mm.backbones.PyConvBackbone'},
+)
 
 for _layer in (ICConv2d, PyConv2d):  # for a conv_cfg; layers themselves need no registry
     MODELS.register_module(module=_layer)
 
 __all__ = [
+    'ICBackbone',
     'ICResNeXt',
     'ICResNet',
     'ICResNetV1c',
     'ICResNetV1d',
-    'Inception',
+    'PyConvBackbone',
     'PyConvHGResNet',
     'PyConvResNet',
-    'Pyramidal',
     'ResNet',
     'inception_backbone',
     'pyconv_backbone',

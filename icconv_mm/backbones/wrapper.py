@@ -1,18 +1,20 @@
 """Backbones of other libraries, made of inception or pyramidal convolutions.
 
-In configs they are ``Inception`` and ``Pyramidal``. Both are functions that build a network from its config, convert it
-in place and return *it*: keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its own because
-it is that network.
+In configs they are ``ICBackbone`` and ``PyConvBackbone``. Both are functions that build a network from its config,
+convert it in place and return *it*: keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its
+own because it is that network.
 """
 
+import functools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from icconv_mm._deprecated import warn_renamed
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
@@ -33,7 +35,7 @@ def _is_3x3(conv: nn.Module) -> bool:
     return conv.weight.shape[2:] == (3, 3)
 
 
-@MODELS.register_module(name='Inception')
+@MODELS.register_module(name='ICBackbone')
 def inception_backbone(
     backbone: dict | nn.Module,
     pattern: str | Path | Sequence | None = None,
@@ -75,7 +77,7 @@ def inception_backbone(
     """
     if (pattern is None) == (supernet_d_max is None):
         given = 'neither' if pattern is None else 'both'
-        raise ValueError(f'Inception needs either a pattern or supernet_d_max, got {given}')
+        raise ValueError(f'ICBackbone needs either a pattern or supernet_d_max, got {given}')
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return to_supernet(network, supernet_d_max, filter or outside_stem)
@@ -90,7 +92,7 @@ def inception_backbone(
     return to_inception(network, pattern, chosen)
 
 
-@MODELS.register_module(name='Pyramidal')
+@MODELS.register_module(name='PyConvBackbone')
 def pyconv_backbone(
     backbone: dict | nn.Module,
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
@@ -144,7 +146,19 @@ def pyconv_backbone(
     return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
 
 
-Inception, Pyramidal = inception_backbone, pyconv_backbone  # by the names of configs
+ICBackbone, PyConvBackbone = inception_backbone, pyconv_backbone  # by the names of configs
+
+
+def _register_old_name(old: str, new: str, backbone: Callable[..., nn.Module]) -> None:
+    @MODELS.register_module(name=old)
+    @functools.wraps(backbone)
+    def build(*args, **options) -> nn.Module:
+        warn_renamed(f'icconv_mm.{old}', f'icconv_mm.{new}')
+        return backbone(*args, **options)
+
+
+_register_old_name('Inception', 'ICBackbone', inception_backbone)
+_register_old_name('Pyramidal', 'PyConvBackbone', pyconv_backbone)
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.checkpoints.rules import RenameRule
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 
 PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm
 
@@ -50,7 +50,7 @@ def run_conversion(
     state_dict: Mapping, source: str, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
 ) -> 'Conversion':
     """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
-    chosen([source], SOURCES, 'no source')
+    require_known([source], SOURCES, 'no source')
     if unknown := sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters)):
         raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
     conversion = Conversion(unwrap(state_dict))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from icconv_mm.errors import InputError, MissingFileError, UserError, chosen
+from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
 from icconv_mm.files import MAX_BYTES, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
@@ -97,7 +97,7 @@ def download_patterns(
         InputError: If a name is unknown.
         DownloadError: If a file cannot be read or written or is not the published one; the others have arrived.
     """
-    names = chosen(PUBLISHED if names is None else names, PUBLISHED, 'no published pattern')
+    names = require_known(PUBLISHED if names is None else names, PUBLISHED, 'no published pattern')
     fetched, failed = {}, {}
     for name in progress(names):
         try:

@@ -27,7 +27,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.selection import LayerFilter, select_convs
@@ -110,7 +110,7 @@ def search_layers(
     groups: int | Mapping[str, int] = 1,
 ) -> list[LayerResult]:
     """As :func:`edo_search`, but with the details of every layer."""
-    chosen([criterion], CRITERIA, 'no criterion')
+    require_known([criterion], CRITERIA, 'no criterion')
     kernels = select_kernels(model, d_max, filter, groups)
     means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
     return [_search_layer(kernel, d_max, criterion, means.get(kernel.name)) for kernel in kernels]

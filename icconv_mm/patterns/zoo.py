@@ -57,6 +57,11 @@ def load_pattern(
     return layers if network is None else _fit(layers, network, str(source), names)
 
 
+def is_analytic(name: str) -> bool:
+    """Whether a pattern of this name is made for any network: 'dense', 'geometric_dN'."""
+    return bool(_ANALYTIC.fullmatch(name))
+
+
 def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
     """Half the channels at dilation 1, a quarter at 2, and so on; the last dilation ``d_max`` takes what remains.
 

@@ -9,7 +9,7 @@ from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 
-from icconv_mm.apis import cli
+from icconv_mm.apis import config_arguments
 from icconv_mm.apis.training import build_runner
 from icconv_mm.errors import InputError
 from icconv_mm.layers.memory_format import MEMORY_FORMATS
@@ -25,7 +25,7 @@ def runner_of(model, tmp_path, **settings):
 
 def test_the_option_offers_the_formats_that_there_are():
     parser = argparse.ArgumentParser()
-    cli.add_memory_format(parser)
+    config_arguments.add_memory_format(parser)
     (option,) = (action for action in parser._actions if action.dest == 'memory_format')
     assert tuple(option.choices) == MEMORY_FORMATS
 

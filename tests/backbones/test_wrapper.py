@@ -71,7 +71,7 @@ def test_the_dense_pattern_is_the_network(name):
     cfg, layers = BACKBONES[name]
     x = torch.randn(2, 3, 128, 128).double()
     theirs = build(cfg)
-    ours = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'dense'})
+    ours = build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': 'dense'})
     assert type(ours) is type(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     found = [module for module in ours.modules() if isinstance(module, ICConv2d)]
@@ -80,7 +80,7 @@ def test_the_dense_pattern_is_the_network(name):
     with use_backend('reference'):
         for got, want in zip(outputs(ours, x), outputs(theirs, x), strict=True):
             assert (got - want).abs().max() <= 1e-10 * want.abs().max()
-    other = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'geometric_d4'})
+    other = build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': 'geometric_d4'})
     assert [got.shape for got in outputs(other, x)] == [want.shape for want in outputs(theirs, x)]
 
 
@@ -88,7 +88,7 @@ def test_the_dense_pattern_is_the_network(name):
 def test_pyramidal_keeps_shapes_and_the_other_keys(name):
     cfg, _ = BACKBONES[name]
     x = torch.randn(2, 3, 128, 128).double()
-    theirs, ours = build(cfg), build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg})
+    theirs, ours = build(cfg), build({'type': 'icconv_mm.PyConvBackbone', 'backbone': cfg})
     assert type(ours) is type(theirs)
     assert [got.shape for got in outputs(ours, x)] == [want.shape for want in outputs(theirs, x)]
     found = {name: module for name, module in ours.named_modules() if isinstance(module, PyConv2d)}
@@ -102,7 +102,7 @@ def test_pyramidal_keeps_shapes_and_the_other_keys(name):
 
 def test_stages_of_the_pyramids():
     def sides(cfg):
-        net = build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg})
+        net = build({'type': 'icconv_mm.PyConvBackbone', 'backbone': cfg})
         return {n: len(m.pyconv_levels) for n, m in net.named_modules() if isinstance(m, PyConv2d)}
 
     by_name = sides({'type': 'mmseg.ResNet', **TINY, 'dilations': (1, 1, 2, 4), 'strides': (1, 2, 1, 1)})
@@ -115,7 +115,7 @@ def test_stages_of_the_pyramids():
 def test_pyramids_of_other_tables():
     net = build(
         {
-            'type': 'icconv_mm.Pyramidal',
+            'type': 'icconv_mm.PyConvBackbone',
             'backbone': {'type': 'mmdet.ResNeXt', 'depth': 50, 'groups': 32, 'base_width': 4},
             'stage_kernels': [(3, 5)] * 4,
             'stage_groups': [(32, 64)] * 4,
@@ -126,13 +126,15 @@ def test_pyramids_of_other_tables():
         ((3, 3), 32, (2, 2)),
         ((5, 5), 64, (2, 2)),
     ]
-    default = build({'type': 'icconv_mm.Pyramidal', 'backbone': {'type': 'mmdet.ResNeXt', 'depth': 50, 'groups': 32}})
+    default = build(
+        {'type': 'icconv_mm.PyConvBackbone', 'backbone': {'type': 'mmdet.ResNeXt', 'depth': 50, 'groups': 32}}
+    )
     assert [c.groups for c in default.layer1[0].conv2.pyconv_levels] == [32] * 4  # no fewer than the ResNeXt has
 
 
 def test_weight_standardized_convolutions_stay_so():
     for name, kind in (('standardised', ICConvWS2d), ('switchable', ICConvAWS2d)):
-        net = build({'type': 'icconv_mm.Inception', 'backbone': BACKBONES[name][0], 'pattern': 'geometric_d2'})
+        net = build({'type': 'icconv_mm.ICBackbone', 'backbone': BACKBONES[name][0], 'pattern': 'geometric_d2'})
         conv = net.layer1[0].conv2
         assert type(conv) is kind
         x = torch.randn(1, conv.in_channels, 9, 9).double()
@@ -147,7 +149,7 @@ def test_a_pattern_of_the_whole_network_passes_over_deformable_layers(published_
     cfg = {'type': 'mmdet.ResNet', 'depth': 50, **DCN}
     whole = ICResNet(50, path)
     for net in (
-        build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': str(path)}),
+        build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': str(path)}),
         build({'type': 'icconv_mm.ICResNet', 'depth': 50, 'pattern': str(path), **DCN}),
     ):
         for block, expected in zip(net.layer1, whole.layer1):
@@ -157,7 +159,7 @@ def test_a_pattern_of_the_whole_network_passes_over_deformable_layers(published_
 
 def test_behaves_as_the_wrapped_backbone(tmp_path):
     cfg = {'type': 'mmdet.ResNet', **TINY, 'frozen_stages': 1, 'norm_eval': True, 'with_cp': True}
-    net = build({'type': 'icconv_mm.Inception', 'backbone': cfg, 'pattern': 'geometric_d4'})
+    net = build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': 'geometric_d4'})
     net.train()
     learning = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert 'layer2.0.conv2.weight' in learning and not any(name.startswith('layer1') for name in learning)
@@ -169,10 +171,10 @@ def test_behaves_as_the_wrapped_backbone(tmp_path):
         {'backbone': cfg, 'init_cfg': inner['init_cfg']},
         {'backbone': cfg, 'pretrained': path},
     ):
-        net = build({'type': 'icconv_mm.Inception', 'pattern': 'dense', **settings})
+        net = build({'type': 'icconv_mm.ICBackbone', 'pattern': 'dense', **settings})
         net.init_weights()
         assert torch.equal(net.layer4[0].conv2.weight, torch.load(path)['layer4.0.conv2.weight'])
-    frozen = build({'type': 'icconv_mm.Pyramidal', 'backbone': cfg}).layer1[0].conv2
+    frozen = build({'type': 'icconv_mm.PyConvBackbone', 'backbone': cfg}).layer1[0].conv2
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
@@ -180,7 +182,7 @@ def test_the_weights_of_the_wrapper_win_and_it_says_so(recwarn):
     inner = {'type': 'mmdet.ResNet', **TINY, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'inner.pth'}}
     settings = {'backbone': inner, 'pattern': 'dense', 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'outer.pth'}}
     recwarn.clear()
-    net = build({'type': 'icconv_mm.Inception', **settings})
+    net = build({'type': 'icconv_mm.ICBackbone', **settings})
     assert net.init_cfg['checkpoint'] == 'outer.pth'
     said = [str(w.message) for w in recwarn if 'gives way' in str(w.message)]
     assert len(said) == 1 and 'inner.pth' in said[0] and 'outer.pth' in said[0] and 'mmdet.ResNet' in said[0]
@@ -188,15 +190,15 @@ def test_the_weights_of_the_wrapper_win_and_it_says_so(recwarn):
 
 def test_a_built_network_and_the_search():
     torchvision = pytest.importorskip('torchvision')
-    net = icconv_mm.Inception(torchvision.models.resnet18(), supernet_d_max=2)
+    net = icconv_mm.ICBackbone(torchvision.models.resnet18(), supernet_d_max=2)
     assert net.layer1[0].conv1.kernel_size == (5, 5) and net.conv1.kernel_size == (7, 7)
     patterns = edo_search(net, 2)
-    net = icconv_mm.Inception(net, patterns)
+    net = icconv_mm.ICBackbone(net, patterns)
     assert [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)] == patterns
-    assert isinstance(icconv_mm.Pyramidal(torchvision.models.resnet18()).layer1[0].conv1, PyConv2d)
+    assert isinstance(icconv_mm.PyConvBackbone(torchvision.models.resnet18()).layer1[0].conv1, PyConv2d)
 
 
-@pytest.mark.parametrize('kind', ['Inception', 'Pyramidal'])
+@pytest.mark.parametrize('kind', ['ICBackbone', 'PyConvBackbone'])
 def test_deploys(kind):
     net = build({'type': f'icconv_mm.{kind}', 'backbone': BACKBONES['plain'][0]} | PATTERN[kind])
     x = torch.randn(1, 3, 64, 64).double()
@@ -204,22 +206,26 @@ def test_deploys(kind):
         assert (got - want).abs().max() <= 1e-10 * want.abs().max()
 
 
-PATTERN = {'Inception': {'pattern': 'geometric_d4'}, 'Pyramidal': {}}
+PATTERN = {'ICBackbone': {'pattern': 'geometric_d4'}, 'PyConvBackbone': {}}
 
 
 @pytest.mark.parametrize(
     ('kind', 'settings', 'message'),
     [
-        ('Inception', {}, 'Inception needs either a pattern or supernet_d_max, got neither'),
-        ('Inception', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
-        ('Inception', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
-        ('Inception', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
-        ('Inception', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
-        ('Inception', {'pattern': [[[64, 1, 1]]] * 8}, r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, exp'),
-        ('Pyramidal', {'filter': 'nothing'}, r'it has .* 8 Conv2d of 3x3.*, the first of 3x3 is layer1.0.conv1'),
-        ('Pyramidal', {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]}, 'layer1.0.conv1: level 1: 3 groups'),
-        ('Pyramidal', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
-        ('Inception', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
+        ('ICBackbone', {}, 'ICBackbone needs either a pattern or supernet_d_max, got neither'),
+        ('ICBackbone', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
+        ('ICBackbone', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
+        ('ICBackbone', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
+        ('ICBackbone', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
+        ('ICBackbone', {'pattern': [[[64, 1, 1]]] * 8}, r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, exp'),
+        ('PyConvBackbone', {'filter': 'nothing'}, r'it has .* 8 Conv2d of 3x3.*, the first of 3x3 is layer1.0.conv1'),
+        (
+            'PyConvBackbone',
+            {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]},
+            'layer1.0.conv1: level 1: 3 groups',
+        ),
+        ('PyConvBackbone', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
+        ('ICBackbone', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
     ],
 )
 def test_bad_input(kind, settings, message):

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from pages import REPO, section, tables
 
-from icconv_tools.benchmark.report import write_json
+from icconv_tools.benchmark.report import write_figures
 from icconv_tools.benchmark.timing import Options
 
 FOLDER = REPO / 'docs/measurements'
@@ -58,7 +58,7 @@ def test_index():
 
 
 def test_raw_files_are_what_the_benchmark_writes(tmp_path):
-    write_json([], Options(), tmp_path / 'it.json', 'the command')
+    write_figures([], Options(), tmp_path / 'it.json', 'the command')
     assert set(json.loads((tmp_path / 'it.json').read_text())) == RAW
 
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 import pytest
 
 from icconv_mm.patterns import PUBLISHED, DilationPattern, cache_folder, geometric_pattern, load_pattern, write_patterns
+from icconv_mm.patterns.zoo import is_analytic
 
 CHANNELS = [64, 64, 128]
 
@@ -31,6 +32,11 @@ def test_analytic_names():
     assert list(load_pattern('geometric_d4', CHANNELS)[2]) == [(64, 1, 1), (32, 2, 2), (16, 3, 3), (16, 4, 4)]
     with pytest.raises(ValueError, match="'geometric_d4' is made for a network: pass the channels"):
         load_pattern('geometric_d4')
+
+
+def test_analytic_names_are_told_from_others():
+    assert all(map(is_analytic, ('dense', 'geometric_d1', 'geometric_d12')))
+    assert not any(map(is_analytic, ('geometric_d0', 'geometric_d4.json', 'Dense', next(iter(PUBLISHED)))))
 
 
 def test_geometric_pattern_of_any_number_of_channels():

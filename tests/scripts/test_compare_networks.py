@@ -2,7 +2,7 @@ import json
 
 import compare_networks
 import pytest
-from pretended_tools import DRAWING, GOOD, pretend
+from pretended_tools import DRAWING, GOOD, pretend, use_home
 
 from icconv_mm.datasets.miniature import ensure_miniature
 
@@ -11,7 +11,7 @@ from icconv_mm.datasets.miniature import ensure_miniature
 def call(tmp_path, repo, monkeypatch):
     """Runs the script with tools that only pretend; gives the raw file."""
     ensure_miniature(tmp_path / 'data', DRAWING)
-    monkeypatch.setattr('compare_networks.REPO', pretend(tmp_path / 'home', repo))
+    use_home(monkeypatch, pretend(tmp_path / 'home', repo))
     monkeypatch.setattr('icconv_tools.demo.pipeline.ensure_miniature', lambda *_: False)
 
     def run(*seeds):

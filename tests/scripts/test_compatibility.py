@@ -29,22 +29,23 @@ def test_backbones_are_found_wherever_a_config_has_them():
     }
     assert list(compatibility._backbones(model)) == [inner, inner]
     kinds = [swap for swap, _ in swaps.swaps(Case('mmdet', 'a.py', inner))]
-    assert kinds == ['IC', 'PyConv', 'PyConvHG', 'Inception', 'Pyramidal']
+    assert kinds == ['IC', 'PyConv', 'PyConvHG', 'ICBackbone', 'PyConvBackbone']
     small = Case('mmdet', 'a.py', {'type': 'Res2Net', 'depth': 18, 'init_cfg': {'type': 'Pretrained'}})
     swapped = dict(swaps.swaps(small))
-    assert list(swapped) == ['Inception', 'Pyramidal'] and 'init_cfg' not in swapped['Inception']['backbone']
+    assert list(swapped) == ['ICBackbone', 'PyConvBackbone'] and 'init_cfg' not in swapped['ICBackbone']['backbone']
 
 
 def test_outcomes_tell_what_differs(monkeypatch):
     pytest.importorskip('mmdet.models')
     case = Case('mmdet', 'a.py', {'type': 'ResNet', 'depth': 18})
     assert [(outcome.swap, outcome.error) for outcome in compatibility.check_case(case)] == [
-        (swap, '') for swap in ('IC', 'PyConv', 'Inception', 'Pyramidal')
+        (swap, '') for swap in ('IC', 'PyConv', 'ICBackbone', 'PyConvBackbone')
     ]
-    monkeypatch.setitem(WRAPPERS['Inception'], 'filter', 'nowhere')
+    monkeypatch.setitem(WRAPPERS['ICBackbone'], 'filter', 'nowhere')
     monkeypatch.setitem(ONE_LINE['PyConv'], 'ResNet', 'mmdet.RegNet')
     errors = {outcome.swap: outcome.error for outcome in compatibility.check_case(case)}
-    assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv'] and "filter 'nowhere'" in errors['Inception']
+    assert errors['IC'] == '' and 'unexpected keyword' in errors['PyConv']
+    assert "filter 'nowhere'" in errors['ICBackbone']
     assert compatibility.check_case(Case('mmdet', 'b.py', {'type': 'ResNet', 'depth': 20}))[0].swap == 'original'
     monkeypatch.setitem(ONE_LINE['IC'], 'ResNet', 'mmdet.ResNet')  # which has no pattern
     assert 'pattern' in {o.swap: o.error for o in compatibility.check_case(case)}['IC']

@@ -4,7 +4,6 @@ The value of every metric comes from ``metrics.json`` beside them.
 """
 
 import json
-import shutil
 import textwrap
 from io import StringIO
 from pathlib import Path
@@ -58,12 +57,17 @@ def pretend(folder: Path, repo: Path) -> Path:
     (folder / 'tools/train.py').write_text(textwrap.dedent(_TRAIN))
     (folder / 'tools/test.py').write_text(textwrap.dedent(_TEST))
     (folder / 'tools/metrics.json').write_text(json.dumps(GOOD))
-    shutil.copy(repo / 'tools/demo.py', folder / 'tools/demo.py')
     return folder
 
 
-def run(home: Path, data: Path, tmp_path: Path, **options) -> tuple[list, str]:
+def use_home(monkeypatch, home: Path) -> None:
+    """Let the demo take its configs and tools from a folder."""
+    for module in ('configs', 'own_data', 'pipeline'):
+        monkeypatch.setattr(f'icconv_tools.demo.{module}.HOME', home)
+
+
+def run(data: Path, tmp_path: Path, **options) -> tuple[list, str]:
     """The demo's results and what it printed; its files go to ``tmp_path/work``."""
     out = StringIO()
-    options = DemoOptions(home=home, data=data, work_dir=tmp_path / 'work', drawing=DRAWING, **options)
+    options = DemoOptions(data=data, work_dir=tmp_path / 'work', drawing=DRAWING, **options)
     return run_demo(options, Console(file=out, width=150)), out.getvalue()

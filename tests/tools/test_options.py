@@ -97,6 +97,7 @@ def test_one_name_has_one_meaning(parsers):
     ('tool', 'arguments', 'old', 'new', 'value'),
     [
         ('benchmark', [], '--picture', '--chart', 'it.png'),
+        ('evidence', [], '--only', '--comparisons', 'search'),
         ('download_patterns', [], '--source', '--from', 'folder'),
         ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--max-images', '--count', '7'),
         ('search_pipeline', [], '--limit', '--count', '7'),
@@ -110,6 +111,15 @@ def test_old_names_work_and_say_the_new_one(parsers, tool, arguments, old, new, 
     assert parsers[tool].parse_args([*arguments, old, value]) == expected
     assert capsys.readouterr().err == f'{old} is {new} now; the next version is without the old name\n'
     assert f'{old} ' not in parsers[tool].format_help()
+
+
+def test_several_names_are_given_at_once_or_one_by_one(parsers):
+    parse = parsers['benchmark'].parse_args
+    assert parse(['--suite', 'pose', '--suite', 'sepc']).suite == parse(['--suite', 'pose', 'sepc']).suite
+    parse = parsers['gpu_acceptance'].parse_args
+    assert parse(['--out', 'a', '--piece', 'pose', '--piece', 'table', 'necks']).piece == ['pose', 'table', 'necks']
+    parse = parsers['evidence'].parse_args
+    assert parse(['--only', 'search,sepc']) == parse(['--comparisons', 'search', 'sepc'])
 
 
 @pytest.mark.parametrize(

@@ -96,15 +96,29 @@ class AEHead(AssociativeEmbeddingHead):
         if len(sizes) > 1:
             raise ValueError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
         meta = batch_data_samples[0].metainfo
-        heatmaps, tags = self._merge(feats, meta, test_cfg)
+        heatmaps, tags = self.merge(feats, meta, test_cfg)
         instances = self.decode((heatmaps, tags, meta['input_size']))
         if not test_cfg.get('output_heatmaps', False):
             return instances
         maps = zip(heatmaps, tags.permute(0, 1, 4, 2, 3).flatten(1, 2))
         return instances, [PixelData(heatmaps=heatmap, tags=tag) for heatmap, tag in maps]
 
-    def _merge(self, feats: Iterable, meta: dict, test_cfg: dict) -> tuple[Tensor, Tensor]:
-        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L] over all scales, float32."""
+    def merge(self, feats: Iterable, meta: dict, test_cfg: dict) -> tuple[Tensor, Tensor]:
+        """The maps of all test scales as one, from which :meth:`predict` decodes the people; a head may override it.
+
+        Args:
+            feats: Features by scale, as :meth:`predict` takes them; each is read once.
+            meta: What the samples of the batch share: ``input_size``, and ``test_scales`` and ``flip_indices`` where
+                they are tested so.
+            test_cfg: Settings as :meth:`predict` takes them.
+
+        Returns:
+            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L of the mirrored image as well, where there is one),
+            float32.
+
+        Raises:
+            ValueError: If ``feats`` has another number of scales than ``meta``.
+        """
         project = test_cfg.get('restore_heatmap_size', True)
         aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
         scales = meta.get('test_scales', (1,))

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import torch
 
-from icconv_mm.errors import UserError, chosen, naming
+from icconv_mm.errors import naming, require_known
+from icconv_tools.benchmark.harness import Disagreement
 from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.timing import Options, Timing, interleave
 
@@ -18,10 +19,6 @@ __all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave'
 
 # Modules of the package suites, imported when they are run: a suite may need a task library.
 SUITES = ('layers', 'backbone', 'models', 'fpt', 'multitask', 'overhead', 'pose', 'sepc')
-
-
-class Disagreement(UserError, RuntimeError):
-    """Contenders gave different results, so that timing them would compare nothing."""
 
 
 def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
@@ -35,7 +32,7 @@ def run(names: Sequence[str], options: Options) -> Iterator[Figure]:
         InputError: For a suite that does not exist, or whose task library is not installed.
         Disagreement: If contenders of a suite disagree.
     """
-    names = chosen(names, SUITES, 'no benchmark suite')
+    names = require_known(names, SUITES, 'no benchmark suite')
     if options.threads:
         torch.set_num_threads(options.threads)
     return (figure for name in names for figure in suite(name).run(options))

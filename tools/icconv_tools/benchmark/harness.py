@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icconv_tools.benchmark import Disagreement, Figure, Options, Timing, interleave
+from icconv_mm.errors import UserError
 from icconv_tools.benchmark.counters import count_flops
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options, Timing, interleave
 
 FORMATS = {'NCHW': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATMUL = {'cpu': 1536, 'cuda': 8192}  # side of the matrices whose product stands for what the machine can do
@@ -19,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 # contender -> memory format -> the call to time, which returns tensors
 Contenders = Mapping[str, Mapping[str, Callable[[], Iterable[Tensor]]]]
+
+
+class Disagreement(UserError, RuntimeError):
+    """Contenders gave different results, so that timing them would compare nothing."""
 
 
 @dataclass(frozen=True)

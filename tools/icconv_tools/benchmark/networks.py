@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from icconv_mm.bricks import init_weights
 from icconv_mm.deployment import deploy
 from icconv_mm.ops import use_backend
-from icconv_tools.benchmark import Figure, Options, counters, harness
+from icconv_tools.benchmark import counters, harness
 from icconv_tools.benchmark.counters import count_backends
-from icconv_tools.benchmark.report import memory_figure
+from icconv_tools.benchmark.report import Figure, memory_figure
+from icconv_tools.benchmark.timing import Options
 
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
 TOLERANCES = {**harness.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -1,18 +1,15 @@
 """What a benchmark reports: ratios of medians, with the times behind them."""
 
-import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from icconv_mm import __version__, versions
+from icconv_mm.files import write_json
 from icconv_tools.benchmark.timing import Options, Timing
+from icconv_tools.origin import circumstances, machine
 
 
 @dataclass(frozen=True)
@@ -67,51 +64,21 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
         notes = ', '.join(f'{key} {value}' for key, value in figure.notes.items())
         times = (_shown(timing, figure.unit) for timing in (figure.subject, figure.baseline))
         rows.append((figure.suite, figure.name, *times, f'{figure.ratio:.3f}', limit, notes))
-    title = f'{_machine(device)}, torch {torch.__version__}'
+    title = f'{machine(device)}, torch {torch.__version__}'
     Console(width=None if os.isatty(1) else 160).print(table(title, rows, {'suite', 'figure', 'notes'}))
 
 
-def write_json(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
+def write_figures(figures: Sequence[Figure], options: Options, path: str | Path, command: str) -> None:
     """The figures as a JSON file, with what a reader needs to repeat them: a raw file of docs/measurements."""
     content = {
         **circumstances(command, options.device),
         'options': asdict(options),
         'figures': [{**asdict(figure), 'ratio': figure.ratio, 'met': figure.met} for figure in figures],
     }
-    Path(path).write_text(json.dumps(content, indent=1) + '\n')
-
-
-def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
-    """When, by what, where and with which versions something is measured."""
-    return {'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'command': command, **origin(device)}
-
-
-def origin(device: str) -> dict[str, Any]:
-    """Where figures come from: the machine, and the versions of Python, torch, this package and OpenMMLab."""
-    found = {name: versions.installed(name) for name in versions.SUPPORTED}
-    return {
-        'machine': _machine(device),
-        'versions': {
-            'python': platform.python_version(),
-            'icconv_mm': __version__,
-            **{name: version[1] for name, version in found.items() if version},
-            'torch': torch.__version__,  # with what it was built for, which the distribution may not say
-        },
-    }
+    write_json(Path(path), content, indent=1)
 
 
 def _shown(timing: Timing, unit: str) -> str:
     if unit == 'ms':
         return f'{1e3 * timing.median:.2f} ({1e3 * timing.minimum:.2f}) ms'
     return f'{timing.median:.0f} {unit}'
-
-
-def _machine(device: str) -> str:
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), cpu)
-    except OSError:
-        pass
-    gpu = f', {torch.cuda.get_device_name(device)}' if device.startswith('cuda') else ''
-    return f'{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads{gpu}'

@@ -6,17 +6,19 @@ from typing import Any
 from mmengine.config import Config
 
 from icconv_mm.apis.config import move_data, set_iterations
+from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
+from icconv_tools import HOME
 from icconv_tools.demo.tasks import DemoTask
 
 
-def backbone_file(home: Path, name: str) -> Path:
+def backbone_file(name: str) -> Path:
     """``configs/_base_/backbones/NAME.py``.
 
     Raises:
         InputError: There is none; the message lists those there are.
     """
-    folder = home / 'configs/_base_/backbones'
+    folder = HOME / 'configs/_base_/backbones'
     path = folder / f'{name}.py'
     if not path.is_file():
         names = ', '.join(sorted(file.stem for file in folder.glob('*.py')))
@@ -25,14 +27,13 @@ def backbone_file(home: Path, name: str) -> Path:
 
 
 def prepare_config(
-    task: DemoTask, folder: Path, *, home: Path, backbone: Path, data: Path, seed: int, start: Path | None = None
+    task: DemoTask, folder: Path, *, backbone: Path, data: Path, seed: int, start: Path | None = None
 ) -> Path:
     """Write the config that trains and tests a task.
 
     Args:
         task: The task whose config is written.
         folder: Folder of the config and, later, of the predictions.
-        home: The folder that holds ``configs/``.
         backbone: The backbone file.
         data: The miniature dataset.
         seed: Seed of the training.
@@ -41,7 +42,7 @@ def prepare_config(
     Returns:
         The file written.
     """
-    cfg = Config.fromfile(str(home / 'configs' / task.config), import_custom_modules=False, format_python_code=False)
+    cfg = Config.fromfile(str(HOME / 'configs' / task.config), import_custom_modules=False, format_python_code=False)
     use_backbone(cfg, Config.fromfile(str(backbone), import_custom_modules=False).backbone.to_dict())
     if start is not None:
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
@@ -65,7 +66,7 @@ def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     cfg.backbone = backbone
     cfg.model.backbone = backbone | own
     width = cfg.model.backbone.get('base_channels', 64)
-    width *= 4 if backbone['depth'] >= 50 else 1  # bottlenecks put out four times the channels
+    width *= ResNet.arch_settings[backbone['depth']][0].expansion
     channels = [width * 2**stage for stage in range(4)]
     if 'neck' in cfg.model:
         neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck

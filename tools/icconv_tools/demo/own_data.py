@@ -4,6 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from icconv_tools import HOME
+
 _CONFIG = 'configs/multitask/joint_ic-r18_fpn_miniature.py'
 _TEMPLATE = """# One network with an IC-ResNet-18 on your own data: fill in the first lines. None in the place of a pair
 # of files or folders, for training and validation, leaves its task out.
@@ -54,20 +56,17 @@ test_evaluator = val_evaluator
 """
 
 
-def write_own_data_config(home: Path, folder: Path) -> Path:
-    """``own_data.py`` below ``folder``: written if it is not there yet, as it may have been filled in.
-
-    ``home`` is the folder that holds ``configs/``.
-    """
+def write_own_data_config(folder: Path) -> Path:
+    """``own_data.py`` below ``folder``: written if it is not there yet, as it may have been filled in."""
     path = folder / 'own_data.py'
     if not path.exists():
-        path.write_text(_TEMPLATE.format(base=(home / _CONFIG).resolve()))
+        path.write_text(_TEMPLATE.format(base=(HOME / _CONFIG).resolve()))
     return path
 
 
-def print_own_data(home: Path, config: Path, console: Console) -> None:
+def print_own_data(config: Path, console: Console) -> None:
     """Print how to do the same with one's own data, as ``config`` says."""
-    tools, work = _shown(home / 'tools'), config.parent / 'own_data'
+    tools, work = _shown(HOME / 'tools'), config.parent / 'own_data'
     checkpoint = f'$(cat {work}/last_checkpoint)'
     console.out(
         f'\nThe same on your own data, COCO files and label maps:\n'

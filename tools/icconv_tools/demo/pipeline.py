@@ -13,8 +13,9 @@ from rich.progress import track
 
 from icconv_mm.command_line import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import alone_in
+from icconv_tools import HOME
 from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page
 from icconv_tools.demo.image import draw_image
@@ -32,7 +33,6 @@ class DemoOptions:
     """What the demo does.
 
     Attributes:
-        home: The folder that holds ``configs/`` and ``tools/``.
         work_dir: Takes configs, logs, checkpoints, predictions and the report.
         data: The miniature dataset; drawn if it is missing.
         tasks: Names of the networks, in the order they run: 'joint' is one for all tasks, the others are for one.
@@ -43,7 +43,6 @@ class DemoOptions:
         drawing: Options of the dataset that is drawn.
     """
 
-    home: Path
     work_dir: Path = Path('work_dirs/demo')
     data: Path = Path('data/miniature')
     tasks: Sequence[str] = (JOINT.name,)
@@ -75,19 +74,19 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     known = {task.name: task for task in (JOINT, *SEPARATE)}
     if not options.tasks:
         raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
-    tasks = [known[name] for name in dict.fromkeys(chosen(options.tasks, known, '--tasks: no task'))]
+    tasks = [known[name] for name in dict.fromkeys(require_known(options.tasks, known, '--tasks: no task'))]
     if options.neck is not None:
-        chosen([options.neck], NECKS, '--neck: no neck')
+        require_known([options.neck], NECKS, '--neck: no neck')
         with_neck = NECKS[options.neck]
         tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
-    backbone = backbone_file(options.home, options.backbone)
+    backbone = backbone_file(options.backbone)
     require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
-    console.print(f'backbone of every network: {backbone.relative_to(options.home)}')
+    console.print(f'backbone of every network: {backbone.relative_to(HOME)}')
     with alone_in(options.work_dir, 'another demo is running'):
         results = _run_tasks(options, tasks, backbone, console)
         _report(options, tasks, results, console)
-    print_own_data(options.home, write_own_data_config(options.home, options.work_dir), console)
+    print_own_data(write_own_data_config(options.work_dir), console)
     return results
 
 
@@ -153,17 +152,15 @@ def _run_task(
     ``start``: name and checkpoint of the network whose backbone it begins with.
     """
     began = time.monotonic()
-    home, folder = options.home, options.work_dir / task.name
+    folder = options.work_dir / task.name
     if (folder / 'config.py').is_file():  # of an earlier demo, whose results must not pass for this one's
         shutil.rmtree(folder)
     origin, weights = start or (None, None)
-    config = prepare_config(
-        task, folder, home=home, backbone=backbone, data=options.data, seed=options.seed, start=weights
-    )
+    config = prepare_config(task, folder, backbone=backbone, data=options.data, seed=options.seed, start=weights)
     env = {'CUDA_VISIBLE_DEVICES': ''} if options.device == 'cpu' else {}
-    train = python(home / 'tools/train.py', config, '--work-dir', folder / 'train')
+    train = python(HOME / 'tools/train.py', config, '--work-dir', folder / 'train')
     run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
-    command = python(home / 'tools/test.py', config, _checkpoint(folder))
+    command = python(HOME / 'tools/test.py', config, _checkpoint(folder))
     # only the first test writes predictions, into files that both would have
     nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.judged)
     tests = {'test': ('', ())}
@@ -183,7 +180,7 @@ def _run_task(
         Result(
             task=each.title + addition,
             config=f'configs/{task.config}',
-            backbone_file=str(backbone.relative_to(home)),
+            backbone_file=str(backbone.relative_to(HOME)),
             metric=each.kind.metric,
             value=round(each.kind.scale * read_metric(folder / name, each.key), 4),
             threshold=each.threshold if name == 'test' else None,

@@ -1,12 +1,12 @@
 """What the demo measured: tables on the console, ``report.json`` and ``report.md``."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from icconv_mm.files import write_json
 from icconv_mm.tables import markdown, table
 from icconv_tools.demo.tasks import JOINT, SEPARATE
 
@@ -95,8 +95,7 @@ def print_tables(results: Sequence[Result], console: Console, earlier: Collectio
 
 def write_reports(results: Sequence[Result], folder: Path, image: Path | None = None) -> None:
     """Write ``report.json``, a list with one object per result, and ``report.md`` below ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'report.json').write_text(json.dumps([asdict(result) for result in results], indent=2) + '\n')
+    write_json(folder / 'report.json', [asdict(result) for result in results], indent=1)
     parts = [f'# {TITLE}\n', markdown(rows_of(results))]
     if notes := notes_on(results):
         parts.append('\n'.join(notes) + '\n')

@@ -21,7 +21,7 @@ class Comparison:
     """Arms against a baseline.
 
     Attributes:
-        name: What ``--only`` calls it.
+        name: What ``--comparisons`` calls it.
         claim: What the paper says, in a sentence.
         metrics: What is compared, the one that decides first.
         rows: The arms, the baseline first.
@@ -123,7 +123,7 @@ COMPARISONS = {
 
 LEARNING_RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)  # of which the baseline chooses
 ORACLES = {
-    f'true {truth}': {'model.head.type': 'icconv_mm.OracleAEHead', 'model.head.truth': truth}
+    f'true {truth}': {'model.head.type': 'mmengine.OracleAEHead', 'model.head.truth': truth}
     for truth in ('tags', 'heatmaps')
 }
 

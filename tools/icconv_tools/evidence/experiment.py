@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from icconv_mm.command_line import require_device
-from icconv_mm.errors import InputError, chosen
+from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import alone_in
 from icconv_tools.evidence.comparisons import COMPARISONS, arm_named, groups_of, tuning_arms
 from icconv_tools.evidence.runs import BUDGETS, TUNING, Budget, Run
@@ -39,7 +39,7 @@ def budget_of(name: str | None) -> Budget:
     import torch
 
     name = name or ('gpu' if torch.cuda.is_available() else 'cpu')
-    chosen([name], BUDGETS, '--budget: no budget')
+    require_known([name], BUDGETS, '--budget: no budget')
     return BUDGETS[name]
 
 
@@ -50,7 +50,7 @@ class Experiment:
         root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
-        only: Names of comparisons; all by default.
+        comparisons: Names of comparisons; all by default.
         tune: Whether to run their baselines at several learning rates instead.
 
     Raises:
@@ -58,9 +58,14 @@ class Experiment:
     """
 
     def __init__(
-        self, root: Path, budget: Budget, seeds: Sequence[int], only: Sequence[str] | None = None, tune: bool = False
+        self,
+        root: Path,
+        budget: Budget,
+        seeds: Sequence[int],
+        comparisons: Sequence[str] | None = None,
+        tune: bool = False,
     ):
-        names = chosen(only or COMPARISONS, COMPARISONS, '--only: no comparison')
+        names = require_known(comparisons or COMPARISONS, COMPARISONS, '--comparisons: no comparison')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
         self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor
 
-from icconv_mm.registry import MODELS
 from icconv_mm.tasks.pose.head import AEHead
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
 
@@ -33,8 +33,8 @@ class OracleAEHead(AEHead):
         self._people = [_people_of(sample) for sample in batch_data_samples]
         return super().predict(feats, batch_data_samples, test_cfg)
 
-    def _merge(self, *args) -> tuple[Tensor, Tensor]:
-        heatmaps, tags = (maps.clone() for maps in super()._merge(*args))
+    def merge(self, *args) -> tuple[Tensor, Tensor]:
+        heatmaps, tags = (maps.clone() for maps in super().merge(*args))
         size = heatmaps.shape[-1], heatmaps.shape[-2]
         for index, (keypoints, visible) in enumerate(self._people):
             keypoints = keypoints * torch.tensor(size)

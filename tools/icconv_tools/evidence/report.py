@@ -1,6 +1,5 @@
 """Tables of what was found: report.json, report.md and the terminal."""
 
-import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from icconv_mm.files import write_json
 from icconv_mm.tables import markdown, table
 from icconv_tools.evidence.comparisons import LEARNING_RATES, Comparison, Row
 from icconv_tools.evidence.differences import Difference, paired
@@ -22,7 +22,6 @@ def write_report(experiment: Experiment) -> dict:
     Returns:
         What report.json holds.
     """
-    experiment.root.mkdir(parents=True, exist_ok=True)
     found = [_comparison(experiment, comparison) for comparison in experiment.comparisons]
     report = {
         'budget': experiment.budget.name,
@@ -30,7 +29,7 @@ def write_report(experiment: Experiment) -> dict:
         'comparisons': found,
         'searches': _searches(experiment),
     }
-    (experiment.root / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+    write_json(experiment.root / 'report.json', report, indent=1)
     parts, console = [], Console(width=None if os.isatty(1) else 200)
     for each in found:
         if each['rows']:
@@ -66,8 +65,7 @@ def write_rates(experiment: Experiment) -> list[list[str]]:
             if mean is not None:
                 found.setdefault(baseline, {})[f'{rate:g}'] = mean['mean']
         cells.append(line)
-    experiment.root.mkdir(parents=True, exist_ok=True)
-    (experiment.root / 'rates.json').write_text(json.dumps(found, indent=1) + '\n')
+    write_json(experiment.root / 'rates.json', found, indent=1)
     Console(width=None if os.isatty(1) else 200).print(table('learning rates', cells, {'baseline', 'metric'}))
     return cells
 

@@ -12,11 +12,11 @@ from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_mm.engine.checkpoint_match import unwrapped
 from icconv_mm.files import write_json
 from icconv_mm.patterns import write_patterns
-from icconv_tools.benchmark.report import origin
 from icconv_tools.evidence.arms import D_MAX
 from icconv_tools.evidence.costs import StepTimes, network_costs
 from icconv_tools.evidence.runs import Run
 from icconv_tools.evidence.scores import scores_of
+from icconv_tools.origin import origin
 
 _SEARCHED = r'^backbone\.layer\d\.'
 KEPT = ('mIoU', 'aAcc', 'accuracy/top1')  # metrics of the libraries, in percent; those of COCO are computed here

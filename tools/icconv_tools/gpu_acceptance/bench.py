@@ -11,10 +11,10 @@ import torch
 
 from icconv_mm.errors import InputError
 from icconv_tools import HOME
-from icconv_tools.benchmark.report import origin
 from icconv_tools.benchmark.timing import Options
 from icconv_tools.gpu_acceptance.results import ResultsFile
-from icconv_tools.gpu_acceptance.timing import CPU, GPU, measure
+from icconv_tools.gpu_acceptance.timing import CPUClock, CUDAClock, measure
+from icconv_tools.origin import origin
 
 DRY = Options(repeats=1, warmup=0, scale=0.03)
 ON_GPU = Options(repeats=15, warmup=3, device='cuda')
@@ -40,13 +40,13 @@ class Bench:
         return self.options.device == 'cpu'
 
     @property
-    def device(self) -> CPU:
+    def clock(self) -> CPUClock:
         """What times it."""
-        return CPU() if self.dry else GPU()
+        return CPUClock() if self.dry else CUDAClock()
 
     def time(self, contenders: Mapping[str, Callable[[], object]], **settings) -> dict[str, dict[str, float]]:
         """:func:`icconv_tools.gpu_acceptance.timing.measure` with the repeats of this bench."""
-        return measure(contenders, self.device, self.options.repeats, **settings)
+        return measure(contenders, self.clock, self.options.repeats, **settings)
 
 
 class Measurement(NamedTuple):

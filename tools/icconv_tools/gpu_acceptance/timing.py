@@ -9,8 +9,8 @@ import torch
 CALLS = 10  # of one graph: a single call of a layer is shorter than what an event resolves
 
 
-class CPU:
-    """What stands in for a GPU in a dry run."""
+class CPUClock:
+    """The clock of a dry run, which stands in for that of a GPU."""
 
     def synchronize(self) -> None:
         """Wait for all work that was issued."""
@@ -26,8 +26,8 @@ class CPU:
         return time.perf_counter() - start
 
 
-class GPU(CPU):
-    """A CUDA device."""
+class CUDAClock(CPUClock):
+    """The clock of a CUDA device."""
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
@@ -57,7 +57,7 @@ class GPU(CPU):
 
 def measure(
     contenders: Mapping[str, Callable[[], object]],
-    device: CPU,
+    clock: CPUClock,
     repeats: int,
     *,
     calls: int = CALLS,
@@ -67,7 +67,7 @@ def measure(
 
     Args:
         contenders: What to time, by name.
-        device: Device on which it runs.
+        clock: Clock of the device on which it runs.
         repeats: Timed rounds.
         calls: Calls in one graph.
         eager: Contenders that cannot be captured, as they copy from the processor; their work on the device is timed
@@ -79,18 +79,18 @@ def measure(
     work = {}
     for name, call in contenders.items():
         call()  # the first call of a shape plans
-        work[name] = CPU().capture(call, calls) if name in eager else device.capture(call, calls)
+        work[name] = CPUClock().capture(call, calls) if name in eager else clock.capture(call, calls)
     times = {name: {'processor': [], 'wall': [], 'GPU': []} for name in contenders}
     for _ in range(repeats):
         for name, call in contenders.items():
-            device.synchronize()
+            clock.synchronize()
             start = time.perf_counter()
             call()
             issued = time.perf_counter()
-            device.synchronize()
+            clock.synchronize()
             times[name]['processor'].append(issued - start)
             times[name]['wall'].append(time.perf_counter() - start)
-            times[name]['GPU'].append(device.seconds(work[name]) / calls)
+            times[name]['GPU'].append(clock.seconds(work[name]) / calls)
     return {
         name: {kind: round(1e6 * statistics.median(each), 2) for kind, each in kinds.items()}
         for name, kinds in times.items()

@@ -1,5 +1,5 @@
 import pytest
-from pretended_tools import DRAWING, pretend
+from pretended_tools import DRAWING, pretend, use_home
 
 from icconv_mm.datasets.miniature import ensure_miniature
 
@@ -12,6 +12,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def home(tmp_path, repo):
-    """A checkout whose tools only pretend."""
-    return pretend(tmp_path / 'home', repo)
+def home(tmp_path, repo, monkeypatch):
+    """A checkout whose tools only pretend, which the demo takes for its own."""
+    folder = pretend(tmp_path / 'home', repo)
+    use_home(monkeypatch, folder)
+    return folder

@@ -11,10 +11,11 @@ import sys
 import time
 
 import pytest
-from pretended_tools import DRAWING, run
+from pretended_tools import DRAWING, run, use_home
 from pretended_tools import SEPARATE as SINGLE
 
 from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_tools import HOME
 from icconv_tools.demo.tasks import JOINT, SEPARATE
 
 
@@ -25,7 +26,7 @@ def _demo(home, data, monkeypatch, *arguments):
     monkeypatch.setattr(sys, 'argv', ['demo.py', '--data', str(data), *arguments])
     before = signal.getsignal(signal.SIGTERM)
     try:
-        return runpy.run_path(str(home / 'tools/demo.py'))['main']()
+        return runpy.run_path(str(HOME / 'tools/demo.py'))['main']()
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -98,13 +99,15 @@ def test_interrupt_ends_the_running_tool(repo, home, data, tmp_path, number, sta
         f'os.rename({str(pid)!r} + "x", {str(pid)!r})\ntime.sleep(60)'
     )
     script = (
-        f'import runpy, signal, sys\n'
+        f'import pathlib, runpy, signal, sys\n'
         f'sys.path.insert(0, {str(repo / "tools")!r})\n'
+        f'import icconv_tools\n'
+        f'icconv_tools.HOME = pathlib.Path({str(home)!r})\n'  # before the demo takes it
         f'import icconv_tools.demo.pipeline as run\n'
         f'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # a shell's background jobs ignore it
         f'run.ensure_miniature = lambda *_: False\n'
         f'sys.argv = ["demo.py", "--data", {str(data)!r}, "--work-dir", {str(tmp_path / "work")!r}]\n'
-        f'sys.exit(runpy.run_path({str(home / "tools/demo.py")!r})["main"]())'
+        f'sys.exit(runpy.run_path({str(HOME / "tools/demo.py")!r})["main"]())'
     )
     demo = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
     while not pid.exists():
@@ -132,7 +135,7 @@ def test_make(repo, options, arguments):
 
 
 @pytest.mark.slow
-def test_real_tools(repo, data, tmp_path):
+def test_real_tools(repo, data, tmp_path, monkeypatch):
     """All networks through the real tools for two iterations: far below the thresholds, and reported as such."""
     home = tmp_path / 'home'
     shutil.copytree(repo / 'configs', home / 'configs')
@@ -146,8 +149,9 @@ def test_real_tools(repo, data, tmp_path):
         text, replaced = re.subn(settings, short, config.read_text())
         assert replaced == 1, config
         config.write_text(text)
+    use_home(monkeypatch, home)
     networks = (JOINT, *SEPARATE)
-    results, printed = run(home, data, tmp_path, tasks=[each.name for each in networks])
+    results, printed = run(data, tmp_path, tasks=[each.name for each in networks])
     report = json.loads((tmp_path / 'work/report.json').read_text())
     assert len(report) == len(results) == sum(len(each.judged) + len(each.retests) for each in networks)
     assert all(0 <= each['value'] < (each['threshold'] or 1) for each in report)  # a retest has no threshold

@@ -10,9 +10,7 @@ from icconv_tools.demo.tasks import JOINT, SEPARATE
 def test_prepared_config(task, backbone, repo, tmp_path):
     """Backbone, data folder and seed are exchanged, everywhere, and nothing else."""
     data = tmp_path / 'elsewhere'
-    path = prepare_config(
-        task, tmp_path / task.name, home=repo, backbone=backbone_file(repo, backbone), data=data, seed=7
-    )
+    path = prepare_config(task, tmp_path / task.name, backbone=backbone_file(backbone), data=data, seed=7)
     cfg = Config.fromfile(path, import_custom_modules=False)
     expected = Config.fromfile(repo / f'configs/_base_/backbones/{backbone}.py').backbone
     assert cfg.backbone == expected and dict(cfg.model.backbone) == cfg.model.backbone | expected
@@ -29,20 +27,20 @@ def test_prepared_config(task, backbone, repo, tmp_path):
 
 
 @pytest.mark.parametrize(('backbone', 'growth'), [('pyconv_resnet18', 1), ('ic_resnet50_k9', 4)])
-def test_prepared_config_of_one_network(backbone, growth, repo, tmp_path):
+def test_prepared_config_of_one_network(backbone, growth, tmp_path):
     """The other backbone is as narrow as the recipe's own, and the neck fits it."""
-    options = {'home': repo, 'backbone': backbone_file(repo, backbone), 'data': tmp_path, 'seed': 0}
+    options = {'backbone': backbone_file(backbone), 'data': tmp_path, 'seed': 0}
     cfg = Config.fromfile(prepare_config(JOINT, tmp_path / 'joint', **options), import_custom_modules=False)
     stages = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2))
     assert cfg.model.backbone == cfg.backbone | {'base_channels': 48} | stages
     assert cfg.model.neck.in_channels == [growth * width for width in (48, 96, 192)]
 
 
-def test_fine_tuning(repo, tmp_path):
+def test_fine_tuning(tmp_path):
     """A task that starts with a trained backbone may be shorter; its schedule keeps its shape."""
     task = next(task for task in SEPARATE if task.fine_tuning)
-    backbone = backbone_file(repo, 'ic_resnet18')
-    common = {'home': repo, 'backbone': backbone, 'data': tmp_path, 'seed': 0}
+    backbone = backbone_file('ic_resnet18')
+    common = {'backbone': backbone, 'data': tmp_path, 'seed': 0}
     scratch, tuned = (
         Config.fromfile(prepare_config(task, tmp_path / name, **common, **start), import_custom_modules=False)
         for name, start in (('scratch', {}), ('tuned', {'start': tmp_path / 'detector.pth'}))

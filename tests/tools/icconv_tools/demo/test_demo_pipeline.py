@@ -22,7 +22,7 @@ def _report(tmp_path):
 
 def test_one_network_is_judged_for_each_task(home, data, tmp_path):
     """By default one network is trained: once; tested once, and once more at three scales."""
-    results, printed = run(home, data, tmp_path, tasks=['joint'])
+    results, printed = run(data, tmp_path, tasks=['joint'])
     report = _report(tmp_path)
     assert [list(each) for each in report] == [REPORT_KEYS] * 5
     assert [each.value for each in results] == [each['value'] for each in report] == VALUES
@@ -45,7 +45,7 @@ def test_one_network_is_judged_for_each_task(home, data, tmp_path):
 
 
 def test_networks_for_single_tasks(home, data, tmp_path):
-    results, printed = run(home, data, tmp_path, tasks=SEPARATE)
+    results, printed = run(data, tmp_path, tasks=SEPARATE)
     report = _report(tmp_path)
     assert [each['value'] for each in report] == VALUES
     assert [each['threshold'] for each in report] == THRESHOLDS
@@ -69,7 +69,7 @@ def test_networks_for_single_tasks(home, data, tmp_path):
 
 
 def test_both_are_compared(home, data, tmp_path):
-    results, printed = run(home, data, tmp_path, tasks=['joint', *SEPARATE])
+    results, printed = run(data, tmp_path, tasks=['joint', *SEPARATE])
     assert len(results) == 10
     assert [line.count('+0.000') for line in printed.splitlines() if '+0.000' in line] == [1] * 5
     assert '| bottom-up pose | OKS AP50 | 0.450 | 0.450 | +0.000 | >= 0.40 |' in (
@@ -80,9 +80,9 @@ def test_both_are_compared(home, data, tmp_path):
 
 def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
     """It is no result of this call, and of no use after another training."""
-    run(home, data, tmp_path, tasks=['joint'])
+    run(data, tmp_path, tasks=['joint'])
     (home / 'tools/metrics.json').write_text('{"coco/bbox_mAP_50": 0.5, "coco/AP .5": 0.6, "mIoU": 62.5}')
-    results, printed = run(home, data, tmp_path, tasks=SEPARATE)
+    results, printed = run(data, tmp_path, tasks=SEPARATE)
     assert [each.network for each in results] == [*SEPARATE, 'pose']
     assert [each['network'] for each in _report(tmp_path)] == [*SEPARATE, 'pose', *['joint'] * 5]
     assert 'of an earlier call: joint' in printed and 'four networks' in printed
@@ -90,15 +90,15 @@ def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
         (tmp_path / 'work/report.md').read_text()
     )
     for change in ({'seed': 1}, {'backbone': 'pyconv_resnet18'}):
-        _, printed = run(home, data, tmp_path, tasks=['detection'], **change)
+        _, printed = run(data, tmp_path, tasks=['detection'], **change)
         assert 'earlier call' not in printed and {each['network'] for each in _report(tmp_path)} == {'detection'}
 
 
 def test_results_that_were_cut_short_do_not_count(home, data, tmp_path):
-    run(home, data, tmp_path, tasks=['joint'])
+    run(data, tmp_path, tasks=['joint'])
     file = tmp_path / 'work/joint/results.json'
     file.write_text(file.read_text()[:-20])
-    _, printed = run(home, data, tmp_path, tasks=['semantic'])
+    _, printed = run(data, tmp_path, tasks=['semantic'])
     assert 'earlier call' not in printed
 
 
@@ -111,7 +111,7 @@ def test_thresholds_of_one_network_are_those_of_four():
 @pytest.mark.parametrize(('before', 'title'), [('detection', 'box detection'), ('joint', 'one network: boxes')])
 def test_neck_adds_its_network(home, data, tmp_path, backbone, before, title):
     """It starts with the backbone of the detector, which is trained before it if the call names other networks."""
-    results, printed = run(home, data, tmp_path, tasks=[before], neck='sepc', backbone=backbone)
+    results, printed = run(data, tmp_path, tasks=[before], neck='sepc', backbone=backbone)
     assert (results[0].task, results[-1].task) == (title, 'box detection, SEPC')
     assert results[-1].backbone_from == 'detection'
     assert results[-1].config == 'configs/detection/retinanet_ic-r18_fpn-sepc_miniature.py'
@@ -129,7 +129,7 @@ def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatc
     """The checkpoint is tested again with changed options; the predictions of the first test stay."""
     retests = ((' at 3 scales', ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]',)),)
     monkeypatch.setattr('icconv_tools.demo.pipeline.SEPARATE', (dataclasses.replace(ALONE[2], retests=retests),))
-    results, _ = run(home, data, tmp_path, tasks=['semantic'])
+    results, _ = run(data, tmp_path, tasks=['semantic'])
     assert [(each.task, each.threshold) for each in results] == [
         ('semantic segmentation', 0.6),
         ('semantic segmentation at 3 scales', None),
@@ -142,15 +142,15 @@ def test_retest_is_reported_without_a_threshold(home, data, tmp_path, monkeypatc
 def test_no_metric_counts_as_zero(home, data, tmp_path):
     """mmdet's evaluator gives no metric at all when nothing was detected."""
     (home / 'tools/metrics.json').write_text(json.dumps({'mIoU': float('nan')}))
-    results, printed = run(home, data, tmp_path, tasks=['joint'])
+    results, printed = run(data, tmp_path, tasks=['joint'])
     assert [result.value for result in results] == [0, 0, 0, 0, 0]
     assert printed.count('(missed)') == 4  # the retest has no threshold
 
 
 def test_results_of_an_earlier_training_do_not_count(home, data, tmp_path):
-    run(home, data, tmp_path, tasks=['instance'])
+    run(data, tmp_path, tasks=['instance'])
     (home / 'tools/test.py').write_text('')  # ends well, writes nothing
-    results, _ = run(home, data, tmp_path, tasks=['instance'])
+    results, _ = run(data, tmp_path, tasks=['instance'])
     assert results[0].value == 0
 
 

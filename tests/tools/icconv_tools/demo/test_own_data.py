@@ -7,9 +7,9 @@ from icconv_mm.tasks.multitask.checks import check_model
 from icconv_tools.demo.own_data import write_own_data_config
 
 
-def _own(repo, folder, data, **changes):
+def _own(folder, data, **changes):
     """The file that the demo writes, filled in for the tiny dataset."""
-    text = write_own_data_config(repo, folder).read_text().replace('path/to/your/data/', f'{data}/')
+    text = write_own_data_config(folder).read_text().replace('path/to/your/data/', f'{data}/')
     text = text.replace("classes = ('person', 'ball') ", "classes = ('person', 'ball', 'box', 'cone', 'star', 'ring') ")
     text = text.replace(
         "'background', 'person', 'ball')", "'background', 'person', 'ball', 'box', 'cone', 'star', 'ring')"
@@ -29,7 +29,7 @@ def _own(repo, folder, data, **changes):
         ({'instances': None, 'label_maps': None}, ['pose']),
     ],
 )
-def test_own_data_config(repo, data, tmp_path, changes, kept):
+def test_own_data_config(data, tmp_path, changes, kept):
     """Every task that has labels is trained and judged, on what the file names; the others are left out."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
@@ -37,7 +37,7 @@ def test_own_data_config(repo, data, tmp_path, changes, kept):
     from mmengine.dataset import pseudo_collate
     from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 
-    cfg = _own(repo, tmp_path, data, **changes)
+    cfg = _own(tmp_path, data, **changes)
     init_default_scope('mmengine')
     model = MODELS.build(cfg.model)
     train, val = (DATASETS.build(cfg[f'{phase}_dataloader'].dataset) for phase in ('train', 'val'))
@@ -49,7 +49,7 @@ def test_own_data_config(repo, data, tmp_path, changes, kept):
     assert [METRICS.build(metric).task for metric in cfg.val_evaluator] == kept
 
 
-def test_own_data_config_is_not_overwritten(repo, tmp_path):
-    path = write_own_data_config(repo, tmp_path)
+def test_own_data_config_is_not_overwritten(tmp_path):
+    path = write_own_data_config(tmp_path)
     path.write_text('filled in')
-    assert write_own_data_config(repo, tmp_path).read_text() == 'filled in'
+    assert write_own_data_config(tmp_path).read_text() == 'filled in'

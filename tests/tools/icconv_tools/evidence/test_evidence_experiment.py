@@ -105,7 +105,7 @@ def test_a_killed_course_goes_on(tmp_path, repo):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (([0], ['nothing']), '--only: no comparison nothing; there are: search, search-pose'),
+        (([0], ['nothing']), '--comparisons: no comparison nothing; there are: search, search-pose'),
         (([], None), '--seeds: at least one is needed'),
     ],
 )

@@ -53,7 +53,7 @@ def test_an_arm_of_a_cause_is_tested_with_the_truth(tmp_path):
 @pytest.mark.slow
 def test_the_command_continues_and_lists(repo, tmp_path):
     command = [sys.executable, str(repo / 'tools/evidence.py'), '--work-dir', str(tmp_path), '--budget', 'quick']
-    command += ['--device', 'cpu', '--only', 'head', '--seeds', '0', '1', '2']
+    command += ['--device', 'cpu', '--comparisons', 'head', '--seeds', '0', '1', '2']
     first = subprocess.run([*command, '--workers', '2'], capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert '6 runs are left' in first.stdout and 'PyConvHead' in first.stdout

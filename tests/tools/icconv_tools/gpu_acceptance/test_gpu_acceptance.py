@@ -315,7 +315,7 @@ class FakeCuda(SimpleNamespace):
 def test_time_of_the_gpu_is_that_of_a_graph(monkeypatch):
     cuda, calls = FakeCuda(), []
     monkeypatch.setattr(torch, 'cuda', cuda)
-    times = timing.measure({'it': lambda: calls.append(1)}, timing.GPU(), repeats=2, calls=5)
+    times = timing.measure({'it': lambda: calls.append(1)}, timing.CUDAClock(), repeats=2, calls=5)
     assert len(calls) == 1 + 3 + 5 + 2  # plans, warm-up on the side, capture, two eager calls
     assert cuda.asked[:2] == ['side waits', 'capture'] and cuda.asked.count('replay') == 2
     assert times['it']['GPU'] == 2e-3 / 5 * 1e6  # events are in milliseconds
@@ -325,7 +325,7 @@ def test_time_of_the_gpu_is_that_of_a_graph(monkeypatch):
 def test_what_cannot_be_captured_is_called(monkeypatch):
     cuda, calls = FakeCuda(), []
     monkeypatch.setattr(torch, 'cuda', cuda)
-    timing.measure({'it': lambda: calls.append(1)}, timing.GPU(), repeats=2, calls=5, eager=['it'])
+    timing.measure({'it': lambda: calls.append(1)}, timing.CUDAClock(), repeats=2, calls=5, eager=['it'])
     assert 'capture' not in cuda.asked and len(calls) == 1 + 2 * (1 + 5)
 
 

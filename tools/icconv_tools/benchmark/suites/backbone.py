@@ -8,9 +8,10 @@ import torch
 from mmdet.models.backbones import ResNet as MMDetResNet
 
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_tools.benchmark import Figure, Options
 from icconv_tools.benchmark.networks import Case, compare
 from icconv_tools.benchmark.patterns import find_pattern
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options
 from icconv_tools.benchmark.torchvision_resnet import torchvision_resnet
 
 LARGE, SMALL, TRAINED = (1, (800, 1088)), (1, (224, 224)), (2, (320, 320))

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from icconv_mm.layers import feature_transformers
 from icconv_mm.necks import FPT
-from icconv_tools.benchmark import Figure, Options, counters, harness, interleave
-from icconv_tools.benchmark.report import memory_figure
+from icconv_tools.benchmark import counters, harness
+from icconv_tools.benchmark.report import Figure, memory_figure
+from icconv_tools.benchmark.timing import Options, interleave
 
 SETTINGS = {'in_channels': [256, 512, 1024, 2048], 'out_channels': 256, 'drop_prob': 0.0}
 STRIDES = (4, 8, 16, 32)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.ops import use_backend
-from icconv_tools.benchmark import Figure, Options, Timing, harness
+from icconv_tools.benchmark import harness
 from icconv_tools.benchmark.counters import count_backends
 from icconv_tools.benchmark.patterns import find_pattern
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options, Timing
 
 IMAGES = (1, 3, 800, 1088)
 PATTERN, SUBSTITUTE = 'detection/ic_resnet50_k9', 'geometric_d4'

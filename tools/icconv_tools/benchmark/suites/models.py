@@ -13,10 +13,11 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from icconv_tools.benchmark import Figure, Options
 from icconv_tools.benchmark.networks import POSE_PATTERNS, Case, compare, pose_estimator, random_model
 from icconv_tools.benchmark.patterns import find_pattern
+from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.suites.layers import PATTERN, SUBSTITUTE
+from icconv_tools.benchmark.timing import Options
 
 # batch and image of a test and of a training step, by device
 TEST = {'cpu': (1, (800, 1088)), 'cuda': (2, (800, 1344))}

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from icconv_mm.apis.config import model_config
 from icconv_mm.tasks.multitask import MultiTaskSample
 from icconv_tools import HOME
-from icconv_tools.benchmark import Figure, Options, harness, interleave
+from icconv_tools.benchmark import harness
 from icconv_tools.benchmark.patterns import find_pattern
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options, interleave
 
 CONFIGS = HOME / 'configs'
 LIMIT = 0.5  # of one forward pass against four

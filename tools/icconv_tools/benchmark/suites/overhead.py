@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d
-from icconv_tools.benchmark import Figure, Options, Timing, interleave
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options, Timing, interleave
 
 CALLS, CHANNELS = 1000, 64
 LIMIT = 5.0  # microseconds on top of torch's call

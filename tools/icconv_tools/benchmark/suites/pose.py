@@ -8,9 +8,11 @@ from torch.nn.functional import interpolate
 
 from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
-from icconv_tools.benchmark import Disagreement, Figure, Options, interleave
+from icconv_tools.benchmark.harness import Disagreement
 from icconv_tools.benchmark.networks import POSE_PATTERNS, pose_estimator
 from icconv_tools.benchmark.patterns import find_pattern
+from icconv_tools.benchmark.report import Figure
+from icconv_tools.benchmark.timing import Options, interleave
 
 INPUT, PEOPLE, JOINTS = 640, 30, 17
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm, scale_equalized_conv
 from icconv_mm.ops import use_backend
-from icconv_tools.benchmark import Figure, Options, Timing, counters, harness, interleave
+from icconv_tools.benchmark import counters, harness
 from icconv_tools.benchmark.norms import check_integrated, norm_steps, sum_calls
+from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.suites.models import detector, make_samples
-from icconv_tools.benchmark.timing import synchronize
+from icconv_tools.benchmark.timing import Options, Timing, interleave, synchronize
 
 IMAGES = {'cpu': (320, 544), 'cuda': (800, 1344)}  # height, width
 LEVELS = {

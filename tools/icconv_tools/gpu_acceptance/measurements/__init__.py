@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 
-from icconv_mm.errors import chosen
+from icconv_mm.errors import require_known
 from icconv_tools.gpu_acceptance.bench import Bench, Measurement
 
 PIECES = ('ceilings', 'parity', 'layers', 'networks', 'pyconv', 'table', 'necks', 'pose', 'training')
@@ -21,5 +21,5 @@ def chosen_pieces(names: Sequence[str] | None) -> list[str]:
     Raises:
         InputError: There is no such piece.
     """
-    wanted = chosen(names or PIECES, PIECES, '--piece: no piece')
+    wanted = require_known(names or PIECES, PIECES, '--piece: no piece')
     return [name for name in PIECES if name in wanted]
