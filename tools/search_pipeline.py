@@ -15,9 +15,8 @@ from icconv_mm import command_line
 from icconv_mm.apis import config_arguments, load_config
 from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA, VARIANTS
-from icconv_tools import HOME
 
-CONFIG = HOME / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
+CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
