@@ -1,4 +1,4 @@
-"""Train a detector, segmenter, pose estimator or classifier, as its config says.
+"""Train a detector, segmentor, pose estimator or classifier, as its config says.
 
 Examples:
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det

@@ -108,15 +108,26 @@ def move_data(cfg: Config, root: str) -> None:
                 node[key] = root + value.removeprefix(drawn)
 
 
+def iterations_of(cfg: Config) -> int:
+    """How long a config trains.
+
+    Raises:
+        InputError: The schedule is in epochs.
+    """
+    if 'max_iters' not in cfg.train_cfg:
+        raise InputError(f'{cfg.filename}: train_cfg has no max_iters: a schedule in iterations is needed')
+    return cfg.train_cfg.max_iters
+
+
 def set_iterations(cfg: Config, iterations: int) -> None:
     """Train for so many iterations, with the schedule of the learning rate in proportion.
 
     Raises:
-        InputError: ``iterations`` is less than 1.
+        InputError: ``iterations`` is less than 1, or the schedule is in epochs.
     """
     if iterations < 1:
         raise InputError(f'a training needs at least one iteration, got {iterations}')
-    ratio = iterations / cfg.train_cfg.max_iters
+    ratio = iterations / iterations_of(cfg)
     cfg.train_cfg.max_iters = iterations
     for scheduler in as_list(cfg.get('param_scheduler') or []):
         for key in ('begin', 'end', 'T_max'):

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
-from icconv_mm.apis.config import set_iterations
+from icconv_mm.apis.config import iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, recorded, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.errors import InputError, require_known
@@ -65,7 +65,7 @@ class Pipeline:
         show: Is given headings and tables as they come, as things that rich can print; by default they are not shown.
 
     Raises:
-        InputError: The config is not that of a supernet, or a variant is unknown.
+        InputError: The config is not that of a supernet with a schedule in iterations, or a variant is unknown.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Pipeline:
         variants = require_known(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
+        iterations_of(config)
         self.config = config
         if iters is not None:
             self.config = copy.deepcopy(config)
@@ -112,8 +113,9 @@ class Pipeline:
             note = ' (finished before)' if done else ''
             self.show(Rule(f'training {number} of {total}: {stage.folder.name}{note}'))
             if not done:
-                run_stage(stage, self.metric)
+                run_stage(stage)
                 started += 1
+            self._value(stage.result())
         return self.report()
 
     def stages(self) -> Iterator[Stage]:
@@ -153,7 +155,7 @@ class Pipeline:
             'iterations': self.config.train_cfg.max_iters,
             'seeds': list(self.seeds),
             'criterion': self.criterion,
-            'supernet': {'value': supernet['metrics'][self.metric], 'seconds': supernet['seconds']},
+            'supernet': {'value': self._value(supernet), 'seconds': supernet['seconds']},
             'rows': rows,
         }
         write_json(self.work_dir / 'report.json', report, indent=1)
@@ -163,9 +165,16 @@ class Pipeline:
         self.show(table(title, cells, {'pattern'}))
         return report
 
+    def _value(self, result: dict) -> float:
+        metrics = result['metrics']
+        if self.metric not in metrics:
+            given = ', '.join(metrics) or 'none'
+            raise InputError(f'{self.config.filename}: no metric {self.metric!r}; the evaluator gives {given}')
+        return metrics[self.metric]
+
     def _row(self, variant: str) -> dict:
         results = [self._stage(variant, seed).result() for seed in self.seeds]
-        values = [result['metrics'][self.metric] for result in results]
+        values = [self._value(result) for result in results]
         return {
             'variant': variant,
             'values': values,
@@ -195,15 +204,13 @@ def comparison_config(
     return cfg
 
 
-def run_stage(stage: Stage, metric: str) -> None:
+def run_stage(stage: Stage) -> None:
     """Trains and evaluates one stage and records metrics, seconds and weights in its folder."""
     config = copy.deepcopy(stage.config)
     config.experiment_name = f'{stage.folder.name}_{time.time_ns()}'  # runners of one process must not share their logs
     runner, seconds = train_once(config, stage.weights)
     logs = runner.message_hub.log_scalars  # of the evaluation that ends a training
     metrics = {key.removeprefix('val/'): log.current() for key, log in logs.items() if key.startswith('val/')}
-    if metric not in metrics:
-        raise InputError(f'{config.filename}: no metric {metric!r}; the evaluator gives {", ".join(metrics) or "none"}')
     result = {'settings': stage.settings(), 'metrics': metrics, 'seconds': seconds}
     write_json(stage.result_file, result, indent=1)
 

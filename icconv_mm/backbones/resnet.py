@@ -82,7 +82,8 @@ class ResNet(BaseModule):
             ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time. The
             latter concerns ``nn.BatchNorm2d`` alone, no SyncBN or GN.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
-        drop_path_rate: Stochastic depth: the last block is left out with this probability, those before it less.
+        drop_path_rate: Stochastic depth: the last block of four stages is left out with this probability, those before
+            it less.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
         width_per_group: mmpretrain's name of ``base_width``.

@@ -41,7 +41,7 @@ def test_detectors(path):
 
 
 @names(SEGMENTERS)
-def test_segmenters(path):
+def test_segmentors(path):
     cfg = read_config(path)
     pyramid, fpt = cfg.model.neck
     assert cfg.model.backbone.output_stride == fpt.strides[0] == 8

@@ -21,14 +21,14 @@ def mim(workspace):
 
 
 @pytest.fixture(scope='module')
-def segmenter(workspace) -> str:
-    """A checkpoint of the miniature segmenter with random weights."""
+def segmentor(workspace) -> str:
+    """A checkpoint of the miniature segmentor with random weights."""
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
     cfg = Config.fromfile(workspace.config(SEMANTIC))
     init_default_scope('mmseg')
-    path = workspace.root / 'segmenter.pth'
+    path = workspace.root / 'segmentor.pth'
     meta = {'dataset_meta': dict(cfg.metainfo)}
     torch.save({'state_dict': MODELS.build(cfg.model).state_dict(), 'meta': meta}, path)
     return str(path)
@@ -44,11 +44,11 @@ def test_same_first_losses_as_mmdet(workspace, mim):
     assert ours == theirs
 
 
-def test_testing(workspace, mim, segmenter):
+def test_testing(workspace, mim, segmentor):
     options = short(1)
-    ours = mim('test', 'icconv_mm', Path(SEMANTIC).name, '--checkpoint', segmenter, '--work-dir', 'runs/t1', *options)
+    ours = mim('test', 'icconv_mm', Path(SEMANTIC).name, '--checkpoint', segmentor, '--work-dir', 'runs/t1', *options)
     theirs = mim(
-        'test', 'mmsegmentation', workspace.config(SEMANTIC), '-C', segmenter, '--work-dir', 'runs/t2', *options
+        'test', 'mmsegmentation', workspace.config(SEMANTIC), '-C', segmentor, '--work-dir', 'runs/t2', *options
     )
     results = [line for run in (ours, theirs) for line in _output(run) if 'mIoU:' in line]
     assert len(results) == 2

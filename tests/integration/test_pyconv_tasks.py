@@ -44,7 +44,7 @@ def values(workspace, folder):
     return json.loads(files[-1].read_text())
 
 
-def test_segmenter_by_windows_and_at_scales(workspace):
+def test_segmentor_by_windows_and_at_scales(workspace):
     pytest.importorskip('mmseg')
     config = workspace.derive('windows', SEGMENTER, WINDOWS)
     assert workspace.tool('train', config, '--work-dir', 'runs/windows', *short(2)) is None

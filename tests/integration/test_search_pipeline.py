@@ -10,6 +10,7 @@ from mmengine.config import Config
 from icconv_mm.apis.search_pipeline import Pipeline
 from icconv_mm.backbones import ICResNet
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 
 pytest.importorskip('mmseg')
@@ -62,6 +63,22 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     assert next(pipeline(iters=3).stages()).result() is None  # another budget is another experiment
 
 
+@pytest.mark.slow
+def test_a_training_is_not_lost_to_a_metric_that_does_not_exist(config, tmp_path):
+    def pipeline(metric: str) -> Pipeline:
+        return Pipeline(config, tmp_path, seeds=[3], iters=2, variants=['dense'], metric=metric, show=lambda _: None)
+
+    wrong = pytest.raises(InputError, match=r"no metric 'mIuO'; the evaluator gives .*mIoU")
+    with wrong:
+        pipeline('mIuO').run()
+    written = (tmp_path / 'supernet/result.json').stat().st_mtime_ns
+    with wrong:  # the next call does not go on with it either
+        pipeline('mIuO').run()
+    assert not (tmp_path / 'dense_seed3').exists()
+    assert pipeline('mIoU').run()['metric'] == 'mIoU'
+    assert (tmp_path / 'supernet/result.json').stat().st_mtime_ns == written
+
+
 def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match='no variant best; there are: dense, analytic'):
         Pipeline(config, tmp_path, variants=['best'])
@@ -73,3 +90,7 @@ def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_
     dense.model.backbone.supernet_d_max = None
     with pytest.raises(ValueError, match='supernet_d_max is not set'):
         Pipeline(dense, tmp_path)
+    epochs = copy.deepcopy(config)
+    epochs.train_cfg = dict(by_epoch=True, max_epochs=3)
+    with pytest.raises(InputError, match='train_cfg has no max_iters'):
+        Pipeline(epochs, tmp_path)

@@ -18,7 +18,7 @@ from icconv_mm.tasks.coco_format import run_lengths, xywh
 
 
 class Adapter(TaskAdapter):
-    """Detectors and instance segmenters of mmdet."""
+    """Detectors and instance segmentors of mmdet."""
 
     library = 'mmdet'
     dump_metric = 'DumpDetResults'

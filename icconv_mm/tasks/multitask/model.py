@@ -24,7 +24,7 @@ from icconv_mm.tasks.multitask.sharing import Memory, SharedFeatures, each_map, 
 class MultiTaskModel(BaseModel):
     """One forward pass through backbone and neck, then the heads of every task.
 
-    A task is a whole network of its library without a backbone: mmdet's detectors, mmseg's segmenters, mmpose's
+    A task is a whole network of its library without a backbone: mmdet's detectors, mmseg's segmentors, mmpose's
     bottom-up estimators, mmpretrain's classifiers, or a class of one's own that has an attribute ``backbone`` and takes
     ``(inputs, data_samples, mode)``. It runs as it is, with :class:`SharedFeatures` in the place of its backbone, so
     losses, predictions and options are the library's own. Images that only one task looks at (mirrored, at another

@@ -21,7 +21,7 @@ def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
 class SharedFeatures(nn.Module):
     """Stands for the backbone in the network of a task: gives the features of the network that it is part of.
 
-    It has no parameters. ``MultiTaskModel`` puts it where a detector, segmenter or estimator has its own backbone.
+    It has no parameters. ``MultiTaskModel`` puts it where a detector, segmentor or estimator has its own backbone.
 
     Attributes:
         source: Function ``(images [N, 3, H, W]) -> features``; set by the network around it.

@@ -10,7 +10,7 @@ from icconv_mm.tasks.coco_format import run_lengths
 
 
 class Adapter(TaskAdapter):
-    """Semantic segmenters of mmseg."""
+    """Semantic segmentors of mmseg."""
 
     library = 'mmseg'
     layer_visualizer = dict(type='mmseg.SegLocalVisualizer', alpha=0.4)

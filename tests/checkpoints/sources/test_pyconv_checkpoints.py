@@ -65,7 +65,7 @@ def test_official_key_lists_of_classifiers(reference, case):
 
 
 @pytest.mark.parametrize('case', SEGMENTERS)
-def test_official_key_lists_of_segmenters(reference, case):
+def test_official_key_lists_of_segmentors(reference, case):
     meta = reference('pyconvseg', case).meta
     state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
     conversion = run_conversion(state, 'pyconvsegnet')

@@ -67,7 +67,7 @@ def test_backbone_of_a_model_without_neck(own, channels):
     assert cfg.model.head.in_channels == channels
 
 
-def test_backbone_of_a_segmenter_without_neck():
+def test_backbone_of_a_segmentor_without_neck():
     """Every head follows the stage that it reads."""
     small = {'type': 'icconv_mm.PyConvResNet', 'depth': 18}
     heads = {'decode_head': {'in_channels': 512, 'in_index': 3}, 'auxiliary_head': {'in_channels': 256, 'in_index': 2}}
