@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 # exact types: a subclass may do something else with its weight
 CONVOLUTIONS = (*bricks.CONVOLUTIONS, ICConv2d, PyConv2d)
+_PLAIN = tuple(kind for kind in bricks.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
 
 
 class Chain(NamedTuple):
@@ -133,6 +134,12 @@ def _is_convolution(module: nn.Module) -> bool:
         return all(type(level) is nn.Conv2d and not has_hooks(level) for level in module.pyconv_levels)
     # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
     return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is an ordinary convolution with zeros at the border, in numbers of pixels."""
+    is_known = type(module) in _PLAIN and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+    return is_known and not has_hooks(module)
 
 
 def is_batch_norm(module: nn.Module) -> bool:

@@ -12,15 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from icconv_mm import bricks
-from icconv_mm.deployment.chains import trace
+from icconv_mm.deployment.chains import is_plain, trace
 from icconv_mm.deployment.folding import Folded
 from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.torch_private import is_traced
 
 _log = logging.getLogger(__name__)
 
-PLAIN = tuple(kind for kind in bricks.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
@@ -84,12 +82,6 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
     return all(torch.allclose(one.float(), other.float(), rtol=0.02, atol=0.02) for one, other in pairs)
 
 
-def fuses(conv: nn.Module) -> bool:
-    """Whether a convolution is a plain one that cuDNN takes: zeros at the border, in numbers of pixels."""
-    is_plain = type(conv) in PLAIN and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
-    return is_plain and not has_hooks(conv)
-
-
 def fuse_additions(model: nn.Module) -> int:
     """Rewrites the blocks inside a model whose code adds to a convolution and rectifies; gives the number of fusions.
 
@@ -97,7 +89,7 @@ def fuse_additions(model: nn.Module) -> int:
     """
     fused = 0
     for name, block in list(model.named_modules()):
-        convs = [child for child in block.children() if fuses(child)]
+        convs = [child for child in block.children() if is_plain(child)]
         if not name or not convs or has_hooks(block) or isinstance(block, (nn.Sequential, fx.GraphModule)):
             continue
         graph = trace(block)
@@ -123,7 +115,7 @@ def _rewrite(block: nn.Module, graph: fx.Graph) -> int:
                 return None
             node = node.args[0]
         takes_one = node.op == 'call_module' and len(node.users) == 1 and targets.count(node.target) == 1
-        if not takes_one or len(node.args) != 1 or node.kwargs or not fuses(block.get_submodule(node.target)):
+        if not takes_one or len(node.args) != 1 or node.kwargs or not is_plain(block.get_submodule(node.target)):
             return None
         return node
 

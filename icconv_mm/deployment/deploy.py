@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from icconv_mm.bricks import is_model_wrapper
-from icconv_mm.deployment import cudnn
-from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains
+from icconv_mm.deployment import cudnn, onednn
+from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains, is_plain
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
-from icconv_mm.layers.memory_format import give_contiguous_maps
+from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 def deploy(model: nn.Module) -> nn.Module:
     """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
 
-    Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after an
-    inception or a pyramidal convolution becomes part of that; weights are channels_last. Of a model on a GPU, plain
-    convolutions take a ReLU, and the addition of a shortcut before it, into one kernel of cuDNN. Other norms stay. A
-    norm is folded only where the code of the module that holds it shows that the convolution feeds it and nothing else;
-    what cannot be shown stays as it is.
+    Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
+    convolution becomes part of that; weights are channels_last. On the CPU plain convolutions keep their filters in
+    oneDNN's order, for maps of the size that they saw last. On a GPU they take the addition of a shortcut before the
+    ReLU into the same kernel of cuDNN. Other norms stay. A norm is folded only where the code of the module that holds
+    it shows that the convolution feeds it and nothing else; what cannot be shown stays as it is.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed
@@ -44,43 +44,53 @@ def deploy(model: nn.Module) -> nn.Module:
         raise TypeError(f'deploy takes a torch.nn.Module, got {type(model).__name__}')
     if hasattr(model, '_orig_mod'):
         raise TypeError('deploy takes the model itself: call torch.compile on what deploy returns')
-    model = copy.deepcopy(model.module if is_model_wrapper(model) else model)
+    with torch.inference_mode(False):  # parameters made within it would not tell when they change
+        return _form(copy.deepcopy(model.module if is_model_wrapper(model) else model))
+
+
+def _form(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_gpu = cudnn.is_wanted(model)
+    on_gpu, kept = cudnn.is_wanted(model), with_contiguous_maps(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
         norms += fold_integrated_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
-            relus += _shorten(module, chain, on_gpu)
+            relus += _shorten(module, chain, on_gpu, packs=module not in kept)
     if on_gpu:
         relus += cudnn.fuse_additions(model)
     if norms + relus == 0:
-        warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
+        warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=3)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
+    onednn.pack(model)
     _lay_out(model)
     return model
 
 
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
+    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, onednn.PackedConv2d, onednn.PackedConv2dReLU
+    kept = with_contiguous_maps(model)
     for module in model.modules():
-        kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU
-        if type(module) in kinds and type(module) is not PyConv2d:
+        if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, on_gpu: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, packs: bool) -> bool:
     """Makes one convolution of a chain; says whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = cudnn.Conv2dAddReLU if on_gpu and cudnn.fuses(conv) else RECTIFIED.get(type(conv))
+    rectified = RECTIFIED.get(type(conv))
+    if on_gpu and is_plain(conv):
+        rectified = cudnn.Conv2dAddReLU
+    elif packs and onednn.packs(conv):
+        rectified = onednn.PackedConv2dReLU
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

@@ -1,6 +1,6 @@
 """Networks that compute in channels_last, whatever format their images come in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -72,7 +72,7 @@ def convert_filters(network: nn.Module) -> None:
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if network.memory_format == 'preserve' or network.is_narrow or not fixed or is_distributed:
         return
-    for conv in _ordinary_convs(network):
+    for conv in {module for module in network.modules() if type(module) is nn.Conv2d} - with_contiguous_maps(network):
         weight = conv.weight
         gains = weight.dtype in _FAST_ON_CPU and (
             network.memory_format == 'channels_last' or weight.device.type == 'cpu'
@@ -81,13 +81,9 @@ def convert_filters(network: nn.Module) -> None:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
-def _ordinary_convs(module: nn.Module) -> Iterator[nn.Conv2d]:
-    """Those of torch, but for parts of modules that need contiguous maps: filters decide the format of outputs, too."""
-    if type(module) is nn.Conv2d:
-        yield module
-    elif not _needs_contiguous_maps(module):
-        for child in module.children():
-            yield from _ordinary_convs(child)
+def with_contiguous_maps(network: nn.Module) -> set[nn.Module]:
+    """The modules that need contiguous maps, and their parts: filters decide the format of what a part makes."""
+    return {part for module in network.modules() if _needs_contiguous_maps(module) for part in module.modules()}
 
 
 def needs_contiguous_maps(package: str) -> None:

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet
+from icconv_mm.deployment.onednn import PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
 from icconv_mm.ops import use_backend
 
@@ -42,7 +43,8 @@ def test_norms_and_relus_of_a_sequence_are_folded():
     form = checked(small(), X)
     assert not norms(form) and not count(form, nn.Identity)
     assert [type(layer) for layer in form] == [type(layer) for layer in deploy(small().eval())]
-    assert count(form, ICConv2dReLU) == count(form, PyConv2dReLU) == count(form, nn.ReLU) == 1
+    assert count(form, ICConv2dReLU) == count(form, PyConv2dReLU) == count(form, PackedConv2dReLU) == 1
+    assert count(form, nn.ReLU) == 0
 
 
 def test_the_model_is_not_changed():
@@ -76,7 +78,7 @@ def test_a_compiled_model_is_refused():
 
 
 def test_nothing_to_do_is_said():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 4))
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 3), nn.Sigmoid(), nn.Linear(4, 4))
     with pytest.warns(UserWarning, match='deploy: Sequential has no norm to fold and no ReLU to fuse'):
         form = deploy(model)
     assert str(form) == str(model) and form is not model and not form.training
@@ -87,7 +89,7 @@ def test_nothing_to_do_is_said():
 def test_what_was_done_is_logged(caplog):
     with caplog.at_level(logging.INFO, 'icconv_mm'):
         deploy(small())
-    assert 'deploy: Sequential: 3 norms folded, 2 ReLUs fused' in caplog.text
+    assert 'deploy: Sequential: 3 norms folded, 3 ReLUs fused' in caplog.text
 
 
 # --- which chains are found

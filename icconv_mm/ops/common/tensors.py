@@ -31,7 +31,7 @@ def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> No
                 f'{first} {list(x.shape)} is on {x.device}, {name} {list(tensor.shape)} on {tensor.device}: '
                 'expected one device'
             )
-        if tensor.dtype != x.dtype and not _autocast(x.device.type):
+        if tensor.dtype != x.dtype and not is_autocast(x.device.type):
             raise ValueError(
                 f'{first} {list(x.shape)} has the dtype {x.dtype}, {name} {list(tensor.shape)} {tensor.dtype}: '
                 'expected one dtype'
@@ -47,7 +47,8 @@ def check_groups(x: Tensor, weight: Tensor, groups: int, name: str = '') -> None
         )
 
 
-def _autocast(device: str) -> bool:
+def is_autocast(device: str) -> bool:
+    """Whether ``torch.autocast`` is on for a device type."""
     if device != 'cpu':
         return torch.is_autocast_enabled()
     return torch.is_autocast_enabled('cpu') if _AUTOCAST_BY_DEVICE else torch.is_autocast_cpu_enabled()
