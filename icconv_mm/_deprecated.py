@@ -16,6 +16,9 @@ _MODULES: dict[str, dict[str, str]] = {
     },
     'icconv_mm.optim': {'CPUAmpOptimWrapper': 'icconv_mm.engine.CPUAmpOptimWrapper'},
     'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
+    'icconv_mm.datasets.miniature_scales': {
+        name: f'icconv_mm.datasets.miniature.scales.{name}' for name in ('CLASSES', 'MARK', 'ScalesOptions')
+    },
 }
 
 # Module that has gone -> the folder that it is now.

@@ -21,14 +21,14 @@ from icconv_mm.files import write_json  # noqa: E402
 from icconv_mm.tables import markdown  # noqa: E402
 from icconv_tools.demo import DemoOptions, earlier_results, run_demo  # noqa: E402
 from icconv_tools.demo.report import Result  # noqa: E402
-from icconv_tools.demo.tasks import JOINT, SEPARATE  # noqa: E402
+from icconv_tools.demo.tasks import MULTITASK, SEPARATE  # noqa: E402
 from icconv_tools.origin import circumstances  # noqa: E402
 
 
 def measured(seed: int, options: argparse.Namespace) -> list[Result]:
     """The results of a seed, of both kinds of networks; trains and tests those that are not there yet."""
     results = []
-    for networks in ((JOINT,), SEPARATE):
+    for networks in ((MULTITASK,), SEPARATE):
         folder = options.work_dir / f'seed{seed}'
         names = tuple(network.name for network in networks)
         demo = DemoOptions(work_dir=folder, data=options.data, tasks=names, seed=seed, device=options.device)
@@ -43,7 +43,7 @@ def rows_of(results: dict[int, Sequence[Result]]) -> list[tuple[str, ...]]:
     for own in results.values():
         seconds = defaultdict(float)
         for each in own:
-            kind = 'one' if each.network == JOINT.name else 'four'
+            kind = 'one' if each.network == MULTITASK.name else 'four'
             values[kind, each.metric + (', 3 scales' if each.threshold is None else '')].append(each.value)
             seconds[kind] += each.seconds or 0
         for kind, total in seconds.items():

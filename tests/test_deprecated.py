@@ -25,6 +25,11 @@ from icconv_mm.registry import HOOKS, MODELS
         ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
         ('icconv_mm.errors', 'chosen', 'icconv_mm.errors.require_known'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
+        (
+            'icconv_mm.datasets.miniature_scales',
+            'ScalesOptions',
+            'icconv_mm.datasets.miniature.scales.ScalesOptions',
+        ),
     ],
 )
 def test_old_name_warns(module, name, new):

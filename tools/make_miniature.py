@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.scales and (args.test is not None or args.distances is not None):
         parser.error('--test and --distances are of --scales')
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
-    from icconv_mm.datasets.miniature_scales import ScalesOptions
+    from icconv_mm.datasets.miniature.scales import ScalesOptions
 
     with reporting(args.debug, interrupted='nothing was left behind'):
         given = {name: value for name in names if (value := getattr(args, name)) is not None}

@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--checkpoint-out', metavar='FILE.pth', help='also write an initial checkpoint that inherits the kept taps'
     )
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
-    parser.add_argument('--layers', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
+    layers = parser.add_argument(
+        '--filter', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem'
+    )
+    command_line.renamed_option(parser, '--layers', layers)
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
     parser.add_argument('--config', help='config of the supernet; needed for --images')
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.out,
             args.checkpoint_out,
             criterion=args.criterion,
-            filter=args.layers,
+            filter=args.filter,
             groups=args.groups,
             model=model,
             images=images,

@@ -2,7 +2,6 @@ _base_ = [
     'mmdet::atss/atss_r50_fpn_1x_coco.py',
     '../_base_/backbones/resnet50.py',
     '../_base_/necks/sepc.py',
-    '../_base_/schedules/ibn_4xb4.py',
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
@@ -11,5 +10,5 @@ model = dict(
     neck=[_base_.model.neck, _base_.neck],
     bbox_head=dict(type='icconv_mm.SplitFeatureHead', head_type='ATSSHead', stacked_convs=0),
 )
-train_dataloader = _base_.ibn_4xb4
+train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -2,8 +2,7 @@ _base_ = [
     '../_base_/recipes/retinanet_fpn-sepc_1x_coco.py',
     '../_base_/backbones/resnet50.py',
     '../_base_/necks/sepc_lite.py',
-    '../_base_/schedules/ibn_4xb4.py',
 ]
 
 model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned), neck=[_base_.model.neck, _base_.neck])
-train_dataloader = _base_.ibn_4xb4
+train_dataloader = dict(batch_size=4)

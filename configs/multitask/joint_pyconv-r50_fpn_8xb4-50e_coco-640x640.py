@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/recipes/joint_8xb4-50e_coco-640x640.py',
+    '../_base_/recipes/multitask_8xb4-50e_coco-640x640.py',
     '../_base_/backbones/pyconv_resnet50.py',
     '../_base_/necks/fpn.py',
 ]

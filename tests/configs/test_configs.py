@@ -241,6 +241,12 @@ def test_recipes_inherit_the_config_of_their_depth():
     assert wrong == {}
 
 
+def test_names_of_the_miniature_set_keep_their_rule():
+    names = [path.stem for path in TASK_CONFIGS if 'miniature' in path.stem]
+    rule = re.compile(r'[a-z-]+_(ic|pyconv)-r18(-supernet)?(_fpn|_fpn-sepc|_fpt)?_miniature')
+    assert names and [name for name in names if not rule.fullmatch(name)] == []
+
+
 def test_the_readme_shows_a_recipe_as_it_is():
     text = (CONFIGS / 'README.md').read_text()
     (block,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)

@@ -48,9 +48,11 @@ def test_metafile_names_configs_that_exist(family):
 def test_every_recipe_is_in_metafile_and_readme(family):
     recipes = {path.stem for path in family.glob('*.py') if 'miniature' not in path.stem and not is_former_name(path)}
     assert {model['Name'] for model in models_of(family)} == recipes
-    linked = re.findall(r'^\| \[(.+)\]\((.+)\.py\) \|', (family / 'README.md').read_text(), re.MULTILINE)
+    text = (family / 'README.md').read_text()
+    linked = re.findall(r'^\| \[(.+)\]\((.+)\.py\) \|', text, re.MULTILINE)
     assert all(text == target for text, target in linked)
     assert sorted(text for text, _ in linked) == sorted(recipes)
+    assert [path.name for path in family.glob('*miniature.py') if path.name not in text] == []
 
 
 @each_family()

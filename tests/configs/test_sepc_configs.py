@@ -40,7 +40,7 @@ def both(tmp_path_factory):
 
 
 def without_what_may_differ(cfg):
-    for extra in ('backbone', 'weights', 'pretrained', 'fine_tuned', 'neck', 'ibn_4xb4', 'custom_imports'):
+    for extra in ('backbone', 'weights', 'pretrained', 'fine_tuned', 'neck', 'custom_imports'):
         cfg.pop(extra, None)
     del cfg['model']['backbone'], cfg['model']['neck']
     cfg['optim_wrapper'].pop('clip_grad', None)

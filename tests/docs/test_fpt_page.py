@@ -6,7 +6,7 @@ from pages import REPO, code_block, config
 
 def test_the_guide_changes_the_backbone_alone(tmp_path):
     family = REPO / 'configs/instance_segmentation'
-    ours = config(code_block('docs/fpt.md', '_base_ ='), tmp_path, family)
+    ours = config(code_block('docs/fpt.md', '# mask-rcnn_ic-r101-k9_fpt.py'), tmp_path, family)
     base = Config.fromfile(family / 'mask-rcnn_r152_fpt-gn_ms-2x_coco.py')
     assert (ours.model.backbone.depth, ours.model.backbone.type) == (101, 'icconv_mm.ICResNet')
     assert 'norm_cfg' not in ours.model.backbone

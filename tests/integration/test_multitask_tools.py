@@ -12,7 +12,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
 pytestmark = pytest.mark.slow
 
-JOINT = 'multitask/joint_ic-r18_fpn_miniature.py'
+RECIPE = 'multitask/joint_ic-r18_fpn_miniature.py'
 TASKS = ('instance', 'semantic', 'pose')
 
 
@@ -20,7 +20,7 @@ TASKS = ('instance', 'semantic', 'pose')
 def checkpoint(workspace) -> str:
     """After three iterations, validated, with averaged weights and gradient norms logged."""
     config = workspace.derive(
-        'averaged', JOINT, "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\nmodel = dict(log_gradient_norms=True)"
+        'averaged', RECIPE, "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\nmodel = dict(log_gradient_norms=True)"
     )
     assert workspace.tool('train', config, '--work-dir', 'runs/joint', *short(3)) is None
     return str(workspace.root / 'runs/joint/iter_3.pth')
@@ -39,7 +39,7 @@ def test_training_logs_each_task(workspace, checkpoint):
 @pytest.mark.parametrize('options', [(), ('--tta',), ('--deploy',), ('--show-dir', 'shown')], ids=str)
 def test_test(workspace, checkpoint, options):
     name = '_'.join(options).strip('-') or 'plain'
-    command = (workspace.config(JOINT), checkpoint, '--work-dir', f'runs/test_{name}', *options, *short(3))
+    command = (workspace.config(RECIPE), checkpoint, '--work-dir', f'runs/test_{name}', *options, *short(3))
     assert workspace.tool('test', *command) is None
     (file,) = (workspace.root / f'runs/test_{name}').glob('*/*.json')
     assert {'semantic/mIoU', 'pose/coco/AP .5'} <= set(json.loads(file.read_text()))
@@ -50,13 +50,13 @@ def test_test(workspace, checkpoint, options):
 def test_out(workspace, checkpoint):
 
     out = workspace.root / 'predictions.pkl'
-    assert workspace.tool('test', workspace.config(JOINT), checkpoint, '--out', out, *short(3)) is None
+    assert workspace.tool('test', workspace.config(RECIPE), checkpoint, '--out', out, *short(3)) is None
     samples = pickle.loads(out.read_bytes())
     assert len(samples) == 4 and all(set(TASKS) <= set(sample) for sample in samples)
 
 
 def test_infer(workspace, checkpoint):
-    command = (workspace.config(JOINT), checkpoint, 'data/miniature/val', '--out-dir', 'inferred', '--batch-size', 2)
+    command = (workspace.config(RECIPE), checkpoint, 'data/miniature/val', '--out-dir', 'inferred', '--batch-size', 2)
     assert workspace.tool('infer', *command) is None
     out = workspace.root / 'inferred'
     assert len(list((out / 'vis').iterdir())) == 4
@@ -70,7 +70,7 @@ def test_infer(workspace, checkpoint):
 
 def test_infer_with_the_ids_of_a_file(workspace, checkpoint):
     ann = workspace.root / 'data/miniature/annotations/instances_val.json'
-    command = (workspace.config(JOINT), checkpoint, 'data/miniature/val', '--out-dir', 'by_file', '--ann-file', ann)
+    command = (workspace.config(RECIPE), checkpoint, 'data/miniature/val', '--out-dir', 'by_file', '--ann-file', ann)
     assert workspace.tool('infer', *command, '--no-draw') is None
     content = json.loads((workspace.root / 'by_file/images.instance.json').read_text())
     expected = json.loads(ann.read_text())
@@ -79,24 +79,24 @@ def test_infer_with_the_ids_of_a_file(workspace, checkpoint):
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
 def test_browse(workspace, phase):
-    command = (workspace.config(JOINT), '--not-show', '--phase', phase, '--count', 3, '--out-dir', f'browsed_{phase}')
+    command = (workspace.config(RECIPE), '--not-show', '--phase', phase, '--count', 3, '--out-dir', f'browsed_{phase}')
     assert workspace.tool('browse_dataset', *command) is None
     assert len(list((workspace.root / f'browsed_{phase}').iterdir())) == 3
 
 
 def test_amp(workspace):
-    command = (workspace.config(JOINT), '--amp', '--work-dir', 'runs/amp', *short(1))
+    command = (workspace.config(RECIPE), '--amp', '--work-dir', 'runs/amp', *short(1))
     assert workspace.tool('train', *command) is None
     assert all(value == value for value in workspace.losses('runs/amp').values())
 
 
 def test_resumed_run_continues_as_if_it_had_not_stopped(workspace):
     options = {'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': 3}
-    whole = (workspace.config(JOINT), '--work-dir', 'runs/whole', *short(4, **options))
+    whole = (workspace.config(RECIPE), '--work-dir', 'runs/whole', *short(4, **options))
     assert workspace.tool('train', *whole) is None
     (workspace.root / 'runs/parts').mkdir()
     first = workspace.root / 'runs/whole/iter_2.pth'
-    rest = (workspace.config(JOINT), '--work-dir', 'runs/parts', '--resume', first, *short(4, **options))
+    rest = (workspace.config(RECIPE), '--work-dir', 'runs/parts', '--resume', first, *short(4, **options))
     assert workspace.tool('train', *rest) is None
     before, after = workspace.losses('runs/whole'), workspace.losses('runs/parts')
     assert set(after) == {3, 4}
@@ -120,13 +120,13 @@ def test_resumed_run_continues_as_if_it_had_not_stopped(workspace):
     ],
 )
 def test_data_and_heads_that_differ(workspace, change, message):
-    error = workspace.tool('train', workspace.config(JOINT), '--work-dir', 'runs/bad', *short(1), change)
+    error = workspace.tool('train', workspace.config(RECIPE), '--work-dir', 'runs/bad', *short(1), change)
     assert error is not None and message in error and 'Traceback' not in error
 
 
 def test_head_without_data(workspace):
     config = workspace.derive(
-        'no_people', JOINT, 'd = _base_.train_dataloader.dataset.datasets\n'
+        'no_people', RECIPE, 'd = _base_.train_dataloader.dataset.datasets\n'
         'train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, instance=d.instance)))'
     )  # fmt: skip
     error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
@@ -136,7 +136,7 @@ def test_head_without_data(workspace):
 def test_data_without_head(workspace):
     config = workspace.derive(
         'no_head',
-        JOINT,
+        RECIPE,
         't = _base_.model.tasks\nmodel = dict(loss_weights=None, tasks=dict(_delete_=True, instance=t.instance))',
     )
     error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
@@ -144,7 +144,7 @@ def test_data_without_head(workspace):
 
 
 def test_two_heads_of_one_name(workspace):
-    config = workspace.derive('twice', JOINT, 'model = dict(tasks=dict(pose=dict(), pose=dict()))')
+    config = workspace.derive('twice', RECIPE, 'model = dict(tasks=dict(pose=dict(), pose=dict()))')
     error = workspace.tool('train', config)
     assert 'keyword argument repeated: pose' in error and 'twice.py cannot be read' in error and '\n' not in error
 
@@ -155,5 +155,5 @@ def test_two_heads_of_one_name(workspace):
 def test_two_processes_with_different_tasks_equal_one(workspace):
 
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
-    run = workspace.run(*torchrun, SUPPORT / 'joint_ranks.py', workspace.config(JOINT))
+    run = workspace.run(*torchrun, SUPPORT / 'multitask_ranks.py', workspace.config(RECIPE))
     assert run.stdout.count('equal') == 2

@@ -100,6 +100,7 @@ def test_one_name_has_one_meaning(parsers):
         ('evidence', [], '--only', '--comparisons', 'search'),
         ('download_patterns', [], '--source', '--from', 'folder'),
         ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--max-images', '--count', '7'),
+        ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--layers', '--filter', 'layer1'),
         ('search_pipeline', [], '--limit', '--count', '7'),
         ('show_pattern', ['dense'], '--images', '--count', '7'),
     ],

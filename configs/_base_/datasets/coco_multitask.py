@@ -2,13 +2,8 @@
 # 0.5 to 2 times 640 pixels, cut or padded to 640 x 640 and mirrored, with all their labels.
 #   data/coco/{train2017,val2017}, annotations/{instances,person_keypoints}_{train,val}2017.json
 #   data/coco/stuffthingmaps/{train2017,val2017}/*_labelTrainIds.png, as mmseg's tools/dataset_converters make them
-_base_ = './coco_640x640.py'
+_base_ = ['./coco_640x640.py', '../pipelines/multitask.py']
 
-load = dict(
-    type='icconv_mm.LoadTaskAnnotations',
-    instance=dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
-    semantic=dict(type='mmseg.LoadAnnotations'),
-)
 geometry = [
     dict(
         type='RandomResize',
@@ -24,17 +19,11 @@ geometry = [
 pack_people = [
     dict(type='icconv_mm.WarpPeople'),
     dict(type='mmpose.GenerateTarget', encoder=_base_.codec),
-    dict(type='icconv_mm.PackPyramidInputs'),
+    *_base_.pack.pose,
 ]
-pack = dict(
-    type='icconv_mm.PackTaskInputs',
-    instance=[dict(type='mmdet.PackDetInputs')],
-    semantic=[dict(type='mmseg.PackSegInputs')],
-    pose=[dict(type='icconv_mm.PackPyramidInputs')],
-)
 resize = dict(type='mmdet.Resize', scale=(1333, 640), keep_ratio=True)
-train_pipeline = [dict(type='LoadImageFromFile'), load, *geometry, dict(pack, pose=pack_people)]
-test_pipeline = [dict(type='LoadImageFromFile'), resize, load, pack]
+train_pipeline = [dict(type='LoadImageFromFile'), _base_.load, *geometry, dict(_base_.pack, pose=pack_people)]
+test_pipeline = [dict(type='LoadImageFromFile'), resize, _base_.load, _base_.pack]
 
 train_instance = dict(
     type='mmdet.CocoDataset',

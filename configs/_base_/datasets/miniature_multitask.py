@@ -1,38 +1,21 @@
 # Boxes, masks, label maps and joints of the miniature set, on one image that is augmented once.
-_base_ = './miniature.py'
+_base_ = ['./miniature.py', '../pipelines/multitask.py']
 
-load = dict(
-    type='icconv_mm.LoadTaskAnnotations',
-    instance=dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
-    semantic=dict(type='mmseg.LoadAnnotations'),
-)
-pack = dict(
-    type='icconv_mm.PackTaskInputs',
-    instance=[dict(type='mmdet.PackDetInputs')],
-    semantic=[dict(type='mmseg.PackSegInputs')],
-    pose=[dict(type='icconv_mm.PackPyramidInputs')],
-)
+resize = dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True)  # as drawn; larger images shrink
+pack_people = [
+    dict(type='icconv_mm.WarpPeople'),
+    dict(type='mmpose.GenerateTarget', encoder=_base_.codec),
+    *_base_.pack.pose,
+]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    load,
-    dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True),  # as drawn; larger images shrink
+    _base_.load,
+    resize,
     dict(type='mmdet.Pad', size=_base_.input_size),
     dict(type='mmdet.RandomFlip', prob=0.5),
-    dict(
-        pack,
-        pose=[
-            dict(type='icconv_mm.WarpPeople'),
-            dict(type='mmpose.GenerateTarget', encoder=_base_.codec),
-            dict(type='icconv_mm.PackPyramidInputs'),
-        ],
-    ),
+    dict(_base_.pack, pose=pack_people),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True),
-    load,
-    pack,
-]
+test_pipeline = [dict(type='LoadImageFromFile'), resize, _base_.load, _base_.pack]
 
 train_dataloader = dict(
     dataset=dict(

@@ -9,7 +9,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10, norm_type=2),
 )
-warm_up = max_iters // 10 + 1
+warm_up = max_iters // 10 + 1  # a recipe of another length says both anew: a base does not know who inherits it
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
     dict(

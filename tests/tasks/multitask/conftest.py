@@ -8,10 +8,10 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
 
-from joint_recipes import JOINT
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from multitask_recipes import MULTITASK
 
 from icconv_mm.config_tree import dicts_in
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
@@ -43,7 +43,7 @@ def load(repo, miniature):
 
 @pytest.fixture
 def joint_cfg(load):
-    return load(JOINT)
+    return load(MULTITASK)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from joint_recipes import SINGLE
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from multitask_recipes import SINGLE
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
@@ -52,9 +52,9 @@ def both(built, joint_recipe):
 
 @pytest.fixture
 def joint_recipe():
-    from joint_recipes import JOINT
+    from multitask_recipes import MULTITASK
 
-    return JOINT
+    return MULTITASK
 
 
 @pytest.mark.parametrize('prob', [0.0, 1.0])

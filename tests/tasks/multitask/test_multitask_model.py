@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from joint_recipes import SINGLE
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from multitask_recipes import SINGLE
 from torch import nn
 
 import icconv_mm

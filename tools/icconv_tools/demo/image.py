@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
-from icconv_tools.demo.tasks import BOXES, JOINTS, LABELS, MASKS, Kind
+from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS, Kind
 
 _TILE = 384  # pixels of one drawn scene
 _EXAMPLES = 3
@@ -34,7 +34,7 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
     """
     with redirect_stdout(None):  # it prints what it reads
         things, people = (COCO(data / f'annotations/{name}_val.json') for name in ('instances', 'person_keypoints'))
-    truth = {LABELS: _maps(data / 'semantic/val'), JOINTS: lambda image: people.imgToAnns[image['id']]}
+    truth = {LABELS: _maps(data / 'semantic/val'), KEYPOINTS: lambda image: people.imgToAnns[image['id']]}
     truth |= dict.fromkeys((MASKS, BOXES), lambda image: things.imgToAnns[image['id']])
     kinds = {kind for found in columns.values() for kind in found}
     shown = {'ground truth': {kind: truth[kind] for kind in kinds}}
@@ -61,7 +61,7 @@ def _maps(folder: Path) -> _Source:
 
 def _objects(path: Path, kind: Kind) -> _Source:
     """The confident ones of a results file, which there is none of if nothing was detected."""
-    least = 0.2 if kind is JOINTS else 0.3  # poses score the mean height of their joints' peaks
+    least = 0.2 if kind is KEYPOINTS else 0.3  # poses score the mean height of their keypoints' peaks
     found = defaultdict(list)
     for each in json.loads(path.read_text()) if path.is_file() else ():
         if each['score'] >= least:
@@ -70,13 +70,13 @@ def _objects(path: Path, kind: Kind) -> _Source:
 
 
 def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco: COCO) -> np.ndarray:
-    """A scene enlarged to a tile, with label map, masks, boxes with names, and joints on top of each other."""
+    """A scene enlarged to a tile, with label map, masks, boxes with names, and keypoints on top of each other."""
     factor = _TILE / scene.shape[1]
     tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
     if LABELS in sources:
         labels = cv2.resize(sources[LABELS](image), tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         tile = cv2.addWeighted(tile, 0.55, np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels], 0.45, 0)
-    for kind, draw in ((MASKS, _draw_mask), (BOXES, _draw_box), (JOINTS, _draw_joints)):
+    for kind, draw in ((MASKS, _draw_mask), (BOXES, _draw_box), (KEYPOINTS, _draw_keypoints)):
         for each in sources[kind](image) if kind in sources else ():
             draw(tile, each, factor, PALETTE[each['category_id'] - 1][::-1], coco)
     return tile
@@ -99,9 +99,9 @@ def _draw_box(tile: np.ndarray, each: dict, factor: float, color: Sequence[int],
     cv2.putText(tile, name, (x + 2, base - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
 
 
-def _draw_joints(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
-    joints = np.array(each['keypoints']).reshape(-1, 3)
-    points, seen = np.rint(joints[:, :2] * factor).astype(int).tolist(), joints[:, 2] > 0
+def _draw_keypoints(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
+    keypoints = np.array(each['keypoints']).reshape(-1, 3)
+    points, seen = np.rint(keypoints[:, :2] * factor).astype(int).tolist(), keypoints[:, 2] > 0
     for a, b in SKELETON:
         if seen[a - 1] and seen[b - 1]:
             cv2.line(tile, points[a - 1], points[b - 1], color, 2, cv2.LINE_AA)

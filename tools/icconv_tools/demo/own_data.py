@@ -15,7 +15,7 @@ instances = ('annotations/instances_train.json', 'annotations/instances_val.json
 classes = ('person', 'ball')  # the names in that file's "categories" that you want to find
 label_maps = ('semantic/train/', 'semantic/val/')  # NAME.png for NAME.jpg: a class from 0 on per pixel, 255 is ignored
 label_classes = ('background', 'person', 'ball')
-people = ('annotations/person_keypoints_train.json', 'annotations/person_keypoints_val.json')  # COCO: 17 joints
+people = ('annotations/person_keypoints_train.json', 'annotations/person_keypoints_val.json')  # COCO: 17 keypoints
 
 _base_ = ['{base}']
 

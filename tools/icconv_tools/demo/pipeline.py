@@ -22,7 +22,7 @@ from icconv_tools.demo.image import draw_image
 from icconv_tools.demo.own_data import print_own_data, write_own_data_config
 from icconv_tools.demo.progress import Tool, run_tools
 from icconv_tools.demo.report import Result, print_tables, write_reports
-from icconv_tools.demo.tasks import JOINT, NECKS, SEPARATE, DemoTask, Kind
+from icconv_tools.demo.tasks import MULTITASK, NECKS, SEPARATE, DemoTask, Kind
 from icconv_tools.processes import python
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
@@ -45,7 +45,7 @@ class DemoOptions:
 
     work_dir: Path = Path('work_dirs/demo')
     data: Path = Path('data/miniature')
-    tasks: Sequence[str] = (JOINT.name,)
+    tasks: Sequence[str] = (MULTITASK.name,)
     backbone: str = 'ic_resnet18'
     neck: str | None = None
     device: str = 'cpu'
@@ -71,7 +71,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         ToolError: A training or test ended with an error.
     """
     console = console or Console()
-    known = {task.name: task for task in (JOINT, *SEPARATE)}
+    known = {task.name: task for task in (MULTITASK, *SEPARATE)}
     if not options.tasks:
         raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
     tasks = [known[name] for name in dict.fromkeys(require_known(options.tasks, known, '--tasks: no task'))]
@@ -107,7 +107,7 @@ def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[R
     """Tables, image and pages of what this call has tested, and of what earlier ones have."""
     work_dir, earlier = options.work_dir, []
     shown = list(tasks)
-    for task in (JOINT, *SEPARATE, *NECKS.values()):
+    for task in (MULTITASK, *SEPARATE, *NECKS.values()):
         if task not in tasks and (rows := earlier_results(work_dir / task.name, options)):
             earlier += rows
             shown.append(task)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from icconv_mm.files import write_json
 from icconv_mm.tables import markdown, table
-from icconv_tools.demo.tasks import JOINT, SEPARATE
+from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 TITLE = 'icconv_mm on the miniature dataset'
 BOTH = 'one network and four'
@@ -60,17 +60,17 @@ def rows_of(results: Sequence[Result]) -> list[tuple[str, ...]]:
 def rows_of_both(results: Sequence[Result]) -> list[tuple[str, ...]] | None:
     """One network against those for single tasks, titles first; None unless all of them have been tested."""
     alone = {each.name for each in SEPARATE}
-    if not {JOINT.name, *alone} <= {result.network for result in results}:
+    if not {MULTITASK.name, *alone} <= {result.network for result in results}:
         return None
-    joint = [result for result in results if result.network == JOINT.name]
+    multitask = [result for result in results if result.network == MULTITASK.name]
     single = {(each.metric, each.threshold is None): each for each in results if each.network in alone}
     rows = [('task', 'metric', 'one network', 'four networks', 'difference', 'threshold')]
-    for one in joint:
+    for one in multitask:
         other = single[one.metric, one.threshold is None]
         threshold = '' if one.threshold is None else f'>= {one.threshold:.2f}'
         difference = f'{one.value - other.value:+.3f}'
         rows.append((other.task, one.metric, f'{one.value:.3f}', f'{other.value:.3f}', difference, threshold))
-    one, four = (sum(each.seconds or 0 for each in part) for part in (joint, single.values()))
+    one, four = (sum(each.seconds or 0 for each in part) for part in (multitask, single.values()))
     rows.append(('training and tests', 'seconds', f'{one:.0f}', f'{four:.0f}', f'{one - four:+.0f}', ''))
     return rows
 

@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 BOXES = Kind('boxes', 'box AP50', 'coco/bbox_mAP_50', 'outfile_prefix', 'results', 'results.bbox.json')
 MASKS = Kind('masks', 'mask AP50', 'coco/segm_mAP_50', 'outfile_prefix', 'results', 'results.segm.json')
-JOINTS = Kind('joints', 'OKS AP50', 'coco/AP .5', 'outfile_prefix', 'results', 'results.keypoints.json')
+KEYPOINTS = Kind('keypoints', 'OKS AP50', 'coco/AP .5', 'outfile_prefix', 'results', 'results.keypoints.json')
 LABELS = Kind('labels', 'mIoU', 'mIoU', 'output_dir', 'labels', 'labels', scale=0.01)
 
 
@@ -90,13 +90,13 @@ _SCALES = '[1.25,1,0.75]'
 
 # fmt: off
 # One network with the heads of the four below, and their thresholds.
-JOINT = DemoTask(
+MULTITASK = DemoTask(
     'joint', 'one network', 'multitask/joint_ic-r18_fpn_miniature.py',
     judged=(
         Judged('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
         Judged('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),
         Judged('one network: semantic segmentation', LABELS, 0.60, 'semantic', 'test_evaluator.1.metric'),
-        Judged('one network: bottom-up pose', JOINTS, 0.40, 'pose', 'test_evaluator.2.metric'),
+        Judged('one network: bottom-up pose', KEYPOINTS, 0.40, 'pose', 'test_evaluator.2.metric'),
     ),
     retests=((', 3 scales', (f'model.tasks.pose.test_cfg.test_scales={_SCALES}',)),),
 )
@@ -106,7 +106,7 @@ SEPARATE = (
             MASKS, 0.50, starts_from=('detection',), fine_tuning=200),
     _single('semantic', 'semantic segmentation', 'semantic_segmentation/fpn_ic-r18_miniature.py',
             LABELS, 0.60, starts_from=('detection',)),
-    _single('pose', 'bottom-up pose', 'pose/ae_ic-r18_miniature.py', JOINTS, 0.40, starts_from=('detection',),
+    _single('pose', 'bottom-up pose', 'pose/ae_ic-r18_miniature.py', KEYPOINTS, 0.40, starts_from=('detection',),
             retests=((', 3 scales', (f'test_dataloader.dataset.pipeline.1.scales={_SCALES}',)),)),
 )
 # What ``--neck`` adds to the table: a network with that neck, after the one whose backbone it starts with.

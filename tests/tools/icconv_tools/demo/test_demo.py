@@ -16,7 +16,7 @@ from pretended_tools import SEPARATE as SINGLE
 
 from icconv_mm.datasets.miniature import ensure_miniature
 from icconv_tools import HOME
-from icconv_tools.demo.tasks import JOINT, SEPARATE
+from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 
 def _demo(home, data, monkeypatch, *arguments):
@@ -150,7 +150,7 @@ def test_real_tools(repo, data, tmp_path, monkeypatch):
         assert replaced == 1, config
         config.write_text(text)
     use_home(monkeypatch, home)
-    networks = (JOINT, *SEPARATE)
+    networks = (MULTITASK, *SEPARATE)
     results, printed = run(data, tmp_path, tasks=[each.name for each in networks])
     report = json.loads((tmp_path / 'work/report.json').read_text())
     assert len(report) == len(results) == sum(len(each.judged) + len(each.retests) for each in networks)

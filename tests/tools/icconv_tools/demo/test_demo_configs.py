@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from icconv_tools.demo.configs import backbone_file, prepare_config, use_backbone
-from icconv_tools.demo.tasks import JOINT, SEPARATE
+from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 
 @pytest.mark.parametrize('task', SEPARATE, ids=lambda task: task.name)
@@ -30,7 +30,7 @@ def test_prepared_config(task, backbone, repo, tmp_path):
 def test_prepared_config_of_one_network(backbone, growth, tmp_path):
     """The other backbone is as narrow as the recipe's own, and the neck fits it."""
     options = {'backbone': backbone_file(backbone), 'data': tmp_path, 'seed': 0}
-    cfg = Config.fromfile(prepare_config(JOINT, tmp_path / 'joint', **options), import_custom_modules=False)
+    cfg = Config.fromfile(prepare_config(MULTITASK, tmp_path / 'joint', **options), import_custom_modules=False)
     stages = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2))
     assert cfg.model.backbone == cfg.backbone | {'base_channels': 48} | stages
     assert cfg.model.neck.in_channels == [growth * width for width in (48, 96, 192)]

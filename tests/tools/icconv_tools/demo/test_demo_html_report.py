@@ -8,7 +8,7 @@ import pytest
 
 from icconv_tools.demo.html_report import write_page
 from icconv_tools.demo.report import Result
-from icconv_tools.demo.tasks import JOINT, SEPARATE
+from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 
 class _Outline(HTMLParser):
@@ -49,7 +49,7 @@ def _log(folder, records, test=None):
         (folder / 'test/now/now.json').write_text(json.dumps(test))
 
 
-def _page(tmp_path, image, network=JOINT, value=0.7):
+def _page(tmp_path, image, network=MULTITASK, value=0.7):
     results = [Result('a <task>', 'c.py', 'b.py', 'AP', value, 0.6, 10, network=network.name)]
     write_page(results, [network], tmp_path, image)
     return (tmp_path / 'report.html').read_text()

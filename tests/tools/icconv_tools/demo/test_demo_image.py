@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as masks
 
 from icconv_tools.demo.image import draw_image
-from icconv_tools.demo.tasks import BOXES, JOINTS, LABELS, MASKS
+from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS
 
 
 def _differing(data, tmp_path, kind, found):
@@ -23,7 +23,7 @@ def _differing(data, tmp_path, kind, found):
 
 
 @pytest.mark.parametrize('score', [0.9, 0.1])
-@pytest.mark.parametrize('kind', [BOXES, MASKS, JOINTS], ids=lambda kind: kind.name)
+@pytest.mark.parametrize('kind', [BOXES, MASKS, KEYPOINTS], ids=lambda kind: kind.name)
 def test_right_column_shows_what_was_found(data, tmp_path, kind, score):
     """Drawn from what the evaluator wrote, if it is confident; the truth stays."""
     area = np.zeros((64, 64), np.uint8)
@@ -49,7 +49,7 @@ def test_label_maps_tint(data, tmp_path):
 
 
 def test_each_scene_is_one_row_with_a_column_for_each_network(data, tmp_path):
-    kinds = dict.fromkeys((BOXES, JOINTS), tmp_path / 'missing.json')
+    kinds = dict.fromkeys((BOXES, KEYPOINTS), tmp_path / 'missing.json')
     draw_image({'a network': kinds, 'another': kinds}, data, tmp_path / 'p.jpg')
     height, width, _ = cv2.imread(str(tmp_path / 'p.jpg')).shape
     assert width == 3 * 384 and (height - 26) % 384 == 0

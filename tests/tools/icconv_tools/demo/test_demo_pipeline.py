@@ -8,7 +8,7 @@ from mmengine.config import Config
 from pretended_tools import SEPARATE, run
 
 from icconv_tools.demo.pipeline import read_metric
-from icconv_tools.demo.tasks import JOINT, NECKS
+from icconv_tools.demo.tasks import MULTITASK, NECKS
 from icconv_tools.demo.tasks import SEPARATE as ALONE
 
 REPORT_KEYS = ['task', 'config', 'backbone_file', 'metric', 'value', 'threshold', 'seconds', 'backbone_from', 'network']
@@ -104,7 +104,7 @@ def test_results_that_were_cut_short_do_not_count(home, data, tmp_path):
 
 def test_thresholds_of_one_network_are_those_of_four():
     alone = [(each.judged[0].kind, each.judged[0].threshold) for each in ALONE]
-    assert [(each.kind, each.threshold) for each in JOINT.judged] == alone
+    assert [(each.kind, each.threshold) for each in MULTITASK.judged] == alone
 
 
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9'])

@@ -5,7 +5,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from icconv_mm.datasets.miniature import ensure_miniature
-from icconv_mm.datasets.miniature_scales import ScalesOptions
+from icconv_mm.datasets.miniature.scales import ScalesOptions
 from icconv_tools.evidence.scores import average_precision, scores_of
 
 

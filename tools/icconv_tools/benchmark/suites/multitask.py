@@ -69,10 +69,10 @@ def run(options: Options) -> Iterator[Figure]:
         for mirrored in (False, True):
             row = f'{label}{", poses also mirrored" if mirrored else ""}: one network / four'
             if options.wants(row):
-                cfg = _joint_config(name, boxes, mirrored)
-                joint = _joint(cfg)
-                alone = {task: _alone(task, cfg.model, joint) for task in _LIBRARIES}
-                one, four = _calls(joint, alone, images)
+                cfg = _multitask_config(name, boxes, mirrored)
+                multitask = _multitask(cfg)
+                alone = {task: _alone(task, cfg.model, multitask) for task in _LIBRARIES}
+                one, four = _calls(multitask, alone, images)
                 harness.check_equal(row, one(), four(), TOLERANCE)
                 limit = LIMIT if case == COCO and not mirrored else None
                 yield _figure(row, one, four, limit, notes, options)
@@ -80,7 +80,7 @@ def run(options: Options) -> Iterator[Figure]:
         row = f'{label}{", poses also mirrored" if mirrored else ""}: one network / four recipes'
         if options.wants(row):
             alone = {task: _single(task, recipe, boxes, mirrored) for task, recipe in SINGLE[case].items()}
-            calls = _calls(_joint(_joint_config(name, boxes, mirrored)), alone, images)
+            calls = _calls(_multitask(_multitask_config(name, boxes, mirrored)), alone, images)
             yield _figure(row, *calls, None if mirrored else LIMIT, notes, options)
 
 
@@ -89,7 +89,7 @@ def _figure(row: str, one: Callable, four: Callable, limit: float | None, notes:
     return Figure('multitask', row, times['one'], times['four'], limit if options.scale == 1 else None, notes)
 
 
-def _joint_config(name: str, boxes: int, mirrored: bool = False) -> Config:
+def _multitask_config(name: str, boxes: int, mirrored: bool = False) -> Config:
     cfg = Config.fromfile(str(CONFIGS / f'multitask/{name}.py'))
     cfg.model.tasks.pose.test_cfg.flip_test = mirrored
     cfg.model.tasks.instance.test_cfg.rcnn.max_per_img = boxes
@@ -98,11 +98,11 @@ def _joint_config(name: str, boxes: int, mirrored: bool = False) -> Config:
     return cfg
 
 
-def _joint(cfg: Config) -> nn.Module:
+def _multitask(cfg: Config) -> nn.Module:
     torch.manual_seed(0)
-    joint = _built(model_config(cfg))
-    _few_people(joint.tasks.pose)
-    return joint
+    multitask = _built(model_config(cfg))
+    _few_people(multitask.tasks.pose)
+    return multitask
 
 
 def _few_people(network: nn.Module) -> None:
@@ -129,15 +129,15 @@ def _built(cfg: ConfigDict, scope: str = 'mmengine') -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg))).eval()
 
 
-def _alone(task: str, cfg: ConfigDict, joint: nn.Module) -> nn.Module:
-    """The library's own network of a task with the weights of the joint one; of boxes, that of masks without them."""
+def _alone(task: str, cfg: ConfigDict, multitask: nn.Module) -> nn.Module:
+    """The library's own network of a task with the weights of the one for all; of boxes, that of masks without them."""
     own = 'instance' if task == 'boxes' else task
     heads = copy.deepcopy(cfg.tasks[own])
     if task == 'boxes':
         heads.roi_head.update(mask_roi_extractor=None, mask_head=None)
-    backbone = dict(cfg.backbone, out_indices=joint.backbone.out_indices)  # mmpose's default is the last stage
+    backbone = dict(cfg.backbone, out_indices=multitask.backbone.out_indices)  # mmpose's default is the last stage
     network = _built(ConfigDict(heads, backbone=backbone, neck=cfg.neck), _LIBRARIES[task])
-    weights = {key.removeprefix(f'tasks.{own}.'): value for key, value in joint.state_dict().items()}
+    weights = {key.removeprefix(f'tasks.{own}.'): value for key, value in multitask.state_dict().items()}
     network.load_state_dict({key: weights[key] for key in network.state_dict()})
     return network
 
@@ -160,19 +160,19 @@ def _samples(task: str, count: int, size: tuple[int, int]) -> list[BaseDataEleme
     return samples
 
 
-# COCO's joints of the mirrored image: nose, then left and right in turn
+# COCO's keypoints of the mirrored image: nose, then left and right in turn
 _FLIPPED = [0, *(index for left in range(1, 17, 2) for index in (left + 1, left))]
 
 
-def _calls(joint: nn.Module, alone: dict[str, nn.Module], images: Tensor) -> tuple[Callable, Callable]:
+def _calls(multitask: nn.Module, alone: dict[str, nn.Module], images: Tensor) -> tuple[Callable, Callable]:
     """One network and four, on the images."""
     device = images.device
-    return _joint_call(joint.to(device), images), _separate_call(
+    return _multitask_call(multitask.to(device), images), _separate_call(
         {task: network.to(device) for task, network in alone.items()}, images
     )
 
 
-def _joint_call(model: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
+def _multitask_call(model: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
     def call() -> list[Tensor]:
         own = {task: _samples(task, len(images), images.shape[2:]) for task in model.tasks}
         samples = [MultiTaskSample(**dict(zip(own, each))) for each in zip(*own.values())]
@@ -195,7 +195,7 @@ def _separate_call(models: dict[str, nn.Module], images: Tensor) -> Callable[[],
 
 
 def _results(predicted: dict[str, list[BaseDataElement]]) -> list[Tensor]:
-    """Tensors to compare: boxes with scores, masks, logits, joints."""
+    """Tensors to compare: boxes with scores, masks, logits, keypoints."""
     results = []
     for task, samples in predicted.items():
         for sample in samples:

@@ -1,17 +1,4 @@
-"""The miniature dataset: a small COCO-format dataset that is drawn, not downloaded.
-
-Scenes hold people (boxes, masks, 17 COCO keypoints) and five other shapes, and come with detection, keypoint and
-semantic annotations::
-
-    {train,val}/000001.jpg                        images
-    semantic/{train,val}/000001.png               label maps: 0 background, 1 person, 2 ball, ...
-    annotations/instances_{train,val}.json        COCO detection and instance segmentation, six categories
-    annotations/person_keypoints_{train,val}.json COCO person keypoints, one category
-    miniature.json                                the options it was drawn with; written last
-
-Equal options give equal bytes (with one version of OpenCV), and image ``i`` of a split does not depend on how many
-follow. Everything is drawn by this package and free of any licence.
-"""
+"""Drawing the miniature dataset: its options, its files and their COCO annotations."""
 
 import fcntl
 import json
@@ -27,8 +14,8 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from icconv_mm.datasets.people import KEYPOINTS, SKELETON
-from icconv_mm.datasets.scenes import CLASSES, Scene, random_scene
+from icconv_mm.datasets.miniature.people import KEYPOINTS, SKELETON
+from icconv_mm.datasets.miniature.scenes import CLASSES, Scene, random_scene
 from icconv_mm.errors import InputError, naming
 
 PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238))  # RGB

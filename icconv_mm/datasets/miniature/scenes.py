@@ -11,7 +11,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from icconv_mm.datasets.people import SUBPIXEL_BITS, Pose, draw_person, fixed, random_pose
+from icconv_mm.datasets.miniature.people import SUBPIXEL_BITS, Pose, draw_person, fixed, random_pose
 
 CLASSES = ('person', 'ball', 'box', 'cone', 'star', 'ring')
 MIN_AREA = 36  # pixels; what shows less is not recognisable

@@ -21,9 +21,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from icconv_mm.datasets.miniature import MiniatureOptions
-from icconv_mm.datasets.people import SUBPIXEL_BITS, fixed
-from icconv_mm.datasets.scenes import (
+from icconv_mm.datasets.miniature.dataset import MiniatureOptions
+from icconv_mm.datasets.miniature.people import SUBPIXEL_BITS, fixed
+from icconv_mm.datasets.miniature.scenes import (
     DARK,
     LIGHT,
     MAX_TILT,

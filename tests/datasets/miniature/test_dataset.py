@@ -13,7 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 from icconv_mm.datasets import miniature
 from icconv_mm.datasets.miniature import CLASSES, KEYPOINTS, MiniatureOptions, ensure_miniature, is_drawn
-from icconv_mm.datasets.scenes import MIN_AREA
+from icconv_mm.datasets.miniature.dataset import STAMP
+from icconv_mm.datasets.miniature.scenes import MIN_AREA
 
 OPTIONS = MiniatureOptions(train=120, val=30, size=128, seed=3)
 SMALL = MiniatureOptions(train=2, val=1, size=64, seed=0)
@@ -222,7 +223,7 @@ def test_reused_and_redrawn(tmp_path):
 
 @pytest.mark.parametrize('stamp', ['', '[]', '{"version": 1'])
 def test_unreadable_stamp_is_no_dataset(tmp_path, stamp):
-    (tmp_path / miniature.STAMP).write_text(stamp)
+    (tmp_path / STAMP).write_text(stamp)
     assert not is_drawn(tmp_path, SMALL)
     assert not is_drawn(tmp_path)
 

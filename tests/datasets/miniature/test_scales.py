@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from icconv_mm.datasets.miniature import ensure_miniature, is_drawn, scene
-from icconv_mm.datasets.miniature_scales import CLASSES, MARK, ScalesOptions
+from icconv_mm.datasets.miniature.scales import CLASSES, MARK, ScalesOptions
 from icconv_mm.errors import InputError
 
 OPTIONS = ScalesOptions(train=16, val=1, test=2, distances=(14, 30), seed=5)
