@@ -245,4 +245,4 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-__getattr__ = renamed(__name__, {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'})
+__getattr__ = renamed(__name__)
