@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.config import config as mmengine_config
 
 from icconv_mm.apis.config_options import check_options
-from icconv_mm.config_tree import as_list, dicts_in, kind_of
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.libraries import require_library
+from icconv_mm.utils.config_tree import as_list, dicts_in, kind_of
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:

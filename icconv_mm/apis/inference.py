@@ -21,11 +21,11 @@ from icconv_mm.apis.config import model_config
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
+from icconv_mm.utils.config_tree import kind_of
 
 
 class Predictor:

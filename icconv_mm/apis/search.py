@@ -19,7 +19,7 @@ from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
 from icconv_mm.patterns.selection import LayerFilter
-from icconv_mm.tables import table
+from icconv_mm.utils.tables import table
 
 
 def search_checkpoint(

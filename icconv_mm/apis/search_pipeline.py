@@ -20,10 +20,10 @@ from icconv_mm.apis.config import iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, recorded, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.errors import InputError, require_known
-from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
-from icconv_mm.tables import markdown, table
+from icconv_mm.utils.files import write_json
+from icconv_mm.utils.tables import markdown, table
 
 
 @dataclass(frozen=True)

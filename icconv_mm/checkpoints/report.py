@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from icconv_mm.checkpoints.conversion import Conversion, group, mask_numbers
-from icconv_mm.tables import table
+from icconv_mm.utils.tables import table
 
 
 def moves_table(conversion: Conversion) -> Table:

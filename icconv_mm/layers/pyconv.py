@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
-from icconv_mm.torch_private import is_compiling
+from icconv_mm.utils.torch_private import is_compiling
 
 
 class PyConv2d(nn.Module):

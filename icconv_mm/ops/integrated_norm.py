@@ -11,7 +11,7 @@ from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
 from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import integrated_norm as reference
-from icconv_mm.torch_private import below_autograd, is_compiling
+from icconv_mm.utils.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes

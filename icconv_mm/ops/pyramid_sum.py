@@ -9,7 +9,7 @@ from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
 from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import pyramid_sum as reference
-from icconv_mm.torch_private import below_autograd, is_observed, is_traced
+from icconv_mm.utils.torch_private import below_autograd, is_observed, is_traced
 
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from icconv_mm.ops.definition.operator import decomposed, define, fragment, refu
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
-from icconv_mm.torch_private import is_traced
+from icconv_mm.utils.torch_private import is_traced
 
 
 class Convolution:

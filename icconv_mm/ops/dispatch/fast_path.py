@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend, compiled_library
 from icconv_mm.ops.dispatch.kernel_table import requested_kernels
-from icconv_mm.torch_private import in_forward_ad, is_compiling
+from icconv_mm.utils.torch_private import in_forward_ad, is_compiling
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)

@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import icconv_mm.ops  # noqa: F401  defines the operators
-from icconv_mm import torch_private
+from icconv_mm.utils import torch_private
 
 
 def test_below_autograd():

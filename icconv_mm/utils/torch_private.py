@@ -3,7 +3,7 @@
 import torch
 from torch.autograd import forward_ad
 
-# tests/test_torch_private.py says what each must do: it is what to run with a new torch.
+# tests/utils/test_torch_private.py says what each must do: it is what to run with a new torch.
 
 # Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd
