@@ -19,7 +19,7 @@ PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a 
 SOURCES: dict[str, Callable[..., None]] = {}
 
 
-def source(name: str) -> Callable[[Callable], Callable]:
+def register_source(name: str) -> Callable[[Callable], Callable]:
     """Register a converter as that of the source ``name``."""
     return lambda converter: SOURCES.setdefault(name, converter)
 
