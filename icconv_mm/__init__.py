@@ -29,7 +29,7 @@ if not _is_installer():
         from icconv_mm import registry
         from icconv_mm.checkpoints import safe
 
-        safe.activate()
+        safe.install_with_runner()
         registry.find_forks()
     _deprecated.find_gone_modules()
 

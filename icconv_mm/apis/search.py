@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from icconv_mm.checkpoints.conversion import unwrap
+from icconv_mm.checkpoints.conversion import checked_weights
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_images
@@ -57,7 +57,7 @@ def search_checkpoint(
             then.
     """
     with naming(str(checkpoint)):
-        state = unwrap(read_checkpoint(checkpoint))
+        state = checked_weights(read_checkpoint(checkpoint))
         means = None
         if model is not None:
             check_fits(model, state, str(checkpoint))

@@ -65,7 +65,7 @@ def train(
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
-    with explaining_metrics(cfg), answering():
+    with explaining_metrics(cfg), reporting_lost_processes():
         runner.train()
     return runner
 
@@ -75,7 +75,7 @@ class ProcessGoneError(UserError, RuntimeError):
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def reporting_lost_processes() -> Iterator[None]:
     """Raise ProcessGoneError where the exchange with another process of the run fails."""
     try:
         yield

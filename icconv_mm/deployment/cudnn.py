@@ -41,7 +41,7 @@ class Conv2dAddReLU(nn.Conv2d):
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """``[N, C_in, H, W]``, and z of the output's shape or one that broadcasts -> ``[N, C_out, H', W']``."""
         settings = self.stride, self.padding, self.dilation, self.groups
-        if takes(x, self.weight) and not is_traced():
+        if is_fused(x, self.weight) and not is_traced():
             if z is None:
                 return torch.cudnn_convolution_relu(x, self.weight, self.bias, *settings)
             if tuple(z.shape) == self._shape(x) and z.dtype == x.dtype:
@@ -55,12 +55,12 @@ class Conv2dAddReLU(nn.Conv2d):
         return x.shape[0], self.out_channels, *sides
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
+def is_fused(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN computes such a call as one kernel."""
     return x.is_cuda and x.dtype == weight.dtype and not torch.is_autocast_enabled() and torch.backends.cudnn.enabled
 
 
-def is_wanted(model: nn.Module) -> bool:
+def is_supported(model: nn.Module) -> bool:
     """Whether a model is on a GPU whose cuDNN computes what it must for the model's dtype."""
     weight = next((p for p in model.parameters() if p.is_cuda and p.ndim == 4), None)
     return weight is not None and _works(weight.device, weight.dtype)
@@ -84,7 +84,7 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
     return all(torch.allclose(one.float(), other.float(), rtol=0.02, atol=0.02) for one, other in pairs)
 
 
-def fuses(conv: nn.Module) -> bool:
+def is_fusible(conv: nn.Module) -> bool:
     """Whether a convolution is a plain one that cuDNN takes: zeros at the border, in numbers of pixels."""
     is_plain = type(conv) in PLAIN and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
     return is_plain and not has_hooks(conv)
@@ -97,7 +97,7 @@ def fuse_additions(model: nn.Module) -> int:
     """
     fused = 0
     for name, block in list(model.named_modules()):
-        convs = [child for child in block.children() if fuses(child)]
+        convs = [child for child in block.children() if is_fusible(child)]
         if not name or not convs or has_hooks(block) or isinstance(block, (nn.Sequential, fx.GraphModule)):
             continue
         graph = trace(block)
@@ -123,7 +123,7 @@ def _rewrite(block: nn.Module, graph: fx.Graph) -> int:
                 return None
             node = node.args[0]
         takes_one = node.op == 'call_module' and len(node.users) == 1 and targets.count(node.target) == 1
-        if not takes_one or len(node.args) != 1 or node.kwargs or not fuses(block.get_submodule(node.target)):
+        if not takes_one or len(node.args) != 1 or node.kwargs or not is_fusible(block.get_submodule(node.target)):
             return None
         return node
 

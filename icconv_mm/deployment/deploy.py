@@ -48,7 +48,7 @@ def deploy(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_gpu = cudnn.is_wanted(model)
+    on_gpu = cudnn.is_supported(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
@@ -80,7 +80,7 @@ def _shorten(container: nn.Module, chain: Chain, on_gpu: bool) -> bool:
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = cudnn.Conv2dAddReLU if on_gpu and cudnn.fuses(conv) else RECTIFIED.get(type(conv))
+    rectified = cudnn.Conv2dAddReLU if on_gpu and cudnn.is_fusible(conv) else RECTIFIED.get(type(conv))
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from icconv_mm.apis import load_config
 from icconv_mm.apis.config import move_data, set_iterations
-from icconv_mm.apis.recorded_runs import digest, recorded
+from icconv_mm.apis.recorded_runs import digest, find_result
 from icconv_mm.datasets.miniature_scales import CLASSES, ScalesOptions
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
@@ -123,7 +123,7 @@ class Run:
 
     def result(self) -> dict | None:
         """What the finished run found, or None."""
-        return recorded(self.result_file, self.settings())
+        return find_result(self.result_file, self.settings())
 
     def config(self, test: str = '') -> Config:
         """The config that trains it and makes one of its tests."""
