@@ -13,10 +13,10 @@ from typing import Literal
 from torch import nn
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
+from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.normalization import Shortcut
-from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 
 
 class PyConvBasicBlock(BasicBlock):

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from icconv_mm._deprecated import register_old_types
+from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import convert_all, none_selected, standardized
-from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.patterns.selection import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
 
 _STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
