@@ -15,8 +15,7 @@ from torch import Tensor, fx, nn
 from icconv_mm import bricks
 from icconv_mm.deployment.chains import trace
 from icconv_mm.deployment.folding import Folded
-from icconv_mm.layers.hooks import has_hooks
-from icconv_mm.utils.torch_private import is_traced
+from icconv_mm.utils.torch_private import has_hooks, is_traced
 
 _log = logging.getLogger(__name__)
 

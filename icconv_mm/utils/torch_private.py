@@ -1,6 +1,7 @@
 """What the package uses of torch and torch does not promise, with the versions in which it is known."""
 
 import torch
+from torch import nn
 from torch.autograd import forward_ad
 
 # tests/utils/test_torch_private.py says what each must do: it is what to run with a new torch.
@@ -44,6 +45,11 @@ def is_observed() -> bool:
 def is_traced() -> bool:
     """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to a module or has replaced its forward, so it must be called. torch 2.1 to 2.15."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
 def has_kernel(operator: str, key: str) -> bool:

@@ -68,6 +68,18 @@ def test_has_saved_tensors_hooks():
     assert not torch_private.has_saved_tensors_hooks()
 
 
+def test_has_hooks():
+    module = torch.nn.ReLU()
+    assert not torch_private.has_hooks(module)
+    for register in (module.register_forward_hook, module.register_forward_pre_hook):
+        handle = register(lambda *_: None)
+        assert torch_private.has_hooks(module)
+        handle.remove()
+        assert not torch_private.has_hooks(module)
+    module.forward = torch.nn.Identity().forward
+    assert torch_private.has_hooks(module)
+
+
 def test_has_kernel():
     """A kernel of that key itself: one for every device does not count."""
     assert torch_private.has_kernel('icconv_mm::inception_conv2d', 'Meta')
