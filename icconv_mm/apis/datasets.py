@@ -19,7 +19,7 @@ from icconv_mm.datasets.checks import (
     join_root,
 )
 from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets
-from icconv_mm.engine.checkpoint_match import unwrapped
+from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.utils.config_tree import dicts_in, kind_of

@@ -16,7 +16,7 @@ from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
-from icconv_mm.engine.checkpoint_match import unwrapped
+from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 from icconv_mm.utils.config_tree import as_list
