@@ -177,7 +177,7 @@ class Convolution:
         )
 
     def _define_backward(self, weights_schema: str, settings_schema: str) -> None:
-        """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
+        """By which the gradient rule in C++ (csrc/python/fast_path.cpp) reaches operators that are differentiable."""
         name = f'{self.name}_backward'
         rest = f'{settings_schema}, bool to_x, bool to_weights, str backend'
         fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')
