@@ -29,9 +29,9 @@ if not _is_installer():
         from icconv_mm import registry
         from icconv_mm.checkpoints import safe
 
-        safe.activate()
+        safe.install_with_runner()
         registry.find_forks()
-    _deprecated.activate()
+    _deprecated.find_gone_modules()
 
 _SUBPACKAGES = (
     'apis',
@@ -54,19 +54,18 @@ _OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'mo
 _OBJECTS |= {'MultiTaskModel': 'tasks.multitask'}
 # mmpose's registry of codecs looks here: it has no root that a registry of ours could extend
 _OBJECTS |= {'AECodec': 'tasks.pose'}
-_RENAMED = {'Inception': 'ICBackbone', 'Pyramidal': 'PyConvBackbone'}  # by their names of the version before
 __all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
 
 
-def __getattr__(name: str):
-    if name in _RENAMED:
-        _deprecated.warn_renamed(f'{__name__}.{name}', f'{__name__}.{_RENAMED[name]}')
-        name = _RENAMED[name]
+def _imported(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
     if name in _OBJECTS:
         return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+__getattr__ = _deprecated.renamed(__name__, otherwise=_imported)
 
 
 def __dir__() -> list[str]:

@@ -1,46 +1,83 @@
-"""Names of the version before this one: they warn, and the next version is without them."""
+"""Names of the version before this one, all of them: they warn, and the next version is without them."""
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# Module that has gone -> its public names, as they are called now.
-_MODULES: dict[str, dict[str, str]] = {
+# Module -> its public names of old, as they are called now.
+_NAMES: dict[str, dict[str, str]] = {
+    'icconv_mm': {'Inception': 'icconv_mm.ICBackbone', 'Pyramidal': 'icconv_mm.PyConvBackbone'},
+    'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
+    'icconv_mm.apis.inference': {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'},
+    'icconv_mm.backbones': {
+        'Inception': 'icconv_mm.backbones.ICBackbone',
+        'Pyramidal': 'icconv_mm.backbones.PyConvBackbone',
+    },
+    'icconv_mm.datasets.loading': {'find_pictures': 'icconv_mm.datasets.loading.find_images'},
     'icconv_mm.hooks': {
         'CheckpointMatchHook': 'icconv_mm.engine.CheckpointMatchHook',
         'InferenceFormHook': 'icconv_mm.engine.DeployHook',
         'ResumableRandomnessHook': 'icconv_mm.engine.ResumableRandomnessHook',
     },
+    'icconv_mm.layers': {'PConv': 'icconv_mm.layers.PConvLayer'},
     'icconv_mm.optim': {'CPUAmpOptimWrapper': 'icconv_mm.engine.CPUAmpOptimWrapper'},
-    'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
     'icconv_mm.datasets.miniature_scales': {
         name: f'icconv_mm.datasets.miniature.scales.{name}' for name in ('CLASSES', 'MARK', 'ScalesOptions')
     },
 }
 
+# Those of these modules that have gone.
+_GONE = ('icconv_mm.apis.errors', 'icconv_mm.datasets.miniature_scales', 'icconv_mm.hooks', 'icconv_mm.optim')
+
 # Module that has gone -> the folder that it is now.
 _FOLDERS = {'icconv_mm.benchmark': 'tools/icconv_tools/benchmark', 'icconv_mm.apis.demo': 'tools/icconv_tools/demo'}
 
-
-def warn_renamed(old: str, new: str) -> None:
-    """Warn whoever called the caller that ``old`` is called ``new`` now."""
-    warnings.warn(f'{old} is {new} now; the next version is without the old name', DeprecationWarning, stacklevel=3)
+# Type of old in a config -> the type now; both in scope icconv_mm.
+_TYPES = {'InferenceFormHook': 'DeployHook', 'Inception': 'ICBackbone', 'Pyramidal': 'PyConvBackbone'}
 
 
-def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for ``module`` that finds what ``names`` (old name -> full new name) say, with a warning."""
+def renamed(module: str, otherwise: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module`` that finds its names of old, with a warning; ``otherwise`` finds other names."""
 
     def __getattr__(name: str) -> Any:
-        if name not in names:
+        if new := _NAMES[module].get(name):
+            _warn(f'{module}.{name}', new)
+            home, _, attribute = new.rpartition('.')
+            return getattr(importlib.import_module(home), attribute)
+        if otherwise is None:
             raise AttributeError(f'module {module!r} has no attribute {name!r}')
-        warn_renamed(f'{module}.{name}', names[name])
-        home, _, new = names[name].rpartition('.')
-        return getattr(importlib.import_module(home), new)
+        return otherwise(name)
 
     return __getattr__
+
+
+def register_old_types(registry: Any, **built: Callable) -> None:
+    """Let a registry find types by their names of old, with a warning.
+
+    Args:
+        registry: The registry.
+        built: What each type builds, by its name of old.
+    """
+    for name, build in built.items():
+        registry.register_module(name=name, module=_old_type(name, build))
+
+
+def _old_type(name: str, build: Callable) -> Callable:
+    @functools.wraps(build, updated=())
+    def build_by_old_name(*args, **options) -> Any:
+        _warn(f'icconv_mm.{name}', f'icconv_mm.{_TYPES[name]}')
+        return build(*args, **options)
+
+    return build_by_old_name
+
+
+def _warn(old: str, new: str) -> None:
+    """Warn whoever called the caller."""
+    warnings.warn(f'{old} is {new} now; the next version is without the old name', DeprecationWarning, stacklevel=3)
 
 
 def _left(module: str, folder: str) -> Callable[[str], Any]:
@@ -54,9 +91,9 @@ def _left(module: str, folder: str) -> Callable[[str], Any]:
     return __getattr__
 
 
-def activate() -> None:
+def find_gone_modules() -> None:
     """Let ``import`` find the modules that have gone."""
-    getters = {name: renamed(name, names) for name, names in _MODULES.items()}
+    getters = {name: renamed(name) for name in _GONE}
     getters |= {name: _left(name, folder) for name, folder in _FOLDERS.items()}
     for name, getter in getters.items():
         module = sys.modules[name] = ModuleType(name)

@@ -5,8 +5,9 @@ Each library is taken where it is installed, mmcv-lite as well as mmcv. Layers, 
 
 from torch import Tensor, nn
 
-from icconv_mm import task_folders, versions
+from icconv_mm import versions
 from icconv_mm.errors import InputError
+from icconv_mm.utils import task_folders
 
 if versions.is_installed('mmengine'):
     from mmengine.logging import MMLogger

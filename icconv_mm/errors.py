@@ -10,8 +10,6 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from icconv_mm._deprecated import renamed
-
 
 class UserError(Exception):
     """An error that the user can fix: the message says what is wrong, and where. The root of all such errors."""
@@ -129,6 +127,3 @@ def sentence(error: BaseException) -> str:
         name = type(error).__name__
         text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()
     return text or type(error).__name__
-
-
-__getattr__ = renamed(__name__, {'chosen': 'icconv_mm.errors.require_known'})

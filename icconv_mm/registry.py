@@ -8,7 +8,8 @@ library is loaded only when a config needs it.
 
 import sys
 
-from icconv_mm import task_folders, versions
+from icconv_mm import versions
+from icconv_mm.utils import task_folders
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')

@@ -17,8 +17,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO), str(REPO / 'tools')]
 
-from icconv_mm.files import write_json  # noqa: E402
-from icconv_mm.tables import markdown  # noqa: E402
+from icconv_mm.utils.files import write_json  # noqa: E402
+from icconv_mm.utils.tables import markdown  # noqa: E402
 from icconv_tools.demo import DemoOptions, earlier_results, run_demo  # noqa: E402
 from icconv_tools.demo.report import Result  # noqa: E402
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE  # noqa: E402

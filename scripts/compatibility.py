@@ -13,9 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 from torch import Tensor
 
-from icconv_mm import command_line, versions
-from icconv_mm.config_tree import dicts_in
+from icconv_mm import versions
 from icconv_mm.errors import reporting
+from icconv_mm.utils import command_line
+from icconv_mm.utils.config_tree import dicts_in
 
 COLUMNS = {
     'IC': 'IC-ResNet(Xt) by one line',

@@ -23,9 +23,10 @@ from random_batches import make_batch, shrink
 from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 
 import icconv_mm
-from icconv_mm import command_line, versions
-from icconv_mm.config_tree import dicts_in
+from icconv_mm import versions
 from icconv_mm.errors import InputError, reporting
+from icconv_mm.utils import command_line
+from icconv_mm.utils.config_tree import dicts_in
 
 TRIES = 3  # configs of a family, until one trains as it is shipped
 # the size of the images, in pixels, and whether weights are initialised as the config says, until a model trains:

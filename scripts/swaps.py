@@ -5,8 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from icconv_mm import task_folders, versions
+from icconv_mm import versions
 from icconv_mm.errors import sentence
+from icconv_mm.utils import task_folders
 
 LIBRARIES = tuple(task_folders.TASKS)
 PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'

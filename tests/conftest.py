@@ -15,7 +15,8 @@ import torch
 from reference import SHARED, Reference, folder_of
 from skips import allowed
 
-from icconv_mm import task_folders, versions
+from icconv_mm import versions
+from icconv_mm.utils import task_folders
 
 try:
     from mmengine.registry import DefaultScope

@@ -23,7 +23,6 @@ from icconv_mm.registry import HOOKS, MODELS
         ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
         ('icconv_mm.backbones', 'Inception', 'icconv_mm.backbones.ICBackbone'),
         ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
-        ('icconv_mm.errors', 'chosen', 'icconv_mm.errors.require_known'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
         (
             'icconv_mm.datasets.miniature_scales',

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
+from icconv_mm.utils import command_line
 from icconv_tools import benchmark
 from icconv_tools.benchmark.chart import write_chart
 from icconv_tools.benchmark.report import print_figures, write_figures

@@ -8,9 +8,9 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm import command_line
 from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
+from icconv_mm.utils import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

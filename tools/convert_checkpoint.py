@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from icconv_mm import command_line
 from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.report import left_table, moves_table
 from icconv_mm.errors import InputError, reporting
+from icconv_mm.utils import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

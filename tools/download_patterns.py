@@ -12,10 +12,10 @@ Examples:
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm import command_line
 from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
+from icconv_mm.utils import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

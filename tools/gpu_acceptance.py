@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm import command_line
 from icconv_mm.errors import reporting
+from icconv_mm.utils import command_line
 
 UNFINISHED = 3
 

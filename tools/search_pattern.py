@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from icconv_mm import command_line
 from icconv_mm.apis import load_config
 from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
+from icconv_mm.utils import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

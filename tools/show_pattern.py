@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from icconv_mm import command_line
 from icconv_mm.errors import InputError, reporting
 from icconv_mm.patterns import load_pattern
 from icconv_mm.patterns.zoo import is_analytic
+from icconv_mm.utils import command_line
 
 if TYPE_CHECKING:
     from torch import nn

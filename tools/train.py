@@ -7,9 +7,9 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm import command_line
 from icconv_mm.apis import config_arguments
 from icconv_mm.errors import reporting
+from icconv_mm.utils import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,13 +12,14 @@ namespace icconv_mm {
 
 using Pattern = c10::IntArrayRef;  // (out_channels, dilation_h, dilation_w) per run, flattened
 
+// The sizes and steps of one call.
 template <typename Int>
-struct Sizes {
+struct BasicGeometry {
   Int batch, in_channels, height, width;
   Int out_channels, out_height, out_width;
   Int stride, groups, group_in, group_out;
 };
-using Geometry = Sizes<int64_t>;
+using Geometry = BasicGeometry<int64_t>;
 
 // The checks of one call. The Python layer has named wrong shapes to the user already; these keep the kernels inside
 // their tensors. What a device has no kernel for (types, sizes) it refuses itself.

@@ -60,35 +60,34 @@ at::Tensor middle(const at::Tensor& filters, const Level& level) {
 
 struct Dense {
   int64_t height = 1, width = 1;
-  explicit Dense(const Call& call) {
-    for (const Level& level : call.levels)
-      height = std::max(height, level.height), width = std::max(width, level.width);
+  explicit Dense(const Geometry& g) {
+    for (const Level& level : g.levels) height = std::max(height, level.height), width = std::max(width, level.width);
   }
-  at::Tensor filters(const Call& call, at::TensorList weights) const {
-    at::Tensor all = at::zeros({call.out_channels, call.in_channels, height, width}, weights[0].options());
+  at::Tensor filters(const Geometry& g, at::TensorList weights) const {
+    at::Tensor all = at::zeros({g.out_channels, g.in_channels, height, width}, weights[0].options());
     for (size_t l = 0; l < weights.size(); ++l)
-      middle(all, call.levels[l]).copy_(fill(weights[l], call.levels[l], call.levels[l].groups));
+      middle(all, g.levels[l]).copy_(fill(weights[l], g.levels[l], g.levels[l].groups));
     return all;
   }
 };
 
 struct Steps {
   std::array<int64_t, 2> stride, padding, dilation;
-  Steps(const Call& call, int64_t height, int64_t width)
-      : stride{call.stride, call.stride}, padding{call.dilation * (height / 2), call.dilation * (width / 2)},
-        dilation{call.dilation, call.dilation} {}
+  Steps(const Geometry& g, int64_t height, int64_t width)
+      : stride{g.stride, g.stride}, padding{g.dilation * (height / 2), g.dilation * (width / 2)},
+        dilation{g.dilation, g.dilation} {}
 };
 
-at::Tensor convolve(const Call& call, const at::Tensor& x, const at::Tensor& filters, const Optional<at::Tensor>& bias,
+at::Tensor convolve(const Geometry& g, const at::Tensor& x, const at::Tensor& filters, const Optional<at::Tensor>& bias,
                     int64_t groups) {
-  const Steps s(call, filters.size(2), filters.size(3));
+  const Steps s(g, filters.size(2), filters.size(3));
   return at::conv2d(x, filters, bias, s.stride, c10::IntArrayRef(s.padding), s.dilation, groups);
 }
 
 // The gradient for the input or for the filters.
-at::Tensor gradient(const Call& call, const at::Tensor& grad, const at::Tensor& x, const at::Tensor& filters,
+at::Tensor gradient(const Geometry& g, const at::Tensor& grad, const at::Tensor& x, const at::Tensor& filters,
                     int64_t groups, bool of_input) {
-  const Steps s(call, filters.size(2), filters.size(3));
+  const Steps s(g, filters.size(2), filters.size(3));
   const int64_t none[] = {0, 0};
   const auto [to_x, to_filters, to_bias] =
       at::convolution_backward(grad, x, filters, c10::nullopt, s.stride, s.padding, s.dilation, false, none, groups,
@@ -102,37 +101,37 @@ at::Tensor part(const at::Tensor& grad, const Level& level) { return grad.narrow
 
 bool is_filled(const std::string& kernel) { return kernel == "dense" || kernel == "merged"; }
 
-at::Tensor forward_filled(const std::string& kernel, const Call& call, const at::Tensor& x, at::TensorList weights,
+at::Tensor forward_filled(const std::string& kernel, const Geometry& g, const at::Tensor& x, at::TensorList weights,
                           const at::Tensor& bias, bool relu) {
   at::Tensor out;
   if (kernel == "dense") {
     const auto shift = bias.defined() ? Optional<at::Tensor>(bias) : Optional<at::Tensor>();
-    out = convolve(call, x, Dense(call).filters(call, weights), shift, 1);
+    out = convolve(g, x, Dense(g).filters(g, weights), shift, 1);
   } else {
     std::vector<at::Tensor> outputs;
     for (size_t l = 0; l < weights.size(); ++l) {
-      const Level& level = call.levels[l];
-      const int64_t merged = groups_to_merge(level, call.in_channels);
+      const Level& level = g.levels[l];
+      const int64_t merged = groups_to_merge(level, g.in_channels);
       Optional<at::Tensor> shift;
       if (bias.defined()) shift = bias.narrow(0, level.first, level.outputs);
-      outputs.push_back(convolve(call, x, fill(weights[l], level, merged), shift, level.groups / merged));
+      outputs.push_back(convolve(g, x, fill(weights[l], level, merged), shift, level.groups / merged));
     }
     out = at::cat(outputs, 1);
   }
   return relu ? out.relu_() : out;
 }
 
-at::Tensor grad_input_filled(const std::string& kernel, const Call& call, const at::Tensor& grad,
+at::Tensor grad_input_filled(const std::string& kernel, const Geometry& g, const at::Tensor& grad,
                              at::TensorList weights) {
-  const at::Tensor like = grad.new_empty({1}).expand({call.batch, call.in_channels, call.height, call.width});
-  if (kernel == "dense") return gradient(call, grad, like, Dense(call).filters(call, weights), 1, true);
+  const at::Tensor like = grad.new_empty({1}).expand({g.batch, g.in_channels, g.height, g.width});
+  if (kernel == "dense") return gradient(g, grad, like, Dense(g).filters(g, weights), 1, true);
   const bool narrow = grad.scalar_type() == at::kHalf || grad.scalar_type() == at::kBFloat16;
   at::Tensor sum;  // of the levels; rounded once
   for (size_t l = 0; l < weights.size(); ++l) {
-    const Level& level = call.levels[l];
-    const int64_t merged = groups_to_merge(level, call.in_channels);
+    const Level& level = g.levels[l];
+    const int64_t merged = groups_to_merge(level, g.in_channels);
     const at::Tensor share =
-        gradient(call, part(grad, level), like, fill(weights[l], level, merged), level.groups / merged, true);
+        gradient(g, part(grad, level), like, fill(weights[l], level, merged), level.groups / merged, true);
     if (!sum.defined())
       sum = narrow ? share.to(at::kFloat) : share;
     else
@@ -141,24 +140,22 @@ at::Tensor grad_input_filled(const std::string& kernel, const Call& call, const 
   return sum.to(grad.scalar_type());
 }
 
-std::vector<at::Tensor> grad_weight_filled(const std::string& kernel, const Call& call, const at::Tensor& grad,
+std::vector<at::Tensor> grad_weight_filled(const std::string& kernel, const Geometry& g, const at::Tensor& grad,
                                            const at::Tensor& x) {
   std::vector<at::Tensor> results;
   const at::Tensor one = x.new_empty({1});
-  const Dense dense(call);
+  const Dense dense(g);
   at::Tensor all;
   if (kernel == "dense")
-    all =
-        gradient(call, grad, x, one.expand({call.out_channels, call.in_channels, dense.height, dense.width}), 1, false);
-  for (const Level& level : call.levels) {
+    all = gradient(g, grad, x, one.expand({g.out_channels, g.in_channels, dense.height, dense.width}), 1, false);
+  for (const Level& level : g.levels) {
     if (all.defined()) {
       results.push_back(empty_out(middle(all, level), level, level.groups));
       continue;
     }
-    const int64_t merged = groups_to_merge(level, call.in_channels), inside = call.in_channels / level.groups;
+    const int64_t merged = groups_to_merge(level, g.in_channels), inside = g.in_channels / level.groups;
     const at::Tensor like = one.expand({level.outputs, merged * inside, level.height, level.width});
-    results.push_back(
-        empty_out(gradient(call, part(grad, level), x, like, level.groups / merged, false), level, merged));
+    results.push_back(empty_out(gradient(g, part(grad, level), x, like, level.groups / merged, false), level, merged));
   }
   return results;
 }

@@ -1,7 +1,7 @@
 // See grad_weight.h.
 #include "grad_weight.h"
 
-#include "../numbers.h"
+#include "../program.h"
 
 #include <algorithm>
 #include <cstring>
@@ -10,19 +10,19 @@
 
 namespace icconv_mm::pyconv {
 
-std::vector<int> make_weight_program(const Call& call) {
+std::vector<int> make_weight_program(const Geometry& g) {
   WeightProgram head{};
   std::vector<Job> jobs;
   std::vector<Tap> taps;
-  for (const Level& level : call.levels) {
-    head.reach_h = std::max(head.reach_h, static_cast<int>(level.height / 2 * call.dilation));
-    head.reach_w = std::max(head.reach_w, static_cast<int>(level.width / 2 * call.dilation));
+  for (const Level& level : g.levels) {
+    head.reach_h = std::max(head.reach_h, static_cast<int>(level.height / 2 * g.dilation));
+    head.reach_w = std::max(head.reach_w, static_cast<int>(level.width / 2 * g.dilation));
   }
-  for (int row = 0; row < call.out_channels; row += kRowChannels)
-    for (int column = 0; column < call.in_channels; column += kColumnChannels) {
+  for (int row = 0; row < g.out_channels; row += kRowChannels)
+    for (int column = 0; column < g.in_channels; column += kColumnChannels) {
       std::set<std::pair<int, int>> wanted;
-      for (const Level& level : call.levels) {
-        if (!meet(level, call.in_channels, column, kColumnChannels, row, kRowChannels)) continue;
+      for (const Level& level : g.levels) {
+        if (!meet(level, g.in_channels, column, kColumnChannels, row, kRowChannels)) continue;
         const int h = static_cast<int>(level.height / 2), w = static_cast<int>(level.width / 2);
         for (int dy = -h; dy <= h; ++dy)
           for (int dx = -w; dx <= w; ++dx) wanted.insert({dy, dx});
@@ -41,10 +41,10 @@ std::vector<int> make_weight_program(const Call& call) {
   return numbers;
 }
 
-Places places_of(const Call& call) {
+Places places_of(const Geometry& g) {
   Places places{};
-  for (const Level& level : call.levels) {
-    const int64_t group_in = call.in_channels / level.groups;
+  for (const Level& level : g.levels) {
+    const int64_t group_in = g.in_channels / level.groups;
     places.levels[places.count++] = {static_cast<int>(level.first),
                                      static_cast<int>(level.outputs),
                                      static_cast<int>(group_in),

@@ -29,7 +29,7 @@ struct Tap {
 struct WeightProgram {  // the head of the numbers; the tables follow
   int jobs, reach_h, reach_w, job_at, tap_at;
 };
-std::vector<int> make_weight_program(const Call& call);
+std::vector<int> make_weight_program(const Geometry& g);
 
 // A level among the filters of all levels, one level after the other.
 struct LevelPlace {
@@ -41,7 +41,7 @@ struct Places {
   int count;
   int64_t all;  // filters
 };
-Places places_of(const Call& call);
+Places places_of(const Geometry& g);
 
 // The filters of one output channel; none of a channel that there is not.
 struct FilterRow {

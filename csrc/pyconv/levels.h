@@ -19,27 +19,28 @@ struct Level {
   int64_t first, outputs, height, width, groups;  // first: output channel; height, width: of the kernel
 };
 
-struct Call {
+// The sizes and steps of one call.
+struct Geometry {
   int64_t batch, in_channels, height, width, out_channels, out_height, out_width, stride, dilation;
   std::vector<Level> levels;
 };
 
-Call check_forward(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
-                   c10::IntArrayRef groups, int64_t stride, int64_t dilation);
-Call check_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size, c10::IntArrayRef groups,
-                      int64_t stride, int64_t dilation);
-Call check_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes, c10::IntArrayRef groups,
-                       int64_t stride, int64_t dilation);
-ShapeClass shape_class(const Call& call);
+Geometry check_forward(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
+                       c10::IntArrayRef groups, int64_t stride, int64_t dilation);
+Geometry check_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
+                          c10::IntArrayRef groups, int64_t stride, int64_t dilation);
+Geometry check_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
+                           c10::IntArrayRef groups, int64_t stride, int64_t dilation);
+ShapeClass shape_class(const Geometry& g);
 
 // Torch's convolutions of filters in which zeros stand for what groups leave out: 'dense' is a single one, with the
 // largest kernel and without groups; 'merged' one per level, with groups of at least 16 channels.
 bool is_filled(const std::string& kernel);
-at::Tensor forward_filled(const std::string& kernel, const Call& call, const at::Tensor& x, at::TensorList weights,
+at::Tensor forward_filled(const std::string& kernel, const Geometry& g, const at::Tensor& x, at::TensorList weights,
                           const at::Tensor& bias, bool relu);
-at::Tensor grad_input_filled(const std::string& kernel, const Call& call, const at::Tensor& grad,
+at::Tensor grad_input_filled(const std::string& kernel, const Geometry& g, const at::Tensor& grad,
                              at::TensorList weights);
-std::vector<at::Tensor> grad_weight_filled(const std::string& kernel, const Call& call, const at::Tensor& grad,
+std::vector<at::Tensor> grad_weight_filled(const std::string& kernel, const Geometry& g, const at::Tensor& grad,
                                            const at::Tensor& x);
 
 // The program of the tiled kernel. A block computes up to eight tiles of eight output channels. For each step of 16
@@ -68,14 +69,14 @@ struct Program {                            // the head of the numbers; the tabl
 // Channels in and out change places for the gradient of the input, whose offsets point the other way. Its pixels that
 // lie `stride` apart read the same taps, at neighbouring outputs: they are a phase, numbered row by row, with a program
 // of its own. The forward pass has one phase.
-std::vector<int> make_program(const Call& call, bool backward);
-inline int phase_step(const Call& call, bool backward) { return backward ? static_cast<int>(call.stride) : 1; }
+std::vector<int> make_program(const Geometry& g, bool backward);
+inline int phase_step(const Geometry& g, bool backward) { return backward ? static_cast<int>(g.stride) : 1; }
 
 // Whether filters of a level lead from one of `inputs` channels to one of `outputs`, each counted from a first one.
 bool meet(const Level& level, int64_t in_channels, int64_t input, int64_t inputs, int64_t output, int64_t outputs);
 
 // One sentence if the program's kernel does not take such a call, else empty.
-std::string refusal(const Call& call, at::ScalarType dtype, bool backward);
+std::string refusal(const Geometry& g, at::ScalarType dtype, bool backward);
 
 // One element of a fragment per index, from the filters as they are.
 template <typename T>
@@ -118,12 +119,12 @@ struct PackFragments {
 };
 
 template <typename T>
-typename PackFragments<T>::Filters filters_of(const Call& call, const Level& level, const at::Tensor& weight) {
+typename PackFragments<T>::Filters filters_of(const Geometry& g, const Level& level, const at::Tensor& weight) {
   return {weight.const_data_ptr<T>(),
           {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)},
           static_cast<int>(level.first),
           static_cast<int>(level.outputs),
-          static_cast<int>(call.in_channels / level.groups),
+          static_cast<int>(g.in_channels / level.groups),
           static_cast<int>(level.outputs / level.groups),
           static_cast<int>(level.height),
           static_cast<int>(level.width)};

@@ -39,40 +39,40 @@ Tensor run(const Tensor& own, const Tensor& coarser, const Optional<Tensor>& fin
   if (out.numel() == 0) return out;
   const Runner runner(own);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, own.scalar_type(), "pyramid_sum", [&] {
-    const Call<scalar_t> call{a.const_data_ptr<scalar_t>(),
-                              c.defined() ? c.const_data_ptr<scalar_t>() : nullptr,
-                              b.const_data_ptr<scalar_t>(),
-                              out.mutable_data_ptr<scalar_t>(),
-                              a.size(0),
-                              a.size(1),
-                              a.size(2),
-                              a.size(3),
-                              b.size(2),
-                              b.size(3)};
+    const Arguments<scalar_t> args{a.const_data_ptr<scalar_t>(),
+                                   c.defined() ? c.const_data_ptr<scalar_t>() : nullptr,
+                                   b.const_data_ptr<scalar_t>(),
+                                   out.mutable_data_ptr<scalar_t>(),
+                                   a.size(0),
+                                   a.size(1),
+                                   a.size(2),
+                                   a.size(3),
+                                   b.size(2),
+                                   b.size(3)};
     if (format == at::MemoryFormat::ChannelsLast)
-      runner.template run<scalar_t, true>(call);
+      runner.template run<scalar_t, true>(args);
     else
-      runner.template run<scalar_t, false>(call);
+      runner.template run<scalar_t, false>(args);
   });
   return out;
 }
 
 // Whether all that a call reads and writes may be taken 16 bytes at a time.
 template <typename T>
-bool is_aligned(const Call<T>& call) {
+bool is_aligned(const Arguments<T>& args) {
   uintptr_t all = 0;
-  for (const void* each : {static_cast<const void*>(call.own), static_cast<const void*>(call.finer),
-                           static_cast<const void*>(call.coarser), static_cast<const void*>(call.out)})
+  for (const void* each : {static_cast<const void*>(args.own), static_cast<const void*>(args.finer),
+                           static_cast<const void*>(args.coarser), static_cast<const void*>(args.out)})
     all |= reinterpret_cast<uintptr_t>(each);
-  return all % kVectorBytes == 0 && call.channels * sizeof(T) % kVectorBytes == 0;
+  return all % kVectorBytes == 0 && args.channels * sizeof(T) % kVectorBytes == 0;
 }
 
 // Calls body(Elements) with what a thread takes at a time.
 template <typename T, bool kChannelsLast, typename Body>
-void with_elements(const Call<T>& call, const Body& body) {
-  const int64_t count = call.images * call.channels * call.height * call.width;
+void with_elements(const Arguments<T>& args, const Body& body) {
+  const int64_t count = args.images * args.channels * args.height * args.width;
   constexpr int kAtOnce = kVectorBytes / sizeof(T);
-  if (kChannelsLast && is_aligned(call))
+  if (kChannelsLast && is_aligned(args))
     body(Elements<T, kChannelsLast, kAtOnce>(), count / kAtOnce);
   else
     body(Elements<T, kChannelsLast, 1>(), count);

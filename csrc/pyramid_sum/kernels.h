@@ -25,7 +25,7 @@ struct Place {
 
 // out = own + finer + coarser upsampled: [N, C, H, W], the coarser [N, C, h, w], all dense and in one memory format.
 template <typename T>
-struct Call {
+struct Arguments {
   const T *own, *finer, *coarser;  // finer: null where there is none
   T* out;
   int64_t images, channels, height, width, coarser_height, coarser_width;
@@ -44,17 +44,17 @@ struct Elements {
     T values[N];
   };
 
-  static ICCONV_MM_BOTH_INLINE void run(const Call<T>& call, int64_t i) {
+  static ICCONV_MM_BOTH_INLINE void run(const Arguments<T>& args, int64_t i) {
     int64_t rest = i, c = 0, skip = 1;  // skip: elements from a pixel to the next
-    if (kChannelsLast) c = rest % (call.channels / N) * N, rest /= call.channels / N, skip = call.channels;
-    const int64_t x = rest % call.width, y = rest / call.width % call.height, plane = rest / call.width / call.height;
-    const Place<A> row(y, call.height, call.coarser_height), column(x, call.width, call.coarser_width);
-    const T* from = call.coarser + plane * call.coarser_height * call.coarser_width * skip + c;
+    if (kChannelsLast) c = rest % (args.channels / N) * N, rest /= args.channels / N, skip = args.channels;
+    const int64_t x = rest % args.width, y = rest / args.width % args.height, plane = rest / args.width / args.height;
+    const Place<A> row(y, args.height, args.coarser_height), column(x, args.width, args.coarser_width);
+    const T* from = args.coarser + plane * args.coarser_height * args.coarser_width * skip + c;
     const auto load = [](const T* p, int64_t at) { return reinterpret_cast<const Vector*>(p)[at]; };
-    const auto pixel = [&](int64_t h, int64_t w) { return load(from + (h * call.coarser_width + w) * skip, 0); };
+    const auto pixel = [&](int64_t h, int64_t w) { return load(from + (h * args.coarser_width + w) * skip, 0); };
     const Vector a = pixel(row.first, column.first), b = pixel(row.first, column.second);
     const Vector d = pixel(row.second, column.first), e = pixel(row.second, column.second);
-    const Vector own = load(call.own, i), finer = call.finer ? load(call.finer, i) : Vector{};
+    const Vector own = load(args.own, i), finer = args.finer ? load(args.finer, i) : Vector{};
     Vector out;
     ICCONV_MM_UNROLL
     for (int n = 0; n < N; ++n) {
@@ -63,7 +63,7 @@ struct Elements {
       const A sum = static_cast<A>(own.values[n]) + static_cast<A>(finer.values[n]);
       out.values[n] = static_cast<T>(sum + between(above, below, row.share));
     }
-    reinterpret_cast<Vector*>(call.out)[i] = out;
+    reinterpret_cast<Vector*>(args.out)[i] = out;
   }
 };
 

@@ -1,5 +1,5 @@
 // The CUDA kernels of integrated batch norm on the processor, thread by thread: for tests, which need no GPU.
-#include "../integrated_norm/calls.h"
+#include "../integrated_norm/call.h"
 
 #include <torch/library.h>
 

@@ -17,15 +17,15 @@ namespace icconv_mm::pyconv {
 namespace {
 
 template <typename T>
-std::vector<T> pack(const Call& call, const Program& program, const int* numbers, at::TensorList weights,
+std::vector<T> pack(const Geometry& g, const Program& program, const int* numbers, at::TensorList weights,
                     bool backward) {
   std::vector<T> packed(size_t(program.fragments) * kLanes * 4);
   PackFragments<T> pass{};
-  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = filters_of<T>(call, call.levels[l], weights[l]);
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = filters_of<T>(g, g.levels[l], weights[l]);
   pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const Fragment*>(numbers + program.fragment_at);
-  pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
-  pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
+  pass.columns = static_cast<int>(backward ? g.in_channels : g.out_channels);
+  pass.channels = static_cast<int>(backward ? g.out_channels : g.in_channels);
   pass.backward = backward, pass.out = packed.data();
   for (size_t i = 0; i < packed.size(); ++i) pass(static_cast<uint32_t>(i));
   return packed;
@@ -33,21 +33,21 @@ std::vector<T> pack(const Call& call, const Program& program, const int* numbers
 
 // What a block of threads does, pixel by pixel: the sums of 64 columns, in the order of the steps and offsets.
 template <typename T>
-at::Tensor execute(const Call& call, const at::Tensor& source, at::TensorList weights, bool backward) {
-  const std::vector<int> numbers = make_program(call, backward);
+at::Tensor execute(const Geometry& g, const at::Tensor& source, at::TensorList weights, bool backward) {
+  const std::vector<int> numbers = make_program(g, backward);
   const Program& program = *reinterpret_cast<const Program*>(numbers.data());
-  const auto packed = pack<T>(call, program, numbers.data(), weights, backward);
+  const auto packed = pack<T>(g, program, numbers.data(), weights, backward);
   const auto* blocks = reinterpret_cast<const Block*>(numbers.data() + program.block_at);
   const auto* steps = reinterpret_cast<const Step*>(numbers.data() + program.step_at);
   const auto* offsets = reinterpret_cast<const Offset*>(numbers.data() + program.offset_at);
-  const int64_t columns = backward ? call.in_channels : call.out_channels, channels = source.size(1);
-  const int step = phase_step(call, backward);
-  const int64_t apart = backward ? 1 : call.stride;
-  const int64_t height = backward ? call.height : call.out_height, width = backward ? call.width : call.out_width;
-  at::Tensor out = at::zeros({call.batch, columns, height, width}, source.options().dtype(at::kFloat));
+  const int64_t columns = backward ? g.in_channels : g.out_channels, channels = source.size(1);
+  const int step = phase_step(g, backward);
+  const int64_t apart = backward ? 1 : g.stride;
+  const int64_t height = backward ? g.height : g.out_height, width = backward ? g.width : g.out_width;
+  at::Tensor out = at::zeros({g.batch, columns, height, width}, source.options().dtype(at::kFloat));
   const auto from = source.accessor<T, 4>();
   auto to = out.accessor<float, 4>();
-  for (int64_t n = 0; n < call.batch; ++n)
+  for (int64_t n = 0; n < g.batch; ++n)
     for (int64_t y = 0; y < height; ++y)
       for (int64_t x = 0; x < width; ++x)
         for (int b = 0; b < program.blocks; ++b) {
@@ -73,12 +73,12 @@ at::Tensor execute(const Call& call, const at::Tensor& source, at::TensorList we
   return out;
 }
 
-at::Tensor by_program(const Call& call, const at::Tensor& source, at::TensorList weights, bool backward) {
-  const std::string reason = refusal(call, source.scalar_type(), backward);
+at::Tensor by_program(const Geometry& g, const at::Tensor& source, at::TensorList weights, bool backward) {
+  const std::string reason = refusal(g, source.scalar_type(), backward);
   TORCH_CHECK(reason.empty(), reason);
   at::Tensor out;
   AT_DISPATCH_REDUCED_FLOATING_TYPES(source.scalar_type(), "pyconv2d",
-                                     [&] { out = execute<scalar_t>(call, source, weights, backward); });
+                                     [&] { out = execute<scalar_t>(g, source, weights, backward); });
   return out;
 }
 
@@ -131,34 +131,34 @@ struct Warp {
 // What a block does: a job's sums over every `stride`-th tile from `first`.
 template <typename T>
 struct WeightBlock {
-  const Call& call;
+  const Geometry& g;
   const Patch& patch;
   const Places& places;
   const at::TensorAccessor<T, 4> grad, x;
 
   std::vector<char> stage(const Job& job, int index) const {
     const patches::Tile tile = locate_tile(patch, index);
-    const int height = static_cast<int>(call.height), width = static_cast<int>(call.width);
+    const int height = static_cast<int>(g.height), width = static_cast<int>(g.width);
     std::vector<char> memory((size_t(patch.slots) + kPixelsOfTile) * kPixelPitch);
     const auto put = [&](int slot, int channel, T value) {
       std::memcpy(&memory[size_t(slot) * kPixelPitch + channel * sizeof(T)], &value, sizeof(T));
     };
     for (int slot = 0; slot < patch.slots; ++slot) {
       const int pixel = source_pixel(patch, tile, slot, height, width);
-      for (int c = 0; pixel >= 0 && c < kColumnChannels && job.column + c < call.in_channels; ++c)
+      for (int c = 0; pixel >= 0 && c < kColumnChannels && job.column + c < g.in_channels; ++c)
         put(slot, c, x[tile.image][job.column + c][pixel / width][pixel % width]);
     }
     for (int pixel = 0; pixel < patch.tile_h * patch.tile_w; ++pixel) {
       const int y = tile.y + pixel / patch.tile_w, column = tile.x + pixel % patch.tile_w;
-      if (y >= call.out_height || column >= call.out_width) continue;
-      for (int c = 0; c < kRowChannels && job.row + c < call.out_channels; ++c)
+      if (y >= g.out_height || column >= g.out_width) continue;
+      for (int c = 0; c < kRowChannels && job.row + c < g.out_channels; ++c)
         put(patch.slots + pixel, c, grad[tile.image][job.row + c][y][column]);
     }
     return memory;
   }
 
   void operator()(const Job& job, const Tap* taps, int first, int stride, float* partial) const {
-    const int area = patch.tile_h * patch.tile_w, tiles = static_cast<int>(call.batch) * patch.tiles();
+    const int area = patch.tile_h * patch.tile_w, tiles = static_cast<int>(g.batch) * patch.tiles();
     int slots[kPixelsOfTile];
     for (int pixel = 0; pixel < kPixelsOfTile; ++pixel) slots[pixel] = pixel_bytes(patch, pixel);
     typename Warp<T>::Sums sums[kWarps][kTapsOfWarp] = {};
@@ -169,7 +169,7 @@ struct WeightBlock {
         const int own = taps_of_warp(job, warp);
         int offsets[kTapsOfWarp] = {};
         for (int i = 0; i < own; ++i)
-          offsets[i] = tap_bytes(patch, taps[tap_of_warp(job, warp, i)], static_cast<int>(call.dilation));
+          offsets[i] = tap_bytes(patch, taps[tap_of_warp(job, warp, i)], static_cast<int>(g.dilation));
         multiply_pixels(Warp<T>{memory.data()}, at, slots, area, offsets, own, sums[warp]);
       }
     }
@@ -187,23 +187,23 @@ struct WeightBlock {
 };
 
 template <typename T>
-std::vector<at::Tensor> grad_weight_by_warps(const Call& call, const at::Tensor& grad, const at::Tensor& x) {
+std::vector<at::Tensor> grad_weight_by_warps(const Geometry& g, const at::Tensor& grad, const at::Tensor& x) {
   std::vector<at::Tensor> out;
-  for (const Level& level : call.levels)
-    out.push_back(at::zeros({level.outputs, call.in_channels / level.groups, level.height, level.width}, x.options()));
+  for (const Level& level : g.levels)
+    out.push_back(at::zeros({level.outputs, g.in_channels / level.groups, level.height, level.width}, x.options()));
   if (grad.numel() == 0 || x.numel() == 0) return out;
-  const std::vector<int> numbers = make_weight_program(call);
+  const std::vector<int> numbers = make_weight_program(g);
   const WeightProgram& program = *reinterpret_cast<const WeightProgram*>(numbers.data());
   const auto* jobs = reinterpret_cast<const Job*>(numbers.data() + program.job_at);
   const auto* taps = reinterpret_cast<const Tap*>(numbers.data() + program.tap_at);
-  const Patch patch = patches::fit_patch(4000, kPixelsOfTile, static_cast<int>(call.out_height),
-                                         static_cast<int>(call.out_width), static_cast<int>(call.stride),
-                                         program.reach_h, program.reach_h, program.reach_w, program.reach_w);
+  const Patch patch = patches::fit_patch(4000, kPixelsOfTile, static_cast<int>(g.out_height),
+                                         static_cast<int>(g.out_width), static_cast<int>(g.stride), program.reach_h,
+                                         program.reach_h, program.reach_w, program.reach_w);
   TORCH_CHECK(patch.tiles() > 0, "the tiled kernel of pyconv2d does not take such a call on this GPU");
-  const Places places = places_of(call);
-  const int slabs = std::min(3, static_cast<int>(call.batch) * patch.tiles());
+  const Places places = places_of(g);
+  const int slabs = std::min(3, static_cast<int>(g.batch) * patch.tiles());
   std::vector<float> partial(slabs * places.all, NAN);  // that each filter is written shows
-  const WeightBlock<T> block{call, patch, places, grad.accessor<T, 4>(), x.accessor<T, 4>()};
+  const WeightBlock<T> block{g, patch, places, grad.accessor<T, 4>(), x.accessor<T, 4>()};
   for (int slab = 0; slab < slabs; ++slab)
     for (int job = 0; job < program.jobs; ++job) block(jobs[job], taps, slab, slabs, &partial[slab * places.all]);
   for (int l = 0; l < places.count; ++l) {
@@ -221,12 +221,12 @@ void check_name(const std::string& kernel) {
 at::Tensor output(c10::string_view name, const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
                   c10::IntArrayRef groups, int64_t stride, int64_t dilation, bool relu) {
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
-  const Call call = check_forward(x, weights, bias, groups, stride, dilation);
+  const Geometry g = check_forward(x, weights, bias, groups, stride, dilation);
   const std::string kernel(name);
   check_name(kernel);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()) : at::Tensor();
-  if (is_filled(kernel)) return forward_filled(kernel, call, x, weights, shift, relu);
-  at::Tensor out = by_program(call, x, weights, false);
+  if (is_filled(kernel)) return forward_filled(kernel, g, x, weights, shift, relu);
+  at::Tensor out = by_program(g, x, weights, false);
   if (shift.defined()) out.add_(shift.view({-1, 1, 1}));
   return (relu ? out.relu_() : out).to(x.options(), false, false, x.suggest_memory_format());
 }
@@ -234,26 +234,26 @@ at::Tensor output(c10::string_view name, const at::Tensor& x, at::TensorList wei
 at::Tensor grad_input(c10::string_view name, const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
                       c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
-  const Call call = check_grad_input(grad, weights, size, groups, stride, dilation);
+  const Geometry g = check_grad_input(grad, weights, size, groups, stride, dilation);
   const std::string kernel(name);
   check_name(kernel);
-  if (is_filled(kernel)) return grad_input_filled(kernel, call, grad, weights);
-  return by_program(call, grad, weights, true).to(grad.options(), false, false, grad.suggest_memory_format());
+  if (is_filled(kernel)) return grad_input_filled(kernel, g, grad, weights);
+  return by_program(g, grad, weights, true).to(grad.options(), false, false, grad.suggest_memory_format());
 }
 
 std::vector<at::Tensor> grad_weight(c10::string_view name, const at::Tensor& grad, const at::Tensor& x,
                                     c10::IntArrayRef shapes, c10::IntArrayRef groups, int64_t stride,
                                     int64_t dilation) {
   const at::AutoDispatchBelowAutograd no_gradient;  // torch's operators within would ask for one
-  const Call call = check_grad_weight(grad, x, shapes, groups, stride, dilation);
+  const Geometry g = check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const std::string kernel(name);
   check_name(kernel);
-  if (is_filled(kernel)) return grad_weight_filled(kernel, call, grad, x);
-  const std::string reason = refusal(call, x.scalar_type(), false);
+  if (is_filled(kernel)) return grad_weight_filled(kernel, g, grad, x);
+  const std::string reason = refusal(g, x.scalar_type(), false);
   TORCH_CHECK(reason.empty(), reason);
   std::vector<at::Tensor> out;
   AT_DISPATCH_REDUCED_FLOATING_TYPES(x.scalar_type(), "pyconv2d_grad_weight",
-                                     [&] { out = grad_weight_by_warps<scalar_t>(call, grad, x); });
+                                     [&] { out = grad_weight_by_warps<scalar_t>(g, grad, x); });
   return out;
 }
 

@@ -10,9 +10,9 @@ struct OnProcessor {
   explicit OnProcessor(const Tensor&) {}
 
   template <typename T, bool kChannelsLast>
-  void run(const Call<T>& call) const {
-    with_elements<T, kChannelsLast>(call, [&](auto body, int64_t count) {
-      for (int64_t i = 0; i < count; ++i) decltype(body)::run(call, i);
+  void run(const Arguments<T>& args) const {
+    with_elements<T, kChannelsLast>(args, [&](auto body, int64_t count) {
+      for (int64_t i = 0; i < count; ++i) decltype(body)::run(args, i);
     });
   }
 };

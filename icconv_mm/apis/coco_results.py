@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 
 from icconv_mm.datasets.checks import check_coco_file, check_file
 from icconv_mm.errors import ArgumentError
-from icconv_mm.files import write_json
 from icconv_mm.tasks.base import TaskAdapter
+from icconv_mm.utils.files import write_json
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.config import config as mmengine_config
 
 from icconv_mm.apis.config_options import check_options
-from icconv_mm.config_tree import as_list, dicts_in, kind_of
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.libraries import require_library
+from icconv_mm.utils.config_tree import as_list, dicts_in, kind_of
 
 
 def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
@@ -75,7 +75,7 @@ def _remembering(format_code: Callable) -> Callable:
     return formatted
 
 
-def model_config(cfg: Config) -> dict:
+def model_without_own_weights(cfg: Config) -> dict:
     """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
     cfg.model.pop('pretrained', None)
     for node in dicts_in(cfg.model):
@@ -101,11 +101,11 @@ def replace_image_loading(cfg: Any, *, skip_bad: bool = False) -> None:
 
 def move_data(cfg: Config, root: str) -> None:
     """Exchange the folder ``data_root`` of a config for ``root`` at the start of every path; both end with a slash."""
-    drawn = cfg.data_root
+    former = cfg.data_root
     for node in dicts_in(cfg):
         for key, value in node.items():
-            if isinstance(value, str) and value.startswith(drawn) and not value.startswith(root):
-                node[key] = root + value.removeprefix(drawn)
+            if isinstance(value, str) and value.startswith(former) and not value.startswith(root):
+                node[key] = root + value.removeprefix(former)
 
 
 def iterations_of(cfg: Config) -> int:

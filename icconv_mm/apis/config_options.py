@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.config_tree import entries, places_in
 from icconv_mm.errors import ArgumentError
 from icconv_mm.registry import SCOPE
 from icconv_mm.tasks.libraries import scope_of
+from icconv_mm.utils.config_tree import entries, places_in
 from icconv_mm.versions import SUPPORTED
 
 # What a runner reads of its config beside the arguments of its constructor: ``self.cfg.get('compile')``.

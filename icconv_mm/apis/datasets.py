@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from icconv_mm.config_tree import dicts_in, kind_of
 from icconv_mm.datasets.checks import (
     DatasetError,
     check_coco_file,
@@ -20,9 +19,10 @@ from icconv_mm.datasets.checks import (
     join_root,
 )
 from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets
-from icconv_mm.engine.checkpoint_match import unwrapped
+from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
+from icconv_mm.utils.config_tree import dicts_in, kind_of
 
 # What BaseDataset of mmengine says when no entry is left.
 _NOTHING_LEFT = 'need at least one array to concatenate'

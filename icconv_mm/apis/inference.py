@@ -17,15 +17,15 @@ from torch import nn
 
 from icconv_mm._deprecated import renamed
 from icconv_mm.apis.coco_results import results_of
-from icconv_mm.apis.config import model_config
+from icconv_mm.apis.config import model_without_own_weights
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
+from icconv_mm.utils.config_tree import kind_of
 
 
 class Predictor:
@@ -218,7 +218,7 @@ def build_model(cfg: Config) -> nn.Module:
     scope = scope_of(cfg)
     init_default_scope('mmengine' if scope in NO_LIBRARY else scope)
     with building(str(cfg.filename)):
-        return revert_sync_batchnorm(MODELS.build(model_config(cfg)))
+        return revert_sync_batchnorm(MODELS.build(model_without_own_weights(cfg)))
 
 
 def inference_transforms(cfg: Config) -> list[dict]:
@@ -245,4 +245,4 @@ def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-__getattr__ = renamed(__name__, {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'})
+__getattr__ = renamed(__name__)

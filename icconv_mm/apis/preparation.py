@@ -19,12 +19,12 @@ from mmengine.runner import find_latest_checkpoint
 from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
-from icconv_mm.config_tree import as_list, dicts_in
 from icconv_mm.engine import AtomicCheckpointHook, CPUAmpOptimWrapper
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.select import get_task
+from icconv_mm.utils.config_tree import as_list, dicts_in
 
 
 def prepare(cfg: Config) -> TaskAdapter:

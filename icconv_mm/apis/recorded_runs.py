@@ -28,7 +28,7 @@ def digest(config: Config, root: Path, *others: str) -> str:
     return hashlib.sha256('\n'.join((text, *others)).encode()).hexdigest()[:16]
 
 
-def recorded(file: Path, settings: str) -> dict | None:
+def find_result(file: Path, settings: str) -> dict | None:
     """The content of a file of results if there is one, with these ``settings`` in it; else None."""
     if not file.is_file():
         return None

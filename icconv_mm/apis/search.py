@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from icconv_mm.checkpoints.conversion import unwrap
+from icconv_mm.checkpoints.conversion import checked_weights
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_images
@@ -19,7 +19,7 @@ from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.inherit import inherit_taps
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
 from icconv_mm.patterns.selection import LayerFilter
-from icconv_mm.tables import table
+from icconv_mm.utils.tables import table
 
 
 def search_checkpoint(
@@ -57,7 +57,7 @@ def search_checkpoint(
             then.
     """
     with naming(str(checkpoint)):
-        state = unwrap(read_checkpoint(checkpoint))
+        state = checked_weights(read_checkpoint(checkpoint))
         means = None
         if model is not None:
             check_fits(model, state, str(checkpoint))

@@ -17,13 +17,13 @@ from rich.console import RenderableType
 from rich.rule import Rule
 
 from icconv_mm.apis.config import iterations_of, set_iterations
-from icconv_mm.apis.recorded_runs import digest, recorded, train_once
+from icconv_mm.apis.recorded_runs import digest, find_result, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.errors import InputError, require_known
-from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import VARIANTS
-from icconv_mm.tables import markdown, table
+from icconv_mm.utils.files import write_json
+from icconv_mm.utils.tables import markdown, table
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Stage:
 
     def result(self) -> dict | None:
         """What the finished stage measured, or None."""
-        return recorded(self.result_file, self.settings())
+        return find_result(self.result_file, self.settings())
 
 
 class Pipeline:

@@ -15,11 +15,11 @@ from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_met
 from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
-from icconv_mm.config_tree import as_list
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
-from icconv_mm.engine.checkpoint_match import unwrapped
+from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.errors import ArgumentError, InputError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
+from icconv_mm.utils.config_tree import as_list
 
 # What gloo and NCCL say when another process is silent or gone.
 _GONE = re.compile(
@@ -65,7 +65,7 @@ def train(
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
-    with explaining_metrics(cfg), answering():
+    with explaining_metrics(cfg), reporting_lost_processes():
         runner.train()
     return runner
 
@@ -75,7 +75,7 @@ class ProcessGoneError(UserError, RuntimeError):
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def reporting_lost_processes() -> Iterator[None]:
     """Raise ProcessGoneError where the exchange with another process of the run fails."""
     try:
         yield

@@ -8,10 +8,7 @@ from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone, inception_ba
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
 
-__getattr__ = renamed(
-    __name__,
-    {'Inception': 'icconv_mm.backbones.ICBackbone', 'Pyramidal': 'icconv_mm.backbones.PyConvBackbone'},
-)
+__getattr__ = renamed(__name__)
 
 for _layer in (ICConv2d, PyConv2d):  # for a conv_cfg; layers themselves need no registry
     MODELS.register_module(module=_layer)

@@ -13,10 +13,10 @@ from typing import Literal
 from torch import nn
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
+from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
 from icconv_mm.layers.normalization import Shortcut
-from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 
 
 class PyConvBasicBlock(BasicBlock):
@@ -69,15 +69,16 @@ class PyConvResNet(ResNet):
         self.stage_groups = stage_groups or self.default_groups
         super().__init__(depth, **kwargs)
 
-    def _check(self, num_stages: int) -> None:
-        super()._check(num_stages)
+    # --- the parts that differ
+
+    def check_arguments(self, num_stages: int) -> None:
+        """As of a ResNet, and the tables of kernels and groups."""
+        super().check_arguments(num_stages)
         if self.avg_down:
             raise ValueError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
         if self.two_pyconvs and self.arch_settings[self.depth][0] is Bottleneck:
             raise ValueError(f'two_pyconvs is for basic blocks, which depth {self.depth} does not have')
         check_stages(self.stage_kernels, self.stage_groups, num_stages)
-
-    # --- the parts that differ
 
     def make_stem(self, in_channels: int, channels: int) -> None:
         """A stem that ends at half the resolution of the image; the first stage halves it again."""

@@ -165,7 +165,7 @@ class ResNet(BaseModule):
         self.dcn, self.stage_with_dcn, self.plugins = dcn, tuple(stage_with_dcn), plugins or ()
         self.with_cp, self.zero_init_residual, self.drop_path_rate = with_cp, zero_init_residual, drop_path_rate
         self.groups, self.base_width = groups, width_per_group or base_width
-        self._check(num_stages)
+        self.check_arguments(num_stages)
 
         self.make_stem(in_channels, stem_channels or base_channels)
         growth = self.expansion or self.block_type().expansion
@@ -189,7 +189,10 @@ class ResNet(BaseModule):
             )
         self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
-    def _check(self, num_stages: int) -> None:
+    # --- the parts; a variant overrides those in which it differs
+
+    def check_arguments(self, num_stages: int) -> None:
+        """Raises ValueError for an argument that is out of range, before anything is built of them."""
         if self.depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth!r}')
         if not 1 <= num_stages <= 4:
@@ -214,8 +217,6 @@ class ResNet(BaseModule):
         if self.multi_grid is not None and len(self.multi_grid) != depths[num_stages - 1]:
             last = f'the {depths[num_stages - 1]} blocks of the last stage'
             raise ValueError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
-
-    # --- the parts; a variant overrides those in which it differs
 
     def make_stem(self, in_channels: int, channels: int) -> None:
         """Registers the modules of :meth:`stem_forward`."""

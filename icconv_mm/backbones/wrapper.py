@@ -5,21 +5,20 @@ convert it in place and return *it*: keys, initialisation, freezing, ``norm_eval
 own because it is that network.
 """
 
-import functools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from icconv_mm._deprecated import warn_renamed
+from icconv_mm._deprecated import register_old_types
+from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import convert_all, none_selected, standardized
-from icconv_mm.layers.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.patterns.selection import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
 
 _STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
@@ -149,16 +148,7 @@ def pyconv_backbone(
 ICBackbone, PyConvBackbone = inception_backbone, pyconv_backbone  # by the names of configs
 
 
-def _register_old_name(old: str, new: str, backbone: Callable[..., nn.Module]) -> None:
-    @MODELS.register_module(name=old)
-    @functools.wraps(backbone)
-    def build(*args, **options) -> nn.Module:
-        warn_renamed(f'icconv_mm.{old}', f'icconv_mm.{new}')
-        return backbone(*args, **options)
-
-
-_register_old_name('Inception', 'ICBackbone', inception_backbone)
-_register_old_name('Pyramidal', 'PyConvBackbone', pyconv_backbone)
+register_old_types(MODELS, Inception=inception_backbone, Pyramidal=pyconv_backbone)
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

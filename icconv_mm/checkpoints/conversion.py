@@ -19,7 +19,7 @@ PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a 
 SOURCES: dict[str, Callable[..., None]] = {}
 
 
-def source(name: str) -> Callable[[Callable], Callable]:
+def register_source(name: str) -> Callable[[Callable], Callable]:
     """Register a converter as that of the source ``name``."""
     return lambda converter: SOURCES.setdefault(name, converter)
 
@@ -53,7 +53,7 @@ def run_conversion(
     require_known([source], SOURCES, 'no source')
     if unknown := sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters)):
         raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
-    conversion = Conversion(unwrap(state_dict))
+    conversion = Conversion(checked_weights(state_dict))
     SOURCES[source](conversion, rules, **options)
     if conversion.left and not allow_unmatched:
         raise UnmatchedKeysError(conversion)
@@ -64,7 +64,7 @@ class UnmatchedKeysError(InputError):
     """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""
 
     def __init__(self, conversion: 'Conversion'):
-        groups = group(conversion.left)
+        groups = group_keys(conversion.left)
         shown = ', '.join(f'{name} ({count})' for name, count in groups[:8])
         more = f' and {len(groups) - 8} more groups' if len(groups) > 8 else ''
         super().__init__(
@@ -149,7 +149,7 @@ class Conversion:
         self.left = {new: self.left[old] for new, old in renamed.items()}
 
 
-def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
+def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:
     """The weights of a checkpoint by key (:func:`state_dict_of`), of a file from anywhere: checked to be weights.
 
     Raises:
@@ -173,6 +173,6 @@ def mask_numbers(key: str) -> str:
     return re.sub(r'(?:(?<=layer)|(?<![A-Za-z0-9]))\d+', '*', key)
 
 
-def group(keys: Iterable[str]) -> list[tuple[str, int]]:
+def group_keys(keys: Iterable[str]) -> list[tuple[str, int]]:
     """Keys with their indices masked, and how many there are of each, in order of appearance."""
     return list(Counter(map(mask_numbers, keys)).items())

@@ -12,7 +12,7 @@ from icconv_mm.checkpoints.conversion import Conversion, run_conversion
 from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.checkpoints.sources.detectron_pickle import load_detectron
 from icconv_mm.errors import InputError, naming
-from icconv_mm.files import whole_file
+from icconv_mm.utils.files import whole_file
 
 
 def convert_file(path: str | Path, out: str | Path, source: str, **options) -> Conversion:

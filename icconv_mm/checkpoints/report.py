@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from icconv_mm.checkpoints.conversion import Conversion, group, mask_numbers
-from icconv_mm.tables import table
+from icconv_mm.checkpoints.conversion import Conversion, group_keys, mask_numbers
+from icconv_mm.utils.tables import table
 
 
 def moves_table(conversion: Conversion) -> Table:
@@ -27,6 +27,6 @@ def _module(key: str) -> str:
 def left_table(conversion: Conversion) -> Table:
     """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
     shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
-    rows = [(name, str(count), str(shapes[name])) for name, count in group(conversion.left)]
+    rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
     titles = ('key', 'keys', 'first shape')
     return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icconv_mm.errors import InputError, naming
-from icconv_mm.files import read_small
+from icconv_mm.utils.files import read_small
 
 
 @dataclass(frozen=True)

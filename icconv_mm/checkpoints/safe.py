@@ -81,7 +81,7 @@ def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
             raise CheckpointError(f'{path}: truncated, or not {form}: {_first_line(error)}') from error
 
 
-def activate() -> None:
+def install_with_runner() -> None:
     """Extend torch's allow-list, and let mmengine load through :func:`load` from the first import of its runner on.
 
     Importing the runner here would take seconds that the use of a layer does not need.

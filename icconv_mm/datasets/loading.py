@@ -143,4 +143,4 @@ def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
     return found
 
 
-__getattr__ = renamed(__name__, {'find_pictures': 'icconv_mm.datasets.loading.find_images'})
+__getattr__ = renamed(__name__)

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm import bricks
 from icconv_mm.bricks import ConvModule
 from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.layers.hooks import has_hooks
+from icconv_mm.utils.torch_private import has_hooks
 
 _log = logging.getLogger(__name__)
 

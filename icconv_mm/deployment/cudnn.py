@@ -14,8 +14,7 @@ from torch import Tensor, fx, nn
 
 from icconv_mm.deployment.chains import is_plain, trace
 from icconv_mm.deployment.folding import Folded
-from icconv_mm.layers.hooks import has_hooks
-from icconv_mm.torch_private import is_traced
+from icconv_mm.utils.torch_private import has_hooks, is_traced
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Conv2dAddReLU(nn.Conv2d):
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """``[N, C_in, H, W]``, and z of the output's shape or one that broadcasts -> ``[N, C_out, H', W']``."""
         settings = self.stride, self.padding, self.dilation, self.groups
-        if takes(x, self.weight) and not is_traced():
+        if is_fused(x, self.weight) and not is_traced():
             if z is None:
                 return torch.cudnn_convolution_relu(x, self.weight, self.bias, *settings)
             if tuple(z.shape) == self._shape(x) and z.dtype == x.dtype:
@@ -53,12 +52,12 @@ class Conv2dAddReLU(nn.Conv2d):
         return x.shape[0], self.out_channels, *sides
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
+def is_fused(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN computes such a call as one kernel."""
     return x.is_cuda and x.dtype == weight.dtype and not torch.is_autocast_enabled() and torch.backends.cudnn.enabled
 
 
-def is_wanted(model: nn.Module) -> bool:
+def is_supported(model: nn.Module) -> bool:
     """Whether a model is on a GPU whose cuDNN computes what it must for the model's dtype."""
     weight = next((p for p in model.parameters() if p.is_cuda and p.ndim == 4), None)
     return weight is not None and _works(weight.device, weight.dtype)

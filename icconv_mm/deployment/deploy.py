@@ -52,7 +52,7 @@ def _form(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_gpu, kept = cudnn.is_wanted(model), with_contiguous_maps(model)
+    on_gpu, kept = cudnn.is_supported(model), with_contiguous_maps(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False

@@ -17,7 +17,7 @@ from icconv_mm.layers.convert import convert_all, like
 from icconv_mm.layers.memory_format import with_contiguous_maps
 from icconv_mm.ops.common.tensors import is_autocast
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.torch_private import is_observed, is_traced, onednn_convolution, onednn_filters
+from icconv_mm.utils.torch_private import is_observed, is_traced, onednn_convolution, onednn_filters
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from icconv_mm._deprecated import warn_renamed
+from icconv_mm._deprecated import register_old_types
 from icconv_mm.deployment import deploy
 from icconv_mm.registry import HOOKS
 
@@ -21,7 +21,4 @@ class DeployHook(Hook):
         runner.model = deploy(runner.model)
 
 
-@HOOKS.register_module(name='InferenceFormHook')
-def _old_name() -> DeployHook:
-    warn_renamed('icconv_mm.InferenceFormHook', 'icconv_mm.DeployHook')
-    return DeployHook()
+register_old_types(HOOKS, InferenceFormHook=DeployHook)

@@ -31,4 +31,4 @@ __all__ = [
     'to_supernet',
 ]
 
-__getattr__ = renamed(__name__, {'PConv': 'icconv_mm.layers.PConvLayer'})
+__getattr__ = renamed(__name__)

@@ -15,7 +15,7 @@ class ICConv2dReLU(ICConv2d):
         tensor(0.)
     """
 
-    _operator = staticmethod(inception_conv2d_relu)
+    operator = staticmethod(inception_conv2d_relu)
 
     @classmethod
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
@@ -32,7 +32,7 @@ class PyConv2dReLU(PyConv2d):
         tensor(0.)
     """
 
-    _operator = staticmethod(pyconv2d_relu)
+    operator = staticmethod(pyconv2d_relu)
 
     @classmethod
     def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':

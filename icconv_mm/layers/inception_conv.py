@@ -27,6 +27,9 @@ class ICConv2d(nn.Conv2d):
             height and width; 1 by default.
         bias: Whether the layer has a bias; False by default.
 
+    Attributes:
+        scaled_pattern: The pattern times the dilation of the layer, which is what the operator takes.
+
     Raises:
         ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.
 
@@ -38,7 +41,7 @@ class ICConv2d(nn.Conv2d):
         torch.Size([1, 6, 16, 16])
     """
 
-    _operator = staticmethod(inception_conv2d)
+    operator = staticmethod(inception_conv2d)
 
     def __init__(
         self,
@@ -61,11 +64,11 @@ class ICConv2d(nn.Conv2d):
         if self.stride[0] != self.stride[1]:
             raise ValueError(f'the stride must be the same on both axes, got {self.stride}')
         self.pattern = DilationPattern.of(pattern).for_convolution(out_channels, groups)
-        self._scaled = self.pattern.scaled(self.dilation)
+        self.scaled_pattern = self.pattern.scaled(self.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return self._operator(x, self.weight, self.bias, self._scaled, self.stride[0], self.groups)
+        return self.operator(x, self.weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'

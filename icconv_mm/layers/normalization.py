@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
-from icconv_mm.torch_private import is_compiling
+from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
 
 def norm_relu(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
-from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
 from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 
@@ -71,12 +71,12 @@ class PConvLayer(nn.Module):
 
     def _from_same_and_coarser(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Per level what it adds to itself, and what it adds, once upsampled, to the next finer level."""
-        pair, joined = (self.from_same, self.from_coarser), {}
+        pair, merged = (self.from_same, self.from_coarser), {}
         same, upwards = [self.from_same(levels[0], self._deforms(0))], [None]
         for level, x in enumerate(levels[1:], 1):
             here, finer = self._deforms(level), self._deforms(level - 1)
             if here == finer:
-                own, up = joint_convs(x, pair, here, joined)
+                own, up = merged_convs(x, pair, here, merged)
             else:
                 own, up = self.from_same(x, here), self.from_coarser(x, finer)
             same.append(own)

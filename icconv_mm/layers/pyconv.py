@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.ops import pyconv2d
-from icconv_mm.torch_private import is_compiling
+from icconv_mm.utils.torch_private import is_compiling
 
 
 class PyConv2d(nn.Module):
@@ -36,7 +36,7 @@ class PyConv2d(nn.Module):
         torch.Size([1, 16, 32, 32])
     """
 
-    _operator = staticmethod(pyconv2d)
+    operator = staticmethod(pyconv2d)
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class PyConv2d(nn.Module):
                 return torch.cat([level(x) for level in levels], 1)
         weights = [member(level, 'weight') for level in levels]
         bias = None if member(levels[0], 'bias') is None else torch.cat([level.bias for level in levels])
-        return self._operator(x, weights, bias, self.groups, self.stride, self.dilation)
+        return self.operator(x, weights, bias, self.groups, self.stride, self.dilation)
 
 
 def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:

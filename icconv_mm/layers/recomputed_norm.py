@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from icconv_mm.layers.hooks import has_hooks
 from icconv_mm.layers.normalization import norm_relu
-from icconv_mm.torch_private import has_saved_tensors_hooks, is_observed
+from icconv_mm.utils.torch_private import has_hooks, has_saved_tensors_hooks, is_observed
 
 
 class _Recipe:

@@ -59,8 +59,8 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         return y + self.bias.to(y.dtype)[:, None, None]
 
 
-def joint_convs(
-    x: Tensor, convs: Sequence[ScaleEqualizedConv2d], deform: bool, joined: dict[bool, tuple[Tensor, Tensor]]
+def merged_convs(
+    x: Tensor, convs: Sequence[ScaleEqualizedConv2d], deform: bool, merged: dict[bool, tuple[Tensor, Tensor]]
 ) -> Sequence[Tensor]:
     """The outputs of several convolutions of equal stride and padding for one map, all plain or all deformable.
 
@@ -70,15 +70,15 @@ def joint_convs(
     Args:
         x: ``[N, C_in, H, W]``.
         convs, deform: The convolutions, and whether they deform.
-        joined: Empty at first; keeps their concatenated weights between the calls of one forward.
+        merged: Empty at first; keeps their concatenated weights between the calls of one forward.
     """
     first = convs[0]
     if len(convs) == 1:
         return [first(x, deform)]
-    if deform not in joined:
+    if deform not in merged:
         parts = [conv.conv_offset for conv in convs] if deform else convs
-        joined[deform] = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-    y = F.conv2d(x, *joined[deform], first.stride, first.padding)
+        merged[deform] = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+    y = F.conv2d(x, *merged[deform], first.stride, first.padding)
     if not deform:
         return y.split([conv.out_channels for conv in convs], 1)
     return [conv.sample(x, offset) for conv, offset in zip(convs, y.split(OFFSETS, 1))]

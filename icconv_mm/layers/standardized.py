@@ -17,14 +17,15 @@ class ICConvWS2d(ICConv2d, ConvWS2d):
     def forward(self, x: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
         weight = (self.weight - mean) / (deviation + self.eps)
-        return inception_conv2d(x, weight, self.bias, self._scaled, self.stride[0], self.groups)
+        return inception_conv2d(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
 
 
 class ICConvAWS2d(ICConv2d, ConvAWS2d):
     """A ``ConvAWS2d`` of several dilations: the standardised filters have a scale and a shift as buffers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return inception_conv2d(x, self._get_weight(self.weight), self.bias, self._scaled, self.stride[0], self.groups)
+        weight = self._get_weight(self.weight)
+        return inception_conv2d(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
 
 
 STANDARDIZED = {ConvWS2d: ICConvWS2d, ConvAWS2d: ICConvAWS2d}

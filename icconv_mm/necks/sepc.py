@@ -11,7 +11,7 @@ from icconv_mm.bricks import MODELS, BaseModule
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PConvLayer
 from icconv_mm.layers.pconv import make_ibn, normalize_and_rectify
-from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, joint_convs
+from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
 
 
 @MODELS.register_module()
@@ -203,15 +203,15 @@ class SEPC(PConv):
         """
         self._check_sizes(levels)
         features = self._stack(levels)
-        convs, joined = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
+        convs, merged = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
         maps = [
-            joint_convs(x, convs, self.lcconv_deform and level >= self.start_level, joined)
+            merged_convs(x, convs, self.lcconv_deform and level >= self.start_level, merged)
             for level, x in enumerate(features)
         ]
         outputs = []
         for branch, of_branch in zip(self.branches, zip(*maps)):
             norm = getattr(self, f'{branch}_norm')
-            # without a norm these may be parts of a joint output, views
+            # without a norm these may be parts of one merged output, views
             outputs.append(normalize_and_rectify(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 

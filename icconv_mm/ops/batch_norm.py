@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.torch_private import is_observed, is_traced
+from icconv_mm.utils.torch_private import is_observed, is_traced
 
 
 def has_batch_norm_kernel(

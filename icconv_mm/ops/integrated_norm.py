@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
 from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import integrated_norm as reference
-from icconv_mm.torch_private import below_autograd, is_compiling
+from icconv_mm.utils.torch_private import below_autograd, is_compiling
 
 DTYPES = {'cpu': FLOAT_DTYPES, 'cuda': (torch.float32, torch.float16, torch.bfloat16)}
 MAX_LEVELS = 16  # of the table that a launch takes
@@ -81,7 +81,7 @@ def _refusal(device: str, levels: Sequence[Tensor], weight, bias, running_mean, 
     first = levels[0]
     if device == 'cuda' and len(levels) > MAX_LEVELS:
         return f'it takes at most {MAX_LEVELS} levels, got {len(levels)}'
-    if reason := off_device((first,), device) or unlike(levels, 'levels'):
+    if reason := device_refusal((first,), device) or mixture_refusal(levels, 'levels'):
         return reason
     if first.dtype not in DTYPES[device]:
         known = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES[device])

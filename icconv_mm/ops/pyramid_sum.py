@@ -5,11 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, unlike
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
 from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import pyramid_sum as reference
-from icconv_mm.torch_private import below_autograd, is_observed, is_traced
+from icconv_mm.utils.torch_private import below_autograd, is_observed, is_traced
 
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
@@ -58,7 +58,7 @@ class _PyramidSum(torch.autograd.Function):
 
 def _refusal(device: str, own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
     maps = [own, coarser] if finer is None else [own, coarser, finer]
-    if reason := off_device(maps, device) or unlike(maps, 'maps'):
+    if reason := device_refusal(maps, device) or mixture_refusal(maps, 'maps'):
         return reason
     if own.dtype not in FLOAT_DTYPES:
         return f'it takes floating-point maps, got {own.dtype}'

@@ -8,7 +8,7 @@ from rich.table import Table
 from icconv_mm.errors import naming
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import ReceptiveField
-from icconv_mm.tables import table
+from icconv_mm.utils.tables import table
 
 
 def mean_dilation(pattern: DilationPattern) -> tuple[float, float]:

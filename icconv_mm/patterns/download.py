@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
-from icconv_mm.files import MAX_BYTES, whole_file
+from icconv_mm.utils.files import MAX_BYTES, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.errors import InputError, naming
-from icconv_mm.files import read_small, write_json
 from icconv_mm.patterns.pattern import DilationPattern
+from icconv_mm.utils.files import read_small, write_json
 
 
 def read_patterns(path: str | Path) -> list[DilationPattern]:

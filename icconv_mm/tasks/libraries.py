@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import Registry
 
-from icconv_mm import task_folders, versions
+from icconv_mm import versions
 from icconv_mm.errors import InputError, UserError
 from icconv_mm.registry import SCOPE
+from icconv_mm.utils import task_folders
 
 if TYPE_CHECKING:  # it loads mmengine's visualisers, for which reading a config has no use
     from icconv_mm.tasks.base import TaskAdapter

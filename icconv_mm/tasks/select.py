@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from icconv_mm import task_folders
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.libraries import adapter_of, require_library, scope_of
+from icconv_mm.utils import task_folders
 
 if TYPE_CHECKING:
     from icconv_mm.tasks.base import TaskAdapter

@@ -10,9 +10,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from icconv_mm import task_folders
 from icconv_mm.apis.config import check_options, load_config
 from icconv_mm.errors import InputError
+from icconv_mm.utils import task_folders
 
 
 @pytest.fixture

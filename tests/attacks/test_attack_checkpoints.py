@@ -17,7 +17,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from icconv_mm.checkpoints import load_detectron, metadata, resuming, safe
-from icconv_mm.checkpoints.conversion import unwrap
+from icconv_mm.checkpoints.conversion import checked_weights
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.errors import InputError
 
@@ -118,7 +118,12 @@ def read(path: Path, tmp: str = '/nonexistent') -> object:
 def test_pickles_of_any_opcodes(case, data):
     content = read(case.holds(archive(data)))
     torch.save(content, io.BytesIO())  # no half objects
-    for use in (metadata.dataset_meta_of, resuming.seed_of, lambda c: check_fits(nn.Linear(2, 2), c, 'a.pth'), unwrap):
+    for use in (
+        metadata.dataset_meta_of,
+        resuming.seed_of,
+        lambda c: check_fits(nn.Linear(2, 2), c, 'a.pth'),
+        checked_weights,
+    ):
         with contextlib.suppress(InputError):
             use(content)
 
@@ -249,7 +254,7 @@ def test_anything_in_any_field(case, changes):
         lambda c: resuming.check_optimizer(c.get('optimizer'), optimizer),
         lambda c: resuming.check_schedulers(c.get('param_schedulers'), []),
         lambda c: check_fits(layer, c, 'a.pth'),
-        unwrap,
+        checked_weights,
     ):
         if content is not None:
             try:

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones import ICResNet, PyConvHGResNet, PyConvResNet
+from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.layers import PyConv2d
-from icconv_mm.layers.pyconv_stages import STAGE_GROUPS
 from icconv_mm.registry import MODELS
 
 # channels and groups of an eighth of the network

@@ -8,7 +8,7 @@ from layouts import detector, resnet, with_prefix
 
 from icconv_mm.checkpoints import RenameRule, convert, load_rules
 from icconv_mm.checkpoints.conversion import run_conversion
-from icconv_mm.files import MAX_BYTES
+from icconv_mm.utils.files import MAX_BYTES
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 RULES = [

@@ -4,8 +4,8 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch.utils.data import ConcatDataset
 
-from icconv_mm.config_tree import dicts_in, places_in
 from icconv_mm.datasets.nesting import datasets_in, leaf_datasets, phase_datasets
+from icconv_mm.utils.config_tree import dicts_in, places_in
 
 
 def test_every_dict_of_a_config():

@@ -33,8 +33,8 @@ def calls(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(torch, 'cudnn_convolution_relu', rectified)
     monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', added)
-    monkeypatch.setattr(cudnn, 'is_wanted', lambda model: True)
-    monkeypatch.setattr(cudnn, 'takes', lambda x, weight: True)
+    monkeypatch.setattr(cudnn, 'is_supported', lambda model: True)
+    monkeypatch.setattr(cudnn, 'is_fused', lambda x, weight: True)
     return seen
 
 
@@ -68,7 +68,7 @@ def test_additions_and_relus_of_networks_are_joined(name, calls):
 
 def test_without_a_gpu_nothing_is_joined():
     assert count(deploy(ICResNet(18, 'geometric_d2', base_channels=16)), Conv2dAddReLU) == 0
-    assert not cudnn.is_wanted(nn.Conv2d(3, 3, 3)) and not cudnn.takes(X, X)
+    assert not cudnn.is_supported(nn.Conv2d(3, 3, 3)) and not cudnn.is_fused(X, X)
 
 
 def test_on_the_cpu_the_layer_is_the_plain_composition():
@@ -206,7 +206,7 @@ def test_a_trial_that_fails_leaves_the_model_as_it_is(monkeypatch, caplog):
     """Some versions of cuDNN refuse a dtype; others might compute something else."""
     cudnn._works.cache_clear()
     monkeypatch.setattr(torch.backends.cudnn, 'is_available', lambda: True)
-    monkeypatch.setattr(cudnn, 'takes', lambda x, weight: True)
+    monkeypatch.setattr(cudnn, 'is_fused', lambda x, weight: True)
 
     def refuse(*_):
         raise RuntimeError('CUDNN_STATUS_NOT_SUPPORTED')

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pages import REPO
 
-from icconv_mm import task_folders
+from icconv_mm.utils import task_folders
 
 API = sorted((REPO / 'docs/api').glob('*.md'))
 LIBRARIES = {task: library for library, task in task_folders.TASKS.items()}

@@ -28,7 +28,7 @@ def test_concatenates_its_levels(settings):
 def test_is_the_operator(monkeypatch):
     conv = PyConv2d(8, **LEVELS, stride=2, bias=True)
     calls = []
-    monkeypatch.setattr(PyConv2d, '_operator', lambda _, *args: calls.append(args) or pyconv2d(*args))
+    monkeypatch.setattr(PyConv2d, 'operator', lambda _, *args: calls.append(args) or pyconv2d(*args))
     x = torch.randn(2, 8, 9, 7)
     got = conv(x)
     ((_, weights, bias, groups, stride, dilation),) = calls
@@ -62,7 +62,7 @@ def test_levels_that_were_changed_are_called(monkeypatch):
     """A level that a tool has replaced or parametrized computes more than its weight says."""
     x = torch.randn(2, 8, 9, 7)
     conv = PyConv2d(8, **LEVELS)
-    monkeypatch.setattr(PyConv2d, '_operator', lambda *_: pytest.fail('the operator was called'))
+    monkeypatch.setattr(PyConv2d, 'operator', lambda *_: pytest.fail('the operator was called'))
     to_inception(conv, [[(2, 1, 1), (2, 2, 2)]], filter=r'levels\.0$')
     torch.testing.assert_close(conv(x), by_level(conv, x))
     parametrizations.spectral_norm(conv.pyconv_levels[1])

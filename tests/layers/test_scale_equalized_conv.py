@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from icconv_mm.layers import ScaleEqualizedConv2d
-from icconv_mm.layers.scale_equalized_conv import joint_convs, padded_deform_conv2d
+from icconv_mm.layers.scale_equalized_conv import merged_convs, padded_deform_conv2d
 
 torchvision_ops = pytest.importorskip('torchvision.ops')
 
@@ -67,12 +67,12 @@ def test_plain_form_is_conv2d():
 
 @pytest.mark.parametrize('deform', [False, True])
 @pytest.mark.parametrize('padding', [0, 1])
-def test_joint_convolutions_are_the_single_ones(deform, padding):
+def test_merged_convolutions_are_the_single_ones(deform, padding):
     convs = [make(padding=padding), make(padding=padding, out_channels=2)]
-    joined = {}
+    merged = {}
     for size in ((6, 5), (3, 4)):
         x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-        got, want = joint_convs(x, convs, deform, joined), [conv(x, deform) for conv in convs]
+        got, want = merged_convs(x, convs, deform, merged), [conv(x, deform) for conv in convs]
         for one, other in zip(got, want, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
         leaves = [x, *(p for conv in convs for p in conv.parameters() if deform or p.ndim != 4 or p.shape[0] != 18)]

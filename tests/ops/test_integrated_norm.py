@@ -147,15 +147,15 @@ def test_many_chunks_and_a_mean_far_from_zero(kind):
 
 @pytest.mark.parametrize('fmt', [torch.contiguous_format, torch.channels_last], ids=str)
 def test_parts_of_larger_maps_and_mixed_formats(fmt):
-    """Channels of a joint convolution's output, read where they lie; results are dense."""
+    """Channels of a merged convolution's output, read where they lie; results are dense."""
     generator = torch.Generator().manual_seed(0)
-    joint = [
+    merged = [
         torch.randn(2, 14, *side, generator=generator).contiguous(memory_format=fmt)
         for side in ((9, 8), (4, 1), (1, 4), (1, 1))
     ]
     settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=True, tracked=True)
     for part in (slice(0, 7), slice(7, 14)):
-        levels = [each[:, part] for each in joint]
+        levels = [each[:, part] for each in merged]
         grads = [torch.randn(level.shape, generator=generator) for level in levels]
         dense = [level.contiguous() for level in levels]
         mixed = [each.contiguous(memory_format=torch.channels_last) if i % 2 else each for i, each in enumerate(dense)]

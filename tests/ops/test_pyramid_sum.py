@@ -64,9 +64,9 @@ def test_gradients_of_two_orders(fmt, with_finer):
 
 
 def test_parts_of_larger_maps():
-    joint = torch.randn(2, 12, 7, 6)
+    merged = torch.randn(2, 12, 7, 6)
     for fmt in FORMATS:
-        own, finer = joint.contiguous(memory_format=fmt).split(6, 1)
+        own, finer = merged.contiguous(memory_format=fmt).split(6, 1)
         coarser = torch.randn(2, 12, 4, 3).contiguous(memory_format=fmt)[:, 6:]
         want = formula(own, coarser, finer).float()
         torch.testing.assert_close(pyramid_sum(own, coarser, finer), want)

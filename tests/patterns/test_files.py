@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from icconv_mm.files import MAX_BYTES
 from icconv_mm.patterns import PUBLISHED, DilationPattern, read_patterns, write_patterns
+from icconv_mm.utils.files import MAX_BYTES
 
 
 def test_round_trip(tmp_path):

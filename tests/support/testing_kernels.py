@@ -1,7 +1,7 @@
 """The kernels of GPUs on the CPU (``csrc/testing``), which a library has that was built for tests."""
 
 from icconv_mm.ops.dispatch.backend import missing_library
-from icconv_mm.torch_private import has_kernel
+from icconv_mm.utils.torch_private import has_kernel
 
 
 def require_testing_kernels() -> None:

@@ -42,7 +42,8 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     """Each task library costs seconds at start-up."""
     code = """
         import sys
-        from icconv_mm import registry, task_folders
+        from icconv_mm import registry
+        from icconv_mm.utils import task_folders
         shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'libraries', 'multitask', 'select'))  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))

@@ -140,35 +140,36 @@ const NormLoops<T>& loops() {
 
 // The pixels of a piece, with all that a call shares.
 template <typename T>
-NormCall<T> of_pixels(const NormCall<T>& shared, const Piece& piece) {
+NormArguments<T> of_pixels(const NormArguments<T>& shared, const Piece& piece) {
   const Level& level = *piece.level;
-  NormCall<T> call = shared;
-  call.rows = piece.end - piece.begin, call.columns = level.channels;
-  call.x_row = level.x_row, call.row = level.channels;
-  call.x = level.x.const_data_ptr<T>() + piece.begin * call.x_row;
-  call.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + piece.begin * call.row : nullptr;
-  call.out = level.out.mutable_data_ptr<T>() + piece.begin * call.row;
-  return call;
+  NormArguments<T> args = shared;
+  args.rows = piece.end - piece.begin, args.columns = level.channels;
+  args.x_row = level.x_row, args.row = level.channels;
+  args.x = level.x.const_data_ptr<T>() + piece.begin * args.x_row;
+  args.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + piece.begin * args.row : nullptr;
+  args.out = level.out.mutable_data_ptr<T>() + piece.begin * args.row;
+  return args;
 }
 
 // `count` pixels of a plane, from `first` on.
 template <typename T>
-NormCall<T> of_plane(const NormCall<T>& shared, const Level& level, int64_t plane, int64_t first, int64_t count) {
+NormArguments<T> of_plane(const NormArguments<T>& shared, const Level& level, int64_t plane, int64_t first,
+                          int64_t count) {
   const int64_t c = plane % level.channels, at = plane * level.area + first;
-  NormCall<T> call = shared;
-  call.rows = 1, call.columns = count;
-  call.x = level.x.const_data_ptr<T>() + plane / level.channels * level.x_row + c * level.area + first;
-  call.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + at : nullptr;
-  call.out = level.out.mutable_data_ptr<T>() + at;
-  for (auto member : {&NormCall<T>::mean, &NormCall<T>::scale, &NormCall<T>::bias, &NormCall<T>::grad_scale,
-                      &NormCall<T>::slope, &NormCall<T>::rest})
-    if (call.*member) call.*member += c;
-  return call;
+  NormArguments<T> args = shared;
+  args.rows = 1, args.columns = count;
+  args.x = level.x.const_data_ptr<T>() + plane / level.channels * level.x_row + c * level.area + first;
+  args.grad = level.grad.defined() ? level.grad.const_data_ptr<T>() + at : nullptr;
+  args.out = level.out.mutable_data_ptr<T>() + at;
+  for (auto member : {&NormArguments<T>::mean, &NormArguments<T>::scale, &NormArguments<T>::bias,
+                      &NormArguments<T>::grad_scale, &NormArguments<T>::slope, &NormArguments<T>::rest})
+    if (args.*member) args.*member += c;
+  return args;
 }
 
 // The second pass: a loop over everything.
 template <typename T>
-void map(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
+void map(const Work& work, const NormArguments<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
   work.each([&](const Piece& piece) {
     if (piece.level->channels_last) return loop[1](of_pixels(shared, piece));
     for (int64_t plane = piece.begin; plane < piece.end; ++plane)
@@ -204,30 +205,31 @@ struct JoinMoments {
 
 // The first pass: for each row of sums and channel what Join makes of the sums of a loop.
 template <typename T, typename Join>
-std::vector<Sums> reduce(const Work& work, const NormCall<T>& shared, const typename NormLoops<T>::Loop (&loop)[2]) {
-  using A = typename NormCall<T>::A;
+std::vector<Sums> reduce(const Work& work, const NormArguments<T>& shared,
+                         const typename NormLoops<T>::Loop (&loop)[2]) {
+  using A = typename NormArguments<T>::A;
   std::vector<Sums> sums(work.row_pixels.size() * work.channels, Sums{0, 0});
   work.each([&](const Piece& piece) {
     const Level& level = *piece.level;
     if (level.channels_last) {
       std::vector<A> found(2 * level.channels);
-      NormCall<T> call = of_pixels(shared, piece);
-      call.sums = found.data();
-      loop[1](call);
-      const Join join(0, call.rows);
+      NormArguments<T> args = of_pixels(shared, piece);
+      args.sums = found.data();
+      loop[1](args);
+      const Join join(0, args.rows);
       const A* others = found.data() + level.channels;
       for (int64_t c = 0; c < level.channels; ++c)
-        join(sums[piece.row * level.channels + c], found[c], others[c], call.x[c]);
+        join(sums[piece.row * level.channels + c], found[c], others[c], args.x[c]);
       return;
     }
     for (int64_t plane = piece.begin; plane < piece.end; ++plane)
       for (int64_t first = 0; first < level.area; first += kSegmentPixels) {
         A found[2];
-        NormCall<T> call = of_plane(shared, level, plane, first, std::min(kSegmentPixels, level.area - first));
-        call.sums = found;
-        loop[0](call);
-        const Join join(first, call.columns);
-        join(sums[piece.row * level.channels + plane], found[0], found[1], call.x[0]);
+        NormArguments<T> args = of_plane(shared, level, plane, first, std::min(kSegmentPixels, level.area - first));
+        args.sums = found;
+        loop[0](args);
+        const Join join(first, args.columns);
+        join(sums[piece.row * level.channels + plane], found[0], found[1], args.x[0]);
       }
   });
   return sums;
@@ -261,7 +263,7 @@ template <typename T>
 Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
                    const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var, double momentum,
                    double eps, bool relu) {
-  using A = typename NormCall<T>::A;
+  using A = typename NormArguments<T>::A;
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
   A *old_mean = changed<A>(running_mean, channels), *old_var = changed<A>(running_var, channels);
@@ -284,10 +286,10 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
     if (old_mean) old_mean[c] += momentum * (all[c].first - old_mean[c]);
     if (old_var) old_var[c] += momentum * (all[c].second / (pixels - 1) - old_var[c]);
   }
-  NormCall<T> call{};
-  call.mean = means, call.scale = scale.data(), call.bias = shift.data();
+  NormArguments<T> args{};
+  args.mean = means, args.scale = scale.data(), args.bias = shift.data();
   const auto& apply = loops<T>().apply;
-  map<T>(work, call, {apply[0][relu], apply[1][relu]});
+  map<T>(work, args, {apply[0][relu], apply[1][relu]});
   return {outputs(work), mean, inverse};
 }
 
@@ -295,17 +297,17 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
 template <typename T>
 Results backward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias, const Tensor& mean,
                     const Tensor& inverse, bool relu) {
-  using A = typename NormCall<T>::A;
+  using A = typename NormArguments<T>::A;
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
   const A *means = values<A>(mean, channels), *inverses = values<A>(inverse, channels);
   std::vector<A> scale(channels), shift(channels), slope(channels), rest(channels);
   for (int64_t c = 0; c < channels; ++c)
     scale[c] = (weights ? weights[c] : A(1)) * inverses[c], shift[c] = biases ? biases[c] : A(0);
-  NormCall<T> call{};
-  call.mean = means, call.scale = scale.data(), call.bias = shift.data();
+  NormArguments<T> args{};
+  args.mean = means, args.scale = scale.data(), args.bias = shift.data();
   const auto& loop = loops<T>();
-  const auto sums = reduce<T, JoinSums>(work, call, {loop.sums[0][relu], loop.sums[1][relu]});
+  const auto sums = reduce<T, JoinSums>(work, args, {loop.sums[0][relu], loop.sums[1][relu]});
   std::vector<Sums> all(channels, Sums{0, 0});
   for (size_t row = 0; row < work.row_pixels.size(); ++row)
     for (int64_t c = 0; c < channels; ++c)
@@ -319,8 +321,8 @@ Results backward_of(const Work& work, const Optional<Tensor>& weight, const Opti
     slope[c] = -scale[c] * inverses[c] * weighted / work.total;
     rest[c] = -scale[c] * all[c].first / work.total;
   }
-  call.grad_scale = scale.data(), call.slope = slope.data(), call.rest = rest.data();
-  map<T>(work, call, {loop.gradient[0][relu], loop.gradient[1][relu]});
+  args.grad_scale = scale.data(), args.slope = slope.data(), args.rest = rest.data();
+  map<T>(work, args, {loop.gradient[0][relu], loop.gradient[1][relu]});
   return {outputs(work), to_weight, to_bias};
 }
 

@@ -20,15 +20,15 @@ struct Row {
 };
 
 template <typename T>
-Row<T> find_row(const Call<T>& call, int64_t number, int64_t skip) {
-  const int64_t plane = number / call.height, at = number * call.width * skip;
-  const Place<at::opmath_type<T>> place(number % call.height, call.height, call.coarser_height);
-  const T* from = call.coarser + plane * call.coarser_height * call.coarser_width * skip;
-  return {call.own + at,
-          call.finer ? call.finer + at : nullptr,
-          from + place.first * call.coarser_width * skip,
-          from + place.second * call.coarser_width * skip,
-          call.out + at,
+Row<T> find_row(const Arguments<T>& args, int64_t number, int64_t skip) {
+  const int64_t plane = number / args.height, at = number * args.width * skip;
+  const Place<at::opmath_type<T>> place(number % args.height, args.height, args.coarser_height);
+  const T* from = args.coarser + plane * args.coarser_height * args.coarser_width * skip;
+  return {args.own + at,
+          args.finer ? args.finer + at : nullptr,
+          from + place.first * args.coarser_width * skip,
+          from + place.second * args.coarser_width * skip,
+          args.out + at,
           place.share};
 }
 
@@ -58,19 +58,19 @@ struct OnProcessor {
   explicit OnProcessor(const Tensor&) {}
 
   template <typename T, bool kChannelsLast>
-  void run(const Call<T>& call) const {
+  void run(const Arguments<T>& args) const {
     using A = at::opmath_type<T>;
-    const int64_t skip = kChannelsLast ? call.channels : 1, rows = call.images * call.height * call.channels / skip;
+    const int64_t skip = kChannelsLast ? args.channels : 1, rows = args.images * args.height * args.channels / skip;
     std::vector<Place<A>> places;
-    for (int64_t x = 0; x < call.width; ++x) places.emplace_back(x, call.width, call.coarser_width);
-    at::parallel_for(0, rows, kGrain / (call.width * skip) + 1, [&](int64_t begin, int64_t end) {
-      std::vector<A> mixed(call.coarser_width * skip);
+    for (int64_t x = 0; x < args.width; ++x) places.emplace_back(x, args.width, args.coarser_width);
+    at::parallel_for(0, rows, kGrain / (args.width * skip) + 1, [&](int64_t begin, int64_t end) {
+      std::vector<A> mixed(args.coarser_width * skip);
       for (int64_t number = begin; number < end; ++number) {
-        const Row<T> row = find_row(call, number, skip);
+        const Row<T> row = find_row(args, number, skip);
         if (row.finer)
-          sum_row<kChannelsLast, true>(row, places, call.coarser_width, skip, mixed.data());
+          sum_row<kChannelsLast, true>(row, places, args.coarser_width, skip, mixed.data());
         else
-          sum_row<kChannelsLast, false>(row, places, call.coarser_width, skip, mixed.data());
+          sum_row<kChannelsLast, false>(row, places, args.coarser_width, skip, mixed.data());
       }
     });
   }

@@ -10,7 +10,7 @@ namespace icconv_mm {
 // `rows` rows of `columns` values side by side. A channel is a column (channels_last: a row is a pixel), or the one row
 // is of one channel (a plane of NCHW).
 template <typename T>
-struct NormCall {
+struct NormArguments {
   using A = at::opmath_type<T>;
   const T *x, *grad;  // grad: backward only
   T* out;             // the result, or the gradient of x
@@ -24,7 +24,7 @@ struct NormCall {
 // By channels_last, and by whether a ReLU follows.
 template <typename T>
 struct NormLoops {
-  using Loop = void (*)(const NormCall<T>&);
+  using Loop = void (*)(const NormArguments<T>&);
   Loop moments[2];      // sums of d = x - x of the first row (of the first pixel) and of d^2
   Loop apply[2][2];     // out = y
   Loop sums[2][2];      // sums of g and of g (x - mean), g: grad where ReLU let it pass

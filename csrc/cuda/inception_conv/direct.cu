@@ -31,7 +31,7 @@ __device__ inline Element locate(int64_t i, int channels, int height, int width)
 
 // table: [C_out][3] = (dilation_h, dilation_w, group)
 template <typename T, typename Acc>
-__global__ void forward_kernel(Problem p, const T* __restrict__ x, Strides xs, const T* __restrict__ weight,
+__global__ void forward_kernel(Geometry32 p, const T* __restrict__ x, Strides xs, const T* __restrict__ weight,
                                const T* __restrict__ bias, const int* __restrict__ table, T* __restrict__ out,
                                Strides os, int64_t size, bool relu) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x) {
@@ -54,7 +54,7 @@ __global__ void forward_kernel(Problem p, const T* __restrict__ x, Strides xs, c
 }
 
 template <typename T, typename Acc>
-__global__ void grad_input_kernel(Problem p, const T* __restrict__ grad, Strides gs, const T* __restrict__ weight,
+__global__ void grad_input_kernel(Geometry32 p, const T* __restrict__ grad, Strides gs, const T* __restrict__ weight,
                                   const int* __restrict__ table, T* __restrict__ out, Strides os, int64_t size) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x) {
     const Element e = locate(i, p.in_channels, p.height, p.width);
@@ -77,7 +77,7 @@ __global__ void grad_input_kernel(Problem p, const T* __restrict__ grad, Strides
 
 // A block per filter and input channel; its threads' sums are added in a fixed order.
 template <typename T, typename Acc>
-__global__ void grad_weight_kernel(Problem p, const T* __restrict__ grad, Strides gs, const T* __restrict__ x,
+__global__ void grad_weight_kernel(Geometry32 p, const T* __restrict__ grad, Strides gs, const T* __restrict__ x,
                                    Strides xs, const int* __restrict__ table, T* __restrict__ out) {
   __shared__ Acc sums[kReduceThreads];
   const int o = static_cast<int>(blockIdx.x / p.group_in), c = static_cast<int>(blockIdx.x % p.group_in);
@@ -110,7 +110,7 @@ unsigned grid_for(int64_t size) {
 
 }  // namespace
 
-at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor forward_direct(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Pattern pattern, bool relu) {
   at::Tensor out =
       at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
@@ -127,7 +127,7 @@ at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tenso
   return out;
 }
 
-at::Tensor grad_input_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
+at::Tensor grad_input_direct(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
   at::Tensor out = at::empty({p.batch, p.in_channels, p.height, p.width}, grad.options(), grad.suggest_memory_format());
   const at::Tensor filter = weight.contiguous();
   const int* table = channel_table(p, pattern).device;
@@ -141,7 +141,7 @@ at::Tensor grad_input_direct(const Problem& p, const at::Tensor& grad, const at:
   return out;
 }
 
-at::Tensor grad_weight_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
+at::Tensor grad_weight_direct(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
   at::Tensor out = at::empty({p.out_channels, p.group_in, 3, 3}, grad.options());
   const int* table = channel_table(p, pattern).device;
   const int64_t blocks = int64_t(p.out_channels) * p.group_in;

@@ -31,7 +31,7 @@ struct ColumnTile {
 };
 
 struct Arguments {
-  Problem p;
+  Geometry32 p;
   Patch patch;
   const void *x, *weight, *bias;
   void* out;
@@ -260,7 +260,7 @@ struct Columns {
   std::vector<int> channels;
 };
 
-std::vector<Columns> make_columns(const Problem& p, Pattern pattern) {
+std::vector<Columns> make_columns(const Geometry32& p, Pattern pattern) {
   std::vector<Columns> columns(p.groups);
   for (const Share& share : make_shares(p, pattern)) {
     auto& [tiles, channels] = columns[share.group];
@@ -296,7 +296,7 @@ std::vector<int> share_out(const std::vector<ColumnTile>& tiles, int most) {
   return warps;
 }
 
-std::vector<int> build_table(const Problem& p, Pattern pattern, int most) {
+std::vector<int> build_table(const Geometry32& p, Pattern pattern, int most) {
   std::vector<Block> blocks;
   std::vector<int> tiles, rows;
   const std::vector<Columns> columns = make_columns(p, pattern);
@@ -346,7 +346,7 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int most) {
 }
 
 template <typename Math>
-at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor launch(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   Pattern pattern, bool relu) {
   const Device& device = current_device();
   const int halo_h = static_cast<int>(max_dilation(pattern, 0)), halo_w = static_cast<int>(max_dilation(pattern, 1));
@@ -394,7 +394,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& x, const at::Tensor& weigh
 
 }  // namespace
 
-at::Tensor forward_tiled(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor forward_tiled(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu, Precision precision) {
   if (current_device().major < 8 || p.group_in % (kVectorBytes / x.element_size()) != 0) return {};
   const at::Tensor nhwc = channels_last(x), filters = channels_last(weight);

@@ -19,7 +19,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kItems = kTileSide * kTileSide * kColumns / kThreads;  // of shifted additions, per thread
 
 struct Arguments {
-  Problem p;
+  Geometry32 p;
   Patch patch;
   const void *x, *bias;
   const void* filters;   // as PackTiles orders them
@@ -79,15 +79,15 @@ __device__ __forceinline__ void store_items(const Arguments& a, const Tile& tile
 }
 
 // The arguments of a launch, and the tensors that must outlive it.
-struct Call {
+struct Launch {
   Arguments arguments;
   at::Tensor x, filters, out;
   c10::cuda::CUDAStream stream;
 };
 
 template <typename T, bool kCores>
-Call prepare(const Problem& p, const Patch& patch, const at::Tensor& input, const at::Tensor& weight,
-             const at::Tensor& bias, Pattern pattern, bool relu) {
+Launch prepare(const Geometry32& p, const Patch& patch, const at::Tensor& input, const at::Tensor& weight,
+               const at::Tensor& bias, Pattern pattern, bool relu) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const at::Tensor x = channels_last(input);
   at::Tensor filters = at::empty({kFragments * kFragmentElements}, weight.options());

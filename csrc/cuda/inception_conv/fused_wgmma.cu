@@ -134,7 +134,7 @@ struct Extent {
   int64_t tiles, bytes;  // of shared memory
 };
 
-Extent extent_of(const Problem& p, Pattern pattern) {
+Extent extent_of(const Geometry32& p, Pattern pattern) {
   const Patch patch = fused_patch(p.out_height, p.out_width, pattern);
   const int64_t slots = round_up(patch.slots, kRowsOfGroup);
   return {patch, int64_t(p.batch) * patch.tiles(),
@@ -142,21 +142,21 @@ Extent extent_of(const Problem& p, Pattern pattern) {
 }
 
 template <typename Math, typename T>
-at::Tensor launch(const Problem& p, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor launch(const Geometry32& p, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                   Pattern pattern, bool relu) {
   const Extent extent = extent_of(p, pattern);
   const int bytes = static_cast<int>(extent.bytes);
-  const Call call = prepare<T, true>(p, extent.patch, input, weight, bias, pattern, relu);
+  const Launch prepared = prepare<T, true>(p, extent.patch, input, weight, bias, pattern, relu);
   C10_CUDA_CHECK(cudaFuncSetAttribute(fused_wgmma_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(extent.tiles, current_device().processors));
-  fused_wgmma_kernel<Math><<<blocks, kThreads, bytes, call.stream>>>(call.arguments);
+  fused_wgmma_kernel<Math><<<blocks, kThreads, bytes, prepared.stream>>>(prepared.arguments);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return call.out;
+  return prepared.out;
 }
 
 }  // namespace
 
-std::string fused_wgmma_refusal(const Problem& p, at::ScalarType dtype, Pattern pattern) {
+std::string fused_wgmma_refusal(const Geometry32& p, at::ScalarType dtype, Pattern pattern) {
   const std::string kernel = "the kernel 'fused_wgmma' ";
   const Device& device = current_device();
   if (device.major != 9 || device.minor != 0)
@@ -179,8 +179,8 @@ std::string fused_wgmma_refusal(const Problem& p, at::ScalarType dtype, Pattern 
   return {};
 }
 
-at::Tensor forward_fused_wgmma(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               Pattern pattern, bool relu) {
+at::Tensor forward_fused_wgmma(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                               const at::Tensor& bias, Pattern pattern, bool relu) {
   return x.scalar_type() == at::kHalf ? launch<Float16, at::Half>(p, x, weight, bias, pattern, relu)
                                       : launch<BFloat16, at::BFloat16>(p, x, weight, bias, pattern, relu);
 }

@@ -26,7 +26,7 @@ constexpr int kUnitFields = 4;   // dilation_h, dilation_w, vector, mask: two un
 constexpr int kSkip = -1;        // offset of a tap that meets no output
 
 struct Arguments {
-  Problem p;
+  Geometry32 p;
   Patch patch;
   const void *grad, *weight;
   void* out;
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, 2) grad_input_kernel(const Arguments
 }
 
 // For each group and chunk of `step` channels its reduction steps: pairs of (16 bytes of channels, dilation).
-std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
+std::vector<int> build_table(const Geometry32& p, Pattern pattern, int vector) {
   const int step = 2 * vector, chunks = (p.group_out + step - 1) / step;
   struct Unit {
     int dilation_h, dilation_w, vector, mask;
@@ -287,7 +287,7 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
 }
 
 template <typename Math>
-at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
+at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
   const Device& device = current_device();
   // tile pixel i of a remainder r meets outputs from i - dilation / s to i + (r + dilation) / s
   const int s = p.stride;
@@ -328,7 +328,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& we
 
 }  // namespace
 
-at::Tensor grad_input_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
+at::Tensor grad_input_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
                             Precision precision) {
   const int vector = static_cast<int>(kVectorBytes / grad.element_size());
   if (current_device().major < 8 || p.group_in % vector != 0 || p.group_out % vector != 0) return {};

@@ -32,7 +32,7 @@ template <typename Math>
 constexpr int kColumns = kColumnVectors * kVector<Math>;
 
 struct Arguments {
-  Problem p;
+  Geometry32 p;
   Patch patch;
   const void *grad, *x;
   float* partial;  // [slabs][C_out][tap][C_in / groups]
@@ -275,7 +275,7 @@ __global__ void add_slabs(const float* partial, typename Math::Element* out, int
 }
 
 // Row tiles of 16 channels of one dilation: 2 (4 for 32-bit elements) vectors of 16 bytes, aligned as in memory.
-std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
+std::vector<int> build_table(const Geometry32& p, Pattern pattern, int vector) {
   const int vectors = 16 / vector;
   std::vector<int> blocks, tiles;
   int group = -1;
@@ -310,7 +310,7 @@ std::vector<int> build_table(const Problem& p, Pattern pattern, int vector) {
 }
 
 template <typename Math>
-at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
+at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
   const Device& device = current_device();
   const int dh = static_cast<int>(max_dilation(pattern, 0)), dw = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
@@ -362,7 +362,7 @@ at::Tensor launch(const Problem& p, const at::Tensor& grad, const at::Tensor& x,
 
 }  // namespace
 
-at::Tensor grad_weight_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+at::Tensor grad_weight_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                              Precision precision) {
   const int vector = static_cast<int>(kVectorBytes / grad.element_size());
   if (current_device().major < 8 || p.group_in % vector != 0 || p.out_channels % vector != 0) return {};

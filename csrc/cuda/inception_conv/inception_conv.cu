@@ -1,7 +1,7 @@
 // The inception convolution and its gradients on CUDA: checks, and the choice between kernels.
 #include "../../kn2row/plan.h"
 #include "../kernel_request.h"
-#include "problem.h"
+#include "inception_conv.h"
 
 #include <ATen/Context.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -22,7 +22,7 @@ namespace {
 using Bias = Optional<at::Tensor>;
 
 // The sizes in 32 bits; refuses what the kernels cannot index.
-Problem narrow(const Geometry& g, Pattern pattern) {
+Geometry32 narrow(const Geometry& g, Pattern pattern) {
   const int64_t dilation = std::max(max_dilation(pattern, 0), max_dilation(pattern, 1));
   TORCH_CHECK(dilation < (1 << 24) && g.stride < (1 << 15),
               "inception_conv2d on CUDA takes dilations below 2^24 and strides below 2^15, got ", dilation, " and ",
@@ -76,7 +76,7 @@ at::Tensor served(const at::Tensor& out, const KernelRequest& request, const cha
 
 at::Tensor forward(const Geometry& g, const KernelRequest& request, const at::Tensor& x, const at::Tensor& weight,
                    const Bias& bias, Pattern pattern, bool relu) {
-  const Problem p = narrow(g, pattern);
+  const Geometry32 p = narrow(g, pattern);
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
@@ -94,7 +94,7 @@ at::Tensor forward(const Geometry& g, const KernelRequest& request, const at::Te
 
 at::Tensor grad_input(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& weight,
                       Pattern pattern) {
-  const Problem p = narrow(g, pattern);
+  const Geometry32 p = narrow(g, pattern);
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
     return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
   if (is_kn2row(request, g, pattern, false)) return grad_input_kn2row(g, grad, weight, pattern);
@@ -106,7 +106,7 @@ at::Tensor grad_input(const Geometry& g, const KernelRequest& request, const at:
 
 at::Tensor grad_weight(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& x,
                        Pattern pattern) {
-  const Problem p = narrow(g, pattern);
+  const Geometry32 p = narrow(g, pattern);
   if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
   if (is_kn2row(request, g, pattern, false)) return grad_weight_kn2row(g, grad, x, pattern);
   at::Tensor out;

@@ -1,7 +1,7 @@
 // kn2row on CUDA: where its passes and tables live. ../../kn2row has what they do.
 #include "../../kn2row/kn2row.h"
 #include "../tables.h"
-#include "problem.h"
+#include "inception_conv.h"
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>

@@ -6,7 +6,7 @@
 
 namespace icconv_mm::cuda {
 
-std::vector<Share> make_shares(const Problem& p, Pattern pattern) {
+std::vector<Share> make_shares(const Geometry32& p, Pattern pattern) {
   std::vector<Share> shares;
   std::map<std::array<int, 3>, size_t> known;
   for (const Run& run : cut_runs(pattern, p.group_out)) {
@@ -20,7 +20,7 @@ std::vector<Share> make_shares(const Problem& p, Pattern pattern) {
   return shares;
 }
 
-const Table& channel_table(const Problem& p, Pattern pattern) {
+const Table& channel_table(const Geometry32& p, Pattern pattern) {
   return cached_table(TableKind::kChannels, {p.groups}, pattern, [&] {
     std::vector<int> numbers(3 * static_cast<size_t>(p.out_channels));
     for (const Share& share : make_shares(p, pattern))

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../tables.h"
-#include "problem.h"
+#include "inception_conv.h"
 
 namespace icconv_mm::cuda {
 
@@ -13,9 +13,9 @@ struct Share {
   int group, dilation_h, dilation_w;
   std::vector<int> channels;  // ascending
 };
-std::vector<Share> make_shares(const Problem& p, Pattern pattern);
+std::vector<Share> make_shares(const Geometry32& p, Pattern pattern);
 
 // [C_out][3] = (dilation_h, dilation_w, group)
-const Table& channel_table(const Problem& p, Pattern pattern);
+const Table& channel_table(const Geometry32& p, Pattern pattern);
 
 }  // namespace icconv_mm::cuda

@@ -1,5 +1,5 @@
 // Integrated batch norm on CUDA: three launches forward and three backward, for all levels of a pyramid.
-#include "../../integrated_norm/calls.h"
+#include "../../integrated_norm/call.h"
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>

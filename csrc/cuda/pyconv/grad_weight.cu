@@ -192,29 +192,29 @@ std::vector<at::Tensor> add_slabs(const pyconv::Places& places, const at::Tensor
   return out;
 }
 
-const Table& program_table(const pyconv::Call& call) {
+const Table& program_table(const pyconv::Geometry& g) {
   std::vector<int64_t> key;
-  for (const pyconv::Level& level : call.levels)
+  for (const pyconv::Level& level : g.levels)
     key.insert(key.end(), {level.outputs, level.height, level.width, level.groups});
-  return cached_table(TableKind::kPyramidWeight, {call.in_channels, call.dilation}, key,
-                      [&] { return make_weight_program(call); });
+  return cached_table(TableKind::kPyramidWeight, {g.in_channels, g.dilation}, key,
+                      [&] { return make_weight_program(g); });
 }
 
 template <typename Math, typename T>
-std::vector<at::Tensor> launch(const pyconv::Call& call, const at::Tensor& grad, const at::Tensor& x) {
-  const Table& table = program_table(call);
+std::vector<at::Tensor> launch(const pyconv::Geometry& g, const at::Tensor& grad, const at::Tensor& x) {
+  const Table& table = program_table(g);
   const pyconv::WeightProgram& program = *reinterpret_cast<const pyconv::WeightProgram*>(table.host.data());
   const Device& device = current_device();
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const Patch patch = fit_patch((limit - kPixelsOfTile * kPixelPitch) / (kPixelPitch + 4), kPixelsOfTile,
-                                static_cast<int>(call.out_height), static_cast<int>(call.out_width),
-                                static_cast<int>(std::min<int64_t>(call.stride, kMaxPatchStep + 1)), program.reach_h,
+                                static_cast<int>(g.out_height), static_cast<int>(g.out_width),
+                                static_cast<int>(std::min<int64_t>(g.stride, kMaxPatchStep + 1)), program.reach_h,
                                 program.reach_h, program.reach_w, program.reach_w);
-  const int64_t tiles = call.batch * patch.tiles();
+  const int64_t tiles = g.batch * patch.tiles();
   const int64_t stage_bytes = (int64_t(patch.slots) + kPixelsOfTile) * kPixelPitch, place_bytes = 4 * patch.slots;
   if (tiles == 0 || tiles > INT_MAX || program.jobs == 0 || program.jobs > 65535 || stage_bytes + place_bytes > limit)
     return {};
-  const pyconv::Places places = places_of(call);
+  const pyconv::Places places = places_of(g);
   // three turns of two blocks per processor
   const int64_t wanted = (6 * int64_t(device.processors) + program.jobs - 1) / program.jobs;
   const int64_t affordable = std::max<int64_t>(kWorkspace / (places.all * int64_t(sizeof(float))), 1);
@@ -223,14 +223,14 @@ std::vector<at::Tensor> launch(const pyconv::Call& call, const at::Tensor& grad,
   const int stages = tiles > slabs && 2 * (2 * stage_bytes + place_bytes) <= limit - kReserved ? 2 : 1;
   const int64_t bytes = stages * stage_bytes + place_bytes;
   const at::Tensor partial = at::empty({slabs, places.all}, grad.options().dtype(at::kFloat));
-  const Arguments a{static_cast<int>(call.height),
-                    static_cast<int>(call.width),
-                    static_cast<int>(call.in_channels),
-                    static_cast<int>(call.out_height),
-                    static_cast<int>(call.out_width),
-                    static_cast<int>(call.out_channels),
-                    static_cast<int>(call.stride),
-                    static_cast<int>(call.dilation),
+  const Arguments a{static_cast<int>(g.height),
+                    static_cast<int>(g.width),
+                    static_cast<int>(g.in_channels),
+                    static_cast<int>(g.out_height),
+                    static_cast<int>(g.out_width),
+                    static_cast<int>(g.out_channels),
+                    static_cast<int>(g.stride),
+                    static_cast<int>(g.dilation),
                     patch,
                     places,
                     grad.const_data_ptr(),
@@ -251,12 +251,12 @@ std::vector<at::Tensor> launch(const pyconv::Call& call, const at::Tensor& grad,
 
 }  // namespace
 
-std::vector<at::Tensor> pyconv_tiled_grad_weight(const pyconv::Call& call, const at::Tensor& grad,
+std::vector<at::Tensor> pyconv_tiled_grad_weight(const pyconv::Geometry& g, const at::Tensor& grad,
                                                  const at::Tensor& x) {
   if (current_device().major < 8) return {};
   const at::Tensor grads = channels_last(grad), inputs = channels_last(x);
-  return grad.scalar_type() == at::kHalf ? launch<Float16, at::Half>(call, grads, inputs)
-                                         : launch<BFloat16, at::BFloat16>(call, grads, inputs);
+  return grad.scalar_type() == at::kHalf ? launch<Float16, at::Half>(g, grads, inputs)
+                                         : launch<BFloat16, at::BFloat16>(g, grads, inputs);
 }
 
 }  // namespace icconv_mm::cuda

@@ -176,47 +176,47 @@ __global__ void __launch_bounds__(256) pack_kernel(const pyconv::PackFragments<T
 }
 
 template <typename T>
-at::Tensor pack(const pyconv::Call& call, const pyconv::Program& program, const Table& table, at::TensorList weights,
+at::Tensor pack(const pyconv::Geometry& g, const pyconv::Program& program, const Table& table, at::TensorList weights,
                 bool backward) {
   const uint32_t count = static_cast<uint32_t>(program.fragments) * kLanes * 4;
   at::Tensor packed = at::empty({count}, weights[0].options());
   pyconv::PackFragments<T> pass{};
-  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(call, call.levels[l], weights[l]);
+  for (size_t l = 0; l < weights.size(); ++l) pass.levels[l] = pyconv::filters_of<T>(g, g.levels[l], weights[l]);
   pass.count = static_cast<int>(weights.size());
   pass.fragments = reinterpret_cast<const pyconv::Fragment*>(table.device + program.fragment_at);
-  pass.columns = static_cast<int>(backward ? call.in_channels : call.out_channels);
-  pass.channels = static_cast<int>(backward ? call.out_channels : call.in_channels);
+  pass.columns = static_cast<int>(backward ? g.in_channels : g.out_channels);
+  pass.channels = static_cast<int>(backward ? g.out_channels : g.in_channels);
   pass.backward = backward, pass.out = packed.mutable_data_ptr<T>();
   pack_kernel<T><<<(count + 255) / 256, 256, 0, c10::cuda::getCurrentCUDAStream()>>>(pass, count);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return packed;
 }
 
-const Table& program_table(const pyconv::Call& call, bool backward) {
+const Table& program_table(const pyconv::Geometry& g, bool backward) {
   std::vector<int64_t> key;
-  for (const pyconv::Level& level : call.levels)
+  for (const pyconv::Level& level : g.levels)
     key.insert(key.end(), {level.outputs, level.height, level.width, level.groups});
-  return cached_table(TableKind::kPyramid, {call.in_channels, call.dilation, backward ? call.stride : 0}, key,
-                      [&] { return make_program(call, backward); });
+  return cached_table(TableKind::kPyramid, {g.in_channels, g.dilation, backward ? g.stride : 0}, key,
+                      [&] { return make_program(g, backward); });
 }
 
 template <typename Math, typename T>
-at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::TensorList weights, const at::Tensor& bias,
+at::Tensor launch(const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights, const at::Tensor& bias,
                   bool relu, bool backward) {
-  const Table& table = program_table(call, backward);
+  const Table& table = program_table(g, backward);
   const pyconv::Program& program = *reinterpret_cast<const pyconv::Program*>(table.host.data());
   const at::Tensor x = channels_last(source);
   const Sizes p{static_cast<int>(x.size(0)),
                 static_cast<int>(x.size(1)),
                 static_cast<int>(x.size(2)),
                 static_cast<int>(x.size(3)),
-                static_cast<int>(backward ? call.in_channels : call.out_channels),
-                static_cast<int>(backward ? call.height : call.out_height),
-                static_cast<int>(backward ? call.width : call.out_width)};
+                static_cast<int>(backward ? g.in_channels : g.out_channels),
+                static_cast<int>(backward ? g.height : g.out_height),
+                static_cast<int>(backward ? g.width : g.out_width)};
   const int64_t limit = current_device().shared_memory;
-  const int phase_step = pyconv::phase_step(call, backward);  // tiles are of the first phase, which is the largest
+  const int phase_step = pyconv::phase_step(g, backward);  // tiles are of the first phase, which is the largest
   const Patch patch = fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, (p.out_height - 1) / phase_step + 1,
-                                (p.out_width - 1) / phase_step + 1, backward ? 1 : static_cast<int>(call.stride),
+                                (p.out_width - 1) / phase_step + 1, backward ? 1 : static_cast<int>(g.stride),
                                 program.reach_h, program.reach_h, program.reach_w, program.reach_w);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.channels, kVector<Math>)) return {};
@@ -226,7 +226,7 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
   constexpr int kMostFragments = INT_MAX / (4 * kLanes);
   if (bytes > limit || program.blocks > 65535 || program.fragments == 0 || program.fragments > kMostFragments)
     return {};
-  const at::Tensor packed = pack<T>(call, program, table, weights, backward);
+  const at::Tensor packed = pack<T>(g, program, table, weights, backward);
   at::Tensor out =
       at::empty({p.batch, p.columns, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
   const Arguments a{p,
@@ -251,12 +251,11 @@ at::Tensor launch(const pyconv::Call& call, const at::Tensor& source, at::Tensor
 
 }  // namespace
 
-at::Tensor pyconv_tiled(const pyconv::Call& call, const at::Tensor& source, at::TensorList weights,
+at::Tensor pyconv_tiled(const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights,
                         const at::Tensor& bias, bool relu, bool backward) {
   if (current_device().major < 8) return {};
-  return source.scalar_type() == at::kHalf
-             ? launch<Float16, at::Half>(call, source, weights, bias, relu, backward)
-             : launch<BFloat16, at::BFloat16>(call, source, weights, bias, relu, backward);
+  return source.scalar_type() == at::kHalf ? launch<Float16, at::Half>(g, source, weights, bias, relu, backward)
+                                           : launch<BFloat16, at::BFloat16>(g, source, weights, bias, relu, backward);
 }
 
 }  // namespace icconv_mm::cuda

@@ -15,9 +15,9 @@ constexpr int kThreads = 256;
 constexpr int64_t kMaxBlocks = int64_t{1} << 30;
 
 template <typename T, typename Body>
-__global__ void __launch_bounds__(kThreads) sum_kernel(const Call<T> call, int64_t count) {
+__global__ void __launch_bounds__(kThreads) sum_kernel(const Arguments<T> args, int64_t count) {
   for (int64_t i = blockIdx.x * int64_t(kThreads) + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads)
-    Body::run(call, i);
+    Body::run(args, i);
 }
 
 class OnCard {
@@ -25,11 +25,11 @@ class OnCard {
   explicit OnCard(const Tensor& like) : guard_(like.device()) {}
 
   template <typename T, bool kChannelsLast>
-  void run(const Call<T>& call) const {
-    with_elements<T, kChannelsLast>(call, [&](auto body, int64_t count) {
+  void run(const Arguments<T>& args) const {
+    with_elements<T, kChannelsLast>(args, [&](auto body, int64_t count) {
       const int64_t blocks = std::min((count + kThreads - 1) / kThreads, kMaxBlocks);
       sum_kernel<T, decltype(body)>
-          <<<static_cast<unsigned>(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(call, count);
+          <<<static_cast<unsigned>(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(args, count);
       C10_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }

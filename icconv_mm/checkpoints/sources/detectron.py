@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.conversion import Conversion, source
+from icconv_mm.checkpoints.conversion import Conversion, register_source
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
@@ -30,7 +30,7 @@ _NORM |= {'rm': 'running_mean', 'running_mean': 'running_mean', 'riv': 'running_
 _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 
 
-@source('detectron')
+@register_source('detectron')
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.load_detectron` reads them.
 

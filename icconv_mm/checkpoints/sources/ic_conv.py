@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads
 from icconv_mm.checkpoints.sources.mmpose import convert_pose_head
@@ -26,7 +26,7 @@ _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\
 _BACKBONE_KEY = re.compile(rf'{RESNET_LAYER}\.(?:conv_list\.\d+\.)?{PARAM}')
 
 
-@source('ic-conv')
+@register_source('ic-conv')
 def convert_ic_conv(
     conversion: Conversion,
     rules: Sequence[RenameRule] = (),

@@ -14,7 +14,7 @@ heatmaps and tags. Values and the order of the channels are the same; names are 
 import re
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.errors import InputError
@@ -23,7 +23,7 @@ _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')
 _IC_KEY = re.compile(r'.*\.conv_list\.\d+\.weight')
 
 
-@source('mmpose')
+@register_source('mmpose')
 def convert_mmpose(
     conversion: Conversion,
     rules: Sequence[RenameRule] = (),

@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.errors import InputError
 
@@ -34,7 +34,7 @@ _HEAD = {
 _HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.{PARAM})')
 
 
-@source('pyconv')
+@register_source('pyconv')
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert an official PyConvResNet or PyConvHGResNet classifier.
 
@@ -58,7 +58,7 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
     conversion.place_all(r'fc\.(?:weight|bias)', r'head.\g<0>')
 
 
-@source('pyconvsegnet')
+@register_source('pyconvsegnet')
 def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
 

@@ -14,7 +14,7 @@ The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anc
 import re
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, source
+from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
 from icconv_mm.checkpoints.rules import RenameRule
 from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER
 from icconv_mm.errors import InputError
@@ -36,7 +36,7 @@ _NAMES = {
 }
 
 
-@source('sepc')
+@register_source('sepc')
 def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Convert a detector released with SEPC, or the FSAF baseline released beside them.
 

@@ -54,7 +54,7 @@ def is_autocast(device: str) -> bool:
     return torch.is_autocast_enabled('cpu') if _AUTOCAST_BY_DEVICE else torch.is_autocast_cpu_enabled()
 
 
-def off_device(tensors: Iterable[Tensor], device: str) -> str | None:
+def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
     """What a kernel of a device type says of a call whose tensors are elsewhere; None where all are on it."""
     found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
     if found is None:
@@ -62,7 +62,7 @@ def off_device(tensors: Iterable[Tensor], device: str) -> str | None:
     return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
 
 
-def unlike(tensors: Sequence[Tensor], what: str) -> str | None:
+def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
     """What a kernel says of tensors of several dtypes or devices; None where all are alike."""
     if any(x.dtype != tensors[0].dtype or x.device != tensors[0].device for x in tensors):
         return f'it takes {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'

@@ -12,7 +12,7 @@ from icconv_mm.ops.definition.operator import decomposed, define, fragment, refu
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
-from icconv_mm.torch_private import is_traced
+from icconv_mm.utils.torch_private import is_traced
 
 
 class Convolution:
@@ -177,7 +177,7 @@ class Convolution:
         )
 
     def _define_backward(self, weights_schema: str, settings_schema: str) -> None:
-        """By which the gradient rule in C++ (csrc/python/calls.cpp) reaches operators that are differentiable."""
+        """By which the gradient rule in C++ (csrc/python/fast_path.cpp) reaches operators that are differentiable."""
         name = f'{self.name}_backward'
         rest = f'{settings_schema}, bool to_x, bool to_weights, str backend'
         fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')

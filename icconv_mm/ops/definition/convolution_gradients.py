@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.torch_private import below_autograd
+from icconv_mm.utils.torch_private import below_autograd
 
 
 class TrilinearForm(NamedTuple):

@@ -12,7 +12,7 @@ from torch.utils import flop_counter
 
 from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.torch_private import Operator, below_autograd, in_forward_ad, is_traced
+from icconv_mm.utils.torch_private import Operator, below_autograd, in_forward_ad, is_traced
 
 # this interface is the same from torch 2.1 on
 fragment = torch.library.Library('icconv_mm', 'FRAGMENT')

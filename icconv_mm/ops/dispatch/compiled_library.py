@@ -10,7 +10,7 @@ import torch
 
 from icconv_mm.errors import sentence
 from icconv_mm.ops.dispatch import kernel_table
-from icconv_mm.torch_private import has_kernel
+from icconv_mm.utils.torch_private import has_kernel
 
 REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
 _SUFFIXES = importlib.machinery.EXTENSION_SUFFIXES

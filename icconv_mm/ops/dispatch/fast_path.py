@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend, compiled_library
 from icconv_mm.ops.dispatch.kernel_table import requested_kernels
-from icconv_mm.torch_private import in_forward_ad, is_compiling
+from icconv_mm.utils.torch_private import in_forward_ad, is_compiling
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
 _log = logging.getLogger(backend.__name__)
@@ -40,10 +40,10 @@ def fast_call(
     """The result of ``operator``, or None where the operator itself must be called.
 
     The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
-    more than a small layer takes on a GPU. Here a call of ordinary tensors goes to ``csrc/python/calls.cpp`` instead,
-    where the backend that :mod:`icconv_mm.ops.dispatch.backend` chooses is a compiled one. It asks once for each kind
-    of call: backend requested, device, dtype and sizes, which is all that the choice depends on besides the numbers of
-    a layer.
+    more than a small layer takes on a GPU. Here a call of ordinary tensors goes to ``csrc/python/fast_path.cpp``
+    instead, where the backend that :mod:`icconv_mm.ops.dispatch.backend` chooses is a compiled one. It asks once for
+    each kind of call: backend requested, device, dtype and sizes, which is all that the choice depends on besides the
+    numbers of a layer.
 
     Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
     ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are

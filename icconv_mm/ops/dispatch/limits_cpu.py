@@ -2,7 +2,7 @@
 
 import torch
 
-from icconv_mm.ops.common.tensors import off_device, tensors_of
+from icconv_mm.ops.common.tensors import device_refusal, tensors_of
 from icconv_mm.ops.dispatch import backend
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -11,7 +11,7 @@ _LANES = 16  # a group with fewer channels leaves parts of the vectors empty
 
 def _refusal(*args) -> str | None:
     tensors = tensors_of(args)
-    if reason := off_device(tensors, 'cpu'):
+    if reason := device_refusal(tensors, 'cpu'):
         return reason
     dtypes = list(dict.fromkeys(t.dtype for t in tensors))
     if len(dtypes) > 1 or dtypes[0] not in _DTYPES:

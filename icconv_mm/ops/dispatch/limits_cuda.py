@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from icconv_mm.ops.common.tensors import FLOAT_DTYPES, off_device, tensors_of, triples
+from icconv_mm.ops.common.tensors import FLOAT_DTYPES, device_refusal, tensors_of, triples
 from icconv_mm.ops.dispatch import proven_gpus
 from icconv_mm.ops.dispatch.backend import Limits
 from icconv_mm.ops.dispatch.kernel_table import REFERENCE, find
@@ -15,7 +15,7 @@ _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at on
 
 
 def _refusal(first, second, *_) -> str | None:
-    if reason := off_device((first, second), 'cuda'):
+    if reason := device_refusal((first, second), 'cuda'):
         return reason
     if first.device != second.device:
         return f'it takes tensors on one device, got {first.device} and {second.device}'

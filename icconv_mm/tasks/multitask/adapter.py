@@ -10,7 +10,6 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.nesting import leaf_datasets, phase_datasets
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter, metainfo_of
@@ -19,6 +18,7 @@ from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE
 from icconv_mm.tasks.multitask.visualizer import MultiTaskVisualizer
+from icconv_mm.utils.config_tree import kind_of
 
 
 class Adapter(TaskAdapter):

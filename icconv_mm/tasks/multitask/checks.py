@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.config_tree import as_list
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.datasets.nesting import datasets_in
 from icconv_mm.errors import InputError
@@ -15,6 +14,7 @@ from icconv_mm.tasks.multitask.dataset import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.sharing import each_map
 from icconv_mm.tasks.multitask.transforms import PackTaskInputs, WarpPeople
+from icconv_mm.utils.config_tree import as_list
 
 # Of mmdet: they move the image and do not record how, so that joints would stay behind.
 _UNRECORDED = ('Expand', 'MinIoURandomCrop', 'RandomShift', 'CopyPaste', 'CutMix', 'MixUp', 'Mosaic', 'YOLOXMixUp')

@@ -17,7 +17,7 @@ from icconv_mm.registry import MODELS, scoped
 from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.balance import LossBalance
 from icconv_mm.tasks.multitask.sample import MultiTaskSample
-from icconv_mm.tasks.multitask.sharing import Memory, SharedFeatures, each_map, no_loss, watch_gradient
+from icconv_mm.tasks.multitask.sharing import Memory, SharedFeatures, each_map, watch_gradient, zero_loss
 
 
 @MODELS.register_module()
@@ -124,7 +124,7 @@ class MultiTaskModel(BaseModel):
         for (name, own), share in zip(rows.items(), shares):
             if not own:
                 # Of all parameters: what of the neck no other task reads has no other gradient.
-                losses[f'{name}.loss_absent'] = no_loss(list(self.parameters())).to(inputs.device)
+                losses[f'{name}.loss_absent'] = zero_loss(list(self.parameters())).to(inputs.device)
                 continue
             watched = features
             if self.log_gradient_norms:

@@ -88,7 +88,7 @@ class _Watch(torch.autograd.Function):
         return None, *gradients
 
 
-def no_loss(parameters: Sequence[nn.Parameter]) -> Tensor:
+def zero_loss(parameters: Sequence[nn.Parameter]) -> Tensor:
     """A loss of exactly 0 whose gradient is exactly 0 for all parameters, whatever their values."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return sum((parameter.reshape(-1)[:0].sum() for parameter in trained), torch.zeros(()))

@@ -9,10 +9,10 @@ from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
-from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
+from icconv_mm.utils.config_tree import kind_of
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
 JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from icconv_mm.files import write_json
+from icconv_mm.utils.files import write_json
 from icconv_tools.benchmark.timing import Options, Timing
 from icconv_tools.origin import circumstances, machine
 
@@ -56,7 +56,7 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
     from rich.console import Console  # a machine with a GPU may lack it
 
-    from icconv_mm.tables import table
+    from icconv_mm.utils.tables import table
 
     rows = [('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes')]
     for figure in figures:

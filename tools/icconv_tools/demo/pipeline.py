@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from icconv_mm.command_line import require_device
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError, require_known
-from icconv_mm.files import alone_in
+from icconv_mm.utils.command_line import require_device
+from icconv_mm.utils.files import alone_in
 from icconv_tools import HOME
 from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page

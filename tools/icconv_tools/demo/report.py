@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.files import write_json
-from icconv_mm.tables import markdown, table
+from icconv_mm.utils.files import write_json
+from icconv_mm.utils.tables import markdown, table
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 TITLE = 'icconv_mm on the miniature dataset'

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.command_line import require_device
 from icconv_mm.errors import InputError, require_known
-from icconv_mm.files import alone_in
+from icconv_mm.utils.command_line import require_device
+from icconv_mm.utils.files import alone_in
 from icconv_tools.evidence.comparisons import COMPARISONS, arm_named, groups_of, tuning_arms
 from icconv_tools.evidence.runs import BUDGETS, TUNING, Budget, Run
 from icconv_tools.processes import Children, Ended

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from icconv_mm.files import write_json
-from icconv_mm.tables import markdown, table
+from icconv_mm.utils.files import write_json
+from icconv_mm.utils.tables import markdown, table
 from icconv_tools.evidence.comparisons import LEARNING_RATES, Comparison, Row
 from icconv_tools.evidence.differences import Difference, paired
 from icconv_tools.evidence.experiment import Experiment, finished

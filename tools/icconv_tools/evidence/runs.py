@@ -11,11 +11,11 @@ from mmengine.config import Config
 
 from icconv_mm.apis import load_config
 from icconv_mm.apis.config import move_data, set_iterations
-from icconv_mm.apis.recorded_runs import digest, recorded
-from icconv_mm.config_tree import as_list, dicts_in
+from icconv_mm.apis.recorded_runs import digest, find_result
 from icconv_mm.datasets.miniature.scales import CLASSES, ScalesOptions
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
+from icconv_mm.utils.config_tree import as_list, dicts_in
 from icconv_tools.evidence.arms import ARMS, DATA, PATTERN_KEY, RATE_KEY, Arm
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
@@ -123,7 +123,7 @@ class Run:
 
     def result(self) -> dict | None:
         """What the finished run found, or None."""
-        return recorded(self.result_file, self.settings())
+        return find_result(self.result_file, self.settings())
 
     def config(self, test: str = '') -> Config:
         """The config that trains it and makes one of its tests."""

@@ -9,9 +9,9 @@ from icconv_mm.apis import test
 from icconv_mm.apis.recorded_runs import train_once
 from icconv_mm.apis.search import search_checkpoint
 from icconv_mm.datasets.miniature import ensure_miniature
-from icconv_mm.engine.checkpoint_match import unwrapped
-from icconv_mm.files import write_json
+from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.patterns import write_patterns
+from icconv_mm.utils.files import write_json
 from icconv_tools.evidence.arms import D_MAX
 from icconv_tools.evidence.costs import StepTimes, network_costs
 from icconv_tools.evidence.runs import Run

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from icconv_mm.errors import InputError
-from icconv_mm.files import write_json
+from icconv_mm.utils.files import write_json
 
 
 class ResultsFile:

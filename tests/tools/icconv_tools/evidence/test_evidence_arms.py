@@ -9,9 +9,9 @@ pytest.importorskip('mmpretrain')
 
 from mmengine.registry import MODELS, init_default_scope
 
-from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import DilationPattern, write_patterns
+from icconv_mm.utils.config_tree import dicts_in
 from icconv_tools.evidence.arms import ARMS, DATA, RATES
 from icconv_tools.evidence.comparisons import COMPARISONS, arms_of
 from icconv_tools.evidence.runs import BUDGETS, CONFIGS, Run

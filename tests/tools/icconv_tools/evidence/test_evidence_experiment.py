@@ -10,7 +10,7 @@ import time
 import pytest
 
 from icconv_mm.errors import InputError
-from icconv_mm.files import alone_in
+from icconv_mm.utils.files import alone_in
 from icconv_tools.evidence.comparisons import LEARNING_RATES
 from icconv_tools.evidence.experiment import FAILED, Experiment, budget_of, use_device
 from icconv_tools.evidence.report import write_rates

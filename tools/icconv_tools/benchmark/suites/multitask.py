@@ -19,7 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from icconv_mm.apis.config import model_config
+from icconv_mm.apis.config import model_without_own_weights
 from icconv_mm.tasks.multitask import MultiTaskSample
 from icconv_tools import HOME
 from icconv_tools.benchmark import harness
@@ -100,7 +100,7 @@ def _multitask_config(name: str, boxes: int, mirrored: bool = False) -> Config:
 
 def _multitask(cfg: Config) -> nn.Module:
     torch.manual_seed(0)
-    multitask = _built(model_config(cfg))
+    multitask = _built(model_without_own_weights(cfg))
     _few_people(multitask.tasks.pose)
     return multitask
 
@@ -118,7 +118,7 @@ def _single(task: str, recipe: str, boxes: int, mirrored: bool) -> nn.Module:
     if task == 'pose':
         cfg.model.test_cfg.flip_test = mirrored
     torch.manual_seed(0)
-    network = _built(model_config(cfg), _LIBRARIES[task])
+    network = _built(model_without_own_weights(cfg), _LIBRARIES[task])
     if task == 'pose':
         _few_people(network)
     return network

@@ -9,19 +9,19 @@
 
 namespace icconv_mm::cuda {
 
-// Plain sizes, passed to kernels by value. A single image is indexed in 32 bits per axis and pixel, tensors in 64.
-using Problem = Sizes<int>;
+// Passed to kernels by value. A single image is indexed in 32 bits per axis and pixel, tensors in 64.
+using Geometry32 = BasicGeometry<int>;
 
 // How the tensor-core kernels multiply: the type's own unit, TF32, or fp32 as three TF32 products.
 enum class Precision { kNative, kTf32, kFp32 };
 
 // Each returns an undefined tensor where it has no kernel for the call: sizes that do not fill 16-byte vectors,
 // dilations whose halo exceeds shared memory, types and GPUs without the instructions.
-at::Tensor forward_tiled(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor forward_tiled(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu, Precision precision);
-at::Tensor grad_input_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
+at::Tensor grad_input_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
                             Precision precision);
-at::Tensor grad_weight_tiled(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+at::Tensor grad_weight_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
                              Precision precision);
 
 // Products of matrices and shifted additions (../../kn2row); `hybrid` leaves the longest run to torch's convolution.
@@ -31,21 +31,21 @@ at::Tensor grad_input_kn2row(const Geometry& g, const at::Tensor& grad, const at
 at::Tensor grad_weight_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
 
 // One pass for 64 channels in 16 bits at stride 1.
-at::Tensor forward_fused(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor forward_fused(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu);
 
 // The same with Hopper's warpgroup products, for calls without a refusal: why this kernel cannot serve one, or ''.
-std::string fused_wgmma_refusal(const Problem& p, at::ScalarType dtype, Pattern pattern);
-at::Tensor forward_fused_wgmma(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               Pattern pattern, bool relu);
+std::string fused_wgmma_refusal(const Geometry32& p, at::ScalarType dtype, Pattern pattern);
+at::Tensor forward_fused_wgmma(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                               const at::Tensor& bias, Pattern pattern, bool relu);
 
 // Whether torch lets its own convolutions run as TF32.
 bool tf32_allowed();
 
 // One thread (or block) per element, any type, shape and strides: what serves the rest.
-at::Tensor forward_direct(const Problem& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+at::Tensor forward_direct(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Pattern pattern, bool relu);
-at::Tensor grad_input_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
-at::Tensor grad_weight_direct(const Problem& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
+at::Tensor grad_input_direct(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
+at::Tensor grad_weight_direct(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
 
 }  // namespace icconv_mm::cuda

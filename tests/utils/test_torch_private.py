@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import icconv_mm.ops  # noqa: F401  defines the operators
-from icconv_mm import torch_private
+from icconv_mm.utils import torch_private
 
 
 def test_below_autograd():
@@ -66,6 +66,18 @@ def test_has_saved_tensors_hooks():
     with torch.autograd.graph.save_on_cpu():
         assert torch_private.has_saved_tensors_hooks()
     assert not torch_private.has_saved_tensors_hooks()
+
+
+def test_has_hooks():
+    module = torch.nn.ReLU()
+    assert not torch_private.has_hooks(module)
+    for register in (module.register_forward_hook, module.register_forward_pre_hook):
+        handle = register(lambda *_: None)
+        assert torch_private.has_hooks(module)
+        handle.remove()
+        assert not torch_private.has_hooks(module)
+    module.forward = torch.nn.Identity().forward
+    assert torch_private.has_hooks(module)
 
 
 def test_has_kernel():

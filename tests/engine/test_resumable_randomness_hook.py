@@ -120,7 +120,7 @@ def test_epochs_and_seeds_differ(tmp_path):
 
 def test_skipping_leaves_the_generators_where_loading_does():
     """``skip_iter`` is how onedl-mmengine resumes."""
-    from icconv_mm.engine.random_state import _RestartingIterator
+    from icconv_mm.engine.resumable_randomness_hook import _RestartingIterator
 
     def draws():
         while True:

@@ -1,9 +1,10 @@
 // Calls of the operators from Python that need no Python: icconv_mm/ops/dispatch/fast_path.py takes common calls here.
 //
-// The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A `Call`
-// holds what does not change from one call of a layer to the next; it serves ordinary tensors that nobody watches,
-// where the chosen kernels are compiled ones, and returns None for everything else: the operators in Python serve that.
-#include "calls.h"
+// The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A
+// `Convolution` holds what does not change from one call of a layer to the next; it serves ordinary tensors that nobody
+// watches, where the chosen kernels are compiled ones, and returns None for everything else: the operators in Python
+// serve that.
+#include "convolution.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/autocast_mode.h>
@@ -46,7 +47,7 @@ using at::TensorList;
 // A stride, a dilation or a number of groups; what is larger is left to Python.
 bool is_usual(int64_t number) { return number >= 1 && number <= (1 << 20); }
 
-class Inception : public Call {
+class Inception : public Convolution {
  public:
   Inception(std::vector<int64_t> pattern, int64_t stride, int64_t groups, bool relu)
       : pattern_(std::move(pattern)), stride_(stride), groups_(groups), relu_(relu) {
@@ -94,7 +95,7 @@ class Inception : public Call {
   bool relu_;
 };
 
-class Pyramidal : public Call {
+class Pyramidal : public Convolution {
  public:
   Pyramidal(std::vector<int64_t> groups, int64_t stride, int64_t dilation, bool relu)
       : groups_(std::move(groups)), stride_(stride), dilation_(dilation), relu_(relu) {}
@@ -176,15 +177,15 @@ Tensor in_format_of(const Tensor& tensor, const Tensor& like) {
 
 struct Differentiable : torch::autograd::Function<Differentiable> {
   static Tensor forward(AutogradContext* context, const Tensor& x, TensorList weights, const Optional<Tensor>& bias,
-                        const c10::intrusive_ptr<Call>& call, const std::string& backend) {
+                        const c10::intrusive_ptr<Convolution>& convolution, const std::string& backend) {
     variable_list saved{x};
     saved.insert(saved.end(), weights.begin(), weights.end());
     context->save_for_backward(std::move(saved));
-    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    context->saved_data["convolution"] = c10::IValue::make_capsule(convolution);
     context->saved_data["backend"] = backend;
     context->saved_data["bias"] = bias.has_value();
     at::AutoDispatchBelowADInplaceOrView below;
-    return in_format_of(call->output(x, weights, bias), x);
+    return in_format_of(convolution->output(x, weights, bias), x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list outer) {
@@ -195,20 +196,21 @@ struct Differentiable : torch::autograd::Function<Differentiable> {
     variable_list results(count + 4);  // of every argument of `forward`
     const Tensor& grad = outer[0];
     if (!grad.defined()) return results;
-    const auto call = c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    const auto convolution =
+        c10::static_intrusive_pointer_cast<Convolution>(context->saved_data["convolution"].toCapsule());
     const bool to_x = context->needs_input_grad(0);
     bool to_weights = false;
     for (size_t i = 1; i <= count; ++i) to_weights |= context->needs_input_grad(i);
     if (records_gradients() || !is_unwatched() || !is_ordinary(grad)) {
       const auto gradients =
-          call->backward(grad, x, weights, to_x, to_weights, context->saved_data["backend"].toStringRef());
+          convolution->backward(grad, x, weights, to_x, to_weights, context->saved_data["backend"].toStringRef());
       if (to_x) results[0] = gradients[0];
       for (size_t i = 0; to_weights && i < count; ++i) results[1 + i] = gradients[to_x + i];
     } else {
       at::AutoDispatchBelowADInplaceOrView below;
-      if (to_x) results[0] = in_format_of(call->grad_input(grad, weights, x.sizes().slice(2)), grad);
+      if (to_x) results[0] = in_format_of(convolution->grad_input(grad, weights, x.sizes().slice(2)), grad);
       if (to_weights) {
-        const auto gradients = call->grad_weight(grad, x, weights);
+        const auto gradients = convolution->grad_weight(grad, x, weights);
         for (size_t i = 0; i < count; ++i) results[1 + i] = gradients[i].contiguous();
       }
     }
@@ -250,8 +252,8 @@ c10::ScalarType autocast_dtype(c10::DeviceType device) { return at::autocast::ge
 
 class Prepared {
  public:
-  Prepared(c10::intrusive_ptr<Call> call, bool differentiable, py::object choose)
-      : call_(std::move(call)), differentiable_(differentiable), choose_(std::move(choose)) {}
+  Prepared(c10::intrusive_ptr<Convolution> convolution, bool differentiable, py::object choose)
+      : convolution_(std::move(convolution)), differentiable_(differentiable), choose_(std::move(choose)) {}
 
   // The result, or None where the operator in Python must serve the call.
   py::object run(py::handle x, const py::sequence& weights, py::handle bias, const std::string& backend) {
@@ -277,7 +279,7 @@ class Prepared {
       return tensor.scalar_type() == in.scalar_type() && tensor.device() == device;
     };
     if (!std::all_of(filters.begin(), filters.end(), alike) || (shift && !alike(*shift))) return py::none();
-    if (!call_->fits(in, filters, shift)) return py::none();
+    if (!convolution_->fits(in, filters, shift)) return py::none();
     bool wanted = false;
     if (records_gradients()) {
       wanted = in.requires_grad() || (shift && shift->requires_grad());
@@ -289,10 +291,10 @@ class Prepared {
     {
       const py::gil_scoped_release without;
       if (wanted) {
-        out = Differentiable::apply(in, TensorList(filters), shift, call_, backend);
+        out = Differentiable::apply(in, TensorList(filters), shift, convolution_, backend);
       } else {
         at::AutoDispatchBelowADInplaceOrView below;
-        out = in_format_of(call_->output(in, filters, shift), in);
+        out = in_format_of(convolution_->output(in, filters, shift), in);
       }
     }
     return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(out)));
@@ -319,7 +321,7 @@ class Prepared {
     return made.served;
   }
 
-  c10::intrusive_ptr<Call> call_;
+  c10::intrusive_ptr<Convolution> convolution_;
   bool differentiable_;
   py::object choose_;
   std::vector<Answer> answers_;  // under Python's lock

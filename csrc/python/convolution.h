@@ -1,4 +1,4 @@
-// What a call of a convolution is to autograd: three operators that are linear in each of their tensors.
+// What a convolution is to autograd: three operators that are linear in each of their tensors.
 #pragma once
 
 #include "../common.h"
@@ -11,7 +11,7 @@
 namespace icconv_mm {
 
 // A convolution with all that does not change between the calls of a layer. Kernels are the compiled ones.
-class Call : public torch::CustomClassHolder {
+class Convolution : public torch::CustomClassHolder {
  public:
   virtual bool fits(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias) const = 0;
   virtual at::Tensor output(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias) const = 0;

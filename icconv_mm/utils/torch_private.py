@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-# tests/test_torch_private.py says what each must do: it is what to run with a new torch.
+# tests/utils/test_torch_private.py says what each must do: it is what to run with a new torch.
 
 # Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -73,6 +73,11 @@ def onednn_convolution(
 ) -> Tensor:
     """A convolution without gradient, by filters of :func:`onednn_filters`; ``after`` it 'none' or 'relu'. The same."""
     return torch.ops.mkldnn._convolution_pointwise(x, filters, bias, padding, stride, dilation, groups, after, [], '')
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to a module or has replaced its forward, so it must be called. torch 2.1 to 2.15."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
 def has_kernel(operator: str, key: str) -> bool:

@@ -12,8 +12,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from icconv_mm.errors import naming
-from icconv_mm.files import whole_file
 from icconv_mm.registry import HOOKS
+from icconv_mm.utils.files import whole_file
 
 
 @HOOKS.register_module()
