@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.layers.normalization import norm_relu
+from icconv_mm.layers.packed_conv import convolve
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
@@ -108,14 +109,14 @@ class Block(nn.Module):
         for number in inner:
             conv, norm, relu = (getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu'))
             with reading:
-                x = conv(x)  # in a line of its own, so that narrow maps are free before a norm makes wide ones
+                x = convolve(x, conv)  # in a line of its own: narrow maps are free before a norm makes wide ones
             if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps what it reads
                 x, reading = recomputed_norm_relu(x, conv, norm, relu)
             else:
                 x, reading = self.plugged(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
         with reading:
-            x = conv(x)
+            x = convolve(x, conv)
         return self._sum(x, conv, last, shortcut)
 
     def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_la
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import convert_filters, set_memory_format
 from icconv_mm.layers.normalization import Shortcut, norm_relu
+from icconv_mm.layers.packed_conv import convolve
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
@@ -239,7 +240,7 @@ class ResNet(BaseModule):
 
     def stem_forward(self, x: Tensor) -> Tensor:
         """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
-        x = self.stem(x) if self.deep_stem else norm_relu(self.conv1(x), self.conv1, self.norm1, self.relu)
+        x = self.stem(x) if self.deep_stem else norm_relu(convolve(x, self.conv1), self.conv1, self.norm1, self.relu)
         return self.maxpool(x)
 
     def block_type(self) -> type[Block]:

@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from icconv_mm.bricks import is_model_wrapper
-from icconv_mm.deployment import cudnn, onednn
+from icconv_mm.deployment import cudnn
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains, is_plain
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
+from icconv_mm.layers.convert import convert_all
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
+from icconv_mm.ops.packed_conv import packs
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +47,7 @@ def deploy(model: nn.Module) -> nn.Module:
         raise TypeError(f'deploy takes a torch.nn.Module, got {type(model).__name__}')
     if hasattr(model, '_orig_mod'):
         raise TypeError('deploy takes the model itself: call torch.compile on what deploy returns')
-    with torch.inference_mode(False):  # parameters made within it would not tell when they change
-        return _form(copy.deepcopy(model.module if is_model_wrapper(model) else model))
-
-
-def _form(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model.module if is_model_wrapper(model) else model)
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
@@ -59,20 +58,33 @@ def _form(model: nn.Module) -> nn.Module:
         norms += fold_integrated_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
-            relus += _shorten(module, chain, on_gpu, packs=module not in kept)
+            relus += _shorten(module, chain, on_gpu, may_pack=module not in kept)
     if on_gpu:
         relus += cudnn.fuse_additions(model)
     if norms + relus == 0:
-        warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=3)
+        warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
-    onednn.pack(model)
+    _pack(model)
     _lay_out(model)
     return model
 
 
+def _packs(conv: nn.Module) -> bool:
+    """Whether a convolution is a plain one that oneDNN takes, on the CPU."""
+    return is_plain(conv) and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype)
+
+
+def _pack(model: nn.Module) -> None:
+    """Packs the plain convolutions inside a model, in place: those that are called, and may give channels_last maps."""
+    kept = with_contiguous_maps(model)
+    kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
+    convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _packs(conv)]
+    convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
+
+
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
-    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, onednn.PackedConv2d, onednn.PackedConv2dReLU
+    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, PackedConv2d, PackedConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
         if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
@@ -80,7 +92,7 @@ def _lay_out(model: nn.Module) -> None:
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, packs: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, may_pack: bool) -> bool:
     """Makes one convolution of a chain; says whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
@@ -89,8 +101,8 @@ def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, packs: bool) -> b
     rectified = RECTIFIED.get(type(conv))
     if on_gpu and is_plain(conv):
         rectified = cudnn.Conv2dAddReLU
-    elif packs and onednn.packs(conv):
-        rectified = onednn.PackedConv2dReLU
+    elif may_pack and _packs(conv):
+        rectified = PackedConv2dReLU
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

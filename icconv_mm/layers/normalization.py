@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from icconv_mm.layers.packed_conv import convolve
 from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
 from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
@@ -55,5 +56,5 @@ class Shortcut(nn.Sequential):
         *before, conv, norm = self
         for layer in before:
             x = layer(x)
-        x = conv(x)
+        x = convolve(x, conv)
         return norm_relu(x, conv, norm)

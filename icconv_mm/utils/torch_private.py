@@ -1,9 +1,7 @@
 """What the package uses of torch and torch does not promise, with the versions in which it is known."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd import forward_ad
 
 # tests/utils/test_torch_private.py says what each must do: it is what to run with a new torch.
@@ -47,32 +45,6 @@ def is_observed() -> bool:
 def is_traced() -> bool:
     """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-
-
-def onednn_filters(
-    weight: Tensor,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    size: Sequence[int],
-) -> Tensor:
-    """Filters [C_out, C_in / groups, k_h, k_w] as oneDNN wants them for maps of ``size``. torch 2.1 to 2.15."""
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, size)
-
-
-def onednn_convolution(
-    x: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    after: str,
-) -> Tensor:
-    """A convolution without gradient, by filters of :func:`onednn_filters`; ``after`` it 'none' or 'relu'. The same."""
-    return torch.ops.mkldnn._convolution_pointwise(x, filters, bias, padding, stride, dilation, groups, after, [], '')
 
 
 def has_hooks(module: nn.Module) -> bool:

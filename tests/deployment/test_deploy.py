@@ -18,8 +18,8 @@ from torch.nn.utils import parametrizations
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet
-from icconv_mm.deployment.onednn import PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
+from icconv_mm.layers.packed_conv import PackedConv2dReLU
 from icconv_mm.ops import use_backend
 
 RUNS = [(4, 1, 1), (4, 2, 3)]

@@ -85,12 +85,3 @@ def test_has_kernel():
     assert torch_private.has_kernel('icconv_mm::inception_conv2d', 'Meta')
     assert not torch_private.has_kernel('icconv_mm::inception_conv2d', 'CPU')
     assert torch_private.has_kernel('aten::add.Tensor', 'CPU')
-
-
-def test_onednn_filters_and_convolution():
-    conv = torch.nn.Conv2d(32, 16, 3, stride=2, padding=1, groups=2).requires_grad_(False)
-    x, settings = torch.randn(2, 32, 20, 14), (conv.padding, conv.stride, conv.dilation, conv.groups)
-    filters = torch_private.onednn_filters(conv.weight, *settings, x.shape)
-    for after, y in (('none', conv(x)), ('relu', conv(x).relu())):
-        got = torch_private.onednn_convolution(x, filters, conv.bias, *settings, after)
-        torch.testing.assert_close(got, y, rtol=1e-5, atol=1e-5)

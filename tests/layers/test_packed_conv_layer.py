@@ -1,0 +1,204 @@
+"""Which convolutions run by packed filters, and what is done to those that do."""
+
+import copy
+import importlib
+import io
+
+import mmcv.ops  # noqa: F401  registers DCNv2
+import pytest
+import torch
+import torchvision
+from form_checks import assert_same, checked, count, trained
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from icconv_mm import deploy
+from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
+from icconv_mm.layers import packed_conv
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
+from icconv_mm.ops import backends, use_backend
+
+pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
+
+KINDS = (PackedConv2d, PackedConv2dReLU)
+X = torch.randn(2, 8, 11, 9).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[bool]:
+    """Whether each call of the operator took ReLU, in order."""
+    seen = []
+
+    def seeing(*args):
+        seen.append(args[-1])
+        return run(*args)
+
+    run = packed_conv.packed_conv2d
+    monkeypatch.setattr(packed_conv, 'packed_conv2d', seeing)
+    return seen
+
+
+def plain(**settings) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(8, 6, 3, padding=1, **settings).requires_grad_(False)
+
+
+def same(layer: nn.Module, conv: nn.Module, x: Tensor) -> None:
+    """The layer computes the convolution, or its ReLU."""
+    y = conv(x)
+    torch.testing.assert_close(layer(x), y.relu() if type(layer) is PackedConv2dReLU else y)
+
+
+# --- in the networks of this package
+
+
+def test_convolutions_of_a_network_are_packed_in_evaluation(calls):
+    model, x = trained(ICResNet(50, 'geometric_d2', base_channels=16)), torch.randn(1, 3, 64, 96)
+    with use_backend('reference'), torch.no_grad():
+        expected = model(x)
+    assert not calls
+    with torch.no_grad():
+        for one, other in zip(model(x), expected):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+    assert len(calls) == 1 + 16 * 2 + 4  # the stem, two in each block, shortcuts
+    calls.clear()
+    outputs = model(x)
+    assert not calls and outputs[0].requires_grad
+    model.train()(x)
+    assert not calls
+
+
+def test_frozen_stages_are_packed_in_training(calls):
+    model = ResNet(50, base_channels=16, frozen_stages=1).train()
+    sum(map(torch.sum, model(torch.randn(2, 3, 64, 64)))).backward()
+    assert len(calls) == 1 + 3 * 3 + 1
+
+
+def test_without_channels_last_nothing_is_packed(calls):
+    model = trained(ResNet(18, base_channels=16, memory_format='preserve'))
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64))[0].is_contiguous()
+    assert not calls
+
+
+@pytest.mark.parametrize('spoil', ['hook', 'padding_mode', 'padding', 'subclass', 'float64'])
+def test_convolutions_of_another_kind_are_called(spoil, calls):
+    conv, x = plain(), X
+    if spoil == 'hook':
+        conv.register_forward_hook(lambda module, args, y: y + 1)
+    elif spoil == 'padding_mode':
+        conv = plain(padding_mode='reflect')
+    elif spoil == 'padding':
+        conv = nn.Conv2d(8, 6, 3, padding='same').requires_grad_(False)
+    elif spoil == 'subclass':
+        conv.__class__ = type('Mine', (nn.Conv2d,), {'forward': lambda self, x: x})
+    else:
+        conv, x = conv.double(), X.double()
+    assert torch.equal(convolve(x, conv), conv(x)) and not calls
+
+
+# --- in inference form
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_layers(kind, calls):
+    conv, layer = plain(), kind.of(plain())
+    same(layer, conv, X)
+    same(layer, conv, X.contiguous())
+    assert calls == [kind is PackedConv2dReLU] * 2
+    copied = copy.deepcopy(layer)
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    for other in (copied, torch.load(buffer, weights_only=False)):
+        assert torch.equal(other(X), layer(X)) and other.state_dict().keys() == {'weight', 'bias'}
+    copied.load_state_dict({'weight': torch.zeros(6, 8, 3, 3), 'bias': torch.ones(6)})
+    assert torch.equal(copied(X), torch.ones(2, 6, 11, 9))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_where_torch_computes(kind, calls):
+    layer, conv = kind.of(plain()), plain()
+    with use_backend('reference'):
+        same(layer, conv, X)
+    with torch.autocast('cpu'):
+        assert layer(X).dtype == torch.bfloat16
+    with FlopCounterMode(display=False) as counter:
+        layer(X)
+    assert counter.get_total_flops() == 2 * 2 * 6 * 8 * 9 * 11 * 9
+    same(layer, conv, X[0])
+    assert layer(X[:0]).shape == (0, 6, 11, 9)
+    same(torch.func.vmap(layer), torch.func.vmap(nn.Sequential(conv, *[nn.ReLU()] * layer.relu)), X[None])
+    x = X.clone().requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    torch.jit.trace(layer, X, check_trace=False)
+    same(copy.deepcopy(layer).double(), plain().double(), X.double())
+    assert not calls
+
+
+@pytest.mark.parametrize('x', [X[:, :4], X.double(), X[:, :, :2, :2]], ids=['channels', 'dtype', 'size'])
+def test_errors_are_those_of_torch(x):
+    conv, errors = nn.Conv2d(8, 6, 5).requires_grad_(False), []
+    for layer in (conv, PackedConv2d.of(conv)):
+        with pytest.raises(RuntimeError) as error:
+            layer(x)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_in_one_graph(dynamic):
+    form = checked(ResNet(18, base_channels=16, out_indices=(3,)), torch.randn(1, 3, 64, 64))
+    compiled = torch.compile(form, fullgraph=True, dynamic=dynamic, backend='aot_eager')
+    for size in (64, 96):
+        assert_same(form, compiled, torch.randn(1, 3, size, size))
+
+
+NETWORKS = {
+    # with ReLU; without: last convolutions of blocks and shortcuts
+    'torchvision 50': (lambda: torchvision.models.resnet50(), 1, 52),
+    'ours 50': (lambda: ResNet(50, base_channels=16), 1 + 32, 16 + 4),
+    'inception 50': (lambda: ICResNet(50, 'geometric_d2', base_channels=16), 1 + 16, 16 + 4),
+    'pyramidal 50': (lambda: PyConvResNet(50, base_channels=64), 1 + 16 + 3, 16 + 4),
+}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_plain_convolutions_of_forms_are_packed(name):
+    make, relus, others = NETWORKS[name]
+    form = checked(make(), torch.randn(1, 3, 64, 96))
+    assert (count(form, PackedConv2dReLU), count(form, PackedConv2d)) == (relus, others)
+    # levels of pyramidal convolutions are not called
+    assert count(form, nn.Conv2d) == sum(len(getattr(module, 'pyconv_levels', ())) for module in form.modules())
+
+
+def test_a_layer_in_two_places_stays_one():
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    form = checked(nn.Sequential(conv, nn.Sigmoid(), conv, nn.BatchNorm2d(8)), X)
+    assert type(form[0]) is PackedConv2d and form[0] is form[2]
+
+
+def test_offsets_of_deformable_convolutions_keep_their_format():
+    """Their operator reads memory without asking for its format."""
+    model = nn.Sequential(
+        ConvModule(8, 16, 3, padding=1, norm_cfg=dict(type='BN')),
+        ConvModule(16, 16, 3, padding=1, conv_cfg=dict(type='DCNv2'), norm_cfg=dict(type='BN')),
+    )
+    nn.init.normal_(model[1].conv.conv_offset.weight, std=0.3)
+    form = checked(model, X)
+    assert type(form[0].conv) is PackedConv2dReLU and type(form[1].conv.conv_offset) is nn.Conv2d
+
+
+def test_without_the_operator_nothing_is_packed(monkeypatch, calls):
+    for module in ('icconv_mm.deployment.deploy', 'icconv_mm.ops.packed_conv'):
+        monkeypatch.setattr(importlib.import_module(module), 'packs', lambda dtype: False)
+    form = checked(ResNet(18, base_channels=16), torch.randn(1, 3, 32, 32))
+    assert not count(form, PackedConv2d) + count(form, PackedConv2dReLU) + len(calls)
+
+
+def test_forms_that_inference_mode_made():
+    model = trained(ResNet(18, base_channels=16))
+    with torch.inference_mode():
+        assert_same(model, deploy(model), torch.randn(1, 3, 32, 32))
