@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from pages import REPO, code_blocks, config, section, tables
 
+from icconv_mm import backbones
 from icconv_mm.versions import SUPPORTED
 
 tomllib = pytest.importorskip('tomllib')  # Python 3.11
@@ -80,6 +81,18 @@ def test_published_results_are_those_of_the_metafiles():
             assert result(known[link.group(2)]) == (what, link.group(1)), name
         else:
             assert dense in {str(value) for key, value in model['Metadata'].items() if key.endswith('Baseline')}, name
+
+
+def test_depths_are_those_of_the_classes():
+    text = ' '.join(section('README.md', 'Tasks and architectures').split())
+    listed = re.search(
+        r'`(\w+)`, `(\w+)` and `(\w+)` take the depths ([\d, and]+), `(\w+)` and `(\w+)` ([\d, and]+)\.', text
+    )
+    *wide, depths, first, second, fewer = listed.groups()
+    told = dict.fromkeys(wide, depths) | {first: fewer, second: fewer}
+    found = {name: sorted(getattr(backbones, name).arch_settings) for name in told}
+    found['ICResNeXt'] = [depth for depth in found['ICResNeXt'] if depth >= 50]  # groups are for bottlenecks
+    assert {name: [int(depth) for depth in re.findall(r'\d+', text)] for name, text in told.items()} == found
 
 
 def test_citations_are_those_of_the_citation_file():
