@@ -119,8 +119,11 @@ def test_python_blocks_parse(page):
 
 
 def test_guides_and_reference_have_no_measured_figures():
-    """What was measured stands in docs/measurements; guides and reference link it."""
-    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md')}
+    """What was measured stands in docs/measurements; guides and reference link it.
+
+    The results of evidence.md are held to the raw files by test_measurement_pages.py.
+    """
+    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md') if page.name != 'evidence.md'}
     assert [name for name, text in pages.items() if re.search(r'\*\*measured\*\*|^measured ', text, re.M | re.I)] == []
 
 
