@@ -177,7 +177,7 @@ def test_results_of_the_evidence():
     ((_, *results),) = tables(section('docs/evidence.md', 'Results'))
     rows = {(score, difference, '' if 'of the three' in flops else flops) for *_, score, difference, flops in results}
     assert len(results) == len(rows) == 19 and rows <= differences()
-    ((_, *shown),) = tables(section('README.md', 'What it gains'))
+    ((_, *shown),) = tables(section('README.md', 'Gains'))
     assert all(row in results for row in shown)
     assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
 
@@ -197,7 +197,7 @@ def test_costs_of_the_readme():
         ratios = spread(float(ratio) for ratio in row[4].split(','))
         composition = spread(ours / theirs for ours, theirs in zip(reference, dense))
         measured[f'IC-ResNet-50, {what} 2x3x800x1344, bfloat16'] = (ratios, composition)
-    ((_, *costs),) = tables(section('README.md', 'What it costs'))
+    ((_, *costs),) = tables(section('README.md', 'Speed'))
     assert {what: (here, composition) for what, _, here, composition in costs}.items() <= measured.items()
     assert {machine for _, machine, *_ in costs} == {'two CPU cores', 'H200'} and len(costs) >= 8
 
