@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, installed, said_by, swaps, write_page
+from survey.swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, installed, said_by, swaps, write_page
 from torch import Tensor
 
 from icconv_mm import versions

@@ -19,8 +19,19 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from random_batches import make_batch, shrink
-from swaps import FAMILIES_MARK, LIBRARIES, ONE_LINE, PAGE, Case, configs_of, installed, said_by, swaps, write_page
+from survey.random_batches import make_batch, shrink
+from survey.swaps import (
+    FAMILIES_MARK,
+    LIBRARIES,
+    ONE_LINE,
+    PAGE,
+    Case,
+    configs_of,
+    installed,
+    said_by,
+    swaps,
+    write_page,
+)
 
 import icconv_mm
 from icconv_mm import versions

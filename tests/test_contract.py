@@ -1,4 +1,4 @@
-"""The floors in CONTRIBUTING.md are those that lint-imports holds, and every module of the package has one."""
+"""The levels in CONTRIBUTING.md are those that lint-imports holds, and every module of the package has one."""
 
 import re
 import sys
@@ -16,32 +16,32 @@ def contracts(repo):
 
 
 @pytest.fixture
-def floors(contracts):
+def levels(contracts):
     """Sets of names, the lowest first."""
     (layers,) = (contract['layers'] for contract in contracts if contract.get('containers') == ['icconv_mm'])
     return [set(layer.split(' | ')) for layer in reversed(layers)]
 
 
-def test_table_of_contributing(repo, floors):
+def test_table_of_contributing(repo, levels):
     text = (repo / 'CONTRIBUTING.md').read_text()
-    table = text.partition('| floor, lowest first |')[2].partition('\n\n')[0]
+    table = text.partition('| level, lowest first |')[2].partition('\n\n')[0]
     rows = re.findall(r'^\| (`.*?) \|', table, re.MULTILINE)
-    assert [set(re.findall(r'`(\w+)`', row)) for row in rows] == floors
+    assert [set(re.findall(r'`(\w+)`', row)) for row in rows] == levels
 
 
-def test_every_module_has_one_floor(repo, floors):
+def test_every_module_has_one_level(repo, levels):
     package = repo / 'icconv_mm'
     modules = {path.stem for path in package.glob('*.py')} | {
         path.parent.name for path in package.glob('*/__init__.py')
     }
-    assert sorted(name for floor in floors for name in floor) == sorted(modules - {'__init__'})
+    assert sorted(name for level in levels for name in level) == sorted(modules - {'__init__'})
 
 
-def test_no_exceptions_and_no_task_library_elsewhere(contracts, floors):
+def test_no_exceptions_and_no_task_library_elsewhere(contracts, levels):
     assert not any('ignore_imports' in contract for contract in contracts)
     (libraries,) = (contract for contract in contracts if 'mmdet' in contract.get('forbidden_modules', ()))
     sources = {name.removeprefix('icconv_mm.') for name in libraries['source_modules']}
-    assert sources == set().union(*floors) - {'tasks'} | {
+    assert sources == set().union(*levels) - {'tasks'} | {
         'tasks.base', 'tasks.libraries', 'tasks.multitask', 'tasks.select',
     }  # fmt: skip
 

@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--only',
         default='',
         metavar='NAME',
-        help='of layers, backbone, models, multitask, sepc: what has it in its name',
+        help='of layers, backbone, models, multitask, sepc: figures with this in their name',
     )
     parser.add_argument('--repeats', type=int, metavar='N', default=9, help='timed calls of each; default: %(default)s')
     parser.add_argument('--threads', type=int, metavar='N', help="threads of torch; default: torch's")

@@ -1,4 +1,4 @@
-"""Does it help? Every paper's claim tried in miniature, with seeds: train all arms, compare, draw tables and plots.
+"""Every paper's claim tried in miniature, with seeds: train all arms, compare, draw tables and plots.
 
 It goes on where it was interrupted: every run leaves one JSON file. docs/evidence.md says what is compared, and how.
 

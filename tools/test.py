@@ -17,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config_arguments.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     config_arguments.add_work_dir(parser)
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--out', '--dump', metavar='FILE', help='write the predictions, or what --out-item says')
+    items = 'of --out: the predictions to FILE.pkl (default), or the metrics to FILE.json'
+    parser.add_argument('--out-item', choices=('pred', 'metrics'), default='pred', help=items)
     parser.add_argument('--show', action='store_true', help='show the predictions on screen')
     parser.add_argument('--show-dir', metavar='DIR', help='write images with the predictions below this folder')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each image shown')

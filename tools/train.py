@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--resume', nargs='?', default=False, const='auto', metavar='CHECKPOINT', help=latest)
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on a CPU bfloat16')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
+    parser.add_argument('--no-validate', dest='validate', action='store_false', help='train without validation')
     parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable images, leave them out')
     differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
     parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)

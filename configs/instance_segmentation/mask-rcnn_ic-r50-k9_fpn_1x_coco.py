@@ -1,4 +1,5 @@
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/backbones/ic_resnet50_k9_seg.py']
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-
-model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned))
+_base_ = './mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py'
+_deprecation_ = dict(
+    expected='mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py',
+    reference='CHANGELOG.md; version 0.3.0 is without this name',
+)

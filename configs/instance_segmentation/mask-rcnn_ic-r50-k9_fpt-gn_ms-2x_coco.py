@@ -1,3 +1,5 @@
-_base_ = ['../_base_/recipes/mask-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/ic_resnet50_k9_seg.py']
-
-model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned))
+_base_ = './mask-rcnn_ic-r50-k9-seg_fpt-gn_ms-2x_coco.py'
+_deprecation_ = dict(
+    expected='mask-rcnn_ic-r50-k9-seg_fpt-gn_ms-2x_coco.py',
+    reference='CHANGELOG.md; version 0.3.0 is without this name',
+)

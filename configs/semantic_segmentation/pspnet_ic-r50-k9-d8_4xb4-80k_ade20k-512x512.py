@@ -1,17 +1,5 @@
-_base_ = [
-    'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py',
-    '../_base_/backbones/ic_resnet50_k9_seg.py',
-]
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-
-# Output stride 8: the last two stages are dilated instead of strided, which multiplies the dilations of the pattern.
-model = dict(
-    pretrained=None,
-    backbone=dict(
-        _delete_=True,
-        **_base_.pretrained,
-        output_stride=8,
-        contract_dilation=True,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-    ),
+_base_ = './pspnet_ic-r50-k9-seg-d8_4xb4-80k_ade20k-512x512.py'
+_deprecation_ = dict(
+    expected='pspnet_ic-r50-k9-seg-d8_4xb4-80k_ade20k-512x512.py',
+    reference='CHANGELOG.md; version 0.3.0 is without this name',
 )

@@ -1,11 +1,5 @@
-_base_ = [
-    '../_base_/recipes/ufp-fpt_80k.py',
-    'mmseg::_base_/datasets/ade20k.py',
-    '../_base_/backbones/ic_resnet50_k9_seg.py',
-]
-
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    backbone=_base_.pretrained,
-    decode_head=dict(num_classes=150),
+_base_ = './ufp-fpt_ic-r50-k9-seg-d8_4xb4-80k_ade20k-512x512.py'
+_deprecation_ = dict(
+    expected='ufp-fpt_ic-r50-k9-seg-d8_4xb4-80k_ade20k-512x512.py',
+    reference='CHANGELOG.md; version 0.3.0 is without this name',
 )

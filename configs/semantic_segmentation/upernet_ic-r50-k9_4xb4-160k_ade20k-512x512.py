@@ -1,7 +1,5 @@
-_base_ = ['mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/ic_resnet50_k9_seg.py']
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-
-model = dict(
-    pretrained=None,
-    backbone=dict(_delete_=True, **_base_.pretrained, norm_cfg=dict(type='SyncBN', requires_grad=True)),
+_base_ = './upernet_ic-r50-k9-seg_4xb4-160k_ade20k-512x512.py'
+_deprecation_ = dict(
+    expected='upernet_ic-r50-k9-seg_4xb4-160k_ade20k-512x512.py',
+    reference='CHANGELOG.md; version 0.3.0 is without this name',
 )

@@ -44,6 +44,7 @@ def prepare_training(
     amp: bool = False,
     auto_scale_lr: bool = False,
     launcher: str = 'none',
+    validate: bool = True,
     skip_bad_images: bool = False,
 ) -> TaskAdapter:
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
@@ -63,6 +64,8 @@ def prepare_training(
         _resume(cfg, resume)
     elif cfg.get('load_from'):
         _require_file(cfg.load_from, 'load_from')
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if skip_bad_images:
         replace_image_loading(cfg.train_dataloader, skip_bad=True)
     return task
@@ -73,6 +76,7 @@ def prepare_test(
     checkpoint: str,
     *,
     out: str | None = None,
+    out_item: str = 'pred',
     show: bool = False,
     show_dir: str | None = None,
     wait_time: float = 2.0,
@@ -90,8 +94,10 @@ def prepare_test(
     if tta:
         task.enable_tta(cfg)
     if out is not None:
-        if not out.endswith(('.pkl', '.pickle')):
-            raise ArgumentError(f'out: expected a name that ends in .pkl, got {out}')
+        endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
+        if not out.endswith(endings):
+            raise ArgumentError(f'out: expected a name that ends in {endings[0]}, got {out}')
+    if out is not None and out_item == 'pred':
         cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
     return task
 

@@ -1,6 +1,8 @@
 """Testing of any task by its config."""
 
 from mmengine.config import Config
+from mmengine.dist import master_only
+from mmengine.fileio import dump
 
 from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_test
@@ -13,6 +15,7 @@ def test(
     checkpoint: str,
     *,
     out: str | None = None,
+    out_item: str = 'pred',
     show: bool = False,
     show_dir: str | None = None,
     wait_time: float = 2.0,
@@ -26,7 +29,8 @@ def test(
     Args:
         cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`); changed in place.
         checkpoint: The file to test. It must fit the model in every key.
-        out: Write the predictions to this pickle file.
+        out: Write to this file what ``out_item`` says.
+        out_item: ``'pred'``, the predictions to a pickle file, or ``'metrics'``, what is returned to a JSON file.
         show: Show predictions on screen, each for ``wait_time`` seconds.
         show_dir: Write images with predictions below this folder.
         wait_time: Seconds.
@@ -41,7 +45,15 @@ def test(
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     task = prepare_test(
-        cfg, checkpoint, out=out, show=show, show_dir=show_dir, wait_time=wait_time, tta=tta, launcher=launcher
+        cfg,
+        checkpoint,
+        out=out,
+        out_item=out_item,
+        show=show,
+        show_dir=show_dir,
+        wait_time=wait_time,
+        tta=tta,
+        launcher=launcher,
     )
     check_data_paths(cfg, 'test')
     runner = build_runner(cfg, memory_format=memory_format)
@@ -49,4 +61,7 @@ def test(
         runner.register_hook(DeployHook())
     build_loop(runner, task, 'test')
     with explaining_metrics(cfg):
-        return runner.test()
+        metrics = runner.test()
+    if out is not None and out_item == 'metrics':
+        master_only(dump)(metrics, out)
+    return metrics

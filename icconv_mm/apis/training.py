@@ -34,6 +34,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     launcher: str = 'none',
+    validate: bool = True,
     skip_bad_images: bool = False,
     allow_mismatch: Sequence[str] = (),
     memory_format: str | None = None,
@@ -46,6 +47,7 @@ def train(
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
         launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+        validate: Whether to validate during the training, as the config says.
         skip_bad_images: Warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
         memory_format: Memory format of the maps of any backbone, instead of what its config says: see
@@ -58,7 +60,13 @@ def train(
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     task = prepare_training(
-        cfg, resume=resume, amp=amp, auto_scale_lr=auto_scale_lr, launcher=launcher, skip_bad_images=skip_bad_images
+        cfg,
+        resume=resume,
+        amp=amp,
+        auto_scale_lr=auto_scale_lr,
+        launcher=launcher,
+        validate=validate,
+        skip_bad_images=skip_bad_images,
     )
     check_data_paths(cfg, 'train', 'val')
     runner = build_runner(cfg, allow_mismatch=allow_mismatch, memory_format=memory_format)

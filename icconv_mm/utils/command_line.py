@@ -15,6 +15,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
     """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
     for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
         warnings.filterwarnings('ignore', message=known)
+    # of a config by its former name, which Python would hide
+    warnings.filterwarnings('default', 'The config file .* will be deprecated', DeprecationWarning)
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -67,7 +67,9 @@ def test_training(cfg):
     assert 'skip_bad' not in cfg.val_dataloader.dataset.pipeline[0]  # validation without an image is another metric
     assert cfg.model.backbone.norm_cfg.type == 'BN'  # torch's SyncBatchNorm refuses CPU tensors
     assert cfg.optim_wrapper.type == 'icconv_mm.CPUAmpOptimWrapper'
-    assert 'name' not in cfg.visualizer and cfg.launcher == 'none'
+    assert 'name' not in cfg.visualizer and cfg.launcher == 'none' and cfg.val_dataloader
+    prepare_training(cfg, validate=False)
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     with pytest.raises(InputError, match='cannot be trained: it has no train_cfg, optim_wrapper'):
         prepare_training(Config({**cfg.to_dict(), 'train_cfg': None, 'optim_wrapper': {}}))
 
@@ -79,6 +81,11 @@ def test_test(cfg, tmp_path):
     assert loads(cfg) == [LOADING] * 4 and cfg.load_from == checkpoint and cfg.resume is False
     assert [metric['type'] for metric in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
     assert cfg.default_hooks.visualization.test_out_dir.endswith('/shown')
+    cfg.test_evaluator = {'type': 'CocoMetric'}
+    prepare_test(cfg, checkpoint, out='x.json', out_item='metrics')
+    assert cfg.test_evaluator == {'type': 'CocoMetric'}
+    with pytest.raises(InputError, match=r'out: expected a name that ends in \.json, got x\.pkl'):
+        prepare_test(cfg, checkpoint, out='x.pkl', out_item='metrics')
     with pytest.raises(InputError, match=r'checkpoint: no such file: gone\.pth'):
         prepare_test(cfg, 'gone.pth')
 

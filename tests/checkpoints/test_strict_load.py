@@ -10,9 +10,9 @@ from icconv_mm.checkpoints import convert, convert_file
 
 CONFIGS = {
     'Faster': ('detection/faster-rcnn_ic-r50-k9_fpn_1x_coco.py', False, False),
-    'Mask': ('instance_segmentation/mask-rcnn_ic-r50-k9_fpn_1x_coco.py', False, True),
+    'Mask': ('instance_segmentation/mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py', False, True),
     'Cascade': ('detection/cascade-rcnn_ic-r50-k9_fpn_1x_coco.py', True, False),
-    'Cascade Mask': ('instance_segmentation/cascade-mask-rcnn_ic-r50-k9_fpn_1x_coco.py', True, True),
+    'Cascade Mask': ('instance_segmentation/cascade-mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py', True, True),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
-from random_batches import make_batch, shrink
+from survey.random_batches import make_batch, shrink
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'

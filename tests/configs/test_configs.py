@@ -12,6 +12,8 @@ from config_utils import CONFIGS, is_former_name, learn_one_step_and_predict, re
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+import icconv_mm
+
 BACKBONES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
 TASK_CONFIGS = sorted(
     path
@@ -219,16 +221,19 @@ def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
 
 
 # The depth in a name of ours or of upstream's: r101, x101-32x4d, resnet101, resnext101-32x4d.
-DEPTH = re.compile(r'(?<![a-z0-9])(?:r|x|resnet|resnext)(\d+)')
+DEPTH = re.compile(r'(?<![a-z0-9])(?:hg)?(?:r|x|resnet|resnext)(\d+)')
 
 
 FORMER_NAMES = sorted(path for path in CONFIGS.rglob('*.py') if is_former_name(path))
+MAJOR, MINOR, *_ = icconv_mm.__version__.split('.')
 
 
 @pytest.mark.parametrize('path', each(FORMER_NAMES))
 def test_a_former_name_warns_and_is_the_config(path):
     (now,) = Config._get_base_files(str(path))
-    with pytest.warns(DeprecationWarning, match=f'{path.name} will be deprecated .* use {Path(now).name} instead'):
+    when = f'CHANGELOG.md; version {MAJOR}.{int(MINOR) + 1}.0 is without this name'
+    message = f'{path.name} will be deprecated .* use {Path(now).name} instead.*{when}'
+    with pytest.warns(DeprecationWarning, match=message):
         former = Config.fromfile(path, import_custom_modules=False)
     assert former.to_dict() == read_config(path.parent / now).to_dict()
 
@@ -255,22 +260,40 @@ def test_the_readme_shows_a_recipe_as_it_is():
     assert {name for name in folders if f'`{name}`' not in text and f'`_base_/{name}`' not in text} == set()
 
 
-def test_the_readme_says_which_pattern_a_token_means():
+def backbone_file(path):
+    """The file of ``_base_/backbones`` that a recipe inherits from, directly or through others."""
+    for base in Config._get_base_files(str(path)):
+        if '::' not in base:
+            base = (path.parent / base).resolve()
+            if found := base if base in BACKBONES else backbone_file(base):
+                return found
+    return None
+
+
+@pytest.mark.parametrize('path', each([path for path in TASK_CONFIGS if 'miniature' not in path.stem]))
+def test_a_recipe_is_named_after_the_file_of_its_backbone(path):
+    name = re.sub('(_gn)?_detectron$', '', backbone_file(path).stem).replace('_', '-')
+    if path.parent.name == 'classification':
+        assert path.stem.split('_')[0] == name
+    else:
+        name = name.replace('resnext', 'x').replace('resnet', 'r')
+        assert re.fullmatch(rf'{name}(-d\d+)?', path.stem.split('_')[1])
+
+
+def test_the_readme_says_which_pattern_a_name_means():
     text = (CONFIGS / 'README.md').read_text()
-    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| `(\w+/ic_\w+)` \| `(\w+\.py)` \|$', text, re.MULTILINE)
-    patterns = {folder: pattern for folders, pattern, _ in rows for folder in re.findall(r'\w+', folders)}
-    for _, pattern, backbone in rows:
-        assert read_config(CONFIGS / '_base_/backbones' / backbone).backbone.pattern == pattern
-    paths = [path for path in TASK_CONFIGS if '_ic-r50-k9' in path.stem or path.stem.startswith('ic-resnet50-k9')]
-    found = {(path.parent.name, read_config(path).model.backbone.pattern) for path in paths}
-    assert found == set(patterns.items())
+    rows = re.findall(r'^\| `ic-r50-(k9.*?)` \| `(\w+/ic_\w+)` \|', text, re.MULTILINE)
+    named = {f'ic_resnet50_{name.replace("-", "_")}': pattern for name, pattern in rows}
+    files = {path.stem: Config.fromfile(path).backbone.pattern for path in BACKBONES if 'ic_resnet50_k9' in path.stem}
+    assert named == files and len(set(named.values())) == 2
 
 
 def test_every_recipe_of_the_zoo_is_there():
     names = {path.stem for path in RECIPES}
     nets = ('ic-r50-k9', 'ic-r101-k9', 'ic-x101-32x4d-k9')
     archs = ('faster-rcnn', 'mask-rcnn', 'cascade-rcnn', 'cascade-mask-rcnn')
-    assert {f'{arch}_{net}_fpn_1x_coco' for arch in archs for net in nets} <= names
+    known = {name.replace('-seg_', '_') for name in names}
+    assert {f'{arch}_{net}_fpn_1x_coco' for arch in archs for net in nets} <= known
     assert {f'retinanet_{net}_fpn_1x_coco' for net in nets[:2]} <= names
     modern = ('rtmdet', 'dino-4scale', 'mask2former', 'upernet', 'segformer-head', 'rtmo', 'dekr')
     assert {name.split('_')[0] for name in names if '_ic-r50-k' in name} >= set(modern)

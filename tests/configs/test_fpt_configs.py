@@ -1,10 +1,12 @@
 """The recipes of FPT: upstream's but for what the paper changes."""
 
 import pytest
-from config_utils import CONFIGS, read_config
+from config_utils import CONFIGS, is_former_name, read_config
 
-DETECTORS = sorted(path for path in CONFIGS.glob('*/*_fpt-gn_ms-2x_coco.py'))
-SEGMENTERS = sorted(path for path in CONFIGS.glob('semantic_segmentation/ufp-fpt_*-d8_*.py'))
+DETECTORS, SEGMENTERS = (
+    sorted(path for path in CONFIGS.glob(names) if not is_former_name(path))
+    for names in ('*/*_fpt-gn_ms-2x_coco.py', 'semantic_segmentation/ufp-fpt_*-d8_*.py')
+)
 
 
 def names(paths):
@@ -12,7 +14,7 @@ def names(paths):
 
 
 def test_every_recipe_is_there():
-    found = {path.stem.removesuffix('_fpt-gn_ms-2x_coco') for path in DETECTORS}
+    found = {path.stem.removesuffix('_fpt-gn_ms-2x_coco').removesuffix('-seg') for path in DETECTORS}
     nets = ('r50', 'r101', 'r152', 'x101-32x8d', 'ic-r50-k9')
     assert found == {f'{arch}-rcnn_{net}' for arch in ('faster', 'mask') for net in nets} | {
         'retinanet_r50',

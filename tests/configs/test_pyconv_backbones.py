@@ -49,6 +49,11 @@ def test_task_on_backbone(task, backbone):
     check(TASKS[task], backbone)
 
 
+@pytest.mark.parametrize('backbone', ['resnet18', 'resnet34'])
+def test_the_dense_network_of_the_same_depth(backbone):
+    check(TASKS['detection'], backbone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('backbone', ['ic_resnet18', 'resnet50', 'pyconv_resnet18_two', 'pyconv_hgresnet50'])
 def test_pyconvsegnet_on_any_backbone(backbone):

@@ -63,8 +63,8 @@ def test_a_whole_model(config, backbone):
 
 DETECTORS = [
     'detection/retinanet_ic-r50-k9_fpn_1x_coco.py',
-    'detection/faster-rcnn_pyconv-hg-r50_fpn_1x_coco.py',
-    'instance_segmentation/mask-rcnn_ic-r50-k9_fpt-gn_ms-2x_coco.py',
+    'detection/faster-rcnn_pyconv-hgr50_fpn_1x_coco.py',
+    'instance_segmentation/mask-rcnn_ic-r50-k9-seg_fpt-gn_ms-2x_coco.py',
     'detection/retinanet_r50_fpn-sepc_4xb4-1x_coco.py',  # mmdet's own backbone
 ]
 

@@ -144,6 +144,44 @@ def test_operators_alone(name, unit, digits):
         assert what == figure['name'] and cells == wanted
 
 
+EVIDENCE = ('2026-11-23-evidence-of-search', '2026-11-23-evidence-of-networks')
+SCORES = {
+    'box/AP': 'box AP',
+    'box/AP_context': 'box AP',
+    'mask/AP': 'mask AP',
+    'pose/AP': 'pose AP',
+    'mIoU': 'mIoU',
+    'accuracy/top1': 'accuracy',
+}
+
+
+def differences() -> set[tuple[str, str, str]]:
+    """Score of the baseline, difference and FLOPs of every row of the reports, as the pages have them."""
+    found = set()
+    for name in EVIDENCE:
+        for comparison in json.loads((FOLDER / f'{name}.json').read_text())['comparisons']:
+            baseline, *others = comparison['rows']
+            for row in others:
+                flops = f'{row["costs"]["flops"] / baseline["costs"]["flops"]:.2f}'
+                for metric in row['differences'].keys() & SCORES.keys():
+                    score = f'{baseline["scores"][metric]["mean"]:.1f} {SCORES[metric]}'
+                    each = row['differences'][metric]
+                    mean = f'{each["mean"]:+.1f}' if each['verdict'] == 'open' else f'**{each["mean"]:+.1f}**'
+                    difference = f'{mean} [{each["low"]:+.1f}, {each["high"]:+.1f}]'
+                    found.add((score, difference, '' if row['test'] or 'joint' in comparison['name'] else flops))
+    return found
+
+
+def test_results_of_the_evidence():
+    """Those of the guide are those of the raw files, those of the README some of them, losses included."""
+    ((_, *results),) = tables(section('docs/evidence.md', 'Results'))
+    rows = {(score, difference, '' if 'of the three' in flops else flops) for *_, score, difference, flops in results}
+    assert len(results) == len(rows) == 19 and rows <= differences()
+    ((_, *shown),) = tables(section('README.md', 'Gains'))
+    assert all(row in results for row in shown)
+    assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
+
+
 def amount(timing: dict, unit: str) -> str:
     return f'{timing["median"] * 1e3:.0f} ms' if unit == 'ms' else f'{timing["median"]:.0f} MB'
 
@@ -159,7 +197,7 @@ def test_costs_of_the_readme():
         ratios = spread(float(ratio) for ratio in row[4].split(','))
         composition = spread(ours / theirs for ours, theirs in zip(reference, dense))
         measured[f'IC-ResNet-50, {what} 2x3x800x1344, bfloat16'] = (ratios, composition)
-    ((_, *costs),) = tables(section('README.md', 'What it costs'))
+    ((_, *costs),) = tables(section('README.md', 'Speed'))
     assert {what: (here, composition) for what, _, here, composition in costs}.items() <= measured.items()
     assert {machine for _, machine, *_ in costs} == {'two CPU cores', 'H200'} and len(costs) >= 8
 

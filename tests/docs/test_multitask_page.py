@@ -22,7 +22,7 @@ from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 @pytest.fixture
 def example(repo, tmp_path, monkeypatch):
     """The config of the page beside a tiny set and its labels."""
-    text = (repo / 'docs/multitask.md').read_text().partition('## A task of one')[2]
+    text = (repo / 'docs/multitask.md').read_text().partition('## Custom tasks')[2]
     (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     assert len(code.splitlines()) < 40
     os.symlink(repo / 'configs', tmp_path / 'configs')

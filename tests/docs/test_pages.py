@@ -119,8 +119,11 @@ def test_python_blocks_parse(page):
 
 
 def test_guides_and_reference_have_no_measured_figures():
-    """What was measured stands in docs/measurements; guides and reference link it."""
-    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md')}
+    """What was measured stands in docs/measurements; guides and reference link it.
+
+    The results of evidence.md are held to the raw files by test_measurement_pages.py.
+    """
+    pages = {page.name: page.read_text() for page in (REPO / 'docs').glob('*.md') if page.name != 'evidence.md'}
     assert [name for name, text in pages.items() if re.search(r'\*\*measured\*\*|^measured ', text, re.M | re.I)] == []
 
 
@@ -158,8 +161,7 @@ def test_checkpoints_that_are_named_are_written(page):
 
 @pytest.mark.parametrize('folder', ['tools', 'scripts'])
 def test_tools_and_scripts_are_listed(folder):
-    ((_, *rows),) = tables((REPO / folder / 'README.md').read_text())
-    listed = {re.match(r'\[(.+)\]\(\1\)', cells[0]).group(1) for cells in rows}
+    listed = set(re.findall(r'\[([\w.]+)\]\(\1\)', (REPO / folder / 'README.md').read_text()))
     files = {path.name for path in (REPO / folder).iterdir() if path.suffix in ('.py', '.sh')}
     packages = {path.parent.name for path in (REPO / folder).glob('*/__init__.py')}
     assert listed == files | packages

@@ -8,26 +8,27 @@ import yaml
 from mmengine.registry import MODELS, init_default_scope
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from pages import REPO, code_blocks, config, section, tables
+from pages import REPO, code_block, code_blocks, config, section, tables
 
+from icconv_mm import backbones
 from icconv_mm.versions import SUPPORTED
 
 tomllib = pytest.importorskip('tomllib')  # Python 3.11
 RANGES = {names[0]: SpecifierSet(f'>={low},<{high}') for names, low, high in SUPPORTED.values()}
 
 
-def test_first_lines_print_what_they_say(capsys):
-    first, *_ = code_blocks('README.md')
-    exec(compile(first, 'README.md', 'exec'), {})
-    (shown,) = re.findall(r'^print\(.*# (.*)$', first, re.MULTILINE)
+def test_lines_of_torch_print_what_they_say(capsys):
+    block = code_block('README.md', 'import torch')
+    exec(compile(block, 'README.md', 'exec'), {})
+    (shown,) = re.findall(r'^print\(.*# (.*)$', block, re.MULTILINE)
     assert capsys.readouterr().out.strip() == shown
 
 
 def test_config_changes_the_backbone_alone(tmp_path, monkeypatch, published_patterns):
     pytest.importorskip('mmdet')
     monkeypatch.setenv('ICCONV_MM_CACHE', str(published_patterns.parent))
-    _, block = code_blocks('README.md')
-    cfg = config(block, tmp_path)
+    first, *_ = code_blocks('README.md')
+    cfg = config(first, tmp_path)
     init_default_scope('mmdet')
     with torch.device('meta'):
         backbone = MODELS.build(cfg.model).backbone
@@ -35,7 +36,7 @@ def test_config_changes_the_backbone_alone(tmp_path, monkeypatch, published_patt
 
 
 def test_supported_versions_are_those_of_the_package():
-    ((_, *rows),) = tables(section('README.md', 'Install'))
+    ((_, *rows),) = tables(section('README.md', 'Supported versions'))
     shown = {library: SpecifierSet(supported.split(';')[0]) for library, supported, _ in rows if library in RANGES}
     assert shown == RANGES
     project = tomllib.loads((REPO / 'pyproject.toml').read_text())['project']
@@ -54,7 +55,7 @@ def test_requirements_have_the_supported_ranges():
     assert {name: found[name][0] for name in RANGES} == RANGES
     narrower = {name: others for name in RANGES if (others := [each for each in found[name] if each != RANGES[name]])}
     assert narrower == {'mmcv': [SpecifierSet('<2.2')] * 2}  # mmdet's and mmsegmentation's own limit, which README says
-    assert 'mmdet 3.3 and mmsegmentation 1.2 need <2.2' in section('README.md', 'Install')
+    assert 'mmdet 3.3 and mmsegmentation 1.2 need <2.2' in section('README.md', 'Supported versions')
 
 
 def models() -> dict[str, dict]:
@@ -80,6 +81,18 @@ def test_published_results_are_those_of_the_metafiles():
             assert result(known[link.group(2)]) == (what, link.group(1)), name
         else:
             assert dense in {str(value) for key, value in model['Metadata'].items() if key.endswith('Baseline')}, name
+
+
+def test_depths_are_those_of_the_classes():
+    text = ' '.join(section('README.md', 'Tasks and architectures').split())
+    listed = re.search(
+        r'`(\w+)`, `(\w+)` and `(\w+)` take the depths ([\d, and]+), `(\w+)` and `(\w+)` ([\d, and]+)\.', text
+    )
+    *wide, depths, first, second, fewer = listed.groups()
+    told = dict.fromkeys(wide, depths) | {first: fewer, second: fewer}
+    found = {name: sorted(getattr(backbones, name).arch_settings) for name in told}
+    found['ICResNeXt'] = [depth for depth in found['ICResNeXt'] if depth >= 50]  # groups are for bottlenecks
+    assert {name: [int(depth) for depth in re.findall(r'\d+', text)] for name, text in told.items()} == found
 
 
 def test_citations_are_those_of_the_citation_file():

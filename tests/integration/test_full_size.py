@@ -22,7 +22,7 @@ def test_mask_rcnn_runs_forward_and_backward(repo, published_patterns, tmp_path,
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
     (tmp_path / 'patterns').symlink_to(published_patterns)
     register_all_modules()
-    cfg = Config.fromfile(repo / 'configs/instance_segmentation/mask-rcnn_ic-r50-k9_fpn_1x_coco.py')
+    cfg = Config.fromfile(repo / 'configs/instance_segmentation/mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py')
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model).train()
     assert sum(len(m.pattern) for m in model.backbone.modules() if isinstance(m, ICConv2d)) > 200

@@ -62,6 +62,17 @@ def test_detection_tools(workspace, detector):
     assert len(images.loadRes(str(root / 'runs/one/predictions.json')).anns) > 0
 
 
+def test_training_without_validation_and_metrics_in_a_file(workspace, detector):
+    config, root = workspace.config(DETECTION), workspace.root
+    assert workspace.tool('train', config, '--work-dir', 'runs/alone', '--no-validate', *short(1)) is None
+    assert [line for line in workspace.scalars('runs/alone') if 'coco/bbox_mAP' in line] == []
+    args = ('--work-dir', 'runs/metrics', '--out', 'runs/metrics.json', '--out-item', 'metrics', *short(1))
+    assert workspace.tool('test', config, detector, *args) is None
+    written = json.loads((root / 'runs/metrics.json').read_text())
+    logged = json.loads(next((root / 'runs/metrics').glob('*/*.json')).read_text())
+    assert written['coco/bbox_mAP'] == pytest.approx(logged['coco/bbox_mAP'], abs=1e-3)
+
+
 def test_predictions_of_the_inference_form(workspace, detector):
     """They are those of the model: the best scores, as near ties may change places."""
     config, root = workspace.config(DETECTION), workspace.root

@@ -2,9 +2,9 @@
 
 import compatibility
 import pytest
-import swaps
 from compatibility import Outcome
-from swaps import CONFIGS_MARK, FAMILIES_MARK, LIBRARIES, ONE_LINE, WRAPPERS, Case
+from survey import swaps
+from survey.swaps import CONFIGS_MARK, FAMILIES_MARK, LIBRARIES, ONE_LINE, WRAPPERS, Case
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 

@@ -4,8 +4,8 @@ import json
 
 import families
 import pytest
-import swaps
-from swaps import ONE_LINE
+from survey import swaps
+from survey.swaps import ONE_LINE
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError

@@ -139,3 +139,13 @@ def test_tools_name_the_option_where_the_library_names_its_argument(error, said)
     with pytest.raises(SystemExit) as end, reporting(after='Nothing was written.'):
         raise error
     assert str(end.value) == f'error: {said}\nNothing was written.'
+
+
+@pytest.mark.slow
+def test_the_former_name_of_a_config_is_said(repo):
+    """By mmengine, with a kind of warning that Python hides unless told."""
+    pytest.importorskip('mmdet')
+    former = 'configs/detection/faster-rcnn_pyconv-hg-r50_fpn_1x_coco.py'
+    command = [sys.executable, 'tools/train.py', former, '--cfg-options', 'no_such_key=1']
+    run = subprocess.run(command, cwd=repo, capture_output=True, text=True)
+    assert run.returncode == 1 and 'Please use faster-rcnn_pyconv-hgr50_fpn_1x_coco.py instead' in run.stderr

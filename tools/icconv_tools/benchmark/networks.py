@@ -22,7 +22,7 @@ from icconv_tools.benchmark.timing import Options
 TOLERANCES = {**harness.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Gradients have passed through all layers backwards.
 STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
-POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')  # published; where it is not at hand
+POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')  # published; where it cannot be read
 
 
 def weighted_sum(network: nn.Module, x: Tensor) -> Tensor:

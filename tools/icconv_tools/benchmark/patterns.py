@@ -4,7 +4,7 @@ from icconv_mm.patterns import load_pattern
 
 
 def find_pattern(published: str, substitute: str) -> str:
-    """A published pattern, or the analytic one that stands in for it where it is not at hand."""
+    """A published pattern, or the analytic one that stands in for it where it cannot be read."""
     try:
         load_pattern(published)
     except FileNotFoundError:

@@ -6,7 +6,9 @@ from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 
 @pytest.mark.parametrize('task', SEPARATE, ids=lambda task: task.name)
-@pytest.mark.parametrize('backbone', ['ic_resnet18', 'ic_resnet50_k9', 'pyconv_resnet18', 'pyconv_hgresnet50'])
+@pytest.mark.parametrize(
+    'backbone', ['ic_resnet18', 'resnet18', 'ic_resnet50_k9', 'pyconv_resnet18', 'pyconv_hgresnet50']
+)
 def test_prepared_config(task, backbone, repo, tmp_path):
     """Backbone, data folder and seed are exchanged, everywhere, and nothing else."""
     data = tmp_path / 'elsewhere'

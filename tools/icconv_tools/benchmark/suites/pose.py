@@ -73,7 +73,7 @@ def crowd(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def _network(device: str) -> tuple[torch.nn.Module, str]:
-    """Backbone and head of the published IC-ResNet-50; an analytic pattern where the published one is not at hand."""
+    """Backbone and head of the published IC-ResNet-50; an analytic pattern where the published one cannot be read."""
     pattern = find_pattern(*POSE_PATTERNS)
     return pose_estimator({'type': 'icconv_mm.ICResNet', 'pattern': pattern}).to(device).eval(), pattern
 

@@ -10,7 +10,7 @@ from icconv_mm.errors import sentence
 from icconv_mm.utils import task_folders
 
 LIBRARIES = tuple(task_folders.TASKS)
-PAGE = Path(__file__).parents[1] / 'docs/compatibility.md'
+PAGE = Path(__file__).parents[2] / 'docs/compatibility.md'
 CONFIGS_MARK = '<!-- made by scripts/compatibility.py from here on -->\n'
 FAMILIES_MARK = '<!-- made by scripts/families.py from here on -->\n'
 PATTERN = 'geometric_d4'

@@ -1,0 +1,3 @@
+_base_ = ['../_base_/recipes/mask-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/ic_resnet50_k9_seg.py']
+
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned))
