@@ -16,6 +16,8 @@ _NAMES: dict[str, dict[str, str]] = {
     'icconv_mm.backbones': {
         'Inception': 'icconv_mm.backbones.ICBackbone',
         'Pyramidal': 'icconv_mm.backbones.PyConvBackbone',
+        'inception_backbone': 'icconv_mm.backbones.ICBackbone',
+        'pyconv_backbone': 'icconv_mm.backbones.PyConvBackbone',
     },
     'icconv_mm.datasets.loading': {'find_pictures': 'icconv_mm.datasets.loading.find_images'},
     'icconv_mm.hooks': {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from icconv_mm import backbones
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import inception_backbone
+from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.selection import LayerFilter
@@ -249,4 +249,4 @@ def from_timm(
     except ImportError as error:
         raise ImportError(f'from_timm needs timm ({error}): pip install timm') from error
     network = timm.create_model(name, **options)
-    return inception_backbone(network, pattern, filter, supernet_d_max)
+    return ICBackbone(network, pattern, filter, supernet_d_max)

@@ -22,6 +22,7 @@ from icconv_mm.registry import HOOKS, MODELS
         ('icconv_mm.datasets.loading', 'find_pictures', 'icconv_mm.datasets.loading.find_images'),
         ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
         ('icconv_mm.backbones', 'Inception', 'icconv_mm.backbones.ICBackbone'),
+        ('icconv_mm.backbones', 'inception_backbone', 'icconv_mm.backbones.ICBackbone'),
         ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
         (
