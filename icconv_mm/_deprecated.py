@@ -77,6 +77,24 @@ def _old_type(name: str, build: Callable) -> Callable:
     return build_by_old_name
 
 
+def takes_pattern_second(build: Callable) -> Callable:
+    """Let a function take its ``pattern`` without the name, as its second argument, with a warning."""
+
+    @functools.wraps(build)
+    def build_from_position(name: str, *pattern: Any, **options: Any) -> Any:
+        if len(pattern) != 1:
+            return build(name, *pattern, **options)
+        warnings.warn(
+            f'{build.__name__}: write pattern={pattern[0]!r}; the next version takes no argument but the first without '
+            'its name',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return build(name, pattern=pattern[0], **options)
+
+    return build_from_position
+
+
 def _warn(old: str, new: str) -> None:
     """Warn whoever called the caller."""
     warnings.warn(f'{old} is {new} now; the next version is without the old name', DeprecationWarning, stacklevel=3)

@@ -66,6 +66,12 @@ def test_backbone_of_a_config_by_its_old_name(old, new, settings):
     assert made is network and type(made[0]) is not nn.Conv2d
 
 
+def test_pattern_of_a_network_by_its_former_place():
+    with pytest.warns(DeprecationWarning, match="create_model: write pattern='geometric_d2'; the next ver") as caught:
+        network = icconv_mm.create_model('ic_resnet18', 'geometric_d2')
+    assert caught[0].filename == __file__ and isinstance(network.backbone.layer1[0].conv1, icconv_mm.layers.ICConv2d)
+
+
 def test_benchmarks_and_demo_have_left():
     with pytest.raises(ImportError, match=r'icconv_mm\.benchmark\.run: it is in tools/icconv_tools/benchmark now'):
         from icconv_mm.benchmark import run  # noqa: F401
