@@ -1,6 +1,7 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
 ``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
+What a config calls ``type='icconv_mm.Name'`` is ``icconv_mm.Name`` in Python as well.
 Importing the package imports mmengine where that is installed, whose registries and loading of checkpoints the package
 joins; else the standard library alone. The rest waits: a subpackage until it is first used (PEP 562), a registered
 module until a registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) until a config needs
@@ -48,20 +49,44 @@ _SUBPACKAGES = (
     'registry',
     'tasks',
 )
-# where to find what has a name of its own here
-_OBJECTS = {'deploy': 'deployment', 'ICBackbone': 'backbones', 'PyConvBackbone': 'backbones'}
-_OBJECTS |= {'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
-_OBJECTS |= {'MultiTaskModel': 'tasks.multitask'}
-# mmpose's registry of codecs looks here: it has no root that a registry of ours could extend
-_OBJECTS |= {'AECodec': 'tasks.pose'}
-__all__ = ['__version__', 'errors', 'versions', *_OBJECTS, *_SUBPACKAGES]
+_FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+# Where the registered types are, all of them. mmpose's registry of codecs finds AECodec by its name here: it has no
+# root that a registry of ours could extend.
+_TYPES = {
+    'backbones': (
+        'ICBackbone', 'ICResNeXt', 'ICResNet', 'ICResNetV1c', 'ICResNetV1d', 'PyConvBackbone', 'PyConvHGResNet',
+        'PyConvResNet', 'ResNet',
+    ),
+    'layers': ('ICConv2d', 'PyConv2d'),
+    'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
+    'datasets.loading': ('LoadImageFromFile',),
+    'engine': (
+        'AtomicCheckpointHook', 'CPUAmpOptimWrapper', 'CheckpointMatchHook', 'DeployHook', 'ResumableRandomnessHook',
+    ),
+    'tasks.classification': ('DropoutLinearClsHead',),
+    'tasks.detection': ('PixelAnchorGenerator', 'SplitFeatureHead'),
+    'tasks.multitask': (
+        'LoadTaskAnnotations', 'MultiTaskConcatDataset', 'MultiTaskDataPreprocessor', 'MultiTaskDataset',
+        'MultiTaskModel', 'MultiTaskVisualizer', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
+    ),
+    'tasks.pose': (
+        'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
+        'MaskedHeatmapLoss', 'PackPyramidInputs', 'PyramidDataPreprocessor', 'PyramidResize', 'TagLoss',
+    ),
+    'tasks.segmentation': ('PyConvHead', 'SegVisualizer'),
+}  # fmt: skip
+_HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}
+__all__ = ['__version__', 'errors', 'versions', *_HOMES, *_SUBPACKAGES]
 
 
 def _imported(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
-    if name in _OBJECTS:
-        return getattr(importlib.import_module(f'.{_OBJECTS[name]}', __name__), name)
+    if name in _HOMES:
+        try:
+            return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)
+        except (ImportError, AttributeError) as error:  # of a task whose library is not installed, most likely
+            raise AttributeError(f'{__name__}.{name} is not to be had here: {error}') from error
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

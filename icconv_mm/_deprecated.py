@@ -16,6 +16,8 @@ _NAMES: dict[str, dict[str, str]] = {
     'icconv_mm.backbones': {
         'Inception': 'icconv_mm.backbones.ICBackbone',
         'Pyramidal': 'icconv_mm.backbones.PyConvBackbone',
+        'inception_backbone': 'icconv_mm.backbones.ICBackbone',
+        'pyconv_backbone': 'icconv_mm.backbones.PyConvBackbone',
     },
     'icconv_mm.datasets.loading': {'find_pictures': 'icconv_mm.datasets.loading.find_images'},
     'icconv_mm.hooks': {
@@ -73,6 +75,24 @@ def _old_type(name: str, build: Callable) -> Callable:
         return build(*args, **options)
 
     return build_by_old_name
+
+
+def takes_pattern_second(build: Callable) -> Callable:
+    """Let a function take its ``pattern`` without the name, as its second argument, with a warning."""
+
+    @functools.wraps(build)
+    def build_from_position(name: str, *pattern: Any, **options: Any) -> Any:
+        if len(pattern) != 1:
+            return build(name, *pattern, **options)
+        warnings.warn(
+            f'{build.__name__}: write pattern={pattern[0]!r}; the next version takes no argument but the first without '
+            'its name',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return build(name, pattern=pattern[0], **options)
+
+    return build_from_position
 
 
 def _warn(old: str, new: str) -> None:

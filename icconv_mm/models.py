@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm import backbones
+from icconv_mm._deprecated import takes_pattern_second
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import inception_backbone
+from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.selection import LayerFilter
@@ -79,7 +80,7 @@ class ImageClassifier(nn.Module):
         drop_rate: Probability of dropout before the linear layer; 0 by default.
 
     Example:
-        >>> net = create_model('ic_resnet18', 'geometric_d2', num_classes=10)
+        >>> net = create_model('ic_resnet18', pattern='geometric_d2', num_classes=10)
         >>> net(torch.randn(2, 3, 64, 64)).shape
         torch.Size([2, 10])
     """
@@ -136,10 +137,11 @@ def list_models(filter: str = '') -> list[str]:
     return sorted(name for name in _MODELS if not filter or fnmatch(name, filter))
 
 
+@takes_pattern_second
 def create_model(
     name: str,
-    pattern: str | Path | Sequence | None = None,
     *,
+    pattern: str | Path | Sequence | None = None,
     pretrained: bool = False,
     checkpoint_path: str | os.PathLike = '',
     features_only: bool = False,
@@ -160,14 +162,16 @@ def create_model(
             torchvision, timm or mmpretrain fit an ``ic_`` network.
         features_only: Gives a tuple of maps, the finest first, as a backbone does for detection; ``feature_info`` says
             their channels and reductions.
-        out_indices: Stages whose maps are returned with ``features_only``, 0 to 3; all by default.
+        out_indices: Stages whose maps are returned with ``features_only``, as configs count them: 0 is the first stage,
+            of stride 4, and 3 the last; all by default. timm's own ResNets, and :func:`from_timm`, count the stem as 0.
         num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default.
         in_chans: Channels of the images; 3 by default.
         drop_rate: Probability of dropout before the classifier; 0 by default.
         **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
 
     Raises:
-        InputError: For an unknown name, a pattern where there is none, ``pretrained``, or a file that does not fit.
+        InputError: For an unknown name, a pattern where there is none, a bool as a pattern, ``pretrained``, or a file
+            that does not fit.
         ValueError: As of :class:`icconv_mm.backbones.ICResNet` and its kin.
 
     Example:
@@ -185,6 +189,7 @@ def create_model(
         )
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
+    _refuse_bool('create_model', pattern)
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
     if issubclass(backbone, backbones.ICResNet):
@@ -204,6 +209,11 @@ def create_model(
     return network
 
 
+def _refuse_bool(function: str, pattern: object) -> None:
+    if isinstance(pattern, bool):  # timm's second argument is ``pretrained``
+        raise InputError(f'{function}: {pattern} is no pattern; what follows the name has a name: pretrained={pattern}')
+
+
 def _load(network: nn.Module, path: str | os.PathLike) -> None:
     from icconv_mm.checkpoints.files import read_checkpoint
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
@@ -215,10 +225,11 @@ def _load(network: nn.Module, path: str | os.PathLike) -> None:
     network.load_state_dict(weights)
 
 
+@takes_pattern_second
 def from_timm(
     name: str,
-    pattern: str | Path | Sequence | None = None,
     *,
+    pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
     supernet_d_max: int | None = None,
     **options,
@@ -230,23 +241,27 @@ def from_timm(
         pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet that it was found on.
         filter: Selects convolutions, as for :func:`icconv_mm.ICBackbone`; by default all 3x3 ones outside the stem.
         supernet_d_max: Largest dilation of the search, given instead of a pattern.
-        **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ...
+        **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ... Its
+            ``out_indices`` count as timm's do: of a ResNet 0 is the stem, of stride 2, and 1 what :func:`create_model`
+            calls 0.
 
     Returns:
         timm's network, an object of its own class.
 
     Raises:
         ImportError: Without timm.
+        InputError: For a bool as a pattern.
         ValueError: As of :func:`icconv_mm.ICBackbone`.
 
     Example:
-        >>> net = from_timm('resnet18', 'geometric_d2', num_classes=10)  # doctest: +SKIP
+        >>> net = from_timm('resnet18', pattern='geometric_d2', num_classes=10)  # doctest: +SKIP
         >>> net(torch.randn(1, 3, 64, 64)).shape  # doctest: +SKIP
         torch.Size([1, 10])
     """
+    _refuse_bool('from_timm', pattern)
     try:
         import timm
     except ImportError as error:
         raise ImportError(f'from_timm needs timm ({error}): pip install timm') from error
     network = timm.create_model(name, **options)
-    return inception_backbone(network, pattern, filter, supernet_d_max)
+    return ICBackbone(network, pattern, filter, supernet_d_max)

@@ -22,6 +22,7 @@ from icconv_mm.registry import HOOKS, MODELS
         ('icconv_mm.datasets.loading', 'find_pictures', 'icconv_mm.datasets.loading.find_images'),
         ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
         ('icconv_mm.backbones', 'Inception', 'icconv_mm.backbones.ICBackbone'),
+        ('icconv_mm.backbones', 'inception_backbone', 'icconv_mm.backbones.ICBackbone'),
         ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
         (
@@ -63,6 +64,12 @@ def test_backbone_of_a_config_by_its_old_name(old, new, settings):
     with pytest.warns(DeprecationWarning, match=rf'icconv_mm\.{old} is icconv_mm\.{new} now'):
         made = MODELS.build({'type': f'icconv_mm.{old}', 'backbone': network, **settings})
     assert made is network and type(made[0]) is not nn.Conv2d
+
+
+def test_pattern_of_a_network_by_its_former_place():
+    with pytest.warns(DeprecationWarning, match="create_model: write pattern='geometric_d2'; the next ver") as caught:
+        network = icconv_mm.create_model('ic_resnet18', 'geometric_d2')
+    assert caught[0].filename == __file__ and isinstance(network.backbone.layer1[0].conv1, icconv_mm.layers.ICConv2d)
 
 
 def test_benchmarks_and_demo_have_left():

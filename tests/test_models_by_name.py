@@ -1,5 +1,6 @@
 """Networks by name, as in timm."""
 
+import inspect
 import sys
 
 import pytest
@@ -56,7 +57,7 @@ def test_features(name, options, reductions):
 
 
 def test_classifier():
-    net = icconv_mm.create_model('ic_resnet18', 'geometric_d2', num_classes=7, in_chans=1).eval()
+    net = icconv_mm.create_model('ic_resnet18', pattern='geometric_d2', num_classes=7, in_chans=1).eval()
     images = IMAGES[:, :1]
     features = net.forward_features(images)
     pooled = net.forward_head(features, pre_logits=True)
@@ -69,17 +70,17 @@ def test_classifier():
 
 
 def test_dropout_is_before_the_classifier():
-    net = icconv_mm.create_model('ic_resnet18', 'dense', num_classes=3, drop_rate=1.0)
+    net = icconv_mm.create_model('ic_resnet18', pattern='dense', num_classes=3, drop_rate=1.0)
     torch.testing.assert_close(net(IMAGES), net.head.fc.bias.expand(2, 3))
     assert not torch.equal(net.eval()(IMAGES), net.head.fc.bias.expand(2, 3))
 
 
 def test_weights_are_those_that_the_backbone_initializes():
     torch.manual_seed(3)
-    net = icconv_mm.create_model('ic_resnet18', 'dense', features_only=True)
+    net = icconv_mm.create_model('ic_resnet18', pattern='dense', features_only=True)
     assert net.is_init and not net.layer1[0].bn2.weight.any() and net.layer1[0].bn1.weight.all()
     torch.manual_seed(3)
-    again = icconv_mm.create_model('ic_resnet18', 'dense')
+    again = icconv_mm.create_model('ic_resnet18', pattern='dense')
     torch.testing.assert_close(again.backbone.state_dict(), net.state_dict(), rtol=0, atol=0)
 
 
@@ -87,19 +88,23 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
     models = pytest.importorskip('torchvision.models')
     theirs = models.resnet18(num_classes=5).eval()
     torch.save(theirs.state_dict(), tmp_path / 'flat.pth')
-    net = icconv_mm.create_model('ic_resnet18', 'dense', num_classes=5, checkpoint_path=tmp_path / 'flat.pth').eval()
+    net = icconv_mm.create_model(
+        'ic_resnet18', pattern='dense', num_classes=5, checkpoint_path=tmp_path / 'flat.pth'
+    ).eval()
     torch.testing.assert_close(net(IMAGES), theirs(IMAGES))
     torch.save({'state_dict': net.state_dict(), 'meta': {}}, tmp_path / 'ours.pth')
     assert {key.split('.')[0] for key in net.state_dict()} == {'backbone', 'head'}
     options = dict(num_classes=5, checkpoint_path=tmp_path / 'ours.pth')
-    torch.testing.assert_close(icconv_mm.create_model('ic_resnet18', 'dense', **options).eval()(IMAGES), theirs(IMAGES))
+    torch.testing.assert_close(
+        icconv_mm.create_model('ic_resnet18', pattern='dense', **options).eval()(IMAGES), theirs(IMAGES)
+    )
     options = dict(features_only=True, checkpoint_path=tmp_path / 'flat.pth')
-    maps = icconv_mm.create_model('ic_resnet18', 'dense', **options).eval()(IMAGES)
+    maps = icconv_mm.create_model('ic_resnet18', pattern='dense', **options).eval()(IMAGES)
     torch.testing.assert_close(theirs.fc(maps[-1].mean((2, 3))), theirs(IMAGES))
     with pytest.raises(
         InputError, match=r'(?s)flat\.pth does not fit ImageClassifier.*shape \(2\): head\.fc\.weight \[9, 512\]'
     ):
-        icconv_mm.create_model('ic_resnet18', 'dense', num_classes=9, checkpoint_path=tmp_path / 'flat.pth')
+        icconv_mm.create_model('ic_resnet18', pattern='dense', num_classes=9, checkpoint_path=tmp_path / 'flat.pth')
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,7 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         ('ic_resnet50', {'pattern': 'dense', 'pretrained': True}, 'no weights of ic_resnet50 come with icconv_mm'),
         ('ic_resnet50', {'pattern': 'dense', 'out_indices': (1,)}, 'out_indices go with features_only=True'),
         ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
+        ('ic_resnet50', {'pattern': True}, 'True is no pattern; what follows the name has a name: pretrained=True'),
     ],
 )
 def test_refusals(name, options, words):
@@ -118,18 +124,29 @@ def test_refusals(name, options, words):
         icconv_mm.create_model(name, **options)
 
 
+@pytest.mark.parametrize('build', [icconv_mm.create_model, icconv_mm.from_timm])
+def test_all_but_the_name_has_a_name(build):
+    kinds = {each.name: each.kind for each in inspect.signature(build).parameters.values()}
+    assert kinds.pop('name') == inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    with pytest.raises(InputError, match=rf'{build.__name__}: True is no pattern'), pytest.warns(DeprecationWarning):
+        build('resnet18' if build is icconv_mm.from_timm else 'ic_resnet18', True)
+    with pytest.raises(TypeError, match='positional'):
+        build('ic_resnet18', 'dense', False)
+
+
 def test_from_timm():
     timm = pytest.importorskip('timm')
     torch.manual_seed(0)
     dense = timm.create_model('resnet26d', num_classes=4).eval()
     torch.manual_seed(0)
-    net = icconv_mm.from_timm('resnet26d', 'dense', num_classes=4).eval()
+    net = icconv_mm.from_timm('resnet26d', pattern='dense', num_classes=4).eval()
     assert type(net) is type(dense) and list(net.state_dict()) == list(dense.state_dict())
     torch.testing.assert_close(net(IMAGES), dense(IMAGES), rtol=1e-4, atol=1e-4)
     assert {name for name, layer in net.named_modules() if isinstance(layer, ICConv2d)} == {
         f'layer{stage}.{block}.conv2' for stage in range(1, 5) for block in range(2)
     }
-    features = icconv_mm.from_timm('resnet18', 'geometric_d4', features_only=True, out_indices=(2, 4)).eval()
+    features = icconv_mm.from_timm('resnet18', pattern='geometric_d4', features_only=True, out_indices=(2, 4)).eval()
     maps = features(IMAGES)
     assert [level.shape[1] for level in maps] == features.feature_info.channels() == [128, 512]
     assert sum(isinstance(layer, ICConv2d) for layer in features.modules()) == 16
@@ -140,4 +157,4 @@ def test_from_timm():
 def test_from_timm_without_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
     with pytest.raises(ImportError, match=r'from_timm needs timm .*: pip install timm'):
-        icconv_mm.from_timm('resnet50', 'dense')
+        icconv_mm.from_timm('resnet50', pattern='dense')

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
     with reporting(args.debug, after='Nothing was written.'):
+        from icconv_mm.apis import read_images, search_checkpoint
         from icconv_mm.apis.inference import build_model
-        from icconv_mm.apis.search import read_images, results_table, search_checkpoint
+        from icconv_mm.apis.search import results_table
 
         config = load_config(args.config) if args.config else None
         model = build_model(config) if config else None

@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     config_arguments.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with reporting(args.debug, interrupted='the same command goes on'):
-        from icconv_mm.apis.search_pipeline import Pipeline
+        from icconv_mm.apis import SearchPipeline
         from icconv_mm.datasets.miniature import ensure_miniature
 
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
         options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'metric')}
-        pipeline = Pipeline(config, args.work_dir, **options, show=Console().print)
+        pipeline = SearchPipeline(config, args.work_dir, **options, show=Console().print)
         report = pipeline.run(args.count)
     if report is None:
         print('trainings are left: the same command goes on')

@@ -1,4 +1,4 @@
-"""What the command-line tools do, as functions: ``train``, ``test``, ``infer``, ``browse``."""
+"""What the command-line tools do, as functions: ``train``, ``test``, ``infer``, ``browse``, and the dilation search."""
 
 import importlib
 from typing import Any
@@ -10,9 +10,12 @@ versions.check()  # the libraries that all of them need; the error names what is
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
 _HOMES = {
     'Predictor': 'inference',
+    'SearchPipeline': 'search_pipeline',
     'browse': 'browsing',
     'infer': 'inference',
     'load_config': 'config',
+    'read_images': 'search',
+    'search_checkpoint': 'search',
     'test': 'testing',
     'train': 'training',
 }

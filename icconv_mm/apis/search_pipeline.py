@@ -50,7 +50,7 @@ class Stage:
         return find_result(self.result_file, self.settings())
 
 
-class Pipeline:
+class SearchPipeline:
     """Supernet, search and comparison on one config.
 
     Args:

@@ -4,7 +4,7 @@ from icconv_mm._deprecated import renamed
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone, inception_backbone, pyconv_backbone
+from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
 
@@ -23,6 +23,4 @@ __all__ = [
     'PyConvHGResNet',
     'PyConvResNet',
     'ResNet',
-    'inception_backbone',
-    'pyconv_backbone',
 ]

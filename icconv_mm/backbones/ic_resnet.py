@@ -10,7 +10,8 @@ from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
 
-_IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'  # those of a deep stem, a plugin and a deformable layer's offset stay
+# narrower than the default, which leaves out the stem alone: plugins and the offsets of deformable layers stay, too
+_IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'
 
 
 @MODELS.register_module()

@@ -1,8 +1,8 @@
 """Backbones of other libraries, made of inception or pyramidal convolutions.
 
-In configs they are ``ICBackbone`` and ``PyConvBackbone``. Both are functions that build a network from its config,
-convert it in place and return *it*: keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its
-own because it is that network.
+``ICBackbone`` and ``PyConvBackbone`` are called as classes are because they stand where a config has a class, as the
+``type`` of a backbone. Both are functions that build a network from its config, convert it in place and return *it*:
+keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its own because it is that network.
 """
 
 import re
@@ -19,23 +19,17 @@ from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import convert_all, none_selected, standardized
-from icconv_mm.patterns.selection import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
+from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
 
-_STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
-
-
-def outside_stem(name: str, conv: nn.Conv2d) -> bool:
-    """The default ``filter``: what neither reads the image nor belongs to a deep stem."""
-    return conv.in_channels != IMAGE_CHANNELS and not _STEM.match(name)
 
 
 def _is_3x3(conv: nn.Module) -> bool:
     return conv.weight.shape[2:] == (3, 3)
 
 
-@MODELS.register_module(name='ICBackbone')
-def inception_backbone(
+@MODELS.register_module()
+def ICBackbone(
     backbone: dict | nn.Module,
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
@@ -46,14 +40,14 @@ def inception_backbone(
     """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys.
 
     Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
-    weight-standardised.
+    weight-standardised. A function, called as a class is because it is the ``type`` of a backbone in a config.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
         pattern: Pattern of the 3x3 convolutions in order of definition: see :func:`icconv_mm.patterns.load_pattern`. An
             analytic name ('geometric_d4', 'dense') fits any network, a published one the ResNet that it was found on.
         filter: Selects convolutions: a regular expression searched in the name or a callable (name, convolution) ->
-            bool. By default all but those of the stem.
+            bool. By default all but those of the stem, as for :func:`icconv_mm.layers.to_inception`.
         supernet_d_max: Largest dilation of the search, given instead of a pattern. Kernels then have a side
             of ``2 * supernet_d_max + 1``.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
@@ -70,7 +64,7 @@ def inception_backbone(
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
     Example:
-        >>> net = inception_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
+        >>> net = ICBackbone(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), pattern='geometric_d2')
         >>> net[0].pattern
         DilationPattern(4x(1, 1), 4x(2, 2))
     """
@@ -79,20 +73,20 @@ def inception_backbone(
         raise ValueError(f'ICBackbone needs either a pattern or supernet_d_max, got {given}')
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
-        return to_supernet(network, supernet_d_max, filter or outside_stem)
+        return to_supernet(network, supernet_d_max, filter)
 
     def chosen(name: str, conv: nn.Module) -> bool:
         """Large kernels of a supernet lose all but nine taps; those that a network has of its own must not."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
-        return size and wanted(filter or outside_stem, name, conv, conv.in_channels)
+        return size and wanted(filter, name, conv, conv.in_channels)
 
     if not any(select_convs(network, chosen, tuple(standardized()))):
         raise ValueError(none_selected(network, filter))
     return to_inception(network, pattern, chosen)
 
 
-@MODELS.register_module(name='PyConvBackbone')
-def pyconv_backbone(
+@MODELS.register_module()
+def PyConvBackbone(
     backbone: dict | nn.Module,
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
     stage_groups: Sequence[Sequence[int]] | None = None,
@@ -104,14 +98,14 @@ def pyconv_backbone(
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
     its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
-    of 4 and less are the first stage, 32 and more the last.
+    of 4 and less are the first stage, 32 and more the last. A function, as :func:`ICBackbone` is.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
         stage_kernels: The kernel sizes of each of the four stages, one per level; the default is the paper's.
         stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
             has, or as many as divide the channels.
-        filter: Selects convolutions, as for :func:`inception_backbone`.
+        filter: Selects convolutions, as for :func:`ICBackbone`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
             says so.
@@ -126,14 +120,14 @@ def pyconv_backbone(
     Source: PyConv, https://arxiv.org/abs/2006.11538.
 
     Example:
-        >>> net = pyconv_backbone(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
+        >>> net = PyConvBackbone(nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1)))
         >>> [level.kernel_size for level in net[0].pyconv_levels]
         [(3, 3), (5, 5), (7, 7), (9, 9)]
     """
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
-    chosen = select_convs(network, filter or outside_stem, tuple(standardized()))
+    chosen = select_convs(network, filter, tuple(standardized()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
         raise ValueError(none_selected(network, filter))
@@ -145,10 +139,7 @@ def pyconv_backbone(
     return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
 
 
-ICBackbone, PyConvBackbone = inception_backbone, pyconv_backbone  # by the names of configs
-
-
-register_old_types(MODELS, Inception=inception_backbone, Pyramidal=pyconv_backbone)
+register_old_types(MODELS, Inception=ICBackbone, Pyramidal=PyConvBackbone)
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

@@ -16,7 +16,7 @@ from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.convert import convert_all
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
 from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
-from icconv_mm.ops.packed_conv import packs
+from icconv_mm.ops.steps.packed_conv import packs
 
 _log = logging.getLogger(__name__)
 

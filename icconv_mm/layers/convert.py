@@ -29,7 +29,8 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
         module: Any network, or a single convolution.
         d_max: The largest dilation to search.
         filter: Selects 3x3 convolutions: a regular expression searched in the name or a callable
-            ``(name, convolution) -> bool``. By default all but those that read the image (3 input channels).
+            ``(name, convolution) -> bool``. By default all but the stem: what reads the image (3 input channels), and
+            a deep stem.
 
     Returns:
         ``module`` (a new layer if it is itself a convolution).

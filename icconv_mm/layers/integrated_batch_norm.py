@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from icconv_mm.ops.integrated_norm import integrated_norm
+from icconv_mm.ops.steps.integrated_norm import integrated_norm
 
 
 class IntegratedBatchNorm(nn.BatchNorm2d):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from icconv_mm.layers.packed_conv import convolve
-from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
+from icconv_mm.ops.steps.batch_norm import batch_norm_relu_, has_batch_norm_kernel
 from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.convert import like
-from icconv_mm.ops.packed_conv import has_packed_conv_kernel, packed_conv2d
+from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d
 from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
 

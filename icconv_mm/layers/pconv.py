@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
-from icconv_mm.ops.pyramid_sum import pyramid_sum
+from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
 
 
 class PConvLayer(nn.Module):

@@ -2,7 +2,7 @@
 
 The modules here are the operators. What they are made of is in folders: ``reference`` holds each in plain PyTorch under
 the same name, ``dispatch`` chooses what runs a call, ``definition`` registers operators and their gradients, and
-``common`` is what these share. (``batch_norm`` and ``packed_conv`` have torch's own functions for a reference.)
+``common`` is what these share. ``steps`` has what layers alone call.
 """
 
 from icconv_mm.ops.dispatch.backend import backends, explain, forget_packed_weights, use_backend, use_kernel

@@ -84,7 +84,7 @@ def edo_search(
         channel_means: The expected input m_c of each layer, [C_in], by layer name or in the order of the layers; 1 by
             default.
         filter: Selects layers: a regular expression searched in the name, or a callable (name, convolution or, for a
-            state dict, weight) -> bool. By default all kernels above 3x3 but those that read the image.
+            state dict, weight) -> bool. By default all kernels above 3x3 but those of the stem.
         groups: Groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
             one dilation (their errors add up) and the pattern counts in groups.
         sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a

@@ -8,7 +8,9 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from icconv_mm.errors import InputError
 
-IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image: it is the stem, not a layer to search
+_IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image
+# where ResNets of mmdet, mmseg, mmpretrain and timm have the 3x3 convolutions of a deep stem
+_DEEP_STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
 
 LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 
@@ -16,7 +18,7 @@ LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 def wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
     """Whether a filter, as :func:`select_convs` takes it, selects a layer."""
     if filter is None:
-        return in_channels != IMAGE_CHANNELS
+        return in_channels != _IMAGE_CHANNELS and not _DEEP_STEM.match(name)
     if not isinstance(filter, str):
         return bool(filter(name, layer))
     try:
@@ -52,7 +54,8 @@ def select_convs(
         module: Any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
             padded in another way) are passed over.
         filter: Selects convolutions: a regular expression searched in the name, or a callable (name, convolution) ->
-            bool. None takes all but those that read the image (3 input channels).
+            bool. None takes all but the stem, which published patterns do not count: what reads the image (3 input
+            channels), and a deep stem (``stem`` or a ``conv1`` of several layers).
         kinds: Subclasses that are not passed over.
     """
     for name, layer in conv_layers(module, filter):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.patterns.selection import IMAGE_CHANNELS, LayerFilter, select_convs, wanted
+from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
 
 
 class SupernetKernel(NamedTuple):
@@ -95,7 +95,7 @@ def select_kernels(
         model: The network with (2 * d_max + 1)^2 kernels, or its state dict.
         d_max: Largest dilation that the supernet was built with.
         filter: Selects layers, as in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes
-            every kernel above 3x3 but those that read the image.
+            every kernel above 3x3 but those of the stem.
         groups: Groups of all selected layers, or {layer: groups}; needed for a state dict, which does not say them.
 
     Raises:
@@ -113,7 +113,7 @@ def select_kernels(
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
             f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
-            f'(one that reads {IMAGE_CHANNELS} channels, an image, counts only if the filter names it)'
+            f'(one of the stem counts only if the filter names it)'
         )
     for kernel in found:
         _check_kernel(kernel, d_max)

@@ -55,7 +55,14 @@ def test_public_names_of_the_package_are_on_an_api_page():
     import icconv_mm
 
     every = {name for names in listed().values() for name in names} | {name.split('.')[1] for name in listed()}
-    assert set(icconv_mm.__all__) - every - {'__version__', 'datasets', 'registry'} == set()
+    assert set(icconv_mm.__all__) - every - {'__version__'} == set()
+
+
+def test_helpers_are_not_public():
+    from icconv_mm import errors
+
+    assert all(issubclass(getattr(errors, name), errors.UserError) for name in listed()['icconv_mm.errors'])
+    assert not {name.split('.')[1] for name in listed()} & {'bricks', 'utils'}
 
 
 def test_every_page_is_in_the_contents():

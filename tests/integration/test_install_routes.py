@@ -26,7 +26,7 @@ begin = time.perf_counter()
 import icconv_mm
 print(f'torch {torch_seconds:.2f} s, icconv_mm {time.perf_counter() - begin:.2f} s')
 x = torch.randn(1, 3, 64, 64)
-net = icconv_mm.create_model('ic_resnet18', 'geometric_d4', features_only=True).eval()
+net = icconv_mm.create_model('ic_resnet18', pattern='geometric_d4', features_only=True).eval()
 maps = net(x)
 torch.testing.assert_close(icconv_mm.deploy(net)(x), maps, rtol=1e-3, atol=1e-4)
 neck = icconv_mm.necks.FPT([64, 128, 256, 512], 32)
@@ -34,7 +34,7 @@ assert [level.shape[1] for level in neck(maps)] == 4 * [32]
 icconv_mm.necks.SEPC(32, 32, 4, ibn=True, lcconv_padding=1)(neck(maps))
 from icconv_mm.patterns.search import edo_search
 supernet = icconv_mm.create_model('ic_resnet18', supernet_d_max=2)
-searched = icconv_mm.create_model('ic_resnet18', edo_search(supernet, 2))
+searched = icconv_mm.create_model('ic_resnet18', pattern=edo_search(supernet, 2))
 searched(x)
 """
 DEFORMABLE = """
@@ -128,7 +128,7 @@ def test_torch_alone_with_reports(clean, project, tmp_path):
     printed = run(
         lacks('mmengine', 'mmcv', 'mmdet') + 'import icconv_mm, rich\n'
         'from icconv_mm.patterns.describe import draw_patterns, pattern_table\n'
-        'net = icconv_mm.create_model("ic_resnet18", "geometric_d4")\n'
+        'net = icconv_mm.create_model("ic_resnet18", pattern="geometric_d4")\n'
         'patterns = [m.pattern for m in net.modules() if isinstance(m, icconv_mm.layers.ICConv2d)]\n'
         'rich.print(pattern_table(patterns, "geometric"))\n'
         'draw_patterns(patterns, "pattern.png", "geometric")\n'
@@ -153,7 +153,7 @@ def test_torch_alone_with_timm(clean):
     run = clean('torch', 'numpy', 'torchvision', 'timm', 'pyyaml')
     run(
         'import torch, icconv_mm\n'
-        'net = icconv_mm.from_timm("resnet18", "geometric_d4", num_classes=3).eval()\n'
+        'net = icconv_mm.from_timm("resnet18", pattern="geometric_d4", num_classes=3).eval()\n'
         'x = torch.randn(1, 3, 64, 64)\n'
         'torch.testing.assert_close(icconv_mm.deploy(net)(x), net(x), rtol=1e-3, atol=1e-4)\n'
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.apis.search_pipeline import Pipeline
+from icconv_mm.apis import SearchPipeline
 from icconv_mm.backbones import ICResNet
 from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError
@@ -35,9 +35,9 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     shown = []
     variants = ('dense', 'analytic', 'searched', 'inherited')
 
-    def pipeline(**changes) -> Pipeline:
+    def pipeline(**changes) -> SearchPipeline:
         options = {'seeds': [3], 'iters': 2, 'variants': variants, 'show': shown.append}
-        return Pipeline(config, tmp_path, **options | changes)
+        return SearchPipeline(config, tmp_path, **options | changes)
 
     assert pipeline().run(limit=2) is None  # the supernet and the first variant
     finished = [tmp_path / name / 'result.json' for name in ('supernet', 'dense_seed3')]
@@ -65,8 +65,10 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
 
 @pytest.mark.slow
 def test_a_training_is_not_lost_to_a_metric_that_does_not_exist(config, tmp_path):
-    def pipeline(metric: str) -> Pipeline:
-        return Pipeline(config, tmp_path, seeds=[3], iters=2, variants=['dense'], metric=metric, show=lambda _: None)
+    def pipeline(metric: str) -> SearchPipeline:
+        return SearchPipeline(
+            config, tmp_path, seeds=[3], iters=2, variants=['dense'], metric=metric, show=lambda _: None
+        )
 
     wrong = pytest.raises(InputError, match=r"no metric 'mIuO'; the evaluator gives .*mIoU")
     with wrong:
@@ -81,16 +83,16 @@ def test_a_training_is_not_lost_to_a_metric_that_does_not_exist(config, tmp_path
 
 def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match='no variant best; there are: dense, analytic'):
-        Pipeline(config, tmp_path, variants=['best'])
+        SearchPipeline(config, tmp_path, variants=['best'])
     with pytest.raises(ValueError, match='at least one seed'):
-        Pipeline(config, tmp_path, seeds=[])
+        SearchPipeline(config, tmp_path, seeds=[])
     with pytest.raises(ValueError, match='at least one iteration, got 0'):
-        Pipeline(config, tmp_path, iters=0)
+        SearchPipeline(config, tmp_path, iters=0)
     dense = copy.deepcopy(config)
     dense.model.backbone.supernet_d_max = None
     with pytest.raises(ValueError, match='supernet_d_max is not set'):
-        Pipeline(dense, tmp_path)
+        SearchPipeline(dense, tmp_path)
     epochs = copy.deepcopy(config)
     epochs.train_cfg = dict(by_epoch=True, max_epochs=3)
     with pytest.raises(InputError, match='train_cfg has no max_iters'):
-        Pipeline(epochs, tmp_path)
+        SearchPipeline(epochs, tmp_path)

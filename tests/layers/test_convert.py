@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from icconv_mm.backbones import ICBackbone, ResNet
 from icconv_mm.layers import ICConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import inception_conv, supernet_conv
 from icconv_mm.ops import use_backend
@@ -94,6 +95,20 @@ def test_filter_chooses_layers_by_name_or_module():
     ]
     by_module = to_supernet(_network(), 3, lambda name, conv: conv.groups == 1 and conv.in_channels > 3)
     assert [name for name, conv in by_module.named_modules() if _side(conv) == 7] == ['1.0']
+
+
+def test_without_a_filter_the_stem_stays_at_every_door():
+    network = ResNet(18, deep_stem=True, base_channels=8)
+    chosen = [name for name, _ in select_convs(network)]
+    assert len(chosen) == 16 and all(name.startswith('layer') for name in chosen)
+    supernets = [to_supernet(copy.deepcopy(network), 2), ICBackbone(copy.deepcopy(network), supernet_d_max=2)]
+    for supernet in supernets:
+        assert [name for name, layer in supernet.named_modules() if _side(layer) == 5] == chosen
+        assert len(edo_search(supernet, 2)) == len(edo_search(supernet.state_dict(), 2)) == len(chosen)
+    patterns = edo_search(supernets[0], 2)
+    for door in (to_inception, ICBackbone):
+        made = door(copy.deepcopy(network), patterns)
+        assert [name for name, layer in made.named_modules() if isinstance(layer, ICConv2d)] == chosen
 
 
 def _side(layer) -> int | None:

@@ -192,7 +192,7 @@ def test_offsets_of_deformable_convolutions_keep_their_format():
 
 
 def test_without_the_operator_nothing_is_packed(monkeypatch, calls):
-    for module in ('icconv_mm.deployment.deploy', 'icconv_mm.ops.packed_conv'):
+    for module in ('icconv_mm.deployment.deploy', 'icconv_mm.ops.steps.packed_conv'):
         monkeypatch.setattr(importlib.import_module(module), 'packs', lambda dtype: False)
     form = checked(ResNet(18, base_channels=16), torch.randn(1, 3, 32, 32))
     assert not count(form, PackedConv2d) + count(form, PackedConv2dReLU) + len(calls)

@@ -168,7 +168,7 @@ int64_t forget_prepared() {
   const int64_t kept =
       std::count_if(entries().begin(), entries().end(), [](const Entry& entry) { return entry.prepared != nullptr; });
   entries().clear();
-  forget_scratch();
+  direct::forget_scratch();
   return kept;
 }
 

@@ -9,7 +9,7 @@
 namespace icconv_mm {
 
 struct Prepared {
-  Plan plan;
+  direct::Plan plan;
   at::Tensor weight;
 };
 

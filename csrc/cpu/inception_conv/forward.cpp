@@ -16,6 +16,8 @@
 namespace icconv_mm {
 namespace {
 
+using namespace direct;
+
 Plan make_plan(const Kernels& k, const Geometry& g, Pattern pattern, const Channels& channels) {
   std::map<std::pair<int64_t, int64_t>, std::vector<std::vector<Output>>> by_dilation;
   for (const Run& run : cut_runs(pattern, g.group_out)) {

@@ -14,6 +14,8 @@
 namespace icconv_mm {
 namespace {
 
+using namespace direct;
+
 // All runs at once: an input pixel sums over the outputs of its group, each at its own distance.
 Plan plan_of(const Kernels& k, const Geometry& g, Pattern pattern, const Residue& residue) {
   const std::vector<Run> runs = cut_runs(pattern, g.group_out);

@@ -11,6 +11,8 @@
 namespace icconv_mm {
 namespace {
 
+using namespace direct;
+
 Plan make_plan(const Kernels& k, const Pyramid& p, const std::vector<size_t>& levels, int64_t dilation) {
   Planner planner(k);
   for (size_t number : levels) {

@@ -10,6 +10,8 @@
 namespace icconv_mm {
 namespace {
 
+using namespace direct;
+
 constexpr int64_t kMostChannels = 64;  // input channels that share the reads of a gradient
 
 void check_grad(const at::Tensor& grad, const Pyramid& p, const at::Tensor& other, int64_t height, int64_t width) {

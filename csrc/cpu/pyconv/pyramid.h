@@ -10,9 +10,9 @@ namespace icconv_mm {
 struct Level {
   int64_t outputs, height, width, groups;  // output channels, kernel
   int64_t first;                           // its first output channel among those of all levels
-  Channels channels;                       // of its input
+  direct::Channels channels;               // of its input
 
-  std::vector<Tap> taps(int64_t dilation) const { return taps_of(height, width, dilation, dilation); }
+  std::vector<direct::Tap> taps(int64_t dilation) const { return direct::taps_of(height, width, dilation, dilation); }
 };
 
 struct Pyramid {
@@ -23,13 +23,13 @@ struct Pyramid {
     return std::all_of(levels.begin(), levels.end(), [](const Level& level) { return level.channels.inside % 2 == 0; });
   }
   void pair_up() {
-    for (Level& level : levels) level.channels = Channels::of(level.groups, level.channels.inside, true);
+    for (Level& level : levels) level.channels = direct::Channels::of(level.groups, level.channels.inside, true);
   }
   void add(int64_t outputs, int64_t inside, int64_t height, int64_t width, int64_t groups, int64_t dilation) {
     TORCH_CHECK(
         groups >= 1 && outputs % groups == 0 && channels_of(groups, inside) == in_channels && height % 2 && width % 2,
         "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");
-    levels.push_back({outputs, height, width, groups, out_channels, Channels::of(groups, inside)});
+    levels.push_back({outputs, height, width, groups, out_channels, direct::Channels::of(groups, inside)});
     out_channels += outputs;
     reach_w = std::max(reach_w, width / 2 * dilation);
   }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.layers import IntegratedBatchNorm
-from icconv_mm.ops.pyramid_sum import pyramid_sum
+from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
 from icconv_tools.benchmark import harness
 
 Call = Callable[[], list[Tensor]]

@@ -12,6 +12,7 @@ from icconv_tools.gpu_acceptance.bench import Bench, Measurement
 from icconv_tools.processes import Children
 
 MARK = 'pytest.mark.gpu'
+OPERATORS = HOME / 'tests/ops'
 SECONDS = 150  # of one function with all its parameters
 
 
@@ -27,7 +28,7 @@ def functions() -> Iterator[str]:
     Named from the text of the files, because collecting them imports libraries that may not be there.
     """
     files = [path for path in (HOME / 'tests').rglob('test_*.py') if MARK in path.read_text()]
-    for path in sorted(files, key=lambda path: (path.parent.name != 'ops', path)):
+    for path in sorted(files, key=lambda path: (path.parent != OPERATORS, OPERATORS not in path.parents, path)):
         for line in path.read_text().splitlines():
             if line.startswith('def test_'):
                 yield f'{path.relative_to(HOME)}::{line[4:].partition("(")[0]}'
@@ -39,7 +40,8 @@ def _run(test: str, bench: Bench) -> dict:
     options = ['-q', '-m', 'gpu', '-p', 'no:cacheprovider', f'--junitxml={report}']
     command = [sys.executable, '-m', 'pytest', *options, test]
     if not is_installed('mmengine'):  # which the fixtures of all tests need, those of the operators do not
-        command.insert(3, f'--confcutdir={Path(test).parent}')
+        folder = OPERATORS if OPERATORS in (HOME / test).parents else (HOME / test).parent
+        command.insert(3, f'--confcutdir={folder}')
     with Children() as children:
         ended = children.run(command, bench.folder / 'parity.log', SECONDS, cwd=HOME)
     return outcome(report) if report.is_file() else {'failed': f'pytest {ended}'}

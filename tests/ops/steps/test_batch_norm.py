@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import batch_norm, relu
 
 from icconv_mm.ops import backends
-from icconv_mm.ops.batch_norm import batch_norm_relu_, has_batch_norm_kernel
+from icconv_mm.ops.steps.batch_norm import batch_norm_relu_, has_batch_norm_kernel
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels that a call can ask for by name, against the definition on a real GPU: `pytest -m gpu`."""
+"""The CUDA kernels of both convolutions that a call can ask for by name, on a real GPU: `pytest -m gpu`."""
 
 import random
 

@@ -9,7 +9,7 @@ from testing_kernels import require_testing_kernels
 
 from icconv_mm.ops import explain, use_backend
 from icconv_mm.ops.dispatch import backend, proven_gpus
-from icconv_mm.ops.pyramid_sum import pyramid_sum
+from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
 
 require_testing_kernels()
 pytestmark = pytest.mark.skipif(

@@ -1,5 +1,5 @@
-"""Kernels of the pyramidal convolution that CUDA chooses among, by name on the CPU: filters filled with zeros, and the
-program of the tensor-core kernel, followed fragment by fragment, or for the gradient of the weight thread by thread."""
+"""CUDA kernels of the pyramidal convolution by name on the CPU: filters filled with zeros, and the program of the
+tensor-core kernel, followed fragment by fragment, or for the gradient of the weight thread by thread."""
 
 import pytest
 import torch

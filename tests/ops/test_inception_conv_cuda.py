@@ -1,4 +1,4 @@
-"""The CUDA kernels against the definition, on a real GPU: `pytest -m gpu`."""
+"""The CUDA kernels of the inception convolution against the definition, on a real GPU: `pytest -m gpu`."""
 
 import random
 

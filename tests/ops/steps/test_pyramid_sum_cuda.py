@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from icconv_mm.ops import backends, use_backend
-from icconv_mm.ops.pyramid_sum import pyramid_sum
+from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
 
 pytestmark = [
     pytest.mark.gpu,

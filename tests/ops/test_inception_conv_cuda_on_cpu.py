@@ -1,4 +1,4 @@
-"""Kernels of CUDA by name on the CPU, where they are the code of the GPU: plans, passes, order of products."""
+"""CUDA kernels of the inception convolution by name on the CPU, where their code is the GPU's: plans, order of sums."""
 
 import random
 

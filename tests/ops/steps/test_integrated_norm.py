@@ -10,8 +10,9 @@ from testing_kernels import require_testing_kernels
 from torch import nn
 
 from icconv_mm.layers import IntegratedBatchNorm, integrated_batch_norm
-from icconv_mm.ops import explain, integrated_norm, use_backend
+from icconv_mm.ops import explain, use_backend
 from icconv_mm.ops.dispatch import backend, proven_gpus
+from icconv_mm.ops.steps.integrated_norm import integrated_norm
 
 require_testing_kernels()
 pytestmark = pytest.mark.skipif(
@@ -232,7 +233,7 @@ def test_gradcheck(relu):
 
     def call(weight, bias, *levels):
         with use_backend('cpu'):
-            return tuple(integrated_norm.integrated_norm(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
+            return tuple(integrated_norm(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
 
     for frozen in ((), (weight,), (bias, levels[1]), levels):
         inputs = [each.detach() if any(each is one for one in frozen) else each for each in (weight, bias, *levels)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import backends, forget_packed_weights, use_backend
-from icconv_mm.ops.packed_conv import has_packed_conv_kernel, packed_conv2d, packs
+from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packs
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 
