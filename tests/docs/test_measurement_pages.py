@@ -155,10 +155,10 @@ SCORES = {
 }
 
 
-def differences() -> set[tuple[str, str, str]]:
+def differences(names=EVIDENCE) -> set[tuple[str, str, str]]:
     """Score of the baseline, difference and FLOPs of every row of the reports, as the pages have them."""
     found = set()
-    for name in EVIDENCE:
+    for name in names:
         for comparison in json.loads((FOLDER / f'{name}.json').read_text())['comparisons']:
             baseline, *others = comparison['rows']
             for row in others:
@@ -180,6 +180,21 @@ def test_results_of_the_evidence():
     ((_, *shown),) = tables(section('README.md', 'Gains'))
     assert all(row in results for row in shown)
     assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
+
+
+def test_longer_training():
+    """The rows of the page have the scores and differences of the raw file."""
+    page = FOLDER / '2026-11-23-evidence-of-longer-training.md'
+    (comparison,) = json.loads(page.with_suffix('.json').read_text())['comparisons']
+    scores = {
+        f'{row["scores"][metric]["mean"]:.1f} ± {row["scores"][metric]["std"]:.1f}'
+        for row in comparison['rows']
+        for metric in ('box/AP', 'box/AP_context')
+    }
+    wanted = {difference for _, difference, _ in differences([page.stem])}
+    rows = tables(page.read_text())[1][2:]
+    assert len(rows) == 3 and {row[1] for row in rows} | {row[3] for row in rows} <= scores
+    assert {row[2] for row in rows} | {row[4] for row in rows} <= wanted
 
 
 def amount(timing: dict, unit: str) -> str:
