@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import mmcv.ops  # noqa: F401  registers DCNv2
 import pytest
 import torch
 import torch.nn.functional as F
@@ -403,3 +404,14 @@ def test_importing_the_package_does_not_import_it():
     code = 'import sys, icconv_mm; print("icconv_mm.deployment" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == 'False'
+
+
+def test_offsets_of_deformable_convolutions_keep_their_format():
+    """Their operator reads memory without asking for its format."""
+    model = nn.Sequential(
+        ConvModule(8, 16, 3, padding=1, norm_cfg=dict(type='BN')),
+        ConvModule(16, 16, 3, padding=1, conv_cfg=dict(type='DCNv2'), norm_cfg=dict(type='BN')),
+    )
+    nn.init.normal_(model[1].conv.conv_offset.weight, std=0.3)
+    form = checked(model, WIDE)
+    assert type(form[0].conv) is PackedConv2dReLU and type(form[1].conv.conv_offset) is nn.Conv2d

@@ -4,12 +4,10 @@ import copy
 import importlib
 import io
 
-import mmcv.ops  # noqa: F401  registers DCNv2
 import pytest
 import torch
 import torchvision
 from form_checks import assert_same, checked, count, trained
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -178,17 +176,6 @@ def test_a_layer_in_two_places_stays_one():
     conv = nn.Conv2d(8, 8, 3, padding=1)
     form = checked(nn.Sequential(conv, nn.Sigmoid(), conv, nn.BatchNorm2d(8)), X)
     assert type(form[0]) is PackedConv2d and form[0] is form[2]
-
-
-def test_offsets_of_deformable_convolutions_keep_their_format():
-    """Their operator reads memory without asking for its format."""
-    model = nn.Sequential(
-        ConvModule(8, 16, 3, padding=1, norm_cfg=dict(type='BN')),
-        ConvModule(16, 16, 3, padding=1, conv_cfg=dict(type='DCNv2'), norm_cfg=dict(type='BN')),
-    )
-    nn.init.normal_(model[1].conv.conv_offset.weight, std=0.3)
-    form = checked(model, X)
-    assert type(form[0].conv) is PackedConv2dReLU and type(form[1].conv.conv_offset) is nn.Conv2d
 
 
 def test_without_the_operator_nothing_is_packed(monkeypatch, calls):
