@@ -20,7 +20,7 @@ from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.engine import AtomicCheckpointHook, CPUAmpOptimWrapper
-from icconv_mm.errors import ArgumentError, InputError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming, require_known
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.select import get_task
@@ -93,6 +93,7 @@ def prepare_test(
         task.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
     if tta:
         task.enable_tta(cfg)
+    require_known([out_item], ('pred', 'metrics'), 'out_item: nothing is called')
     if out is not None:
         endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
         if not out.endswith(endings):

@@ -43,7 +43,7 @@ class PackedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if not is_compiling() and _is_packed(x, self):
-            return _packed(x, self, self.relu)
+            return _packed(x, self, self.relu, compare=False)
         y = super().forward(x)
         return F.relu(y) if self.relu else y
 
@@ -73,5 +73,6 @@ def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
     return fits and x.shape[1] == conv.in_channels
 
 
-def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
-    return packed_conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, relu)
+def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False, compare: bool = True) -> Tensor:
+    sizes = conv.stride, conv.padding, conv.dilation, conv.groups
+    return packed_conv2d(x, conv.weight, conv.bias, *sizes, relu, compare)

@@ -86,6 +86,8 @@ def test_test(cfg, tmp_path):
     assert cfg.test_evaluator == {'type': 'CocoMetric'}
     with pytest.raises(InputError, match=r'out: expected a name that ends in \.json, got x\.pkl'):
         prepare_test(cfg, checkpoint, out='x.pkl', out_item='metrics')
+    with pytest.raises(InputError, match='out_item: nothing is called metric; there are: pred, metrics'):
+        prepare_test(cfg, checkpoint, out='x.json', out_item='metric')
     with pytest.raises(InputError, match=r'checkpoint: no such file: gone\.pth'):
         prepare_test(cfg, 'gone.pth')
 

@@ -18,9 +18,9 @@ struct Prepared {
 // keeps nothing. Of one set of weights, the few results that were used last are kept.
 //
 // A change is seen by the tensor's version counter. Weights that require gradients are compared by their content as
-// well, because training code writes to them around the counter (`parameter.data.copy_`).
+// well, because training code writes to them around the counter (`parameter.data.copy_`); with `compare` all are.
 std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, std::vector<int64_t> key,
-                                        const std::function<Prepared()>& make);
+                                        const std::function<Prepared()>& make, bool compare = false);
 
 // Drops everything that is kept, scratch memory as well. Returns how many sets of weights that were.
 int64_t forget_prepared();

@@ -23,7 +23,7 @@ at::Tensor call(const char* name, std::vector<c10::IValue> arguments) {
 
 at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                         bool relu) {
+                         bool relu, bool compare) {
   TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && x.scalar_type() == weight.scalar_type(),
               "packed_conv2d: expected a map and filters of one dtype, 4-d, got ", x.scalar_type(), x.sizes(), " and ",
               weight.scalar_type(), weight.sizes());
@@ -41,11 +41,12 @@ at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Op
   std::vector<int64_t> key{kTag, groups};  // the order that is fastest depends on the size of the map
   for (const at::IntArrayRef numbers : {x.sizes(), stride, padding, dilation})
     key.insert(key.end(), numbers.begin(), numbers.end());
-  const auto filters = prepare({weight}, std::move(key), [&] {
+  const auto pack = [&] {
     return Prepared{{},
                     call("mkldnn::_reorder_convolution_weight",
                          {weight, padding.vec(), stride.vec(), dilation.vec(), groups, x.sizes().vec()})};
-  });
+  };
+  const auto filters = prepare({weight}, std::move(key), pack, compare);
   const auto no_scalars = c10::impl::GenericList(c10::OptionalType::create(c10::NumberType::get()));
   return call("mkldnn::_convolution_pointwise", {x, filters->weight, bias, padding.vec(), stride.vec(), dilation.vec(),
                                                  groups, relu ? "relu" : "none", no_scalars, ""});

@@ -46,6 +46,7 @@ def packed_conv2d(
     dilation: Sequence[int],
     groups: int = 1,
     relu: bool = False,
+    compare: bool = True,
 ) -> Tensor:
     """``F.conv2d``, then ReLU if told so, without gradient.
 
@@ -56,6 +57,8 @@ def packed_conv2d(
         stride, padding, dilation: Two numbers each, vertical and horizontal.
         groups: Groups of channels.
         relu: Whether negative values become zero.
+        compare: Whether a frozen weight is compared by content with the packed one, as one that requires gradients
+            always is. Else only its version counter is, which writes through ``.data`` do not change.
 
     Returns:
         ``[N, C_out, H', W']``, channels_last.
@@ -64,7 +67,7 @@ def packed_conv2d(
         RuntimeError: If shapes or dtypes do not fit; it names those found.
     """
     run = torch.ops.icconv_mm.packed_conv2d_compiled.default  # is there only after the library is
-    return run(x, weight, bias, stride, padding, dilation, groups, relu)
+    return run(x, weight, bias, stride, padding, dilation, groups, relu, compare)
 
 
 @cache
