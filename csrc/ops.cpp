@@ -55,6 +55,9 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "packed_conv2d_compiled(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation,"
       " int groups, bool relu, bool compare) -> Tensor");
+  m.def(
+      "packed_conv2d_add_relu__compiled(Tensor(a!) z, Tensor x, Tensor weight, Tensor? bias, int[] stride,"
+      " int[] padding, int[] dilation, int groups, bool compare) -> ()");
   // (levels, mean, 1 / standard deviation); statistics are those of all levels
   m.def(
       "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.convert import like
-from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d
+from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_
 from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
 
@@ -60,6 +60,44 @@ class PackedConv2dReLU(PackedConv2d):
     relu = True
 
 
+class PackedConv2dAddReLU(PackedConv2d):
+    """``relu(PackedConv2d(x) + z)``, without gradient.
+
+    Example:
+        >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)
+        >>> PackedConv2dAddReLU.of(conv)(torch.randn(1, 8, 16, 16), torch.randn(1, 6, 16, 16)).min()
+        tensor(0.)
+    """
+
+    may_overwrite = True
+
+    def forward(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
+        """``[N, C_in, H, W]``, and z of the output's shape or one that broadcasts -> ``[N, C_out, H', W']``.
+
+        With ``overwrite`` the output may lie where z was: a new map costs more than the addition.
+        """
+        if is_compiling() or not _is_packed(x, self):
+            return F.relu(super().forward(x) + z)
+        if overwrite and self._may_overwrite(z, x):
+            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *_settings(self), compare=False)
+            return z
+        y = _packed(x, self, compare=False)
+        return F.relu_(y.add_(z)) if (y.shape, y.dtype) == (z.shape, z.dtype) else F.relu(y + z)
+
+    def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
+        """Whether z is as the output would be, and no gradient needs it."""
+        if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
+            return False
+        return z.shape == output_shape(x, self) and z.is_contiguous(memory_format=torch.channels_last)
+
+
+def output_shape(x: Tensor, conv: nn.Conv2d) -> tuple[int, ...]:
+    """``(N, C_out, H', W')`` of a convolution with padding in numbers of pixels."""
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
+    return x.shape[0], conv.out_channels, *sides
+
+
 def _is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
     if type(x) is not Tensor or conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         return False
@@ -74,5 +112,8 @@ def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
 
 
 def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False, compare: bool = True) -> Tensor:
-    sizes = conv.stride, conv.padding, conv.dilation, conv.groups
-    return packed_conv2d(x, conv.weight, conv.bias, *sizes, relu, compare)
+    return packed_conv2d(x, conv.weight, conv.bias, *_settings(conv), relu, compare)
+
+
+def _settings(conv: nn.Conv2d) -> tuple:
+    return conv.stride, conv.padding, conv.dilation, conv.groups

@@ -7,6 +7,7 @@
 #include "../../common.h"
 #include "../direct/prepared.h"
 
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -15,45 +16,92 @@ namespace {
 
 constexpr int64_t kTag = -1;  // begins the keys of these packed filters; those of other operators begin otherwise
 
-// The result of one of torch's operators for oneDNN. They are called by name, because no header of torch has them.
-at::Tensor call(const char* name, std::vector<c10::IValue> arguments) {
-  c10::Dispatcher::singleton().findSchemaOrThrow(name, "").callBoxed(arguments);
+// Calls one of torch's operators for oneDNN and returns what it does. They are called by name, because no header of
+// torch has them.
+at::Tensor call(const char* name, const char* overload, std::vector<c10::IValue> arguments) {
+  c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).callBoxed(arguments);
   return std::move(arguments.back()).toTensor();
+}
+
+c10::IValue no_scalars() { return c10::impl::GenericList(c10::OptionalType::create(c10::NumberType::get())); }
+
+struct Settings {
+  at::IntArrayRef stride, padding, dilation;
+  int64_t groups;
+
+  std::array<int64_t, 4> output_size(const at::Tensor& x, const at::Tensor& weight) const {
+    std::array<int64_t, 4> size{x.size(0), weight.size(0)};
+    for (int64_t i = 0; i < 2; ++i)
+      size[2 + i] = (x.size(2 + i) + 2 * padding[i] - dilation[i] * (weight.size(2 + i) - 1) - 1) / stride[i] + 1;
+    return size;
+  }
+};
+
+void check(const at::Tensor& x, const at::Tensor& weight, const Settings& s) {
+  TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && x.scalar_type() == weight.scalar_type(),
+              "packed_conv2d: expected a map and filters of one dtype, 4-d, got ", x.scalar_type(), x.sizes(), " and ",
+              weight.scalar_type(), weight.sizes());
+  TORCH_CHECK(s.stride.size() == 2 && s.padding.size() == 2 && s.dilation.size() == 2,
+              "packed_conv2d: expected two numbers each, got stride ", s.stride, ", padding ", s.padding, ", dilation ",
+              s.dilation);
+  TORCH_CHECK(
+      s.groups > 0 && weight.numel() > 0 && x.size(1) == weight.size(1) * s.groups && weight.size(0) % s.groups == 0,
+      "packed_conv2d: x ", x.sizes(), " and weight ", weight.sizes(), " do not fit ", s.groups, " groups");
+  for (int64_t i = 0; i < 2; ++i)
+    TORCH_CHECK(s.stride[i] > 0 && s.dilation[i] > 0 && s.padding[i] >= 0 && s.padding[i] < kMaxStep &&
+                    s.dilation[i] < kMaxStep && x.size(0) > 0 &&
+                    x.size(2 + i) + 2 * s.padding[i] > s.dilation[i] * (weight.size(2 + i) - 1),
+                "packed_conv2d: a kernel of ", weight.sizes(), " with stride ", s.stride, ", padding ", s.padding,
+                ", dilation ", s.dilation, " does not fit a map of ", x.sizes());
+}
+
+at::Tensor packed(const at::Tensor& x, const at::Tensor& weight, const Settings& s, bool compare) {
+  std::vector<int64_t> key{kTag, s.groups};  // the order that is fastest depends on the size of the map
+  for (const at::IntArrayRef numbers : {x.sizes(), s.stride, s.padding, s.dilation})
+    key.insert(key.end(), numbers.begin(), numbers.end());
+  const auto pack = [&] {
+    return Prepared{{},
+                    call("mkldnn::_reorder_convolution_weight", "",
+                         {weight, s.padding.vec(), s.stride.vec(), s.dilation.vec(), s.groups, x.sizes().vec()})};
+  };
+  return prepare({weight}, std::move(key), pack, compare)->weight;
 }
 
 at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
                          bool relu, bool compare) {
-  TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && x.scalar_type() == weight.scalar_type(),
-              "packed_conv2d: expected a map and filters of one dtype, 4-d, got ", x.scalar_type(), x.sizes(), " and ",
-              weight.scalar_type(), weight.sizes());
-  TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
-              "packed_conv2d: expected two numbers each, got stride ", stride, ", padding ", padding, ", dilation ",
-              dilation);
-  TORCH_CHECK(groups > 0 && weight.numel() > 0 && x.size(1) == weight.size(1) * groups && weight.size(0) % groups == 0,
-              "packed_conv2d: x ", x.sizes(), " and weight ", weight.sizes(), " do not fit ", groups, " groups");
-  for (int64_t i = 0; i < 2; ++i)
-    TORCH_CHECK(stride[i] > 0 && dilation[i] > 0 && padding[i] >= 0 && padding[i] < kMaxStep &&
-                    dilation[i] < kMaxStep && x.size(0) > 0 &&
-                    x.size(2 + i) + 2 * padding[i] > dilation[i] * (weight.size(2 + i) - 1),
-                "packed_conv2d: a kernel of ", weight.sizes(), " with stride ", stride, ", padding ", padding,
-                ", dilation ", dilation, " does not fit a map of ", x.sizes());
-  std::vector<int64_t> key{kTag, groups};  // the order that is fastest depends on the size of the map
-  for (const at::IntArrayRef numbers : {x.sizes(), stride, padding, dilation})
-    key.insert(key.end(), numbers.begin(), numbers.end());
-  const auto pack = [&] {
-    return Prepared{{},
-                    call("mkldnn::_reorder_convolution_weight",
-                         {weight, padding.vec(), stride.vec(), dilation.vec(), groups, x.sizes().vec()})};
-  };
-  const auto filters = prepare({weight}, std::move(key), pack, compare);
-  const auto no_scalars = c10::impl::GenericList(c10::OptionalType::create(c10::NumberType::get()));
-  return call("mkldnn::_convolution_pointwise", {x, filters->weight, bias, padding.vec(), stride.vec(), dilation.vec(),
-                                                 groups, relu ? "relu" : "none", no_scalars, ""});
+  const Settings s{stride, padding, dilation, groups};
+  check(x, weight, s);
+  return call("mkldnn::_convolution_pointwise", "",
+              {x, packed(x, weight, s, compare), bias, padding.vec(), stride.vec(), dilation.vec(), groups,
+               relu ? "relu" : "none", no_scalars(), ""});
+}
+
+// z = relu(conv(x) + z). A new map of this size would be zeroed by the system, page by page, and read again.
+void packed_conv2d_add_relu_(at::Tensor& z, const at::Tensor& x, const at::Tensor& weight,
+                             const Optional<at::Tensor>& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                             at::IntArrayRef dilation, int64_t groups, bool compare) {
+  const Settings s{stride, padding, dilation, groups};
+  check(x, weight, s);
+  const auto size = s.output_size(x, weight);
+  TORCH_CHECK(z.sizes() == at::IntArrayRef(size) && z.scalar_type() == x.scalar_type() &&
+                  z.is_contiguous(at::MemoryFormat::ChannelsLast),
+              "packed_conv2d_add_relu_: expected a channels_last addend ", x.scalar_type(), at::IntArrayRef(size),
+              ", got ", z.scalar_type(), z.sizes(), " with strides ", z.strides());
+  if (z.is_alias_of(x)) {  // the convolution would read what it has written
+    z.add_(packed_conv2d(x, weight, bias, stride, padding, dilation, groups, false, compare)).relu_();
+    return;
+  }
+  call("mkldnn::_convolution_pointwise_", "binary",
+       {z, x, packed(x, weight, s, compare), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0,
+        "relu", no_scalars(), ""});
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("packed_conv2d_compiled", TORCH_FN(packed_conv2d)); }
+TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
+  m.impl("packed_conv2d_compiled", TORCH_FN(packed_conv2d));
+  m.impl("packed_conv2d_add_relu__compiled", TORCH_FN(packed_conv2d_add_relu_));
+}
 
 }  // namespace icconv_mm

@@ -70,9 +70,33 @@ def packed_conv2d(
     return run(x, weight, bias, stride, padding, dilation, groups, relu, compare)
 
 
+def packed_conv2d_add_relu_(
+    z: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    compare: bool = True,
+) -> None:
+    """``z = relu(F.conv2d(x) + z)``, in place and without gradient: no map is made.
+
+    Args:
+        z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
+        x, weight, bias, stride, padding, dilation, groups, compare: As of :func:`packed_conv2d`.
+
+    Raises:
+        RuntimeError: If shapes, dtypes or the memory format of z do not fit; it names those found.
+    """
+    run = torch.ops.icconv_mm.packed_conv2d_add_relu__compiled.default
+    run(z, x, weight, bias, stride, padding, dilation, groups, compare)
+
+
 @cache
 def packs(dtype: torch.dtype) -> bool:
-    """Whether the operator is there and computes what it must: torch's build or the processor may lack a dtype."""
+    """Whether the operators are there and compute what they must: torch's build or the processor may lack a dtype."""
     if not torch.backends.mkldnn.is_available() or backend.missing_kernel('packed_conv2d_compiled', 'cpu') is not None:
         return False
     # no random numbers: a training is to draw the same ones whether it comes here or not
@@ -80,8 +104,11 @@ def packs(dtype: torch.dtype) -> bool:
     x, weight, pair = x.to(dtype), weight.to(dtype), (1, 1)
     try:
         got = [packed_conv2d(x, weight, None, pair, pair, pair, relu=relu) for relu in (False, True)]
+        got.append(got[0].clone())
+        packed_conv2d_add_relu_(got[2], x, weight, None, pair, pair, pair)
     except RuntimeError as error:
         _log.info('oneDNN does not pack the filters of %s convolutions: %s', dtype, error)
         return False
     y = F.conv2d(x.float(), weight.float(), padding=1)
-    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(got, (y, y.relu())))
+    expected = y, y.relu(), 2 * y.relu()
+    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(got, expected))

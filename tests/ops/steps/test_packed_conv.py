@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import backends, forget_packed_weights, use_backend
-from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packs
+from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_, packs
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 
@@ -47,6 +47,11 @@ def test_random_calls(seed):
                 got = packed_conv2d(x, weight, bias, stride, padding, dilation, groups, relu)
                 assert got.is_contiguous(memory_format=torch.channels_last)
                 torch.testing.assert_close(got, y.relu() if relu else y, rtol=1e-4, atol=1e-4)
+        for _ in range(3):
+            addend = torch.randn(y.shape).contiguous(memory_format=torch.channels_last)
+            expected = (y + addend).relu()
+            packed_conv2d_add_relu_(addend, x, weight, bias, stride, padding, dilation, groups)
+            torch.testing.assert_close(addend, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16():
@@ -149,6 +154,24 @@ X, WEIGHT, BIAS = call()
 def test_errors(args, message):
     with pytest.raises(RuntimeError, match=message):
         packed_conv2d(*args)
+
+
+@pytest.mark.parametrize(
+    'z',
+    [torch.zeros(2, 6, 11, 8), torch.zeros(2, 6, 11, 9), torch.zeros(2, 6, 11, 9).double(), torch.zeros(6, 11, 9)],
+    ids=['size', 'format', 'dtype', 'dimensions'],
+)
+def test_errors_of_addends(z):
+    with pytest.raises(RuntimeError, match=r'a channels_last addend Float\[2, 6, 11, 9\], got'):
+        packed_conv2d_add_relu_(z, X, WEIGHT, BIAS, ONE, ONE, ONE)
+
+
+def test_an_addend_that_is_read_as_well():
+    x = torch.randn(2, 8, 11, 9).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, 8, 3, 3)
+    expected = (F.conv2d(x, weight, padding=1) + x).relu()
+    packed_conv2d_add_relu_(x, x, weight, None, ONE, ONE, ONE)
+    torch.testing.assert_close(x, expected)
 
 
 def test_the_first_call_draws_no_random_numbers():
