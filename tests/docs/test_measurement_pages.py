@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pages import REPO, section, tables
 
 from icconv_tools.benchmark.report import write_figures
 from icconv_tools.benchmark.timing import Options
+from icconv_tools.evidence.differences import paired
+from icconv_tools.evidence.plots import stage_means
 
 FOLDER = REPO / 'docs/measurements'
 FACTS = ['date', 'machine', 'versions', 'command', 'raw']
@@ -213,6 +216,21 @@ def test_longer_training():
     rows = tables(page.read_text())[1][2:]
     assert len(rows) == 3 and {row[1] for row in rows} | {row[3] for row in rows} <= scores
     assert {row[2] for row in rows} | {row[4] for row in rows} <= wanted
+
+
+def test_planted_distances():
+    page = FOLDER / '2026-11-23-evidence-of-planted-distances.md'
+    chosen = defaultdict(dict)
+    for search in json.loads(page.with_suffix('.json').read_text())['searches']:
+        for stage, mean in stage_means(search['layers']).items():
+            chosen[stage, search['distances'][0]][search['seed']] = mean
+    (_, *rows) = tables(page.read_text())[1]
+    for stage, *means, shown in rows:
+        seeds = [[chosen[stage, distance][seed] for seed in range(5)] for distance in (16, 24, 32)]
+        assert means == [f'{statistics.fmean(each):.2f} ± {statistics.pstdev(each):.2f}' for each in seeds]
+        found = paired(seeds[2], seeds[0])
+        mean = f'{found.mean:+.2f}' if found.verdict == 'open' else f'**{found.mean:+.2f}**'
+        assert shown == f'{mean} [{found.low:+.2f}, {found.high:+.2f}]'
 
 
 def amount(timing: dict, unit: str) -> str:

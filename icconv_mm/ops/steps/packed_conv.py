@@ -85,7 +85,7 @@ def packed_conv2d_add_relu_(
 
     Args:
         z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
-        x, weight, bias, stride, padding, dilation, groups, compare: Those of :func:`packed_conv2d`.
+        x, weight, bias, stride, padding, dilation, groups, compare: The arguments of :func:`packed_conv2d`.
 
     Raises:
         RuntimeError: If shapes, dtypes or the memory format of z do not fit; it names those found.
