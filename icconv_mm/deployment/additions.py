@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from icconv_mm.bricks import CONVOLUTIONS
+from icconv_mm.bricks import CONVOLUTIONS, BaseModule
 from icconv_mm.deployment.chains import trace
 from icconv_mm.deployment.folding import Folded
 from icconv_mm.layers.normalization import Shortcut
@@ -51,7 +51,7 @@ def fuse_additions(model: nn.Module, choose: Choose) -> int:
             if addend is not None:
                 addends[new] = addend
     for name, module in list(model.named_modules()):
-        if name and type(module).forward is nn.Sequential.forward and any(block in addends for block in module):
+        if name and _is_row(module) and any(block in addends for block in module):
             _put(model, name, BlockSequence(module, [addends.get(block) for block in module]).eval())
     return fused
 
@@ -69,8 +69,7 @@ class BlockSequence(nn.Sequential):
 
     def __init__(self, blocks: nn.Sequential, addends: list[Addend | None]):
         super().__init__()
-        for name, block in blocks.named_children():
-            self.add_module(name, block)
+        vars(self).update(vars(blocks))  # with the hooks and attributes that it has
         self.addends = addends
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +83,15 @@ class BlockSequence(nn.Sequential):
             x = block(x, True) if overwrites and not is_heard else block(x)
             is_free = addend is not None and not is_heard
         return x
+
+
+def _is_row(module: nn.Module) -> bool:
+    """Whether a module calls its children one after the other, and code elsewhere can call nothing else of it."""
+    if type(module).forward is not nn.Sequential.forward or 'forward' in vars(module):
+        return False
+    kinds = type(module).__mro__
+    own = [vars(kind) for kind in kinds[: kinds.index(nn.Sequential)] if kind is not BaseModule]
+    return not any(callable(value) for names in own for name, value in names.items() if not name.startswith('__'))
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

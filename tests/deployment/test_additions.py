@@ -142,3 +142,32 @@ def test_with_gradients_and_in_other_formats_nothing_is_overwritten(overwritten)
     torch.jit.trace(form, X, check_trace=False)
     torch.compile(form, fullgraph=True, backend='eager')(X)
     assert not overwritten
+
+
+class Named(nn.Sequential):
+    """With an attribute and a method; the code that calls it may read both."""
+
+    width = 8
+
+    def first(self):
+        return self[0]
+
+
+class Reading(nn.Module):
+    def __init__(self, row):
+        super().__init__()
+        self.row = row
+
+    def forward(self, x):
+        return self.row(x) * self.row.scale
+
+
+@pytest.mark.parametrize('kind', [nn.Sequential, Named])
+def test_rows_keep_their_attributes_and_hooks(kind, overwritten):
+    row, heard = kind(Block(), Block()), []
+    row.scale = 2
+    row.register_forward_hook(lambda module, args, output: heard.append(output))
+    model = Reading(row)
+    form = checked(model, X)
+    assert len(heard) == 2 and isinstance(form.row, BlockSequence if kind is nn.Sequential else Named)
+    assert len(overwritten) == (kind is nn.Sequential)

@@ -241,13 +241,19 @@ def test_costs_of_the_readme():
     """From the pages of the CPU, against upstream's networks, and of the H200, against our dense one."""
     networks = tables(section(UPSTREAM, 'Networks'))[0][1:]
     compositions = {what: ratio for what, *_, ratio in tables(section(UPSTREAM, 'The plain composition'))[0][1:]}
-    measured = {what: (ratio.split(' ')[0], compositions.get(what, '')) for what, *_, ratio in networks}
+    runs = [figures(page) for page in (UPSTREAM, UPSTREAM.with_name(f'{UPSTREAM.stem}-again.md'))]
+    measured = {}
+    for what, name, *_ in networks:
+        name = f'{name.strip("`")}: ours / upstream'
+        measured[what] = (spread(run[name]['ratio'] for run in runs if name in run), compositions.get(what, ''))
     forward, _, training = tables(section('docs/measurements/2026-11-20-h200.md', 'A backbone'))[0][1:]
     for what, row in {'forward': forward, 'training step': training}.items():
         dense, _, reference = ([float(ms) for ms in cell.split(',')] for cell in row[1:4])
         ratios = spread(float(ratio) for ratio in row[4].split(','))
         composition = spread(ours / theirs for ours, theirs in zip(reference, dense))
         measured[f'IC-ResNet-50, {what} 2x3x800x1344, bfloat16'] = (ratios, composition)
+    form = figures(FOLDER / '2026-11-23-inference-form.md')['IC-R50-k9 1x3x800x1088 inference form: ours / upstream']
+    assert f'{form["ratio"]:.2f} of theirs' in section('README.md', 'Speed')
     ((_, *costs),) = tables(section('README.md', 'Speed'))
     assert {what: (here, composition) for what, _, here, composition in costs}.items() <= measured.items()
     assert {machine for _, machine, *_ in costs} == {'two CPU cores', 'H200'} and len(costs) >= 8

@@ -36,12 +36,13 @@ def config(block: str, folder: Path, configs: Path | None = None) -> Config:
     """A block read as a config.
 
     Args:
-        block: May begin ``_base_`` with ``./`` or ``{configs}``.
+        block: May name the files of ``_base_`` with ``./``, ``../`` or ``{configs}``.
         folder: Where to write the config file.
-        configs: What ``./`` stands for.
+        configs: What ``./`` stands for, as for a config in this folder.
     """
     path = folder / 'config.py'
-    path.write_text(block.replace("'./", f"'{configs}/").replace('{configs}', f'{REPO}/configs'))
+    beside = block.replace("'./", f"'{configs}/").replace("'../", f"'{configs}/../")
+    path.write_text(beside.replace('{configs}', f'{REPO}/configs'))
     return Config.fromfile(path)
 
 
