@@ -12,9 +12,13 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
-from icconv_mm.layers.normalization import norm_relu
-from icconv_mm.layers.packed_conv import convolve
+from icconv_mm.layers import ICConv2d, ICConv2dReLU
+from icconv_mm.layers.normalization import Shortcut, norm_relu
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
+from icconv_mm.utils.torch_private import is_compiling, is_heard
+
+_READING = PackedConv2d, PackedConv2dReLU, ICConv2d, ICConv2dReLU  # keep nothing of what they read
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
@@ -102,7 +106,7 @@ class Block(nn.Module):
             return torch.utils.checkpoint.checkpoint(self._output, x, use_reentrant=False)
         return self._output(x)
 
-    def _output(self, x: Tensor) -> Tensor:
+    def _output(self, x: Tensor, is_free: bool = False) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         *inner, last = self.plugin_names
         reading = nullcontext()
@@ -115,9 +119,29 @@ class Block(nn.Module):
             else:
                 x, reading = self.plugged(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
+        if type(x) is Tensor and not is_compiling() and self.adds_in_convolution():
+            return conv.add_relu(x, shortcut, is_free or self._makes_shortcut())
         with reading:
             x = convolve(x, conv)
         return self._sum(x, conv, last, shortcut)
+
+    def write_over(self, x: Tensor) -> Tensor:
+        """The output of the block, which may lie where ``x`` was; in evaluation."""
+        return self._output(x, is_free=self.downsample is None)
+
+    def adds_in_convolution(self) -> bool:
+        """Whether the last convolution takes sum and ReLU, as in inference form where nobody listens to them."""
+        last = len(self.kernel_sizes)
+        conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
+        if type(conv) is not PackedConv2d or self.plugin_names[last] or self.drop_path is not None:
+            return False
+        is_folded = type(norm).forward is nn.Identity.forward and type(self.relu) is nn.ReLU
+        return is_folded and not any(map(is_heard, (conv, norm, self.relu)))
+
+    def _makes_shortcut(self) -> bool:
+        """Whether the shortcut is a map of its own that nobody else sees."""
+        shortcut = self.downsample
+        return type(shortcut) is Shortcut and type(shortcut[-2]) is PackedConv2d and not is_heard(shortcut)
 
     def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
         """The output of the block, from what its last convolution made."""
@@ -129,6 +153,26 @@ class Block(nn.Module):
             x = self.drop_path(x)
         x += shortcut  # in place, as neither norms nor plugins read their outputs again
         return self.relu(x)
+
+
+class Stage(nn.Sequential):
+    """The blocks of a stage, one after the other.
+
+    In inference form a block writes its output over its input, where the block before has made that and nobody listens
+    to the two: a new map costs more than the sum, because the system clears it page by page.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]``, which stays as it is -> ``[N, C_out, H', W']``."""
+        if is_compiling() or type(x) is not Tensor:
+            return super().forward(x)
+        is_free = False  # whether x is a map that nothing else sees
+        for block in self:
+            is_known = type(block) in (BasicBlock, Bottleneck) and type(block.conv1) in _READING
+            is_quiet = is_known and block.adds_in_convolution() and not is_heard(block)
+            x = block.write_over(x) if is_free and is_quiet else block(x)
+            is_free = is_quiet
+        return x
 
 
 class BasicBlock(Block):

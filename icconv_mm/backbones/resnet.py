@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, add_norm, norm_property
+from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import naming
@@ -278,7 +278,7 @@ class ResNet(BaseModule):
             )
             blocks.append(made)
             in_channels = out_channels
-        return nn.Sequential(*blocks)
+        return Stage(*blocks)
 
     def _block_dilations(self, stage: int) -> list[int]:
         blocks, dilation = self.arch_settings[self.depth][1][stage], self.dilations[stage]

@@ -9,14 +9,13 @@ from torch import nn
 
 from icconv_mm.bricks import is_model_wrapper
 from icconv_mm.deployment import cudnn
-from icconv_mm.deployment.additions import fuse_additions
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains, is_plain
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.convert import convert_all
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
-from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dAddReLU, PackedConv2dReLU
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
 from icconv_mm.ops.steps.packed_conv import packs
 
 _log = logging.getLogger(__name__)
@@ -26,11 +25,11 @@ def deploy(model: nn.Module) -> nn.Module:
     """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
-    convolution becomes part of that, for a plain one also the addition of a shortcut before it; weights are
-    channels_last. On the CPU plain convolutions keep their filters in oneDNN's order, for the sizes of map that they
-    saw last, and the sums of blocks in a row are written over their shortcuts. Other norms stay. A norm is folded only
-    where the code of the module that holds it shows that the convolution feeds it and nothing else; what cannot be
-    shown stays as it is.
+    convolution becomes part of that; weights are channels_last. On the CPU plain convolutions keep their filters in
+    oneDNN's order, for the sizes of map that they saw last, and the bottlenecks of this package write their sums over
+    their shortcuts. On a GPU they take the addition of a shortcut before the
+    ReLU into the same kernel of cuDNN. Other norms stay. A norm is folded only where the code of the module that holds
+    it shows that the convolution feeds it and nothing else; what cannot be shown stays as it is.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed
@@ -53,32 +52,22 @@ def deploy(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_gpu = cudnn.is_supported(model)
-    kept = set() if on_gpu else with_contiguous_maps(model)
+    on_gpu, kept = cudnn.is_supported(model), with_contiguous_maps(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
         norms += fold_integrated_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
-            relus += _shorten(module, chain, on_gpu, may_fuse=module not in kept)
-    kept = set() if on_gpu else with_contiguous_maps(model)  # with the convolutions of now
-    relus += fuse_additions(model, lambda conv, adds: None if conv in kept else _fused(conv, on_gpu, adds))
+            relus += _shorten(module, chain, on_gpu, may_pack=module not in kept)
+    if on_gpu:
+        relus += cudnn.fuse_additions(model)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
     _pack(model)
     _lay_out(model)
     return model
-
-
-def _fused(conv: nn.Module, on_gpu: bool, adds: bool = False) -> type[nn.Module] | None:
-    """The layer that takes ReLU, after an addition if there is one, into a plain convolution."""
-    if on_gpu:
-        return cudnn.Conv2dAddReLU if is_plain(conv) else None
-    if not _packs(conv):
-        return None
-    return PackedConv2dAddReLU if adds else PackedConv2dReLU
 
 
 def _packs(conv: nn.Module) -> bool:
@@ -96,8 +85,7 @@ def _pack(model: nn.Module) -> None:
 
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
-    packed = PackedConv2d, PackedConv2dReLU, PackedConv2dAddReLU
-    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, *packed
+    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, PackedConv2d, PackedConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
         if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
@@ -105,13 +93,17 @@ def _lay_out(model: nn.Module) -> None:
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, may_fuse: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, may_pack: bool) -> bool:
     """Makes one convolution of a chain; says whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = RECTIFIED.get(type(conv)) or (_fused(conv, on_gpu) if may_fuse else None)
+    rectified = RECTIFIED.get(type(conv))
+    if on_gpu and is_plain(conv):
+        rectified = cudnn.Conv2dAddReLU
+    elif may_pack and _packs(conv):
+        rectified = PackedConv2dReLU
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

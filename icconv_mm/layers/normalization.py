@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers.packed_conv import convolve
 from icconv_mm.ops.steps.batch_norm import batch_norm_relu_, has_batch_norm_kernel
-from icconv_mm.utils.torch_private import has_hooks, is_compiling
+from icconv_mm.utils.torch_private import has_hooks, is_compiling, is_heard
 
 
 def norm_relu(
@@ -30,7 +30,9 @@ def norm_relu(
         batch_norm_relu_(x, *settings, shortcut, relu is not None)
         return x
     x = norm(x)
-    if shortcut is not None:
+    if shortcut is not None and not is_compiling() and is_heard(conv):
+        x = x + shortcut  # a norm that is folded gives what the convolution made
+    elif shortcut is not None:
         x += shortcut  # in place, as no norm reads its output again
     return x if relu is None else relu(x)
 

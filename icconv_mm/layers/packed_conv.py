@@ -40,12 +40,39 @@ class PackedConv2d(nn.Conv2d):
         """The layer with the parameters of ``conv``, which has zeros at the border, in numbers of pixels."""
         return like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
-        if not is_compiling() and _is_packed(x, self):
-            return _packed(x, self, self.relu, compare=False)
-        y = super().forward(x)
+        if not is_compiling() and _is_packed(input, self):
+            return _packed(input, self, self.relu, compare=False)
+        y = super().forward(input)
         return F.relu(y) if self.relu else y
+
+    def add_relu(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
+        """``relu(self(x) + z)``; with ``overwrite`` it may lie where z was, as a new map costs more than the sum.
+
+        Args:
+            x: ``[N, C_in, H, W]``.
+            z: ``[N, C_out, H', W']``.
+            overwrite: Whether nobody needs z any more.
+
+        Returns:
+            ``[N, C_out, H', W']``; z itself where it was written over.
+        """
+        if overwrite and _is_packed(x, self) and self._may_overwrite(z, x):
+            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *_settings(self), compare=False)
+            return z
+        y = self(x)
+        y += z  # in place: no gradient needs what a convolution made
+        return F.relu_(y)
+
+    def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
+        """Whether z is as the output would be, and no gradient needs it."""
+        if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
+            return False
+        numbers = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        sides = [(size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers]
+        fits = z.shape == (x.shape[0], self.out_channels, *sides)
+        return fits and z.is_contiguous(memory_format=torch.channels_last)
 
 
 class PackedConv2dReLU(PackedConv2d):
@@ -60,44 +87,6 @@ class PackedConv2dReLU(PackedConv2d):
     relu = True
 
 
-class PackedConv2dAddReLU(PackedConv2d):
-    """``relu(PackedConv2d(x) + z)``, without gradient.
-
-    Example:
-        >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)
-        >>> PackedConv2dAddReLU.of(conv)(torch.randn(1, 8, 16, 16), torch.randn(1, 6, 16, 16)).min()
-        tensor(0.)
-    """
-
-    may_overwrite = True
-
-    def forward(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
-        """``[N, C_in, H, W]``, and z of the output's shape or one that broadcasts -> ``[N, C_out, H', W']``.
-
-        With ``overwrite`` the output may lie where z was: a new map costs more than the addition.
-        """
-        if is_compiling() or not _is_packed(x, self):
-            return F.relu(super().forward(x) + z)
-        if overwrite and self._may_overwrite(z, x):
-            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *_settings(self), compare=False)
-            return z
-        y = _packed(x, self, compare=False)
-        return F.relu_(y.add_(z)) if (y.shape, y.dtype) == (z.shape, z.dtype) else F.relu(y + z)
-
-    def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
-        """Whether z is as the output would be, and no gradient needs it."""
-        if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
-            return False
-        return z.shape == output_shape(x, self) and z.is_contiguous(memory_format=torch.channels_last)
-
-
-def output_shape(x: Tensor, conv: nn.Conv2d) -> tuple[int, ...]:
-    """``(N, C_out, H', W')`` of a convolution with padding in numbers of pixels."""
-    numbers = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-    sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
-    return x.shape[0], conv.out_channels, *sides
-
-
 def _is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
     if type(x) is not Tensor or conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         return False
@@ -105,9 +94,9 @@ def _is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
 
 
 def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether torch takes such a map; else it says so."""
+    """Whether torch takes such a map, else it says so, and oneDNN, which has crashed at borders beyond a kernel."""
     numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
-    fits = all(size + 2 * pad > dilation * (side - 1) for size, side, pad, dilation in numbers)
+    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
     return fits and x.shape[1] == conv.in_channels
 
 

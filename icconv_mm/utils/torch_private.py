@@ -52,6 +52,11 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
+def is_heard(module: nn.Module) -> bool:
+    """Whether somebody listens to a module, a part of it, or all modules. torch 2.1 to 2.15."""
+    return bool(nn.modules.module._has_any_global_hook()) or any(map(has_hooks, module.modules()))
+
+
 def has_kernel(operator: str, key: str) -> bool:
     """Whether an operator (``'icconv_mm::name'``, defined) has a kernel for a dispatch key. torch 2.1 to 2.15."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)
