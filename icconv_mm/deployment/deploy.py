@@ -26,10 +26,10 @@ def deploy(model: nn.Module) -> nn.Module:
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
     convolution becomes part of that; weights are channels_last. On the CPU plain convolutions keep their filters in
-    oneDNN's order, for the sizes of map that they saw last, and the bottlenecks of this package write their sums over
-    their shortcuts. On a GPU they take the addition of a shortcut before the
-    ReLU into the same kernel of cuDNN. Other norms stay. A norm is folded only where the code of the module that holds
-    it shows that the convolution feeds it and nothing else; what cannot be shown stays as it is.
+    oneDNN's order, for the sizes of map that they saw last, and the blocks of this package write their sums over their
+    shortcuts. On a GPU plain convolutions take the addition of a shortcut before the ReLU into the same kernel of
+    cuDNN. Other norms stay. A norm is folded only where the code of the module that holds it shows that the convolution
+    feeds it and nothing else; what cannot be shown stays as it is.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed
