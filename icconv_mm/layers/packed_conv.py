@@ -88,7 +88,9 @@ class PackedConv2dReLU(PackedConv2d):
 
 
 def _is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
-    if type(x) is not Tensor or conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
+    if type(x) is not Tensor or type(conv.weight) not in (nn.Parameter, Tensor):  # a quantised or sharded weight, say
+        return False
+    if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         return False
     return has_packed_conv_kernel(x, conv.weight, conv.bias) and _fits(x, conv)
 

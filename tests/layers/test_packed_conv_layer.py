@@ -145,6 +145,27 @@ def test_where_torch_computes(kind, calls):
     assert not calls
 
 
+class Counted(Tensor):
+    """Filters of another library, say sharded or quantised ones: only torch's own operators know them."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        seen.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+seen = []
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_filters_of_a_subclass_are_left_to_torch(kind, calls):
+    layer, expected = kind.of(plain()), kind.of(plain())(X)
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Counted), requires_grad=False)
+    calls.clear()
+    torch.testing.assert_close(layer(X).as_subclass(Tensor), expected)
+    assert nn.functional.conv2d in seen and not calls
+
+
 @pytest.mark.parametrize('overwrite', [False, True])
 def test_sums(overwrite, calls):
     conv, layer = plain(), PackedConv2d.of(plain())
