@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 
 # Before torch: tests compute on tiny tensors, in several processes at once. Threads would only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -79,6 +80,13 @@ def _no_default_scope():
     """A runner sets mmengine's default scope for the whole process; the next file must not depend on it."""
     if DefaultScope is not None:
         DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _forget_compilations():
+    """Dynamo compiles a function a few times only, whichever tests of a process ask for it."""
+    if 'torch._dynamo' in sys.modules:
+        sys.modules['torch._dynamo'].reset()
 
 
 @pytest.fixture(autouse=True)

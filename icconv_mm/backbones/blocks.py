@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.layers import ICConv2d, ICConv2dReLU
+from icconv_mm.layers.cudnn_conv import CudnnConv2d
 from icconv_mm.layers.normalization import Shortcut, norm_relu
 from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
@@ -133,7 +134,7 @@ class Block(nn.Module):
         """Whether the last convolution takes sum and ReLU, as in inference form where nobody listens to them."""
         last = len(self.kernel_sizes)
         conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
-        if type(conv) is not PackedConv2d or self.plugin_names[last] or self.drop_path is not None:
+        if type(conv) not in (PackedConv2d, CudnnConv2d) or self.plugin_names[last] or self.drop_path is not None:
             return False
         is_folded = type(norm).forward is nn.Identity.forward and type(self.relu) is nn.ReLU
         return is_folded and not any(map(is_heard, (conv, norm, self.relu)))

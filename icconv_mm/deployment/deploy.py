@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from icconv_mm.bricks import is_model_wrapper
-from icconv_mm.deployment import cudnn
 from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains, is_plain
 from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.convert import convert_all
+from icconv_mm.layers.cudnn_conv import CudnnConv2d, CudnnConv2dReLU, is_fused_by_cudnn
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
 from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
 from icconv_mm.ops.steps.packed_conv import packs
@@ -25,11 +25,10 @@ def deploy(model: nn.Module) -> nn.Module:
     """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
-    convolution becomes part of that; weights are channels_last. On the CPU plain convolutions keep their filters in
-    oneDNN's order, for the sizes of map that they saw last, and the blocks of this package write their sums over their
-    shortcuts. On a GPU plain convolutions take the addition of a shortcut before the ReLU into the same kernel of
-    cuDNN. Other norms stay. A norm is folded only where the code of the module that holds it shows that the convolution
-    feeds it and nothing else; what cannot be shown stays as it is.
+    convolution becomes part of that; weights are channels_last. The last convolution of a block of this package takes
+    the sum with the shortcut and its ReLU. On the CPU plain convolutions keep their filters in oneDNN's order, for the
+    sizes of map that they saw last. Other norms stay. A norm is folded only where the code of the module that holds it
+    shows that the convolution feeds it and nothing else; what cannot be shown stays as it is.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed
@@ -52,40 +51,44 @@ def deploy(model: nn.Module) -> nn.Module:
     model.eval()  # some modules of task libraries do not return themselves
     model.requires_grad_(False)
     norms = relus = 0
-    on_gpu, kept = cudnn.is_supported(model), with_contiguous_maps(model)
+    kept = with_contiguous_maps(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
         norms += fold_integrated_norms(module)
         for chain in find_chains(module):
             norms += chain.norm is not None
-            relus += _shorten(module, chain, on_gpu, may_pack=module not in kept)
-    if on_gpu:
-        relus += cudnn.fuse_additions(model)
+            relus += _shorten(module, chain, may_pack=module not in kept)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused', type(model).__name__, norms, relus)
-    _pack(model)
+    _replace_others(model)
     _lay_out(model)
     return model
 
 
-def _packs(conv: nn.Module) -> bool:
-    """Whether a convolution is a plain one that oneDNN takes, on the CPU."""
-    return is_plain(conv) and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype)
+def _replaced(conv: nn.Module, may_pack: bool = True) -> type[PackedConv2d] | type[CudnnConv2d] | None:
+    """What a plain convolution becomes, if oneDNN or cuDNN has something for it."""
+    if not is_plain(conv):
+        return None
+    if is_fused_by_cudnn(conv.weight):
+        return CudnnConv2d
+    return PackedConv2d if may_pack and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype) else None
 
 
-def _pack(model: nn.Module) -> None:
-    """Packs the plain convolutions inside a model, in place: those that are called, and may give channels_last maps."""
+def _replace_others(model: nn.Module) -> None:
+    """Plain convolutions without ReLU, in place: those that are called, and may give channels_last maps."""
     kept = with_contiguous_maps(model)
     kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
-    convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _packs(conv)]
-    convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
+    inside = [(name, module) for name, module in model.named_modules() if name and module not in kept]
+    kinds = {module: kind for _, module in inside if (kind := _replaced(module)) is not None}
+    convs = [(name, module) for name, module in inside if module in kinds]
+    convert_all(model, convs, lambda conv, kind: kind.of(conv), [kinds[conv] for _, conv in convs])
 
 
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
-    kinds = *CONVOLUTIONS, ICConv2dReLU, cudnn.Conv2dAddReLU, PackedConv2d, PackedConv2dReLU
+    kinds = *CONVOLUTIONS, ICConv2dReLU, CudnnConv2d, CudnnConv2dReLU, PackedConv2d, PackedConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
         if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
@@ -93,17 +96,13 @@ def _lay_out(model: nn.Module) -> None:
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, on_gpu: bool, may_pack: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain, may_pack: bool) -> bool:
     """Makes one convolution of a chain; says whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = RECTIFIED.get(type(conv))
-    if on_gpu and is_plain(conv):
-        rectified = cudnn.Conv2dAddReLU
-    elif may_pack and _packs(conv):
-        rectified = PackedConv2dReLU
+    rectified = RECTIFIED.get(_replaced(conv, may_pack) or type(conv))
     fuses = chain.relu is not None and rectified is not None
     if fuses:
         conv = rectified.of(conv)

@@ -7,9 +7,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
+from icconv_mm.layers.cudnn_conv import CudnnConv2d, CudnnConv2dReLU
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
 
 # what computes relu(conv(x)) in one operator
-RECTIFIED = {ICConv2d: ICConv2dReLU, PyConv2d: PyConv2dReLU}
+RECTIFIED = {
+    ICConv2d: ICConv2dReLU,
+    PyConv2d: PyConv2dReLU,
+    PackedConv2d: PackedConv2dReLU,
+    CudnnConv2d: CudnnConv2dReLU,
+}
 
 
 class Folded(nn.Identity):

@@ -112,7 +112,6 @@ def test_an_empty_batch(call):
 
 @pytest.mark.parametrize('call', ['mixture', 'window euclidean (4, 5)'])
 def test_compiles_without_a_break(call):
-    torch._dynamo.reset()
     operator, _, args = CALLS[call]()
 
     def loss(*args):

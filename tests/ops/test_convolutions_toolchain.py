@@ -85,11 +85,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _forget_compilations():
-    torch._dynamo.reset()
-
-
 @pytest.fixture(params=KINDS)
 def kind(request):
     return KINDS[request.param]

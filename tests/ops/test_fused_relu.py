@@ -180,7 +180,6 @@ class Net(nn.Module):
 
 @kinds
 def test_compile_and_export_keep_one_node(kind):
-    torch._dynamo.reset()
     net, x = Net(kind), first_of_several(kind).x
     nodes = []
 

@@ -227,7 +227,6 @@ def test_under_autocast():
 
 @pytest.mark.parametrize('compiler', ['aot_eager', 'inductor'])
 def test_compiled_with_torch(compiler):
-    torch._dynamo.reset()
     call = on_card(wide_call(9), torch.bfloat16)
 
     def network(x, weight, bias):

@@ -152,7 +152,6 @@ def test_threads_choose_for_themselves(served):
 
 
 def test_compiled_code_chooses_at_every_call(served, log):
-    torch._dynamo.reset()
     layer = ICConv2d(4, 6, RUNS)
     compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
     expected = layer(CALL.x)
