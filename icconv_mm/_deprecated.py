@@ -27,6 +27,7 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     'icconv_mm.layers': {'PConv': 'icconv_mm.layers.PConvLayer'},
     'icconv_mm.optim': {'CPUAmpOptimWrapper': 'icconv_mm.engine.CPUAmpOptimWrapper'},
+    'icconv_mm.tasks.detection': {'split_feature_head': 'icconv_mm.tasks.detection.SplitFeatureHead'},
     'icconv_mm.datasets.miniature_scales': {
         name: f'icconv_mm.datasets.miniature.scales.{name}' for name in ('CLASSES', 'MARK', 'ScalesOptions')
     },

@@ -10,12 +10,17 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
-# Packages whose modules get contiguous maps: those of operators that read memory without asking for its format (seen in
-# mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word), and those that ask for a
-# `view` which channels_last maps do not have: a task names its library's. Such a module knows nothing of the network
-# before it. So the first network that converts its input has torch show every module that is registered from then on,
-# in the whole process, and these get a hook.
-_contiguous_packages = {'mmcv.ops'}
+# Packages and modules of Python whose layers get contiguous maps: those of operators that read memory without asking
+# for its format (seen in mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word),
+# and heads that ask for a `view` which channels_last maps do not have. Such a layer knows nothing of the network before
+# it. So the first network that converts its input has torch show every module that is registered from then on, in the
+# whole process, and these get a hook.
+_CONTIGUOUS = (
+    'mmcv.ops',
+    'mmdet.models.dense_heads.centernet_head',
+    'mmdet.models.dense_heads.corner_head',
+    'mmseg.models.decode_heads.dm_head',
+)
 
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (8 and 12 of them crash, 16 and more do not).
@@ -86,11 +91,6 @@ def with_contiguous_maps(network: nn.Module) -> set[nn.Module]:
     return {part for module in network.modules() if _needs_contiguous_maps(module) for part in module.modules()}
 
 
-def needs_contiguous_maps(package: str) -> None:
-    """Has the modules of a package or module of Python, as far as they are made from now on, get contiguous maps."""
-    _contiguous_packages.add(package)
-
-
 def give_contiguous_maps(network: nn.Module) -> None:
     """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them."""
     for module in network.modules():
@@ -103,8 +103,7 @@ def _guard(parent: nn.Module, name: str, module: nn.Module | None) -> None:
 
 
 def _needs_contiguous_maps(module: nn.Module | None) -> bool:
-    packages = tuple(_contiguous_packages)
-    return any(kind.__module__.startswith(packages) for kind in type(module).__mro__)
+    return any(kind.__module__.startswith(_CONTIGUOUS) for kind in type(module).__mro__)
 
 
 @cache
@@ -114,7 +113,9 @@ def _watch_modules() -> None:
 
 def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     def made(value):
-        return value.contiguous() if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor):
+            return value.contiguous()
+        return type(value)(map(made, value)) if type(value) in (list, tuple) else value  # of levels
 
     return tuple(map(made, args)), {name: made(value) for name, value in kwargs.items()}
 

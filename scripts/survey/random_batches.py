@@ -249,6 +249,7 @@ def _metainfo(size: int) -> dict:
         'img_shape': (size, size),
         'pad_shape': (size, size),
         'scale_factor': (1.0, 1.0),
+        'border': (0.0, size, 0.0, size),  # of the image within its canvas, for heads that pad around it
         'homography_matrix': np.eye(3, dtype=np.float32),
         'flip': False,
     }

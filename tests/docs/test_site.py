@@ -65,6 +65,17 @@ def test_helpers_are_not_public():
     assert not {name.split('.')[1] for name in listed()} & {'bricks', 'utils'}
 
 
+def test_every_error_of_the_user_is_on_an_api_page():
+    """Those that derive from :class:`icconv_mm.errors.UserError`, which somebody may want to catch."""
+    code = '\n'.join(path.read_text() for path in (REPO / 'icconv_mm').rglob('*.py'))
+    classes = re.findall(r'^class ([A-Z]\w+Error)\((.*)\):', code, re.M)
+    known = {'UserError'}
+    while more := {name for name, bases in classes if known & set(re.findall(r'\w+', bases))} - known:
+        known |= more
+    named = set(re.findall(r'\w+Error\b', ''.join(page.read_text() for page in API)))
+    assert len(known) > 15 and known - named == set()
+
+
 def test_every_page_is_in_the_contents():
     text = (REPO / 'docs/index.md').read_text()
     patterns = re.findall(r'^([\w./*-]+)$', text, re.M)

@@ -12,8 +12,8 @@ from icconv_mm.registry import MODELS
 _BRANCHES = ('cls_convs', 'reg_convs')
 
 
-@MODELS.register_module(name='SplitFeatureHead')
-def split_feature_head(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
+@MODELS.register_module()
+def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
     """Build a dense head of mmdet whose levels are pairs (classification map, localisation map).
 
     The head is mmdet's own, with its keys, losses and post-processing: only what enters its towers is exchanged. With
@@ -42,9 +42,6 @@ def split_feature_head(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Mod
     if prior_shift:
         _shift_priors(head, prior_shift)
     return head
-
-
-SplitFeatureHead = split_feature_head  # by the name of configs
 
 
 class _Start(nn.Identity):
