@@ -154,3 +154,14 @@ def test_makes_fewer_maps(calls):
         return sum(event.name() == '[memory]' and event.nbytes() >= 16 * 32 * 32 * 4 for event in events)
 
     assert made('auto') < 0.7 * made('reference')
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_a_model_of_lower_precision_is_normalised_in_place(dtype, calls):
+    net, x = network().to(dtype), torch.randn(1, 3, 64, 96, dtype=dtype)
+    with torch.no_grad():
+        outputs, count = net(x), len(calls)
+        expected = net.float()(x.float())
+    assert count == 53
+    for one, other in zip(outputs, expected):
+        assert one.dtype == dtype and (one.float() - other).abs().max() <= 0.06 * other.abs().max()

@@ -5,8 +5,9 @@
 #include <torch/library.h>
 
 #include "../../common.h"
+#include "../simd/kernels.h"
+#include "../simd/norm.h"
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -21,58 +22,45 @@ struct Affine {
   std::vector<A> scale, shift;
 };
 
-template <typename A>
+// The values of a channel's parameter, which is as exact as sums are or of the dtype of the map.
+template <typename T, typename A = at::opmath_type<T>>
+std::vector<A> values(const at::Tensor& parameter) {
+  const at::Tensor each = parameter.contiguous();
+  const auto copy = [&](const auto* p) { return std::vector<A>(p, p + each.numel()); };
+  if (each.scalar_type() == c10::CppTypeToScalarType<A>::value) return copy(each.const_data_ptr<A>());
+  return copy(each.const_data_ptr<T>());
+}
+
+template <typename T, typename A = at::opmath_type<T>>
 Affine<A> affine(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean, const at::Tensor& var,
                  double eps) {
-  const at::Tensor w = weight.contiguous(), b = bias.contiguous(), m = mean.contiguous(), v = var.contiguous();
-  const A *ws = w.const_data_ptr<A>(), *bs = b.const_data_ptr<A>(), *ms = m.const_data_ptr<A>(),
-          *vs = v.const_data_ptr<A>();
-  Affine<A> each{std::vector<A>(w.numel()), std::vector<A>(w.numel())};
-  for (int64_t c = 0; c < w.numel(); ++c) {
-    each.scale[c] = ws[c] / std::sqrt(vs[c] + static_cast<A>(eps));
-    each.shift[c] = bs[c] - ms[c] * each.scale[c];
+  Affine<A> each{values<T>(weight), values<T>(bias)};
+  const std::vector<A> means = values<T>(mean), vars = values<T>(var);
+  for (size_t c = 0; c < means.size(); ++c) {
+    each.scale[c] /= std::sqrt(vars[c] + static_cast<A>(eps));
+    each.shift[c] -= means[c] * each.scale[c];
   }
   return each;
 }
 
-// One value; a NaN stays one, as in torch's ReLU.
-template <bool kAdd, bool kRelu, typename T, typename A>
-inline T value(T x, A scale, A shift, const T* shortcut, int64_t i) {
-  A y = scale * static_cast<A>(x) + shift;
-  if constexpr (kAdd) y += static_cast<A>(shortcut[i]);
-  if constexpr (kRelu) y = y < A(0) ? A(0) : y;
-  return static_cast<T>(y);
-}
-
-template <bool kAdd, bool kRelu, typename T, typename A>
-void planes(T* x, const T* shortcut, int64_t count, int64_t channels, int64_t pixels, const Affine<A>& p) {
-  at::parallel_for(0, count, kGrain / pixels + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const A scale = p.scale[i % channels], shift = p.shift[i % channels];
-      for (int64_t j = i * pixels; j < (i + 1) * pixels; ++j)
-        x[j] = value<kAdd, kRelu>(x[j], scale, shift, shortcut, j);
+template <typename T>
+void run(at::Tensor& x, const T* shortcut, bool relu, const Affine<at::opmath_type<T>>& p) {
+  const bool last = !x.is_contiguous();
+  const int64_t channels = x.size(1), area = x.size(2) * x.size(3), columns = last ? channels : area;
+  T* data = x.mutable_data_ptr<T>();
+  const auto loop = norm_loops<T>().affine[last][shortcut != nullptr][relu];
+  at::parallel_for(0, x.numel() / columns, kGrain / columns + 1, [&](int64_t begin, int64_t end) {
+    NormArguments<T> args{};
+    args.columns = args.x_row = args.row = columns;
+    for (int64_t row = begin; row < end; row += args.rows) {  // a plane is of one channel
+      args.rows = last ? end - begin : 1;
+      args.x = args.out = data + row * columns;
+      args.grad = shortcut ? shortcut + row * columns : nullptr;
+      const int64_t channel = last ? 0 : row % channels;
+      args.scale = p.scale.data() + channel, args.bias = p.shift.data() + channel;
+      loop(args);
     }
   });
-}
-
-template <bool kAdd, bool kRelu, typename T, typename A>
-void pixels(T* x, const T* shortcut, int64_t count, int64_t channels, const Affine<A>& p) {
-  const A *scale = p.scale.data(), *shift = p.shift.data();
-  at::parallel_for(0, count, kGrain / channels + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * channels; i < end * channels; i += channels)
-      for (int64_t c = 0; c < channels; ++c)
-        x[i + c] = value<kAdd, kRelu>(x[i + c], scale[c], shift[c], shortcut, i + c);
-  });
-}
-
-template <bool kAdd, bool kRelu, typename T, typename A>
-void run(at::Tensor& x, const T* shortcut, const Affine<A>& p) {
-  T* data = x.mutable_data_ptr<T>();
-  const int64_t images = x.size(0), channels = x.size(1), area = x.size(2) * x.size(3);
-  if (x.is_contiguous())
-    planes<kAdd, kRelu>(data, shortcut, images * channels, channels, area, p);
-  else
-    pixels<kAdd, kRelu>(data, shortcut, images * area, channels, p);
 }
 
 void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
@@ -80,9 +68,11 @@ void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor&
   TORCH_CHECK(x.dim() == 4 && (x.is_contiguous() || x.is_contiguous(at::MemoryFormat::ChannelsLast)),
               "batch_norm_relu_: expected a dense 4-d tensor, NCHW or channels_last, got ", x.sizes(), " with strides ",
               x.strides());
+  const auto exact = at::toOpMathType(x.scalar_type());
   for (const at::Tensor& each : {weight, bias, mean, var})
-    TORCH_CHECK(each.dim() == 1 && each.size(0) == x.size(1) && each.scalar_type() == at::toOpMathType(x.scalar_type()),
-                "batch_norm_relu_: expected ", x.size(1), " channels of ", at::toOpMathType(x.scalar_type()), ", got ",
+    TORCH_CHECK(each.dim() == 1 && each.size(0) == x.size(1) &&
+                    (each.scalar_type() == exact || each.scalar_type() == x.scalar_type()),
+                "batch_norm_relu_: expected ", x.size(1), " channels of ", exact, " or of the dtype of the map, got ",
                 each.scalar_type(), each.sizes());
   if (shortcut)
     TORCH_CHECK(shortcut->sizes() == x.sizes() && shortcut->scalar_type() == x.scalar_type(),
@@ -91,17 +81,8 @@ void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor&
   if (x.numel() == 0) return;
   const at::Tensor added = shortcut ? shortcut->contiguous(x.suggest_memory_format()) : at::Tensor();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "batch_norm_relu_", [&] {
-    using A = at::opmath_type<scalar_t>;
-    const auto p = affine<A>(weight, bias, mean, var, eps);
     const scalar_t* other = shortcut ? added.const_data_ptr<scalar_t>() : nullptr;
-    if (other && relu)
-      run<true, true>(x, other, p);
-    else if (other)
-      run<true, false>(x, other, p);
-    else if (relu)
-      run<false, true>(x, other, p);
-    else
-      run<false, false>(x, other, p);
+    run(x, other, relu, affine<scalar_t>(weight, bias, mean, var, eps));
   });
 }
 

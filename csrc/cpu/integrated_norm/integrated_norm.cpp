@@ -125,19 +125,6 @@ struct Work {
   }
 };
 
-template <typename T>
-const NormLoops<T>& loops() {
-  const NormKernels& all = *kernels().norms;
-  if constexpr (std::is_same_v<T, float>)
-    return all.of_float;
-  else if constexpr (std::is_same_v<T, double>)
-    return all.of_double;
-  else if constexpr (std::is_same_v<T, at::Half>)
-    return all.of_half;
-  else
-    return all.of_bfloat16;
-}
-
 // The pixels of a piece, with all that a call shares.
 template <typename T>
 NormArguments<T> of_pixels(const NormArguments<T>& shared, const Piece& piece) {
@@ -267,7 +254,7 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
   A *old_mean = changed<A>(running_mean, channels), *old_var = changed<A>(running_var, channels);
-  const auto sums = reduce<T, JoinMoments>(work, {}, loops<T>().moments);
+  const auto sums = reduce<T, JoinMoments>(work, {}, norm_loops<T>().moments);
   std::vector<Sums> all(channels, Sums{0, 0});
   double pixels = 0;
   for (size_t row = 0; row < work.row_pixels.size(); pixels += work.row_pixels[row++]) {
@@ -288,7 +275,7 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
   }
   NormArguments<T> args{};
   args.mean = means, args.scale = scale.data(), args.bias = shift.data();
-  const auto& apply = loops<T>().apply;
+  const auto& apply = norm_loops<T>().apply;
   map<T>(work, args, {apply[0][relu], apply[1][relu]});
   return {outputs(work), mean, inverse};
 }
@@ -306,7 +293,7 @@ Results backward_of(const Work& work, const Optional<Tensor>& weight, const Opti
     scale[c] = (weights ? weights[c] : A(1)) * inverses[c], shift[c] = biases ? biases[c] : A(0);
   NormArguments<T> args{};
   args.mean = means, args.scale = scale.data(), args.bias = shift.data();
-  const auto& loop = loops<T>();
+  const auto& loop = norm_loops<T>();
   const auto sums = reduce<T, JoinSums>(work, args, {loop.sums[0][relu], loop.sums[1][relu]});
   std::vector<Sums> all(channels, Sums{0, 0});
   for (size_t row = 0; row < work.row_pixels.size(); ++row)

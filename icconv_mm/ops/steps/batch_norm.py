@@ -30,9 +30,9 @@ def has_batch_norm_kernel(
         return False
     if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
         return False
-    wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     is_dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
-    return weight.dtype == mean.dtype == wanted and is_dense and _has_kernel()
+    return weight.dtype == mean.dtype and weight.dtype in (exact, x.dtype) and is_dense and _has_kernel()
 
 
 def batch_norm_relu_(
@@ -49,7 +49,7 @@ def batch_norm_relu_(
 
     Args:
         x: ``[N, C, H, W]``, dense, NCHW or channels_last.
-        weight, bias, mean, var: ``[C]``, float32 (float64 for float64).
+        weight, bias, mean, var: ``[C]``, float32 (float64 for float64) or of the dtype of x.
         eps: What is added to the variance.
         shortcut: ``[N, C, H, W]`` of the dtype of x, or None.
         relu: Whether negative values become zero.

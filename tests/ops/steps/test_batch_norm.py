@@ -13,14 +13,14 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, to
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
-def call(shape, dtype, memory_format=torch.contiguous_format, seed=0):
+def call(shape, dtype, memory_format=torch.contiguous_format, statistics=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    statistics = torch.float64 if dtype == torch.float64 else torch.float32
     x, shortcut = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     weight, bias, mean = (torch.randn(shape[1], generator=generator, dtype=torch.float64) for _ in range(3))
     var = torch.rand(shape[1], generator=generator, dtype=torch.float64)
     maps = (each.contiguous(memory_format=memory_format) for each in (x, shortcut))
-    return *maps, [each.to(statistics) for each in (weight, bias, mean, var)]
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    return *maps, [each.to(statistics or exact) for each in (weight, bias, mean, var)]
 
 
 def steps(x, channels, eps, shortcut, rectified):
@@ -43,6 +43,31 @@ def test_is_torch_steps(dtype, memory_format):
                 assert x.dtype == dtype
                 if expected.numel():
                     assert (x.double() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('memory_format', FORMATS, ids=str)
+def test_parameters_of_the_dtype_of_the_map(dtype, memory_format):
+    """As in a model that was converted as a whole: what they are is exact, and the sum is rounded once."""
+    x, shortcut, channels = call((2, 37, 9, 7), dtype, memory_format, dtype)
+    expected = steps(x, channels, 1e-3, shortcut, True)
+    assert has_batch_norm_kernel(x, *channels[:3], shortcut)
+    batch_norm_relu_(x, *channels, 1e-3, shortcut, True)
+    assert (x.double() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_every_instruction_set(dtype, monkeypatch):
+    for name in ('avx512', 'avx2', 'portable'):
+        x, shortcut, channels = call((1, 37, 9, 7), dtype, torch.channels_last)
+        expected = steps(x, channels, 1e-3, shortcut, True)
+        monkeypatch.setenv('ICCONV_MM_CPU', name)
+        try:
+            batch_norm_relu_(x, *channels, 1e-3, shortcut, True)
+        except RuntimeError as error:
+            assert 'one that this processor has' in str(error)
+            continue
+        assert (x.double() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
 
 
 def test_a_shortcut_of_another_format_is_added_where_it_belongs():
@@ -74,9 +99,9 @@ def test_calls_that_need_a_gradient_are_left_to_torch():
 
 def test_what_does_not_fit_is_named():
     x, shortcut, channels = call((1, 4, 3, 3), torch.float32)
-    with pytest.raises(RuntimeError, match='expected 4 channels of Float, got Float'):
+    with pytest.raises(RuntimeError, match='expected 4 channels of Float or of the dtype of the map, got Float'):
         batch_norm_relu_(x, channels[0][:3], *channels[1:], 1e-5)
-    with pytest.raises(RuntimeError, match='expected 4 channels of Float, got Double'):
+    with pytest.raises(RuntimeError, match='expected 4 channels of Float or of the dtype of the map, got Double'):
         batch_norm_relu_(x, channels[0].double(), *channels[1:], 1e-5)
     with pytest.raises(RuntimeError, match='expected a shortcut like Float'):
         batch_norm_relu_(x, *channels, 1e-5, shortcut[..., :2])
