@@ -10,7 +10,8 @@ from icconv_mm.layers import ICConv2d, PyConv2d
 
 __getattr__ = renamed(__name__)
 
-for _layer in (ICConv2d, PyConv2d):  # for a conv_cfg; layers themselves need no registry
+# ICConv2d is a conv_cfg, too; PyConv2d has channels by level and is built by its type alone. Layers need no registry.
+for _layer in (ICConv2d, PyConv2d):
     MODELS.register_module(module=_layer)
 
 __all__ = [

@@ -1,6 +1,8 @@
 """The inception convolution as a module."""
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +10,34 @@ from torch import Tensor, nn
 from icconv_mm.ops import inception_conv2d
 from icconv_mm.patterns import DilationPattern
 
+_CONV2D = inspect.signature(nn.Conv2d.__init__)
+
+
+def _takes_order_of_conv2d(init: Callable) -> Callable:
+    """Let an ``__init__`` that gets ``pattern`` by its name take the others in the order that ``nn.Conv2d`` has.
+
+    What builds a layer from a ``conv_cfg`` puts them so, and gives the entries of the config by their names.
+    """
+
+    @functools.wraps(init)
+    def __init__(self, *args, **options) -> None:
+        if 'pattern' not in options or len(args) < 3:
+            init(self, *args, **options)
+            return
+        pattern = {'pattern': options.pop('pattern')}
+        init(**_CONV2D.bind(self, *args, **options).arguments | pattern)
+
+    return __init__
+
 
 class ICConv2d(nn.Conv2d):
     """A 3x3 convolution whose output channels have dilations of their own.
 
     It is an ``nn.Conv2d`` with the same weight ``[C_out, C_in / groups, 3, 3]`` under the same key: checkpoints,
     initialisation and norm folding treat it as the dense layer, only ``forward`` differs.
+
+    With ``pattern`` by its name the others may have the order of ``nn.Conv2d``: the layer is a ``conv_cfg`` of mmcv's
+    modules, ``dict(type='icconv_mm.ICConv2d', pattern=...)``.
 
     Args:
         in_channels: C_in.
@@ -26,12 +50,15 @@ class ICConv2d(nn.Conv2d):
         dilation: Factor of the dilations of the pattern, the dilation of the stage that the layer is in: one number, or
             height and width; 1 by default.
         bias: Whether the layer has a bias; False by default.
+        padding: Padding that keeps the size, which is ``dilation``; None, the default, stands for it.
+        device, dtype: Device and type of the parameters, as in ``nn.Conv2d``.
 
     Attributes:
         scaled_pattern: The pattern times the dilation of the layer, which is what the operator takes.
 
     Raises:
-        ValueError: If the kernel size is not 3, the stride differs between the axes, or the pattern does not fit.
+        ValueError: If the kernel size is not 3, the padding does not keep the size, the stride differs between the
+            axes, or the pattern does not fit.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
 
@@ -43,6 +70,7 @@ class ICConv2d(nn.Conv2d):
 
     operator = staticmethod(inception_conv2d)
 
+    @_takes_order_of_conv2d
     def __init__(
         self,
         in_channels: int,
@@ -54,6 +82,7 @@ class ICConv2d(nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         bias: bool = False,
         *,
+        padding: int | tuple[int, int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -61,6 +90,8 @@ class ICConv2d(nn.Conv2d):
             raise ValueError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
         settings = dict(stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=bias)
         super().__init__(in_channels, out_channels, 3, **settings, device=device, dtype=dtype)
+        if padding is not None and _pair(padding) != self.padding:
+            raise ValueError(f'padding must be {self.padding}, which keeps the size, got {padding!r}')
         if self.stride[0] != self.stride[1]:
             raise ValueError(f'the stride must be the same on both axes, got {self.stride}')
         self.pattern = DilationPattern.of(pattern).for_convolution(out_channels, groups)
@@ -72,3 +103,8 @@ class ICConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'
+
+
+def _pair(sides) -> tuple:
+    """Height and width of what is given as one number or as both."""
+    return tuple(sides) if isinstance(sides, Iterable) else (sides, sides)

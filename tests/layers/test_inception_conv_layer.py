@@ -1,4 +1,5 @@
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -49,6 +50,46 @@ def test_is_built_from_a_config():
 
     conv = MODELS.build({'type': 'icconv_mm.ICConv2d', 'in_channels': 2, 'out_channels': 8, 'pattern': PATTERN})
     assert conv.weight.shape == (8, 2, 3, 3) and conv.bias is None
+
+
+@pytest.mark.parametrize('kind', ['icconv_mm.ICConv2d', ICConv2d])
+@pytest.mark.parametrize('dilation', [1, 2])
+def test_is_a_conv_cfg(kind, dilation):
+    """In mmcv's modules, which give what ``nn.Conv2d`` takes, in its order."""
+    cnn = pytest.importorskip('mmcv.cnn')
+    cfg = dict(type=kind, pattern=PATTERN)
+    settings = dict(stride=2, padding=dilation, dilation=dilation, groups=2)
+    module = cnn.ConvModule(4, 8, 3, **settings, conv_cfg=cfg, norm_cfg=dict(type='BN'))
+    assert type(module.conv) is ICConv2d and list(module.conv.pattern) == PATTERN and module.conv.bias is None
+    assert module(torch.randn(2, 4, 9, 7)).shape == (2, 8, 5, 4)
+    given = cnn.build_conv_layer(cfg, 4, 8, 3, 2, dilation, dilation, 2, True)
+    expected = ICConv2d(4, 8, PATTERN, stride=2, groups=2, dilation=dilation, bias=True)
+    assert repr(given) == repr(expected)
+    given.load_state_dict(expected.state_dict())
+    x = torch.randn(2, 4, 9, 7)
+    assert torch.equal(given(x), expected(x))
+    assert repr(cnn.build_conv_layer(cfg, 4, 8, 3)) == repr(ICConv2d(4, 8, PATTERN))
+    by_name = cnn.build_conv_layer(cfg, in_channels=4, out_channels=8, kernel_size=3)
+    assert repr(by_name) == repr(ICConv2d(4, 8, PATTERN))
+
+
+def test_a_conv_cfg_that_does_not_fit():
+    cnn = pytest.importorskip('mmcv.cnn')
+    cfg = dict(type='icconv_mm.ICConv2d', pattern=PATTERN)
+    with pytest.raises(ValueError, match='needs kernel size 3, got 1'):
+        cnn.ConvModule(4, 8, 1, conv_cfg=cfg)
+    with pytest.raises(ValueError, match=r'padding must be \(1, 1\), which keeps the size, got 0'):
+        cnn.ConvModule(4, 8, 3, conv_cfg=cfg)
+
+
+def test_two_orders_of_arguments():
+    by_place = ICConv2d(4, 8, PATTERN, 3, 2, 2, 3, True)
+    assert repr(by_place) == repr(ICConv2d(4, 8, 3, 2, 3, 3, 2, True, pattern=PATTERN))
+    assert [*inspect.signature(ICConv2d).parameters][:4] == ['in_channels', 'out_channels', 'pattern', 'kernel_size']
+    with pytest.raises(TypeError, match="multiple values for argument 'stride'"):
+        ICConv2d(4, 8, 3, 1, pattern=PATTERN, stride=1)
+    with pytest.raises(ValueError, match=r"padding must be \(2, 2\), which keeps the size, got 'same'"):
+        ICConv2d(4, 8, PATTERN, dilation=2, padding='same')
 
 
 def test_norms_fold_into_it():
