@@ -36,8 +36,8 @@ class DilationPattern:
         is_uniform: Whether all runs have one dilation, which makes it an ordinary convolution.
 
     Raises:
-        ValueError: If an entry is not three integers, a dilation is below 1 or above 2**20, a number of channels is
-            negative or above 2**20, or there are no channels at all.
+        ValueError: If this is no table (a name, say), an entry is not three integers, a dilation is below 1 or above
+            2**20, a number of channels is negative or above 2**20, or there are no channels at all.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
     """
@@ -48,7 +48,7 @@ class DilationPattern:
     is_uniform: bool = field(init=False, compare=False)  # kept, because each call of an operator asks
 
     def __post_init__(self) -> None:
-        entries = tuple(_as_run(entry, position) for position, entry in enumerate(self.entries))
+        entries = tuple(_as_run(entry, position) for position, entry in enumerate(_table(self.entries)))
         runs = tuple(run for run in entries if run.out_channels)
         if not runs:
             raise ValueError('a dilation pattern needs at least one channel, got none')
@@ -69,7 +69,7 @@ class DilationPattern:
     @classmethod
     def of(cls, pattern: 'DilationPattern | Iterable') -> 'DilationPattern':
         """``pattern`` itself, or the pattern of an iterable of runs."""
-        return pattern if isinstance(pattern, cls) else cls(tuple(pattern))
+        return pattern if isinstance(pattern, cls) else cls(pattern)
 
     @property
     def out_channels(self) -> int:
@@ -139,6 +139,19 @@ class DilationPattern:
         """The published form of this layer, or the list of runs where a dilation repeats."""
         published = {f'({h - 1}, {w - 1})': n for n, h, w in self.entries}
         return published if len(published) == len(self.entries) else [list(run) for run in self.entries]
+
+
+def _table(entries) -> tuple:
+    """The entries, if they are several and no text."""
+    try:
+        if isinstance(entries, (str, bytes)):
+            raise TypeError
+        return tuple(entries)
+    except TypeError:
+        raise ValueError(
+            'the pattern of a layer is a table of runs (out_channels, dilation_h, dilation_w), got '
+            f'{entries!r:.60}; names and files are for networks: icconv_mm.patterns.load_pattern'
+        ) from None
 
 
 def _as_run(entry, position: int) -> Run:

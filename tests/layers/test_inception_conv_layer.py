@@ -126,6 +126,7 @@ def test_shows_what_it_is():
         ({'out_channels': 9}, 'sums to 8, expected 9 channels'),
         ({'out_channels': 16, 'groups': 4}, 'sums to 8, expected 16 channels or 4 groups'),
         ({'pattern': [(8, 1, 0)]}, 'a dilation must be at least 1'),
+        ({'pattern': 'geometric_d4'}, r"a layer is a table of runs .*, got 'geometric_d4'; names and files"),
     ],
 )
 def test_errors(arguments, message):

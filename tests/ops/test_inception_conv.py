@@ -176,6 +176,7 @@ def test_takes_any_iterable_of_runs():
         ((1, 4, 5, 5), (6, 4, 3, 3), None, [(6, 0, 1)], 1, 1, r'a dilation must be at least 1, got \(0, 1\)'),
         ((1, 4, 5, 5), (6, 4, 3, 3), None, [(7, 1, 1), (-1, 1, 1)], 1, 1, 'run 1: .* negative, got -1'),
         ((1, 4, 5, 5), (6, 4, 3, 3), None, [6], 1, 1, 'run 0: expected three integers'),
+        ((1, 4, 5, 5), (6, 4, 3, 3), None, 'dense', 1, 1, "a layer is a table of runs .*, got 'dense'; names"),
     ],
 )
 def test_errors_say_what_they_got(x, weight, bias, pattern, stride, groups, message):

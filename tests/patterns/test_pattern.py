@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,13 @@ def test_for_convolution():
 def test_malformed_runs(entries, message):
     with pytest.raises(ValueError, match=message):
         DilationPattern(entries)
+
+
+@pytest.mark.parametrize('given', ['geometric_d4', Path('pattern.json'), 3, None, b'411'])
+@pytest.mark.parametrize('make', [DilationPattern, DilationPattern.of])
+def test_what_is_no_table(make, given):
+    with pytest.raises(ValueError, match=r'of a layer is a table of runs .*, got .*names and files are for networks'):
+        make(given)
 
 
 @pytest.mark.parametrize(
