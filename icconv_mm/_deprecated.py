@@ -2,9 +2,10 @@
 
 import functools
 import importlib
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -85,6 +86,11 @@ def takes_pattern_second(build: Callable) -> Callable:
     def build_from_position(name: str, *pattern: Any, **options: Any) -> Any:
         if len(pattern) != 1:
             return build(name, *pattern, **options)
+        if 'pattern' in options:
+            given = f'{pattern[0]!r} as second argument and pattern={options["pattern"]!r}'
+            raise TypeError(f'{build.__name__}: the pattern is given twice, {given}')
+        if not _may_be_pattern(pattern[0]):  # ``build`` refuses it
+            return build(name, pattern=pattern[0], **options)
         warnings.warn(
             f'{build.__name__}: write pattern={pattern[0]!r}; the next version takes no argument but the first without '
             'its name',
@@ -94,6 +100,10 @@ def takes_pattern_second(build: Callable) -> Callable:
         return build(name, pattern=pattern[0], **options)
 
     return build_from_position
+
+
+def _may_be_pattern(value: Any) -> bool:
+    return value is None or isinstance(value, (os.PathLike, Iterable))
 
 
 def _warn(old: str, new: str) -> None:

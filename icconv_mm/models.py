@@ -16,6 +16,7 @@ from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
+from icconv_mm.layers.convert import check_choice
 from icconv_mm.patterns.selection import LayerFilter
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
@@ -193,6 +194,7 @@ def create_model(
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
     if issubclass(backbone, backbones.ICResNet):
+        check_choice(f'create_model: {name}', pattern, options.get('supernet_d_max'))
         own = own | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
@@ -259,6 +261,7 @@ def from_timm(
         torch.Size([1, 10])
     """
     _refuse_bool('from_timm', pattern)
+    check_choice(f'from_timm: {name}', pattern, supernet_d_max)
     try:
         import timm
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 
 import pytest
 import torch
@@ -112,7 +113,13 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
     [
         ('ic_resnet51', {}, r"no network 'ic_resnet51'; near it: .*ic_resnet5"),
         ('vit', {}, r"no network 'vit'"),
-        ('ic_resnet50', {}, 'needs either a pattern or supernet_d_max, got neither'),
+        (
+            'ic_resnet50',
+            {},
+            "create_model: ic_resnet50 needs either .*, got neither: give for example pattern='geometric_d4', or",
+        ),
+        ('ic_resnet50', {'pattern': 'dense', 'supernet_d_max': 2}, 'or supernet_d_max, got both'),
+        ('ic_resnet50', {'supernet_d_max': 0}, '^supernet_d_max must be a positive integer, got 0'),
         ('ic_resnet50', {'pattern': 'dense', 'pretrained': True}, 'no weights of ic_resnet50 come with icconv_mm'),
         ('ic_resnet50', {'pattern': 'dense', 'out_indices': (1,)}, 'out_indices go with features_only=True'),
         ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
@@ -129,8 +136,13 @@ def test_all_but_the_name_has_a_name(build):
     kinds = {each.name: each.kind for each in inspect.signature(build).parameters.values()}
     assert kinds.pop('name') == inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
-    with pytest.raises(InputError, match=rf'{build.__name__}: True is no pattern'), pytest.warns(DeprecationWarning):
-        build('resnet18' if build is icconv_mm.from_timm else 'ic_resnet18', True)
+    with warnings.catch_warnings(), pytest.raises(InputError, match=rf'{build.__name__}: True is no pattern'):
+        warnings.simplefilter('error')  # nothing says to write pattern=True
+        build('ic_resnet18', True)
+    with pytest.raises(
+        TypeError, match=rf"{build.__name__}: the pattern is given twice, 'dense' as second .*pattern='a'"
+    ):
+        build('ic_resnet18', 'dense', pattern='a')
     with pytest.raises(TypeError, match='positional'):
         build('ic_resnet18', 'dense', False)
 
@@ -152,6 +164,18 @@ def test_from_timm():
     assert sum(isinstance(layer, ICConv2d) for layer in features.modules()) == 16
     form = icconv_mm.deploy(net)
     torch.testing.assert_close(form(IMAGES), net(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({}, "^from_timm: resnet18 needs either a pattern or .*, got neither: give for example pattern='geometric_d4'"),
+        ({'supernet_d_max': 0}, '^supernet_d_max must be a positive integer, got 0'),
+    ],
+)
+def test_refusals_of_from_timm(options, words):
+    with pytest.raises(ValueError, match=words):
+        icconv_mm.from_timm('resnet18', **options)
 
 
 def test_from_timm_without_timm(monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
+from icconv_mm.layers.convert import check_choice
 
 # narrower than the default, which leaves out the stem alone: plugins and the offsets of deformable layers stay, too
 _IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'
@@ -36,7 +37,8 @@ class ICResNet(ResNet):
             Stages with ``dcn`` are deformable instead of inception; a whole network's pattern skips their entries.
 
     Raises:
-        ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, or the pattern does not fit.
+        ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, the pattern does not fit, or another
+            argument is out of range; names it and what was expected.
         FileNotFoundError: If the pattern file is missing.
 
     Example:
@@ -55,9 +57,7 @@ class ICResNet(ResNet):
         supernet_d_max: int | None = None,
         **kwargs,
     ):
-        if (pattern is None) == (supernet_d_max is None):
-            given = 'neither' if pattern is None else 'both'
-            raise ValueError(f'{type(self).__name__} needs either a pattern or supernet_d_max, got {given}')
+        check_choice(type(self).__name__, pattern, supernet_d_max)
         super().__init__(depth, out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval, **kwargs)
         if pattern is None:
             to_supernet(self, supernet_d_max, filter=_IN_BLOCKS)
@@ -81,6 +81,8 @@ class ICResNeXt(ICResNet):
         >>> net.layer1[0].conv2.groups, net(torch.randn(1, 3, 64, 64))[0].shape
         (32, torch.Size([1, 2048, 2, 2]))
     """
+
+    arch_settings = {depth: ResNet.arch_settings[depth] for depth in (50, 101, 152)}
 
     def __init__(
         self,

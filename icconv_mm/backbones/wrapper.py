@@ -18,7 +18,7 @@ from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import convert_all, none_selected, standardized
+from icconv_mm.layers.convert import check_choice, convert_all, none_selected, standardized
 from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
@@ -58,8 +58,8 @@ def ICBackbone(
         The backbone itself, an object of its own class.
 
     Raises:
-        ValueError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, no convolution is selected, or
-            the pattern does not fit; names the layer and the numbers.
+        ValueError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, the latter is not positive, no
+            convolution is selected, or the pattern does not fit; names the layer and the numbers.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
@@ -68,9 +68,7 @@ def ICBackbone(
         >>> net[0].pattern
         DilationPattern(4x(1, 1), 4x(2, 2))
     """
-    if (pattern is None) == (supernet_d_max is None):
-        given = 'neither' if pattern is None else 'both'
-        raise ValueError(f'ICBackbone needs either a pattern or supernet_d_max, got {given}')
+    check_choice('ICBackbone', pattern, supernet_d_max)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return to_supernet(network, supernet_d_max, filter)

@@ -12,7 +12,7 @@ from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.selection import LayerFilter, conv_layers, select_convs
-from icconv_mm.patterns.supernet import candidates, embed_taps, keep_taps
+from icconv_mm.patterns.supernet import check_d_max, embed_taps, keep_taps
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
@@ -42,7 +42,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
         >>> to_supernet(nn.Conv2d(8, 8, 3, padding=1), d_max=4).kernel_size
         (9, 9)
     """
-    candidates(d_max)  # checks d_max
+    check_d_max(d_max)
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
         raise ValueError(none_selected(module, filter))
@@ -97,6 +97,16 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
             return load(convs)
         except ValueError:
             raise error from None
+
+
+def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
+    """Raise ValueError unless ``who`` was given one of the two: a pattern, or the largest dilation of a search."""
+    if (pattern is None) == (supernet_d_max is None):
+        example = "pattern='geometric_d4', or pattern='dense' for no dilation"
+        given = f'neither: give for example {example}' if pattern is None else 'both'
+        raise ValueError(f'{who} needs either a pattern or supernet_d_max, got {given}')
+    if pattern is None:
+        check_d_max(supernet_d_max, 'supernet_d_max')
 
 
 def none_selected(module: nn.Module, filter: LayerFilter = None) -> str:

@@ -31,13 +31,18 @@ class SupernetKernel(NamedTuple):
         return tuple(self.weight.shape[2:])
 
 
+def check_d_max(d_max: int, name: str = 'd_max') -> None:
+    """Raise InputError unless ``d_max``, the argument ``name``, is a positive integer."""
+    if not isinstance(d_max, int) or d_max < 1:
+        raise InputError(f'{name} must be a positive integer, got {d_max!r}')
+
+
 def candidates(d_max: int) -> Tensor:
     """All dilations (d_h, d_w) up to ``d_max``, [d_max^2, 2], the smallest first.
 
     The order decides ties: smaller d_h + d_w, then smaller d_h.
     """
-    if not isinstance(d_max, int) or d_max < 1:
-        raise InputError(f'd_max must be a positive integer, got {d_max!r}')
+    check_d_max(d_max)
     pairs = [(h, w) for h in range(1, d_max + 1) for w in range(1, d_max + 1)]
     return torch.tensor(sorted(pairs, key=lambda d: (sum(d), d)))
 
@@ -101,7 +106,7 @@ def select_kernels(
     Raises:
         ValueError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
     """
-    candidates(d_max)  # checks d_max
+    check_d_max(d_max)
     if isinstance(model, nn.Module):
         found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
     else:

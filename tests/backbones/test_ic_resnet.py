@@ -153,6 +153,13 @@ def test_a_pattern_or_a_supernet(supernet):
         ICResNet(18, pattern='dense' if supernet else None, supernet_d_max=supernet)
     with pytest.raises(ValueError, match='ICResNeXt needs either'):
         ICResNeXt(50)
+    with pytest.raises(ValueError, match=r'^supernet_d_max must be a positive integer, got 0'):
+        ICResNet(18, supernet_d_max=0)
+
+
+def test_depths_of_a_resnext():
+    with pytest.raises(ValueError, match=r'^depth must be one of \[50, 101, 152\], got 18'):
+        ICResNeXt(18, pattern='dense')
 
 
 def test_patterns_that_do_not_fit(published_patterns):

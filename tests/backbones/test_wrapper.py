@@ -213,6 +213,7 @@ PATTERN = {'ICBackbone': {'pattern': 'geometric_d4'}, 'PyConvBackbone': {}}
     ('kind', 'settings', 'message'),
     [
         ('ICBackbone', {}, 'ICBackbone needs either a pattern or supernet_d_max, got neither'),
+        ('ICBackbone', {'supernet_d_max': 0}, 'supernet_d_max must be a positive integer, got 0'),
         ('ICBackbone', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
         ('ICBackbone', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
         ('ICBackbone', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
