@@ -102,6 +102,26 @@ def takes_pattern_second(build: Callable) -> Callable:
     return build_from_position
 
 
+def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
+    """A decorator: lets a function or an ``__init__`` take its argument ``new`` by its name of old, with a warning."""
+
+    def decorate(function: Callable) -> Callable:
+        name = function.__qualname__.removesuffix('.__init__')
+
+        @functools.wraps(function)
+        def take_old_name(*args: Any, **options: Any) -> Any:
+            if old in options:
+                if new in options:
+                    raise TypeError(f'{name}: {old} is {new} now, and both are given')
+                _warn(f'{name}: {old}', new)
+                options[new] = options.pop(old)
+            return function(*args, **options)
+
+        return take_old_name
+
+    return decorate
+
+
 def _may_be_pattern(value: Any) -> bool:
     return value is None or isinstance(value, (os.PathLike, Iterable))
 

@@ -1,13 +1,16 @@
 """Names of the version before still work, and say what to write instead."""
 
 import importlib
+import inspect
 import subprocess
 import sys
 
 import pytest
+from mmengine.config import Config
 from torch import nn
 
 import icconv_mm
+from icconv_mm.errors import InputError
 from icconv_mm.registry import HOOKS, MODELS
 
 
@@ -70,6 +73,32 @@ def test_pattern_of_a_network_by_its_former_place():
     with pytest.warns(DeprecationWarning, match="create_model: write pattern='geometric_d2'; the next ver") as caught:
         network = icconv_mm.create_model('ic_resnet18', 'geometric_d2')
     assert caught[0].filename == __file__ and isinstance(network.backbone.layer1[0].conv1, icconv_mm.layers.ICConv2d)
+
+
+def test_pattern_of_a_conversion_by_its_former_name():
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    with pytest.warns(DeprecationWarning, match='to_inception: patterns is pattern now; the next version') as caught:
+        icconv_mm.layers.to_inception(network, patterns='dense')
+    assert caught[0].filename == __file__ and isinstance(network[0], icconv_mm.layers.ICConv2d)
+    with pytest.raises(TypeError, match='to_inception: patterns is pattern now, and both are given'):
+        icconv_mm.layers.to_inception(network, pattern='dense', patterns='dense')
+
+
+def test_config_of_a_search_by_its_former_name(tmp_path):
+    apis = pytest.importorskip('icconv_mm.apis')
+    cfg = Config({'model': {'backbone': {}}})
+    with pytest.warns(DeprecationWarning, match='read_images: config is cfg now') as caught:
+        images = apis.read_images(tmp_path, config=cfg)
+    assert caught[0].filename == __file__
+    with pytest.raises(FileNotFoundError, match='no image'):
+        next(images)
+    with (
+        pytest.warns(DeprecationWarning, match='SearchPipeline: config is cfg now') as caught,
+        pytest.raises(InputError, match='supernet_d_max is not set'),
+    ):
+        apis.SearchPipeline(config=cfg, work_dir=tmp_path)
+    assert caught[0].filename == __file__
+    assert [*inspect.signature(apis.SearchPipeline).parameters][:2] == ['cfg', 'work_dir']
 
 
 def test_benchmarks_and_demo_have_left():

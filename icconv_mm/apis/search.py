@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
+from icconv_mm._deprecated import renamed_argument
 from icconv_mm.checkpoints.conversion import checked_weights
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
@@ -98,19 +99,20 @@ def results_table(results: Sequence[LayerResult]) -> Table:
     return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def read_images(folder: str | Path, config: Config, longest: int = 512) -> Iterator[Tensor]:
+@renamed_argument('config', 'cfg')
+def read_images(folder: str | Path, cfg: Config, longest: int = 512) -> Iterator[Tensor]:
     """The images of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
 
     Args:
         folder: Searched for images, subfolders included, in the order of their paths.
-        config: A config whose data preprocessor says mean, standard deviation and channel order.
+        cfg: A config whose data preprocessor says mean, standard deviation and channel order.
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:
         MissingFileError, ImageFileError: There is no image, or one of them cannot be read.
     """
     paths = find_images(folder, recursive=True)
-    settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
     mean, std = (torch.tensor(settings.get(key) or [default] * 3) for key, default in (('mean', 0.0), ('std', 1.0)))
     load = LoadImageFromFile()

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
+from icconv_mm._deprecated import renamed_argument
 from icconv_mm.apis.config import iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, find_result, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
@@ -54,7 +55,7 @@ class SearchPipeline:
     """Supernet, search and comparison on one config.
 
     Args:
-        config: Config of a supernet: ``model.backbone.supernet_d_max`` and a schedule in iterations.
+        cfg: Config of a supernet: ``model.backbone.supernet_d_max`` and a schedule in iterations.
         work_dir: Folder where everything is written.
         seeds: Seeds of the comparison. The supernet takes the first one.
         iters: The length of every training, instead of the config's; learning rates follow.
@@ -68,9 +69,10 @@ class SearchPipeline:
         InputError: The config is not that of a supernet with a schedule in iterations, or a variant is unknown.
     """
 
+    @renamed_argument('config', 'cfg')
     def __init__(
         self,
-        config: Config,
+        cfg: Config,
         work_dir: str | Path,
         *,
         seeds: Sequence[int] = (0, 1, 2),
@@ -80,16 +82,16 @@ class SearchPipeline:
         metric: str = 'mIoU',
         show: Callable[[RenderableType], None] = lambda shown: None,
     ):
-        self.d_max = config.model.backbone.get('supernet_d_max')
+        self.d_max = cfg.model.backbone.get('supernet_d_max')
         if not self.d_max:
-            raise InputError(f'{config.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
+            raise InputError(f'{cfg.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
         variants = require_known(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
-        iterations_of(config)
-        self.config = config
+        iterations_of(cfg)
+        self.config = cfg
         if iters is not None:
-            self.config = copy.deepcopy(config)
+            self.config = copy.deepcopy(cfg)
             set_iterations(self.config, iters)
         self.work_dir = Path(work_dir)
         self.pattern_file = self.work_dir / 'pattern.json'  # channels sorted by dilation

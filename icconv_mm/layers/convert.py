@@ -4,10 +4,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from icconv_mm._deprecated import renamed_argument
 from icconv_mm.errors import naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.patterns import DilationPattern, load_pattern
@@ -49,7 +51,10 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
-def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], filter: LayerFilter = None) -> nn.Module:
+@renamed_argument('patterns', 'pattern')
+def to_inception(
+    module: nn.Module, pattern: str | Path | Sequence[DilationPattern], filter: LayerFilter = None
+) -> nn.Module:
     """Turns the 3x3 or supernet convolutions of a network into ``ICConv2d`` by a pattern, in place.
 
     A 3x3 kernel keeps its weights (the dense pattern leaves the network as it was); of a supernet kernel each channel
@@ -58,7 +63,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
 
     Args:
         module: Any network, or a single convolution.
-        patterns: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
+        pattern: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
             It may count those that stay as they are.
         filter: Selects convolutions of odd square kernels, 3x3 and above, as in :func:`to_supernet`.
 
@@ -77,7 +82,7 @@ def to_inception(module: nn.Module, patterns: str | Sequence[DilationPattern], f
     convs = list(select_convs(module, filter, tuple(standardized())))
     if not convs:
         raise ValueError(none_selected(module, filter))
-    patterns = _patterns_of(convs, list(conv_layers(module, filter)), patterns)
+    patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern)
     return convert_all(module, convs, inception_conv, patterns)
 
 
