@@ -47,6 +47,8 @@ class ICResNet(ResNet):
         [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
+    fixed_options: dict = {}  # arguments of ResNet that make a variant what it is
+
     def __init__(
         self,
         depth: int,
@@ -58,11 +60,18 @@ class ICResNet(ResNet):
         **kwargs,
     ):
         check_choice(type(self).__name__, pattern, supernet_d_max)
-        super().__init__(depth, out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval, **kwargs)
+        settings = dict(out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval)
+        super().__init__(depth, **settings, **self._with_fixed(kwargs))
         if pattern is None:
             to_supernet(self, supernet_d_max, filter=_IN_BLOCKS)
         else:
             to_inception(self, pattern, filter=_IN_BLOCKS)
+
+    def _with_fixed(self, options: dict) -> dict:
+        for name, value in self.fixed_options.items():
+            if options.get(name, value) != value:
+                raise ValueError(f'{name} of {type(self).__name__} is always {value}, got {options[name]!r}')
+        return options | self.fixed_options
 
 
 @MODELS.register_module()
@@ -99,23 +108,37 @@ class ICResNeXt(ICResNet):
 class ICResNetV1c(ICResNet):
     """An :class:`ICResNet` with a stem of three 3x3 convolutions, in the place of a ``ResNetV1c``.
 
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        pattern: A pattern as :class:`ICResNet` takes it.
+        **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` is True.
+
+    Raises:
+        ValueError: As of :class:`ICResNet`, and for ``deep_stem=False``.
+
     Example:
         >>> [name for name, _ in ICResNetV1c(18, pattern='dense').named_children()][:2]
         ['stem', 'maxpool']
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, deep_stem=True, **kwargs)
+    fixed_options = {'deep_stem': True}
 
 
 @MODELS.register_module()
 class ICResNetV1d(ICResNetV1c):
     """An :class:`ICResNetV1c` whose strided shortcuts pool by average, in the place of a ``ResNetV1d``.
 
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        pattern: A pattern as :class:`ICResNet` takes it.
+        **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` and ``avg_down`` are True.
+
+    Raises:
+        ValueError: As of :class:`ICResNet`, and for ``deep_stem=False`` or ``avg_down=False``.
+
     Example:
         >>> ICResNetV1d(18, pattern='dense').layer2[0].downsample[0]
         AvgPool2d(kernel_size=2, stride=2, padding=0)
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, avg_down=True, **kwargs)
+    fixed_options = {'deep_stem': True, 'avg_down': True}

@@ -1,11 +1,12 @@
 import copy
+import inspect
 
 import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
 
-from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern, read_patterns, write_patterns
 from icconv_mm.registry import MODELS
@@ -155,6 +156,19 @@ def test_a_pattern_or_a_supernet(supernet):
         ICResNeXt(50)
     with pytest.raises(ValueError, match=r'^supernet_d_max must be a positive integer, got 0'):
         ICResNet(18, supernet_d_max=0)
+
+
+@pytest.mark.parametrize('kind', [ICResNetV1c, ICResNetV1d])
+def test_stems_and_shortcuts_of_the_variants(kind):
+    """They take what ICResNet takes, in its order, and say what they are made of where something else is asked."""
+    assert inspect.signature(kind) == inspect.signature(ICResNet)
+    with torch.device('meta'):
+        net = kind(18, 'dense', (1, 3), 2, deep_stem=True, **TINY)
+    assert net.out_indices == (1, 3) and net.frozen_stages == 2
+    assert net.deep_stem and net.avg_down == (kind is ICResNetV1d)
+    for option in kind.fixed_options:
+        with pytest.raises(ValueError, match=rf'^{option} of {kind.__name__} is always True, got False'):
+            kind(18, pattern='dense', **{option: False})
 
 
 def test_depths_of_a_resnext():
