@@ -1,6 +1,7 @@
 """Networks by name, with the habits of timm; torch alone is enough."""
 
 import difflib
+import inspect
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -171,8 +172,8 @@ def create_model(
         **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
 
     Raises:
-        InputError: For an unknown name, a pattern where there is none, a bool as a pattern, ``pretrained``, or a file
-            that does not fit.
+        InputError: For an unknown name or option, an option that the name fixes, a pattern where there is none, a bool
+            as a pattern, ``pretrained``, or a file that does not fit.
         ValueError: As of :class:`icconv_mm.backbones.ICResNet` and its kin.
 
     Example:
@@ -193,6 +194,7 @@ def create_model(
     _refuse_bool('create_model', pattern)
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
+    _check_options(name, backbone, own, options)
     if issubclass(backbone, backbones.ICResNet):
         check_choice(f'create_model: {name}', pattern, options.get('supernet_d_max'))
         own = own | dict(pattern=pattern)
@@ -209,6 +211,32 @@ def create_model(
     if checkpoint_path:
         _load(network, checkpoint_path)
     return network
+
+
+def _check_options(name: str, backbone: type[ResNet], own: dict, options: dict) -> None:
+    """Raise InputError for options that the name fixes, that have another name here, or that there are not."""
+    if 'in_channels' in options:
+        raise InputError(f'create_model: in_channels is called in_chans here: in_chans={options["in_channels"]!r}')
+    for option, given in options.items():
+        fixed = 'base_width' if option == 'width_per_group' else option
+        if fixed in own:
+            raise InputError(
+                f'create_model: {name} says {fixed}={own[fixed]} by its name: leave out {option}={given!r}'
+            )
+    known = {*inspect.signature(create_model).parameters, *_arguments_of(backbone)} - {'name', 'options', 'in_channels'}
+    for option in (each for each in options if each not in known):
+        near = difflib.get_close_matches(option, known - own.keys(), 1)
+        hint = f'did you mean {near[0]!r}?' if near else f'it has those of icconv_mm.{backbone.__name__}'
+        raise InputError(f'create_model: {name} has no option {option!r}; {hint}')
+
+
+def _arguments_of(backbone: type[ResNet]) -> set[str]:
+    """The names of the arguments of a backbone's class, each of which hands on what it does not know."""
+    inits = [
+        vars(base)['__init__'] for base in backbone.__mro__ if issubclass(base, ResNet) and '__init__' in vars(base)
+    ]
+    parameters = [each for init in inits for each in inspect.signature(init).parameters.values()]
+    return {each.name for each in parameters if each.kind != inspect.Parameter.VAR_KEYWORD} - {'self'}
 
 
 def _refuse_bool(function: str, pattern: object) -> None:

@@ -131,6 +131,35 @@ def test_refusals(name, options, words):
         icconv_mm.create_model(name, **options)
 
 
+@pytest.mark.parametrize(
+    ('name', 'options', 'words'),
+    [
+        ('ic_resnet18', {'in_channels': 1}, 'in_channels is called in_chans here: in_chans=1'),
+        ('ic_resnet18', {'depth': 34}, 'ic_resnet18 says depth=18 by its name: leave out depth=34'),
+        ('ic_resnext50_32x4d', {'groups': 64}, 'ic_resnext50_32x4d says groups=32 by its name: leave out groups=64'),
+        ('ic_resnext50_32x4d', {'width_per_group': 8}, 'says base_width=4 by its name: leave out width_per_group=8'),
+        ('pyconv_resnet18_two', {'two_pyconvs': False}, 'says two_pyconvs=True by its name'),
+        ('ic_resnet18', {'num_class': 3}, "ic_resnet18 has no option 'num_class'; did you mean 'num_classes'?"),
+        ('ic_resnet18', {'patern': 'dense', 'pattern': None}, "no option 'patern'; did you mean 'pattern'?"),
+        ('ic_resnet18', {'frozen_stage': 1}, "no option 'frozen_stage'; did you mean 'frozen_stages'?"),
+        ('ic_resnet18', {'out_stride': 8}, "no option 'out_stride'; did you mean 'output_stride'?"),
+        ('pyconv_resnet18', {'stage_kernel': ()}, "no option 'stage_kernel'; did you mean 'stage_kernels'?"),
+        ('pyconv_resnet18', {'xyz': 1}, r"no option 'xyz'; it has those of icconv_mm\.PyConvResNet"),
+        ('ic_resnet18d', {'avg_down': False}, 'avg_down of ICResNetV1d is always True, got False'),
+    ],
+)
+def test_options_that_it_does_not_take(name, options, words):
+    pattern = {'pattern': 'dense'} if name.startswith('ic_') else {}
+    with pytest.raises(ValueError, match=words):
+        icconv_mm.create_model(name, **pattern | options)
+
+
+def test_options_of_the_classes_are_taken():
+    options = dict(groups=32, base_width=4, deep_stem=True)
+    net = icconv_mm.create_model('ic_resnet50', supernet_d_max=2, base_channels=16, **options)
+    assert net.backbone.deep_stem and net.backbone.layer1[0].conv2.groups == 32
+
+
 @pytest.mark.parametrize('build', [icconv_mm.create_model, icconv_mm.from_timm])
 def test_all_but_the_name_has_a_name(build):
     kinds = {each.name: each.kind for each in inspect.signature(build).parameters.values()}
