@@ -79,7 +79,10 @@ class ImageClassifier(nn.Module):
     Args:
         backbone: A backbone that returns one map.
         num_classes: Number of outputs of the linear layer; 0 for no layer; 1000 by default.
-        drop_rate: Probability of dropout before the linear layer; 0 by default.
+        drop_rate: Probability of dropout before the linear layer, at least 0 and below 1; 0 by default.
+
+    Raises:
+        ValueError: If ``drop_rate`` is out of range.
 
     Example:
         >>> net = create_model('ic_resnet18', pattern='geometric_d2', num_classes=10)
@@ -89,6 +92,8 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, backbone: ResNet, num_classes: int = 1000, drop_rate: float = 0.0):
         super().__init__()
+        if not 0 <= drop_rate < 1:
+            raise ValueError(f'drop_rate must be at least 0 and below 1, got {drop_rate!r}')
         self.backbone = backbone
         self.num_features = backbone.out_channels[-1]
         self.drop_rate = drop_rate
@@ -166,14 +171,15 @@ def create_model(
             their channels and reductions.
         out_indices: Stages whose maps are returned with ``features_only``, as configs count them: 0 is the first stage,
             of stride 4, and 3 the last; all by default. timm's own ResNets, and :func:`from_timm`, count the stem as 0.
-        num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default.
+        num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default. Refused, as
+            ``drop_rate`` is, with ``features_only``.
         in_chans: Channels of the images; 3 by default.
-        drop_rate: Probability of dropout before the classifier; 0 by default.
+        drop_rate: Probability of dropout before the classifier, at least 0 and below 1; 0 by default.
         **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
 
     Raises:
         InputError: For an unknown name or option, an option that the name fixes, a pattern where there is none, a bool
-            as a pattern, ``pretrained``, or a file that does not fit.
+            as a pattern, ``pretrained``, what ``features_only`` has no use for, or a file that does not fit.
         ValueError: As of :class:`icconv_mm.backbones.ICResNet` and its kin.
 
     Example:
@@ -191,6 +197,8 @@ def create_model(
         )
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
+    if features_only:
+        _refuse_head(num_classes, drop_rate)
     _refuse_bool('create_model', pattern)
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
@@ -211,6 +219,14 @@ def create_model(
     if checkpoint_path:
         _load(network, checkpoint_path)
     return network
+
+
+def _refuse_head(num_classes: int, drop_rate: float) -> None:
+    """Raise InputError for arguments of a classifier other than the defaults; ``num_classes=0`` asks for none, too."""
+    given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
+    given += [f'drop_rate={drop_rate}'] if drop_rate else []
+    if given:
+        raise InputError(f'create_model: features_only=True gives no classifier: leave out {" and ".join(given)}')
 
 
 def _check_options(name: str, backbone: type[ResNet], own: dict, options: dict) -> None:

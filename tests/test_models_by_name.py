@@ -57,6 +57,12 @@ def test_features(name, options, reductions):
     assert all(isinstance(net.get_submodule(module), nn.Sequential) for module in info.module_name())
 
 
+def test_features_of_no_classes():
+    """As those write it who are used to timm's classifiers."""
+    net = icconv_mm.create_model('pyconv_resnet18', base_channels=16, features_only=True, num_classes=0)
+    assert len(net(IMAGES)) == 4
+
+
 def test_classifier():
     net = icconv_mm.create_model('ic_resnet18', pattern='geometric_d2', num_classes=7, in_chans=1).eval()
     images = IMAGES[:, :1]
@@ -71,7 +77,9 @@ def test_classifier():
 
 
 def test_dropout_is_before_the_classifier():
-    net = icconv_mm.create_model('ic_resnet18', pattern='dense', num_classes=3, drop_rate=1.0)
+    net = icconv_mm.create_model('ic_resnet18', pattern='dense', num_classes=3, drop_rate=0.5)
+    assert net.drop_rate == 0.5
+    net.drop_rate = 1.0
     torch.testing.assert_close(net(IMAGES), net.head.fc.bias.expand(2, 3))
     assert not torch.equal(net.eval()(IMAGES), net.head.fc.bias.expand(2, 3))
 
@@ -122,6 +130,13 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         ('ic_resnet50', {'supernet_d_max': 0}, '^supernet_d_max must be a positive integer, got 0'),
         ('ic_resnet50', {'pattern': 'dense', 'pretrained': True}, 'no weights of ic_resnet50 come with icconv_mm'),
         ('ic_resnet50', {'pattern': 'dense', 'out_indices': (1,)}, 'out_indices go with features_only=True'),
+        (
+            'ic_resnet18',
+            {'pattern': 'dense', 'features_only': True, 'num_classes': 3, 'drop_rate': 0.3},
+            'features_only=True gives no classifier: leave out num_classes=3 and drop_rate=0.3',
+        ),
+        ('ic_resnet18', {'pattern': 'dense', 'drop_rate': 1.0}, 'drop_rate must be at least 0 and below 1, got 1.0'),
+        ('ic_resnet18', {'pattern': 'dense', 'drop_rate': -0.1}, 'drop_rate must be at least 0 and below 1, got -0.1'),
         ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
         ('ic_resnet50', {'pattern': True}, 'True is no pattern; what follows the name has a name: pretrained=True'),
     ],
