@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.bricks import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
+from icconv_mm.ops.window_attention import check_settings
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 
@@ -50,7 +52,7 @@ class FPT(BaseModule):
         relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
 
     Raises:
-        InputError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
+        InputError: If an argument is out of range, with its name; in ``forward``, if the input is no such pyramid.
 
     Example:
         >>> neck = FPT(in_channels=[8, 16], out_channels=32)
@@ -81,6 +83,7 @@ class FPT(BaseModule):
     ):
         super().__init__(init_cfg)
         self.relu_before_extra_convs = relu_before_extra_convs
+        _check_channels(in_channels)
         self.in_channels, self.out_channels = list(in_channels), out_channels
         self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
         self.start_level = start_level
@@ -92,21 +95,14 @@ class FPT(BaseModule):
 
         used = range(self.num_levels)
         plain = dict(norm_cfg=norm_cfg, act_cfg=None)
-        self.laterals = nn.ModuleList(ConvModule(each, out_channels, 1, **plain) for each in in_channels[start_level:])
-        self.self_transformers = nn.ModuleList(
-            SelfTransformer(out_channels, self_mixtures, pool_keys, norm_cfg)
-            for _ in (used if 'self' in self.interactions else ())
-        )
-        # by the names of the two levels, the enriched one first
-        self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
-        grounding = dict(mixtures=grounding_mixtures, similarity=similarity, window=window, norm_cfg=norm_cfg)
-        for fine, coarse in combinations(used, 2):
-            if 'grounding' in self.interactions:
-                self.groundings[f'{fine}_{coarse}'] = GroundingTransformer(out_channels, **grounding)
-            if 'rendering' in self.interactions:
-                ratio = self.strides[start_level + coarse] // self.strides[start_level + fine]
-                self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(out_channels, ratio, norm_cfg)
-        self.drop_block = DropBlock2d(drop_prob, block_size)
+        with naming('FPT: norm_cfg', ValueError):
+            self.laterals = nn.ModuleList(
+                ConvModule(each, out_channels, 1, **plain) for each in in_channels[start_level:]
+            )
+        grounding = dict(mixtures=grounding_mixtures, similarity=similarity, window=window)
+        self._make_transformers(dict(mixtures=self_mixtures, pool_keys=pool_keys), grounding, norm_cfg)
+        with naming('FPT', ValueError):
+            self.drop_block = DropBlock2d(drop_prob, block_size)
         self.outputs = nn.ModuleList(
             ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, **plain) for level in used
         )
@@ -116,6 +112,23 @@ class FPT(BaseModule):
         self.extra_convs = nn.ModuleList(
             ConvModule(channels, out_channels, 3, stride=2, padding=1, act_cfg=None) for channels in extra
         )
+
+    def _make_transformers(self, self_settings: dict, grounding_settings: dict, norm_cfg: dict | None) -> None:
+        """The transformers within each level and between each two, by the settings of their classes."""
+        channels, used = self.out_channels, range(self.num_levels)
+        with naming('FPT: self_mixtures', ValueError):
+            self.self_transformers = nn.ModuleList(
+                SelfTransformer(channels, **self_settings, norm_cfg=norm_cfg)
+                for _ in (used if 'self' in self.interactions else ())
+            )
+        # by the names of the two levels, the enriched one first
+        self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
+        for fine, coarse in combinations(used, 2):
+            if 'grounding' in self.interactions:
+                self.groundings[f'{fine}_{coarse}'] = _grounding(channels, **grounding_settings, norm_cfg=norm_cfg)
+            if 'rendering' in self.interactions:
+                ratio = self.strides[self.start_level + coarse] // self.strides[self.start_level + fine]
+                self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(channels, ratio, norm_cfg)
 
     def _check_arguments(self) -> None:
         levels = len(self.in_channels)
@@ -187,3 +200,18 @@ class FPT(BaseModule):
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
                     f'{expected}, got {found}'
                 )
+
+
+def _grounding(channels: int, mixtures: int, similarity: str, window: int | None, norm_cfg: dict | None) -> nn.Module:
+    with naming('FPT', ValueError):
+        check_settings(similarity, 1 if window is None else window)
+    with naming('FPT: grounding_mixtures', ValueError):
+        return GroundingTransformer(
+            channels, mixtures=mixtures, similarity=similarity, window=window, norm_cfg=norm_cfg
+        )
+
+
+def _check_channels(in_channels: Sequence[int]) -> None:
+    """Raises InputError unless ``in_channels`` has one number per level."""
+    if not isinstance(in_channels, Sequence) or not all(isinstance(each, Integral) for each in in_channels):
+        raise InputError(f'FPT: in_channels must have one number per level, got {in_channels!r}')

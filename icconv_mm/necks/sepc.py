@@ -31,7 +31,8 @@ class PConv(BaseModule):
         pconv_deform: Whether they deform (scale equalisation). Weights of all levels are made; of two levels, what the
             coarser adds to the finer one never deforms, and its offsets get no gradient.
         ibn: Whether to normalise with statistics of all levels (integrated batch norm).
-        start_level: Finest level that deforms; the authors' is 1.
+        start_level: Index of the finest level that deforms, 0 or more; the authors' is 1. From ``num_outs`` on none
+            does.
         sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
         norm_eval: Keep integrated batch norm on its running statistics in training.
         init_cfg: mmengine initialisation; by default weights are N(0, 0.01), biases and offsets zero.
@@ -73,6 +74,8 @@ class PConv(BaseModule):
             raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
         if pconv_num < 1:
             raise InputError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
+        if start_level < 0:
+            raise InputError(f'{self._name}: start_level must be 0 or more, got {start_level}')
         options = dict(deform=pconv_deform, start_level=start_level, ibn=ibn, sync_ibn=sync_ibn)
         channels = [in_channels] + [out_channels] * pconv_num
         self.pconvs = nn.Sequential(*(PConvLayer(*pair, **options) for pair in pairwise(channels)))

@@ -1,11 +1,12 @@
 """The unscathed feature pyramid (UFP) on which FPT segments: levels of one size that see further and further."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import Tensor, nn
 
 from icconv_mm.bricks import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 
 
 class GlobalConvolution(nn.Module):
@@ -56,7 +57,7 @@ class UnscathedPyramid(BaseModule):
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: If a kernel is even.
+        InputError: If a kernel is even, ``in_channels`` is no number, or the norm does not fit ``out_channels``.
 
     Example:
         >>> neck = UnscathedPyramid(in_channels=64, out_channels=32, kernel_sizes=(1, 7))
@@ -74,11 +75,15 @@ class UnscathedPyramid(BaseModule):
         init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
     ):
         super().__init__(init_cfg)
+        if not isinstance(in_channels, Integral):
+            raise InputError(f'UnscathedPyramid: in_channels must be a number, of one level, got {in_channels!r}')
         self.in_index = in_index
-        self.reduce = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
-        self.levels = nn.ModuleList(
-            GlobalConvolution(out_channels, out_channels, size, norm_cfg) for size in kernel_sizes
-        )
+        with naming('UnscathedPyramid: norm_cfg', ValueError):
+            self.reduce = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
+        with naming('UnscathedPyramid: kernel_sizes', ValueError):
+            self.levels = nn.ModuleList(
+                GlobalConvolution(out_channels, out_channels, size, norm_cfg) for size in kernel_sizes
+            )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The maps of a backbone -> ``len(kernel_sizes)`` maps ``[B, out_channels, H, W]`` of one size."""

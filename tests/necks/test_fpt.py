@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.necks import FPT, UnscathedPyramid
 from icconv_mm.registry import MODELS
 
@@ -145,11 +146,14 @@ def test_a_narrow_neck_of_one_image_trains():
     [
         (
             dict(out_channels=18, norm_cfg=None, self_mixtures=4),
-            'self-transformer: 18 channels cannot be .* 4 mixtures',
+            'FPT: self_mixtures: self-transformer: 18 channels cannot be .* 4 mixtures',
         ),
-        (dict(grounding_mixtures=3), 'grounding transformer: 8 channels cannot be divided into 3 mixtures'),
-        (dict(window=4), 'odd and positive, got 4'),
-        (dict(drop_prob=1.0), r'drop_prob must be in \[0, 1\), got 1.0'),
+        (
+            dict(grounding_mixtures=3),
+            'FPT: grounding_mixtures: grounding transformer: 8 channels cannot be divided into 3 mixtures',
+        ),
+        (dict(window=4), 'FPT: the side of a window must be odd and positive, got 4'),
+        (dict(drop_prob=1.0), r'FPT: drop_prob must be in \[0, 1\), got 1.0'),
         (dict(drop_prob=-0.1), r'got -0.1'),
         (dict(strides=[4, 8, 16]), r'strides must have 4 entries \(in_channels\), got \[4, 8, 16\]'),
         (dict(strides=[4, 8, 16, 24]), r'1, 2, 4, ... times the one before it, got \[4, 8, 16, 24\]'),
@@ -158,13 +162,17 @@ def test_a_narrow_neck_of_one_image_trains():
         (dict(start_level=4), 'start_level must be a level, 0 to 3, got 4'),
         (dict(num_outs=3), 'num_outs must be at least 4, the levels used, got 3'),
         (dict(interactions=['self', 'cross']), "interactions are self, grounding, rendering, got 'cross'"),
-        (dict(similarity='cosine'), "one of euclidean, embedded, dot, got 'cosine'"),
+        (dict(block_size=0), 'FPT: block_size must be at least 1, got 0'),
+        (dict(norm_cfg=dict(type='GN', num_groups=32)), r'FPT: norm_cfg: num_channels \(16\) must be divisible'),
+        (dict(in_channels=32), 'FPT: in_channels must have one number per level, got 32'),
+        (dict(in_channels=[8, '8']), r"FPT: in_channels must have .*, got \[8, '8'\]"),
+        (dict(similarity='cosine'), "FPT: similarity must be one of euclidean, embedded, dot, got 'cosine'"),
         (dict(add_extra_convs='on_lateral'), "on_output', got 'on_lateral'"),
     ],
 )
 def test_bad_arguments(settings, message):
-    with pytest.raises(ValueError, match=message):
-        FPT(CHANNELS, **{**SMALL, **settings})
+    with pytest.raises(InputError, match=message):
+        FPT(**{'in_channels': CHANNELS, **SMALL, **settings})
 
 
 def test_inputs_that_are_no_pyramid():
@@ -246,5 +254,16 @@ def test_unscathed_pyramid():
         differs = (level.branches[0](x) - level.branches[0](torch.zeros_like(x))).abs().sum((0, 1)) > 0
         spans.append(int(differs.any(0).sum()))
     assert spans == [1, 7, 15, 31]
-    with pytest.raises(ValueError, match='odd and positive, got 2'):
-        UnscathedPyramid(8, kernel_sizes=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(kernel_sizes=(1, 2)), 'UnscathedPyramid: kernel_sizes: .* odd and positive, got 2'),
+        (dict(in_channels=[32]), r'UnscathedPyramid: in_channels must be a number, of one level, got \[32\]'),
+        (dict(out_channels=8), r'UnscathedPyramid: norm_cfg: num_channels \(8\) must be divisible'),
+    ],
+)
+def test_bad_arguments_of_the_unscathed_pyramid(settings, message):
+    with pytest.raises(InputError, match=message):
+        UnscathedPyramid(**{'in_channels': 8, **settings})

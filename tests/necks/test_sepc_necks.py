@@ -215,6 +215,7 @@ def test_exports_to_onnx_without_deformation(tmp_path):
         ({'in_channels': [4, 4, 8, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4, 8, 4\]'),
         ({'in_channels': [4, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4\]'),
         ({'branches': 'loc'}, r"branches must be 'both', 'cls' or 'reg', got 'loc'"),
+        ({'start_level': -3}, r'SEPC: start_level must be 0 or more, got -3'),
         ({'lcconv_padding': -1}, r'lcconv_padding must be 0 or more, got -1'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
