@@ -26,6 +26,20 @@ def code_blocks(page: str, language: str = 'python') -> list[str]:
     return re.findall(rf'^ *```{language}\n(.*?)^ *```', (REPO / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
+def runnable_blocks(page: str) -> list[str]:
+    """The Python blocks that run as they stand, from the top of the page to its end.
+
+    Left out are configs, which have a ``_base_`` and are read by mmengine, and what ``<!-- not run: needs ... -->``
+    stands above: a GPU, or files of the reader's.
+    """
+    blocks = re.findall(
+        r'^( *<!-- not run: needs [^\n]+ -->\n)? *```python\n(.*?)^ *```',
+        (REPO / page).read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    return [block for left_out, block in blocks if not left_out and '_base_' not in block]
+
+
 def code_block(page: str, text: str) -> str:
     """The one Python block of a page that holds ``text``."""
     (found,) = (block for block in code_blocks(page) if text in block)
