@@ -1,7 +1,2 @@
-_base_ = ['mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/pyconv_resnet50.py']
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
-
-model = dict(
-    pretrained=None,
-    backbone=dict(_delete_=True, **_base_.pretrained, norm_cfg=dict(type='SyncBN', requires_grad=True)),
-)
+_base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/pyconv_resnet50.py']
+model = dict(backbone=_base_.pretrained)
