@@ -25,10 +25,12 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
             f'got {len(stage_kernels)} and {len(stage_groups)}'
         )
     for stage, (kernels, groups) in enumerate(zip(stage_kernels, stage_groups)):
-        if len(kernels) != len(groups) or len(kernels) not in LEVEL_SHARES:
+        if len(kernels) not in LEVEL_SHARES:
+            raise ValueError(f'stage_kernels[{stage}] must have 1 to 4 levels, got {tuple(kernels)}')
+        if len(kernels) != len(groups):
             raise ValueError(
-                f'stage {stage}: stage_kernels and stage_groups must have 1 to 4 levels each, '
-                f'got {tuple(kernels)} and {tuple(groups)}'
+                f'stage_kernels[{stage}] has {len(kernels)} levels, {tuple(kernels)}, and stage_groups[{stage}] '
+                f'{len(groups)}, {tuple(groups)}: give both tables, with one entry per level'
             )
 
 

@@ -239,7 +239,13 @@ def test_exports_to_onnx(cls, settings, x, tmp_path):
         (PyConvResNet, {'avg_down': True}, 'pools its shortcuts by maximum: avg_down must be False'),
         (PyConvResNet, {'depth': 50, 'two_pyconvs': True}, 'basic blocks, which depth 50 does not have'),
         (PyConvResNet, {'stage_groups': [(1,)]}, r'must have 4 entries \(num_stages\), got 4 and 1'),
-        (PyConvResNet, {'stage_groups': [(1, 4)] * 4}, r'stage 0: .* got \(3, 5, 7, 9\) and \(1, 4\)'),
+        (PyConvResNet, {'stage_groups': [(1, 4)] * 4}, r'\[0\] has 4 levels, \(3, 5, 7, 9\), and .* 2, \(1, 4\): give'),
+        (
+            PyConvResNet,
+            {'stage_kernels': ((3, 5), (3,), (3,), (3,))},
+            r'stage_kernels\[0\] has 2 levels, \(3, 5\), and stage_groups\[0\] 4, \(1, 4, 8, 16\): give both tables',
+        ),
+        (PyConvResNet, {'stage_kernels': [()] * 4}, r'stage_kernels\[0\] must have 1 to 4 levels, got \(\)'),
         (PyConvResNet, {'stage_kernels': [(3, 4)] * 4, 'stage_groups': [(1, 4)] * 4}, r'layer1: level 1: .* \(4, 4\)'),
         (
             PyConvResNet,
