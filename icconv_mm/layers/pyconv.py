@@ -1,6 +1,6 @@
 """The pyramidal convolution as a module."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ class PyConv2d(nn.Module):
         bias: Whether the levels have a bias; False by default.
 
     Raises:
-        ValueError: If the lists differ in length or are empty, a kernel is even, or groups do not divide the channels;
-            names the level and the numbers.
+        ValueError: If one of the lists is none, they differ in length or are empty, a kernel is even, or groups do not
+            divide the channels; names the argument or the level, and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
 
@@ -52,6 +52,7 @@ class PyConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        _check_lists(out_channels=out_channels, kernel_sizes=kernel_sizes, groups=groups)
         kernels = [kernel if isinstance(kernel, Sequence) else (kernel, kernel) for kernel in kernel_sizes]
         _check(in_channels, out_channels, kernels, groups, stride, dilation)
         self.in_channels, self.out_channels = in_channels, sum(out_channels)
@@ -88,6 +89,12 @@ def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
         if name in module._modules:
             return module._modules[name]
     return getattr(module, name)  # what wraps networks may put a tensor in a parameter's place
+
+
+def _check_lists(**arguments):
+    for name, value in arguments.items():
+        if not isinstance(value, Sized):
+            raise ValueError(f'{name} must be a list with one entry per level, got {value!r}')
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):

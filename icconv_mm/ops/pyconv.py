@@ -32,7 +32,8 @@ def pyconv2d(
         ``[N, C_out, ceil(H / stride), ceil(W / stride)]``, the levels in order.
 
     Raises:
-        ValueError: If shapes and groups do not fit or a kernel is even; the message names the level and the numbers.
+        ValueError: If shapes and groups do not fit, a kernel is even, or one of the lists is none; names the
+            argument or the level, and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
 
@@ -41,8 +42,8 @@ def pyconv2d(
         >>> pyconv2d(x, weights, bias=None, groups=[1, 2], stride=2).shape
         torch.Size([1, 8, 16, 16])
     """
-    weights = list(weights)
-    return _convolution.call(x, weights, bias, (tuple(groups), stride, dilation), several=len(weights) > 1)
+    weights, groups = _levels(weights, groups)
+    return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1)
 
 
 def pyconv2d_relu(
@@ -60,8 +61,17 @@ def pyconv2d_relu(
         >>> pyconv2d_relu(x, weights, bias=None, groups=[1, 2]).min() >= 0
         tensor(True)
     """
-    weights = list(weights)
-    return _convolution.call(x, weights, bias, (tuple(groups), stride, dilation), several=len(weights) > 1, relu=True)
+    weights, groups = _levels(weights, groups)
+    return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1, relu=True)
+
+
+def _levels(weights: Sequence[Tensor], groups: Sequence[int]) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Both with one entry per level; raises ValueError for one of them alone, as an ordinary convolution takes it."""
+    if isinstance(weights, Tensor):
+        raise ValueError(f'weights must be a list of tensors, one per level, got a tensor {list(weights.shape)}')
+    if isinstance(groups, int):
+        raise ValueError(f'groups must be a list of numbers, one per level, got {groups}')
+    return list(weights), tuple(groups)
 
 
 def _check(

@@ -82,6 +82,9 @@ def test_initialization_treats_the_levels_as_convolutions():
     [
         ({'groups': [1, 2]}, 'one entry per level, got 3 and 3 and 2'),
         ({'out_channels': [8]}, 'one entry per level, got 1 and 3 and 3'),
+        ({'out_channels': 16}, 'out_channels must be a list with one entry per level, got 16'),
+        ({'kernel_sizes': 3}, 'kernel_sizes must be a list with one entry per level, got 3'),
+        ({'groups': 1}, 'groups must be a list with one entry per level, got 1'),
         ({'out_channels': [], 'kernel_sizes': [], 'groups': []}, 'one entry per level, got 0 and 0 and 0'),
         ({'kernel_sizes': [3, 4, 7]}, r'level 1: the sides of the kernel must be odd, got \(4, 4\)'),
         ({'kernel_sizes': [3, 5, (7, 2)]}, r'level 2: .* must be odd, got \(7, 2\)'),

@@ -159,6 +159,11 @@ def test_autocast(dtype):
         ({'weights': [torch.ones(2, 4, 2, 3)], 'groups': [1]}, r'level 0: .* must be odd, got \(2, 3\)'),
         ({'weights': [torch.ones(2, 4, 3)], 'groups': [1]}, r'level 0: weight must have .* got \[2, 4, 3\]'),
         ({'bias': torch.ones(9)}, r'bias must have the shape \[10\], got \[9\]'),
+        ({'groups': 1}, 'groups must be a list of numbers, one per level, got 1'),
+        (
+            {'weights': torch.ones(4, 4, 3, 3), 'groups': [1]},
+            r'weights must be a list of tensors, one per level, got a tensor \[4, 4, 3, 3\]',
+        ),
         ({'stride': 0}, 'stride=0, dilation=1'),
         ({'dilation': 0}, 'stride=1, dilation=0'),
     ],
