@@ -19,8 +19,10 @@ class ScaleEqualizedConv2d(nn.Conv2d):
     Weights start as N(0, 0.01), biases and offsets as zero: at first both give the same.
 
     Args:
-        in_channels, out_channels: C_in and C_out.
-        stride, padding: Stride and padding of both axes; 1 and 1 by default.
+        in_channels: C_in.
+        out_channels: C_out.
+        stride: Stride of both axes; 1 by default.
+        padding: Padding of both axes; 1 by default.
         deform: Whether there is a ``conv_offset``; without it the convolution is always plain.
 
     Raises:

@@ -152,13 +152,24 @@ class SEPC(PConv):
     ``lcconv_deform`` is SEPC-lite; these and ``pconv_deform`` is SEPC.
 
     Args:
-        in_channels, out_channels, num_outs, pconv_num, pconv_deform: The arguments of :class:`PConv`.
+        in_channels: Channels of the levels: a number, or one per level, all equal as the levels share their weights.
+        out_channels: Channels of the outputs.
+        num_outs: Number of levels, 2 or more.
+        pconv_num: Number of pyramid convolutions; 4 by default.
+        pconv_deform: Whether the pyramid convolutions deform (scale equalisation).
         lcconv_deform: Whether the last two convolutions deform.
         ibn: Integrated batch norm after every pyramid convolution and after the last two.
         lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
             by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
+        start_level: Index of the finest level that deforms, in pyramid convolutions and the last two, 0 or more; the
+            authors' is 1.
         branches: Maps to return: 'both' as pairs (default), 'cls' or 'reg' as plain tensors (dense prediction).
-        start_level, sync_ibn, kwargs: More arguments of :class:`PConv`, among them norm_eval and init_cfg.
+        sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
+        **kwargs: ``norm_eval`` and ``init_cfg`` of :class:`PConv`.
+
+    Raises:
+        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid or too small, naming the
+            level.
 
     Example:
         >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)
