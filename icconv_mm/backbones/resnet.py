@@ -66,7 +66,8 @@ class ResNet(BaseModule):
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
         out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
-            last, as of their own ResNets.
+            last, as of their own ResNets. Which library it is, mmengine's current default scope says when the network
+            is built; code that may run within another library's scope gives ``out_indices``.
         style: Convolution of a bottleneck that has the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
