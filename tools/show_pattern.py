@@ -60,7 +60,7 @@ def build(network: str, pattern: str, device: str = 'cpu') -> 'nn.Module':
 def fitting_network(pattern: str) -> str | None:
     """The name of the network that a pattern file fits, or None."""
     if is_analytic(pattern):
-        raise InputError(f'{pattern!r} fits every network: say which with --network')
+        raise InputError(f'{pattern!r} fits every network: say which with --network, one of {", ".join(NETWORKS)}')
     load_pattern(pattern)  # what is wrong with the file itself is an error
     for name in NETWORKS:
         try:

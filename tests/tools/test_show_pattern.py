@@ -59,7 +59,7 @@ def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['geometric_d4'], "'geometric_d4' fits every network: say which with --network"),
+        (['geometric_d4'], "'geometric_d4' fits every network: say which with --network, one of resnet18, resnet34, "),
         (['nonsense'], "'nonsense' is neither a file nor"),
         (['{folder}/bad.json'], 'layer 0: malformed key'),
         (['{folder}/gone.json'], 'no such pattern file'),
