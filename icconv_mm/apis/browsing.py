@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from icconv_mm.apis.config import as_config
 from icconv_mm.apis.datasets import build_dataset
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.datasets.checks import check_paths
@@ -14,7 +15,7 @@ from icconv_mm.errors import InputError
 
 
 def browse(
-    cfg: Config,
+    cfg: Config | str | Path,
     out_dir: str | None = None,
     *,
     phase: str = 'train',
@@ -26,7 +27,7 @@ def browse(
     """Draw the annotations of a dataset on its images.
 
     Args:
-        cfg: A config; changed in place.
+        cfg: A config, which is changed in place, or its file.
         out_dir: Folder for the images; None writes none.
         phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
         count: Number of images; all by default.
@@ -40,6 +41,7 @@ def browse(
     Raises:
         InputError, DatasetError, ImageFileError: Bad input, named in the message.
     """
+    cfg = as_config(cfg)
     task = prepare(cfg)
     init_default_scope(task.library)
     where = f'{phase}_dataloader'

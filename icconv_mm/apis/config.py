@@ -10,13 +10,13 @@ from mmengine.config import config as mmengine_config
 
 from icconv_mm.apis.config_options import check_options
 from icconv_mm.datasets.loading import LoadImageFromFile
-from icconv_mm.errors import ArgumentError, InputError, sentence
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError, sentence
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.libraries import require_library
 from icconv_mm.utils.config_tree import as_list, dicts_in, kind_of
 
 
-def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
     """Read a config file and change it as ``options`` and ``work_dir`` say.
 
     Args:
@@ -26,17 +26,18 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
             ``work_dirs/<config name>``.
 
     Raises:
-        InputError: The file is missing or cannot be read, or an option does not exist.
+        MissingFileError: There is no such file.
+        InputError: The file cannot be read, or an option does not exist.
         MissingLibraryError: The config is for a task library that is not installed.
     """
     if not Path(path).is_file():
-        raise InputError(f'config: no such file: {path}')
+        raise MissingFileError(f'config: no such file: {path}')
     format_once()
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # configs are Python: reading one can raise anything
         raise InputError(f'config {path} cannot be read: {type(error).__name__}: {_first_paragraph(error)}') from error
-    require_library(cfg, path)
+    require_library(cfg, str(path))
     if options:
         check_options(cfg, options)
         try:
@@ -49,6 +50,11 @@ def load_config(path: str, options: Mapping[str, Any] | None = None, work_dir: s
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     return cfg
+
+
+def as_config(cfg: Config | str | Path) -> Config:
+    """A config as it is, or the one of a file; errors as of :func:`load_config`."""
+    return cfg if isinstance(cfg, Config) else load_config(cfg)
 
 
 @cache

@@ -17,13 +17,13 @@ from torch import nn
 
 from icconv_mm._deprecated import renamed
 from icconv_mm.apis.coco_results import results_of
-from icconv_mm.apis.config import model_without_own_weights
+from icconv_mm.apis.config import as_config, model_without_own_weights
 from icconv_mm.apis.preparation import prepare
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.nesting import with_pipeline
-from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError, UserError, building, naming, sentence
 from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
 from icconv_mm.utils.config_tree import kind_of
 
@@ -32,7 +32,7 @@ class Predictor:
     """A model of any task, ready for image files.
 
     Args:
-        cfg: Config of the model; changed in place.
+        cfg: Config of the model, which is changed in place, or its file.
         checkpoint: File with the weights of the model, which must fit in every key.
         device: Device of the model, such as ``'cuda:0'``; by default an accelerator if there is one.
         palette: One colour (R, G, B) per class for drawing; by default those of the checkpoint or the config.
@@ -43,13 +43,17 @@ class Predictor:
         dataset_meta: Class names and colours, from the checkpoint, else from the config.
 
     Raises:
+        MissingFileError: There is no such checkpoint, or no such config.
         InputError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None, palette: Any = None) -> None:
+    def __init__(
+        self, cfg: Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
+    ) -> None:
+        cfg = as_config(cfg)
         self.task = prepare(cfg)
         if not Path(checkpoint).is_file():
-            raise InputError(f'checkpoint: no such file: {checkpoint}')
+            raise MissingFileError(f'checkpoint: no such file: {checkpoint}')
         content = safe.load(checkpoint)
         self.model = build_model(cfg)
         with building(str(cfg.filename)):
@@ -112,7 +116,7 @@ def _batches(paths: Sequence[str | Path], batch_size: int) -> Iterator[list[str]
 
 
 def infer(
-    cfg: Config,
+    cfg: Config | str | Path,
     checkpoint: str,
     inputs: str,
     out_dir: str,
@@ -134,7 +138,7 @@ def infer(
     network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
 
     Args:
-        cfg: Config of the model.
+        cfg: Config of the model, or its file.
         checkpoint: File with the weights of the model.
         inputs: The images: a file, a folder or a glob pattern.
         out_dir: Folder of the results.

@@ -20,7 +20,7 @@ from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.engine import AtomicCheckpointHook, CPUAmpOptimWrapper
-from icconv_mm.errors import ArgumentError, InputError, naming, require_known
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming, require_known
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.select import get_task
@@ -109,7 +109,11 @@ def _require(cfg: Config, purpose: str, *names: str) -> None:
         raise InputError(f'{cfg.filename} cannot be {purpose}: it has no {", ".join(missing)}')
 
 
-def _require_file(path: str, name: str, kind: type[InputError] = InputError) -> None:
+class _MissingArgumentError(ArgumentError, MissingFileError):
+    """There is no such file, which an argument names: tools name their option."""
+
+
+def _require_file(path: str, name: str, kind: type[InputError] = MissingFileError) -> None:
     if '://' not in path and not Path(path).is_file():
         raise kind(f'{name}: no such file: {path}')
 
@@ -158,7 +162,7 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
     path = None if resume in (True, 'auto') else str(resume)
     if path is not None:
-        _require_file(path, 'resume', ArgumentError)
+        _require_file(path, 'resume', _MissingArgumentError)
     latest = path or _latest_checkpoint(cfg.work_dir)
     cfg.resume, cfg.load_from = True, path or latest
     if cfg.get('randomness', {}).get('seed') is None and latest is not None and Path(latest).is_file():

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.rule import Rule
 
 from icconv_mm._deprecated import renamed_argument
-from icconv_mm.apis.config import iterations_of, set_iterations
+from icconv_mm.apis.config import as_config, iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, find_result, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
 from icconv_mm.errors import InputError, require_known
@@ -55,7 +55,7 @@ class SearchPipeline:
     """Supernet, search and comparison on one config.
 
     Args:
-        cfg: Config of a supernet: ``model.backbone.supernet_d_max`` and a schedule in iterations.
+        cfg: Config of a supernet, or its file: ``model.backbone.supernet_d_max`` and a schedule in iterations.
         work_dir: Folder where everything is written.
         seeds: Seeds of the comparison. The supernet takes the first one.
         iters: The length of every training, instead of the config's; learning rates follow.
@@ -72,7 +72,7 @@ class SearchPipeline:
     @renamed_argument('config', 'cfg')
     def __init__(
         self,
-        cfg: Config,
+        cfg: Config | str | Path,
         work_dir: str | Path,
         *,
         seeds: Sequence[int] = (0, 1, 2),
@@ -82,6 +82,7 @@ class SearchPipeline:
         metric: str = 'mIoU',
         show: Callable[[RenderableType], None] = lambda shown: None,
     ):
+        cfg = as_config(cfg)
         self.d_max = cfg.model.backbone.get('supernet_d_max')
         if not self.d_max:
             raise InputError(f'{cfg.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')

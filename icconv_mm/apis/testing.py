@@ -1,9 +1,12 @@
 """Testing of any task by its config."""
 
+from pathlib import Path
+
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.fileio import dump
 
+from icconv_mm.apis.config import as_config
 from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_test
 from icconv_mm.apis.training import build_runner
@@ -11,7 +14,7 @@ from icconv_mm.engine import DeployHook
 
 
 def test(
-    cfg: Config,
+    cfg: Config | str | Path,
     checkpoint: str,
     *,
     out: str | None = None,
@@ -27,7 +30,8 @@ def test(
     """Evaluate a checkpoint with the metrics of the config.
 
     Args:
-        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`); changed in place.
+        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
+            file.
         checkpoint: The file to test. It must fit the model in every key.
         out: Write to this file what ``out_item`` says.
         out_item: ``'pred'``, the predictions to a pickle file, or ``'metrics'``, what is returned to a JSON file.
@@ -42,8 +46,10 @@ def test(
         Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.
 
     Raises:
+        MissingFileError: A file that is named is not there.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
+    cfg = as_config(cfg)
     task = prepare_test(
         cfg,
         checkpoint,

@@ -11,13 +11,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
+from icconv_mm.apis.config import as_config
 from icconv_mm.apis.datasets import build_loop, check_data_paths, explaining_metrics
 from icconv_mm.apis.preparation import prepare_training
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
 from icconv_mm.engine.checkpoint_match_hook import unwrapped
-from icconv_mm.errors import ArgumentError, InputError, UserError, building, sentence
+from icconv_mm.errors import ArgumentError, MissingFileError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 from icconv_mm.utils.config_tree import as_list
 
@@ -28,7 +29,7 @@ _GONE = re.compile(
 
 
 def train(
-    cfg: Config,
+    cfg: Config | str | Path,
     *,
     resume: str | bool = False,
     amp: bool = False,
@@ -42,7 +43,8 @@ def train(
     """Train a model, as the task library's own tool does, with bad input told apart from faults.
 
     Args:
-        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`); changed in place.
+        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
+            file.
         resume: Continue from this checkpoint; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
@@ -57,8 +59,10 @@ def train(
         The runner, after training.
 
     Raises:
+        MissingFileError: A file that is named is not there.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
+    cfg = as_config(cfg)
     task = prepare_training(
         cfg,
         resume=resume,
@@ -107,7 +111,7 @@ def check_pretrained(model: nn.Module) -> None:
             if path is None or '://' in path:
                 continue
             if not Path(path).expanduser().is_file():
-                raise InputError(f'{name or "model"}.init_cfg.checkpoint: no such file: {path}')
+                raise MissingFileError(f'{name or "model"}.init_cfg.checkpoint: no such file: {path}')
             check_covers(module, safe.load(path), path, init.get('prefix'))
 
 

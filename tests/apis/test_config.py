@@ -4,12 +4,14 @@ import copy
 import importlib
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
+from icconv_mm import apis
 from icconv_mm.apis import config
-from icconv_mm.apis.config import load_config
-from icconv_mm.errors import InputError
+from icconv_mm.apis.config import as_config, load_config
+from icconv_mm.errors import InputError, MissingFileError
 from icconv_mm.tasks.libraries import MissingLibraryError
 
 
@@ -46,8 +48,24 @@ def test_unreadable_config(tmp_path, text, message):
 
 
 def test_missing_config():
-    with pytest.raises(InputError, match=r'config: no such file: configs/nothing\.py'):
+    with pytest.raises(MissingFileError, match=r'config: no such file: configs/nothing\.py'):
         load_config('configs/nothing.py')
+
+
+@pytest.mark.parametrize('kind', [str, Path])
+def test_a_file_is_a_config_too(tmp_path, kind):
+    path = kind(write(tmp_path / 'c.py', "default_scope = 'mmengine'"))
+    assert (cfg := as_config(path)).default_scope == 'mmengine' and cfg.filename == str(path)
+    assert as_config(cfg) is cfg
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments'),
+    [('Predictor', ['a.pth']), ('SearchPipeline', ['out']), ('browse', []), ('test', ['a.pth']), ('train', [])],
+)
+def test_every_purpose_reads_the_file_of_a_config(name, arguments):
+    with pytest.raises(MissingFileError, match=r'config: no such file: gone\.py'):
+        getattr(apis, name)(Path('gone.py'), *arguments)
 
 
 @pytest.mark.parametrize('text', ["default_scope = 'mmrotate'", "model = dict(type='mmrotate.Rotated')"])

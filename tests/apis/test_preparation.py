@@ -7,7 +7,7 @@ from icconv_mm.apis.config import model_without_own_weights, replace_image_loadi
 from icconv_mm.apis.inference import inference_transforms
 from icconv_mm.apis.preparation import prepare_test, prepare_training
 from icconv_mm.apis.search_pipeline import comparison_config
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, MissingFileError
 from icconv_mm.tasks.base import TaskAdapter
 
 LOADING = 'icconv_mm.LoadImageFromFile'
@@ -70,6 +70,9 @@ def test_training(cfg):
     assert 'name' not in cfg.visualizer and cfg.launcher == 'none' and cfg.val_dataloader
     prepare_training(cfg, validate=False)
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+    for options, name in ((dict(resume='gone.pth'), 'resume'), ({}, 'load_from')):
+        with pytest.raises(MissingFileError, match=rf'^{name}: no such file: gone\.pth'):
+            prepare_training(Config({**cfg.to_dict(), 'load_from': 'gone.pth'}), **options)
     with pytest.raises(InputError, match='cannot be trained: it has no train_cfg, optim_wrapper'):
         prepare_training(Config({**cfg.to_dict(), 'train_cfg': None, 'optim_wrapper': {}}))
 
@@ -88,7 +91,7 @@ def test_test(cfg, tmp_path):
         prepare_test(cfg, checkpoint, out='x.pkl', out_item='metrics')
     with pytest.raises(InputError, match='out_item: nothing is called metric; there are: pred, metrics'):
         prepare_test(cfg, checkpoint, out='x.json', out_item='metric')
-    with pytest.raises(InputError, match=r'checkpoint: no such file: gone\.pth'):
+    with pytest.raises(MissingFileError, match=r'checkpoint: no such file: gone\.pth'):
         prepare_test(cfg, 'gone.pth')
 
 
