@@ -15,6 +15,9 @@ class PyConv2d(nn.Module):
     Level l is an ``nn.Conv2d`` with the keys ``pyconv_levels.l.weight`` and ``.bias``; all levels are padded so that
     their outputs have one size.
 
+    It is no ``conv_cfg``: that gives one number of output channels and one kernel, which say nothing of levels. A
+    config builds it by ``type='icconv_mm.PyConv2d'`` with the arguments below.
+
     Args:
         in_channels: C_in.
         out_channels: Output channels of each level; the attribute ``out_channels`` is their sum.

@@ -165,7 +165,7 @@ def test_operators_alone(name, unit, digits):
         assert what == figure['name'] and cells == wanted
 
 
-EVIDENCE = ('2026-11-23-evidence-of-search', '2026-11-23-evidence-of-networks')
+EVIDENCE = ('2026-11-23-evidence-of-search', '2026-11-23-evidence-of-networks', '2026-11-24-evidence-of-sepc')
 SCORES = {
     'box/AP': 'box AP',
     'box/AP_context': 'box AP',
@@ -197,7 +197,7 @@ def test_results_of_the_evidence():
     """Those of the guide are those of the raw files, those of the README some of them, losses included."""
     ((_, *results),) = tables(section('docs/evidence.md', 'Results'))
     rows = {(score, difference, '' if 'of the three' in flops else flops) for *_, score, difference, flops in results}
-    assert len(results) == len(rows) == 19 and rows <= differences()
+    assert len(results) == len(rows) == 23 and rows <= differences()
     ((_, *shown),) = tables(section('README.md', 'Gains'))
     assert all(row in results for row in shown)
     assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
