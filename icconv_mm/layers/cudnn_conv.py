@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.convert import like
+from icconv_mm.layers.packed_conv import output_shape, settings_of
 from icconv_mm.utils.torch_private import is_observed, is_traced
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class CudnnConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if self.relu and _is_fused(input, self.weight):
-            return torch.cudnn_convolution_relu(input, self.weight, self.bias, *_settings(self))
+            return torch.cudnn_convolution_relu(input, self.weight, self.bias, *settings_of(self))
         y = super().forward(input)
         return F.relu(y) if self.relu else y
 
@@ -55,14 +56,9 @@ class CudnnConv2d(nn.Conv2d):
         Returns:
             ``[N, C_out, H', W']``.
         """
-        if _is_fused(x, self.weight) and _is_fused(z, self.weight) and tuple(z.shape) == self._shape(x):
-            return torch.cudnn_convolution_add_relu(x, self.weight, z, 1.0, self.bias, *_settings(self))
+        if _is_fused(x, self.weight) and _is_fused(z, self.weight) and z.shape == output_shape(self, x):
+            return torch.cudnn_convolution_add_relu(x, self.weight, z, 1.0, self.bias, *settings_of(self))
         return F.relu(super().forward(x) + z)
-
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        numbers = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
-        sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
-        return x.shape[0], self.out_channels, *sides
 
 
 class CudnnConv2dReLU(CudnnConv2d):
@@ -109,7 +105,3 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
     y = F.conv2d(x.float(), weight.float(), padding=1) + 1
     pairs = (rectified, y.relu()), (added, (y + x.float()).relu())
     return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in pairs)
-
-
-def _settings(conv: nn.Conv2d) -> tuple:
-    return conv.stride, conv.padding, conv.dilation, conv.groups

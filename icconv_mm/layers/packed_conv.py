@@ -59,7 +59,7 @@ class PackedConv2d(nn.Conv2d):
             ``[N, C_out, H', W']``; z itself where it was written over.
         """
         if overwrite and _is_packed(x, self) and self._may_overwrite(z, x):
-            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *_settings(self), compare=False)
+            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *settings_of(self), compare=False)
             return z
         y = self(x)
         y += z  # in place: no gradient needs what a convolution made
@@ -69,10 +69,7 @@ class PackedConv2d(nn.Conv2d):
         """Whether z is as the output would be, and no gradient needs it."""
         if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
             return False
-        numbers = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
-        sides = [(size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers]
-        fits = z.shape == (x.shape[0], self.out_channels, *sides)
-        return fits and z.is_contiguous(memory_format=torch.channels_last)
+        return z.shape == output_shape(self, x) and z.is_contiguous(memory_format=torch.channels_last)
 
 
 class PackedConv2dReLU(PackedConv2d):
@@ -103,8 +100,16 @@ def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
 
 
 def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False, compare: bool = True) -> Tensor:
-    return packed_conv2d(x, conv.weight, conv.bias, *_settings(conv), relu, compare)
+    return packed_conv2d(x, conv.weight, conv.bias, *settings_of(conv), relu, compare)
 
 
-def _settings(conv: nn.Conv2d) -> tuple:
+def settings_of(conv: nn.Conv2d) -> tuple:
+    """Stride, padding, dilation and groups, in the order in which operators take them."""
     return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
+def output_shape(conv: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
+    """``(N, C_out, H', W')`` of what a convolution makes of ``x``; its padding is in numbers of pixels."""
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
+    return x.shape[0], conv.out_channels, *sides

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.layers import packed_conv
-from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve, output_shape
 from icconv_mm.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
@@ -46,6 +46,12 @@ def same(layer: nn.Module, conv: nn.Module, x: Tensor) -> None:
     """The layer computes the convolution, or its ReLU."""
     y = conv(x)
     torch.testing.assert_close(layer(x), y.relu() if type(layer) is PackedConv2dReLU else y)
+
+
+def test_the_shape_of_an_output_is_known_before():
+    for settings in (dict(stride=2), dict(dilation=(2, 1), groups=2), dict(stride=(1, 3))):
+        conv = plain(**settings)
+        assert output_shape(conv, X) == conv(X).shape
 
 
 # --- in the networks of this package
