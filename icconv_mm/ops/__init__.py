@@ -5,13 +5,23 @@ the same name, ``dispatch`` chooses what runs a call, ``definition`` registers o
 ``common`` is what these share. ``steps`` has what layers alone call.
 """
 
-from icconv_mm.ops.dispatch.backend import backends, explain, forget_packed_weights, use_backend, use_kernel
+from icconv_mm.ops.dispatch.backend import (
+    Explanation,
+    Status,
+    backends,
+    explain,
+    forget_packed_weights,
+    use_backend,
+    use_kernel,
+)
 from icconv_mm.ops.inception_conv import inception_conv2d, inception_conv2d_relu
 from icconv_mm.ops.mixture_attention import mixture_attention
 from icconv_mm.ops.pyconv import pyconv2d, pyconv2d_relu
 from icconv_mm.ops.window_attention import window_attention
 
 __all__ = [
+    'Explanation',
+    'Status',
     'backends',
     'explain',
     'forget_packed_weights',

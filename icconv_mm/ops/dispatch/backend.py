@@ -23,7 +23,16 @@ _requested: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=Non
 
 
 class Status(NamedTuple):
-    """Whether a backend is there at all; true in a condition if it is."""
+    """Whether a backend is there at all; true in a condition if it is.
+
+    Attributes:
+        available: Whether it is there.
+        detail: What there is, or why there is nothing, in one sentence.
+
+    Example:
+        >>> bool(backends()['reference'])
+        True
+    """
 
     available: bool
     detail: str
@@ -253,6 +262,12 @@ class Explanation(dict):
     Attributes:
         chosen: The backend that serves the call; None where one was asked for by name that cannot.
         kernel: The kernel of that backend, where it has several ('cuda'); else the name of the backend.
+
+    Example:
+        >>> x, weight, pattern = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3), [(2, 1, 1), (2, 2, 2)]
+        >>> with use_backend('reference'):
+        ...     explain('inception_conv2d', x, weight, None, pattern).chosen
+        'reference'
     """
 
     def __init__(self, answers: dict[str, str], chosen: str | None, kernel: str | None = None):
