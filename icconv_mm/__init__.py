@@ -79,7 +79,7 @@ _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in 
 __all__ = ['__version__', 'errors', 'versions', *_HOMES, *_SUBPACKAGES]
 
 
-def _imported(name: str):
+def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'.{name}', __name__)
     if name in _HOMES:
@@ -88,9 +88,6 @@ def _imported(name: str):
         except (ImportError, AttributeError) as error:  # of a task whose library is not installed, most likely
             raise AttributeError(f'{__name__}.{name} is not to be had here: {error}') from error
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-
-
-__getattr__ = _deprecated.renamed(__name__, otherwise=_imported)
 
 
 def __dir__() -> list[str]:

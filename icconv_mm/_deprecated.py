@@ -2,24 +2,16 @@
 
 import functools
 import importlib
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 # Module -> its public names of old, as they are called now.
 _NAMES: dict[str, dict[str, str]] = {
-    'icconv_mm': {'Inception': 'icconv_mm.ICBackbone', 'Pyramidal': 'icconv_mm.PyConvBackbone'},
     'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
     'icconv_mm.apis.inference': {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'},
-    'icconv_mm.backbones': {
-        'Inception': 'icconv_mm.backbones.ICBackbone',
-        'Pyramidal': 'icconv_mm.backbones.PyConvBackbone',
-        'inception_backbone': 'icconv_mm.backbones.ICBackbone',
-        'pyconv_backbone': 'icconv_mm.backbones.PyConvBackbone',
-    },
     'icconv_mm.datasets.loading': {'find_pictures': 'icconv_mm.datasets.loading.find_images'},
     'icconv_mm.hooks': {
         'CheckpointMatchHook': 'icconv_mm.engine.CheckpointMatchHook',
@@ -28,33 +20,27 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     'icconv_mm.layers': {'PConv': 'icconv_mm.layers.PConvLayer'},
     'icconv_mm.optim': {'CPUAmpOptimWrapper': 'icconv_mm.engine.CPUAmpOptimWrapper'},
-    'icconv_mm.tasks.detection': {'split_feature_head': 'icconv_mm.tasks.detection.SplitFeatureHead'},
-    'icconv_mm.datasets.miniature_scales': {
-        name: f'icconv_mm.datasets.miniature.scales.{name}' for name in ('CLASSES', 'MARK', 'ScalesOptions')
-    },
 }
 
 # Those of these modules that have gone.
-_GONE = ('icconv_mm.apis.errors', 'icconv_mm.datasets.miniature_scales', 'icconv_mm.hooks', 'icconv_mm.optim')
+_GONE = ('icconv_mm.apis.errors', 'icconv_mm.hooks', 'icconv_mm.optim')
 
 # Module that has gone -> the folder that it is now.
 _FOLDERS = {'icconv_mm.benchmark': 'tools/icconv_tools/benchmark', 'icconv_mm.apis.demo': 'tools/icconv_tools/demo'}
 
 # Type of old in a config -> the type now; both in scope icconv_mm.
-_TYPES = {'InferenceFormHook': 'DeployHook', 'Inception': 'ICBackbone', 'Pyramidal': 'PyConvBackbone'}
+_TYPES = {'InferenceFormHook': 'DeployHook'}
 
 
-def renamed(module: str, otherwise: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
-    """A ``__getattr__`` for ``module`` that finds its names of old, with a warning; ``otherwise`` finds other names."""
+def renamed(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module`` that finds its names of old, with a warning."""
 
     def __getattr__(name: str) -> Any:
         if new := _NAMES[module].get(name):
             _warn(f'{module}.{name}', new)
             home, _, attribute = new.rpartition('.')
             return getattr(importlib.import_module(home), attribute)
-        if otherwise is None:
-            raise AttributeError(f'module {module!r} has no attribute {name!r}')
-        return otherwise(name)
+        raise AttributeError(f'module {module!r} has no attribute {name!r}')
 
     return __getattr__
 
@@ -79,29 +65,6 @@ def _old_type(name: str, build: Callable) -> Callable:
     return build_by_old_name
 
 
-def takes_pattern_second(build: Callable) -> Callable:
-    """Let a function take its ``pattern`` without the name, as its second argument, with a warning."""
-
-    @functools.wraps(build)
-    def build_from_position(name: str, *pattern: Any, **options: Any) -> Any:
-        if len(pattern) != 1:
-            return build(name, *pattern, **options)
-        if 'pattern' in options:
-            given = f'{pattern[0]!r} as second argument and pattern={options["pattern"]!r}'
-            raise TypeError(f'{build.__name__}: the pattern is given twice, {given}')
-        if not _may_be_pattern(pattern[0]):  # ``build`` refuses it
-            return build(name, pattern=pattern[0], **options)
-        warnings.warn(
-            f'{build.__name__}: write pattern={pattern[0]!r}; the next version takes no argument but the first without '
-            'its name',
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return build(name, pattern=pattern[0], **options)
-
-    return build_from_position
-
-
 def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
     """A decorator: lets a function or an ``__init__`` take its argument ``new`` by its name of old, with a warning."""
 
@@ -120,10 +83,6 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable], Callable]:
         return take_old_name
 
     return decorate
-
-
-def _may_be_pattern(value: Any) -> bool:
-    return value is None or isinstance(value, (os.PathLike, Iterable))
 
 
 def _warn(old: str, new: str) -> None:

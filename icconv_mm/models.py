@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm import backbones
-from icconv_mm._deprecated import takes_pattern_second
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.bricks import init_weights
@@ -144,7 +143,6 @@ def list_models(filter: str = '') -> list[str]:
     return sorted(name for name in _MODELS if not filter or fnmatch(name, filter))
 
 
-@takes_pattern_second
 def create_model(
     name: str,
     *,
@@ -271,7 +269,6 @@ def _load(network: nn.Module, path: str | os.PathLike) -> None:
     network.load_state_dict(weights)
 
 
-@takes_pattern_second
 def from_timm(
     name: str,
     *,

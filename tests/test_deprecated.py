@@ -1,7 +1,6 @@
 """Names of the version before still work, and say what to write instead."""
 
 import importlib
-import inspect
 import subprocess
 import sys
 
@@ -10,8 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 import icconv_mm
-from icconv_mm.errors import InputError
-from icconv_mm.registry import HOOKS, MODELS
+from icconv_mm.registry import HOOKS
 
 
 @pytest.mark.parametrize(
@@ -24,15 +22,7 @@ from icconv_mm.registry import HOOKS, MODELS
         ('icconv_mm.layers', 'PConv', 'icconv_mm.layers.PConvLayer'),
         ('icconv_mm.datasets.loading', 'find_pictures', 'icconv_mm.datasets.loading.find_images'),
         ('icconv_mm.apis.inference', 'FailedPicturesError', 'icconv_mm.apis.inference.FailedImagesError'),
-        ('icconv_mm.backbones', 'Inception', 'icconv_mm.backbones.ICBackbone'),
-        ('icconv_mm.backbones', 'inception_backbone', 'icconv_mm.backbones.ICBackbone'),
-        ('icconv_mm', 'Pyramidal', 'icconv_mm.PyConvBackbone'),
         ('icconv_mm.apis.errors', 'InputError', 'icconv_mm.errors.InputError'),
-        (
-            'icconv_mm.datasets.miniature_scales',
-            'ScalesOptions',
-            'icconv_mm.datasets.miniature.scales.ScalesOptions',
-        ),
     ],
 )
 def test_old_name_warns(module, name, new):
@@ -58,23 +48,6 @@ def test_hook_of_a_config_by_its_old_name():
     assert type(hook) is icconv_mm.engine.DeployHook
 
 
-@pytest.mark.parametrize(
-    ('old', 'new', 'settings'),
-    [('Inception', 'ICBackbone', {'pattern': 'dense'}), ('Pyramidal', 'PyConvBackbone', {})],
-)
-def test_backbone_of_a_config_by_its_old_name(old, new, settings):
-    network = nn.Sequential(nn.Conv2d(8, 8, 3, stride=4, padding=1))
-    with pytest.warns(DeprecationWarning, match=rf'icconv_mm\.{old} is icconv_mm\.{new} now'):
-        made = MODELS.build({'type': f'icconv_mm.{old}', 'backbone': network, **settings})
-    assert made is network and type(made[0]) is not nn.Conv2d
-
-
-def test_pattern_of_a_network_by_its_former_place():
-    with pytest.warns(DeprecationWarning, match="create_model: write pattern='geometric_d2'; the next ver") as caught:
-        network = icconv_mm.create_model('ic_resnet18', 'geometric_d2')
-    assert caught[0].filename == __file__ and isinstance(network.backbone.layer1[0].conv1, icconv_mm.layers.ICConv2d)
-
-
 def test_pattern_of_a_conversion_by_its_former_name():
     network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
     with pytest.warns(DeprecationWarning, match='to_inception: patterns is pattern now; the next version') as caught:
@@ -92,13 +65,6 @@ def test_config_of_a_search_by_its_former_name(tmp_path):
     assert caught[0].filename == __file__
     with pytest.raises(FileNotFoundError, match='no image'):
         next(images)
-    with (
-        pytest.warns(DeprecationWarning, match='SearchPipeline: config is cfg now') as caught,
-        pytest.raises(InputError, match='supernet_d_max is not set'),
-    ):
-        apis.SearchPipeline(config=cfg, work_dir=tmp_path)
-    assert caught[0].filename == __file__
-    assert [*inspect.signature(apis.SearchPipeline).parameters][:2] == ['cfg', 'work_dir']
 
 
 def test_benchmarks_and_demo_have_left():

@@ -26,10 +26,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
-    comparisons = parser.add_argument(
+    parser.add_argument(
         '--comparisons', nargs='+', action='extend', metavar='NAME', help='those of docs/evidence.md; default: all'
     )
-    command_line.renamed_option(parser, '--only', comparisons, lambda names: names.split(','))
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N', help='default: 0 1 2 3 4, with --tune 1000')
     parser.add_argument('--tune', action='store_true', help='baselines alone, at several learning rates, on val')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')

@@ -16,7 +16,6 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
-from icconv_mm._deprecated import renamed_argument
 from icconv_mm.apis.config import as_config, iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, find_result, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
@@ -69,7 +68,6 @@ class SearchPipeline:
         InputError: The config is not that of a supernet with a schedule in iterations, or a variant is unknown.
     """
 
-    @renamed_argument('config', 'cfg')
     def __init__(
         self,
         cfg: Config | str | Path,

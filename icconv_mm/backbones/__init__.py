@@ -1,14 +1,11 @@
 """Backbones."""
 
-from icconv_mm._deprecated import renamed
 from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone
 from icconv_mm.bricks import MODELS
 from icconv_mm.layers import ICConv2d, PyConv2d
-
-__getattr__ = renamed(__name__)
 
 # ICConv2d is a conv_cfg, too; PyConv2d has channels by level and is built by its type alone. Layers need no registry.
 for _layer in (ICConv2d, PyConv2d):

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from icconv_mm._deprecated import register_old_types
 from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
@@ -135,9 +134,6 @@ def PyConvBackbone(
         return to_pyconv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
 
     return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
-
-
-register_old_types(MODELS, Inception=ICBackbone, Pyramidal=PyConvBackbone)
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:

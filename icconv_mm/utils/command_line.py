@@ -3,8 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 
@@ -34,13 +33,8 @@ def require_device(name: str) -> None:
         raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
 
 
-def renamed_option(
-    parser: argparse.ArgumentParser, old: str, option: argparse.Action, read: Callable[[str], Any] | None = None
-) -> None:
-    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used.
-
-    ``read`` makes what the option takes of the old one's text, where the two are not written alike.
-    """
+def renamed_option(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
+    """Let ``old`` mean ``option`` for one version: hidden in the help, with a line on stderr where it is used."""
 
     class Renamed(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -51,7 +45,7 @@ def renamed_option(
         old,
         action=Renamed,
         dest=option.dest,
-        type=read or option.type,
+        type=option.type,
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
     )

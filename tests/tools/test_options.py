@@ -97,7 +97,6 @@ def test_one_name_has_one_meaning(parsers):
     ('tool', 'arguments', 'old', 'new', 'value'),
     [
         ('benchmark', [], '--picture', '--chart', 'it.png'),
-        ('evidence', [], '--only', '--comparisons', 'search'),
         ('download_patterns', [], '--source', '--from', 'folder'),
         ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--max-images', '--count', '7'),
         ('search_pattern', ['a.pth', '--d-max', '2', '--out', 'a.json'], '--layers', '--filter', 'layer1'),
@@ -119,8 +118,6 @@ def test_several_names_are_given_at_once_or_one_by_one(parsers):
     assert parse(['--suite', 'pose', '--suite', 'sepc']).suite == parse(['--suite', 'pose', 'sepc']).suite
     parse = parsers['gpu_acceptance'].parse_args
     assert parse(['--out', 'a', '--piece', 'pose', '--piece', 'table', 'necks']).piece == ['pose', 'table', 'necks']
-    parse = parsers['evidence'].parse_args
-    assert parse(['--only', 'search,sepc']) == parse(['--comparisons', 'search', 'sepc'])
 
 
 @pytest.mark.parametrize(

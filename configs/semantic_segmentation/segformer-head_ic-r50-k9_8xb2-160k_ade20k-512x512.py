@@ -1,5 +1,0 @@
-_base_ = './segformer-head_ic-r50-k9-seg_8xb2-160k_ade20k-512x512.py'
-_deprecation_ = dict(
-    expected='segformer-head_ic-r50-k9-seg_8xb2-160k_ade20k-512x512.py',
-    reference='CHANGELOG.md; version 0.3.0 is without this name',
-)
