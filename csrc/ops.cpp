@@ -50,14 +50,13 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");
-  // an ordinary convolution by oneDNN, which keeps packed filters; channels_last. `compare`: frozen weights as well are
-  // compared by content with what is kept
+  // an ordinary convolution by oneDNN, which keeps packed filters; channels_last
   m.def(
       "packed_conv2d_compiled(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation,"
-      " int groups, bool relu, bool compare) -> Tensor");
+      " int groups, bool relu) -> Tensor");
   m.def(
       "packed_conv2d_add_relu__compiled(Tensor(a!) z, Tensor x, Tensor weight, Tensor? bias, int[] stride,"
-      " int[] padding, int[] dilation, int groups, bool compare) -> ()");
+      " int[] padding, int[] dilation, int groups) -> ()");
   // (levels, mean, 1 / standard deviation); statistics are those of all levels
   m.def(
       "integrated_norm_compiled(Tensor[] levels, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean,"

@@ -43,7 +43,7 @@ class PackedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if not is_compiling() and _is_packed(input, self):
-            return _packed(input, self, self.relu, compare=False)
+            return _packed(input, self, self.relu)
         y = super().forward(input)
         return F.relu(y) if self.relu else y
 
@@ -59,7 +59,7 @@ class PackedConv2d(nn.Conv2d):
             ``[N, C_out, H', W']``; z itself where it was written over.
         """
         if overwrite and _is_packed(x, self) and self._may_overwrite(z, x):
-            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *settings_of(self), compare=False)
+            packed_conv2d_add_relu_(z, x, self.weight, self.bias, *settings_of(self))
             return z
         y = self(x)
         y += z  # in place: no gradient needs what a convolution made
@@ -99,8 +99,8 @@ def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
     return fits and x.shape[1] == conv.in_channels
 
 
-def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False, compare: bool = True) -> Tensor:
-    return packed_conv2d(x, conv.weight, conv.bias, *settings_of(conv), relu, compare)
+def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
+    return packed_conv2d(x, conv.weight, conv.bias, *settings_of(conv), relu)
 
 
 def settings_of(conv: nn.Conv2d) -> tuple:

@@ -4,6 +4,7 @@ import os
 import random
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from inception_calls import Call, per_run, random_pattern
@@ -241,6 +242,7 @@ def test_kept_weights_follow_changes(frozen):
     """Inference packs a weight once; whatever changes it afterwards is seen."""
     forget_packed_weights()
     weight = torch.nn.Parameter(torch.randn(6, 4, 3, 3), requires_grad=not frozen)
+    memory = weight.detach().numpy()
     x, pattern = torch.randn(1, 4, 5, 5), [(4, 1, 1), (2, 2, 2)]
 
     def check():
@@ -250,12 +252,14 @@ def test_kept_weights_follow_changes(frozen):
 
     changes = [lambda: None, lambda: None, lambda: weight.mul_(2), lambda: None, lambda: None]
     changes += [lambda: weight.copy_(torch.randn(6, 4, 3, 3)), lambda: None, lambda: None]
-    if not frozen:  # around the version counter, as some training hooks do
-        changes += [
-            lambda: weight.data.copy_(torch.randn(6, 4, 3, 3)),
-            lambda: None,
-            lambda: weight.data[5, 3, 2].add_(1),
-        ]
+    # around the version counter, as hooks do that average weights, and from another process
+    changes += [
+        lambda: weight.data.copy_(torch.randn(6, 4, 3, 3)),
+        lambda: None,
+        lambda: weight.data[5, 3, 2].add_(1),
+        lambda: None,
+        lambda: numpy.multiply(memory, 1.1, out=memory),
+    ]
     for change in changes:
         with torch.no_grad():
             change()

@@ -79,12 +79,12 @@ struct State {
   int64_t version;
   uint64_t content;
 
-  static State of(const at::Tensor& weight, bool compare) {
-    State s{weight.const_data_ptr(), {}, 0, 0};
+  static State of(const at::Tensor& weight) {
+    State s{weight.const_data_ptr(),
+            {},
+            weight.is_inference() ? 0 : static_cast<int64_t>(weight._version()),
+            fingerprint(weight)};
     for (int64_t i = 0; i < weight.dim(); ++i) s.layout.push_back(weight.size(i)), s.layout.push_back(weight.stride(i));
-    const bool counted = !weight.is_inference();
-    if (counted) s.version = static_cast<int64_t>(weight._version());
-    if (compare || !counted || weight.requires_grad()) s.content = fingerprint(weight);
     return s;
   }
   bool operator==(const State& o) const {
@@ -131,10 +131,10 @@ bool may_be_kept(const at::Tensor& weight) { return weight.is_non_overlapping_an
 }  // namespace
 
 std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, std::vector<int64_t> key,
-                                        const std::function<Prepared()>& make, bool compare) {
+                                        const std::function<Prepared()>& make) {
   if (!std::all_of(weights.begin(), weights.end(), may_be_kept)) return std::make_shared<Prepared>(make());
   std::vector<State> states;
-  for (const at::Tensor& weight : weights) states.push_back(State::of(weight, compare));
+  for (const at::Tensor& weight : weights) states.push_back(State::of(weight));
   bool again = false;
   {
     const std::lock_guard<std::mutex> lock(mutex);

@@ -17,10 +17,10 @@ struct Prepared {
 // twice unchanged, the result is kept until they change or their memory is freed; so inference packs once, and training
 // keeps nothing. Of one set of weights, the few results that were used last are kept.
 //
-// A change is seen by the tensor's version counter. Weights that require gradients are compared by their content as
-// well, because training code writes to them around the counter (`parameter.data.copy_`); with `compare` all are.
+// A change is seen by the tensor's version counter and by the content: averaged copies and teachers, whose weights are
+// frozen, are written to around the counter as well (`parameter.data.copy_`).
 std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, std::vector<int64_t> key,
-                                        const std::function<Prepared()>& make, bool compare = false);
+                                        const std::function<Prepared()>& make);
 
 // Drops everything that is kept, scratch memory as well. Returns how many sets of weights that were.
 int64_t forget_prepared();

@@ -55,7 +55,7 @@ void check(const at::Tensor& x, const at::Tensor& weight, const Settings& s) {
                 ", dilation ", s.dilation, " does not fit a map of ", x.sizes());
 }
 
-at::Tensor packed(const at::Tensor& x, const at::Tensor& weight, const Settings& s, bool compare) {
+at::Tensor packed(const at::Tensor& x, const at::Tensor& weight, const Settings& s) {
   std::vector<int64_t> key{kTag, s.groups};  // the order that is fastest depends on the size of the map
   for (const at::IntArrayRef numbers : {x.sizes(), s.stride, s.padding, s.dilation})
     key.insert(key.end(), numbers.begin(), numbers.end());
@@ -64,23 +64,23 @@ at::Tensor packed(const at::Tensor& x, const at::Tensor& weight, const Settings&
                     call("mkldnn::_reorder_convolution_weight", "",
                          {weight, s.padding.vec(), s.stride.vec(), s.dilation.vec(), s.groups, x.sizes().vec()})};
   };
-  return prepare({weight}, std::move(key), pack, compare)->weight;
+  return prepare({weight}, std::move(key), pack)->weight;
 }
 
 at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                         bool relu, bool compare) {
+                         bool relu) {
   const Settings s{stride, padding, dilation, groups};
   check(x, weight, s);
   return call("mkldnn::_convolution_pointwise", "",
-              {x, packed(x, weight, s, compare), bias, padding.vec(), stride.vec(), dilation.vec(), groups,
+              {x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups,
                relu ? "relu" : "none", no_scalars(), ""});
 }
 
 // z = relu(conv(x) + z). A new map of this size would be zeroed by the system, page by page, and read again.
 void packed_conv2d_add_relu_(at::Tensor& z, const at::Tensor& x, const at::Tensor& weight,
                              const Optional<at::Tensor>& bias, at::IntArrayRef stride, at::IntArrayRef padding,
-                             at::IntArrayRef dilation, int64_t groups, bool compare) {
+                             at::IntArrayRef dilation, int64_t groups) {
   const Settings s{stride, padding, dilation, groups};
   check(x, weight, s);
   const auto size = s.output_size(x, weight);
@@ -89,12 +89,12 @@ void packed_conv2d_add_relu_(at::Tensor& z, const at::Tensor& x, const at::Tenso
               "packed_conv2d_add_relu_: expected a channels_last addend ", x.scalar_type(), at::IntArrayRef(size),
               ", got ", z.scalar_type(), z.sizes(), " with strides ", z.strides());
   if (z.is_alias_of(x)) {  // the convolution would read what it has written
-    z.add_(packed_conv2d(x, weight, bias, stride, padding, dilation, groups, false, compare)).relu_();
+    z.add_(packed_conv2d(x, weight, bias, stride, padding, dilation, groups, false)).relu_();
     return;
   }
   call("mkldnn::_convolution_pointwise_", "binary",
-       {z, x, packed(x, weight, s, compare), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0,
-        "relu", no_scalars(), ""});
+       {z, x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0, "relu",
+        no_scalars(), ""});
 }
 
 }  // namespace

@@ -46,7 +46,6 @@ def packed_conv2d(
     dilation: Sequence[int],
     groups: int = 1,
     relu: bool = False,
-    compare: bool = True,
 ) -> Tensor:
     """``F.conv2d``, then ReLU if told so, without gradient.
 
@@ -57,8 +56,6 @@ def packed_conv2d(
         stride, padding, dilation: Two numbers each, vertical and horizontal.
         groups: Groups of channels.
         relu: Whether negative values become zero.
-        compare: Whether a frozen weight is compared by content with the packed one, as one that requires gradients
-            always is. Else only its version counter is, which writes through ``.data`` do not change.
 
     Returns:
         ``[N, C_out, H', W']``, channels_last.
@@ -67,7 +64,7 @@ def packed_conv2d(
         RuntimeError: If shapes or dtypes do not fit; it names those found.
     """
     run = torch.ops.icconv_mm.packed_conv2d_compiled.default  # is there only after the library is
-    return run(x, weight, bias, stride, padding, dilation, groups, relu, compare)
+    return run(x, weight, bias, stride, padding, dilation, groups, relu)
 
 
 def packed_conv2d_add_relu_(
@@ -79,19 +76,18 @@ def packed_conv2d_add_relu_(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int = 1,
-    compare: bool = True,
 ) -> None:
     """``z = relu(F.conv2d(x) + z)``, in place and without gradient: no map is made.
 
     Args:
         z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
-        x, weight, bias, stride, padding, dilation, groups, compare: The arguments of :func:`packed_conv2d`.
+        x, weight, bias, stride, padding, dilation, groups: The arguments of :func:`packed_conv2d`.
 
     Raises:
         RuntimeError: If shapes, dtypes or the memory format of z do not fit; it names those found.
     """
     run = torch.ops.icconv_mm.packed_conv2d_add_relu__compiled.default
-    run(z, x, weight, bias, stride, padding, dilation, groups, compare)
+    run(z, x, weight, bias, stride, padding, dilation, groups)
 
 
 @cache
