@@ -36,7 +36,5 @@ param_scheduler = [
     _base_.param_scheduler[0],
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[128000, 150000], gamma=0.1),
 ]
-default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=16000, max_keep_ckpts=3)
-)
+default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=16000))
 log_processor = dict(by_epoch=False)

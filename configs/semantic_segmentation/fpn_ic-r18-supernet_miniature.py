@@ -1,6 +1,6 @@
 # A narrow supernet on the miniature set at 96 pixels: tools/search_pipeline.py searches its dilations and retrains the
 # result. Ten trainings must fit into minutes on two CPU cores.
-_base_ = ['./fpn_ic-r18_miniature.py']
+_base_ = './fpn_ic-r18_miniature.py'
 
 model = dict(
     backbone=dict(pattern=None, supernet_d_max=2, base_channels=32, zero_init_residual=False),

@@ -12,6 +12,7 @@ model = dict(
         **_base_.pretrained,
         output_stride=8,
         contract_dilation=True,
+        # not _base_.norm_cfg, which has mmseg's scope
         norm_cfg=dict(type='SyncBN', requires_grad=True),
     ),
 )

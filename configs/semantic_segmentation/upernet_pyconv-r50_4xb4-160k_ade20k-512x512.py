@@ -1,2 +1,3 @@
 _base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/pyconv_resnet50.py']
+
 model = dict(backbone=_base_.pretrained)

@@ -3,7 +3,6 @@
 # backbone, neck, and the codec of its data as the decoder of poses.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
-
 model = dict(
     _delete_=True,
     type='icconv_mm.MultiTaskModel',

@@ -8,12 +8,11 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-crop_size = (769, 769)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),
-    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(513, 513)),
+    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(513, 513)),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))))

@@ -1,9 +1,7 @@
 # The published bottom-up schedule: Adam, 300 epochs, steps at 200 and 260, 500 iterations of warm-up.
 _base_ = 'mmpose::_base_/default_runtime.py'
 
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
-val_cfg = dict()
-test_cfg = dict()
+train_cfg = dict(max_epochs=300, val_interval=10)
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3))
 param_scheduler = [
@@ -12,4 +10,4 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=128)  # 8 GPUs with 16 images each
 
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
