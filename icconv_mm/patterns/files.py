@@ -27,7 +27,8 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: not JSON ({error})') from None
     if isinstance(layers, _Pairs) or not isinstance(layers, list):
-        raise InputError(f'{path}: expected a list with one entry per layer, got {type(layers).__name__}')
+        found = 'an object' if isinstance(layers, _Pairs) else type(layers).__name__
+        raise InputError(f'{path}: expected a list with one entry per layer, got {found}')
     return parse_layers(layers, str(path))
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from icconv_mm.patterns.files import parse_layers, read_patterns
 from icconv_mm.patterns.pattern import DilationPattern, Run
 
 _ANALYTIC = re.compile(r'dense|geometric_d([1-9]\d?)')
-_NAMES = f"'dense', 'geometric_dN' (N the largest dilation), {', '.join(map(repr, PUBLISHED))}"
+_NAMES = f"'dense', 'geometric_dN' (N, the largest dilation, from 1 to 99), {', '.join(map(repr, PUBLISHED))}"
 
 
 def load_pattern(
@@ -50,7 +50,7 @@ def load_pattern(
         layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
         layers = read_patterns(_find(source))
-    elif isinstance(source, Iterable):
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         layers, source = parse_layers(list(source), 'pattern'), 'pattern'
     else:
         raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
@@ -75,6 +75,8 @@ def _find(source: str | Path) -> Path:
     if str(source) in PUBLISHED:
         return published_file(str(source))
     path = Path(source)
+    if path.is_dir():
+        raise InputError(f'pattern {str(source)!r} is a folder; a pattern file is expected')
     if not path.is_file() and path.suffix != '.json':
         raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
     return path

@@ -50,7 +50,7 @@ def test_counts_of_the_published_files(name, layers, runs, d_max, published_patt
         ('[{"(0, 0)": 4}', 'not JSON'),
         ('PK\x03\x04', 'not JSON'),
         ('[' * 100_000, 'not JSON'),
-        ('{"(0, 0)": 4}', 'expected a list with one entry per layer'),
+        ('{"(0, 0)": 4}', 'expected a list with one entry per layer, got an object'),
         ('4', 'expected a list with one entry per layer, got int'),
         ('[]', 'has no layers'),
         ('[{"(0, 0)": 4}, 5]', 'layer 1: expected an object .* got 5'),

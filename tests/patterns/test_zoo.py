@@ -85,8 +85,12 @@ def test_unknown_names(tmp_path):
         ValueError, match=r"'detection/ic_resnet77' is neither a file nor .*'dense'.*ic_resnext101_32x4d_k9"
     ):
         load_pattern('detection/ic_resnet77')
-    with pytest.raises(ValueError, match='neither a file nor'):
+    with pytest.raises(ValueError, match=r'neither a file nor .*from 1 to 99'):
         load_pattern('geometric_d0')
+    with pytest.raises(ValueError, match='is a folder; a pattern file'):
+        load_pattern(tmp_path)
+    with pytest.raises(ValueError, match=r"a pattern is a name, a file or a list .*, got \{'a': 1\}"):
+        load_pattern({'a': 1})
     with pytest.raises(FileNotFoundError, match=r'missing\.json: no such pattern file'):
         load_pattern(str(tmp_path / 'missing.json'))
 
