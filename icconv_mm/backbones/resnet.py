@@ -239,11 +239,9 @@ class ResNet(BaseModule):
         block, depths = self.arch_settings[self.depth]
         if block is BasicBlock and (self.groups, self.base_width) != (1, None):
             raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
-        given, last = self.multi_grid, depths[num_stages - 1]
-        if given is not None and not (isinstance(given, tuple) and len(given) == last):
-            raise ValueError(
-                f'multi_grid must have one entry for each of the {last} blocks of the last stage, got {given}'
-            )
+        if self.multi_grid is not None and len(self.multi_grid) != depths[num_stages - 1]:
+            last = f'the {depths[num_stages - 1]} blocks of the last stage'
+            raise ValueError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
 
     def _given(self, names: Iterable[str]) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(self, name)) is not None}

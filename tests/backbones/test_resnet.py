@@ -321,7 +321,7 @@ def test_defaults_are_of_as_many_stages_as_there_are(kind):
         ({'strides': (1, 2, 2, 0)}, r'strides must be a list of positive integers, got \(1, 2, 2, 0\)'),
         ({'dilations': (1, 1, 1, -1)}, r'dilations must be a list of positive integers, got \(1, 1, 1, -1\)'),
         ({'multi_grid': (1, 0)}, r'multi_grid must be a list of positive integers, got \(1, 0\)'),
-        ({'multi_grid': 2}, 'multi_grid must have one entry for each of the 2 blocks of the last stage, got 2'),
+        ({'multi_grid': 2}, 'multi_grid must be a list of positive integers, got 2'),
         ({'num_stages': 2, 'strides': (1, 2, 2, 2)}, r'strides must have 2 entries .* got \(1, 2, 2, 2\)'),
         (
             {'output_stride': 8, 'num_stages': 2},
