@@ -1,6 +1,7 @@
 """Ordinary convolutions in inference, with their filters in the order that oneDNN reads fastest."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.layers.inference_conv import InferenceConv2d
@@ -43,7 +44,9 @@ class PackedConv2d(InferenceConv2d):
         if overwrite and _is_packed(x, self) and self._may_overwrite(z, x):
             packed_conv2d_add_relu_(z, x, self.weight, self.bias, *settings_of(self), compare=False)
             return z
-        return super().add_relu(x, z)
+        y = self(x)
+        y += z  # in place: no gradient needs what a convolution made
+        return F.relu_(y)
 
     def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
         """Whether z is as the output would be, and no gradient needs it."""
