@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from numbers import Integral
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.patterns.selection import LayerFilter
+from icconv_mm.utils.arguments import check_positive
+from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
 
@@ -81,7 +84,7 @@ class ImageClassifier(nn.Module):
         drop_rate: Probability of dropout before the linear layer, at least 0 and below 1; 0 by default.
 
     Raises:
-        ValueError: If ``drop_rate`` is out of range.
+        ValueError: If ``num_classes`` or ``drop_rate`` is out of range.
 
     Example:
         >>> net = create_model('ic_resnet18', pattern='geometric_d2', num_classes=10)
@@ -97,7 +100,7 @@ class ImageClassifier(nn.Module):
         self.num_features = backbone.out_channels[-1]
         self.drop_rate = drop_rate
         self.reset_classifier(num_classes)
-        self._register_load_state_dict_pre_hook(_take_flat_keys)
+        register_load_state_dict_pre_hook(self, _take_flat_keys)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` -> logits ``[N, num_classes]``."""
@@ -117,13 +120,19 @@ class ImageClassifier(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new linear layer for other classes; none for 0, so that a forward gives the pooled features."""
+        """A new linear layer for other classes; none for 0, so that a forward gives the pooled features.
+
+        Raises:
+            ValueError: If ``num_classes`` is no integer or below 0.
+        """
+        if not isinstance(num_classes, Integral) or num_classes < 0:
+            raise ValueError(f'num_classes must be an integer of at least 0, got {num_classes!r}')
         self.num_classes = num_classes
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.head = nn.Sequential(OrderedDict(fc=fc))
 
 
-def _take_flat_keys(state_dict: dict, prefix: str, *_) -> None:
+def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
     """A ``load_state_dict`` pre-hook: keys without ``backbone.`` get it, a classifier's the name ``head.fc``."""
     own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
     if any(key.startswith('backbone.') for key in own):
@@ -178,7 +187,7 @@ def create_model(
     Raises:
         InputError: For an unknown name or option, an option that the name fixes, a pattern where there is none, a bool
             as a pattern, ``pretrained``, what ``features_only`` has no use for, or a file that does not fit.
-        ValueError: As of :class:`icconv_mm.backbones.ICResNet` and its kin.
+        ValueError: As of :class:`ImageClassifier`, and of :class:`icconv_mm.backbones.ICResNet` and its kin.
 
     Example:
         >>> net = create_model('ic_resnet50', pattern='geometric_d4', features_only=True, out_indices=(1, 3))
@@ -206,9 +215,10 @@ def create_model(
         own = own | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
+    check_positive(in_chans=in_chans)
     stages = options.get('num_stages', 4)
     indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices
-    network = backbone(in_channels=in_chans, out_indices=tuple(indices), **own, **options)
+    network = backbone(in_channels=in_chans, out_indices=indices, **own, **options)
     init_weights(network)
     if features_only:
         network.feature_info = FeatureInfo.of(network)
@@ -264,7 +274,7 @@ def _load(network: nn.Module, path: str | os.PathLike) -> None:
 
     weights = dict(state_dict_of(read_checkpoint(path)))
     if isinstance(network, ImageClassifier):
-        _take_flat_keys(weights, '')  # before the check, whose message then has the names of the network
+        _take_flat_keys(network, weights, '')  # before the check, whose message then has the names of the network
     check_fits(network, weights, str(path))
     network.load_state_dict(weights)
 

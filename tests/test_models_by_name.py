@@ -43,6 +43,7 @@ def test_every_name_builds_what_it_says(name):
         ('ic_resnet50', {'pattern': 'geometric_d4', 'out_indices': (1, 3), 'output_stride': 16}, [8, 16]),
         ('pyconv_resnet18', {'out_indices': (0, 2)}, [4, 16]),
         ('pyconv_resnet18', {'output_stride': 8}, [4, 8, 8, 8]),
+        ('pyconv_resnet18', {'num_stages': 2}, [4, 8]),
     ],
 )
 def test_features(name, options, reductions):
@@ -136,6 +137,9 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         ),
         ('ic_resnet18', {'pattern': 'dense', 'drop_rate': 1.0}, 'drop_rate must be at least 0 and below 1, got 1.0'),
         ('ic_resnet18', {'pattern': 'dense', 'drop_rate': -0.1}, 'drop_rate must be at least 0 and below 1, got -0.1'),
+        ('pyconv_resnet18', {'num_classes': -1}, 'num_classes must be an integer of at least 0, got -1'),
+        ('pyconv_resnet18', {'in_chans': 0}, 'in_chans must be a positive integer, got 0'),
+        ('pyconv_resnet18', {'features_only': True, 'out_indices': 3}, 'out_indices must be a list of stages, .* 3$'),
         ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
         ('ic_resnet50', {'pattern': True}, 'True is no pattern; what follows the name has a name: pretrained=True'),
     ],

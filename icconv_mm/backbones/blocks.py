@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.layers import ICConv2d, ICConv2dReLU
-from icconv_mm.layers.cudnn_conv import CudnnConv2d
+from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.layers.normalization import Shortcut, norm_relu
 from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
-from icconv_mm.utils.torch_private import is_compiling, is_heard
+from icconv_mm.utils.torch_private import has_hooks_recursive, is_compiling
 
-_READING = PackedConv2d, PackedConv2dReLU, ICConv2d, ICConv2dReLU  # keep nothing of what they read
+# keep nothing of their input; exact types, because a subclass may
+_INPUT_FREEING = PackedConv2d, PackedConv2dReLU, ICConv2d, ICConv2dReLU
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
@@ -96,7 +97,7 @@ class Block(nn.Module):
         self.add_module(name, layer)
         self.plugin_names[number].append(name)
 
-    def plugged(self, x: Tensor, number: int) -> Tensor:
+    def apply_plugins(self, x: Tensor, number: int) -> Tensor:
         """``x`` after the plugins of convolution ``number``."""
         for name in self.plugin_names[number]:
             x = getattr(self, name)(x)
@@ -107,49 +108,52 @@ class Block(nn.Module):
             return torch.utils.checkpoint.checkpoint(self._output, x, use_reentrant=False)
         return self._output(x)
 
-    def _output(self, x: Tensor, is_free: bool = False) -> Tensor:
+    def _output(self, x: Tensor, can_overwrite_input: bool = False) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         *inner, last = self.plugin_names
-        reading = nullcontext()
+        recomputation = nullcontext()
         for number in inner:
             conv, norm, relu = (getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu'))
-            with reading:
+            with recomputation:
                 x = convolve(x, conv)  # in a line of its own: narrow maps are free before a norm makes wide ones
             if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps what it reads
-                x, reading = recomputed_norm_relu(x, conv, norm, relu)
+                x, recomputation = recomputed_norm_relu(x, conv, norm, relu)
             else:
-                x, reading = self.plugged(norm_relu(x, conv, norm, relu), number), nullcontext()
+                x, recomputation = self.apply_plugins(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
         if type(x) is Tensor and not is_compiling() and self.adds_in_convolution():
-            return conv.add_relu(x, shortcut, is_free or self._makes_shortcut())
-        with reading:
+            return conv.add_relu(x, shortcut, can_overwrite_input or self._can_overwrite_shortcut())
+        with recomputation:
             x = convolve(x, conv)
         return self._sum(x, conv, last, shortcut)
 
-    def write_over(self, x: Tensor) -> Tensor:
+    def forward_in_place(self, x: Tensor) -> Tensor:
         """The output of the block, which may lie where ``x`` was; in evaluation."""
-        return self._output(x, is_free=self.downsample is None)
+        return self._output(x, can_overwrite_input=self.downsample is None)
 
     def adds_in_convolution(self) -> bool:
-        """Whether the last convolution takes sum and ReLU, as in inference form where nobody listens to them."""
+        """Whether the last convolution takes sum and ReLU, as in inference form where these have no hooks."""
         last = len(self.kernel_sizes)
         conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
-        if type(conv) not in (PackedConv2d, CudnnConv2d) or self.plugin_names[last] or self.drop_path is not None:
+        if not isinstance(conv, InferenceConv2d) or conv.relu:
+            return False
+        if self.plugin_names[last] or self.drop_path is not None:
             return False
         is_folded = type(norm).forward is nn.Identity.forward and type(self.relu) is nn.ReLU
-        return is_folded and not any(map(is_heard, (conv, norm, self.relu)))
+        return is_folded and not any(map(has_hooks_recursive, (conv, norm, self.relu)))
 
-    def _makes_shortcut(self) -> bool:
-        """Whether the shortcut is a map of its own that nobody else sees."""
+    def _can_overwrite_shortcut(self) -> bool:
+        """Whether the shortcut is a new map that nothing else reads."""
         shortcut = self.downsample
-        return type(shortcut) is Shortcut and type(shortcut[-2]) is PackedConv2d and not is_heard(shortcut)
+        is_new = type(shortcut) is Shortcut and isinstance(shortcut[-2], InferenceConv2d)
+        return is_new and not has_hooks_recursive(shortcut)
 
     def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
         """The output of the block, from what its last convolution made."""
         norm = getattr(self, f'norm{last}')
         if not self.plugin_names[last] and self.drop_path is None:
             return norm_relu(x, conv, norm, self.relu, shortcut)
-        x = self.plugged(norm_relu(x, conv, norm), last)
+        x = self.apply_plugins(norm_relu(x, conv, norm), last)
         if self.drop_path is not None:
             x = self.drop_path(x)
         x += shortcut  # in place, as neither norms nor plugins read their outputs again
@@ -159,20 +163,20 @@ class Block(nn.Module):
 class Stage(nn.Sequential):
     """The blocks of a stage, one after the other.
 
-    In inference form a block writes its output over its input, where the block before has made that and nobody listens
-    to the two: a new map costs more than the sum, because the system clears it page by page.
+    In inference form a block writes its output over its input, where the block before has made that and neither has
+    hooks: a new map costs more than the sum, because the system clears it page by page.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]``, which stays as it is -> ``[N, C_out, H', W']``."""
         if is_compiling() or type(x) is not Tensor:
             return super().forward(x)
-        is_free = False  # whether x is a map that nothing else sees
+        can_overwrite_input = False  # whether nothing but the next block reads x
         for block in self:
-            is_known = type(block) in (BasicBlock, Bottleneck) and type(block.conv1) in _READING
-            is_quiet = is_known and block.adds_in_convolution() and not is_heard(block)
-            x = block.write_over(x) if is_free and is_quiet else block(x)
-            is_free = is_quiet
+            is_known = type(block) in (BasicBlock, Bottleneck) and type(block.conv1) in _INPUT_FREEING
+            keeps_no_maps = is_known and block.adds_in_convolution() and not has_hooks_recursive(block)
+            x = block.forward_in_place(x) if can_overwrite_input and keeps_no_maps else block(x)
+            can_overwrite_input = keeps_no_maps
         return x
 
 

@@ -27,10 +27,6 @@ class ICResNet(ResNet):
         pattern: A pattern for all 3x3 convolutions in forward order: the name of an analytic family ('dense',
             'geometric_d4'), a published name ('detection/ic_resnet50_k9'), a file, or a list. See
             :func:`icconv_mm.patterns.load_pattern`.
-        out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
-            last, as of their own ResNets.
-        frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
-        norm_eval: Whether batch norms keep their statistics while training.
         supernet_d_max: Largest dilation of the search, given instead of a pattern. The 3x3 convolutions get kernels of
             ``2 * supernet_d_max + 1``, and the network is the supernet in which dilations are searched.
         **kwargs: Arguments of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
@@ -53,15 +49,12 @@ class ICResNet(ResNet):
         self,
         depth: int,
         pattern: str | Path | Sequence | None = None,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
+        *,
         supernet_d_max: int | None = None,
         **kwargs,
     ):
         check_choice(type(self).__name__, pattern, supernet_d_max)
-        settings = dict(out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval)
-        super().__init__(depth, **settings, **self._with_fixed(kwargs))
+        super().__init__(depth, **self._with_fixed(kwargs))
         if pattern is None:
             to_supernet(self, supernet_d_max, filter=_IN_BLOCKS)
         else:
@@ -82,7 +75,7 @@ class ICResNeXt(ICResNet):
         depth: 50, 101 or 152.
         pattern: A pattern as :class:`ICResNet` takes it; it may count in groups, as the published one does.
         groups: Groups of the 3x3 convolutions; 32 by default.
-        base_width: Channels of a group in the first stage; 4 by default.
+        base_width: Channels of a group in the first stage, also ``width_per_group``; 4 by default.
         **kwargs: Arguments of :class:`ICResNet`.
 
     Example:
@@ -98,9 +91,11 @@ class ICResNeXt(ICResNet):
         depth: int,
         pattern: str | Path | Sequence | None = None,
         groups: int = 32,
-        base_width: int = 4,
+        base_width: int | None = None,
         **kwargs,
     ):
+        if base_width is None and kwargs.get('width_per_group') is None:
+            base_width = 4
         super().__init__(depth, pattern, groups=groups, base_width=base_width, **kwargs)
 
 

@@ -18,10 +18,13 @@ LEVEL_SHARES = {1: (1.0,), 2: (0.5, 0.5), 3: (0.25, 0.25, 0.5), 4: (0.25, 0.25, 
 
 
 def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: int) -> None:
-    """Raises ValueError, with the stage and the numbers, if the tables are too short or do not fit each other."""
-    if min(len(stage_kernels), len(stage_groups)) < num_stages:
+    """Raises ValueError, with the stage and the numbers, if the tables do not fit the stages or each other.
+
+    A network of fewer stages may have the tables of all four.
+    """
+    if not all(num_stages <= len(table) <= len(STAGE_KERNELS) for table in (stage_kernels, stage_groups)):
         raise ValueError(
-            f'stage_kernels and stage_groups must have {num_stages} entries (num_stages), '
+            f'stage_kernels and stage_groups must have one entry for each of the {num_stages} stages of the backbone, '
             f'got {len(stage_kernels)} and {len(stage_groups)}'
         )
     for stage, (kernels, groups) in enumerate(zip(stage_kernels, stage_groups)):

@@ -7,26 +7,32 @@ out of those under "the parts".
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import naming
 from icconv_mm.layers.memory_format import convert_filters, set_memory_format
-from icconv_mm.layers.normalization import Shortcut, norm_relu
+from icconv_mm.layers.normalization import Shortcut, norm_relu, set_norms_eval
 from icconv_mm.layers.packed_conv import convolve
+from icconv_mm.utils.arguments import check_all_positive, check_positive
+from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
+
+# what each stage has by default
+STRIDES = (1, 2, 2, 2)
+DILATIONS = (1, 1, 1, 1)
 
 # input pixels per pixel of the last stage -> (strides, dilations) of the stages
 OUTPUT_STRIDES = {
     8: ((1, 2, 1, 1), (1, 1, 2, 4)),
     16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+    32: (STRIDES, DILATIONS),
 }
 DEFAULT_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d'},
@@ -34,19 +40,24 @@ DEFAULT_INIT = [
 ]
 
 
-def pretrained_cfg(pretrained: str | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:
+# arguments that are integers above 0, or lists of them; None where there is a default
+_POSITIVE = ('in_channels', 'stem_channels', 'base_channels', 'expansion', 'groups', 'base_width')
+_ALL_POSITIVE = ('strides', 'dilations', 'multi_grid')
+
+
+def pretrained_cfg(pretrained: str | Path | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:
     """The ``init_cfg`` of a network that was given one, or a ``pretrained`` of old."""
     if pretrained is None:
         return init_cfg
-    if not isinstance(pretrained, str):
+    if not isinstance(pretrained, (str, Path)):
         raise TypeError(f'pretrained must be a path, a URL or None, got {pretrained!r}')
     if init_cfg:
         raise ValueError(
-            f'pretrained={pretrained!r} and init_cfg={init_cfg} both say where weights come from: give one'
+            f'pretrained={str(pretrained)!r} and init_cfg={init_cfg} both say where weights come from: give one'
         )
     # a warning of users, as in the libraries: Python hides deprecations outside of __main__
     warnings.warn('DeprecationWarning: pretrained is deprecated, please use "init_cfg" instead', stacklevel=3)
-    return {'type': 'Pretrained', 'checkpoint': pretrained}
+    return {'type': 'Pretrained', 'checkpoint': str(pretrained)}
 
 
 @MODELS.register_module()
@@ -60,7 +71,8 @@ class ResNet(BaseModule):
         base_channels: Channels of the first stage (before the expansion of a bottleneck).
         expansion: Output channels of a block over its inner channels: by default 4 for a bottleneck, 1 for a basic
             block.
-        num_stages: Number of stages, 1 to 4.
+        num_stages: Number of stages, 1 to 4; 4 by default. Arguments with an entry per stage have that many, also by
+            default.
         strides: Stride of each stage; (1, 2, 2, 2) by default.
         dilations: Dilation of the 3x3 convolutions of each stage; all 1 by default.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
@@ -77,18 +89,18 @@ class ResNet(BaseModule):
         norm_cfg: Config of the norm layers: BN, SyncBN, GN, ...
         norm_eval: Whether batch norms keep their statistics while training.
         dcn: Config of deformable 3x3 convolutions, ``dict(type='DCNv2', deform_groups=1)``; None for none.
-        stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable.
+        stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable; none is by default.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
         with_cp: Whether blocks compute activations again in the backward pass, to save memory: all of them (True), or
             ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time. The
             latter concerns ``nn.BatchNorm2d`` alone, no SyncBN or GN.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
-        drop_path_rate: Stochastic depth: the last block of four stages is left out with this probability, those before
-            it less.
+        drop_path_rate: Stochastic depth: the last block of four stages is left out with this probability, at least 0
+            and below 1, those before it less.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
-        width_per_group: mmpretrain's name of ``base_width``.
+        width_per_group: ``base_width`` by mmpretrain's name.
         output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
             whose last stages are dilated instead of strided.
         memory_format: Memory format of the maps: 'auto' (channels_last on the CPU), 'channels_last' or
@@ -99,6 +111,7 @@ class ResNet(BaseModule):
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.
+        TypeError: If ``pretrained`` is neither a path nor a URL.
 
     Example:
         >>> net = ResNet(50, output_stride=8, out_indices=(3,))
@@ -125,8 +138,8 @@ class ResNet(BaseModule):
         base_channels: int = 64,
         expansion: int | None = None,
         num_stages: int = 4,
-        strides: Sequence[int] = (1, 2, 2, 2),
-        dilations: Sequence[int] = (1, 1, 1, 1),
+        strides: Sequence[int] | None = None,
+        dilations: Sequence[int] | None = None,
         contract_dilation: bool = False,
         multi_grid: Sequence[int] | None = None,
         out_indices: Sequence[int] | None = None,
@@ -138,7 +151,7 @@ class ResNet(BaseModule):
         norm_cfg: dict | None = None,
         norm_eval: bool = False,
         dcn: dict | None = None,
-        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        stage_with_dcn: Sequence[bool] | None = None,
         plugins: Sequence[dict] | None = None,
         with_cp: bool | Literal['norms'] = False,
         zero_init_residual: bool = True,
@@ -148,25 +161,28 @@ class ResNet(BaseModule):
         width_per_group: int | None = None,
         output_stride: int | None = None,
         memory_format: str = 'auto',
-        pretrained: str | None = None,
+        pretrained: str | Path | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
-        self.depth, self.style = depth, style
+        self.depth, self.num_stages, self.style = depth, num_stages, style
+        self.in_channels, self.stem_channels = in_channels, stem_channels
         self.base_channels, self.expansion = base_channels, expansion
-        self.strides, self.dilations, self.contract_dilation = tuple(strides), tuple(dilations), contract_dilation
-        self.multi_grid = multi_grid
+        self.strides = STRIDES[:num_stages] if strides is None else _tuple_of(strides)
+        self.dilations = DILATIONS[:num_stages] if dilations is None else _tuple_of(dilations)
+        self.contract_dilation, self.multi_grid = contract_dilation, _tuple_of(multi_grid)
         if output_stride is not None:
-            self._set_output_stride(output_stride, num_stages)
+            self._set_output_stride(output_stride)
         if out_indices is None:
             out_indices = range(num_stages)[-1 if expects_one_map() else 0 :]
-        self.out_indices = tuple(out_indices)
+        self.out_indices = _tuple_of(out_indices)
         self.deep_stem, self.avg_down = deep_stem, avg_down
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg or {'type': 'BN', 'requires_grad': True}
-        self.dcn, self.stage_with_dcn, self.plugins = dcn, tuple(stage_with_dcn), plugins or ()
+        self.stage_with_dcn = (False,) * num_stages if stage_with_dcn is None else _tuple_of(stage_with_dcn)
+        self.dcn, self.plugins = dcn, plugins or ()
         self.with_cp, self.zero_init_residual, self.drop_path_rate = with_cp, zero_init_residual, drop_path_rate
-        self.groups, self.base_width = groups, width_per_group or base_width
+        self.groups, self.base_width = groups, _width(base_width, width_per_group)
         self.check_arguments(num_stages)
 
         self.make_stem(in_channels, stem_channels or base_channels)
@@ -176,18 +192,19 @@ class ResNet(BaseModule):
         for stage, out_channels in enumerate(self.out_channels):
             self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels, out_channels))
             channels = out_channels
-        self._register_load_state_dict_pre_hook(keep_backbone_keys, with_module=True)
+        register_load_state_dict_pre_hook(self, keep_backbone_keys)
         set_memory_format(self, memory_format)
         self._freeze()
 
-    def _set_output_stride(self, output_stride: int, num_stages: int) -> None:
+    def _set_output_stride(self, output_stride: int) -> None:
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f'output_stride must be one of {list(OUTPUT_STRIDES)}, got {output_stride}')
-        given = self.strides, self.dilations
-        if given != ((1, 2, 2, 2), (1, 1, 1, 1)) or num_stages != 4:
+        stages = self.num_stages
+        usual = {'strides': STRIDES[:stages], 'dilations': DILATIONS[:stages], 'num_stages': 4}
+        if other := [name for name, value in usual.items() if getattr(self, name) != value]:
+            given = ' and '.join(f'{name}={getattr(self, name)}' for name in other)
             raise ValueError(
-                f'output_stride={output_stride} sets strides and dilations of four stages: leave out '
-                f'strides={given[0]}, dilations={given[1]} and num_stages={num_stages}'
+                f'output_stride={output_stride} sets strides and dilations of four stages: leave out {given}'
             )
         self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
@@ -195,30 +212,39 @@ class ResNet(BaseModule):
 
     def check_arguments(self, num_stages: int) -> None:
         """Raises ValueError for an argument that is out of range, before anything is built of them."""
-        if self.depth not in self.arch_settings:
-            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, got {self.depth!r}')
-        if not 1 <= num_stages <= 4:
-            raise ValueError(f'num_stages must be 1 to 4, got {num_stages}')
+        allowed = {
+            'depth': sorted(self.arch_settings),
+            'num_stages': range(1, 5),
+            'frozen_stages': range(-1, num_stages + 1),
+            'style': ['pytorch', 'caffe'],
+            'with_cp': [False, True, 'norms'],
+        }
+        for name, values in allowed.items():
+            if (given := getattr(self, name)) not in values:
+                expected = f'{values[0]} to {values[-1]}' if isinstance(values, range) else f'one of {values}'
+                raise ValueError(f'{name} must be {expected}, got {given!r}')
         for name in ('strides', 'dilations', *(['stage_with_dcn'] if self.dcn else [])):
-            if len(getattr(self, name)) != num_stages:
-                raise ValueError(f'{name} must have {num_stages} entries (num_stages), got {getattr(self, name)}')
+            if not isinstance(given := getattr(self, name), tuple) or len(given) != num_stages:
+                raise ValueError(f'{name} must have {num_stages} entries (num_stages), got {given!r}')
+        check_positive(**self._given(_POSITIVE))
+        check_all_positive(**self._given(_ALL_POSITIVE))
         for plugin in self.plugins:
             if len(stages := plugin.get('stages') or self.strides) != num_stages:
                 raise ValueError(f'stages of a plugin must have {num_stages} entries (num_stages), got {stages}')
-        if not self.out_indices or not all(0 <= i < num_stages for i in self.out_indices):
-            raise ValueError(f'out_indices must be stages 0 to {num_stages - 1}, got {self.out_indices}')
-        if not -1 <= self.frozen_stages <= num_stages:
-            raise ValueError(f'frozen_stages must be -1 to {num_stages}, got {self.frozen_stages}')
-        if self.style not in ('pytorch', 'caffe'):
-            raise ValueError(f"style must be 'pytorch' or 'caffe', got {self.style!r}")
-        if self.with_cp not in (False, True, 'norms'):
-            raise ValueError(f"with_cp must be True, False or 'norms', got {self.with_cp!r}")
+        stages, given = range(num_stages), self.out_indices
+        if not (isinstance(given, tuple) and given and all(stage in stages for stage in given)):
+            raise ValueError(f'out_indices must be a list of stages, 0 to {num_stages - 1}, got {given!r}')
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate!r}')
         block, depths = self.arch_settings[self.depth]
         if block is BasicBlock and (self.groups, self.base_width) != (1, None):
             raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
         if self.multi_grid is not None and len(self.multi_grid) != depths[num_stages - 1]:
             last = f'the {depths[num_stages - 1]} blocks of the last stage'
             raise ValueError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
+
+    def _given(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def make_stem(self, in_channels: int, channels: int) -> None:
         """Registers the modules of :meth:`stem_forward`."""
@@ -368,9 +394,7 @@ class ResNet(BaseModule):
         convert_filters(self)
         self._freeze()
         if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            set_norms_eval(self)
         return self
 
     def _freeze(self) -> None:
@@ -379,3 +403,21 @@ class ResNet(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def _tuple_of(given: Any) -> Any:
+    """A list as a tuple; what is no list is left for the check that names it."""
+    return tuple(given) if isinstance(given, Iterable) else given
+
+
+def _width(base_width: int | None, width_per_group: int | None) -> int | None:
+    """The one argument that two names are for."""
+    if width_per_group is None:
+        return base_width
+    check_positive(width_per_group=width_per_group)
+    if base_width not in (None, width_per_group):
+        raise ValueError(
+            f'width_per_group is another name of base_width, got width_per_group={width_per_group} and '
+            f'base_width={base_width}: give one'
+        )
+    return width_per_group

@@ -33,7 +33,7 @@ def ICBackbone(
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
     supernet_d_max: int | None = None,
-    pretrained: str | None = None,
+    pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
     """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys.
@@ -59,6 +59,7 @@ def ICBackbone(
     Raises:
         ValueError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, the latter is not positive, no
             convolution is selected, or the pattern does not fit; names the layer and the numbers.
+        TypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
@@ -88,7 +89,7 @@ def PyConvBackbone(
     stage_kernels: Sequence[Sequence[int]] = STAGE_KERNELS,
     stage_groups: Sequence[Sequence[int]] | None = None,
     filter: LayerFilter = None,
-    pretrained: str | None = None,
+    pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
     """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
@@ -113,6 +114,7 @@ def PyConvBackbone(
     Raises:
         ValueError: If the tables do not fit each other, no convolution is selected, or groups do not divide the
             channels of one; names the layer and the numbers.
+        TypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538.
 

@@ -13,9 +13,10 @@ from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.convert import convert_all
-from icconv_mm.layers.cudnn_conv import CudnnConv2d, CudnnConv2dReLU, is_fused_by_cudnn
+from icconv_mm.layers.cudnn_conv import CudnnConv2d, is_fused_by_cudnn
+from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
-from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU
+from icconv_mm.layers.packed_conv import PackedConv2d
 from icconv_mm.ops.steps.packed_conv import packs
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def deploy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _replaced(conv: nn.Module, may_pack: bool = True) -> type[PackedConv2d] | type[CudnnConv2d] | None:
+def _replaced(conv: nn.Module, may_pack: bool = True) -> type[InferenceConv2d] | None:
     """What a plain convolution becomes, if oneDNN or cuDNN has something for it."""
     if not is_plain(conv):
         return None
@@ -88,10 +89,11 @@ def _replace_others(model: nn.Module) -> None:
 
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
-    kinds = *CONVOLUTIONS, ICConv2dReLU, CudnnConv2d, CudnnConv2dReLU, PackedConv2d, PackedConv2dReLU
+    kinds = *CONVOLUTIONS, ICConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
-        if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
+        is_known = isinstance(module, InferenceConv2d) or type(module) in kinds
+        if is_known and type(module) is not PyConv2d and module not in kept:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     give_contiguous_maps(model)  # what such convolutions make is channels_last
 

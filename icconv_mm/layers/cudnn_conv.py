@@ -9,18 +9,18 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from icconv_mm.layers.convert import like
+from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.layers.packed_conv import output_shape, settings_of
-from icconv_mm.utils.torch_private import is_observed, is_traced
+from icconv_mm.utils.torch_private import in_transform_or_mode, is_jit_or_onnx_tracing
 
 _log = logging.getLogger(__name__)
 
 _DEVICE = 'cuda'
 
 
-class CudnnConv2d(nn.Conv2d):
+class CudnnConv2d(InferenceConv2d):
     """A convolution of the inference form, which takes the addition of a shortcut and ReLU.
 
     Where cuDNN does not serve, or somebody looks at the single steps, torch's ordinary operators compute the same.
@@ -31,34 +31,17 @@ class CudnnConv2d(nn.Conv2d):
         tensor(0.)
     """
 
-    relu = False
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> 'CudnnConv2d':
-        """The layer with the parameters of ``conv``, which has zeros at the border, in numbers of pixels."""
-        return like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
-
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if self.relu and _is_fused(input, self.weight):
             return torch.cudnn_convolution_relu(input, self.weight, self.bias, *settings_of(self))
-        y = super().forward(input)
-        return F.relu(y) if self.relu else y
+        return super().forward(input)
 
     def add_relu(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
-        """``relu(self(x) + z)``.
-
-        Args:
-            x: ``[N, C_in, H, W]``.
-            z: ``[N, C_out, H', W']``.
-            overwrite: Whether nobody needs z any more, of which cuDNN makes no use.
-
-        Returns:
-            ``[N, C_out, H', W']``.
-        """
+        """As of an :class:`InferenceConv2d`; cuDNN makes no use of ``overwrite``."""
         if _is_fused(x, self.weight) and _is_fused(z, self.weight) and z.shape == output_shape(self, x):
             return torch.cudnn_convolution_add_relu(x, self.weight, z, 1.0, self.bias, *settings_of(self))
-        return F.relu(super().forward(x) + z)
+        return super().add_relu(x, z)
 
 
 class CudnnConv2dReLU(CudnnConv2d):
@@ -75,7 +58,9 @@ class CudnnConv2dReLU(CudnnConv2d):
 
 def _is_fused(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN computes such a call as one kernel, and nothing looks at the single steps or needs a gradient."""
-    if is_observed() or is_traced() or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+    if in_transform_or_mode() or is_jit_or_onnx_tracing():
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return False
     if type(x) is not Tensor or x.ndim != 4 or x.numel() == 0 or x.device.type != _DEVICE:
         return False

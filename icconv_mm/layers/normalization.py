@@ -1,10 +1,11 @@
 """What follows a convolution in a residual network: a norm, the sum with a shortcut, ReLU."""
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.layers.packed_conv import convolve
 from icconv_mm.ops.steps.batch_norm import batch_norm_relu_, has_batch_norm_kernel
-from icconv_mm.utils.torch_private import has_hooks, is_compiling, is_heard
+from icconv_mm.utils.torch_private import has_hooks, has_hooks_recursive, is_compiling
 
 
 def norm_relu(
@@ -30,7 +31,7 @@ def norm_relu(
         batch_norm_relu_(x, *settings, shortcut, relu is not None)
         return x
     x = norm(x)
-    if shortcut is not None and not is_compiling() and is_heard(conv):
+    if shortcut is not None and not is_compiling() and has_hooks_recursive(conv):
         x = x + shortcut  # a norm that is folded gives what the convolution made
     elif shortcut is not None:
         x += shortcut  # in place, as no norm reads its output again
@@ -60,3 +61,10 @@ class Shortcut(nn.Sequential):
             x = layer(x)
         x = convolve(x, conv)
         return norm_relu(x, conv, norm)
+
+
+def set_norms_eval(network: nn.Module) -> None:
+    """Has the batch norms of a network, integrated ones included, normalise with the statistics that they have."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.layers.convert import like
+from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_
 from icconv_mm.utils.torch_private import has_hooks, is_compiling
 
@@ -24,7 +24,7 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     return _packed(x, conv) if x.is_contiguous(memory_format=torch.channels_last) else conv(x)
 
 
-class PackedConv2d(nn.Conv2d):
+class PackedConv2d(InferenceConv2d):
     """A convolution of the inference form, by packed filters where they serve: see :func:`convolve`.
 
     Example:
@@ -33,31 +33,14 @@ class PackedConv2d(nn.Conv2d):
         torch.Size([1, 6, 16, 16])
     """
 
-    relu = False
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> 'PackedConv2d':
-        """The layer with the parameters of ``conv``, which has zeros at the border, in numbers of pixels."""
-        return like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
-
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if not is_compiling() and _is_packed(input, self):
             return _packed(input, self, self.relu)
-        y = super().forward(input)
-        return F.relu(y) if self.relu else y
+        return super().forward(input)
 
     def add_relu(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
-        """``relu(self(x) + z)``; with ``overwrite`` it may lie where z was, as a new map costs more than the sum.
-
-        Args:
-            x: ``[N, C_in, H, W]``.
-            z: ``[N, C_out, H', W']``.
-            overwrite: Whether nobody needs z any more.
-
-        Returns:
-            ``[N, C_out, H', W']``; z itself where it was written over.
-        """
+        """As of an :class:`InferenceConv2d`; written over z where it can be, as a new map costs more than the sum."""
         if overwrite and _is_packed(x, self) and self._may_overwrite(z, x):
             packed_conv2d_add_relu_(z, x, self.weight, self.bias, *settings_of(self))
             return z

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from icconv_mm.layers.normalization import norm_relu
-from icconv_mm.utils.torch_private import has_hooks, has_saved_tensors_hooks, is_observed
+from icconv_mm.utils.torch_private import has_hooks, has_saved_tensors_hooks, in_transform_or_mode
 
 
 class _Recipe:
@@ -74,7 +74,7 @@ def recomputed_norm_relu(
 
 
 def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:
-    if is_observed() or type(x) is not Tensor or not x.requires_grad:
+    if in_transform_or_mode() or type(x) is not Tensor or not x.requires_grad:
         return False
     if type(norm) is not nn.BatchNorm2d or type(relu) is not nn.ReLU or not relu.inplace:
         return False

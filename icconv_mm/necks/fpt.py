@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.ops.window_attention import check_settings
+from icconv_mm.utils.arguments import check_all_positive, check_positive
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 
@@ -83,7 +83,11 @@ class FPT(BaseModule):
     ):
         super().__init__(init_cfg)
         self.relu_before_extra_convs = relu_before_extra_convs
-        _check_channels(in_channels)
+        with naming('FPT', ValueError):
+            check_positive(out_channels=out_channels)
+            check_all_positive(in_channels=in_channels)
+            if strides is not None:
+                check_all_positive(strides=strides)
         self.in_channels, self.out_channels = list(in_channels), out_channels
         self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
         self.start_level = start_level
@@ -91,6 +95,7 @@ class FPT(BaseModule):
         self.num_outs = self.num_levels if num_outs is None else num_outs
         self.add_extra_convs = 'on_input' if add_extra_convs is True else add_extra_convs
         self.interactions = tuple(interactions)
+        self.window = window if 'grounding' in interactions else None
         self._check_arguments()
 
         used = range(self.num_levels)
@@ -116,7 +121,7 @@ class FPT(BaseModule):
     def _make_transformers(self, self_settings: dict, grounding_settings: dict, norm_cfg: dict | None) -> None:
         """The transformers within each level and between each two, by the settings of their classes."""
         channels, used = self.out_channels, range(self.num_levels)
-        with naming('FPT: self_mixtures', ValueError):
+        with naming('FPT: out_channels and self_mixtures', ValueError):
             self.self_transformers = nn.ModuleList(
                 SelfTransformer(channels, **self_settings, norm_cfg=norm_cfg)
                 for _ in (used if 'self' in self.interactions else ())
@@ -139,8 +144,8 @@ class FPT(BaseModule):
         if len(self.strides) != levels:
             raise InputError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
         for finer, coarser in zip(self.strides, self.strides[1:]):
-            ratio = coarser // max(finer, 1)
-            if finer < 1 or coarser % finer or ratio & (ratio - 1):
+            ratio = coarser // finer
+            if coarser % finer or ratio & (ratio - 1):
                 raise InputError(f'FPT: each stride must be 1, 2, 4, ... times the one before it, got {self.strides}')
         if self.add_extra_convs not in (False, 'on_input', 'on_output'):
             raise InputError(
@@ -148,6 +153,10 @@ class FPT(BaseModule):
             )
         if unknown := [name for name in self.interactions if name not in INTERACTIONS]:
             raise InputError(f'FPT: interactions are {", ".join(INTERACTIONS)}, got {", ".join(map(repr, unknown))}')
+        if 'grounding' in self.interactions and self.out_channels % 2:
+            raise InputError(
+                f'FPT: out_channels must be even, as grounding transformers have half of them, got {self.out_channels}'
+            )
 
     def _maps(self, level: int) -> int:
         """How many maps are concatenated at a level."""
@@ -200,18 +209,17 @@ class FPT(BaseModule):
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
                     f'{expected}, got {found}'
                 )
+            if self.window is not None and level > self.start_level and self.window > min(found[2:]):
+                raise InputError(
+                    f'FPT: level {level} is {found[2]} x {found[3]}, smaller than the window of {self.window} of the '
+                    'grounding transformers'
+                )
 
 
 def _grounding(channels: int, mixtures: int, similarity: str, window: int | None, norm_cfg: dict | None) -> nn.Module:
     with naming('FPT', ValueError):
         check_settings(similarity, 1 if window is None else window)
-    with naming('FPT: grounding_mixtures', ValueError):
+    with naming('FPT: out_channels and grounding_mixtures', ValueError):
         return GroundingTransformer(
             channels, mixtures=mixtures, similarity=similarity, window=window, norm_cfg=norm_cfg
         )
-
-
-def _check_channels(in_channels: Sequence[int]) -> None:
-    """Raises InputError unless ``in_channels`` has one number per level."""
-    if not isinstance(in_channels, Sequence) or not all(isinstance(each, Integral) for each in in_channels):
-        raise InputError(f'FPT: in_channels must have one number per level, got {in_channels!r}')

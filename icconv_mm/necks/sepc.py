@@ -5,13 +5,15 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.bricks import MODELS, BaseModule
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import PConvLayer
-from icconv_mm.layers.pconv import make_ibn, normalize_and_rectify
+from icconv_mm.layers.normalization import set_norms_eval
+from icconv_mm.layers.pconv import check_pyramid, make_ibn, normalize_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
+from icconv_mm.utils.arguments import check_positive
+from icconv_mm.utils.torch_private import is_compiling
 
 
 @MODELS.register_module()
@@ -61,19 +63,18 @@ class PConv(BaseModule):
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
-        self.num_outs = num_outs
-        self.norm_eval = norm_eval
-        if not isinstance(in_channels, int):
+        self.num_outs, self.norm_eval = num_outs, norm_eval
+        if isinstance(in_channels, Sequence):
             if len(in_channels) != num_outs or len(set(in_channels)) != 1:
                 raise InputError(
                     f'{self._name}: in_channels: the levels share their weights, so expected one number or {num_outs} '
                     f'(num_outs) equal ones, got {list(in_channels)}'
                 )
             in_channels = in_channels[0]
+        with naming(self._name, ValueError):
+            check_positive(in_channels=in_channels, out_channels=out_channels, pconv_num=pconv_num)
         if num_outs < 2:
             raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
-        if pconv_num < 1:
-            raise InputError(f'{self._name}: pconv_num must be 1 or more, got {pconv_num}')
         if start_level < 0:
             raise InputError(f'{self._name}: start_level must be 0 or more, got {start_level}')
         options = dict(deform=pconv_deform, start_level=start_level, ibn=ibn, sync_ibn=sync_ibn)
@@ -86,21 +87,22 @@ class PConv(BaseModule):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]``, finest first, -> levels ``[N, C_out, H_l, W_l]``."""
-        return tuple(self._stack(levels))
+        self._check_levels(levels)
+        return tuple(self.pconvs(levels))
 
-    def _stack(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def _check_levels(self, levels: Sequence[Tensor]) -> None:
         if len(levels) != self.num_outs:
             shapes = ', '.join(str(list(x.shape)) for x in levels)
             raise InputError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
-        return self.pconvs(levels)
+        if not is_compiling():  # which cannot trace what names the neck; the layers check the same
+            with naming(self._name, ValueError):
+                check_pyramid(levels, self.pconvs[0].in_channels)
 
     def train(self, mode: bool = True) -> 'PConv':
         """As ``nn.Module.train``, but norms stay in evaluation mode with ``norm_eval``."""
         super().train(mode)
         if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            set_norms_eval(self)
         return self
 
 
@@ -215,8 +217,8 @@ class SEPC(PConv):
         Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
         ``'reg'`` one map per level.
         """
-        self._check_sizes(levels)
-        features = self._stack(levels)
+        self._check_levels(levels)
+        features = self.pconvs(levels)
         convs, merged = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
         maps = [
             merged_convs(x, convs, self.lcconv_deform and level >= self.start_level, merged)
@@ -229,7 +231,8 @@ class SEPC(PConv):
             outputs.append(normalize_and_rectify(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
-    def _check_sizes(self, levels: Sequence[Tensor]) -> None:
+    def _check_levels(self, levels: Sequence[Tensor]) -> None:
+        super()._check_levels(levels)
         least = 3 - 2 * self.lcconv_padding
         for level, x in enumerate(levels):
             if min(x.shape[-2:]) < least:

@@ -1,12 +1,12 @@
 """The unscathed feature pyramid (UFP) on which FPT segments: levels of one size that see further and further."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 from torch import Tensor, nn
 
 from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError, naming
+from icconv_mm.utils.arguments import check_all_positive, check_positive
 
 
 class GlobalConvolution(nn.Module):
@@ -57,7 +57,8 @@ class UnscathedPyramid(BaseModule):
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: If a kernel is even, ``in_channels`` is no number, or the norm does not fit ``out_channels``.
+        InputError: If a kernel is even or there is none, channels are no positive numbers, or the norm does not fit
+            ``out_channels``; in ``forward``, if there is no level ``in_index`` or it has other channels.
 
     Example:
         >>> neck = UnscathedPyramid(in_channels=64, out_channels=32, kernel_sizes=(1, 7))
@@ -75,9 +76,10 @@ class UnscathedPyramid(BaseModule):
         init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
     ):
         super().__init__(init_cfg)
-        if not isinstance(in_channels, Integral):
-            raise InputError(f'UnscathedPyramid: in_channels must be a number, of one level, got {in_channels!r}')
-        self.in_index = in_index
+        with naming('UnscathedPyramid', ValueError):
+            check_positive(in_channels=in_channels, out_channels=out_channels)
+            check_all_positive(kernel_sizes=kernel_sizes)
+        self.in_channels, self.in_index = in_channels, in_index
         with naming('UnscathedPyramid: norm_cfg', ValueError):
             self.reduce = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
         with naming('UnscathedPyramid: kernel_sizes', ValueError):
@@ -87,5 +89,13 @@ class UnscathedPyramid(BaseModule):
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The maps of a backbone -> ``len(kernel_sizes)`` maps ``[B, out_channels, H, W]`` of one size."""
-        x = self.reduce(inputs[self.in_index])
+        if not -len(inputs) <= self.in_index < len(inputs):
+            raise InputError(f'UnscathedPyramid: in_index={self.in_index}, but there are {len(inputs)} levels')
+        x = inputs[self.in_index]
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise InputError(
+                f'UnscathedPyramid: level {self.in_index} must be [B, {self.in_channels}, H, W] (in_channels), '
+                f'got {list(x.shape)}'
+            )
+        x = self.reduce(x)
         return tuple(level(x) for level in self.levels)

@@ -1,5 +1,7 @@
 """What the package uses of torch and torch does not promise, with the versions in which it is known."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -36,27 +38,35 @@ def has_saved_tensors_hooks() -> bool:
     return top is not None and top(True) is not None
 
 
-def is_observed() -> bool:
-    """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single steps."""
+def in_transform_or_mode() -> bool:
+    """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single operators."""
     # the first is what dynamo knows, so that it traces none of the rest
     return is_compiling() or in_forward_ad() or in_dispatch_mode() or in_functorch()
 
 
-def is_traced() -> bool:
-    """Whether the call is recorded for a runtime or a FLOP counter that knows torch's own operators only."""
+def is_jit_or_onnx_tracing() -> bool:
+    """Whether ``torch.jit.trace`` or ``torch.onnx`` records the call: what reads that knows torch's operators only."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to a module or has replaced its forward, so it must be called. torch 2.1 to 2.15."""
+    """Whether a module has forward hooks or a replaced forward, so that it must be called. torch 2.1 to 2.15."""
     return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
-def is_heard(module: nn.Module) -> bool:
-    """Whether somebody listens to a module, a part of it, or all modules. torch 2.1 to 2.15."""
+def has_hooks_recursive(module: nn.Module) -> bool:
+    """:func:`has_hooks` of a module or a part of it, or hooks of all modules. torch 2.1 to 2.15."""
     return bool(nn.modules.module._has_any_global_hook()) or any(map(has_hooks, module.modules()))
 
 
 def has_kernel(operator: str, key: str) -> bool:
     """Whether an operator (``'icconv_mm::name'``, defined) has a kernel for a dispatch key. torch 2.1 to 2.15."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)
+
+
+def register_load_state_dict_pre_hook(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Have ``hook(module, state_dict, prefix, ...)`` called before a module loads; public from torch 2.5 on."""
+    if hasattr(module, 'register_load_state_dict_pre_hook'):
+        module.register_load_state_dict_pre_hook(hook)
+    else:
+        module._register_load_state_dict_pre_hook(hook, with_module=True)

@@ -163,12 +163,20 @@ def test_stems_and_shortcuts_of_the_variants(kind):
     """They take what ICResNet takes, in its order, and say what they are made of where something else is asked."""
     assert inspect.signature(kind) == inspect.signature(ICResNet)
     with torch.device('meta'):
-        net = kind(18, 'dense', (1, 3), 2, deep_stem=True, **TINY)
+        net = kind(18, 'dense', out_indices=(1, 3), frozen_stages=2, deep_stem=True, **TINY)
     assert net.out_indices == (1, 3) and net.frozen_stages == 2
     assert net.deep_stem and net.avg_down == (kind is ICResNetV1d)
     for option in kind.fixed_options:
         with pytest.raises(ValueError, match=rf'^{option} of {kind.__name__} is always True, got False'):
             kind(18, pattern='dense', **{option: False})
+
+
+def test_width_of_a_resnext_by_either_name():
+    with torch.device('meta'):
+        widths = [ICResNeXt(50, 'dense', **given).base_width for given in ({}, {'width_per_group': 8})]
+    assert widths == [4, 8]
+    with pytest.raises(ValueError, match='got width_per_group=8 and base_width=4: give one'):
+        ICResNeXt(50, 'dense', base_width=4, width_per_group=8)
 
 
 def test_depths_of_a_resnext():

@@ -238,7 +238,11 @@ def test_exports_to_onnx(cls, settings, x, tmp_path):
         (PyConvResNet, {'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
         (PyConvResNet, {'avg_down': True}, 'pools its shortcuts by maximum: avg_down must be False'),
         (PyConvResNet, {'depth': 50, 'two_pyconvs': True}, 'basic blocks, which depth 50 does not have'),
-        (PyConvResNet, {'stage_groups': [(1,)]}, r'must have 4 entries \(num_stages\), got 4 and 1'),
+        (
+            PyConvResNet,
+            {'stage_groups': [(1,)]},
+            'must have one entry for each of the 4 stages of the backbone, got 4 and 1',
+        ),
         (PyConvResNet, {'stage_groups': [(1, 4)] * 4}, r'\[0\] has 4 levels, \(3, 5, 7, 9\), and .* 2, \(1, 4\): give'),
         (
             PyConvResNet,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import ProfilerActivity, profile
 
-from icconv_mm.backbones import ICResNet
+from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.backbones.resnet import BasicBlock, ResNet
 
 TINY = {'base_channels': 8}
@@ -189,6 +189,8 @@ def test_pretrained_is_an_init_cfg(tmp_path):
     assert net.init_cfg == {'type': 'Pretrained', 'checkpoint': path}
     net.init_weights()
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in net.state_dict().items())
+    with pytest.warns(UserWarning, match='pretrained is deprecated'):
+        assert ResNet(18, **TINY, pretrained=tmp_path / 'net.pth').init_cfg == net.init_cfg
     with pytest.raises(ValueError, match='both say where weights come from: give one'):
         ResNet(18, pretrained=path, init_cfg=net.init_cfg)
     with pytest.raises(TypeError, match='pretrained must be a path, a URL or None, got True'):
@@ -291,17 +293,49 @@ def test_is_initialized_inside_a_model():
     assert not model.backbone.layer1[0].bn2.weight.any()
 
 
+@pytest.mark.parametrize('kind', [ResNet, PyConvResNet])
+def test_defaults_are_of_as_many_stages_as_there_are(kind):
+    net = kind(18, **TINY, num_stages=2, dcn={'type': 'DCNv2'})
+    assert (net.strides, net.dilations, net.stage_with_dcn) == ((1, 2), (1, 1), (False, False))
+    assert [out.shape[1] for out in net(torch.randn(1, 3, 32, 32))] == [8, 16]
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
         ({'depth': 20}, r'depth must be one of \[18, 34, 50, 101, 152\], got 20'),
         ({'num_stages': 5}, 'num_stages must be 1 to 4, got 5'),
+        ({'in_channels': 0}, 'in_channels must be a positive integer, got 0'),
+        ({'stem_channels': -4}, 'stem_channels must be a positive integer, got -4'),
+        ({'base_channels': '64'}, "base_channels must be a positive integer, got '64'"),
+        ({'expansion': -1}, 'expansion must be a positive integer, got -1'),
+        ({'groups': 0, 'depth': 50}, 'groups must be a positive integer, got 0'),
+        ({'base_width': 0, 'depth': 50}, 'base_width must be a positive integer, got 0'),
+        ({'width_per_group': 0, 'depth': 50}, 'width_per_group must be a positive integer, got 0'),
+        (
+            {'depth': 50, 'groups': 32, 'base_width': 4, 'width_per_group': 8},
+            'width_per_group is another name of base_width, got width_per_group=8 and base_width=4: give one',
+        ),
+        ({'drop_path_rate': 2}, 'drop_path_rate must be at least 0 and below 1, got 2'),
+        ({'strides': 2}, r'strides must have 4 entries \(num_stages\), got 2'),
+        ({'strides': (1, 2, 2, 0)}, r'strides must be a list of positive integers, got \(1, 2, 2, 0\)'),
+        ({'dilations': (1, 1, 1, -1)}, r'dilations must be a list of positive integers, got \(1, 1, 1, -1\)'),
+        ({'multi_grid': (1, 0)}, r'multi_grid must be a list of positive integers, got \(1, 0\)'),
+        ({'multi_grid': 2}, 'multi_grid must be a list of positive integers, got 2'),
+        ({'num_stages': 2, 'strides': (1, 2, 2, 2)}, r'strides must have 2 entries .* got \(1, 2, 2, 2\)'),
+        (
+            {'output_stride': 8, 'num_stages': 2},
+            '^output_stride=8 sets strides and dilations of four stages: leave out num_stages=2$',
+        ),
+        ({'output_stride': 8, 'strides': (1, 2, 2, 1)}, r'leave out strides=\(1, 2, 2, 1\)$'),
+        ({'out_indices': 3}, 'out_indices must be a list of stages, 0 to 3, got 3'),
+        ({'with_cp': 'norm'}, r"with_cp must be one of \[False, True, 'norms'\], got 'norm'"),
         ({'strides': (1, 2, 2)}, r'strides must have 4 entries \(num_stages\), got \(1, 2, 2\)'),
         ({'dilations': (1,)}, r'dilations must have 4 entries \(num_stages\), got \(1,\)'),
-        ({'out_indices': (0, 4)}, r'out_indices must be stages 0 to 3, got \(0, 4\)'),
-        ({'out_indices': ()}, 'out_indices must be stages 0 to 3'),
+        ({'out_indices': (0, 4)}, r'out_indices must be a list of stages, 0 to 3, got \(0, 4\)'),
+        ({'out_indices': ()}, 'out_indices must be a list of stages, 0 to 3'),
         ({'frozen_stages': 5}, 'frozen_stages must be -1 to 4, got 5'),
-        ({'style': 'torch'}, "style must be 'pytorch' or 'caffe', got 'torch'"),
+        ({'style': 'torch'}, r"style must be one of \['pytorch', 'caffe'\], got 'torch'"),
         ({'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
         ({'multi_grid': (1, 2, 4)}, r'one entry for each of the 2 blocks of the last stage, got \(1, 2, 4\)'),
         ({'dcn': {'type': 'DCN'}, 'stage_with_dcn': (True,)}, r'stage_with_dcn must have 4 entries .* got \(True,\)'),

@@ -225,7 +225,8 @@ PATTERN = {'ICBackbone': {'pattern': 'geometric_d4'}, 'PyConvBackbone': {}}
             {'stage_groups': [(1, 3, 3, 3), (1, 4, 8), (1, 4), (1,)]},
             'layer1.0.conv1: level 1: 3 groups',
         ),
-        ('PyConvBackbone', {'stage_kernels': [(3,)]}, r'must have 4 entries \(num_stages\), got 1 and 4'),
+        ('PyConvBackbone', {'stage_kernels': [(3,)]}, 'for each of the 4 stages of the backbone, got 1 and 4'),
+        ('PyConvBackbone', {'stage_kernels': [(3,)] * 5}, 'for each of the 4 stages of the backbone, got 5 and 4'),
         ('ICBackbone', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
     ],
 )

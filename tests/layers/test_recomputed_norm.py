@@ -93,10 +93,10 @@ def test_another_map_at_the_same_place_is_kept_as_it_is():
     """The map is held while the context is there, and let go with it."""
     x = torch.randn(2, 8, 16, 16, requires_grad=True)
     conv, norm, relu = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
-    made, reading = recomputed_norm_relu(conv(x), conv, norm, relu)
+    made, recomputation = recomputed_norm_relu(conv(x), conv, norm, relu)
     place, values = made.data_ptr(), made.detach().clone()
     del made
-    with reading:
+    with recomputation:
         others = [torch.full_like(values, 3.0, requires_grad=True) for _ in range(50)]
         assert place not in {other.data_ptr() for other in others}
         products = [other * other for other in others]
@@ -166,5 +166,5 @@ def test_compiles_in_one_graph():
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(ValueError, match="with_cp must be True, False or 'norms', got 'norm'"):
+    with pytest.raises(ValueError, match=r"with_cp must be one of \[False, True, 'norms'\], got 'norm'"):
         ResNet(18, with_cp='norm')

@@ -146,11 +146,11 @@ def test_a_narrow_neck_of_one_image_trains():
     [
         (
             dict(out_channels=18, norm_cfg=None, self_mixtures=4),
-            'FPT: self_mixtures: self-transformer: 18 channels cannot be .* 4 mixtures',
+            'FPT: out_channels and self_mixtures: self-transformer: 18 channels cannot be .* 4 mixtures',
         ),
         (
             dict(grounding_mixtures=3),
-            'FPT: grounding_mixtures: grounding transformer: 8 channels cannot be divided into 3 mixtures',
+            'FPT: out_channels and grounding_mixtures: .* 8 channels cannot be divided into 3 mixtures',
         ),
         (dict(window=4), 'FPT: the side of a window must be odd and positive, got 4'),
         (dict(drop_prob=1.0), r'FPT: drop_prob must be in \[0, 1\), got 1.0'),
@@ -164,8 +164,13 @@ def test_a_narrow_neck_of_one_image_trains():
         (dict(interactions=['self', 'cross']), "interactions are self, grounding, rendering, got 'cross'"),
         (dict(block_size=0), 'FPT: block_size must be at least 1, got 0'),
         (dict(norm_cfg=dict(type='GN', num_groups=32)), r'FPT: norm_cfg: num_channels \(16\) must be divisible'),
-        (dict(in_channels=32), 'FPT: in_channels must have one number per level, got 32'),
-        (dict(in_channels=[8, '8']), r"FPT: in_channels must have .*, got \[8, '8'\]"),
+        (dict(in_channels=32), 'FPT: in_channels must be a list of positive integers, got 32'),
+        (dict(in_channels=[]), r'FPT: in_channels must be a list of positive integers, got \[\]'),
+        (dict(in_channels=[8, '8']), r"FPT: in_channels must be a list of positive integers, got \[8, '8'\]"),
+        (dict(in_channels=[-8, 16]), r'FPT: in_channels must be a list of positive integers, got \[-8, 16\]'),
+        (dict(out_channels=0), 'FPT: out_channels must be a positive integer, got 0'),
+        (dict(out_channels=33, norm_cfg=None), 'FPT: out_channels must be even, as grounding .*, got 33'),
+        (dict(strides=[4, 8, 16, 0]), r'FPT: strides must be a list of positive integers, got \[4, 8, 16, 0\]'),
         (dict(similarity='cosine'), "FPT: similarity must be one of euclidean, embedded, dot, got 'cosine'"),
         (dict(add_extra_convs='on_lateral'), "on_output', got 'on_lateral'"),
     ],
@@ -175,19 +180,23 @@ def test_bad_arguments(settings, message):
         FPT(**{'in_channels': CHANNELS, **SMALL, **settings})
 
 
+def test_channels_without_grounding_may_be_odd():
+    assert FPT(CHANNELS, 9, norm_cfg=None, interactions=['rendering'])(pyramid())[0].shape[1] == 9
+
+
 def test_inputs_that_are_no_pyramid():
     neck, inputs = FPT(CHANNELS, **SMALL), pyramid()
-    with pytest.raises(ValueError, match='expected 4 levels, got 3'):
+    with pytest.raises(InputError, match='expected 4 levels, got 3'):
         neck(inputs[:3])
-    with pytest.raises(ValueError, match=r'level 2 must have the shape \[2, 8, 7, 5\], got \[2, 8, 6, 5\]'):
+    with pytest.raises(InputError, match=r'level 2 must have the shape \[2, 8, 7, 5\], got \[2, 8, 6, 5\]'):
         neck([*inputs[:2], inputs[2][:, :, :6], inputs[3]])
-    with pytest.raises(ValueError, match=r'level 1 must have the shape \[2, 6, 13, 10\], got \[2, 5, 13, 10\]'):
+    with pytest.raises(InputError, match=r'level 1 must have the shape \[2, 6, 13, 10\], got \[2, 5, 13, 10\]'):
         neck([inputs[0], inputs[1][:, :5], *inputs[2:]])
-    with pytest.raises(ValueError, match=r'level 3 must have the shape \[2, 12, 4, 3\], got \[1, 12, 4, 3\]'):
+    with pytest.raises(InputError, match=r'level 3 must have the shape \[2, 12, 4, 3\], got \[1, 12, 4, 3\]'):
         neck([*inputs[:3], inputs[3][:1]])
-    with pytest.raises(ValueError, match=r'strides \[8, 8, 8\]: level 1 must'):
+    with pytest.raises(InputError, match=r'strides \[8, 8, 8\]: level 1 must'):
         FPT(**SEGMENTATION)(pyramid((13, 9), [8] * 3))
-    with pytest.raises(ValueError, match='window of 3 is larger than the coarse map of 2 x 9'):
+    with pytest.raises(InputError, match='FPT: level 1 is 2 x 9, smaller than the window of 3 of the grounding tr'):
         FPT(**SEGMENTATION)(pyramid((2, 9), [8] * 3, ratio=1))
 
 
@@ -260,10 +269,20 @@ def test_unscathed_pyramid():
     ('settings', 'message'),
     [
         (dict(kernel_sizes=(1, 2)), 'UnscathedPyramid: kernel_sizes: .* odd and positive, got 2'),
-        (dict(in_channels=[32]), r'UnscathedPyramid: in_channels must be a number, of one level, got \[32\]'),
+        (dict(kernel_sizes=()), r'UnscathedPyramid: kernel_sizes must be a list of positive integers, got \(\)'),
+        (dict(kernel_sizes=7), 'UnscathedPyramid: kernel_sizes must be a list of positive integers, got 7'),
+        (dict(in_channels=[32]), r'UnscathedPyramid: in_channels must be a positive integer, got \[32\]'),
+        (dict(out_channels=0), 'UnscathedPyramid: out_channels must be a positive integer, got 0'),
         (dict(out_channels=8), r'UnscathedPyramid: norm_cfg: num_channels \(8\) must be divisible'),
     ],
 )
 def test_bad_arguments_of_the_unscathed_pyramid(settings, message):
     with pytest.raises(InputError, match=message):
         UnscathedPyramid(**{'in_channels': 8, **settings})
+
+
+def test_bad_levels_of_the_unscathed_pyramid():
+    with pytest.raises(InputError, match='UnscathedPyramid: in_index=4, but there are 4 levels'):
+        UnscathedPyramid(8, 8, in_index=4, norm_cfg=GN)(pyramid())
+    with pytest.raises(InputError, match=r'level -1 must be \[B, 8, H, W\] \(in_channels\), got \[2, 12, 4, 3\]'):
+        UnscathedPyramid(8, 8, norm_cfg=GN)(pyramid())

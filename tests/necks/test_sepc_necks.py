@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from icconv_mm.errors import UserError
+from icconv_mm.errors import InputError, UserError
 from icconv_mm.layers import IntegratedSyncBatchNorm
 from icconv_mm.necks import SEPC, PConv
 
@@ -180,7 +180,7 @@ def test_bottom_up_pose_on_the_finest_level(neck):
 
 
 def test_sequence_neck_needs_necks():
-    with pytest.raises(ValueError, match='necks is empty'):
+    with pytest.raises(InputError, match='necks is empty'):
         MODELS.build({'type': 'icconv_mm.SequenceNeck', 'necks': []})
 
 
@@ -211,9 +211,12 @@ def test_exports_to_onnx_without_deformation(tmp_path):
     'options, message',
     [
         ({'num_outs': 1}, r'SEPC: num_outs: a pyramid has 2 levels or more, got 1'),
-        ({'pconv_num': 0}, r'SEPC: pconv_num must be 1 or more, got 0'),
+        ({'pconv_num': 0}, 'SEPC: pconv_num must be a positive integer, got 0'),
         ({'in_channels': [4, 4, 8, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4, 8, 4\]'),
         ({'in_channels': [4, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4\]'),
+        ({'in_channels': 0}, 'SEPC: in_channels must be a positive integer, got 0'),
+        ({'in_channels': None}, 'SEPC: in_channels must be a positive integer, got None'),
+        ({'out_channels': 0}, 'SEPC: out_channels must be a positive integer, got 0'),
         ({'branches': 'loc'}, r"branches must be 'both', 'cls' or 'reg', got 'loc'"),
         ({'start_level': -3}, r'SEPC: start_level must be 0 or more, got -3'),
         ({'lcconv_padding': -1}, r'lcconv_padding must be 0 or more, got -1'),
@@ -221,7 +224,7 @@ def test_exports_to_onnx_without_deformation(tmp_path):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )
 def test_options_that_do_not_fit(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SEPC(**{'in_channels': 4, 'out_channels': 6, 'num_outs': 4, **options})
 
 
@@ -237,21 +240,37 @@ def test_deformation_without_the_operators_of_mmcv(option, monkeypatch):
 
 def test_wrong_number_of_levels():
     message = r'SEPC: expected 4 levels \(num_outs\), got 3: \[2, 4, 17, 20\], \[2, 4, 9, 10\], \[2, 4, 5, 5\]'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         SEPC(4, 6, 4)(pyramid()[:3])
-    with pytest.raises(ValueError, match=r'PConv: expected 3 levels \(num_outs\), got 4'):
+    with pytest.raises(InputError, match=r'PConv: expected 3 levels \(num_outs\), got 4'):
         PConv(4, 6, 3)(pyramid())
 
 
 def test_levels_that_would_vanish():
     levels = pyramid(sizes=[*SIZES[:3], (3, 3), (2, 2)])
-    with pytest.raises(ValueError, match=r'level 4 is 2x2, smaller than the 3x3 .* lcconv_padding=0 needs: .*'):
+    with pytest.raises(InputError, match=r'level 4 is 2x2, smaller than the 3x3 .* lcconv_padding=0 needs: .*'):
         SEPC(4, 6, 5)(levels)
     assert SEPC(4, 6, 5, lcconv_padding=1)(levels)[4][0].shape == (2, 6, 2, 2)
     levels.append(torch.randn(2, 4, 1, 1))
     assert SEPC(4, 6, 6, lcconv_padding=1, **FULL)(levels)[5][0].shape == (2, 6, 1, 1)
 
 
-def test_levels_that_do_not_halve():
-    with pytest.raises(ValueError, match=r'levels 2 and 3 disagree: half of 5x5, rounded up, is 3x3, .* is 4x3'):
-        SEPC(4, 6, 4)([*pyramid()[:3], torch.randn(2, 4, 4, 3)])
+@pytest.mark.parametrize('kind', [PConv, SEPC])
+def test_levels_that_are_no_pyramid(kind):
+    """As errors that the tools print as a sentence."""
+    neck, name = kind(4, 6, 4), kind.__name__
+    message = rf'^{name}: levels 2 and 3 disagree: half of 5x5, rounded up, is 3x3, .* is 4x3'
+    with pytest.raises(InputError, match=message):
+        neck([*pyramid()[:3], torch.randn(2, 4, 4, 3)])
+    with pytest.raises(InputError, match=rf'^{name}: level 0: expected \[2, 4, H, W\], got \[2, 5, 17, 20\]'):
+        neck(pyramid(channels=5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [PConv, SEPC])
+def test_compiles_to_one_graph(kind):
+    neck, levels = kind(4, 6, 4, ibn=True).eval(), pyramid()
+    torch._dynamo.reset()
+    compiled = torch.compile(neck, backend='eager', fullgraph=True)
+    for got, expected in zip(compiled(levels), neck(levels), strict=True):
+        torch.testing.assert_close(got, expected)

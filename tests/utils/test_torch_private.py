@@ -16,10 +16,12 @@ def test_below_autograd():
         assert not (2 * x).requires_grad
 
 
-def test_is_traced():
-    assert not torch_private.is_traced()
+def test_is_jit_or_onnx_tracing():
+    assert not torch_private.is_jit_or_onnx_tracing()
     seen = []
-    torch.jit.trace(lambda x: seen.append(torch_private.is_traced()) or x + 1, torch.ones(2), check_trace=False)
+    torch.jit.trace(
+        lambda x: seen.append(torch_private.is_jit_or_onnx_tracing()) or x + 1, torch.ones(2), check_trace=False
+    )
     assert seen == [True]
 
 
@@ -78,6 +80,28 @@ def test_has_hooks():
         assert not torch_private.has_hooks(module)
     module.forward = torch.nn.Identity().forward
     assert torch_private.has_hooks(module)
+
+
+def test_has_hooks_recursive():
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    assert not torch_private.has_hooks_recursive(module)
+    for register in (module[0].register_forward_hook, torch.nn.modules.module.register_module_forward_hook):
+        handle = register(lambda *_: None)
+        assert torch_private.has_hooks_recursive(module)
+        handle.remove()
+    assert not torch_private.has_hooks_recursive(module)
+
+
+@pytest.mark.parametrize('is_public', [True, False])
+def test_register_load_state_dict_pre_hook(is_public, monkeypatch):
+    if not is_public:  # as before torch 2.5
+        monkeypatch.delattr(torch.nn.Module, 'register_load_state_dict_pre_hook', raising=False)
+    seen, module = [], torch.nn.Sequential(torch.nn.Linear(1, 1))
+    torch_private.register_load_state_dict_pre_hook(
+        module[0], lambda part, state, prefix, *_: seen.append((part, prefix))
+    )
+    module.load_state_dict(module.state_dict())
+    assert seen == [(module[0], '0.')]
 
 
 def test_has_kernel():

@@ -12,7 +12,7 @@ from icconv_mm.ops.definition.operator import decomposed, define, fragment, refu
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.ops.dispatch.fast_path import FastCall, fast_call, fast_calls
 from icconv_mm.ops.reference import dense_convolution
-from icconv_mm.utils.torch_private import is_traced
+from icconv_mm.utils.torch_private import is_jit_or_onnx_tracing
 
 
 class Convolution:
@@ -90,7 +90,7 @@ class Convolution:
                 return out
         table, stride, number = settings
         args = x, self.pack(weights), bias, [int(entry) for entry in table], stride, number
-        if is_traced():
+        if is_jit_or_onnx_tracing():
             out = decomposed(self.reference.forward, self.check, *args)
         else:
             self.check(*args)

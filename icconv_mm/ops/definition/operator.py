@@ -12,7 +12,7 @@ from torch.utils import flop_counter
 
 from icconv_mm.ops.common.tensors import cast, memory_format, tensors_of
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.utils.torch_private import Operator, below_autograd, in_forward_ad, is_traced
+from icconv_mm.utils.torch_private import Operator, below_autograd, in_forward_ad, is_jit_or_onnx_tracing
 
 # this interface is the same from torch 2.1 on
 fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
@@ -92,7 +92,7 @@ def define(
 
 def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
     """Check the arguments and call the operator, or for a trace its decomposition, the reference."""
-    if is_traced():
+    if is_jit_or_onnx_tracing():
         return decomposed(reference, check, *args)
     check(*args)
     return operator(*args)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.utils.torch_private import is_observed, is_traced
+from icconv_mm.utils.torch_private import in_transform_or_mode, is_jit_or_onnx_tracing
 
 
 def has_batch_norm_kernel(
@@ -22,7 +22,7 @@ def has_batch_norm_kernel(
     For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
     map.
     """
-    if is_observed() or is_traced() or backend.requested() not in ('auto', 'cpu'):
+    if in_transform_or_mode() or is_jit_or_onnx_tracing() or backend.requested() not in ('auto', 'cpu'):
         return False
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, shortcut)):
         return False

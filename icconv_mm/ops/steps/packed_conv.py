@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.tensors import is_autocast
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.utils.torch_private import is_observed, is_traced
+from icconv_mm.utils.torch_private import in_transform_or_mode, is_jit_or_onnx_tracing
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def has_packed_conv_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> bo
     For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
     map.
     """
-    if is_observed() or is_traced() or backend.requested() not in ('auto', 'cpu'):
+    if in_transform_or_mode() or is_jit_or_onnx_tracing() or backend.requested() not in ('auto', 'cpu'):
         return False
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return False

@@ -9,7 +9,7 @@ from icconv_mm.ops.common.tensors import FLOAT_DTYPES, device_refusal, mixture_r
 from icconv_mm.ops.dispatch.backend import Limits, register_function
 from icconv_mm.ops.dispatch.proven_gpus import unproven
 from icconv_mm.ops.reference import pyramid_sum as reference
-from icconv_mm.utils.torch_private import below_autograd, is_observed, is_traced
+from icconv_mm.utils.torch_private import below_autograd, in_transform_or_mode, is_jit_or_onnx_tracing
 
 
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
     Returns:
         ``[N, C, H, W]``, a new map of the dtype of ``own``.
     """
-    return (reference.forward if is_observed() or is_traced() else _run)(own, coarser, finer)
+    return (reference.forward if in_transform_or_mode() or is_jit_or_onnx_tracing() else _run)(own, coarser, finer)
 
 
 def _compiled(own, coarser, finer=None):
