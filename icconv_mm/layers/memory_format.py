@@ -8,6 +8,8 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from icconv_mm.utils.torch_private import in_functorch, is_compiling
+
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
 # Packages and modules of Python whose layers get contiguous maps: those of operators that read memory without asking
@@ -25,6 +27,10 @@ _CONTIGUOUS = (
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (8 and 12 of them crash, 16 and more do not).
 LEAST_CHANNELS = 16
+
+# Converting smaller filters at every call costs nothing, so they stay as torch stores them. IC-ResNets, whose other
+# filters are not converted, then have contiguous parameters, as `torch.optim.LBFGS` wants them.
+LEAST_FILTERS = 2**15
 
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
@@ -82,7 +88,7 @@ def convert_filters(network: nn.Module) -> None:
         gains = weight.dtype in _FAST_ON_CPU and (
             network.memory_format == 'channels_last' or weight.device.type == 'cpu'
         )
-        if type(weight) is nn.Parameter and gains and not weight.is_shared():
+        if type(weight) is nn.Parameter and weight.numel() >= LEAST_FILTERS and gains and not weight.is_shared():
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
@@ -132,6 +138,8 @@ def _convert(network: nn.Module, args: tuple) -> tuple:
 def _converted(x: Tensor, network: nn.Module) -> Tensor:
     on_cpu = x.device.type == 'cpu'
     if network.memory_format == 'preserve' or x.ndim != 4 or (on_cpu and network.is_narrow):
+        return x
+    if not is_compiling() and in_functorch():  # vmap cannot tell the format of a map
         return x
     if network.memory_format == 'auto' and not (on_cpu and x.dtype in _FAST_ON_CPU):
         return x

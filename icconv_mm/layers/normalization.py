@@ -5,7 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.layers.packed_conv import convolve
 from icconv_mm.ops.steps.batch_norm import batch_norm_relu_, has_batch_norm_kernel
-from icconv_mm.utils.torch_private import has_hooks, has_hooks_recursive, is_compiling
+from icconv_mm.utils.torch_private import has_hooks_recursive, is_compiling, must_be_called
 
 
 def norm_relu(
@@ -49,7 +49,7 @@ def _runs_in_place(
         return False
     if relu is not None and type(relu) is not nn.ReLU:
         return False
-    return not any(module is not None and has_hooks(module) for module in (conv, norm, relu))
+    return not must_be_called(conv, norm, relu)
 
 
 class Shortcut(nn.Sequential):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_
-from icconv_mm.utils.torch_private import has_hooks, is_compiling
+from icconv_mm.utils.torch_private import is_compiling, must_be_called
 
 
 def convolve(x: Tensor, conv: nn.Module) -> Tensor:
@@ -19,7 +19,7 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     Returns:
         ``[N, C_out, H', W']``.
     """
-    if is_compiling() or type(conv) is not nn.Conv2d or has_hooks(conv) or not _is_packed(x, conv):
+    if is_compiling() or type(conv) is not nn.Conv2d or must_be_called(conv) or not _is_packed(x, conv):
         return conv(x)
     return _packed(x, conv) if x.is_contiguous(memory_format=torch.channels_last) else conv(x)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from icconv_mm.layers.normalization import norm_relu
-from icconv_mm.utils.torch_private import has_hooks, has_saved_tensors_hooks, in_transform_or_mode
+from icconv_mm.utils.torch_private import has_saved_tensors_hooks, in_transform_or_mode, must_be_called
 
 
 class _Recipe:
@@ -80,4 +80,4 @@ def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module)
         return False
     if has_saved_tensors_hooks():  # checkpointing around this network keeps less than we would
         return False
-    return not any(has_hooks(module) for module in (conv, norm, relu))
+    return not must_be_called(conv, norm, relu)

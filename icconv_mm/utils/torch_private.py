@@ -54,9 +54,16 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
+def must_be_called(*modules: nn.Module | None) -> bool:
+    """Whether one of some modules :func:`has_hooks`, or all modules have hooks. torch 2.1 to 2.15."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    return any(module is not None and has_hooks(module) for module in modules)
+
+
 def has_hooks_recursive(module: nn.Module) -> bool:
     """:func:`has_hooks` of a module or a part of it, or hooks of all modules. torch 2.1 to 2.15."""
-    return bool(nn.modules.module._has_any_global_hook()) or any(map(has_hooks, module.modules()))
+    return must_be_called(*module.modules())
 
 
 def has_kernel(operator: str, key: str) -> bool:

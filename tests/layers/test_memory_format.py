@@ -9,6 +9,7 @@ from torch import nn
 
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.layers import set_memory_format
+from icconv_mm.layers.memory_format import LEAST_FILTERS
 
 CL = torch.channels_last
 
@@ -47,12 +48,13 @@ def test_maps_are_channels_last_and_equal(kind):
 
 
 def filters(net):
-    return [conv.weight for conv in net.modules() if type(conv) is nn.Conv2d and conv.kernel_size != (1, 1)]
+    convs = [conv for conv in net.modules() if type(conv) is nn.Conv2d and conv.kernel_size != (1, 1)]
+    return [conv.weight for conv in convs if conv.weight.numel() >= LEAST_FILTERS]
 
 
 def test_filters_are_stored_as_the_maps_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    net = small('auto')
+    net = small('auto', ResNet)
     state = copy.deepcopy(net.state_dict())
     assert all(weight.is_contiguous() for weight in filters(net))  # until they are all there
     for mode in (True, False):
@@ -63,19 +65,35 @@ def test_filters_are_stored_as_the_maps_without_a_gpu(monkeypatch):
     assert all(map(is_channels_last, filters(net)))
 
 
+def test_parameters_of_networks_without_large_dense_filters_stay_contiguous(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    net = small('auto').train()
+    vector = torch.nn.utils.parameters_to_vector(net.parameters())
+    torch.nn.utils.vector_to_parameters(vector, net.parameters())
+
+
+@pytest.mark.parametrize('kind', [ResNet, ICResNet])
+def test_vmap_takes_maps_as_they_come(kind):
+    net, x = small('auto', kind).eval(), torch.randn(3, 1, 3, 64, 64)
+    with torch.no_grad():
+        levels = torch.func.vmap(net)(x)
+        for level, expected in zip(levels, zip(*map(net, x))):
+            torch.testing.assert_close(level, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(('memory_format', 'gpu'), [('auto', True), ('preserve', False)])
 def test_filters_stay_where_maps_may_come_in_either_format(memory_format, gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    assert all(weight.is_contiguous() for weight in filters(small(memory_format).eval()))
+    assert all(weight.is_contiguous() for weight in filters(small(memory_format, ResNet).eval()))
 
 
 def test_filters_that_are_shared_or_wrapped_stay(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    shared = small('auto').share_memory()
+    shared = small('auto', ResNet).share_memory()
     addresses = [weight.data_ptr() for weight in filters(shared)]
     assert [weight.data_ptr() for weight in filters(shared.eval())] == addresses
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
-    assert all(weight.is_contiguous() for weight in filters(small('auto').eval()))
+    assert all(weight.is_contiguous() for weight in filters(small('auto', ResNet).eval()))
 
 
 def test_steps_do_not_depend_on_how_filters_are_stored(monkeypatch):
@@ -83,7 +101,7 @@ def test_steps_do_not_depend_on_how_filters_are_stored(monkeypatch):
     for gpu in (False, True):
         with monkeypatch.context() as patch:  # the optimizer asks, too
             patch.setattr(torch.cuda, 'is_available', lambda gpu=gpu: gpu)
-            net = smooth(small('auto')).train()
+            net = smooth(small('auto', ResNet)).train()
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, eps=1e-3)  # or noise decides the sign of a step
         for _ in range(2):
             optimizer.zero_grad()

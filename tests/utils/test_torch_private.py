@@ -82,6 +82,16 @@ def test_has_hooks():
     assert torch_private.has_hooks(module)
 
 
+def test_must_be_called():
+    module, other = torch.nn.ReLU(), torch.nn.ReLU()
+    assert not torch_private.must_be_called(module, None, other)
+    for register in (other.register_forward_hook, torch.nn.modules.module.register_module_forward_hook):
+        handle = register(lambda *_: None)
+        assert torch_private.must_be_called(module, None, other)
+        handle.remove()
+    assert not torch_private.must_be_called(module, None, other)
+
+
 def test_has_hooks_recursive():
     module = torch.nn.Sequential(torch.nn.ReLU())
     assert not torch_private.has_hooks_recursive(module)
