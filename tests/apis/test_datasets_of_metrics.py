@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.apis.datasets import check_data_paths, explaining_metrics
-from icconv_mm.datasets.checks import DatasetError
+from icconv_mm.datasets.checks import DatasetError, MissingDataError
 
 
 @pytest.fixture
@@ -29,5 +29,5 @@ def test_bad_annotations_are_the_reason(cfg):
 def test_missing_annotations(cfg):
     check_data_paths(cfg, 'train', 'val')
     cfg.val_evaluator[0].metric.ann_file = '/nowhere/a.json'
-    with pytest.raises(DatasetError, match=r'val_evaluator\.ann_file: no such file: /nowhere/a\.json'):
+    with pytest.raises(MissingDataError, match=r'val_evaluator\.ann_file: no such file: /nowhere/a\.json'):
         check_data_paths(cfg, 'train', 'val')
