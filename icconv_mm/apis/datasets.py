@@ -32,7 +32,8 @@ _NOTHING_LEFT = 'need at least one array to concatenate'
 def check_data_paths(cfg: Config, *phases: str) -> None:
     """Raise MissingDataError for a path that does not exist in the datasets and metrics of the phases."""
     for where, dataset in phase_datasets(cfg, *phases):
-        check_paths(dataset, where)
+        with naming(where, TypeError):  # a number in the place of a path
+            check_paths(dataset, where)
     for where, metric in _metrics_on_files(cfg, *phases):
         require_file(metric['ann_file'], where, MissingDataError)
 

@@ -27,9 +27,16 @@ from icconv_mm.tasks.select import get_task
 from icconv_mm.utils.config_tree import as_list, dicts_in
 from icconv_mm.utils.files import require_argument_file, require_file
 
+# Top-level keys of a config that hold a dict each; a runner reads most of them only after a while.
+_DICTS = (
+    'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'optim_wrapper', 'default_hooks', 'env_cfg', 'randomness', 'visualizer', 'auto_scale_lr',
+)  # fmt: skip
+
 
 def prepare(cfg: Config) -> TaskAdapter:
     """What every purpose needs: images are checked as they are read, and no two runs share a visualiser."""
+    _require_dicts(cfg)
     task = get_task(cfg, str(cfg.filename))
     safe.install()
     replace_image_loading(cfg)
@@ -104,6 +111,17 @@ def prepare_test(
     return task
 
 
+def _require_dicts(cfg: Config) -> None:
+    values = {name: cfg.get(name) for name in _DICTS}
+    loaders = {name: values[name] for name in _DICTS if name.endswith('_dataloader') and isinstance(values[name], dict)}
+    values |= {f'{name}.dataset': loader.get('dataset') for name, loader in loaders.items()}
+    for name, value in values.items():
+        if isinstance(value, (str, int, float, list, tuple)):  # an object that is built already may be there
+            raise InputError(f'{cfg.filename}: {name} is {value!r:.60}, expected a dict')
+    if not isinstance(cfg.get('load_from'), (str, type(None))):
+        raise InputError(f'{cfg.filename}: load_from is {cfg.load_from!r:.60}, expected a path')
+
+
 def _require(cfg: Config, purpose: str, *names: str) -> None:
     missing = [name for name in names if not cfg.get(name)]
     if missing:
@@ -123,7 +141,12 @@ def _distribute(cfg: Config, launcher: str) -> None:
     # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
     timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
+        try:
+            torch.distributed.init_process_group(
+                'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+            )
+        except ValueError as error:  # the environment has no RANK, WORLD_SIZE, ...
+            raise ArgumentError('launcher', f'pytorch: the process was not started by torchrun ({error})') from None
     cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
     if 'model_wrapper_cfg' not in cfg:
         cfg.model_wrapper_cfg = {

@@ -5,6 +5,7 @@ from mmengine.config import Config
 
 from icconv_mm.apis.datasets import check_data_paths, explaining_metrics
 from icconv_mm.datasets.checks import DatasetError, MissingDataError
+from icconv_mm.errors import InputError
 
 
 @pytest.fixture
@@ -24,6 +25,13 @@ def test_bad_annotations_are_the_reason(cfg):
     reason = r'val_evaluator\.ann_file: .*a\.json: not a COCO annotation file'
     with pytest.raises(DatasetError, match=reason), explaining_metrics(cfg):
         raise KeyError('area')
+
+
+def test_a_number_in_the_place_of_a_path():
+    dataset = {'type': 'CocoDataset', 'data_root': 3}
+    cfg = Config({'train_dataloader': {'dataset': dataset}})
+    with pytest.raises(InputError, match=r'^train_dataloader\.dataset: .*not int'):
+        check_data_paths(cfg, 'train')
 
 
 def test_missing_annotations(cfg):
