@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError
+from icconv_mm.errors import MissingLibraryError
 
 
-def _needs(library: str, what: str) -> InputError:
-    return InputError(f'{what} is a part of {library}, which is not installed: pip install {library}')
+def _needs(library: str, what: str) -> MissingLibraryError:
+    return MissingLibraryError(f'{what} is a part of {library}, which is not installed: pip install {library}')
 
 
 class Registry:
@@ -36,7 +36,7 @@ class Registry:
         """The module of a config: ``type`` ('icconv_mm.Name', 'Name' or a class) called with the other entries.
 
         Raises:
-            InputError: For a name that is not of this package.
+            MissingLibraryError: For a name that is not of this package.
         """
         options = dict(cfg)
         kind = options.pop('type')
@@ -106,7 +106,8 @@ class BaseModule(nn.Module):
         """Initialise this module and the children that know how to; a second call changes nothing.
 
         Raises:
-            InputError: For an entry of another type, such as 'Pretrained': load such a file with ``load_state_dict``.
+            MissingLibraryError: For an entry of another type, such as 'Pretrained': load such a file with
+                ``load_state_dict``.
         """
         if self.is_init:
             return
@@ -135,7 +136,7 @@ def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
     """A ``Conv2d`` of the arguments that follow ``cfg``.
 
     Raises:
-        InputError: If ``cfg`` names another kind.
+        MissingLibraryError: If ``cfg`` names another kind.
     """
     options |= cfg or {}
     if (kind := options.pop('type', 'Conv2d')) not in ('Conv', 'Conv2d'):
@@ -147,7 +148,7 @@ def build_norm_layer(cfg: dict, num_features: int, postfix: int | str = '') -> t
     """A norm of ``num_features`` channels, and its name: 'bn' or 'gn' with ``postfix``.
 
     Raises:
-        InputError: If ``cfg`` names another kind than 'BN', 'SyncBN' or 'GN'.
+        MissingLibraryError: If ``cfg`` names another kind than 'BN', 'SyncBN' or 'GN'.
     """
     options = dict(cfg)
     kind, learns = options.pop('type'), options.pop('requires_grad', True)
@@ -191,7 +192,7 @@ class ConvModule(nn.Module):
         act_cfg: ``dict(type='ReLU')`` or None.
 
     Raises:
-        InputError: For another norm or activation.
+        MissingLibraryError: For another norm or activation.
     """
 
     order = ('conv', 'norm', 'act')

@@ -6,7 +6,7 @@ Each library is taken where it is installed, mmcv-lite as well as mmcv. Layers, 
 from torch import Tensor, nn
 
 from icconv_mm import versions
-from icconv_mm.errors import InputError
+from icconv_mm.errors import MissingLibraryError
 from icconv_mm.utils import task_folders
 
 if versions.is_installed('mmengine'):
@@ -87,10 +87,10 @@ def deform_conv2d(*args) -> Tensor:
 
 
 def require_operators(what: str) -> None:
-    """Raise InputError unless mmcv is here with its compiled operators; ``what`` needs them."""
+    """Raise MissingLibraryError unless mmcv is here with its compiled operators; ``what`` needs them."""
     try:
         import mmcv.ops.deform_conv  # noqa: F401
     except ImportError as error:
-        raise InputError(
+        raise MissingLibraryError(
             f'{what} needs the compiled operators of mmcv, which mmcv-lite lacks ({error}): install mmcv in its place'
         ) from None

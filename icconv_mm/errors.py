@@ -12,7 +12,16 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 class UserError(Exception):
-    """An error that the user can fix: the message says what is wrong, and where. The root of all such errors."""
+    """An error that the user can fix: the message says what is wrong, and where. The root of all such errors.
+
+    Attributes:
+        place: The file, the field or the layer that :func:`naming` puts before the message; '' for none.
+    """
+
+    place = ''
+
+    def __str__(self) -> str:
+        return _joined(self.place, super().__str__())
 
 
 class InputError(UserError, ValueError):
@@ -22,12 +31,33 @@ class InputError(UserError, ValueError):
 class ArgumentError(InputError):
     """An argument of a function cannot be used.
 
-    The message begins with the name of the argument. Tools put that of their option in its place.
+    Args:
+        argument: The name of the argument, with which the message begins. Tools put that of their option in its place.
+        problem: What is wrong.
     """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument, problem)
+        self.argument, self.problem = argument, problem
+
+    def __str__(self) -> str:
+        return _joined(self.place, self.argument, self.problem)
 
 
 class MissingFileError(InputError, FileNotFoundError):
     """There is no such file."""
+
+
+class MissingArgumentFileError(ArgumentError, MissingFileError):
+    """There is no such file, which an argument names."""
+
+
+class MissingLibraryError(InputError, ImportError):
+    """A library is not installed, or its version is not supported."""
+
+
+def _joined(*parts: str) -> str:
+    return ': '.join(filter(None, parts))
 
 
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
@@ -53,7 +83,7 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except UserError as error:
         if not str(error).startswith(where):
-            error.args = (f'{where}: {sentence(error)}',)
+            error.place = _joined(where, error.place)
         raise
     except kinds as error:
         raise InputError(f'{where}: {sentence(error)}') from error
@@ -85,7 +115,7 @@ def require_known(names: Iterable[str], known: Collection[str], what: str) -> li
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
     """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
 
-    Where the message names an argument (:class:`ArgumentError`), it names the option of the tool instead.
+    The message of an :class:`ArgumentError` names the option of the tool in the place of the argument.
     What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
 
     Args:
@@ -98,10 +128,9 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except UserError as error:
         if debug:
             raise
-        message = sentence(error)
-        if isinstance(error, ArgumentError):
-            message = re.sub(r'^\w+(?=[: ])', _option, message)
-        sys.exit(f'error: {message}\n{after}'.rstrip())
+        if isinstance(error, ArgumentError) and not error.place:  # one of a part of a config has no option
+            error.argument = _option(error.argument)
+        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
     except OSError as error:
         if debug or error.errno not in _DISK_ERRORS:
             raise
@@ -112,9 +141,8 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         sys.exit(130)
 
 
-def _option(argument: re.Match) -> str:
-    name = argument[0]
-    return f'--{_OPTIONS.get(name, name.replace("_", "-"))}'
+def _option(argument: str) -> str:
+    return f'--{_OPTIONS.get(argument, argument.replace("_", "-"))}'
 
 
 def sentence(error: BaseException) -> str:
@@ -123,7 +151,7 @@ def sentence(error: BaseException) -> str:
     text = str(text).strip()
     if isinstance(error, KeyError) and re.fullmatch(r'[\w.]+', text):
         text = f'there is no {text!r}'
-    if text.startswith('Caught ') and 'Original Traceback' in text:
+    if 'Original Traceback' in text:
         name = type(error).__name__
-        text = re.split(rf'\n(?:\w+\.)*{name}: ', text)[-1].strip()
+        text = re.sub(rf'Caught {name} in .*\n(?:\w+\.)*{name}: ', '', text, flags=re.DOTALL)
     return text or type(error).__name__

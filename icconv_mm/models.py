@@ -16,7 +16,7 @@ from icconv_mm import backbones
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.bricks import init_weights
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.patterns.selection import LayerFilter
 from icconv_mm.utils.arguments import check_positive
@@ -302,7 +302,7 @@ def from_timm(
         timm's network, an object of its own class.
 
     Raises:
-        ImportError: Without timm.
+        MissingLibraryError: Without timm.
         InputError: For a bool as a pattern.
         ValueError: As of :func:`icconv_mm.ICBackbone`.
 
@@ -316,6 +316,6 @@ def from_timm(
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f'from_timm needs timm ({error}): pip install timm') from error
+        raise MissingLibraryError(f'from_timm needs timm ({error}): pip install timm') from error
     network = timm.create_model(name, **options)
     return ICBackbone(network, pattern, filter, supernet_d_max)

@@ -4,6 +4,8 @@ import importlib.metadata
 import importlib.util
 import re
 
+from icconv_mm.errors import MissingLibraryError
+
 # Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
 # keep the import names, so a library is found by its import name and its version read from whichever is installed.
 SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -40,7 +42,7 @@ def is_installed(name: str) -> bool:
 
 
 def check(names: tuple[str, ...] = FOUNDATION) -> None:
-    """Raise ImportError, naming what was found and what is supported, if a library is missing or out of range.
+    """Raise MissingLibraryError, naming what was found and what is supported, if a library is missing or out of range.
 
     Args:
         names: Import names to check.
@@ -58,4 +60,4 @@ def check(names: tuple[str, ...] = FOUNDATION) -> None:
         if not _release(low) <= _release(found[1]) < _release(high):
             problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
     if problems:
-        raise ImportError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))
+        raise MissingLibraryError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))

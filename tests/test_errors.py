@@ -1,12 +1,23 @@
 """Bad input is one sentence; a fault of ours keeps its traceback."""
 
+import pickle
 import re
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from icconv_mm.datasets.loading import ImageFileError
-from icconv_mm.errors import InputError, MissingFileError, UserError, building, naming, reporting
+from icconv_mm.errors import (
+    ArgumentError,
+    InputError,
+    MissingArgumentFileError,
+    MissingFileError,
+    MissingLibraryError,
+    UserError,
+    building,
+    naming,
+    reporting,
+)
 
 
 def test_bad_input_exits_with_a_sentence(capsys):
@@ -62,7 +73,31 @@ def test_naming_puts_the_place_before_the_message_once():
 
 def test_errors_for_users_are_also_what_python_calls_them():
     assert issubclass(InputError, ValueError) and issubclass(MissingFileError, FileNotFoundError)
+    assert issubclass(MissingLibraryError, ImportError) and issubclass(MissingArgumentFileError, MissingFileError)
     assert issubclass(ImageFileError, RuntimeError) and issubclass(ImageFileError, UserError)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        InputError('gone'),
+        MissingFileError('gone'),
+        MissingLibraryError('gone'),
+        ArgumentError('out', 'gone'),
+        MissingArgumentFileError('out', 'gone'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_kind_keeps_its_message_with_a_place_and_as_bytes(error):
+    """Also ImportError and OSError, whose messages are more than their arguments."""
+    message = str(error)
+    assert message in ('gone', 'out: gone')
+    with pytest.raises(type(error)), naming('c.py'):
+        raise error
+    assert str(error) == f'c.py: {message}'
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), str(copied)) == (type(error), f'c.py: {message}')
+    assert getattr(error, 'errno', None) is None and vars(copied) == vars(error)
 
 
 class Bad(Dataset):
@@ -77,3 +112,6 @@ def test_error_from_a_worker_of_the_data_loader():
     with pytest.raises(SystemExit) as end, reporting():
         next(iter(DataLoader(Bad(), num_workers=1)))
     assert end.value.code == 'error: a.jpg: truncated or corrupt (broken data stream)'
+    with pytest.raises(SystemExit) as end, reporting(), naming('c.py'):
+        next(iter(DataLoader(Bad(), num_workers=1)))
+    assert end.value.code == 'error: c.py: a.jpg: truncated or corrupt (broken data stream)'

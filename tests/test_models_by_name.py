@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import icconv_mm
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers import ICConv2d, PyConv2d
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -222,5 +222,5 @@ def test_refusals_of_from_timm(options, words):
 
 def test_from_timm_without_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(ImportError, match=r'from_timm needs timm .*: pip install timm'):
+    with pytest.raises(MissingLibraryError, match=r'from_timm needs timm .*: pip install timm'):
         icconv_mm.from_timm('resnet50', pattern='dense')

@@ -21,7 +21,7 @@ for name in {BARRED}: sys.modules[name] = None
 import torch, icconv_mm
 from torch import nn
 from icconv_mm import backbones, layers, necks
-from icconv_mm.errors import InputError
+from icconv_mm.errors import MissingLibraryError
 """
 
 # name -> (class, arguments, shapes of the input)
@@ -169,7 +169,7 @@ REFUSED = [
 def refusals():
     code = 'icconv_mm.versions.installed = lambda name: None if "mm" in name else ("torch", "2.11")\n'
     for call, *_ in REFUSED:
-        code += f'try:\n    {call}\nexcept (InputError, ImportError) as error:\n    print(repr(str(error)))\n'
+        code += f'try:\n    {call}\nexcept MissingLibraryError as error:\n    print(repr(str(error)))\n'
     return alone(code).splitlines()
 
 

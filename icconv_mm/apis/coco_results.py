@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from icconv_mm.datasets.checks import check_coco_file, check_file
+from icconv_mm.datasets.checks import check_coco_file
 from icconv_mm.errors import ArgumentError
 from icconv_mm.tasks.base import TaskAdapter
-from icconv_mm.utils.files import write_json
+from icconv_mm.utils.files import require_argument_file, write_json
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
     """The ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
     if ann_file is None:
         return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
-    check_file(ann_file, 'ann_file', ArgumentError)
+    require_argument_file(ann_file, 'ann_file')
     content = check_coco_file(ann_file)
     known = {category['name']: category['id'] for category in content['categories']}
     unused = max(known.values(), default=0) + 1
@@ -104,10 +104,10 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
             entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
-            raise ArgumentError(f'ann_file {ann_file}: {found} {path.name!r} for {path}')
+            raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]
     if twice:
         same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
-        raise ArgumentError(f'ann_file {ann_file}: image id {twice[0]} fits several images: {same}')
+        raise ArgumentError('ann_file', f'{ann_file}: image id {twice[0]} fits several images: {same}')
     return matched

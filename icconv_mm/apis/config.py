@@ -10,10 +10,11 @@ from mmengine.config import config as mmengine_config
 
 from icconv_mm.apis.config_options import check_options
 from icconv_mm.datasets.loading import LoadImageFromFile
-from icconv_mm.errors import ArgumentError, InputError, MissingFileError, sentence
+from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.libraries import require_library
 from icconv_mm.utils.config_tree import as_list, dicts_in, kind_of
+from icconv_mm.utils.files import require_file
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
@@ -30,8 +31,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work
         InputError: The file cannot be read, or an option does not exist.
         MissingLibraryError: The config is for a task library that is not installed.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f'config: no such file: {path}')
+    require_file(Path(path), 'config')
     format_once()
     try:
         cfg = Config.fromfile(path)
@@ -44,7 +44,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work
             cfg.merge_from_dict(dict(options))
         except (KeyError, TypeError, ValueError, AssertionError, IndexError) as error:
             given = ' '.join(f'{key}={value}' for key, value in options.items())
-            raise ArgumentError(f'options {given}: {_first_paragraph(error)}') from error
+            raise ArgumentError('options', f'{given}: {_first_paragraph(error)}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:

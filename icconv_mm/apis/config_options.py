@@ -32,20 +32,22 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         return
     read = _read_keys(cfg)
     for option in options:
-        name, node = f'options {option}', cfg._cfg_dict
+        node = cfg._cfg_dict
         for depth, key in enumerate(option.split('.')):
             known = entries(node)
             if key in known:
                 if depth == 0 and key not in read and not _has_readers_of_its_own(cfg):
-                    raise ArgumentError(f'{name}: {_variable(cfg, option, read)}')
+                    raise ArgumentError('options', f'{option}: {_variable(cfg, option, read)}')
                 node = known[key]
                 continue
             if depth == 0 and key in read:
                 break
             if close := difflib.get_close_matches(key, [*known] if depth else [*known, *read], n=1, cutoff=0.85):
-                raise ArgumentError(f'{name}: no such key {key!r} in the config; did you mean {close[0]!r}?')
+                meant = f'no such key {key!r} in the config; did you mean {close[0]!r}?'
+                raise ArgumentError('options', f'{option}: {meant}')
             if depth == 0:
-                raise ArgumentError(f'{name}: the config has no {key!r}, and it is no argument of the runner')
+                unread = f'the config has no {key!r}, and it is no argument of the runner'
+                raise ArgumentError('options', f'{option}: {unread}')
             break
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from icconv_mm.datasets.checks import (
     DatasetError,
+    MissingDataError,
     check_coco_file,
-    check_file,
     check_measures,
     check_paths,
     explain_coco,
@@ -23,17 +23,19 @@ from icconv_mm.engine.checkpoint_match_hook import unwrapped
 from icconv_mm.errors import InputError, UserError, building, naming
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.utils.config_tree import dicts_in, kind_of
+from icconv_mm.utils.files import require_file
 
 # What BaseDataset of mmengine says when no entry is left.
 _NOTHING_LEFT = 'need at least one array to concatenate'
 
 
 def check_data_paths(cfg: Config, *phases: str) -> None:
-    """Raise DatasetError for a path that does not exist in the datasets and metrics of the phases."""
+    """Raise MissingDataError for a path that does not exist in the datasets and metrics of the phases."""
     for where, dataset in phase_datasets(cfg, *phases):
-        check_paths(dataset, where)
+        with naming(where, TypeError):  # a number in the place of a path
+            check_paths(dataset, where)
     for where, metric in _metrics_on_files(cfg, *phases):
-        check_file(metric['ann_file'], where)
+        require_file(metric['ann_file'], where, MissingDataError)
 
 
 def _metrics_on_files(cfg: Config, *phases: str) -> Iterator[tuple[str, dict]]:

@@ -23,7 +23,7 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.datasets.nesting import with_pipeline
-from icconv_mm.errors import ArgumentError, InputError, MissingFileError, UserError, building, naming, sentence
+from icconv_mm.errors import ArgumentError, InputError, UserError, building, naming, sentence
 from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
 from icconv_mm.utils.config_tree import kind_of
 
@@ -52,8 +52,6 @@ class Predictor:
     ) -> None:
         cfg = as_config(cfg)
         self.task = prepare(cfg)
-        if not Path(checkpoint).is_file():
-            raise MissingFileError(f'checkpoint: no such file: {checkpoint}')
         content = safe.load(checkpoint)
         self.model = build_model(cfg)
         with building(str(cfg.filename)):
@@ -110,7 +108,7 @@ class Predictor:
 
 def _batches(paths: Sequence[str | Path], batch_size: int) -> Iterator[list[str]]:
     if batch_size < 1:
-        raise ArgumentError(f'batch_size: expected 1 or more, got {batch_size}')
+        raise ArgumentError('batch_size', f'expected 1 or more, got {batch_size}')
     for start in range(0, len(paths), batch_size):
         yield [str(path) for path in paths[start : start + batch_size]]
 

@@ -20,15 +20,23 @@ from icconv_mm.apis.config import replace_image_loading
 from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.resuming import seed_of
 from icconv_mm.engine import AtomicCheckpointHook, CPUAmpOptimWrapper
-from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming, require_known
+from icconv_mm.errors import ArgumentError, InputError, naming, require_known
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.base import TaskAdapter
 from icconv_mm.tasks.select import get_task
 from icconv_mm.utils.config_tree import as_list, dicts_in
+from icconv_mm.utils.files import require_argument_file, require_file
+
+# Top-level keys of a config that hold a dict each; a runner reads most of them only after a while.
+_DICTS = (
+    'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'optim_wrapper', 'default_hooks', 'env_cfg', 'randomness', 'visualizer', 'auto_scale_lr',
+)  # fmt: skip
 
 
 def prepare(cfg: Config) -> TaskAdapter:
     """What every purpose needs: images are checked as they are read, and no two runs share a visualiser."""
+    _require_dicts(cfg)
     task = get_task(cfg, str(cfg.filename))
     safe.install()
     replace_image_loading(cfg)
@@ -58,12 +66,12 @@ def prepare_training(
         _use_amp(cfg, task)
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise ArgumentError(f'auto_scale_lr: {cfg.filename} has no auto_scale_lr.base_batch_size')
+            raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
     if resume:
         _resume(cfg, resume)
     elif cfg.get('load_from'):
-        _require_file(cfg.load_from, 'load_from')
+        require_file(cfg.load_from, 'load_from')
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if skip_bad_images:
@@ -86,7 +94,7 @@ def prepare_test(
     """Arguments and errors as of :func:`icconv_mm.apis.test`."""
     task = prepare(cfg)
     _require(cfg, 'tested', 'test_dataloader', 'test_evaluator')
-    _require_file(checkpoint, 'checkpoint')
+    require_file(checkpoint, 'checkpoint')
     _distribute(cfg, launcher)
     cfg.load_from, cfg.resume = checkpoint, False
     if show or show_dir:
@@ -97,25 +105,27 @@ def prepare_test(
     if out is not None:
         endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
         if not out.endswith(endings):
-            raise ArgumentError(f'out: expected a name that ends in {endings[0]}, got {out}')
+            raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
     if out is not None and out_item == 'pred':
         cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
     return task
+
+
+def _require_dicts(cfg: Config) -> None:
+    values = {name: cfg.get(name) for name in _DICTS}
+    loaders = {name: values[name] for name in _DICTS if name.endswith('_dataloader') and isinstance(values[name], dict)}
+    values |= {f'{name}.dataset': loader.get('dataset') for name, loader in loaders.items()}
+    for name, value in values.items():
+        if isinstance(value, (str, int, float, list, tuple)):  # an object that is built already may be there
+            raise InputError(f'{cfg.filename}: {name} is {value!r:.60}, expected a dict')
+    if not isinstance(cfg.get('load_from'), (str, type(None))):
+        raise InputError(f'{cfg.filename}: load_from is {cfg.load_from!r:.60}, expected a path')
 
 
 def _require(cfg: Config, purpose: str, *names: str) -> None:
     missing = [name for name in names if not cfg.get(name)]
     if missing:
         raise InputError(f'{cfg.filename} cannot be {purpose}: it has no {", ".join(missing)}')
-
-
-class _MissingArgumentError(ArgumentError, MissingFileError):
-    """There is no such file, which an argument names: tools name their option."""
-
-
-def _require_file(path: str, name: str, kind: type[InputError] = MissingFileError) -> None:
-    if '://' not in path and not Path(path).is_file():
-        raise kind(f'{name}: no such file: {path}')
 
 
 def _distribute(cfg: Config, launcher: str) -> None:
@@ -131,7 +141,12 @@ def _distribute(cfg: Config, launcher: str) -> None:
     # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
     timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
+        try:
+            torch.distributed.init_process_group(
+                'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+            )
+        except ValueError as error:  # the environment has no RANK, WORLD_SIZE, ...
+            raise ArgumentError('launcher', f'pytorch: the process was not started by torchrun ({error})') from None
     cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
     if 'model_wrapper_cfg' not in cfg:
         cfg.model_wrapper_cfg = {
@@ -147,7 +162,7 @@ def _use_amp(cfg: Config, task: TaskAdapter) -> None:
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
-        raise ArgumentError(f'amp: optim_wrapper.type is {kind!r}, expected OptimWrapper')
+        raise ArgumentError('amp', f'optim_wrapper.type is {kind!r}, expected OptimWrapper')
     if is_cuda_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
@@ -162,7 +177,7 @@ def _resume(cfg: Config, resume: str | bool) -> None:
     """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
     path = None if resume in (True, 'auto') else str(resume)
     if path is not None:
-        _require_file(path, 'resume', _MissingArgumentError)
+        require_argument_file(path, 'resume')
     latest = path or _latest_checkpoint(cfg.work_dir)
     cfg.resume, cfg.load_from = True, path or latest
     if cfg.get('randomness', {}).get('seed') is None and latest is not None and Path(latest).is_file():
@@ -182,7 +197,7 @@ def _latest_checkpoint(work_dir: str) -> str | None:
     steps = {path: re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem) for path in Path(work_dir).glob('*.pth')}
     there = {path: int(step[1]) for path, step in steps.items() if step}
     if not there:
-        raise ArgumentError(f'resume: {work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
+        raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}, which is gone, and there is no other')
     latest = max(there, key=there.get)
     print_log(f'{work_dir}/last_checkpoint names {named}, which is gone: continuing from {latest}', 'current', WARNING)
     return str(latest)

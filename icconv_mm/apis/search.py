@@ -57,8 +57,9 @@ def search_checkpoint(
         InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
             then.
     """
+    content = read_checkpoint(checkpoint)
     with naming(str(checkpoint)):
-        state = checked_weights(read_checkpoint(checkpoint))
+        state = checked_weights(content)
         means = None
         if model is not None:
             check_fits(model, state, str(checkpoint))

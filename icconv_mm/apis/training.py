@@ -18,9 +18,10 @@ from icconv_mm.checkpoints import safe
 from icconv_mm.checkpoints.matching import check_covers
 from icconv_mm.engine import CheckpointMatchHook, ResumableRandomnessHook
 from icconv_mm.engine.checkpoint_match_hook import unwrapped
-from icconv_mm.errors import ArgumentError, MissingFileError, UserError, building, sentence
+from icconv_mm.errors import ArgumentError, UserError, building, sentence
 from icconv_mm.layers.memory_format import give_contiguous_maps, set_memory_format
 from icconv_mm.utils.config_tree import as_list
+from icconv_mm.utils.files import require_file
 
 # What gloo and NCCL say when another process is silent or gone.
 _GONE = re.compile(
@@ -110,8 +111,7 @@ def check_pretrained(model: nn.Module) -> None:
             path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
             if path is None or '://' in path:
                 continue
-            if not Path(path).expanduser().is_file():
-                raise MissingFileError(f'{name or "model"}.init_cfg.checkpoint: no such file: {path}')
+            require_file(Path(path).expanduser(), f'{name or "model"}.init_cfg.checkpoint')
             check_covers(module, safe.load(path), path, init.get('prefix'))
 
 
@@ -139,6 +139,6 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_form
 def _set_memory_format(model: nn.Module, memory_format: str) -> None:
     model = unwrapped(model)
     if not isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
-        raise ArgumentError(f'memory_format: {type(model).__name__} has no backbone whose maps it could be')
+        raise ArgumentError('memory_format', f'{type(model).__name__} has no backbone whose maps it could be')
     set_memory_format(backbone, memory_format)
     give_contiguous_maps(model)

@@ -25,7 +25,8 @@ import torch
 from icconv_mm.checkpoints.reader.plain_pickle import ForeignNames
 from icconv_mm.checkpoints.reader.torch_allow_list import allow_in_torch
 from icconv_mm.checkpoints.reader.torch_files import read_torch_file
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.errors import InputError, naming
+from icconv_mm.utils.files import require_file
 
 _ALLOWED_KINDS = 'tensors, plain data, numpy arrays and the log buffers of mmengine'
 _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
@@ -68,8 +69,7 @@ def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
     """
-    if not path.is_file():
-        raise MissingFileError(f'{path}: no such checkpoint file')
+    require_file(path, 'checkpoint')
     with naming(str(path), OSError), open(path, 'rb') as file:
         try:
             yield file

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm.datasets.nesting import leaf_datasets
-from icconv_mm.errors import InputError, naming
+from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.utils.files import require_file, require_folder
 
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
@@ -24,8 +25,12 @@ class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
 
 
+class MissingDataError(DatasetError, MissingFileError):
+    """A file or a folder of a dataset is missing."""
+
+
 def check_paths(cfg: Mapping[str, Any], name: str) -> None:
-    """Raise DatasetError for the first path of a dataset config that does not exist.
+    """Raise MissingDataError for the first path of a dataset config that does not exist.
 
     Wrappers are looked through; paths with a scheme (``s3://``) are left alone. ``name`` says where the config stands
     in the whole one, such as ``'train_dataloader.dataset'``.
@@ -34,21 +39,14 @@ def check_paths(cfg: Mapping[str, Any], name: str) -> None:
         root = leaf.get('data_root') or ''
         if '://' in str(root):
             continue
-        if root and not Path(root).is_dir():
-            raise DatasetError(f'{where}.data_root: no such folder: {_describe(root)}')
+        if root:
+            require_folder(root, f'{where}.data_root', MissingDataError)
         if leaf.get('ann_file'):
-            check_file(join_root(root, leaf['ann_file']), f'{where}.ann_file')
+            require_file(join_root(root, leaf['ann_file']), f'{where}.ann_file', MissingDataError)
         prefixes = leaf.get('data_prefix')
         for key, prefix in prefixes.items() if isinstance(prefixes, Mapping) else ():
-            folder = join_root(root, prefix or '')
-            if prefix and '://' not in str(folder) and not Path(folder).is_dir():
-                raise DatasetError(f"{where}.data_prefix['{key}']: no such folder: {_describe(folder)}")
-
-
-def check_file(path: str, name: str, kind: type[InputError] = DatasetError) -> None:
-    """Raise an error of ``kind`` unless ``path`` is a file (or lies on a remote store)."""
-    if '://' not in str(path) and not Path(path).is_file():
-        raise kind(f'{name}: no such file: {_describe(path)}')
+            if prefix:
+                require_folder(join_root(root, prefix), f"{where}.data_prefix['{key}']", MissingDataError)
 
 
 def check_coco_file(path: str | Path) -> dict:
@@ -191,11 +189,6 @@ def _check_once(content: dict, path: str | Path) -> None:
 def join_root(root: str, path: str) -> str:
     """The path that a dataset makes of ``data_root`` and a path in its config; an absolute one stays as it is."""
     return str(path) if not root or '://' in str(path) else str(Path(root, path))
-
-
-def _describe(path: str) -> str:
-    """The path, and what it is relative to."""
-    return str(path) if Path(path).is_absolute() else f'{path} (in {Path.cwd()})'
 
 
 def _short(names: Iterable[str], most: int = 6) -> str:

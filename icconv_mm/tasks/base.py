@@ -61,7 +61,7 @@ class TaskAdapter:
         """Change ``cfg`` so that testing averages over augmented copies of each image."""
         missing = [name for name in TTA_KEYS if name not in cfg]
         if missing:
-            raise NotSupportedError(f'tta needs {" and ".join(missing)}, which {cfg.filename} does not define')
+            raise NotSupportedError('tta', f'{cfg.filename} does not define {" and ".join(missing)}')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         for dataset in with_pipeline(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.registry import Registry
 
 from icconv_mm import versions
-from icconv_mm.errors import InputError, UserError
+from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import SCOPE
 from icconv_mm.utils import task_folders
 
@@ -15,10 +15,6 @@ if TYPE_CHECKING:  # it loads mmengine's visualisers, for which reading a config
 
 
 NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
-
-
-class MissingLibraryError(UserError, ImportError):
-    """A config names a task library that is not installed or not supported."""
 
 
 def scope_of(cfg: Mapping[str, Any]) -> str | None:
@@ -45,10 +41,8 @@ def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
         hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
         raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
     if known:
-        try:
+        with naming(name):
             versions.check((scope,))
-        except ImportError as error:
-            raise MissingLibraryError(f'{name}: {error}') from None
 
 
 def adapter_of(library: str) -> 'TaskAdapter':
@@ -74,7 +68,7 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
         where: Name of the config in an error.
 
     Raises:
-        InputError: There is none, or its library is not installed.
+        InputError: There is none; MissingLibraryError if its library is not installed.
     """
     if not isinstance(kind, str):
         if kind is None:
@@ -82,7 +76,7 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
         return kind
     scope = kind.split('.')[0]
     if scope in task_folders.TASKS and not versions.is_installed(scope):
-        raise InputError(f'{where}: {kind} needs {scope}, which is not installed')
+        raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
     if (found := registry.get(kind)) is None and scope == SCOPE:
         for library in filter(versions.is_installed, task_folders.TASKS):
             task_folders.import_task(library)

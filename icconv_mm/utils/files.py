@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
+from icconv_mm.errors import ArgumentError, InputError, MissingArgumentFileError, MissingFileError, naming
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
 
@@ -38,6 +38,38 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         file.write(text.encode())
 
 
+def require_file(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
+    """Raise an error of ``kind`` unless there is such a file.
+
+    Args:
+        path: The path; text with a scheme (``s3://``) is of a remote store, where nothing is looked up.
+        name: What the path is, for the error: a key of a config (``'load_from'``), or ``'pattern file'``.
+        kind: The error to raise.
+    """
+    if absence := _absence(path, 'file'):
+        raise kind(f'{name}: {absence}')
+
+
+def require_argument_file(path: str | Path, argument: str) -> None:
+    """:func:`require_file` for the path that an argument gives: tools name their option."""
+    if absence := _absence(path, 'file'):
+        raise MissingArgumentFileError(argument, absence)
+
+
+def require_folder(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
+    """:func:`require_file` for a folder."""
+    if absence := _absence(path, 'folder'):
+        raise kind(f'{name}: {absence}')
+
+
+def _absence(path: str | Path, kind: str) -> str | None:
+    """What is wrong where there is no such file or folder, with what a path is relative to; None if nothing is."""
+    is_there = {'file': Path.is_file, 'folder': Path.is_dir}[kind]
+    if (isinstance(path, str) and '://' in path) or is_there(Path(path)):
+        return None
+    return f'no such {kind}: {path}' + ('' if Path(path).is_absolute() else f' (in {Path.cwd()})')
+
+
 def read_small(path: Path, what: str) -> bytes:
     """The content of a file from anywhere that is small by nature.
 
@@ -49,8 +81,7 @@ def read_small(path: Path, what: str) -> bytes:
         MissingFileError: There is no such file.
         InputError: It is larger than :data:`MAX_BYTES`, or cannot be read.
     """
-    if not path.is_file():
-        raise MissingFileError(f'{path}: no such {what}')
+    require_file(path, what)
     if (size := path.stat().st_size) > MAX_BYTES:
         raise InputError(f'{path}: {size} bytes is too large for a {what} (at most {MAX_BYTES})')
     with naming(str(path), OSError):
@@ -73,5 +104,5 @@ def alone_in(folder: Path, at_work: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError:
-            raise ArgumentError(f'work_dir: {at_work} in {folder}; choose another') from None
+            raise ArgumentError('work_dir', f'{at_work} in {folder}; choose another') from None
         yield

@@ -11,8 +11,7 @@ import pytest
 from icconv_mm import apis
 from icconv_mm.apis import config
 from icconv_mm.apis.config import as_config, load_config
-from icconv_mm.errors import InputError, MissingFileError
-from icconv_mm.tasks.libraries import MissingLibraryError
+from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
 
 
 def write(path, text):

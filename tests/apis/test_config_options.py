@@ -50,7 +50,7 @@ def test_options_that_may_be_given(cfg, option):
     ],
 )
 def test_misspelt_option(cfg, option, suggestion):
-    with pytest.raises(InputError, match=f'^options {option}: no such key .* did you mean {suggestion!r}'):
+    with pytest.raises(InputError, match=f'^options: {option}: no such key .* did you mean {suggestion!r}'):
         check_options(cfg, {option: 1})
 
 
@@ -123,7 +123,7 @@ def test_refused_are_the_keys_that_change_nothing(repo, recipe):
 )
 def test_the_error_names_the_key_to_write(repo, recipe, option, instead):
     cfg = recipe_of(repo, recipe)
-    assert re.search(f'^options {option}: .*{instead}$', refused(cfg, option))
+    assert re.search(f'^options: {option}: .*{instead}$', refused(cfg, option))
 
 
 def test_a_key_that_code_of_the_user_may_read():

@@ -4,7 +4,8 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.apis.datasets import check_data_paths, explaining_metrics
-from icconv_mm.datasets.checks import DatasetError
+from icconv_mm.datasets.checks import DatasetError, MissingDataError
+from icconv_mm.errors import InputError
 
 
 @pytest.fixture
@@ -26,8 +27,15 @@ def test_bad_annotations_are_the_reason(cfg):
         raise KeyError('area')
 
 
+def test_a_number_in_the_place_of_a_path():
+    dataset = {'type': 'CocoDataset', 'data_root': 3}
+    cfg = Config({'train_dataloader': {'dataset': dataset}})
+    with pytest.raises(InputError, match=r'^train_dataloader\.dataset: .*not int'):
+        check_data_paths(cfg, 'train')
+
+
 def test_missing_annotations(cfg):
     check_data_paths(cfg, 'train', 'val')
     cfg.val_evaluator[0].metric.ann_file = '/nowhere/a.json'
-    with pytest.raises(DatasetError, match=r'val_evaluator\.ann_file: no such file: /nowhere/a\.json'):
+    with pytest.raises(MissingDataError, match=r'val_evaluator\.ann_file: no such file: /nowhere/a\.json'):
         check_data_paths(cfg, 'train', 'val')

@@ -7,7 +7,7 @@ from icconv_mm.apis.config import model_without_own_weights, replace_image_loadi
 from icconv_mm.apis.inference import inference_transforms
 from icconv_mm.apis.preparation import prepare_test, prepare_training
 from icconv_mm.apis.search_pipeline import comparison_config
-from icconv_mm.errors import InputError, MissingFileError
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.tasks.base import TaskAdapter
 
 LOADING = 'icconv_mm.LoadImageFromFile'
@@ -75,6 +75,25 @@ def test_training(cfg):
             prepare_training(Config({**cfg.to_dict(), 'load_from': 'gone.pth'}), **options)
     with pytest.raises(InputError, match='cannot be trained: it has no train_cfg, optim_wrapper'):
         prepare_training(Config({**cfg.to_dict(), 'train_cfg': None, 'optim_wrapper': {}}))
+
+
+@pytest.mark.parametrize(
+    ('key', 'expected'),
+    [('model', 'a dict'), ('default_hooks', 'a dict'), ('visualizer', 'a dict'), ('load_from', 'a path'),
+     ('train_dataloader.dataset', 'a dict')],
+)  # fmt: skip
+def test_a_number_in_the_place_of_a_part(cfg, key, expected):
+    cfg.merge_from_dict({key: 3})
+    with pytest.raises(InputError, match=f': {key} is 3, expected {expected}$'):
+        prepare_training(cfg)
+
+
+def test_processes_that_nobody_started(cfg, monkeypatch):
+    pytest.importorskip('mmdet')
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ArgumentError, match=r'^launcher: pytorch: the process was not started by torchrun \(.*RANK'):
+        prepare_training(cfg, launcher='pytorch')
 
 
 def test_test(cfg, tmp_path):

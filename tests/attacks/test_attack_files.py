@@ -152,4 +152,4 @@ def test_options(case, options):
     try:
         check_options(cfg, options)
     except InputError as error:
-        assert str(error).startswith('options ')
+        assert str(error).startswith('options: ')

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from icconv_mm.datasets import checks
-from icconv_mm.datasets.checks import DatasetError
+from icconv_mm.datasets.checks import DatasetError, MissingDataError
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_good_paths_and_wrappers(tmp_path, coco):
 def test_missing_path(tmp_path, coco, change, message):
     write(tmp_path / 'a.json', coco)
     (tmp_path / 'x').mkdir()
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(MissingDataError, match=message):
         checks.check_paths(dataset(tmp_path, **change), 'd')
 
 

@@ -91,7 +91,7 @@ def test_unknown_names(tmp_path):
         load_pattern(tmp_path)
     with pytest.raises(ValueError, match=r"a pattern is a name, a file or a list .*, got \{'a': 1\}"):
         load_pattern({'a': 1})
-    with pytest.raises(FileNotFoundError, match=r'missing\.json: no such pattern file'):
+    with pytest.raises(FileNotFoundError, match=r'pattern file: no such file: .*missing\.json'):
         load_pattern(str(tmp_path / 'missing.json'))
 
 

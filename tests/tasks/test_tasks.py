@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pycocotools.mask import decode
 
+from icconv_mm.errors import MissingLibraryError
 from icconv_mm.tasks.coco_format import run_lengths, xywh
-from icconv_mm.tasks.libraries import MissingLibraryError, scope_of
+from icconv_mm.tasks.libraries import scope_of
 from icconv_mm.tasks.select import get_task
 
 

@@ -6,11 +6,12 @@ import runpy
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from icconv_mm.errors import ArgumentError, InputError, reporting
+from icconv_mm.errors import ArgumentError, InputError, MissingArgumentFileError, naming, reporting
 from icconv_mm.versions import installed
 
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
@@ -120,14 +121,20 @@ def test_several_names_are_given_at_once_or_one_by_one(parsers):
     assert parse(['--out', 'a', '--piece', 'pose', '--piece', 'table', 'necks']).piece == ['pose', 'table', 'necks']
 
 
+def in_config(error: ArgumentError) -> ArgumentError:
+    with suppress(ArgumentError), naming('c.py'):
+        raise error
+    return error
+
+
 @pytest.mark.parametrize(
     ('error', 'said'),
     [
-        (ArgumentError('batch_size: expected 1 or more, got 0'), '--batch-size: expected 1 or more, got 0'),
-        (ArgumentError('ann_file a_b.json: no image'), '--ann-file a_b.json: no image'),
-        (ArgumentError('tta needs tta_model'), '--tta needs tta_model'),
-        (ArgumentError('options model.depht: no such key'), '--cfg-options model.depht: no such key'),
-        (ArgumentError('c.py: out: expected a name'), 'c.py: out: expected a name'),  # of a part of a config
+        (ArgumentError('batch_size', 'expected 1 or more, got 0'), '--batch-size: expected 1 or more, got 0'),
+        (ArgumentError('ann_file', 'a_b.json: no image'), '--ann-file: a_b.json: no image'),
+        (MissingArgumentFileError('resume', 'no such file: a'), '--resume: no such file: a'),
+        (ArgumentError('options', 'model.depht: no such key'), '--cfg-options: model.depht: no such key'),
+        (in_config(ArgumentError('out', 'expected a name')), 'c.py: out: expected a name'),  # of a part of a config
         (InputError('checkpoint: no such file: a_b.pth'), 'checkpoint: no such file: a_b.pth'),  # no option
     ],
     ids=str,

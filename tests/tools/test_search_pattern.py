@@ -145,7 +145,7 @@ def test_missing_or_foreign_files_and_other_models_are_refused(tool, supernet, t
     out = ['--d-max', '2', '--out', f'{tmp_path}/pattern.json']
     with pytest.raises(SystemExit) as end:
         tool.main([f'{tmp_path}/none.pth', *out])
-    assert 'none.pth: no such checkpoint file' in str(end.value)
+    assert str(end.value).startswith('error: checkpoint: no such file: ') and 'none.pth' in str(end.value)
     (tmp_path / 'text.pth').write_text('no checkpoint')
     with pytest.raises(SystemExit) as end:
         tool.main([f'{tmp_path}/text.pth', *out])

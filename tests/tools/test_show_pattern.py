@@ -62,7 +62,7 @@ def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
         (['geometric_d4'], "'geometric_d4' fits every network: say which with --network, one of resnet18, resnet34, "),
         (['nonsense'], "'nonsense' is neither a file nor"),
         (['{folder}/bad.json'], 'layer 0: malformed key'),
-        (['{folder}/gone.json'], 'no such pattern file'),
+        (['{folder}/gone.json'], 'pattern file: no such file: '),
     ],
 )
 def test_bad_patterns_are_refused_in_one_sentence(tool, arguments, message, tmp_path):

@@ -46,7 +46,8 @@ class Adapter(TaskAdapter):
         """Poses at the scales of the published test, each with the mirrored image; the other tasks as they are."""
         enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
         if not any(enabled):
-            raise NotSupportedError(f'tta needs an icconv_mm.AEPoseEstimator in model.tasks of {cfg.filename}, found 0')
+            needed = 'an icconv_mm.AEPoseEstimator in model.tasks'
+            raise NotSupportedError('tta', f'{cfg.filename}: expected {needed}, found 0')
 
     # --- datasets ---
 

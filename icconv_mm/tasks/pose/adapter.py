@@ -32,9 +32,8 @@ class Adapter(TaskAdapter):
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
         resize = [t for t in transforms if kind_of(t) == 'PyramidResize']
         if not resize:
-            raise NotSupportedError(
-                f'tta needs one icconv_mm.PyramidResize in the test pipeline of {cfg.filename}, found 0'
-            )
+            needed = 'one icconv_mm.PyramidResize in the test pipeline'
+            raise NotSupportedError('tta', f'{cfg.filename}: expected {needed}, found 0')
         for transform in resize:
             transform.scales = list(SCALES)
         cfg.model.setdefault('test_cfg', {})

@@ -102,5 +102,7 @@ def test_tta_is_the_published_multi_scale_test(adapter, repo):
     assert cfg.val_dataloader.dataset.pipeline[1].scales == [1]
     assert cfg.model.test_cfg.flip_test
     del cfg.test_dataloader.dataset.pipeline[1]
-    with pytest.raises(NotSupportedError, match=r'^tta needs one icconv_mm\.PyramidResize in .*640x640\.py, found 0'):
+    with pytest.raises(
+        NotSupportedError, match=r'^tta: .*640x640\.py: expected one icconv_mm\.PyramidResize in .*, found 0$'
+    ):
         adapter.enable_tta(cfg)
