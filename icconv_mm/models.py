@@ -142,14 +142,15 @@ def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
         state_dict[f'{prefix}{"head." if key.startswith("fc.") else "backbone."}{key}'] = value
 
 
-def list_models(filter: str = '') -> list[str]:
-    """Names that :func:`create_model` knows, those that match a shell pattern ('ic_resnext*').
+def list_models(filter: str | Sequence[str] = '') -> list[str]:
+    """Names that :func:`create_model` knows, those that match a shell pattern ('ic_resnext*') or one of several.
 
     Example:
         >>> list_models('pyconv_hg*')
         ['pyconv_hgresnet101', 'pyconv_hgresnet152', 'pyconv_hgresnet50']
     """
-    return sorted(name for name in _MODELS if not filter or fnmatch(name, filter))
+    filters = [filter] if isinstance(filter, str) else filter
+    return sorted(name for name in _MODELS if not filter or any(fnmatch(name, each) for each in filters))
 
 
 def create_model(
@@ -194,6 +195,8 @@ def create_model(
         >>> [level.shape for level in net(torch.randn(1, 3, 64, 64))], net.feature_info.reduction()
         ([torch.Size([1, 512, 8, 8]), torch.Size([1, 2048, 2, 2])], [8, 32])
     """
+    if not isinstance(name, str):
+        raise InputError(f'create_model: a network is named by a string, got {name!r}')
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, 3) or ['icconv_mm.list_models() lists them']
         raise InputError(f'create_model: there is no network {name!r}; near it: {", ".join(near)}')

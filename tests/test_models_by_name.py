@@ -21,6 +21,9 @@ def test_names():
         'ic_resnext101_32x4d', 'ic_resnext101_32x8d', 'ic_resnext101_64x4d', 'ic_resnext50_32x4d',
     ]  # fmt: skip
     assert icconv_mm.list_models('vit*') == []
+    assert icconv_mm.list_models(['*hgresnet50', 'ic_resnet18']) == ['ic_resnet18', 'pyconv_hgresnet50']
+    with pytest.raises(InputError, match='named by a string, got 5'):
+        icconv_mm.create_model(5)
 
 
 @pytest.mark.parametrize('name', icconv_mm.list_models())

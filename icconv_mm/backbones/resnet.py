@@ -108,10 +108,11 @@ class ResNet(BaseModule):
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
+        **unknown: Options of other networks, which are refused.
 
     Raises:
         ValueError: If an argument is out of range; names it and what was expected.
-        TypeError: If ``pretrained`` is neither a path nor a URL.
+        TypeError: If ``pretrained`` is neither a path nor a URL, or an option is unknown.
 
     Example:
         >>> net = ResNet(50, output_stride=8, out_indices=(3,))
@@ -163,7 +164,13 @@ class ResNet(BaseModule):
         memory_format: str = 'auto',
         pretrained: str | Path | None = None,
         init_cfg: dict | list[dict] | None = None,
+        **unknown,
     ):
+        if unknown:  # of a ResNeSt, a TridentNet, ... whose type alone was replaced
+            raise TypeError(
+                f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}; if it is an option '
+                'of another network, ICBackbone or PyConvBackbone converts that one'
+            )
         super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
         self.depth, self.num_stages, self.style = depth, num_stages, style
         self.in_channels, self.stem_channels = in_channels, stem_channels
