@@ -265,7 +265,7 @@ def test_bad_calls_are_refused_as_ever():
         inception_conv2d(X, WEIGHT, None, PATTERN, stride=1, groups=0)
     with pytest.raises(ValueError, match=r'level 0: .* do not fit 0 groups'):
         pyconv2d(X, LEVELS, None, [0, 4])
-    with use_backend('cuda'), pytest.raises(RuntimeError, match='was asked for, but it takes tensors on a CUDA'):
+    with use_backend('cuda'), pytest.raises(RuntimeError, match='is in use, but it takes tensors on a CUDA'):
         inception_conv2d(X, WEIGHT, None, PATTERN)
 
 
