@@ -69,7 +69,7 @@ def test_other_threads_are_not_concerned():
     assert seen == ['auto']
 
 
-def test_forcing_by_name_says_why_not():
+def test_a_backend_in_use_says_why_not():
     with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' is in use, but it takes tensors on a CUDA"):
         inception_conv2d(*CALL)
     with use_backend('cpu'), pytest.raises(RuntimeError, match=r'takes float32 .* got torch\.float64'):
