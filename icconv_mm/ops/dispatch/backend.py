@@ -50,6 +50,12 @@ class Verdict(Enum):
         NOT_ADVISED: It serves the call within ``use_backend`` only: another is faster, or nothing was measured.
         REFUSED: It cannot serve such a call.
         ABSENT: It could, but is not installed.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
+        >>> answers['reference'].verdict is Verdict.CAN_RUN
+        True
     """
 
     CAN_RUN = 'can run'
