@@ -18,13 +18,22 @@ struct Entry {
   std::string kernel;
 };
 
+// Of an entry: that the reference was faster.
+constexpr char kReference[] = "reference";
+
+// Whether an entry names the kernel that serves the operator without one, or none of its kernels.
+bool changes_nothing(const std::string& op, const std::string& kernel) {
+  return kernel == kReference || (kernel == "tiled" && op.rfind("inception_conv2d", 0) == 0);
+}
+
 struct State {
   std::mutex mutex;
   std::unordered_map<std::string, std::vector<Entry>> entries;
-  std::unordered_map<std::string, std::string> forced;
-  std::atomic<bool> empty{true};  // a call that finds it so takes no lock
+  std::unordered_map<std::string, std::string> in_use;  // kernels by operator
+  bool table_decides = false;                           // whether an entry changes what serves a call
+  std::atomic<bool> idle{true};                         // a call that finds it so takes no lock
 
-  void settle() { empty = entries.empty() && forced.empty(); }
+  void settle() { idle = !table_decides && in_use.empty(); }
 };
 
 State& state() {
@@ -32,20 +41,20 @@ State& state() {
   return *made;
 }
 
-std::string key_of(const std::string& name, const std::string& architecture, const std::string& dtype,
+std::string key_of(const std::string& op, const std::string& architecture, const std::string& dtype,
                    const ShapeClass& s) {
-  std::string key = name + ' ' + architecture + ' ' + dtype;
+  std::string key = op + ' ' + architecture + ' ' + dtype;
   for (const int64_t number : {s.group_in, s.group_out, s.groups, s.stride}) key += ' ' + std::to_string(number);
   return key + ' ' + s.levels;
 }
 
-std::string look_up(const std::string& name, const std::string& architecture, const std::string& dtype,
+// The kernel in use, else that of the table, kReference among them; empty where there is neither.
+std::string look_up(const std::string& op, const std::string& architecture, const std::string& dtype,
                     const ShapeClass& shape) {
   State& s = state();
-  if (s.empty) return {};
   const std::lock_guard<std::mutex> lock(s.mutex);
-  if (const auto found = s.forced.find(name); found != s.forced.end()) return found->second;
-  const auto found = s.entries.find(key_of(name, architecture, dtype, shape));
+  if (const auto found = s.in_use.find(op); found != s.in_use.end()) return found->second;
+  const auto found = s.entries.find(key_of(op, architecture, dtype, shape));
   if (found == s.entries.end()) return {};
   for (const Entry& entry : found->second)
     if (entry.least <= shape.pixels && shape.pixels <= entry.most) return entry.kernel;
@@ -67,24 +76,26 @@ void set_table(const c10::List<std::string>& names, c10::IntArrayRef shapes, con
   State& s = state();
   const std::lock_guard<std::mutex> lock(s.mutex);
   s.entries.clear();
+  s.table_decides = false;
   for (size_t i = 0; i < kernels.size(); ++i) {
     const c10::IntArrayRef numbers = shapes.slice(6 * i, 6);
     const ShapeClass shape{numbers[0], numbers[1], numbers[2], numbers[3], 0, names.get(4 * i + 3)};
     s.entries[key_of(names.get(4 * i), names.get(4 * i + 1), names.get(4 * i + 2), shape)].push_back(
         {numbers[4], numbers[5], kernels.get(i)});
+    s.table_decides = s.table_decides || !changes_nothing(names.get(4 * i), kernels.get(i));
   }
   s.settle();
 }
 
-std::string force(std::string name, std::string kernel) {
+std::string use(std::string op, std::string kernel) {
   State& s = state();
   const std::lock_guard<std::mutex> lock(s.mutex);
-  const auto found = s.forced.find(name);
-  const std::string before = found == s.forced.end() ? std::string() : found->second;
+  const auto found = s.in_use.find(op);
+  const std::string before = found == s.in_use.end() ? std::string() : found->second;
   if (kernel.empty())
-    s.forced.erase(name);
+    s.in_use.erase(op);
   else
-    s.forced[name] = std::move(kernel);
+    s.in_use[op] = std::move(kernel);
   s.settle();
   return before;
 }
@@ -106,18 +117,21 @@ std::string name_of(at::ScalarType dtype) {
 
 }  // namespace
 
-std::string chosen_kernel(const char* name, int capability, at::ScalarType dtype, const ShapeClass& shape) {
-  if (state().empty) return {};
-  return look_up(name, std::to_string(capability / 10) + '.' + std::to_string(capability % 10), name_of(dtype), shape);
+std::string chosen_kernel(const char* op, int capability, at::ScalarType dtype, const ShapeClass& shape) {
+  if (state().idle) return {};
+  const std::string architecture = std::to_string(capability / 10) + '.' + std::to_string(capability % 10);
+  const std::string kernel = look_up(op, architecture, name_of(dtype), shape);
+  return kernel == kReference ? std::string() : kernel;
 }
 
 TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def("set_kernel_table(str[] names, int[] shapes, str[] kernels) -> ()", set_table);
-  // for every call of an operator that the kernel can serve, '' for none; returns the one before
-  m.def("force_kernel(str name, str kernel) -> str", force);
-  m.def("kernel_for(str name, str architecture, str dtype, int[] shape, str levels) -> str",
-        [](std::string name, std::string architecture, std::string dtype, c10::IntArrayRef shape, std::string levels) {
-          return look_up(name, architecture, dtype, class_of(shape, std::move(levels)));
+  // for every call of the operator that the kernel takes, '' for none; returns the one before
+  m.def("use_kernel(str op, str kernel) -> str", use);
+  // the kernel in use, else that of the table, 'reference' among them; '' where there is neither
+  m.def("find_kernel(str op, str architecture, str dtype, int[] shape, str levels) -> str",
+        [](std::string op, std::string architecture, std::string dtype, c10::IntArrayRef shape, std::string levels) {
+          return look_up(op, architecture, dtype, class_of(shape, std::move(levels)));
         });
 }
 

@@ -1,5 +1,6 @@
-// Which of several kernels of one operator serves a call on a GPU: a table of what was measured there, which Python
-// hands over once (icconv_mm/ops/dispatch/kernel_table.py). Nothing is measured on the machine that runs.
+// Which of several kernels of one operator serves a call on a GPU: the one in use, else the one that was the fastest
+// there. Here is the only table; icconv_mm/ops/dispatch/kernel_table.py hands over what was measured, and asks here.
+// Nothing is measured on the machine that runs.
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -15,8 +16,8 @@ struct ShapeClass {
   std::string levels;
 };
 
-// The kernel for a call: the one that `force_kernel` asks for, else the table's; empty where there is neither, which
-// means that the operator chooses by what the call allows.
-std::string chosen_kernel(const char* name, int capability, at::ScalarType dtype, const ShapeClass& shape);
+// The kernel in use for an operator (`use_kernel`), else that of the table; empty where there is neither or the table
+// has the reference, which means that the operator chooses by what the call allows.
+std::string chosen_kernel(const char* op, int capability, at::ScalarType dtype, const ShapeClass& shape);
 
 }  // namespace icconv_mm

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../kernel_table.h"
+#include "cut.h"
 #include "tables.h"
 
 #include <c10/util/Exception.h>
@@ -11,16 +12,17 @@
 
 namespace icconv_mm::cuda {
 
-// A kernel that is asked for by name serves the call, or it is an error; any other gives way to what else can.
+// A kernel by name (`<operator>_by`) serves the call, or it is an error; one in use, or of the table, gives way to what
+// takes the call.
 struct KernelRequest {
   std::string kernel;  // empty where there is no preference
   bool by_name;
 
   static KernelRequest named(c10::string_view kernel) { return {std::string(kernel), true}; }
-  // The kernel of the table, or without an entry `by_default`.
-  static KernelRequest usual(const char* name, at::ScalarType dtype, const ShapeClass& shape, const char* by_default) {
+  // The kernel in use, else that of the table, else `by_default`.
+  static KernelRequest usual(const char* op, at::ScalarType dtype, const ShapeClass& shape, const char* by_default) {
     const Device& device = current_device();
-    const std::string kernel = chosen_kernel(name, 10 * device.major + device.minor, dtype, shape);
+    const std::string kernel = chosen_kernel(op, 10 * device.major + device.minor, dtype, shape);
     return {kernel.empty() ? by_default : kernel, false};
   }
 
@@ -31,6 +33,14 @@ struct KernelRequest {
     TORCH_CHECK(!by_name || refusal.empty(), refusal);
     return refusal.empty();
   }
+};
+
+// The kernel that serves a call.
+struct Choice {
+  std::string kernel;
+  Cut cut;  // of the kernels of tiles
+
+  bool is(const char* name) const { return kernel == name; }
 };
 
 }  // namespace icconv_mm::cuda

@@ -1,8 +1,10 @@
 // What the tiled kernels share: the pixels of a tile, and the copies of their patches.
 #pragma once
 
-#include "../patch.h"
+#include <c10/core/ScalarType.h>
+
 #include "mma.cuh"
+#include "patch.h"
 
 namespace icconv_mm::cuda {
 
@@ -36,6 +38,8 @@ __device__ inline void load_pairs(uint32_t target, int pitch, const uint32_t* so
 inline bool addressable(int64_t height, int64_t width, int64_t channels, int vector) {
   return height * width * (channels / vector) < static_cast<int64_t>(kNothing);
 }
+
+inline int channels_of_vector(at::ScalarType dtype) { return kVectorBytes / static_cast<int>(c10::elementSize(dtype)); }
 
 constexpr int64_t kReserved = 4096;  // of a processor's shared memory, by the system and for each block's own tables
 

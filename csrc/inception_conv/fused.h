@@ -1,9 +1,9 @@
 // What the fused kernel for 64 channels computes, apart from threads: the shape of its tiles, the order of its filters.
 #pragma once
 
-#include "../host_device.h"
-#include "../patch.h"
-#include "../strides.h"
+#include "../common/common.h"
+#include "../common/host_device.h"
+#include "../cuda/patch.h"
 #include "geometry.h"
 
 namespace icconv_mm::fused {

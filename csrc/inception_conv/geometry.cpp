@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "../groups.h"
+#include "../common/common.h"
 
 namespace icconv_mm {
 namespace {

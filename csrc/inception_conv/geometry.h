@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../common.h"
+#include "../common/common.h"
 
 namespace icconv_mm {
 

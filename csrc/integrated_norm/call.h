@@ -1,7 +1,7 @@
 // One call of integrated batch norm or of its gradient: checks, the table of levels, and three launches.
 #pragma once
 
-#include "../common.h"
+#include "../common/common.h"
 #include "kernels.h"
 
 #include <ATen/Dispatch.h>

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../host_device.h"
+#include "../common/host_device.h"
 
 namespace icconv_mm::integrated_norm {
 

@@ -3,8 +3,8 @@
 // the CPU drive the code of the GPU.
 #pragma once
 
-#include "../host_device.h"
-#include "../strides.h"
+#include "../common/common.h"
+#include "../common/host_device.h"
 
 #include <cstdint>
 

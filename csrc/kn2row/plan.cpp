@@ -1,7 +1,7 @@
 // See plan.h.
 #include "plan.h"
 
-#include "../program.h"
+#include "../cuda/program.h"
 
 #include <c10/util/Exception.h>
 #include <torch/library.h>

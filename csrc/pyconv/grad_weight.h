@@ -4,7 +4,7 @@
 // which holds its lane's numbers, or the CPU, which holds those of all 32.
 #pragma once
 
-#include "../patch.h"
+#include "../cuda/patch.h"
 #include "levels.h"
 
 #include <cstdint>

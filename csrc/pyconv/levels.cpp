@@ -8,8 +8,8 @@
 #include <cstring>
 #include <map>
 
-#include "../groups.h"
-#include "../program.h"
+#include "../common/common.h"
+#include "../cuda/program.h"
 
 namespace icconv_mm::pyconv {
 namespace {

@@ -2,8 +2,8 @@
 // convolutions of zero-filled filters, and the program of the kernel for tensor cores.
 #pragma once
 
-#include "../common.h"
-#include "../host_device.h"
+#include "../common/common.h"
+#include "../common/host_device.h"
 #include "../kernel_table.h"
 
 #include <ATen/core/Tensor.h>

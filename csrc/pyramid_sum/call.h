@@ -1,7 +1,7 @@
 // One call of the sum of two levels of a pyramid: checks, memory formats, types.
 #pragma once
 
-#include "../common.h"
+#include "../common/common.h"
 #include "kernels.h"
 
 #include <ATen/Dispatch.h>

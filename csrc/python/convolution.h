@@ -1,7 +1,7 @@
 // What a convolution is to autograd: three operators that are linear in each of their tensors.
 #pragma once
 
-#include "../common.h"
+#include "../common/common.h"
 
 #include <ATen/core/ivalue.h>
 

@@ -6,8 +6,10 @@ the same name, ``dispatch`` chooses what runs a call, ``definition`` registers o
 """
 
 from icconv_mm.ops.dispatch.backend import (
+    Answer,
     Explanation,
     Status,
+    Verdict,
     backends,
     explain,
     forget_packed_weights,
@@ -20,8 +22,10 @@ from icconv_mm.ops.pyconv import pyconv2d, pyconv2d_relu
 from icconv_mm.ops.window_attention import window_attention
 
 __all__ = [
+    'Answer',
     'Explanation',
     'Status',
+    'Verdict',
     'backends',
     'explain',
     'forget_packed_weights',

@@ -10,7 +10,8 @@ from pyconv_calls import definition
 from pyconv_calls import random_call as random_pyramid
 from pyconv_calls import vector_call as vector_pyramid
 
-from icconv_mm.ops import backends, inception_conv2d, pyconv2d, use_backend, use_kernel
+from icconv_mm.ops import backends, explain, inception_conv2d, pyconv2d, use_backend, use_kernel
+from icconv_mm.ops.dispatch.kernel_table import KERNELS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -222,7 +223,41 @@ def test_workspace_keeps_to_its_limit(workspace):
     assert peaks[1] < 12 << 20 < 40 << 20 < peaks[0]
 
 
-def test_a_network_runs_the_kernel_that_is_forced():
+def takes(by_name, *args) -> bool:
+    try:
+        by_name(*args)
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize('kernel', KERNELS['inception_conv2d'])
+def test_explain_names_the_kernel_that_serves(precision, kernel):
+    """The one in use where it takes the call; else what serves without it, which then takes the call by name."""
+    for channels, pattern, stride in (
+        (64, (40, 1, 1, 24, 4, 4), 1),
+        (64, (64, 30, 30), 2),
+        (12, (6, 1, 1, 6, 2, 3), 3),
+    ):
+        x = torch.randn(2, channels, 33, 40, device='cuda', dtype=dtype_of(precision))
+        call = x, torch.randn(channels, channels, 3, 3).to(x), None, pattern, stride, 1
+        with use_backend('cuda'), use_kernel('inception_conv2d', kernel):
+            found = explain('inception_conv2d', *call).kernel
+        assert (found == kernel) == takes(ops.inception_conv2d_by, kernel, *call, False)
+        assert takes(ops.inception_conv2d_by, found, *call, False)
+
+
+@pytest.mark.parametrize('kernel', KERNELS['pyconv2d'])
+def test_explain_names_the_kernel_of_a_pyramid(precision, kernel):
+    for seed in range(20):
+        call = on_card(random_pyramid(seed, min_batch=1), dtype_of(precision))
+        settings = call.groups, call.stride, call.dilation
+        with use_backend('cuda'), use_kernel('pyconv2d', kernel):
+            found = explain('pyconv2d', *call).kernel
+        assert (found == kernel) == takes(ops.pyconv2d_by, kernel, call.x, call.weights, call.bias, *settings, False)
+
+
+def test_a_network_runs_the_kernel_in_use():
     call = on_card(wide_call(8)._replace(stride=1), torch.bfloat16)
     by_name = ops.inception_conv2d_by('kn2row', call.x, call.weight, call.bias, flat(call), 1, call.groups, False)
     with use_kernel('inception_conv2d', 'kn2row'), use_backend('cuda'):

@@ -279,6 +279,6 @@ def test_chosen_by_default_where_it_is_proven(monkeypatch):
     capability = torch.cuda.get_device_capability()
     monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {capability: frozenset({torch.bfloat16})})
     assert ask(torch.bfloat16).chosen == 'cuda'
-    assert ask(torch.float16).chosen == 'reference' and 'have not passed' in ask(torch.float16)['cuda']
+    assert ask(torch.float16).chosen == 'reference' and 'have not passed' in ask(torch.float16)['cuda'].reason
     monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {})
-    assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda']
+    assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda'].reason

@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "../../common.h"
+#include "../../common/common.h"
 #include "../simd/kernels.h"
 #include "../simd/norm.h"
 

@@ -3,7 +3,7 @@
 // The first pass takes sums of pieces, of deviations from a value of the piece (forward) or from the mean (backward),
 // so that no digits are lost; they are combined in double precision. Pieces do not depend on the number of threads, and
 // neither does the result.
-#include "../../common.h"
+#include "../../common/common.h"
 #include "../simd/kernels.h"
 #include "../simd/norm.h"
 

@@ -4,7 +4,7 @@
 #include <ATen/core/ivalue.h>
 #include <torch/library.h>
 
-#include "../../common.h"
+#include "../../common/common.h"
 #include "../direct/prepared.h"
 
 #include <array>

@@ -1,8 +1,7 @@
 // The geometry of one call of the pyramidal convolution.
 #pragma once
 
-#include "../../common.h"
-#include "../../groups.h"
+#include "../../common/common.h"
 #include "../direct/plan.h"
 
 namespace icconv_mm {

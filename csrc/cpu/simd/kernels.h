@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "../../host_device.h"
+#include "../../common/host_device.h"
 
 namespace icconv_mm {
 

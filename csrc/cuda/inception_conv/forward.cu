@@ -345,9 +345,10 @@ std::vector<int> build_table(const Geometry32& p, Pattern pattern, int most) {
   return numbers;
 }
 
+int blocks_of(const Table& table) { return table.host.back(); }
+
 template <typename Math>
-at::Tensor launch(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  Pattern pattern, bool relu) {
+Cut cut_for(const Geometry32& p, Pattern pattern) {
   const Device& device = current_device();
   const int halo_h = static_cast<int>(max_dilation(pattern, 0)), halo_w = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
@@ -359,7 +360,7 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& x, const at::Tensor& we
   const int most = tiles * p.groups >= kManyTiles ? kWarpN : 2;
   const Table& table =
       cached_table(TableKind::kForward, {p.groups, most}, pattern, [&] { return build_table(p, pattern, most); });
-  const int grid_y = table.host.back(), rows = table.host[table.host.size() - 2];
+  const int grid_y = blocks_of(table), rows = table.host[table.host.size() - 2];
 
   const int64_t stage_bytes = (int64_t(patch.slots) + kTaps * rows) * kPitch;
   const int64_t source_bytes = 4 * int64_t(patch.slots);
@@ -369,43 +370,61 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& x, const at::Tensor& we
   // the sources are no longer needed when results are staged
   const int64_t bytes = std::max(stages * stage_bytes + source_bytes, staged);
   if (bytes > limit || grid_y > 65535) return {};
+  return {patch, tiles, &table, stage_bytes, bytes, stages};
+}
 
+template <typename Math>
+at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                  const at::Tensor& bias, bool relu) {
   at::Tensor out =
       at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
   const Arguments a{
       p,
-      patch,
+      cut.patch,
       x.const_data_ptr(),
       weight.const_data_ptr(),
       bias.defined() ? bias.const_data_ptr() : nullptr,
       out.mutable_data_ptr(),
-      table.device,
+      cut.table->device,
       relu,
-      stages,
-      static_cast<int>(stage_bytes),
+      cut.stages,
+      static_cast<int>(cut.stage_bytes),
   };
-  C10_CUDA_CHECK(
-      cudaFuncSetAttribute(forward_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(tiles), grid_y);
-  forward_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
+  C10_CUDA_CHECK(cudaFuncSetAttribute(forward_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(cut.bytes)));
+  const dim3 grid(static_cast<unsigned>(cut.tiles), blocks_of(*cut.table));
+  forward_kernel<Math><<<grid, kThreads, cut.bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return out;
 }
 
 }  // namespace
 
-at::Tensor forward_tiled(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         Pattern pattern, bool relu, Precision precision) {
-  if (current_device().major < 8 || p.group_in % (kVectorBytes / x.element_size()) != 0) return {};
+Cut forward_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
+  if (current_device().major < 8 || p.group_in % channels_of_vector(dtype) != 0) return {};
+  switch (dtype) {
+    case at::kHalf:
+      return cut_for<Float16>(p, pattern);
+    case at::kBFloat16:
+      return cut_for<BFloat16>(p, pattern);
+    case at::kFloat:
+      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
+    default:
+      return {};
+  }
+}
+
+at::Tensor forward_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias, bool relu, Precision precision) {
   const at::Tensor nhwc = channels_last(x), filters = channels_last(weight);
   switch (x.scalar_type()) {
     case at::kHalf:
-      return launch<Float16>(p, nhwc, filters, bias, pattern, relu);
+      return launch<Float16>(cut, p, nhwc, filters, bias, relu);
     case at::kBFloat16:
-      return launch<BFloat16>(p, nhwc, filters, bias, pattern, relu);
+      return launch<BFloat16>(cut, p, nhwc, filters, bias, relu);
     case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(p, nhwc, filters, bias, pattern, relu)
-                                           : launch<Float32>(p, nhwc, filters, bias, pattern, relu);
+      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, nhwc, filters, bias, relu)
+                                           : launch<Float32>(cut, p, nhwc, filters, bias, relu);
     default:
       return {};
   }

@@ -118,30 +118,33 @@ __global__ void __launch_bounds__(kThreads) fused_kernel(const Arguments a) {
 }
 
 template <typename Math, typename T>
-at::Tensor launch(const Geometry32& p, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
-                  Pattern pattern, bool relu) {
-  if (std::max(max_dilation(pattern, 0), max_dilation(pattern, 1)) > kMaxDilation) return {};
-  const Patch patch = fused_patch(p.out_height, p.out_width, pattern);
-  const int64_t slots = round_up(patch.slots, 16), tiles = int64_t(p.batch) * patch.tiles();
-  const int64_t bytes = slots * (kPixelBytes + kRowTaps * kColumns * int64_t(sizeof(float)));
-  if (bytes > current_device().shared_memory || tiles > INT_MAX) return {};
-  const Launch prepared = prepare<T, false>(p, patch, input, weight, bias, pattern, relu);
-  C10_CUDA_CHECK(
-      cudaFuncSetAttribute(fused_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  fused_kernel<Math><<<static_cast<unsigned>(tiles), kThreads, bytes, prepared.stream>>>(prepared.arguments);
+at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& input, const at::Tensor& weight,
+                  const at::Tensor& bias, Pattern pattern, bool relu) {
+  const Launch prepared = prepare<T, false>(p, cut.patch, input, weight, bias, pattern, relu);
+  C10_CUDA_CHECK(cudaFuncSetAttribute(fused_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(cut.bytes)));
+  fused_kernel<Math><<<static_cast<unsigned>(cut.tiles), kThreads, cut.bytes, prepared.stream>>>(prepared.arguments);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return prepared.out;
 }
 
 }  // namespace
 
-at::Tensor forward_fused(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         Pattern pattern, bool relu) {
+Cut fused_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern) {
   const bool fits = p.in_channels == kChannels && p.out_channels == kChannels && p.groups == 1 && p.stride == 1;
-  if (!fits || current_device().major < 8) return {};
-  if (x.scalar_type() == at::kHalf) return launch<Float16, at::Half>(p, x, weight, bias, pattern, relu);
-  if (x.scalar_type() == at::kBFloat16) return launch<BFloat16, at::BFloat16>(p, x, weight, bias, pattern, relu);
-  return {};
+  if (!fits || current_device().major < 8 || (dtype != at::kHalf && dtype != at::kBFloat16)) return {};
+  if (std::max(max_dilation(pattern, 0), max_dilation(pattern, 1)) > kMaxDilation) return {};
+  const Patch patch = fused_patch(p.out_height, p.out_width, pattern);
+  const int64_t slots = round_up(patch.slots, 16), tiles = int64_t(p.batch) * patch.tiles();
+  const int64_t bytes = slots * (kPixelBytes + kRowTaps * kColumns * int64_t(sizeof(float)));
+  if (bytes > current_device().shared_memory || tiles > INT_MAX) return {};
+  return {patch, tiles, nullptr, bytes, bytes};
+}
+
+at::Tensor forward_fused(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias, Pattern pattern, bool relu) {
+  return x.scalar_type() == at::kHalf ? launch<Float16, at::Half>(cut, p, x, weight, bias, pattern, relu)
+                                      : launch<BFloat16, at::BFloat16>(cut, p, x, weight, bias, pattern, relu);
 }
 
 }  // namespace icconv_mm::cuda

@@ -287,7 +287,14 @@ std::vector<int> build_table(const Geometry32& p, Pattern pattern, int vector) {
 }
 
 template <typename Math>
-at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern) {
+int chunks_of(const Geometry32& p) {
+  return (p.group_out + kStep<Math> - 1) / kStep<Math>;
+}
+
+int64_t column_blocks_of(const Geometry32& p) { return int64_t(p.groups) * ((p.group_in + kColumns - 1) / kColumns); }
+
+template <typename Math>
+Cut cut_for(const Geometry32& p, Pattern pattern) {
   const Device& device = current_device();
   // tile pixel i of a remainder r meets outputs from i - dilation / s to i + (r + dilation) / s
   const int s = p.stride;
@@ -298,8 +305,7 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor&
       fit_patch((limit - filter_bytes - kFilterBytes<Math> - kPitch) / (kPitch + 4), kPixels, (p.height + s - 1) / s,
                 (p.width + s - 1) / s, 1, dh / s, (dh + s - 1) / s, dw / s, (dw + s - 1) / s);
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
-  const int64_t grid_y = int64_t(p.groups) * ((p.group_in + kColumns - 1) / kColumns);
-  if (tiles == 0 || tiles > INT_MAX || grid_y > 65535 || s * s > 65535 ||
+  if (tiles == 0 || tiles > INT_MAX || column_blocks_of(p) > 65535 || s * s > 65535 ||
       !addressable(p.out_height, p.out_width, p.out_channels, kVector<Math>))
     return {};
   const Table& table = cached_table(TableKind::kGradInput, {p.groups, kVector<Math>}, pattern,
@@ -307,40 +313,63 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor&
   const int64_t stage_bytes = (patch.slots + 1) * int64_t(kPitch) + filter_bytes;
   const int64_t fixed = kFilterBytes<Math> + 4 * int64_t(patch.slots);
   const int64_t staged = int64_t(sizeof(typename Math::Element)) * kPixels * (kColumns + kVector<Math>);
-  const int chunks = (p.group_out + kStep<Math> - 1) / kStep<Math>;
-  const int stages = chunks > 1 && 2 * stage_bytes + fixed <= limit ? 2 : 1;
+  const int stages = chunks_of<Math>(p) > 1 && 2 * stage_bytes + fixed <= limit ? 2 : 1;
   const int64_t bytes = std::max(stages * stage_bytes + fixed, staged);
   if (bytes > limit) return {};
+  return {patch, tiles, &table, stage_bytes, bytes, stages};
+}
 
+template <typename Math>
+at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight) {
   at::Tensor out =
       at::empty({p.batch, p.in_channels, p.height, p.width}, grad.options(), at::MemoryFormat::ChannelsLast);
   const Arguments a{
-      p,      patch,  grad.const_data_ptr(),         weight.const_data_ptr(), out.mutable_data_ptr(), table.device,
-      chunks, stages, static_cast<int>(stage_bytes),
+      p,
+      cut.patch,
+      grad.const_data_ptr(),
+      weight.const_data_ptr(),
+      out.mutable_data_ptr(),
+      cut.table->device,
+      chunks_of<Math>(p),
+      cut.stages,
+      static_cast<int>(cut.stage_bytes),
   };
   C10_CUDA_CHECK(cudaFuncSetAttribute(grad_input_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(grid_y), s * s);
-  grad_input_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
+                                      static_cast<int>(cut.bytes)));
+  const dim3 grid(static_cast<unsigned>(cut.tiles), static_cast<unsigned>(column_blocks_of(p)), p.stride * p.stride);
+  grad_input_kernel<Math><<<grid, kThreads, cut.bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return out;
 }
 
 }  // namespace
 
-at::Tensor grad_input_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
-                            Precision precision) {
-  const int vector = static_cast<int>(kVectorBytes / grad.element_size());
+Cut grad_input_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
+  const int vector = channels_of_vector(dtype);
   if (current_device().major < 8 || p.group_in % vector != 0 || p.group_out % vector != 0) return {};
+  switch (dtype) {
+    case at::kHalf:
+      return cut_for<Float16>(p, pattern);
+    case at::kBFloat16:
+      return cut_for<BFloat16>(p, pattern);
+    case at::kFloat:
+      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
+    default:
+      return {};
+  }
+}
+
+at::Tensor grad_input_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight,
+                            Precision precision) {
   const at::Tensor nhwc = channels_last(grad), filters = channels_last(weight);
   switch (grad.scalar_type()) {
     case at::kHalf:
-      return launch<Float16>(p, nhwc, filters, pattern);
+      return launch<Float16>(cut, p, nhwc, filters);
     case at::kBFloat16:
-      return launch<BFloat16>(p, nhwc, filters, pattern);
+      return launch<BFloat16>(cut, p, nhwc, filters);
     case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(p, nhwc, filters, pattern)
-                                           : launch<Float32>(p, nhwc, filters, pattern);
+      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, nhwc, filters)
+                                           : launch<Float32>(cut, p, nhwc, filters);
     default:
       return {};
   }

@@ -309,8 +309,15 @@ std::vector<int> build_table(const Geometry32& p, Pattern pattern, int vector) {
   return blocks;
 }
 
+int row_blocks_of(const Table& table) { return table.host.back(); }
+
 template <typename Math>
-at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern) {
+int column_blocks_of(const Geometry32& p) {
+  return (p.group_in + kColumns<Math> - 1) / kColumns<Math>;
+}
+
+template <typename Math>
+Cut cut_for(const Geometry32& p, Pattern pattern) {
   const Device& device = current_device();
   const int dh = static_cast<int>(max_dilation(pattern, 0)), dw = static_cast<int>(max_dilation(pattern, 1));
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
@@ -319,7 +326,7 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor&
   const int64_t tiles = int64_t(p.batch) * patch.tiles();
   const Table& table = cached_table(TableKind::kGradWeight, {p.groups, kVector<Math>}, pattern,
                                     [&] { return build_table(p, pattern, kVector<Math>); });
-  const int grid_y = table.host.back(), grid_z = (p.group_in + kColumns<Math> - 1) / kColumns<Math>;
+  const int grid_y = row_blocks_of(table), grid_z = column_blocks_of<Math>(p);
   const int64_t stage_bytes = int64_t(patch.slots) * kColumnPitch<Math> + kPixels * kRowPitch<Math>;
   const int64_t place_bytes = 4 * int64_t(patch.slots);
   if (!addressable(p.height, p.width, p.in_channels, kVector<Math>) ||
@@ -331,28 +338,32 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor&
   const int64_t slabs = std::min({tiles, wanted, int64_t(64)});
   // two stages where two blocks of them fit a processor
   const int stages = tiles > slabs && 2 * (2 * stage_bytes + place_bytes) <= limit - kReserved ? 2 : 1;
-  const int64_t bytes = stages * stage_bytes + place_bytes;
+  return {patch, tiles, &table, stage_bytes, stages * stage_bytes + place_bytes, stages, slabs};
+}
 
+template <typename Math>
+at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x) {
+  const int64_t slabs = cut.slabs;
   const at::Tensor partial = at::empty({slabs, p.out_channels, kTaps, p.group_in}, grad.options().dtype(at::kFloat));
   at::Tensor out = at::empty({p.out_channels, p.group_in, 3, 3}, grad.options());
   const Arguments a{
       p,
-      patch,
+      cut.patch,
       grad.const_data_ptr(),
       x.const_data_ptr(),
       partial.mutable_data_ptr<float>(),
-      table.device,
-      static_cast<int>(tiles),
-      stages,
-      static_cast<int>(stage_bytes),
+      cut.table->device,
+      static_cast<int>(cut.tiles),
+      cut.stages,
+      static_cast<int>(cut.stage_bytes),
   };
   C10_CUDA_CHECK(cudaFuncSetAttribute(grad_weight_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(bytes)));
+                                      static_cast<int>(cut.bytes)));
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  const dim3 grid(static_cast<unsigned>(slabs), grid_y, grid_z);
-  grad_weight_kernel<Math><<<grid, kThreads, bytes, stream>>>(a);
+  const dim3 grid(static_cast<unsigned>(slabs), row_blocks_of(*cut.table), column_blocks_of<Math>(p));
+  grad_weight_kernel<Math><<<grid, kThreads, cut.bytes, stream>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  const int64_t blocks = std::min<int64_t>((out.numel() + 255) / 256, 16 * device.processors);
+  const int64_t blocks = std::min<int64_t>((out.numel() + 255) / 256, 16 * current_device().processors);
   add_slabs<Math><<<static_cast<unsigned>(blocks), 256, 0, stream>>>(
       partial.const_data_ptr<float>(), static_cast<typename Math::Element*>(out.mutable_data_ptr()),
       static_cast<int>(slabs), p.out_channels, p.group_in);
@@ -362,19 +373,32 @@ at::Tensor launch(const Geometry32& p, const at::Tensor& grad, const at::Tensor&
 
 }  // namespace
 
-at::Tensor grad_weight_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
-                             Precision precision) {
-  const int vector = static_cast<int>(kVectorBytes / grad.element_size());
+Cut grad_weight_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
+  const int vector = channels_of_vector(dtype);
   if (current_device().major < 8 || p.group_in % vector != 0 || p.out_channels % vector != 0) return {};
+  switch (dtype) {
+    case at::kHalf:
+      return cut_for<Float16>(p, pattern);
+    case at::kBFloat16:
+      return cut_for<BFloat16>(p, pattern);
+    case at::kFloat:
+      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
+    default:
+      return {};
+  }
+}
+
+at::Tensor grad_weight_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x,
+                             Precision precision) {
   const at::Tensor grads = channels_last(grad), inputs = channels_last(x);
   switch (grad.scalar_type()) {
     case at::kHalf:
-      return launch<Float16>(p, grads, inputs, pattern);
+      return launch<Float16>(cut, p, grads, inputs);
     case at::kBFloat16:
-      return launch<BFloat16>(p, grads, inputs, pattern);
+      return launch<BFloat16>(cut, p, grads, inputs);
     case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(p, grads, inputs, pattern)
-                                           : launch<Float32>(p, grads, inputs, pattern);
+      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, grads, inputs)
+                                           : launch<Float32>(cut, p, grads, inputs);
     default:
       return {};
   }

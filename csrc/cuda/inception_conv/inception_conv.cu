@@ -59,7 +59,7 @@ ShapeClass shape_class(const Geometry& g) {
   return {g.group_in, g.group_out, g.groups, g.stride, g.batch * g.out_height * g.out_width, {}};
 }
 
-// Without a name: the tiled kernel where it can serve the call, else the plain one.
+// Without a kernel by name, in use or in the table: the tiled one where it takes the call, else the plain one.
 KernelRequest usual(const char* name, const Geometry& g, const at::Tensor& x) {
   return KernelRequest::usual(name, x.scalar_type(), shape_class(g), "");
 }
@@ -68,10 +68,44 @@ bool is_kn2row(const KernelRequest& request, const Geometry& g, Pattern pattern,
   return (request.is("kn2row") || (hybrid && request.is("hybrid"))) && request.granted(kn2row::refusal(g, pattern));
 }
 
-at::Tensor served(const at::Tensor& out, const KernelRequest& request, const char* name) {
-  TORCH_CHECK(out.defined(), name, ": the kernel '", request.kernel,
+template <typename CutOf>
+Choice tiled_or_direct(const KernelRequest& request, const char* name, const CutOf& cut_of) {
+  if (request.allows("tiled") && !request.is("direct"))
+    if (const Cut cut = cut_of()) return {"tiled", cut};
+  TORCH_CHECK(request.allows("direct"), name, ": the kernel '", request.kernel,
               "' is not one of this operator or does not take such a call");
-  return out;
+  return {"direct", {}};
+}
+
+// The kernel that serves a call with anything to compute.
+Choice choose_forward(const KernelRequest& request, const Geometry& g, const at::Tensor& x, Pattern pattern) {
+  const Geometry32 p = narrow(g, pattern);
+  const at::ScalarType dtype = x.scalar_type();
+  if (is_kn2row(request, g, pattern, true)) return {request.kernel, {}};
+  if (request.is("fused_wgmma") && request.granted(fused_wgmma_refusal(p, dtype, pattern))) return {request.kernel, {}};
+  if (request.is("fused"))
+    if (const Cut cut = fused_cut(p, dtype, pattern)) return {request.kernel, cut};
+  return tiled_or_direct(request, "inception_conv2d",
+                         [&] { return forward_tiled_cut(p, dtype, pattern, precision_of(x)); });
+}
+
+Choice choose_grad_input(const KernelRequest& request, const Geometry& g, const at::Tensor& grad, Pattern pattern) {
+  if (is_kn2row(request, g, pattern, false)) return {request.kernel, {}};
+  return tiled_or_direct(request, "inception_conv2d_grad_input", [&] {
+    return grad_input_tiled_cut(narrow(g, pattern), grad.scalar_type(), pattern, precision_of(grad));
+  });
+}
+
+Choice choose_grad_weight(const KernelRequest& request, const Geometry& g, const at::Tensor& x, Pattern pattern) {
+  if (is_kn2row(request, g, pattern, false)) return {request.kernel, {}};
+  return tiled_or_direct(request, "inception_conv2d_grad_weight", [&] {
+    return grad_weight_tiled_cut(narrow(g, pattern), x.scalar_type(), pattern, precision_of(x));
+  });
+}
+
+// Whether there is nothing to compute: no kernel runs.
+bool is_empty(const Geometry& g) {
+  return g.batch == 0 || g.in_channels == 0 || g.out_channels == 0 || g.height == 0 || g.width == 0;
 }
 
 at::Tensor forward(const Geometry& g, const KernelRequest& request, const at::Tensor& x, const at::Tensor& weight,
@@ -80,16 +114,13 @@ at::Tensor forward(const Geometry& g, const KernelRequest& request, const at::Te
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
   if (p.batch == 0 || p.out_channels == 0 || p.out_height == 0 || p.out_width == 0)
     return at::empty({p.batch, p.out_channels, p.out_height, p.out_width}, x.options(), x.suggest_memory_format());
-  if (is_kn2row(request, g, pattern, true))
-    return forward_kn2row(g, x, weight, shift, pattern, relu, request.is("hybrid"));
-  if (request.is("fused_wgmma") && request.granted(fused_wgmma_refusal(p, x.scalar_type(), pattern)))
-    return forward_fused_wgmma(p, x, weight, shift, pattern, relu);
-  at::Tensor out;
-  if (request.is("fused")) out = forward_fused(p, x, weight, shift, pattern, relu);
-  if (!out.defined() && request.allows("tiled"))
-    out = forward_tiled(p, x, weight, shift, pattern, relu, precision_of(x));
-  if (!out.defined() && request.allows("direct")) out = forward_direct(p, x, weight, shift, pattern, relu);
-  return served(out, request, "inception_conv2d");
+  const Choice choice = choose_forward(request, g, x, pattern);
+  if (choice.is("kn2row") || choice.is("hybrid"))
+    return forward_kn2row(g, x, weight, shift, pattern, relu, choice.is("hybrid"));
+  if (choice.is("fused_wgmma")) return forward_fused_wgmma(p, x, weight, shift, pattern, relu);
+  if (choice.is("fused")) return forward_fused(choice.cut, p, x, weight, shift, pattern, relu);
+  if (choice.is("tiled")) return forward_tiled(choice.cut, p, x, weight, shift, relu, precision_of(x));
+  return forward_direct(p, x, weight, shift, pattern, relu);
 }
 
 at::Tensor grad_input(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& weight,
@@ -97,22 +128,20 @@ at::Tensor grad_input(const Geometry& g, const KernelRequest& request, const at:
   const Geometry32 p = narrow(g, pattern);
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.height == 0 || p.width == 0)
     return at::zeros({p.batch, p.in_channels, p.height, p.width}, grad.options());
-  if (is_kn2row(request, g, pattern, false)) return grad_input_kn2row(g, grad, weight, pattern);
-  at::Tensor out;
-  if (request.allows("tiled")) out = grad_input_tiled(p, grad, weight, pattern, precision_of(grad));
-  if (!out.defined() && request.allows("direct")) out = grad_input_direct(p, grad, weight, pattern);
-  return served(out, request, "inception_conv2d_grad_input");
+  const Choice choice = choose_grad_input(request, g, grad, pattern);
+  if (choice.is("kn2row")) return grad_input_kn2row(g, grad, weight, pattern);
+  if (choice.is("tiled")) return grad_input_tiled(choice.cut, p, grad, weight, precision_of(grad));
+  return grad_input_direct(p, grad, weight, pattern);
 }
 
 at::Tensor grad_weight(const Geometry& g, const KernelRequest& request, const at::Tensor& grad, const at::Tensor& x,
                        Pattern pattern) {
   const Geometry32 p = narrow(g, pattern);
   if (grad.numel() == 0 || x.numel() == 0) return at::zeros({p.out_channels, p.group_in, 3, 3}, grad.options());
-  if (is_kn2row(request, g, pattern, false)) return grad_weight_kn2row(g, grad, x, pattern);
-  at::Tensor out;
-  if (request.allows("tiled")) out = grad_weight_tiled(p, grad, x, pattern, precision_of(grad));
-  if (!out.defined() && request.allows("direct")) out = grad_weight_direct(p, grad, x, pattern);
-  return served(out, request, "inception_conv2d_grad_weight");
+  const Choice choice = choose_grad_weight(request, g, x, pattern);
+  if (choice.is("kn2row")) return grad_weight_kn2row(g, grad, x, pattern);
+  if (choice.is("tiled")) return grad_weight_tiled(choice.cut, p, grad, x, precision_of(grad));
+  return grad_weight_direct(p, grad, x, pattern);
 }
 
 template <bool kRelu>
@@ -121,6 +150,13 @@ at::Tensor inception_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight, 
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(x.device());
   return forward(g, usual("inception_conv2d", g, x), x, weight, bias, pattern, kRelu);
+}
+
+std::string inception_conv2d_kernel(const at::Tensor& x, const at::Tensor& weight, const Bias& bias, Pattern pattern,
+                                    int64_t stride, int64_t groups) {
+  const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return is_empty(g) ? "" : choose_forward(usual("inception_conv2d", g, x), g, x, pattern).kernel;
 }
 
 at::Tensor inception_conv2d_by_cuda(c10::string_view kernel, const at::Tensor& x, const at::Tensor& weight,
@@ -138,6 +174,14 @@ at::Tensor inception_conv2d_grad_input_cuda(const at::Tensor& grad, const at::Te
   return grad_input(g, usual("inception_conv2d_grad_input", g, grad), grad, weight, pattern);
 }
 
+std::string inception_conv2d_grad_input_kernel(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
+                                               Pattern pattern, int64_t stride, int64_t groups) {
+  const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  if (is_empty(g)) return "";
+  return choose_grad_input(usual("inception_conv2d_grad_input", g, grad), g, grad, pattern).kernel;
+}
+
 at::Tensor inception_conv2d_grad_input_by_cuda(c10::string_view kernel, const at::Tensor& grad,
                                                const at::Tensor& weight, c10::IntArrayRef size, Pattern pattern,
                                                int64_t stride, int64_t groups) {
@@ -152,6 +196,14 @@ at::Tensor inception_conv2d_grad_weight_cuda(const at::Tensor& grad, const at::T
   const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   const c10::cuda::CUDAGuard guard(grad.device());
   return grad_weight(g, usual("inception_conv2d_grad_weight", g, grad), grad, x, pattern);
+}
+
+std::string inception_conv2d_grad_weight_kernel(const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+                                                int64_t stride, int64_t groups) {
+  const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  if (is_empty(g)) return "";
+  return choose_grad_weight(usual("inception_conv2d_grad_weight", g, grad), g, x, pattern).kernel;
 }
 
 at::Tensor inception_conv2d_grad_weight_by_cuda(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
@@ -171,6 +223,9 @@ TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
   m.impl("inception_conv2d_relu_compiled", TORCH_FN(inception_conv2d_cuda<true>));
   m.impl("inception_conv2d_grad_input_compiled", TORCH_FN(inception_conv2d_grad_input_cuda));
   m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(inception_conv2d_grad_weight_cuda));
+  m.impl("inception_conv2d_kernel", TORCH_FN(inception_conv2d_kernel));
+  m.impl("inception_conv2d_grad_input_kernel", TORCH_FN(inception_conv2d_grad_input_kernel));
+  m.impl("inception_conv2d_grad_weight_kernel", TORCH_FN(inception_conv2d_grad_weight_kernel));
   m.impl("inception_conv2d_by", TORCH_FN(inception_conv2d_by_cuda));
   m.impl("inception_conv2d_grad_input_by", TORCH_FN(inception_conv2d_grad_input_by_cuda));
   m.impl("inception_conv2d_grad_weight_by", TORCH_FN(inception_conv2d_grad_weight_by_cuda));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../../inception_conv/geometry.h"
+#include "../cut.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -15,13 +16,18 @@ using Geometry32 = BasicGeometry<int>;
 // How the tensor-core kernels multiply: the type's own unit, TF32, or fp32 as three TF32 products.
 enum class Precision { kNative, kTf32, kFp32 };
 
-// Each returns an undefined tensor where it has no kernel for the call: sizes that do not fill 16-byte vectors,
-// dilations whose halo exceeds shared memory, types and GPUs without the instructions.
-at::Tensor forward_tiled(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         Pattern pattern, bool relu, Precision precision);
-at::Tensor grad_input_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern,
+// A cut without tiles where there is no kernel for the call: sizes that do not fill 16-byte vectors, dilations whose
+// halo exceeds shared memory, types and GPUs without the instructions.
+Cut forward_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision);
+Cut grad_input_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision);
+Cut grad_weight_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision);
+
+// By a cut with tiles for this call.
+at::Tensor forward_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias, bool relu, Precision precision);
+at::Tensor grad_input_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight,
                             Precision precision);
-at::Tensor grad_weight_tiled(const Geometry32& p, const at::Tensor& grad, const at::Tensor& x, Pattern pattern,
+at::Tensor grad_weight_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x,
                              Precision precision);
 
 // Products of matrices and shifted additions (../../kn2row); `hybrid` leaves the longest run to torch's convolution.
@@ -30,9 +36,10 @@ at::Tensor forward_kn2row(const Geometry& g, const at::Tensor& x, const at::Tens
 at::Tensor grad_input_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
 at::Tensor grad_weight_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
 
-// One pass for 64 channels in 16 bits at stride 1.
-at::Tensor forward_fused(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         Pattern pattern, bool relu);
+// One pass for 64 channels in 16 bits at stride 1; a cut without tiles for other calls.
+Cut fused_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern);
+at::Tensor forward_fused(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias, Pattern pattern, bool relu);
 
 // The same with Hopper's warpgroup products, for calls without a refusal: why this kernel cannot serve one, or ''.
 std::string fused_wgmma_refusal(const Geometry32& p, at::ScalarType dtype, Pattern pattern);

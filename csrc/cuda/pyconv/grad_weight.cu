@@ -200,10 +200,13 @@ const Table& program_table(const pyconv::Geometry& g) {
                       [&] { return make_weight_program(g); });
 }
 
-template <typename Math, typename T>
-std::vector<at::Tensor> launch(const pyconv::Geometry& g, const at::Tensor& grad, const at::Tensor& x) {
+const pyconv::WeightProgram& program_of(const Table& table) {
+  return *reinterpret_cast<const pyconv::WeightProgram*>(table.host.data());
+}
+
+Cut cut_for(const pyconv::Geometry& g) {
   const Table& table = program_table(g);
-  const pyconv::WeightProgram& program = *reinterpret_cast<const pyconv::WeightProgram*>(table.host.data());
+  const pyconv::WeightProgram& program = program_of(table);
   const Device& device = current_device();
   const int64_t limit = device.shared_memory - static_cast<int64_t>(sizeof(Shared)) - 64;
   const Patch patch = fit_patch((limit - kPixelsOfTile * kPixelPitch) / (kPixelPitch + 4), kPixelsOfTile,
@@ -214,15 +217,20 @@ std::vector<at::Tensor> launch(const pyconv::Geometry& g, const at::Tensor& grad
   const int64_t stage_bytes = (int64_t(patch.slots) + kPixelsOfTile) * kPixelPitch, place_bytes = 4 * patch.slots;
   if (tiles == 0 || tiles > INT_MAX || program.jobs == 0 || program.jobs > 65535 || stage_bytes + place_bytes > limit)
     return {};
-  const pyconv::Places places = places_of(g);
   // three turns of two blocks per processor
   const int64_t wanted = (6 * int64_t(device.processors) + program.jobs - 1) / program.jobs;
-  const int64_t affordable = std::max<int64_t>(kWorkspace / (places.all * int64_t(sizeof(float))), 1);
+  const int64_t affordable = std::max<int64_t>(kWorkspace / (places_of(g).all * int64_t(sizeof(float))), 1);
   const int64_t slabs = std::min({tiles, wanted, affordable, kMaxSlabs});
   // two stages where two blocks of them fit a processor
   const int stages = tiles > slabs && 2 * (2 * stage_bytes + place_bytes) <= limit - kReserved ? 2 : 1;
-  const int64_t bytes = stages * stage_bytes + place_bytes;
-  const at::Tensor partial = at::empty({slabs, places.all}, grad.options().dtype(at::kFloat));
+  return {patch, tiles, &table, stage_bytes, stages * stage_bytes + place_bytes, stages, slabs};
+}
+
+template <typename Math, typename T>
+std::vector<at::Tensor> launch(const Cut& cut, const pyconv::Geometry& g, const at::Tensor& grad, const at::Tensor& x) {
+  const pyconv::WeightProgram& program = program_of(*cut.table);
+  const pyconv::Places places = places_of(g);
+  const at::Tensor partial = at::empty({cut.slabs, places.all}, grad.options().dtype(at::kFloat));
   const Arguments a{static_cast<int>(g.height),
                     static_cast<int>(g.width),
                     static_cast<int>(g.in_channels),
@@ -231,32 +239,33 @@ std::vector<at::Tensor> launch(const pyconv::Geometry& g, const at::Tensor& grad
                     static_cast<int>(g.out_channels),
                     static_cast<int>(g.stride),
                     static_cast<int>(g.dilation),
-                    patch,
+                    cut.patch,
                     places,
                     grad.const_data_ptr(),
                     x.const_data_ptr(),
                     partial.mutable_data_ptr<float>(),
-                    reinterpret_cast<const Job*>(table.device + program.job_at),
-                    reinterpret_cast<const pyconv::Tap*>(table.device + program.tap_at),
-                    static_cast<int>(tiles),
-                    stages,
-                    static_cast<int>(stage_bytes)};
+                    reinterpret_cast<const Job*>(cut.table->device + program.job_at),
+                    reinterpret_cast<const pyconv::Tap*>(cut.table->device + program.tap_at),
+                    static_cast<int>(cut.tiles),
+                    cut.stages,
+                    static_cast<int>(cut.stage_bytes)};
   C10_CUDA_CHECK(cudaFuncSetAttribute(pyconv_weight_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(slabs), program.jobs);
-  pyconv_weight_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
+                                      static_cast<int>(cut.bytes)));
+  const dim3 grid(static_cast<unsigned>(cut.slabs), program.jobs);
+  pyconv_weight_kernel<Math><<<grid, kThreads, cut.bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return add_slabs<T>(places, partial, grad.options());
 }
 
 }  // namespace
 
-std::vector<at::Tensor> pyconv_tiled_grad_weight(const pyconv::Geometry& g, const at::Tensor& grad,
+Cut pyconv_tiled_grad_weight_cut(const pyconv::Geometry& g) { return current_device().major < 8 ? Cut{} : cut_for(g); }
+
+std::vector<at::Tensor> pyconv_tiled_grad_weight(const Cut& cut, const pyconv::Geometry& g, const at::Tensor& grad,
                                                  const at::Tensor& x) {
-  if (current_device().major < 8) return {};
   const at::Tensor grads = channels_last(grad), inputs = channels_last(x);
-  return grad.scalar_type() == at::kHalf ? launch<Float16, at::Half>(g, grads, inputs)
-                                         : launch<BFloat16, at::BFloat16>(g, grads, inputs);
+  return grad.scalar_type() == at::kHalf ? launch<Float16, at::Half>(cut, g, grads, inputs)
+                                         : launch<BFloat16, at::BFloat16>(cut, g, grads, inputs);
 }
 
 }  // namespace icconv_mm::cuda

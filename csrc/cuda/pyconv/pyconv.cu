@@ -33,26 +33,30 @@ bool fits(const Geometry& g) {
   return most < INT_MAX;
 }
 
-// Whether the tiled kernel is asked for and can, as far as the call says; an error where it must and cannot.
-bool is_tiled(const KernelRequest& request, const Geometry& g, at::ScalarType dtype, bool backward) {
+// The kernel that serves a call with anything to compute.
+template <typename CutOf>
+Choice choose(const KernelRequest& request, const Geometry& g, at::ScalarType dtype, bool backward,
+              const CutOf& cut_of) {
   TORCH_CHECK(request.allows("tiled") || pyconv::is_filled(request.kernel), "pyconv2d has no kernel '", request.kernel,
               "'");
-  return request.is("tiled") && request.granted(pyconv::refusal(g, dtype, backward)) && fits(g);
-}
-
-void check_taken(const KernelRequest& request, bool taken) {
-  TORCH_CHECK(taken || !request.by_name || !request.is("tiled"),
+  if (request.is("tiled") && request.granted(pyconv::refusal(g, dtype, backward)) && fits(g))
+    if (const Cut cut = cut_of()) return {request.kernel, cut};
+  TORCH_CHECK(!request.by_name || !request.is("tiled"),
               "the tiled kernel of pyconv2d does not take such a call on this GPU");
+  return {filled(request), {}};
 }
 
-// The tiled kernel where it is asked for and can, else an undefined tensor; an error where it must and cannot.
-at::Tensor try_tiled(const KernelRequest& request, const Geometry& g, const at::Tensor& source, at::TensorList weights,
-                     const at::Tensor& bias, bool relu, bool backward) {
-  at::Tensor out;
-  if (is_tiled(request, g, source.scalar_type(), backward))
-    out = pyconv_tiled(g, source, weights, bias, relu, backward);
-  check_taken(request, out.defined());
-  return out;
+Choice choose_map(const KernelRequest& request, const Geometry& g, const at::Tensor& source, bool backward) {
+  return choose(request, g, source.scalar_type(), backward, [&] { return pyconv_tiled_cut(g, backward); });
+}
+
+Choice choose_grad_weight(const KernelRequest& request, const Geometry& g, const at::Tensor& x) {
+  return choose(request, g, x.scalar_type(), false, [&] { return pyconv_tiled_grad_weight_cut(g); });
+}
+
+// Whether there is nothing to compute: no kernel runs.
+bool is_empty(const Geometry& g) {
+  return g.batch == 0 || g.in_channels == 0 || g.out_channels == 0 || g.height == 0 || g.width == 0;
 }
 
 at::Tensor forward(const KernelRequest& request, const Geometry& g, const at::Tensor& x, at::TensorList weights,
@@ -60,26 +64,24 @@ at::Tensor forward(const KernelRequest& request, const Geometry& g, const at::Te
   if (g.batch * g.out_channels * g.out_height * g.out_width == 0)
     return at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options(), x.suggest_memory_format());
   const at::Tensor shift = bias ? bias->to(x.scalar_type()).contiguous() : at::Tensor();
-  const at::Tensor out = try_tiled(request, g, x, weights, shift, relu, false);
-  if (out.defined()) return out;
-  return pyconv::forward_filled(filled(request), g, x, weights, shift, relu);
+  const Choice choice = choose_map(request, g, x, false);
+  if (choice.is("tiled")) return pyconv_tiled(choice.cut, g, x, weights, shift, relu, false);
+  return pyconv::forward_filled(choice.kernel, g, x, weights, shift, relu);
 }
 
 at::Tensor grad_input(const KernelRequest& request, const Geometry& g, const at::Tensor& grad, at::TensorList weights) {
   if (grad.numel() == 0) return at::zeros({g.batch, g.in_channels, g.height, g.width}, grad.options());
-  const at::Tensor out = try_tiled(request, g, grad, weights, {}, false, true);
-  if (out.defined()) return out;
-  return pyconv::grad_input_filled(filled(request), g, grad, weights);
+  const Choice choice = choose_map(request, g, grad, true);
+  if (choice.is("tiled")) return pyconv_tiled(choice.cut, g, grad, weights, {}, false, true);
+  return pyconv::grad_input_filled(choice.kernel, g, grad, weights);
 }
 
 std::vector<at::Tensor> grad_weight(const KernelRequest& request, const Geometry& g, const at::Tensor& grad,
                                     const at::Tensor& x) {
   if (grad.numel() > 0 && x.numel() > 0) {
-    std::vector<at::Tensor> out;
-    if (is_tiled(request, g, x.scalar_type(), false)) out = pyconv_tiled_grad_weight(g, grad, x);
-    check_taken(request, !out.empty());
-    if (!out.empty()) return out;
-    return pyconv::grad_weight_filled(filled(request), g, grad, x);
+    const Choice choice = choose_grad_weight(request, g, x);
+    if (choice.is("tiled")) return pyconv_tiled_grad_weight(choice.cut, g, grad, x);
+    return pyconv::grad_weight_filled(choice.kernel, g, grad, x);
   }
   std::vector<at::Tensor> nothing;
   for (const pyconv::Level& level : g.levels)
@@ -88,12 +90,27 @@ std::vector<at::Tensor> grad_weight(const KernelRequest& request, const Geometry
   return nothing;
 }
 
+KernelRequest usual_grad_input(const Geometry& g, const at::Tensor& grad) {
+  return usual("pyconv2d_grad_input", g, grad, g.stride == 1 ? kByDefault : kForTheRest);
+}
+
+KernelRequest usual_grad_weight(const Geometry& g, const at::Tensor& x) {
+  return usual("pyconv2d_grad_weight", g, x, kForTheRest);
+}
+
 template <bool kRelu>
 at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
                     int64_t stride, int64_t dilation) {
   const Geometry g = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(x.device());
   return forward(usual("pyconv2d", g, x), g, x, weights, bias, kRelu);
+}
+
+std::string pyconv2d_kernel(const at::Tensor& x, at::TensorList weights, const Bias& bias, c10::IntArrayRef groups,
+                            int64_t stride, int64_t dilation) {
+  const Geometry g = pyconv::check_forward(x, weights, bias, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(x.device());
+  return is_empty(g) ? "" : choose_map(usual("pyconv2d", g, x), g, x, false).kernel;
 }
 
 at::Tensor pyconv2d_by(c10::string_view kernel, const at::Tensor& x, at::TensorList weights, const Bias& bias,
@@ -108,8 +125,14 @@ at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c
                                c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const Geometry g = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  const char* by_default = g.stride == 1 ? kByDefault : kForTheRest;
-  return grad_input(usual("pyconv2d_grad_input", g, grad, by_default), g, grad, weights);
+  return grad_input(usual_grad_input(g, grad), g, grad, weights);
+}
+
+std::string pyconv2d_grad_input_kernel(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
+                                       c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  const Geometry g = pyconv::check_grad_input(grad, weights, size, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return is_empty(g) ? "" : choose_map(usual_grad_input(g, grad), g, grad, true).kernel;
 }
 
 at::Tensor pyconv2d_grad_input_by(c10::string_view kernel, const at::Tensor& grad, at::TensorList weights,
@@ -124,7 +147,14 @@ std::vector<at::Tensor> pyconv2d_grad_weight(const at::Tensor& grad, const at::T
                                              c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   const Geometry g = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
   const c10::cuda::CUDAGuard guard(grad.device());
-  return grad_weight(usual("pyconv2d_grad_weight", g, grad, kForTheRest), g, grad, x);
+  return grad_weight(usual_grad_weight(g, x), g, grad, x);
+}
+
+std::string pyconv2d_grad_weight_kernel(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
+                                        c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  const Geometry g = pyconv::check_grad_weight(grad, x, shapes, groups, stride, dilation);
+  const c10::cuda::CUDAGuard guard(grad.device());
+  return is_empty(g) ? "" : choose_grad_weight(usual_grad_weight(g, x), g, x).kernel;
 }
 
 std::vector<at::Tensor> pyconv2d_grad_weight_by(c10::string_view kernel, const at::Tensor& grad, const at::Tensor& x,
@@ -143,6 +173,9 @@ TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
   m.impl("pyconv2d_relu_compiled", TORCH_FN(pyconv2d<true>));
   m.impl("pyconv2d_grad_input_compiled", TORCH_FN(pyconv2d_grad_input));
   m.impl("pyconv2d_grad_weight_compiled", TORCH_FN(pyconv2d_grad_weight));
+  m.impl("pyconv2d_kernel", TORCH_FN(pyconv2d_kernel));
+  m.impl("pyconv2d_grad_input_kernel", TORCH_FN(pyconv2d_grad_input_kernel));
+  m.impl("pyconv2d_grad_weight_kernel", TORCH_FN(pyconv2d_grad_weight_kernel));
   m.impl("pyconv2d_by", TORCH_FN(pyconv2d_by));
   m.impl("pyconv2d_grad_input_by", TORCH_FN(pyconv2d_grad_input_by));
   m.impl("pyconv2d_grad_weight_by", TORCH_FN(pyconv2d_grad_weight_by));

@@ -200,19 +200,57 @@ const Table& program_table(const pyconv::Geometry& g, bool backward) {
                       [&] { return make_program(g, backward); });
 }
 
+const pyconv::Program& program_of(const Table& table) {
+  return *reinterpret_cast<const pyconv::Program*>(table.host.data());
+}
+
+Sizes sizes_of(const pyconv::Geometry& g, bool backward) {
+  return {static_cast<int>(g.batch),
+          static_cast<int>(backward ? g.out_channels : g.in_channels),
+          static_cast<int>(backward ? g.out_height : g.height),
+          static_cast<int>(backward ? g.out_width : g.width),
+          static_cast<int>(backward ? g.in_channels : g.out_channels),
+          static_cast<int>(backward ? g.height : g.out_height),
+          static_cast<int>(backward ? g.width : g.out_width)};
+}
+
 template <typename Math, typename T>
-at::Tensor launch(const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights, const at::Tensor& bias,
-                  bool relu, bool backward) {
+at::Tensor launch(const Cut& cut, const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights,
+                  const at::Tensor& bias, bool relu, bool backward) {
+  const pyconv::Program& program = program_of(*cut.table);
+  const Sizes p = sizes_of(g, backward);
+  const int phase_step = pyconv::phase_step(g, backward);
+  const at::Tensor x = channels_last(source), packed = pack<T>(g, program, *cut.table, weights, backward);
+  at::Tensor out =
+      at::empty({p.batch, p.columns, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
+  const Arguments a{p,
+                    cut.patch,
+                    x.const_data_ptr(),
+                    bias.defined() ? bias.const_data_ptr() : nullptr,
+                    reinterpret_cast<const uint2*>(packed.const_data_ptr()),
+                    out.mutable_data_ptr(),
+                    reinterpret_cast<const pyconv::Block*>(cut.table->device + program.block_at),
+                    reinterpret_cast<const pyconv::Step*>(cut.table->device + program.step_at),
+                    reinterpret_cast<const pyconv::Offset*>(cut.table->device + program.offset_at),
+                    static_cast<int>(cut.stage_bytes),
+                    phase_step,
+                    relu};
+  C10_CUDA_CHECK(cudaFuncSetAttribute(pyconv_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(cut.bytes)));
+  const dim3 grid(static_cast<unsigned>(cut.tiles), program.blocks, phase_step * phase_step);
+  pyconv_kernel<Math><<<grid, kThreads, cut.bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+
+Cut pyconv_tiled_cut(const pyconv::Geometry& g, bool backward) {
+  using Math = Float16;  // or BFloat16: all sizes are of 16 bits
+  if (current_device().major < 8) return {};
   const Table& table = program_table(g, backward);
-  const pyconv::Program& program = *reinterpret_cast<const pyconv::Program*>(table.host.data());
-  const at::Tensor x = channels_last(source);
-  const Sizes p{static_cast<int>(x.size(0)),
-                static_cast<int>(x.size(1)),
-                static_cast<int>(x.size(2)),
-                static_cast<int>(x.size(3)),
-                static_cast<int>(backward ? g.in_channels : g.out_channels),
-                static_cast<int>(backward ? g.height : g.out_height),
-                static_cast<int>(backward ? g.width : g.out_width)};
+  const pyconv::Program& program = program_of(table);
+  const Sizes p = sizes_of(g, backward);
   const int64_t limit = current_device().shared_memory;
   const int phase_step = pyconv::phase_step(g, backward);  // tiles are of the first phase, which is the largest
   const Patch patch = fit_patch((limit - 64) / (2 * kPitch + 4), kPixels, (p.out_height - 1) / phase_step + 1,
@@ -222,40 +260,18 @@ at::Tensor launch(const pyconv::Geometry& g, const at::Tensor& source, at::Tenso
   if (tiles == 0 || tiles > INT_MAX || !addressable(p.height, p.width, p.channels, kVector<Math>)) return {};
   const int64_t stage_bytes = int64_t(patch.slots) * kPitch;
   const int64_t bytes =
-      std::max<int64_t>(2 * stage_bytes + 4 * int64_t(patch.slots), kPixels * kStaged * int64_t(sizeof(T)));
+      std::max<int64_t>(2 * stage_bytes + 4 * int64_t(patch.slots), kPixels * kStaged * int64_t(sizeof(Math::Element)));
   constexpr int kMostFragments = INT_MAX / (4 * kLanes);
   if (bytes > limit || program.blocks > 65535 || program.fragments == 0 || program.fragments > kMostFragments)
     return {};
-  const at::Tensor packed = pack<T>(g, program, table, weights, backward);
-  at::Tensor out =
-      at::empty({p.batch, p.columns, p.out_height, p.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
-  const Arguments a{p,
-                    patch,
-                    x.const_data_ptr(),
-                    bias.defined() ? bias.const_data_ptr() : nullptr,
-                    reinterpret_cast<const uint2*>(packed.const_data_ptr()),
-                    out.mutable_data_ptr(),
-                    reinterpret_cast<const pyconv::Block*>(table.device + program.block_at),
-                    reinterpret_cast<const pyconv::Step*>(table.device + program.step_at),
-                    reinterpret_cast<const pyconv::Offset*>(table.device + program.offset_at),
-                    static_cast<int>(stage_bytes),
-                    phase_step,
-                    relu};
-  C10_CUDA_CHECK(
-      cudaFuncSetAttribute(pyconv_kernel<Math>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(tiles), program.blocks, phase_step * phase_step);
-  pyconv_kernel<Math><<<grid, kThreads, bytes, c10::cuda::getCurrentCUDAStream()>>>(a);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return out;
+  return {patch, tiles, &table, stage_bytes, bytes, 2};
 }
 
-}  // namespace
-
-at::Tensor pyconv_tiled(const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights,
+at::Tensor pyconv_tiled(const Cut& cut, const pyconv::Geometry& g, const at::Tensor& source, at::TensorList weights,
                         const at::Tensor& bias, bool relu, bool backward) {
-  if (current_device().major < 8) return {};
-  return source.scalar_type() == at::kHalf ? launch<Float16, at::Half>(g, source, weights, bias, relu, backward)
-                                           : launch<BFloat16, at::BFloat16>(g, source, weights, bias, relu, backward);
+  return source.scalar_type() == at::kHalf
+             ? launch<Float16, at::Half>(cut, g, source, weights, bias, relu, backward)
+             : launch<BFloat16, at::BFloat16>(cut, g, source, weights, bias, relu, backward);
 }
 
 }  // namespace icconv_mm::cuda

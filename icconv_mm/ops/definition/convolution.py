@@ -27,7 +27,7 @@ class Convolution:
         weights_schema: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their
             shapes.
         settings_schema: Schema of the settings: 'int[] pattern, int stride, int groups'.
-        limits: Limits of the compiled kernels, by device type and operator; ``<name>_relu`` has those of ``<name>``.
+        limits: Limits of the compiled kernels, by backend and operator; ``<name>_relu`` has those of ``<name>``.
         check: Function that raises ValueError unless these are arguments of ``<name>``.
         dense: Function from the settings of a single dilation or level to stride, dilation and groups.
         fast_call_maker: Name of the maker of the :class:`FastCall`.

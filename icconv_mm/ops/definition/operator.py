@@ -44,7 +44,7 @@ def define(
         autocast: Whether ``torch.autocast`` casts the tensors.
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
-        limits: Limits of the compiled kernels ``<name>_compiled``, by device type; None where there are none.
+        limits: Limits of the compiled kernels ``<name>_compiled``, by backend; None where there are none.
         converters: Functions by argument, from what the Python function takes to what the schema has; for
             ``explain``, which takes either.
 

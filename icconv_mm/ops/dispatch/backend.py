@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -42,18 +43,40 @@ class Status(NamedTuple):
 
 
 class Verdict(Enum):
-    """The kinds of answers of a backend to a call."""
+    """The kinds of answers of a backend to a call.
+
+    Attributes:
+        CAN_RUN: It serves the call, if no better backend does.
+        NOT_ADVISED: It serves the call within ``use_backend`` only: another is faster, or nothing was measured.
+        REFUSED: It cannot serve such a call.
+        ABSENT: It could, but is not installed.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
+        >>> answers['reference'].verdict is Verdict.CAN_RUN
+        True
+    """
 
     CAN_RUN = 'can run'
-    NOT_ADVISED = 'can run if asked for by name'
+    NOT_ADVISED = 'can run within use_backend'
     REFUSED = 'cannot run such a call'
     ABSENT = 'is not installed'
 
 
-class Answer(NamedTuple):
-    """The answer of a backend to a call, with the reason in one sentence unless it can run.
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a backend to a call; true in a condition if it can run, as a string one sentence.
 
-    Asking for a backend by name turns the sentence into the exception, choosing automatically into a debug message.
+    Attributes:
+        verdict: The kind of answer.
+        reason: Why it is no better one, in one sentence; empty where the backend can run.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> answer = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])['cuda']
+        >>> answer.verdict, bool(answer), str(answer)
+        (<Verdict.REFUSED: 'cannot run such a call'>, False, 'it takes tensors on a CUDA device, got cpu')
     """
 
     verdict: Verdict
@@ -61,8 +84,11 @@ class Answer(NamedTuple):
 
     @property
     def serves(self) -> bool:
-        """Whether the backend runs the call if it is asked for by name."""
+        """Whether the backend runs the call within ``use_backend``."""
         return self.verdict in (Verdict.CAN_RUN, Verdict.NOT_ADVISED)
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.CAN_RUN
 
     def __str__(self) -> str:
         if self.verdict is Verdict.NOT_ADVISED:
@@ -81,8 +107,8 @@ class Limits(NamedTuple):
     """What a compiled kernel does not serve: functions of a call's arguments that return a reason, or None."""
 
     refusal: Callable[..., str | None]
-    advice: Callable[..., str | None] = _no_reason  # why it should serve a call only if it is asked for by name
-    kernel: Callable[..., str | None] = _no_reason  # its name, where a backend has several
+    advice: Callable[..., str | None] = _no_reason  # why it should serve a call within ``use_backend`` only
+    kernel: Callable[..., str | None] = _no_reason  # the name of the one that serves, where a backend has several
 
 
 class Implementation(NamedTuple):
@@ -138,9 +164,9 @@ def register(
 
     _converters[operator] = converters or {}
     _implementations[operator] = {
-        device: Implementation(compiled or run, limits[device], partial(missing_kernel, name, device), compiled is None)
-        for device in BACKENDS
-        if device in limits
+        each: Implementation(compiled or run, limits[each], partial(missing_kernel, name, each), compiled is None)
+        for each in BACKENDS
+        if each in limits
     } | {'reference': Implementation(reference)}
 
 
@@ -155,7 +181,7 @@ def register_function(
     Args:
         name: Name of the function, by which ``explain`` knows it.
         reference: Function that computes the results and their gradients on tensors of any device.
-        limits: Limits of the compiled kernels ``<name>_compiled``, by device type.
+        limits: Limits of the compiled kernels ``<name>_compiled``, by backend.
         compiled: Function that calls them, with gradients.
     """
     register(name, reference, limits, compiled)
@@ -180,9 +206,9 @@ def backends() -> dict[str, Status]:
     }
 
 
-def _missing_kernels(device: str) -> str | None:
-    """None if any operator has its kernel for this device type, else why the first has none."""
-    reasons = [known[device].absence() for known in _implementations.values() if device in known]
+def _missing_kernels(backend: str) -> str | None:
+    """None if any operator has its kernel on this backend, else why the first has none."""
+    reasons = [known[backend].absence() for known in _implementations.values() if backend in known]
     return None if None in reasons else reasons[0]
 
 
@@ -226,10 +252,9 @@ def use_backend(name: str) -> Iterator[None]:
 
 @contextmanager
 def use_kernel(operator: str, kernel: str) -> Iterator[None]:
-    """Within it, calls of an operator on CUDA run this kernel where it can serve them, in the whole process.
+    """Within it, calls of an operator on CUDA run this kernel where it takes them, in the whole process.
 
-    It is for measurements of whole networks. Calls that the kernel cannot serve run as without it. Every convolution
-    goes through the dispatcher meanwhile, some twenty microseconds of the processor, which such times include.
+    It is for measurements of whole networks. Calls that the kernel does not take run as without it.
 
     Args:
         operator: Name of the operator; that with ReLU goes with the plain one.
@@ -247,21 +272,21 @@ def use_kernel(operator: str, kernel: str) -> Iterator[None]:
     """
     if reason := missing_library():
         raise RuntimeError(f'use_kernel: {reason}')
-    with kernel_table.forced(operator, kernel):
+    with kernel_table.use(operator, kernel):
         yield
 
 
 def requested() -> str:
-    """The name asked for: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
+    """The backend in use: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
     return _requested.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
 
 
-class Explanation(dict):
-    """For every backend of an operator, best first, 'can run' or the sentence that says why it cannot.
+class Explanation(dict[str, Answer]):
+    """The answer of every backend of an operator, best first.
 
     Attributes:
-        chosen: The backend that serves the call; None where one was asked for by name that cannot.
-        kernel: The kernel of that backend, where it has several ('cuda'); else the name of the backend.
+        chosen: The backend that serves the call; None where the one in use cannot.
+        kernel: The kernel that serves the call, where the backend has several ('cuda'); else the name of the backend.
 
     Example:
         >>> x, weight, pattern = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3), [(2, 1, 1), (2, 2, 2)]
@@ -270,13 +295,14 @@ class Explanation(dict):
         'reference'
     """
 
-    def __init__(self, answers: dict[str, str], chosen: str | None, kernel: str | None = None):
+    def __init__(self, answers: Mapping[str, Answer], chosen: str | None, kernel: str | None = None):
         super().__init__(answers)
         self.chosen, self.kernel = chosen, kernel or chosen
 
     def __repr__(self) -> str:
         kernel = f', kernel={self.kernel!r}' if self.kernel != self.chosen else ''
-        return f'{type(self).__name__}(chosen={self.chosen!r}{kernel}, {super().__repr__()})'
+        sentences = {name: str(answer) for name, answer in self.items()}
+        return f'{type(self).__name__}(chosen={self.chosen!r}{kernel}, {sentences})'
 
 
 def explain(operator: str, *args, **named) -> Explanation:
@@ -292,9 +318,8 @@ def explain(operator: str, *args, **named) -> Explanation:
         **named: Arguments by name.
 
     Returns:
-        A dictionary from backends, best first, to 'can run' or the sentence that says why not. Its ``chosen`` is the
-        backend that serves the call, ``use_backend`` and the environment variable considered, its ``kernel`` the kernel
-        of that backend.
+        A dictionary from backends, best first, to their answers. Its ``chosen`` is the backend that serves the call,
+        ``use_backend`` and the environment variable considered, its ``kernel`` the kernel that serves it.
 
     Raises:
         ValueError: If there is no such operator.
@@ -303,12 +328,12 @@ def explain(operator: str, *args, **named) -> Explanation:
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
         >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
-        >>> answers.chosen, answers['cpu']
+        >>> answers.chosen, str(answers['cpu'])
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
     args = _arguments(operator, args, named)
     known, (name, asked) = _implementations[operator], _choose(operator, args)
-    answers = {each: str(asked[each] if each in asked else known[each].answer(*args)) for each in known}
+    answers = {each: asked[each] if each in asked else known[each].answer(*args) for each in known}
     if not asked[name].serves:
         return Explanation(answers, None)
     return Explanation(answers, name, known[name].limits.kernel(*args))
@@ -331,10 +356,10 @@ def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple
 
 
 def run(operator: str, *args) -> Any:
-    """Runs ``operator`` on the backend that was asked for, or else on the best one that can."""
+    """Runs ``operator`` on the backend in use, or else on the best one that can."""
     name, answers = _choose(operator, args)
     if not answers[name].serves:
-        raise RuntimeError(f'{operator}: the backend {name!r} was asked for, but {answers[name].reason}')
+        raise RuntimeError(f'{operator}: the backend {name!r} is in use, but {answers[name].reason}')
     if name == 'reference':
         for other, answer in answers.items():
             if answer.verdict is Verdict.ABSENT:
@@ -351,12 +376,15 @@ def is_compiled(operator: str, *args) -> bool:
 
 
 def generation() -> int:
-    """Changes whenever an implementation is registered or exchanged, so that nobody keeps a choice from before."""
-    return _implementations.generation
+    """Changes whenever an implementation is registered or exchanged, or another kernel is in use.
+
+    So that nobody keeps a choice from before.
+    """
+    return _implementations.generation + kernel_table.generation()
 
 
 def _choose(operator: str, args: tuple) -> tuple[str, dict[str, Answer]]:
-    """The backend for a call, and the answers of those that were considered: the one asked for, or the best ones."""
+    """The backend for a call, and the answers of those that were considered: the one in use, or the best ones."""
     known, name = _implementations[operator], requested()
     if name != 'auto':
         name = name if name in known else 'reference'
@@ -371,15 +399,15 @@ def _choose(operator: str, args: tuple) -> tuple[str, dict[str, Answer]]:
 
 def _log_choice(operator: str, name: str, answers: Mapping[str, Answer]) -> None:
     """Logs at debug level what has not been logged yet: a network makes the same choice thousands of times."""
-    asked = requested()
-    if asked == 'auto':
+    in_use = requested()
+    if in_use == 'auto':
         others = [(other, answer.reason) for other, answer in answers.items() if other != name]
         why = ''.join(f'; not on the backend {other!r}, because {reason}' for other, reason in others)
         message = f'{operator}: on the backend {name!r}{why}'
-    elif asked == name:
-        message = f'{operator}: on the backend {name!r}, which was asked for'
+    elif in_use == name:
+        message = f'{operator}: on the backend {name!r}, which is in use'
     else:
-        message = f'{operator}: on the reference; the backend {asked!r}, which was asked for, does not have it'
+        message = f'{operator}: on the reference; the backend {in_use!r}, which is in use, does not have it'
     if message not in _logged:
         if len(_logged) >= _MOST_LOGGED:
             _logged.clear()

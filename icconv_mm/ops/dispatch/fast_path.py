@@ -8,7 +8,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend, compiled_library
-from icconv_mm.ops.dispatch.kernel_table import requested_kernels
 from icconv_mm.utils.torch_private import in_forward_ad, is_compiling
 
 FORWARD, GRADIENTS = 1, 2  # what compiled kernels serve, as the library has it
@@ -47,7 +46,7 @@ def fast_call(
 
     Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
     ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
-    logged or a kernel is asked for by name (``use_kernel``, of whichever operator).
+    logged.
 
     Args:
         operator: One of :data:`fast_calls`.
@@ -55,7 +54,7 @@ def fast_call(
         x, weights, bias: Tensors of the call; unchecked.
     """
     # first what dynamo knows, so that it traces none of the rest
-    if is_compiling() or in_forward_ad() or requested_kernels or _log.isEnabledFor(logging.DEBUG):
+    if is_compiling() or in_forward_ad() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         prepared = _prepared(operator, settings, backend.generation())

@@ -1,10 +1,14 @@
-"""Which of several CUDA kernels serves a call: a table of what was measured."""
+"""What was measured of several CUDA kernels of one operator, and which of them is in use.
+
+The compiled library holds both and chooses by them (``csrc/kernel_table.cpp``). Here the committed file is read and
+handed over, and the library is asked.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import isqrt
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from icconv_mm.errors import InputError
 
 PATH = Path(__file__).with_name('kernel_table.json')
 REFERENCE = 'reference'
-# By operator, the kernels that can be asked for by name; the operator with ReLU goes with the plain one.
+# By operator, the kernels that can be used; the operator with ReLU goes with the plain one.
 KERNELS = {
     'inception_conv2d': ('tiled', 'direct', 'kn2row', 'hybrid', 'fused', 'fused_wgmma'),
     'inception_conv2d_grad_input': ('tiled', 'direct', 'kn2row'),
@@ -24,7 +28,7 @@ KERNELS = {
     'pyconv2d_grad_weight': ('dense', 'merged', 'tiled'),
 }
 _RANGE = 2  # an entry holds for so many times more or fewer pixels
-requested_kernels: dict[str, str] = {}  # by operator, those of `use_kernel`
+_generation = 0
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,8 @@ def load(path: Path | None = None) -> list[Measured]:
     return measured
 
 
-@cache
-def _by_shape() -> dict[tuple, list[tuple[int, int, str]]]:
-    """The kernels of each class, with the fewest and the most pixels that they serve; neighbours meet in the middle."""
-    found: dict[tuple, list[Measured]] = {}
-    for each in sorted(load(), key=lambda each: each.pixels):
-        found.setdefault(each.shape, []).append(each)
-    return {shape: list(_ranges(entries)) for shape, entries in found.items()}
-
-
 def _ranges(entries: Sequence[Measured]) -> Iterator[tuple[int, int, str]]:
+    """The fewest and the most pixels that the kernels of one class serve; neighbours meet in the middle."""
     least = 0
     for each, after in zip(entries, (*entries[1:], None)):
         most = each.pixels * _RANGE
@@ -112,7 +108,22 @@ def _ranges(entries: Sequence[Measured]) -> Iterator[tuple[int, int, str]]:
         least = most + 1
 
 
-@lru_cache(maxsize=4096)  # asked at every call of an operator
+def install() -> None:
+    """Hands the table to the compiled operators; for the module that loads them."""
+    classes: dict[tuple, list[Measured]] = {}
+    for each in sorted(load(), key=lambda each: each.pixels):
+        classes.setdefault(each.shape, []).append(each)
+    names, shapes, kernels = [], [], []
+    for (operator, architecture, dtype, *numbers, levels), entries in classes.items():
+        for least, most, kernel in _ranges(entries):
+            names += [operator, architecture, dtype, levels]
+            shapes += [*numbers, least, most]
+            kernels.append(kernel)
+    torch.ops.icconv_mm.set_kernel_table(names, shapes, kernels)
+    find.cache_clear()
+
+
+@lru_cache(maxsize=4096)  # asked at every call of an operator that takes the dispatcher
 def find(
     operator: str,
     capability: tuple[int, int],
@@ -124,46 +135,37 @@ def find(
     pixels: int,
     levels: str = '',
 ) -> str | None:
-    """The kernel that was the fastest for such calls, :data:`REFERENCE` among them; None where nothing is known.
+    """The kernel in use for an operator, else the one that was the fastest for such calls; None where nothing is known.
 
-    An entry holds from half to twice the number of pixels measured.
+    :data:`REFERENCE` may be among the fastest. An entry holds from half to twice the number of pixels measured. Needs
+    the compiled operators.
     """
-    if operator in requested_kernels:
-        return requested_kernels[operator]
-    architecture = '{}.{}'.format(*capability)
-    shape = (operator, architecture, str(dtype).removeprefix('torch.'), group_in, group_out, groups, stride, levels)
-    ranges = _by_shape().get(shape, ())
-    return next((kernel for least, most, kernel in ranges if least <= pixels <= most), None)
-
-
-def install() -> None:
-    """Hands the table to the compiled operators; for the module that loads them."""
-    names, shapes, kernels = [], [], []
-    for shape, ranges in _by_shape().items():
-        operator, architecture, dtype, *numbers, levels = shape
-        for least, most, kernel in ranges:
-            # without an entry 'tiled' serves inception convolutions: a table of it alone costs calls no look-up
-            is_default = kernel == 'tiled' and operator.startswith('inception_conv2d')
-            if kernel != REFERENCE and not is_default:
-                names += [operator, architecture, dtype, levels]
-                shapes += [*numbers, least, most]
-                kernels.append(kernel)
-    torch.ops.icconv_mm.set_kernel_table(names, shapes, kernels)
+    architecture, shape = '{}.{}'.format(*capability), [group_in, group_out, groups, stride, pixels]
+    name = str(dtype).removeprefix('torch.')
+    return torch.ops.icconv_mm.find_kernel(operator, architecture, name, shape, levels) or None
 
 
 @contextmanager
-def forced(operator: str, kernel: str) -> Iterator[None]:
+def use(operator: str, kernel: str) -> Iterator[None]:
     """What :func:`icconv_mm.ops.use_kernel` does once the compiled operators are loaded."""
     if kernel not in KERNELS.get(operator, ()):
         raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
-    before = torch.ops.icconv_mm.force_kernel(operator, kernel)
-    requested_kernels[operator] = kernel
-    find.cache_clear()
+    before = _exchange(operator, kernel)
     try:
         yield
     finally:
-        torch.ops.icconv_mm.force_kernel(operator, before)
-        requested_kernels.pop(operator)
-        if before:
-            requested_kernels[operator] = before
-        find.cache_clear()
+        _exchange(operator, before)
+
+
+def _exchange(operator: str, kernel: str) -> str:
+    """Uses a kernel for an operator, none for ''; returns the one before."""
+    global _generation
+    before = torch.ops.icconv_mm.use_kernel(operator, kernel)
+    _generation += 1
+    find.cache_clear()
+    return before
+
+
+def generation() -> int:
+    """Changes whenever another kernel is in use, so that nobody keeps a choice from before."""
+    return _generation

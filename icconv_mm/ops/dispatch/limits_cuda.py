@@ -24,34 +24,27 @@ def _refusal(first, second, *_) -> str | None:
     return None
 
 
-def _limits(
-    operator: str, sizes: Callable, refusal: Callable, advice: Callable[..., str | None], default: Callable[..., str]
-) -> Limits:
+def _limits(operator: str, sizes: Callable, refusal: Callable, advice: Callable[..., str | None]) -> Limits:
     """The limits of an operator of which the table knows some calls.
 
     Args:
         operator: Name of the operator.
         sizes: Function from a call to what :func:`find` takes after the dtype; None for what the table is not about.
         refusal: Function of a call, that of the limits.
-        advice: Function of a call without an entry, as that of the limits.
-        default: Function from a call without an entry to the kernel that serves it.
+        advice: Function of a call for which no kernel is in use or in the table, as that of the limits.
     """
 
-    def measured(tensor, *rest) -> str | None:
+    def table_first(tensor, *rest) -> str | None:
         numbers = sizes(tensor, *rest)
-        return numbers and find(operator, proven_gpus.capability(tensor.device), tensor.dtype, *numbers)
-
-    def measured_advice(tensor, *rest) -> str | None:
-        kernel = measured(tensor, *rest)
-        if kernel is None:
+        known = numbers and find(operator, proven_gpus.capability(tensor.device), tensor.dtype, *numbers)
+        if known is None:
             return advice(tensor, *rest)
-        return f'the reference was faster on a GPU like {tensor.device}' if kernel == REFERENCE else None
+        return f'the reference was faster on a GPU like {tensor.device}' if known == REFERENCE else None
 
-    def kernel(*args) -> str:
-        found = measured(*args)
-        return default(*args) if found in (None, REFERENCE) else found
+    def kernel(*args) -> str | None:
+        return getattr(torch.ops.icconv_mm, f'{operator}_kernel')(*args) or None
 
-    return Limits(refusal, measured_advice, kernel)
+    return Limits(refusal, table_first, kernel)
 
 
 def _pixels(maps, stride: int = 1) -> int:
@@ -80,11 +73,7 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
             return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
         return None
 
-    def default(tensor, *rest) -> str:
-        plain = tensor.dtype == torch.float64 or not fills_vectors(tensor, *rest)
-        return 'direct' if plain or proven_gpus.capability(tensor.device)[0] < 8 else 'tiled'
-
-    limits = _limits(operator, sizes, _refusal, advice, default)
+    limits = _limits(operator, sizes, _refusal, advice)
     return limits._replace(advice=lambda *args: _too_dilated(*args) or limits.advice(*args))
 
 
@@ -111,7 +100,7 @@ def _grad_weight_sizes(grad, x, pattern, stride, groups) -> tuple[int, ...]:
 # --- pyramidal convolutions
 
 
-def _pyconv_limits(operator: str, sizes: Callable[..., tuple], default: Callable[..., str]) -> Limits:
+def _pyconv_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
     def undilated(*args) -> tuple | None:
         *_, dilation = args
         return sizes(*args) if dilation == 1 else None
@@ -119,7 +108,7 @@ def _pyconv_limits(operator: str, sizes: Callable[..., tuple], default: Callable
     def advice(tensor, *_) -> str:
         return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
 
-    return _limits(operator, undilated, _pyconv_refusal, advice, default)
+    return _limits(operator, undilated, _pyconv_refusal, advice)
 
 
 def _pyconv_refusal(*args) -> str | None:
@@ -146,20 +135,15 @@ def _pyconv_grad_weight_sizes(grad, x, shapes, groups, stride, dilation) -> tupl
     return x.shape[1], grad.shape[1], groups[0], stride, _pixels(grad), levels
 
 
-def _pyconv_grad_input_default(*args) -> str:
-    *_, stride, _ = args  # then the dilation
-    return 'tiled' if stride == 1 else 'merged'
-
-
 _INCEPTION = {
     'inception_conv2d': _output_sizes,
     'inception_conv2d_grad_input': _grad_input_sizes,
     'inception_conv2d_grad_weight': _grad_weight_sizes,
 }
 _PYCONV = {
-    'pyconv2d': (_pyconv_output_sizes, lambda *_: 'tiled'),
-    'pyconv2d_grad_input': (_pyconv_grad_input_sizes, _pyconv_grad_input_default),
-    'pyconv2d_grad_weight': (_pyconv_grad_weight_sizes, lambda *_: 'merged'),
+    'pyconv2d': _pyconv_output_sizes,
+    'pyconv2d_grad_input': _pyconv_grad_input_sizes,
+    'pyconv2d_grad_weight': _pyconv_grad_weight_sizes,
 }
 LIMITS = {name: _inception_limits(name, sizes) for name, sizes in _INCEPTION.items()}
-LIMITS |= {name: _pyconv_limits(name, *sizes_and_default) for name, sizes_and_default in _PYCONV.items()}
+LIMITS |= {name: _pyconv_limits(name, sizes) for name, sizes in _PYCONV.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 # Operator -> compute capability -> dtypes whose tests (`pytest -m gpu`) passed on such a GPU and which were faster
 # there than the reference. The kernels compile wherever nvcc is, so having them says nothing about a GPU: they are
-# chosen for these alone, or where the table of measured kernels has an entry, and can be asked for everywhere
+# chosen for these alone, or where the table of measured kernels has an entry, and can be used everywhere
 # (docs/backends.md). float64 passed as well for the convolutions, but its kernels are plain ones.
 PROVEN: dict[str, dict[tuple[int, int], frozenset[torch.dtype]]] = {
     'inception_conv2d': {(9, 0): frozenset({torch.float32, torch.float16, torch.bfloat16})},

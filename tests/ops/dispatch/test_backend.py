@@ -10,7 +10,7 @@ import pytest
 import torch
 from inception_calls import Call, per_run
 
-from icconv_mm.ops import backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops import Answer, Verdict, backends, explain, inception_conv2d, use_backend
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.patterns import DilationPattern
 
@@ -69,8 +69,8 @@ def test_other_threads_are_not_concerned():
     assert seen == ['auto']
 
 
-def test_forcing_by_name_says_why_not():
-    with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' was asked for, but it takes tensors on a CUDA"):
+def test_a_backend_in_use_says_why_not():
+    with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' is in use, but it takes tensors on a CUDA"):
         inception_conv2d(*CALL)
     with use_backend('cpu'), pytest.raises(RuntimeError, match=r'takes float32 .* got torch\.float64'):
         inception_conv2d(*CALL.to(torch.float64))
@@ -79,9 +79,9 @@ def test_forcing_by_name_says_why_not():
 def test_explain_answers_for_every_backend():
     answers = explain('inception_conv2d', *ARGS)
     assert list(answers) == ['cpu', 'cuda', 'reference']
-    assert answers['reference'] == 'can run'
-    assert answers['cuda'] == 'it takes tensors on a CUDA device, got cpu'
-    assert (answers['cpu'] == 'can run') == bool(backends()['cpu'])
+    assert answers['reference'] and not answers['cuda']
+    assert str(answers['cuda']) == 'it takes tensors on a CUDA device, got cpu'
+    assert bool(answers['cpu']) == bool(backends()['cpu'])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_backward_keeps_the_backend_of_the_forward_pass(choice):
 def test_a_kernel_on_request_serves_only_those_who_ask(choice):
     choice.offer('inception_conv2d', lambda *_: 'compiled', advice=lambda *_: 'it is slow')
     assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
-    assert explain('inception_conv2d', *ARGS)['cpu'] == 'can run if asked for by name: it is slow'
+    assert explain('inception_conv2d', *ARGS)['cpu'] == Answer(Verdict.NOT_ADVISED, 'it is slow')
     with use_backend('cpu'):
         assert backend.run('inception_conv2d', *ARGS) == 'compiled'
 

@@ -13,7 +13,7 @@ import torch
 from inception_calls import Call, per_run
 
 from icconv_mm.layers import ICConv2d
-from icconv_mm.ops import explain, inception_conv2d, pyconv2d, use_backend
+from icconv_mm.ops import Answer, Verdict, explain, inception_conv2d, pyconv2d, use_backend
 from icconv_mm.ops.dispatch import backend
 
 RUNS = [(4, 1, 1), (2, 2, 2)]
@@ -43,7 +43,7 @@ def log(caplog, choice):
 
 def test_explanation_names_the_chosen_backend(served):
     answers = explain('inception_conv2d', *ARGS)
-    assert answers == {'cpu': 'can run', 'reference': 'can run'} and answers.chosen == 'cpu'
+    assert all(answers.values()) and list(answers) == ['cpu', 'reference'] and answers.chosen == 'cpu'
     assert repr(answers) == "Explanation(chosen='cpu', {'cpu': 'can run', 'reference': 'can run'})"
     with use_backend('reference'):
         assert explain('inception_conv2d', *ARGS).chosen == 'reference'
@@ -58,7 +58,7 @@ def test_explanation_of_what_cannot_be(choice):
     assert explain('inception_conv2d', *ARGS).chosen == 'reference'
     with use_backend('cpu'):
         assert explain('inception_conv2d', *ARGS).chosen is None
-        with pytest.raises(RuntimeError, match="'cpu' was asked for, but it takes other things"):
+        with pytest.raises(RuntimeError, match="'cpu' is in use, but it takes other things"):
             inception_conv2d(*CALL)
 
 
@@ -80,7 +80,7 @@ def test_a_choice_is_logged_once(served, log):
     with use_backend('reference'):
         inception_conv2d(*CALL)
         inception_conv2d(*CALL)
-    assert len(log.records) == 2 and "'reference', which was asked for" in log.records[1].getMessage()
+    assert len(log.records) == 2 and "'reference', which is in use" in log.records[1].getMessage()
 
 
 def test_nothing_is_lost_while_nobody_listens(served, log):
@@ -104,12 +104,20 @@ def test_the_log_says_why_not_the_others(log):
 def test_refusal_absence_and_advice_are_asked_in_one_order(choice):
     """So that asking, explaining and choosing say the same of a call."""
     reasons = {'refusal': lambda *_: 'refused', 'absence': 'absent', 'advice': lambda *_: 'slow'}
-    for left, said in ((3, 'refused'), (2, 'absent'), (1, 'can run if asked for by name: slow'), (0, 'can run')):
+    expected = [
+        (3, Answer(Verdict.REFUSED, 'refused'), 'refused'),
+        (2, Answer(Verdict.ABSENT, 'absent'), 'absent'),
+        (1, Answer(Verdict.NOT_ADVISED, 'slow'), 'can run within use_backend: slow'),
+        (0, Answer(Verdict.CAN_RUN), 'can run'),
+    ]
+    for left, answer, said in expected:
         choice.offer('inception_conv2d', lambda *_: 'compiled', **dict(list(reasons.items())[3 - left :]))
-        assert explain('inception_conv2d', *ARGS)['cpu'] == said
+        found = explain('inception_conv2d', *ARGS)['cpu']
+        assert found == answer and str(found) == said
+        assert bool(found) == (left == 0) and found.serves == (left < 2)
         with use_backend('cpu'):
             if left > 1:
-                with pytest.raises(RuntimeError, match=f"'cpu' was asked for, but {said}"):
+                with pytest.raises(RuntimeError, match=f"'cpu' is in use, but {said}"):
                     backend.run('inception_conv2d', *ARGS)
             else:
                 assert backend.run('inception_conv2d', *ARGS) == 'compiled'

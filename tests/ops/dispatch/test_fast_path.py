@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend
+from icconv_mm.ops import inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu, use_backend, use_kernel
 from icconv_mm.ops.dispatch import backend, fast_path
 from icconv_mm.ops.dispatch.compiled_library import library_module
 from icconv_mm.ops.dispatch.fast_path import fast_call
@@ -106,6 +106,12 @@ def test_random_calls(make, long_way):
     for one, other in zip(*both_ways(long_way, results), strict=True):
         for (got, strides), (expected, expected_strides) in zip(one, other, strict=True):
             assert torch.equal(got, expected) and (strides == expected_strides or got.numel() == 0)
+
+
+@kinds
+def test_calls_while_a_kernel_is_in_use(kind):
+    with use_kernel('inception_conv2d', 'kn2row'):
+        assert taken(kind)
 
 
 @kinds
@@ -265,7 +271,7 @@ def test_bad_calls_are_refused_as_ever():
         inception_conv2d(X, WEIGHT, None, PATTERN, stride=1, groups=0)
     with pytest.raises(ValueError, match=r'level 0: .* do not fit 0 groups'):
         pyconv2d(X, LEVELS, None, [0, 4])
-    with use_backend('cuda'), pytest.raises(RuntimeError, match='was asked for, but it takes tensors on a CUDA'):
+    with use_backend('cuda'), pytest.raises(RuntimeError, match='is in use, but it takes tensors on a CUDA'):
         inception_conv2d(X, WEIGHT, None, PATTERN)
 
 

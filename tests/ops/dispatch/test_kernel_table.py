@@ -13,6 +13,7 @@ from icconv_mm.ops.dispatch import backend, kernel_table, proven_gpus
 from icconv_mm.ops.dispatch.kernel_table import Measured, find, load
 
 HOPPER = (9, 0)
+ENDS = 'kernel', 'compiled'  # of the names of operators of the library
 PATTERN = (42, 1, 1, 12, 2, 2, 10, 4, 1)
 
 
@@ -20,23 +21,18 @@ PATTERN = (42, 1, 1, 12, 2, 2, 10, 4, 1)
 def table(tmp_path, monkeypatch):
     """A table of its own: a function that writes measurements into it."""
     path = tmp_path / 'table.json'
+    if reason := backend.missing_library():
+        pytest.skip(reason)
     monkeypatch.setattr(kernel_table, 'PATH', path)
     monkeypatch.setattr(proven_gpus, 'capability', lambda device: HOPPER)
 
     def fill(*measured):
         path.write_text(json.dumps({'entries': [asdict(each) for each in measured]}))
-        read_anew()
+        kernel_table.install()
 
     yield fill
     monkeypatch.undo()
-    read_anew()
-
-
-def read_anew():
-    for known in (kernel_table._by_shape, find):
-        known.cache_clear()
-    if backend.missing_library() is None:
-        kernel_table.install()
+    kernel_table.install()
 
 
 def measured(pixels=1000, operator='inception_conv2d', **microseconds) -> Measured:
@@ -99,9 +95,9 @@ def test_calls_follow_the_table(table, choice):
     limits = choice.operators['inception_conv2d']['cuda'].limits
     call = tensor(1, 64, 20, 50), tensor(64, 64, 3, 3), None, PATTERN, 1, 1
     table()
-    assert limits.advice(*call) is None and limits.kernel(*call) == 'tiled'
+    assert limits.advice(*call) is None
     table(measured(1000))
-    assert limits.advice(*call) is None and limits.kernel(*call) == 'kn2row'
+    assert limits.advice(*call) is None
     table(measured(1000, reference=1.0, tiled=2.0))
     assert 'the reference was faster' in limits.advice(*call)
 
@@ -122,45 +118,40 @@ def test_pyramids_are_the_references_without_an_entry(table, choice):
 
     table()
     assert all('none of its kernels was measured' in answer for answer in advice().values())
-    for name, kernel in (('pyconv2d', 'tiled'), ('pyconv2d_grad_input', 'merged'), ('pyconv2d_grad_weight', 'merged')):
-        strided = (*calls[name][:-2], 2, 1)
-        assert choice.operators[name]['cuda'].limits.kernel(*strided) == kernel
     names = [name for name in calls if name != 'pyconv2d_relu']
     table(*(Measured(name, '9.0', 'bfloat16', 64, 64, 1, 1, 1000, {'dense': 1.0}, '3,5,7,9') for name in names))
     assert set(advice().values()) == {None}
-    assert choice.operators['pyconv2d_grad_weight']['cuda'].limits.kernel(*calls['pyconv2d_grad_weight']) == 'dense'
     dilated = {name: (*args[:-1], 2) for name, args in calls.items()}
     assert all(choice.operators[name]['cuda'].limits.advice(*args) for name, args in dilated.items())
 
 
-def test_the_compiled_operators_get_the_table(table):
-    if reason := backend.missing_library():
-        pytest.skip(reason)
-
-    def compiled(pixels, dtype='bfloat16'):
-        return torch.ops.icconv_mm.kernel_for('inception_conv2d', '9.0', dtype, [64, 64, 1, 1, pixels], '')
-
-    table(measured(1000), measured(8000, tiled=1.0))
-    assert [compiled(pixels) for pixels in (499, 500, 2000, 2001)] == ['', 'kn2row', 'kn2row', '']
-    assert compiled(8000) == ''  # the kernel that serves without an entry
-    assert compiled(1000, 'float16') == ''
-
-
-def test_a_kernel_can_be_forced(table):
-    if reason := backend.missing_library():
-        pytest.skip(reason)
-
-    def compiled():
-        return torch.ops.icconv_mm.kernel_for('inception_conv2d', '9.0', 'float16', [64, 64, 1, 1, 1], '')
-
+def test_a_kernel_in_use_goes_before_the_table(table):
+    table(measured(1000))
     with use_kernel('inception_conv2d', 'hybrid'):
-        assert compiled() == ask(1) == 'hybrid'
+        assert ask(1) == ask(1000) == 'hybrid'
         with use_kernel('inception_conv2d', 'fused_wgmma'):
-            assert compiled() == ask(1) == 'fused_wgmma'
-        assert compiled() == ask(1) == 'hybrid'
-    assert compiled() == '' and ask(1) is None
+            assert ask(1) == 'fused_wgmma'
+        assert ask(1) == 'hybrid'
+    assert ask(1) is None and ask(1000) == 'kn2row'
     with pytest.raises(ValueError, match=r"'pyconv2d' has no kernel 'fused'"), use_kernel('pyconv2d', 'fused'):
         pass
+
+
+def test_no_choice_from_before_is_kept(table):
+    """Calls on the fast path are chosen anew when another kernel is in use, and again after it."""
+    generations = [backend.generation()]
+    with use_kernel('inception_conv2d', 'kn2row'):
+        generations.append(backend.generation())
+    generations.append(backend.generation())
+    assert len(set(generations)) == 3
+
+
+def test_the_library_says_which_kernel_serves(table):
+    """It takes the very call that the kernels take."""
+    for operator in kernel_table.KERNELS:
+        asked, run = (str(getattr(torch.ops.icconv_mm, f'{operator}_{end}').default._schema) for end in ENDS)
+        call, _, returned = asked.replace('_kernel(', '_compiled(').rpartition(' -> ')
+        assert call == run.rpartition(' -> ')[0] and returned == 'str', operator
 
 
 def test_explain_names_the_kernel(choice):

@@ -278,9 +278,9 @@ def test_the_cpus_serves_every_floating_dtype():
         levels = [torch.randn(2, 4, 5, 5).to(dtype)]
         assert explain('integrated_norm', *call_arguments(levels, norm)).chosen == 'cpu'
         answer = explain('integrated_norm', *call_arguments(levels, norm.bfloat16()))
-        assert answer.chosen == 'reference' and 'parameters and statistics, got torch.bfloat16' in answer['cpu']
+        assert answer.chosen == 'reference' and 'parameters and statistics, got torch.bfloat16' in answer['cpu'].reason
     answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
-    assert answer['cpu'].startswith('it takes levels of one dtype and device')
+    assert answer['cpu'].reason.startswith('it takes levels of one dtype and device')
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
 
 
@@ -295,7 +295,7 @@ def test_the_gpus_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():
     ):
         integrated_batch_norm(levels, norm)
     answer = explain('integrated_norm', *call_arguments(levels * 17, norm))
-    assert answer['cuda'] == 'it takes at most 16 levels, got 17' and answer.chosen == 'cpu'
+    assert answer['cuda'].reason == 'it takes at most 16 levels, got 17' and answer.chosen == 'cpu'
     for kind in KINDS:
         forward = getattr(torch.ops.icconv_mm, f'integrated_norm_{kind}')
         with pytest.raises(RuntimeError, match=r'takes levels .* alike that are not empty'):

@@ -107,11 +107,11 @@ def test_schema_says_that_nothing_is_changed(kind):
 def test_what_is_refused():
     own, coarser = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
     assert explain('pyramid_sum', own, coarser).chosen == 'cpu' and not proven_gpus.PROVEN['pyramid_sum']
-    assert explain('pyramid_sum', own, coarser)['cuda'] == 'it takes tensors on a CUDA device, got cpu'
+    assert explain('pyramid_sum', own, coarser)['cuda'].reason == 'it takes tensors on a CUDA device, got cpu'
     lower = explain('pyramid_sum', own.bfloat16(), coarser.bfloat16())
-    assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu']
+    assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu'].reason
     mixed = explain('pyramid_sum', own, coarser.double())
-    assert mixed.chosen == 'reference' and mixed['cpu'].startswith('it takes maps of one dtype and device')
+    assert mixed.chosen == 'reference' and mixed['cpu'].reason.startswith('it takes maps of one dtype and device')
     assert pyramid_sum(own, coarser.double()).dtype == torch.float32
     for others in ([coarser[:, :1]], [coarser, own[..., :3]], [coarser[:, :, :0]]):
         with pytest.raises(RuntimeError, match='pyramid_sum: expected'):

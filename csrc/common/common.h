@@ -2,9 +2,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 #include <torch/version.h>
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 namespace icconv_mm {
@@ -20,5 +22,19 @@ using Optional = c10::optional<T>;
 template <typename T>
 using Optional = std::optional<T>;
 #endif
+
+// Strides of a map [N, C, H, W] or of filters, in elements, as kernels of all devices take them.
+struct Strides {
+  int64_t image, channel, row, column;
+};
+
+// The channels of so many groups, -1 where the number of groups is not positive. Numbers of groups come from callers:
+// nothing is multiplied by them unchecked.
+inline int64_t channels_of(int64_t groups, int64_t inside) {
+  if (groups < 1) return -1;
+  TORCH_CHECK(inside <= std::numeric_limits<int64_t>::max() / groups, groups, " groups of ", inside,
+              " channels are more than a number holds");
+  return groups * inside;
+}
 
 }  // namespace icconv_mm

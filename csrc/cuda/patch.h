@@ -2,7 +2,7 @@
 // dilation is then an offset of the address, not a copy of the tile.
 #pragma once
 
-#include "host_device.h"
+#include "../common/host_device.h"
 
 #include <algorithm>
 #include <cstdint>
