@@ -20,8 +20,6 @@ model = dict(
         _base_.backbone,
         base_channels=48,
         num_stages=3,
-        strides=(1, 2, 2),
-        dilations=(1, 1, 1),
         out_indices=(0, 1, 2),
     ),
     neck=dict(in_channels=[48, 96, 192]),

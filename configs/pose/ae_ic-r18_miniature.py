@@ -14,7 +14,7 @@ log_processor = _base_.iteration_log
 # Small people: a pyramid keeps the fine level that finds their joints, one deconvolution gives maps of half the
 # image's size.
 model = dict(
-    backbone=dict(**_base_.backbone, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2)),
+    backbone=dict(**_base_.backbone, num_stages=3, out_indices=(0, 1, 2)),
     neck=dict(type='FPN', in_channels=[64, 128, 256], out_channels=64, num_outs=3),
     head=dict(**_base_.narrow.pose_head, decoder=_base_.codec),
 )

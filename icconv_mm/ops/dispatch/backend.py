@@ -213,10 +213,9 @@ def _missing_kernels(backend: str) -> str | None:
 
 
 def forget_packed_weights() -> int:
-    """Drops the repacked weights that inference keeps; returns of how many layers.
+    """Frees the packed weights and the memory for packed inputs that inference on CPUs keeps; returns of how many layers.
 
-    They are recognised by the tensor's version counter, and by content where they require gradients. Needed only after
-    writing around the counter into weights that do not require gradients, e.g. through ``numpy``.
+    Results do not depend on it: a weight that has changed is packed anew.
 
     Example:
         >>> forget_packed_weights() >= 0
