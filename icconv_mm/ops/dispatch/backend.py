@@ -213,9 +213,12 @@ def _missing_kernels(backend: str) -> str | None:
 
 
 def forget_packed_weights() -> int:
-    """Frees the packed weights and the memory for packed inputs that inference on CPUs keeps; returns of how many layers.
+    """Frees the packed weights, and the memory for packed inputs, that inference on CPUs keeps.
 
     Results do not depend on it: a weight that has changed is packed anew.
+
+    Returns:
+        How many packed weights there were.
 
     Example:
         >>> forget_packed_weights() >= 0
