@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt, PyConvResNet
+from icconv_mm.errors import InputTypeError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern, read_patterns, write_patterns
 from icconv_mm.registry import MODELS
@@ -200,5 +201,6 @@ def test_patterns_that_do_not_fit(published_patterns):
 @pytest.mark.parametrize('kind', [ICResNet, PyConvResNet])
 def test_options_of_other_networks_name_what_converts_them(kind):
     message = f"{kind.__name__} got an unexpected keyword argument 'radix'; .*ICBackbone or PyConvBackbone converts"
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=message) as caught:
         kind(50, radix=2, **({'pattern': 'dense'} if kind is ICResNet else {}))
+    assert isinstance(caught.value, InputTypeError)
