@@ -84,10 +84,10 @@ class PConv(BaseModule):
     def _name(self) -> str:
         return type(self).__name__
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]``, finest first, -> levels ``[N, C_out, H_l, W_l]``."""
-        self._check_levels(levels)
-        return tuple(self.pconvs(levels))
+        self._check_levels(inputs)
+        return tuple(self.pconvs(inputs))
 
     def _check_levels(self, levels: Sequence[Tensor]) -> None:
         if len(levels) != self.num_outs:
@@ -210,14 +210,14 @@ class SEPC(PConv):
             self.add_module(f'{branch}_conv', conv)
             self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
 
         Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
         ``'reg'`` one map per level.
         """
-        self._check_levels(levels)
-        features = self.pconvs(levels)
+        self._check_levels(inputs)
+        features = self.pconvs(inputs)
         convs, merged = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
         maps = [
             merged_convs(x, convs, self.lcconv_deform and level >= self.start_level, merged)

@@ -36,8 +36,8 @@ class SequenceNeck(BaseModule):
             raise InputError(f'SequenceNeck: necks must be a list of dicts, got {necks!r:.60}')
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
-    def forward(self, levels: Sequence[Tensor]) -> Sequence[Tensor]:
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the last neck makes of what the others made of the backbone's maps."""
         for neck in self.necks:
-            levels = neck(levels)
-        return levels
+            inputs = neck(inputs)
+        return inputs
