@@ -188,7 +188,7 @@ def test_depths_of_a_resnext():
 def test_patterns_that_do_not_fit(published_patterns):
     path = published_patterns / 'detection/ic_resnet50_k9.json'
     file = r'ic_resnet50_k9\.json'
-    with pytest.raises(ValueError, match=f'{file}: the network has 33 3x3 convolutions, the pattern 16 layers'):
+    with pytest.raises(ValueError, match=f'{file}: the network has 33 convolutions to convert, the pattern 16 layers'):
         ICResNet(101, path)
     with pytest.raises(
         ValueError, match=f'{file}: layer 3 .layer1.1.conv2.: the pattern sums to 128, expected 64 channels'
