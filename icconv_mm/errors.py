@@ -28,6 +28,10 @@ class InputError(UserError, ValueError):
     """Something that the user gave cannot be used."""
 
 
+class InputTypeError(InputError, TypeError):
+    """Something that the user gave is of the wrong kind, or there is no such option."""
+
+
 class ArgumentError(InputError):
     """An argument of a function cannot be used.
 

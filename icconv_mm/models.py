@@ -19,7 +19,7 @@ from icconv_mm.bricks import init_weights
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.patterns.selection import LayerFilter
-from icconv_mm.utils.arguments import check_positive
+from icconv_mm.utils.arguments import check_positive, check_probability
 from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
@@ -84,7 +84,7 @@ class ImageClassifier(nn.Module):
         drop_rate: Probability of dropout before the linear layer, at least 0 and below 1; 0 by default.
 
     Raises:
-        ValueError: If ``num_classes`` or ``drop_rate`` is out of range.
+        InputError: If ``num_classes`` or ``drop_rate`` is out of range.
 
     Example:
         >>> net = create_model('ic_resnet18', pattern='geometric_d2', num_classes=10)
@@ -94,8 +94,7 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, backbone: ResNet, num_classes: int = 1000, drop_rate: float = 0.0):
         super().__init__()
-        if not 0 <= drop_rate < 1:
-            raise ValueError(f'drop_rate must be at least 0 and below 1, got {drop_rate!r}')
+        check_probability(drop_rate=drop_rate)
         self.backbone = backbone
         self.num_features = backbone.out_channels[-1]
         self.drop_rate = drop_rate
@@ -123,10 +122,10 @@ class ImageClassifier(nn.Module):
         """A new linear layer for other classes; none for 0, so that a forward gives the pooled features.
 
         Raises:
-            ValueError: If ``num_classes`` is no integer or below 0.
+            InputError: If ``num_classes`` is no integer or below 0.
         """
         if not isinstance(num_classes, Integral) or num_classes < 0:
-            raise ValueError(f'num_classes must be an integer of at least 0, got {num_classes!r}')
+            raise InputError(f'num_classes must be an integer of at least 0, got {num_classes!r}')
         self.num_classes = num_classes
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.head = nn.Sequential(OrderedDict(fc=fc))
@@ -187,8 +186,8 @@ def create_model(
 
     Raises:
         InputError: For an unknown name or option, an option that the name fixes, a pattern where there is none, a bool
-            as a pattern, ``pretrained``, what ``features_only`` has no use for, or a file that does not fit.
-        ValueError: As of :class:`ImageClassifier`, and of :class:`icconv_mm.backbones.ICResNet` and its kin.
+            as a pattern, ``pretrained``, what ``features_only`` has no use for, or a file that does not fit; and as of
+            :class:`ImageClassifier`, and of :class:`icconv_mm.backbones.ICResNet` and its kin.
 
     Example:
         >>> net = create_model('ic_resnet50', pattern='geometric_d4', features_only=True, out_indices=(1, 3))
@@ -218,8 +217,8 @@ def create_model(
         own = own | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
-    check_positive(in_chans=in_chans)
     stages = options.get('num_stages', 4)
+    check_positive(in_chans=in_chans, num_stages=stages)
     indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices
     network = backbone(in_channels=in_chans, out_indices=indices, **own, **options)
     init_weights(network)
@@ -306,8 +305,7 @@ def from_timm(
 
     Raises:
         MissingLibraryError: Without timm.
-        InputError: For a bool as a pattern.
-        ValueError: As of :func:`icconv_mm.ICBackbone`.
+        InputError: For a bool as a pattern, and as of :func:`icconv_mm.ICBackbone`.
 
     Example:
         >>> net = from_timm('resnet18', pattern='geometric_d2', num_classes=10)  # doctest: +SKIP

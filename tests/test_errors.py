@@ -2,14 +2,17 @@
 
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+import icconv_mm
 from icconv_mm.datasets.loading import ImageFileError
 from icconv_mm.errors import (
     ArgumentError,
     InputError,
+    InputTypeError,
     MissingArgumentFileError,
     MissingFileError,
     MissingLibraryError,
@@ -115,3 +118,21 @@ def test_error_from_a_worker_of_the_data_loader():
     with pytest.raises(SystemExit) as end, reporting(), naming('c.py'):
         next(iter(DataLoader(Bad(), num_workers=1)))
     assert end.value.code == 'error: c.py: a.jpg: truncated or corrupt (broken data stream)'
+
+
+@pytest.mark.parametrize('kind', [InputError, TypeError, ValueError])
+def test_a_wrong_kind_is_of_the_user_too(kind):
+    with pytest.raises(kind, match=r'^c\.py: no option'), naming('c.py'):
+        raise InputTypeError('no option')
+
+
+@pytest.mark.parametrize(
+    'package',
+    ['apis', 'backbones', 'datasets', 'engine', 'layers', 'models.py', 'necks', 'patterns', 'tasks/pose', 'utils'],
+)
+def test_arguments_are_refused_by_errors_of_users(package):
+    """A plain ValueError keeps its traceback; those of operators alone are plain, whose callers are layers."""
+    root = Path(icconv_mm.__file__).parent / package
+    plain = re.compile(r'raise (ValueError|TypeError|KeyError)\(')
+    files = [root] if root.is_file() else sorted(root.rglob('*.py'))
+    assert files and not [str(file) for file in files if plain.search(file.read_text())]

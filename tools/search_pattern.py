@@ -42,11 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error('--images needs --config: channel means are measured in the network')
     with reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis import read_images, search_checkpoint
-        from icconv_mm.apis.inference import build_model
         from icconv_mm.apis.search import results_table
 
         config = load_config(args.config) if args.config else None
-        model = build_model(config) if config else None
         images = None
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.count))
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             criterion=args.criterion,
             filter=args.filter,
             groups=args.groups,
-            model=model,
+            cfg=config,
             images=images,
         )
     console = Console()

@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from icconv_mm.apis import config_arguments, load_config
+from icconv_mm.apis.search_variants import VARIANTS
 from icconv_mm.errors import reporting
-from icconv_mm.patterns.search import CRITERIA, VARIANTS
+from icconv_mm.patterns.search import CRITERIA
 from icconv_mm.utils import command_line
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'

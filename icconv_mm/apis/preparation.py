@@ -8,6 +8,7 @@ config, or makes another config of it, is in :mod:`icconv_mm.apis.config`.
 import re
 from datetime import timedelta
 from logging import WARNING
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -74,6 +75,7 @@ def prepare_training(
         require_file(cfg.load_from, 'load_from')
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    _check_schedule(cfg)
     if skip_bad_images:
         replace_image_loading(cfg.train_dataloader, skip_bad=True)
     return task
@@ -126,6 +128,16 @@ def _require(cfg: Config, purpose: str, *names: str) -> None:
     missing = [name for name in names if not cfg.get(name)]
     if missing:
         raise InputError(f'{cfg.filename} cannot be {purpose}: it has no {", ".join(missing)}')
+
+
+def _check_schedule(cfg: Config) -> None:
+    """Raise InputError for a length of the training, or an interval of validation, that is no number above 0."""
+    if not isinstance(cfg.train_cfg, dict):  # a loop that is built already
+        return
+    for name in ('max_iters', 'max_epochs', *(['val_interval'] if cfg.get('val_cfg') else [])):
+        value = cfg.train_cfg.get(name, 1)
+        if not isinstance(value, Real) or value <= 0:
+            raise InputError(f'{cfg.filename}: train_cfg.{name} is {value!r:.60}, expected a number above 0')
 
 
 def _distribute(cfg: Config, launcher: str) -> None:

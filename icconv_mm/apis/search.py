@@ -11,6 +11,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from icconv_mm._deprecated import renamed_argument
+from icconv_mm.apis.config import as_config
+from icconv_mm.apis.inference import build_model
 from icconv_mm.checkpoints.conversion import checked_weights
 from icconv_mm.checkpoints.files import read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
@@ -33,6 +35,7 @@ def search_checkpoint(
     filter: LayerFilter = None,
     groups: int = 1,
     model: nn.Module | None = None,
+    cfg: Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
 ) -> list[LayerResult]:
     """Searches the dilations of a supernet checkpoint and writes them.
@@ -45,8 +48,10 @@ def search_checkpoint(
         checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
         criterion: ``'rms'``, ``'expectation'`` or ``'kept_mass'``, see ``icconv_mm.patterns.search``.
         filter: Selects layers, as for ``edo_search``.
-        groups: Groups of the convolutions, needed where no ``model`` is given; 1 by default.
-        model: The network whose weights these are; needed for ``images`` and for layers of different groups.
+        groups: Groups of the convolutions, needed where no network is given; 1 by default.
+        model: The network whose weights these are. It, or a ``cfg``, is needed for ``images`` and for layers of
+            different groups.
+        cfg: Config of that network, or its file, given instead of a ``model``; changed in place.
         images: Batches [N, 3, H, W] in the network's normalisation, on which the channel means are measured.
 
     Returns:
@@ -57,7 +62,10 @@ def search_checkpoint(
         InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
             then.
     """
+    if model is not None and cfg is not None:
+        raise InputError('search_checkpoint: model and cfg both say what the network is: give one')
     content = read_checkpoint(checkpoint)
+    model = model if cfg is None else build_model(as_config(cfg))
     with naming(str(checkpoint)):
         state = checked_weights(content)
         means = None
@@ -67,7 +75,7 @@ def search_checkpoint(
             state = model.state_dict()
         if images is not None:
             if model is None:
-                raise InputError('channel means are measured in a network: give its model beside the images')
+                raise InputError('channel means are measured in a network: give its model or cfg beside the images')
             # all task libraries call it so; what comes after the necks needs no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         results = search_layers(

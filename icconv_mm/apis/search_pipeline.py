@@ -19,9 +19,9 @@ from rich.rule import Rule
 from icconv_mm.apis.config import as_config, iterations_of, set_iterations
 from icconv_mm.apis.recorded_runs import digest, find_result, train_once
 from icconv_mm.apis.search import results_table, search_checkpoint
+from icconv_mm.apis.search_variants import VARIANTS
 from icconv_mm.errors import InputError, require_known
 from icconv_mm.patterns import read_patterns, write_patterns
-from icconv_mm.patterns.search import VARIANTS
 from icconv_mm.utils.files import write_json
 from icconv_mm.utils.tables import markdown, table
 

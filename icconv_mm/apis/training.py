@@ -78,6 +78,7 @@ def train(
     check_pretrained(runner.model)
     build_loop(runner, task, 'train')
     build_loop(runner, task, 'val')
+    build_optimizer(runner, str(cfg.filename))
     with explaining_metrics(cfg), reporting_lost_processes():
         runner.train()
     return runner
@@ -134,6 +135,17 @@ def build_runner(cfg: Config, *, allow_mismatch: Sequence[str] = (), memory_form
     if memory_format is not None:
         _set_memory_format(runner.model, memory_format)
     return runner
+
+
+def build_optimizer(runner: Runner, name: str) -> None:
+    """Build the optimizer before the training does, where an exception may also be a fault.
+
+    Raises:
+        InputError: It cannot be built as the config ``name`` says.
+    """
+    if isinstance(runner, Runner):  # others have a strategy that builds it
+        with building(f'{name}: optim_wrapper'):
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
 
 
 def _set_memory_format(model: nn.Module, memory_format: str) -> None:

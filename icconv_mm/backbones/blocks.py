@@ -12,6 +12,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
+from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d, ICConv2dReLU
 from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.layers.normalization import Shortcut, norm_relu
@@ -87,13 +88,10 @@ class Block(nn.Module):
             self._add_plugin(plugin['cfg'], plugin['position'], sizes[1:])
 
     def _add_plugin(self, cfg: dict, position: str, channels: list[int]) -> None:
-        positions = [f'after_conv{number}' for number in self.plugin_names]
-        if position not in positions:
-            raise ValueError(f'position of a plugin must be one of {positions}, got {position!r}')
-        number, cfg = positions.index(position) + 1, dict(cfg)
+        number, cfg = int(position.removeprefix('after_conv')), dict(cfg)
         name, layer = build_plugin_layer(cfg, cfg.pop('postfix', ''), in_channels=channels[number - 1])
         if hasattr(self, name):
-            raise ValueError(f'a block has two plugins {name!r}: give one of them another postfix')
+            raise InputError(f'a block has two plugins {name!r}: give one of them another postfix')
         self.add_module(name, layer)
         self.plugin_names[number].append(name)
 

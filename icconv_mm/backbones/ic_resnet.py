@@ -8,6 +8,7 @@ from pathlib import Path
 
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS
+from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice
 
@@ -33,7 +34,7 @@ class ICResNet(ResNet):
             Stages with ``dcn`` are deformable instead of inception; a whole network's pattern skips their entries.
 
     Raises:
-        ValueError: If neither a pattern nor ``supernet_d_max`` is given, or both, the pattern does not fit, or another
+        InputError: If neither a pattern nor ``supernet_d_max`` is given, or both, the pattern does not fit, or another
             argument is out of range; names it and what was expected.
         FileNotFoundError: If the pattern file is missing.
 
@@ -63,7 +64,7 @@ class ICResNet(ResNet):
     def _with_fixed(self, options: dict) -> dict:
         for name, value in self.fixed_options.items():
             if options.get(name, value) != value:
-                raise ValueError(f'{name} of {type(self).__name__} is always {value}, got {options[name]!r}')
+                raise InputError(f'{name} of {type(self).__name__} is always {value}, got {options[name]!r}')
         return options | self.fixed_options
 
 
@@ -109,7 +110,7 @@ class ICResNetV1c(ICResNet):
         **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` is True.
 
     Raises:
-        ValueError: As of :class:`ICResNet`, and for ``deep_stem=False``.
+        InputError: As of :class:`ICResNet`, and for ``deep_stem=False``.
 
     Example:
         >>> [name for name, _ in ICResNetV1c(18, pattern='dense').named_children()][:2]
@@ -129,7 +130,7 @@ class ICResNetV1d(ICResNetV1c):
         **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` and ``avg_down`` are True.
 
     Raises:
-        ValueError: As of :class:`ICResNet`, and for ``deep_stem=False`` or ``avg_down=False``.
+        InputError: As of :class:`ICResNet`, and for ``deep_stem=False`` or ``avg_down=False``.
 
     Example:
         >>> ICResNetV1d(18, pattern='dense').layer2[0].downsample[0]

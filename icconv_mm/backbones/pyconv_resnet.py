@@ -16,6 +16,7 @@ from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.bricks import MODELS, build_norm_layer
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers.normalization import Shortcut
 
 
@@ -44,7 +45,7 @@ class PyConvResNet(ResNet):
             deformable instead of pyramidal. The first stage is as with ``with_cp='norms'``, unless that is True.
 
     Raises:
-        ValueError: If an argument is out of range; names it and what was expected.
+        InputError: If an argument is out of range; names it and what was expected.
 
     Example:
         >>> net = PyConvResNet(18, out_indices=(2, 3))
@@ -75,9 +76,9 @@ class PyConvResNet(ResNet):
         """As of a ResNet, and the tables of kernels and groups."""
         super().check_arguments(num_stages)
         if self.avg_down:
-            raise ValueError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
+            raise InputError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
         if self.two_pyconvs and self.arch_settings[self.depth][0] is Bottleneck:
-            raise ValueError(f'two_pyconvs is for basic blocks, which depth {self.depth} does not have')
+            raise InputError(f'two_pyconvs is for basic blocks, which depth {self.depth} does not have')
         check_stages(self.stage_kernels, self.stage_groups, num_stages)
 
     def make_stem(self, in_channels: int, channels: int) -> None:
@@ -103,10 +104,8 @@ class PyConvResNet(ResNet):
         conv = super().make_conv3x3(in_channels, out_channels, stride, stage, dilation)
         if self.dcn and self.stage_with_dcn[stage]:
             return conv
-        try:
+        with naming(f'layer{stage + 1}', ValueError):
             return to_pyconv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
-        except ValueError as error:
-            raise ValueError(f'layer{stage + 1}: {error}') from None
 
     def make_downsample(self, in_channels: int, out_channels: int, stage: int, stride: int) -> nn.Module | None:
         """The shortcut of a block, or None where it is the identity.

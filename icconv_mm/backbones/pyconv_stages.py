@@ -7,6 +7,7 @@ from math import gcd
 import torch
 from torch import nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers.convert import check_padding
 from icconv_mm.layers.pyconv import PyConv2d
 
@@ -18,20 +19,25 @@ LEVEL_SHARES = {1: (1.0,), 2: (0.5, 0.5), 3: (0.25, 0.25, 0.5), 4: (0.25, 0.25, 
 
 
 def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: int) -> None:
-    """Raises ValueError, with the stage and the numbers, if the tables do not fit the stages or each other.
+    """Raises InputError, with the stage and the numbers, if the tables do not fit the stages or each other.
 
     A network of fewer stages may have the tables of all four.
     """
+    for name, table in (('stage_kernels', stage_kernels), ('stage_groups', stage_groups)):
+        if not (isinstance(table, Sequence) and all(isinstance(each, Sequence) for each in table)):
+            raise InputError(
+                f'{name} must be a list with a list of numbers, one per level, for each stage, got {table!r}'
+            )
     if not all(num_stages <= len(table) <= len(STAGE_KERNELS) for table in (stage_kernels, stage_groups)):
-        raise ValueError(
+        raise InputError(
             f'stage_kernels and stage_groups must have one entry for each of the {num_stages} stages of the backbone, '
             f'got {len(stage_kernels)} and {len(stage_groups)}'
         )
     for stage, (kernels, groups) in enumerate(zip(stage_kernels, stage_groups)):
         if len(kernels) not in LEVEL_SHARES:
-            raise ValueError(f'stage_kernels[{stage}] must have 1 to 4 levels, got {tuple(kernels)}')
+            raise InputError(f'stage_kernels[{stage}] must have 1 to 4 levels, got {tuple(kernels)}')
         if len(kernels) != len(groups):
-            raise ValueError(
+            raise InputError(
                 f'stage_kernels[{stage}] has {len(kernels)} levels, {tuple(kernels)}, and stage_groups[{stage}] '
                 f'{len(groups)}, {tuple(groups)}: give both tables, with one entry per level'
             )
@@ -48,16 +54,16 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
             them as divide its channels, and no fewer than ``conv`` has where that can be.
 
     Raises:
-        ValueError: If the groups do not divide the channels, there are fewer channels than levels, or ``conv`` does
+        InputError: If the groups do not divide the channels, there are fewer channels than levels, or ``conv`` does
             not keep the size.
     """
     check_padding(conv)
     if conv.kernel_size != (3, 3) or conv.padding != conv.dilation or len({*conv.stride}) + len({*conv.dilation}) > 2:
-        raise ValueError(f'expected a 3x3 convolution that keeps the size, alike on both axes, got {conv}')
+        raise InputError(f'expected a 3x3 convolution that keeps the size, alike on both axes, got {conv}')
     ends = [round(conv.out_channels * share) for share in accumulate((0.0, *LEVEL_SHARES[len(kernels)]))]
     channels = [end - start for start, end in pairwise(ends)]
     if not min(channels):
-        raise ValueError(f'{conv.out_channels} channels are too few for {len(kernels)} levels')
+        raise InputError(f'{conv.out_channels} channels are too few for {len(kernels)} levels')
     if not exact:
         common = [gcd(conv.in_channels, size) for size in channels]
         groups = [_divisor(size, max(group, conv.groups)) for size, group in zip(common, groups)]

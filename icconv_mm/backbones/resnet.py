@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
-from icconv_mm.errors import naming
+from icconv_mm.errors import InputError, InputTypeError, naming
 from icconv_mm.layers.memory_format import convert_filters, set_memory_format
 from icconv_mm.layers.normalization import Shortcut, norm_relu, set_norms_eval
 from icconv_mm.layers.packed_conv import convolve
-from icconv_mm.utils.arguments import check_all_positive, check_positive
+from icconv_mm.utils.arguments import check_all_positive, check_positive, check_probability, given
 from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
 
 # what each stage has by default
@@ -50,9 +51,9 @@ def pretrained_cfg(pretrained: str | Path | None, init_cfg: dict | list[dict] | 
     if pretrained is None:
         return init_cfg
     if not isinstance(pretrained, (str, Path)):
-        raise TypeError(f'pretrained must be a path, a URL or None, got {pretrained!r}')
+        raise InputTypeError(f'pretrained must be a path, a URL or None, got {pretrained!r}')
     if init_cfg:
-        raise ValueError(
+        raise InputError(
             f'pretrained={str(pretrained)!r} and init_cfg={init_cfg} both say where weights come from: give one'
         )
     # a warning of users, as in the libraries: Python hides deprecations outside of __main__
@@ -111,8 +112,8 @@ class ResNet(BaseModule):
         **unknown: Options of other networks, which are refused.
 
     Raises:
-        ValueError: If an argument is out of range; names it and what was expected.
-        TypeError: If ``pretrained`` is neither a path nor a URL, or an option is unknown.
+        InputError: If an argument is out of range; names it and what was expected.
+        InputTypeError: If ``pretrained`` is neither a path nor a URL, or an option is unknown.
 
     Example:
         >>> net = ResNet(50, output_stride=8, out_indices=(3,))
@@ -167,10 +168,11 @@ class ResNet(BaseModule):
         **unknown,
     ):
         if unknown:  # of a ResNeSt, a TridentNet, ... whose type alone was replaced
-            raise TypeError(
+            raise InputTypeError(
                 f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}; if it is an option '
                 'of another network, ICBackbone or PyConvBackbone converts that one'
             )
+        check_positive(num_stages=num_stages)
         super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
         self.depth, self.num_stages, self.style = depth, num_stages, style
         self.in_channels, self.stem_channels = in_channels, stem_channels
@@ -204,21 +206,21 @@ class ResNet(BaseModule):
         self._freeze()
 
     def _set_output_stride(self, output_stride: int) -> None:
-        if output_stride not in OUTPUT_STRIDES:
-            raise ValueError(f'output_stride must be one of {list(OUTPUT_STRIDES)}, got {output_stride}')
+        if output_stride not in list(OUTPUT_STRIDES):
+            raise InputError(f'output_stride must be one of {list(OUTPUT_STRIDES)}, got {output_stride!r}')
         stages = self.num_stages
         usual = {'strides': STRIDES[:stages], 'dilations': DILATIONS[:stages], 'num_stages': 4}
         if other := [name for name, value in usual.items() if getattr(self, name) != value]:
-            given = ' and '.join(f'{name}={getattr(self, name)}' for name in other)
-            raise ValueError(
-                f'output_stride={output_stride} sets strides and dilations of four stages: leave out {given}'
+            shown = ' and '.join(f'{name}={getattr(self, name)}' for name in other)
+            raise InputError(
+                f'output_stride={output_stride} sets strides and dilations of four stages: leave out {shown}'
             )
         self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
     # --- the parts; a variant overrides those in which it differs
 
     def check_arguments(self, num_stages: int) -> None:
-        """Raises ValueError for an argument that is out of range, before anything is built of them."""
+        """Raises InputError for an argument that is out of range, before anything is built of them."""
         allowed = {
             'depth': sorted(self.arch_settings),
             'num_stages': range(1, 5),
@@ -227,31 +229,39 @@ class ResNet(BaseModule):
             'with_cp': [False, True, 'norms'],
         }
         for name, values in allowed.items():
-            if (given := getattr(self, name)) not in values:
-                expected = f'{values[0]} to {values[-1]}' if isinstance(values, range) else f'one of {values}'
-                raise ValueError(f'{name} must be {expected}, got {given!r}')
+            value, is_range = getattr(self, name), isinstance(values, range)
+            if value not in values or (is_range and not isinstance(value, Integral)):
+                expected = f'{values[0]} to {values[-1]}' if is_range else f'one of {values}'
+                raise InputError(f'{name} must be {expected}, got {value!r}')
         for name in ('strides', 'dilations', *(['stage_with_dcn'] if self.dcn else [])):
-            if not isinstance(given := getattr(self, name), tuple) or len(given) != num_stages:
-                raise ValueError(f'{name} must have {num_stages} entries (num_stages), got {given!r}')
-        check_positive(**self._given(_POSITIVE))
-        check_all_positive(**self._given(_ALL_POSITIVE))
-        for plugin in self.plugins:
-            if len(stages := plugin.get('stages') or self.strides) != num_stages:
-                raise ValueError(f'stages of a plugin must have {num_stages} entries (num_stages), got {stages}')
-        stages, given = range(num_stages), self.out_indices
-        if not (isinstance(given, tuple) and given and all(stage in stages for stage in given)):
-            raise ValueError(f'out_indices must be a list of stages, 0 to {num_stages - 1}, got {given!r}')
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate!r}')
+            if not isinstance(value := getattr(self, name), tuple) or len(value) != num_stages:
+                raise InputError(f'{name} must have {num_stages} entries (num_stages), got {value!r}')
+        check_positive(**given(**{name: getattr(self, name) for name in _POSITIVE}))
+        check_all_positive(**given(**{name: getattr(self, name) for name in _ALL_POSITIVE}))
+        self._check_plugins(num_stages)
+        stages, chosen = range(num_stages), self.out_indices
+        if not (isinstance(chosen, tuple) and chosen and all(stage in stages for stage in chosen)):
+            raise InputError(f'out_indices must be a list of stages, 0 to {num_stages - 1}, got {chosen!r}')
+        check_probability(drop_path_rate=self.drop_path_rate)
         block, depths = self.arch_settings[self.depth]
         if block is BasicBlock and (self.groups, self.base_width) != (1, None):
-            raise ValueError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
+            raise InputError(f'groups and base_width are for bottlenecks, which depth {self.depth} does not have')
         if self.multi_grid is not None and len(self.multi_grid) != depths[num_stages - 1]:
             last = f'the {depths[num_stages - 1]} blocks of the last stage'
-            raise ValueError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
+            raise InputError(f'multi_grid must have one entry for each of {last}, got {self.multi_grid}')
 
-    def _given(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+    def _check_plugins(self, num_stages: int) -> None:
+        positions = [f'after_conv{number + 1}' for number in range(len(self.block_type().kernel_sizes))]
+        if not isinstance(self.plugins, Sequence):
+            raise InputError(f'plugins must be a list of dicts, got {self.plugins!r}')
+        for plugin in self.plugins:
+            if not (isinstance(plugin, dict) and isinstance(plugin.get('cfg'), dict)):
+                raise InputError(f"a plugin must be dict(cfg=dict(type=...), position='after_conv2'), got {plugin!r}")
+            stages = plugin.get('stages') or self.strides
+            if not isinstance(stages, Sequence) or len(stages) != num_stages:
+                raise InputError(f'stages of a plugin must have {num_stages} entries (num_stages), got {stages}')
+            if (position := plugin.get('position')) not in positions:
+                raise InputError(f'position of a plugin must be one of {positions}, got {position!r}')
 
     def make_stem(self, in_channels: int, channels: int) -> None:
         """Registers the modules of :meth:`stem_forward`."""
@@ -423,7 +433,7 @@ def _width(base_width: int | None, width_per_group: int | None) -> int | None:
         return base_width
     check_positive(width_per_group=width_per_group)
     if base_width not in (None, width_per_group):
-        raise ValueError(
+        raise InputError(
             f'width_per_group is another name of base_width, got width_per_group={width_per_group} and '
             f'base_width={base_width}: give one'
         )

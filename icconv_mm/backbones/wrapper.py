@@ -16,6 +16,7 @@ from torch import nn
 from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
+from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice, convert_all, none_selected, standardized
 from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
@@ -57,9 +58,9 @@ def ICBackbone(
         The backbone itself, an object of its own class.
 
     Raises:
-        ValueError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, the latter is not positive, no
+        InputError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, the latter is not positive, no
             convolution is selected, or the pattern does not fit; names the layer and the numbers.
-        TypeError: If ``pretrained`` is neither a path nor a URL.
+        InputTypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
 
@@ -79,7 +80,7 @@ def ICBackbone(
         return size and wanted(filter, name, conv, conv.in_channels)
 
     if not any(select_convs(network, chosen, tuple(standardized()))):
-        raise ValueError(none_selected(network, filter))
+        raise InputError(none_selected(network, filter))
     return to_inception(network, pattern, chosen)
 
 
@@ -112,9 +113,9 @@ def PyConvBackbone(
         The backbone itself, an object of its own class.
 
     Raises:
-        ValueError: If the tables do not fit each other, no convolution is selected, or groups do not divide the
+        InputError: If the tables do not fit each other, no convolution is selected, or groups do not divide the
             channels of one; names the layer and the numbers.
-        TypeError: If ``pretrained`` is neither a path nor a URL.
+        InputTypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538.
 
@@ -129,7 +130,7 @@ def PyConvBackbone(
     chosen = select_convs(network, filter, tuple(standardized()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
-        raise ValueError(none_selected(network, filter))
+        raise InputError(none_selected(network, filter))
     stages = stages_of(network, convs)
 
     def convert(conv: nn.Conv2d, stage: int) -> nn.Module:
@@ -181,5 +182,5 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
         for handle in handles:
             handle.remove()
     if missing := [name for name in convs if name not in stages]:
-        raise ValueError(f'{type(network).__name__}: {missing[0]} is not reached by a forward: leave it to the filter')
+        raise InputError(f'{type(network).__name__}: {missing[0]} is not reached by a forward: leave it to the filter')
     return stages

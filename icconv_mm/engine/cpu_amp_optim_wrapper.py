@@ -9,6 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
 from torch import nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import OPTIM_WRAPPERS
 
 
@@ -25,7 +26,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         kwargs: Arguments of ``OptimWrapper``.
 
     Raises:
-        AttributeError: On the first step, if the model has none of ``modules``.
+        InputError: On the first step, if the model has none of ``modules``.
     """
 
     def __init__(self, modules: Sequence[str] | None = None, **kwargs) -> None:
@@ -47,7 +48,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         names = self.modules or ()
         found = [child for name in names if isinstance(child := getattr(model, name, None), nn.Module)]
         if names and not found:
-            raise AttributeError(f'CPUAmpOptimWrapper: {type(model).__name__} has none of the modules {tuple(names)}')
+            raise InputError(f'CPUAmpOptimWrapper: {type(model).__name__} has none of the modules {tuple(names)}')
         return found
 
 

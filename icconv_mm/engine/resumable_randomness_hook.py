@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.runner import Runner
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import HOOKS
 
 
@@ -37,7 +38,7 @@ class ResumableRandomnessHook(Hook):
 
     def __init__(self, interval: int | None = None) -> None:
         if interval is not None and interval < 1:
-            raise ValueError(f'ResumableRandomnessHook: interval must be positive, got {interval}')
+            raise InputError(f'ResumableRandomnessHook: interval must be positive, got {interval}')
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:

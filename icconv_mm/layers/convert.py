@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from icconv_mm._deprecated import renamed_argument
-from icconv_mm.errors import naming
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.selection import LayerFilter, conv_layers, select_convs
@@ -38,7 +38,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
         ``module`` (a new layer if it is itself a convolution).
 
     Raises:
-        ValueError: If no convolution is selected, or one of them cannot be extended; names the layer.
+        InputError: If no convolution is selected, or one of them cannot be extended; names the layer.
 
     Example:
         >>> to_supernet(nn.Conv2d(8, 8, 3, padding=1), d_max=4).kernel_size
@@ -47,7 +47,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     check_d_max(d_max)
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
-        raise ValueError(none_selected(module, filter))
+        raise InputError(none_selected(module, filter))
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
@@ -71,7 +71,7 @@ def to_inception(
         ``module`` (a new layer if it is itself a convolution).
 
     Raises:
-        ValueError: If the pattern has another number of layers than the network, or does not fit one of them: its
+        InputError: If the pattern has another number of layers than the network, or does not fit one of them: its
             channels, its padding, or a dilation beyond the supernet's; names the layer and the numbers.
 
     Example:
@@ -81,7 +81,7 @@ def to_inception(
     """
     convs = list(select_convs(module, filter, tuple(standardized())))
     if not convs:
-        raise ValueError(none_selected(module, filter))
+        raise InputError(none_selected(module, filter))
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern)
     return convert_all(module, convs, inception_conv, patterns)
 
@@ -105,11 +105,11 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
 
 
 def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
-    """Raise ValueError unless ``who`` was given one of the two: a pattern, or the largest dilation of a search."""
+    """Raise InputError unless ``who`` was given one of the two: a pattern, or the largest dilation of a search."""
     if (pattern is None) == (supernet_d_max is None):
         example = "pattern='geometric_d4', or pattern='dense' for no dilation"
         given = f'neither: give for example {example}' if pattern is None else 'both'
-        raise ValueError(f'{who} needs either a pattern or supernet_d_max, got {given}')
+        raise InputError(f'{who} needs either a pattern or supernet_d_max, got {given}')
     if pattern is None:
         check_d_max(supernet_d_max, 'supernet_d_max')
 
@@ -141,9 +141,9 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     kernel = conv.kernel_size[0]
     same = tuple(kernel // 2 * dilation for dilation in conv.dilation)
     if conv.kernel_size != (kernel, kernel) or kernel % 2 == 0:
-        raise ValueError(f'kernel {conv.kernel_size}, expected a square and odd one')
+        raise InputError(f'kernel {conv.kernel_size}, expected a square and odd one')
     if conv.padding != same:
-        raise ValueError(f'padding {conv.padding}, expected {same}: an inception convolution keeps the size')
+        raise InputError(f'padding {conv.padding}, expected {same}: an inception convolution keeps the size')
     pattern, weight = DilationPattern.of(pattern).for_convolution(conv.out_channels, conv.groups), conv.weight
     if kernel > 3:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
@@ -158,7 +158,7 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
 
 def check_padding(conv: nn.Conv2d) -> None:
     if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
-        raise ValueError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
+        raise InputError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
 
 
 def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icconv_mm.utils.arguments import check_positive, check_probability
+
 
 class DropBlock2d(nn.Module):
     """Sets random squares of every channel to zero while training, and scales what is left to the same mean.
@@ -13,7 +15,7 @@ class DropBlock2d(nn.Module):
         block_size: Side of the squares; on a map that is smaller, the smaller side of the map.
 
     Raises:
-        ValueError: If an argument is out of range.
+        InputError: If an argument is out of range.
 
     Source: DropBlock, https://arxiv.org/abs/1810.12890, algorithm 1, with a mask per channel.
 
@@ -26,10 +28,8 @@ class DropBlock2d(nn.Module):
 
     def __init__(self, drop_prob: float, block_size: int):
         super().__init__()
-        if not 0 <= drop_prob < 1:
-            raise ValueError(f'drop_prob must be in [0, 1), got {drop_prob}')
-        if block_size < 1:
-            raise ValueError(f'block_size must be at least 1, got {block_size}')
+        check_probability(drop_prob=drop_prob)
+        check_positive(block_size=block_size)
         self.drop_prob, self.block_size = drop_prob, block_size
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.ops import mixture_attention, window_attention
 from icconv_mm.ops.window_attention import check_settings
 
@@ -40,7 +41,7 @@ class SelfTransformer(nn.Module):
         norm_cfg: Config of the norm layer; None for none.
 
     Raises:
-        ValueError: If ``mixtures`` does not divide ``channels``.
+        InputError: If ``mixtures`` does not divide ``channels``.
 
     Example:
         >>> SelfTransformer(16, mixtures=2)(torch.randn(1, 16, 20, 20)).shape
@@ -88,7 +89,7 @@ class GroundingTransformer(nn.Module):
         norm_cfg: Config of the norm layer; None for none.
 
     Raises:
-        ValueError: If an argument is out of range; in ``forward`` if the window is larger than the coarse map.
+        InputError: If an argument is out of range; in ``forward`` if the window is larger than the coarse map.
 
     Example:
         >>> fine, coarse = torch.randn(1, 16, 20, 20), torch.randn(1, 16, 10, 10)
@@ -152,7 +153,7 @@ class RenderingTransformer(nn.Module):
         norm_cfg: Config of the norm layers; None for none.
 
     Raises:
-        ValueError: If the ratio is not a power of two.
+        InputError: If the ratio is not a power of two.
 
     Example:
         >>> coarse, fine = torch.randn(1, 16, 10, 10), torch.randn(1, 16, 20, 20)
@@ -163,7 +164,7 @@ class RenderingTransformer(nn.Module):
     def __init__(self, channels: int, ratio: int = 2, norm_cfg: dict | None = None):
         super().__init__()
         if ratio < 1 or ratio & (ratio - 1):
-            raise ValueError(f'the ratio of two levels must be 1, 2, 4, ..., got {ratio}')
+            raise InputError(f'the ratio of two levels must be 1, 2, 4, ..., got {ratio}')
         grouped = norm_cfg is not None and norm_cfg['type'] == 'GN' and norm_cfg['num_groups'] < channels
         self.weight_conv = _conv_module(channels, channels, 1, norm_cfg=norm_cfg if grouped else None)
         self.query_conv = _conv_module(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
@@ -224,4 +225,4 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def _check_parts(what: str, channels: int, mixtures: int) -> None:
     if mixtures < 1 or channels % mixtures:
-        raise ValueError(f'{what}: {channels} channels cannot be divided into {mixtures} mixtures')
+        raise InputError(f'{what}: {channels} channels cannot be divided into {mixtures} mixtures')

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.ops import inception_conv2d
 from icconv_mm.patterns import DilationPattern
 
@@ -57,7 +58,7 @@ class ICConv2d(nn.Conv2d):
         scaled_pattern: The pattern times the dilation of the layer, which is what the operator takes.
 
     Raises:
-        ValueError: If the kernel size is not 3, the padding does not keep the size, the stride differs between the
+        InputError: If the kernel size is not 3, the padding does not keep the size, the stride differs between the
             axes, or the pattern does not fit.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
@@ -87,13 +88,13 @@ class ICConv2d(nn.Conv2d):
         dtype: torch.dtype | None = None,
     ):
         if kernel_size not in (3, (3, 3)):
-            raise ValueError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
+            raise InputError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
         settings = dict(stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=bias)
         super().__init__(in_channels, out_channels, 3, **settings, device=device, dtype=dtype)
         if padding is not None and _pair(padding) != self.padding:
-            raise ValueError(f'padding must be {self.padding}, which keeps the size, got {padding!r}')
+            raise InputError(f'padding must be {self.padding}, which keeps the size, got {padding!r}')
         if self.stride[0] != self.stride[1]:
-            raise ValueError(f'the stride must be the same on both axes, got {self.stride}')
+            raise InputError(f'the stride must be the same on both axes, got {self.stride}')
         self.pattern = DilationPattern.of(pattern).for_convolution(out_channels, groups)
         self.scaled_pattern = self.pattern.scaled(self.dilation)
 

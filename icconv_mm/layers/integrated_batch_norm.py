@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icconv_mm.errors import InputError
 from icconv_mm.ops.steps.integrated_norm import integrated_norm
 
 
@@ -30,7 +31,7 @@ class IntegratedBatchNorm(nn.BatchNorm2d):
         """Levels ``[N, C, H_l, W_l]`` of any sizes -> levels of the same shapes.
 
         Raises:
-            ValueError: As :func:`integrated_batch_norm`.
+            InputError: As :func:`integrated_batch_norm`.
         """
         return integrated_batch_norm(levels, self)
 
@@ -57,7 +58,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
         relu: Whether a ReLU follows.
 
     Raises:
-        ValueError: A level has other than C channels, or batch statistics are wanted of a single pixel in total.
+        InputError: A level has other than C channels, or batch statistics are wanted of a single pixel in total.
 
     Example:
         >>> levels = integrated_batch_norm([torch.randn(1, 8, 16, 16), torch.randn(1, 8, 8, 8)], nn.BatchNorm2d(8))
@@ -80,14 +81,14 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
 def _check_channels(levels: Sequence[Tensor], channels: int) -> None:
     for number, x in enumerate(levels):
         if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f'batch norm: level {number}: expected [N, {channels}, H, W], got {list(x.shape)}')
+            raise InputError(f'batch norm: level {number}: expected [N, {channels}, H, W], got {list(x.shape)}')
 
 
 def _check_pixels(levels: Sequence[Tensor], least: int) -> None:
     pixels = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in levels)
     if pixels < least:
         shapes = ', '.join(str(list(x.shape)) for x in levels)
-        raise ValueError(
+        raise InputError(
             f'batch norm in training mode needs {least} pixels or more over all levels, got {pixels} (levels {shapes})'
         )
 

@@ -8,6 +8,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from icconv_mm.errors import InputError
 from icconv_mm.utils.torch_private import in_functorch, is_compiling
 
 MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
@@ -51,7 +52,7 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
             convolution of fewer than :data:`LEAST_CHANNELS` channels preserves them in any case.
 
     Raises:
-        ValueError: For another ``memory_format``.
+        InputError: For another ``memory_format``.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3))
@@ -60,7 +61,7 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
         True
     """
     if memory_format not in MEMORY_FORMATS:
-        raise ValueError(f'memory_format must be one of {MEMORY_FORMATS}, got {memory_format!r}')
+        raise InputError(f'memory_format must be one of {MEMORY_FORMATS}, got {memory_format!r}')
     if not hasattr(network, 'memory_format'):
         network.register_forward_pre_hook(_convert)
     network.memory_format = memory_format

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
 from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
@@ -56,7 +57,7 @@ class PConvLayer(nn.Module):
         """Levels ``[N, C_in, H_l, W_l]``, finest first -> levels ``[N, C_out, H_l, W_l]``.
 
         Raises:
-            ValueError: As :func:`check_pyramid`.
+            InputError: As :func:`check_pyramid`.
         """
         check_pyramid(levels, self.in_channels)
         sums, upwards = self._from_same_and_coarser(levels)
@@ -97,22 +98,22 @@ def normalize_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None, inpl
 
 
 def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
-    """Raise ValueError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
+    """Raise InputError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
 
     Raises:
-        ValueError: Fewer than two levels, a level of another shape, or two whose sizes do not halve; names them.
+        InputError: Fewer than two levels, a level of another shape, or two whose sizes do not halve; names them.
     """
     if len(levels) < 2:
-        raise ValueError(f'a pyramid convolution needs at least 2 levels, got {len(levels)}')
+        raise InputError(f'a pyramid convolution needs at least 2 levels, got {len(levels)}')
     batch = levels[0].shape[0]
     for level, x in enumerate(levels):
         if x.ndim != 4 or x.shape[:2] != (batch, channels):
-            raise ValueError(f'level {level}: expected [{batch}, {channels}, H, W], got {list(x.shape)}')
+            raise InputError(f'level {level}: expected [{batch}, {channels}, H, W], got {list(x.shape)}')
     sizes = [f'{x.shape[2]}x{x.shape[3]}' for x in levels]
     for level, (finer, coarser) in enumerate(pairwise(levels)):
         height, width = ((size + 1) // 2 for size in finer.shape[2:])
         if coarser.shape[2:] != (height, width):
-            raise ValueError(
+            raise InputError(
                 f'levels {level} and {level + 1} disagree: half of {sizes[level]}, rounded up, is {height}x{width}, '
                 f'but level {level + 1} is {sizes[level + 1]} (all levels: {", ".join(sizes)})'
             )

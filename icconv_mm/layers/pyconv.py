@@ -5,6 +5,7 @@ from collections.abc import Sequence, Sized
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.ops import pyconv2d
 from icconv_mm.utils.torch_private import is_compiling
 
@@ -28,7 +29,7 @@ class PyConv2d(nn.Module):
         bias: Whether the levels have a bias; False by default.
 
     Raises:
-        ValueError: If one of the lists is none, they differ in length or are empty, a kernel is even, or groups do not
+        InputError: If one of the lists is none, they differ in length or are empty, a kernel is even, or groups do not
             divide the channels; names the argument or the level, and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
@@ -97,21 +98,21 @@ def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
 def _check_lists(**arguments):
     for name, value in arguments.items():
         if not isinstance(value, Sized):
-            raise ValueError(f'{name} must be a list with one entry per level, got {value!r}')
+            raise InputError(f'{name} must be a list with one entry per level, got {value!r}')
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):
     lengths = len(out_channels), len(kernels), len(groups)
     if len(set(lengths)) != 1 or not lengths[0]:
-        raise ValueError(
+        raise InputError(
             'out_channels, kernel_sizes and groups must have one entry per level, got {} and {} and {}'.format(*lengths)
         )
     if not (isinstance(stride, int) and isinstance(dilation, int) and min(stride, dilation) >= 1):
-        raise ValueError(f'stride and dilation must be integers of at least 1, got {stride!r} and {dilation!r}')
+        raise InputError(f'stride and dilation must be integers of at least 1, got {stride!r} and {dilation!r}')
     for level, (channels, kernel, group) in enumerate(zip(out_channels, kernels, groups)):
         if len(kernel) != 2 or any(side < 1 or side % 2 == 0 for side in kernel):
-            raise ValueError(f'level {level}: the sides of the kernel must be odd, got {tuple(kernel)}')
+            raise InputError(f'level {level}: the sides of the kernel must be odd, got {tuple(kernel)}')
         if group < 1 or in_channels % group or channels % group:
-            raise ValueError(
+            raise InputError(
                 f'level {level}: {group} groups do not divide its {in_channels} input and {channels} output channels'
             )

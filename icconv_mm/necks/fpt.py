@@ -1,6 +1,6 @@
 """The neck of the Feature Pyramid Transformer, ECCV 2020, https://arxiv.org/abs/2007.09451."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import torch
@@ -11,7 +11,7 @@ from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.ops.window_attention import check_settings
-from icconv_mm.utils.arguments import check_all_positive, check_positive
+from icconv_mm.utils.arguments import check_all_positive, check_not_negative, check_positive, given
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 
@@ -83,11 +83,13 @@ class FPT(BaseModule):
     ):
         super().__init__(init_cfg)
         self.relu_before_extra_convs = relu_before_extra_convs
-        with naming('FPT', ValueError):
-            check_positive(out_channels=out_channels)
-            check_all_positive(in_channels=in_channels)
-            if strides is not None:
-                check_all_positive(strides=strides)
+        with naming('FPT'):
+            check_positive(out_channels=out_channels, **given(num_outs=num_outs, window=window))
+            check_positive(self_mixtures=self_mixtures, grounding_mixtures=grounding_mixtures)
+            check_not_negative(start_level=start_level)
+            check_all_positive(in_channels=in_channels, **given(strides=strides))
+        if isinstance(interactions, str) or not isinstance(interactions, Iterable):
+            raise InputError(f'FPT: interactions must be a list, of {", ".join(INTERACTIONS)}, got {interactions!r}')
         self.in_channels, self.out_channels = list(in_channels), out_channels
         self.strides = [2**level for level in range(len(in_channels))] if strides is None else list(strides)
         self.start_level = start_level
@@ -106,7 +108,7 @@ class FPT(BaseModule):
             )
         grounding = dict(mixtures=grounding_mixtures, similarity=similarity, window=window)
         self._make_transformers(dict(mixtures=self_mixtures, pool_keys=pool_keys), grounding, norm_cfg)
-        with naming('FPT', ValueError):
+        with naming('FPT'):
             self.drop_block = DropBlock2d(drop_prob, block_size)
         self.outputs = nn.ModuleList(
             ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, **plain) for level in used
@@ -137,7 +139,7 @@ class FPT(BaseModule):
 
     def _check_arguments(self) -> None:
         levels = len(self.in_channels)
-        if not 0 <= self.start_level < levels:
+        if self.start_level >= levels:
             raise InputError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
         if self.num_outs < self.num_levels:
             raise InputError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')

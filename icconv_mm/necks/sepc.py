@@ -12,7 +12,7 @@ from icconv_mm.layers import PConvLayer
 from icconv_mm.layers.normalization import set_norms_eval
 from icconv_mm.layers.pconv import check_pyramid, make_ibn, normalize_and_rectify
 from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
-from icconv_mm.utils.arguments import check_positive
+from icconv_mm.utils.arguments import check_not_negative, check_positive
 from icconv_mm.utils.torch_private import is_compiling
 
 
@@ -71,12 +71,11 @@ class PConv(BaseModule):
                     f'(num_outs) equal ones, got {list(in_channels)}'
                 )
             in_channels = in_channels[0]
-        with naming(self._name, ValueError):
-            check_positive(in_channels=in_channels, out_channels=out_channels, pconv_num=pconv_num)
+        with naming(self._name):
+            check_positive(in_channels=in_channels, out_channels=out_channels, pconv_num=pconv_num, num_outs=num_outs)
+            check_not_negative(start_level=start_level)
         if num_outs < 2:
             raise InputError(f'{self._name}: num_outs: a pyramid has 2 levels or more, got {num_outs}')
-        if start_level < 0:
-            raise InputError(f'{self._name}: start_level must be 0 or more, got {start_level}')
         options = dict(deform=pconv_deform, start_level=start_level, ibn=ibn, sync_ibn=sync_ibn)
         channels = [in_channels] + [out_channels] * pconv_num
         self.pconvs = nn.Sequential(*(PConvLayer(*pair, **options) for pair in pairwise(channels)))
@@ -85,17 +84,17 @@ class PConv(BaseModule):
     def _name(self) -> str:
         return type(self).__name__
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]``, finest first, -> levels ``[N, C_out, H_l, W_l]``."""
-        self._check_levels(levels)
-        return tuple(self.pconvs(levels))
+        self._check_levels(inputs)
+        return tuple(self.pconvs(inputs))
 
     def _check_levels(self, levels: Sequence[Tensor]) -> None:
         if len(levels) != self.num_outs:
             shapes = ', '.join(str(list(x.shape)) for x in levels)
             raise InputError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
         if not is_compiling():  # which cannot trace what names the neck; the layers check the same
-            with naming(self._name, ValueError):
+            with naming(self._name):
                 check_pyramid(levels, self.pconvs[0].in_channels)
 
     def train(self, mode: bool = True) -> 'PConv':
@@ -200,8 +199,8 @@ class SEPC(PConv):
         super().__init__(in_channels, out_channels, num_outs, pconv_num, pconv_deform, ibn, **shared)
         if branches not in ('both', 'cls', 'reg'):
             raise InputError(f"SEPC: branches must be 'both', 'cls' or 'reg', got {branches!r}")
-        if lcconv_padding < 0:
-            raise InputError(f'SEPC: lcconv_padding must be 0 or more, got {lcconv_padding}')
+        with naming('SEPC'):
+            check_not_negative(lcconv_padding=lcconv_padding)
         self.lcconv_deform = lcconv_deform
         self.lcconv_padding = lcconv_padding
         self.start_level = start_level
@@ -211,14 +210,14 @@ class SEPC(PConv):
             self.add_module(f'{branch}_conv', conv)
             self.add_module(f'{branch}_norm', make_ibn(out_channels, sync_ibn) if ibn else None)
 
-    def forward(self, levels: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[LevelPair | Tensor, ...]:
         """Levels ``[N, C_in, H_l, W_l]`` -> per level the pair ``(cls, reg)``.
 
         Maps are ``[N, C_out, H_l - 2 + 2 p, W_l - 2 + 2 p]`` where p is ``lcconv_padding``. With ``branches='cls'`` or
         ``'reg'`` one map per level.
         """
-        self._check_levels(levels)
-        features = self.pconvs(levels)
+        self._check_levels(inputs)
+        features = self.pconvs(inputs)
         convs, merged = [getattr(self, f'{branch}_conv') for branch in self.branches], {}
         maps = [
             merged_convs(x, convs, self.lcconv_deform and level >= self.start_level, merged)

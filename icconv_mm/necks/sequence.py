@@ -19,7 +19,7 @@ class SequenceNeck(BaseModule):
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or this is no list of configs.
 
     Example:
         >>> pconv = dict(type='icconv_mm.PConv', in_channels=8, out_channels=8, num_outs=2)
@@ -32,10 +32,12 @@ class SequenceNeck(BaseModule):
         super().__init__(init_cfg)
         if not necks:
             raise InputError('SequenceNeck: necks is empty')
+        if not (isinstance(necks, Sequence) and all(isinstance(neck, dict) for neck in necks)):
+            raise InputError(f'SequenceNeck: necks must be a list of dicts, got {necks!r:.60}')
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
-    def forward(self, levels: Sequence[Tensor]) -> Sequence[Tensor]:
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the last neck makes of what the others made of the backbone's maps."""
         for neck in self.necks:
-            levels = neck(levels)
-        return levels
+            inputs = neck(inputs)
+        return inputs

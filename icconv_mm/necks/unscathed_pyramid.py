@@ -76,7 +76,7 @@ class UnscathedPyramid(BaseModule):
         init_cfg: dict | list[dict] | None = dict(type='Xavier', layer='Conv2d', distribution='uniform'),  # noqa: B006
     ):
         super().__init__(init_cfg)
-        with naming('UnscathedPyramid', ValueError):
+        with naming('UnscathedPyramid'):
             check_positive(in_channels=in_channels, out_channels=out_channels)
             check_all_positive(kernel_sizes=kernel_sizes)
         self.in_channels, self.in_index = in_channels, in_index

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import NamedTuple
 
+from icconv_mm.errors import InputError
+
 MAX_DILATION = 1 << 20  # no map is as wide; kernels compute with products of it
 _KEY = re.compile(r'\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)')
 
@@ -36,7 +38,7 @@ class DilationPattern:
         is_uniform: Whether all runs have one dilation, which makes it an ordinary convolution.
 
     Raises:
-        ValueError: If this is no table (a name, say), an entry is not three integers, a dilation is below 1 or above
+        InputError: If this is no table (a name, say), an entry is not three integers, a dilation is below 1 or above
             2**20, a number of channels is negative or above 2**20, or there are no channels at all.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
@@ -51,7 +53,7 @@ class DilationPattern:
         entries = tuple(_as_run(entry, position) for position, entry in enumerate(_table(self.entries)))
         runs = tuple(run for run in entries if run.out_channels)
         if not runs:
-            raise ValueError('a dilation pattern needs at least one channel, got none')
+            raise InputError('a dilation pattern needs at least one channel, got none')
         object.__setattr__(self, 'entries', entries)
         object.__setattr__(self, 'runs', runs)
         object.__setattr__(self, 'flat', tuple(number for run in runs for number in run))
@@ -102,7 +104,7 @@ class DilationPattern:
         ``groups``, every count is multiplied by the channels of a group.
 
         Raises:
-            ValueError: If the counts sum neither to ``out_channels`` nor to ``groups``.
+            InputError: If the counts sum neither to ``out_channels`` nor to ``groups``.
         """
         total = self.out_channels
         if total == out_channels:
@@ -111,7 +113,7 @@ class DilationPattern:
             size = out_channels // groups
             return DilationPattern(tuple(Run(n * size, h, w) for n, h, w in self.entries))
         expected = f'{out_channels} channels' + (f' or {groups} groups' if groups > 1 else '')
-        raise ValueError(f'the pattern sums to {total}, expected {expected}')
+        raise InputError(f'the pattern sums to {total}, expected {expected}')
 
     @classmethod
     def from_json(cls, layer: dict[str, int] | list) -> 'DilationPattern':
@@ -122,16 +124,16 @@ class DilationPattern:
                 (height, width); or a list of runs ``[channels, dilation_h, dilation_w]``, which can repeat a dilation.
 
         Raises:
-            ValueError: If a key or a count is malformed.
+            InputError: If a key or a count is malformed.
         """
         if isinstance(layer, list):
             return cls(tuple(layer))
         if not isinstance(layer, dict):
-            raise ValueError(f'expected an object of "(a, b)": channels or a list of runs, got {layer!r:.60}')
+            raise InputError(f'expected an object of "(a, b)": channels or a list of runs, got {layer!r:.60}')
         entries = []
         for key, n in layer.items():
             if (match := _KEY.fullmatch(key)) is None:
-                raise ValueError(f'malformed key {key!r}, expected "(a, b)" for dilation (a + 1, b + 1)')
+                raise InputError(f'malformed key {key!r}, expected "(a, b)" for dilation (a + 1, b + 1)')
             entries.append((n, int(match[1]) + 1, int(match[2]) + 1))
         return cls(tuple(entries))
 
@@ -148,7 +150,7 @@ def _table(entries) -> tuple:
             raise TypeError
         return tuple(entries)
     except TypeError:
-        raise ValueError(
+        raise InputError(
             'the pattern of a layer is a table of runs (out_channels, dilation_h, dilation_w), got '
             f'{entries!r:.60}; names and files are for networks: icconv_mm.patterns.load_pattern'
         ) from None
@@ -160,15 +162,15 @@ def _as_run(entry, position: int) -> Run:
             raise TypeError
         run = Run(*map(index, entry))
     except TypeError:
-        raise ValueError(
+        raise InputError(
             f'run {position}: expected three integers (out_channels, dilation_h, dilation_w), got {entry!r:.60}'
         ) from None
     if run.out_channels < 0:
-        raise ValueError(f'run {position}: the number of channels must not be negative, got {run.out_channels}')
+        raise InputError(f'run {position}: the number of channels must not be negative, got {run.out_channels}')
     if min(run.dilation_h, run.dilation_w) < 1:
-        raise ValueError(f'run {position}: a dilation must be at least 1, got ({run.dilation_h}, {run.dilation_w})')
+        raise InputError(f'run {position}: a dilation must be at least 1, got ({run.dilation_h}, {run.dilation_w})')
     if (largest := max(run)) > MAX_DILATION:
-        raise ValueError(
+        raise InputError(
             f'run {position}: expected dilations and channels up to {MAX_DILATION}, got {str(largest)[:30]}'
         )
     return run

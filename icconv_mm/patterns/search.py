@@ -34,7 +34,6 @@ from icconv_mm.patterns.selection import LayerFilter, select_convs
 from icconv_mm.patterns.supernet import SupernetKernel, candidates, keep_taps, select_kernels, tap_indices
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')
-VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # networks that a search is compared with, and its own
 TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
 
 

@@ -94,7 +94,9 @@ def _fit(
     layers: list[DilationPattern], network: list[tuple[int, int]], source: str, names: Sequence[str] | None
 ) -> list[DilationPattern]:
     if len(layers) != len(network):
-        raise InputError(f'{source}: the network has {len(network)} 3x3 convolutions, the pattern {len(layers)} layers')
+        raise InputError(
+            f'{source}: the network has {len(network)} convolutions to convert, the pattern {len(layers)} layers'
+        )
     fitted = []
     for number, (layer, (channels, groups)) in enumerate(zip(layers, network)):
         with naming(f'{source}: layer {number}' + (f' ({names[number]})' if names else ''), ValueError):

@@ -88,6 +88,17 @@ def test_a_number_in_the_place_of_a_part(cfg, key, expected):
         prepare_training(cfg)
 
 
+@pytest.mark.parametrize('value', [0, -1, 'many', None], ids=repr)
+@pytest.mark.parametrize('key', ['max_iters', 'max_epochs', 'val_interval'])
+def test_a_schedule_that_trains_or_validates_nothing(cfg, key, value):
+    pytest.importorskip('mmdet')
+    cfg.train_cfg[key], cfg.val_cfg = value, {'type': 'ValLoop'}
+    with pytest.raises(InputError, match=rf': train_cfg\.{key} is {value!r}, expected a number above 0$'):
+        prepare_training(cfg)
+    if key == 'val_interval':
+        prepare_training(cfg, validate=False)
+
+
 def test_processes_that_nobody_started(cfg, monkeypatch):
     pytest.importorskip('mmdet')
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):

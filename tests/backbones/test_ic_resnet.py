@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt, PyConvResNet
+from icconv_mm.errors import InputTypeError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern, read_patterns, write_patterns
 from icconv_mm.registry import MODELS
@@ -187,7 +188,7 @@ def test_depths_of_a_resnext():
 def test_patterns_that_do_not_fit(published_patterns):
     path = published_patterns / 'detection/ic_resnet50_k9.json'
     file = r'ic_resnet50_k9\.json'
-    with pytest.raises(ValueError, match=f'{file}: the network has 33 3x3 convolutions, the pattern 16 layers'):
+    with pytest.raises(ValueError, match=f'{file}: the network has 33 convolutions to convert, the pattern 16 layers'):
         ICResNet(101, path)
     with pytest.raises(
         ValueError, match=f'{file}: layer 3 .layer1.1.conv2.: the pattern sums to 128, expected 64 channels'
@@ -200,5 +201,6 @@ def test_patterns_that_do_not_fit(published_patterns):
 @pytest.mark.parametrize('kind', [ICResNet, PyConvResNet])
 def test_options_of_other_networks_name_what_converts_them(kind):
     message = f"{kind.__name__} got an unexpected keyword argument 'radix'; .*ICBackbone or PyConvBackbone converts"
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=message) as caught:
         kind(50, radix=2, **({'pattern': 'dense'} if kind is ICResNet else {}))
+    assert isinstance(caught.value, InputTypeError)

@@ -249,6 +249,8 @@ def test_exports_to_onnx(cls, settings, x, tmp_path):
             {'stage_kernels': ((3, 5), (3,), (3,), (3,))},
             r'stage_kernels\[0\] has 2 levels, \(3, 5\), and stage_groups\[0\] 4, \(1, 4, 8, 16\): give both tables',
         ),
+        (PyConvResNet, {'stage_kernels': (3, 3, 3, 3)}, r'stage_kernels must be a list with a list .* got \(3, 3'),
+        (PyConvResNet, {'stage_groups': 4}, 'stage_groups must be a list with a list of numbers, .* got 4'),
         (PyConvResNet, {'stage_kernels': [()] * 4}, r'stage_kernels\[0\] must have 1 to 4 levels, got \(\)'),
         (PyConvResNet, {'stage_kernels': [(3, 4)] * 4, 'stage_groups': [(1, 4)] * 4}, r'layer1: level 1: .* \(4, 4\)'),
         (

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.backbones.resnet import BasicBlock, ResNet
+from icconv_mm.errors import InputError
 
 TINY = {'base_channels': 8}
 PLUGINS = [
@@ -304,6 +305,14 @@ def test_defaults_are_of_as_many_stages_as_there_are(kind):
     ('settings', 'message'),
     [
         ({'depth': 20}, r'depth must be one of \[18, 34, 50, 101, 152\], got 20'),
+        ({'num_stages': '4'}, "num_stages must be a positive integer, got '4'"),
+        ({'frozen_stages': 1.0}, 'frozen_stages must be -1 to 4, got 1.0'),
+        ({'drop_path_rate': 'a'}, "drop_path_rate must be at least 0 and below 1, got 'a'"),
+        ({'output_stride': [8]}, r'output_stride must be one of \[8, 16, 32\], got \[8\]'),
+        ({'plugins': PLUGINS[0]}, 'plugins must be a list of dicts, got {'),
+        ({'plugins': [{'position': 'after_conv2'}]}, r'a plugin must be dict\(cfg=.*, got {'),
+        ({'plugins': [{'cfg': PLUGINS[0]['cfg']}]}, r"position .* one of \['after_conv1', 'after_conv2'\], got None"),
+        ({'plugins': [{**PLUGINS[0], 'position': 'after_conv1', 'stages': 3}]}, 'stages of a plugin must have 4 .* 3'),
         ({'num_stages': 5}, 'num_stages must be 1 to 4, got 5'),
         ({'in_channels': 0}, 'in_channels must be a positive integer, got 0'),
         ({'stem_channels': -4}, 'stem_channels must be a positive integer, got -4'),
@@ -348,5 +357,5 @@ def test_defaults_are_of_as_many_stages_as_there_are(kind):
     ],
 )
 def test_errors(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         ResNet(**({'depth': 18} | settings))

@@ -217,7 +217,11 @@ PATTERN = {'ICBackbone': {'pattern': 'geometric_d4'}, 'PyConvBackbone': {}}
         ('ICBackbone', {'pattern': 'dense', 'supernet_d_max': 2}, 'got both'),
         ('ICBackbone', {'pattern': 'dense', 'filter': 'nothing'}, "ResNet: the filter 'nothing' selects no 3x3 convo"),
         ('ICBackbone', {'pattern': 'dense', 'filter': '('}, r"filter '\(' is not a regular expression: missing"),
-        ('ICBackbone', {'pattern': [[[64, 1, 1]]] * 3}, 'the network has 8 3x3 convolutions, the pattern 3 layers'),
+        (
+            'ICBackbone',
+            {'pattern': [[[64, 1, 1]]] * 3},
+            'the network has 8 convolutions to convert, the pattern 3 layers',
+        ),
         ('ICBackbone', {'pattern': [[[64, 1, 1]]] * 8}, r'layer 2 \(layer2.0.conv1\): the pattern sums to 64, exp'),
         ('PyConvBackbone', {'filter': 'nothing'}, r'it has .* 8 Conv2d of 3x3.*, the first of 3x3 is layer1.0.conv1'),
         (

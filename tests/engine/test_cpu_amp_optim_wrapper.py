@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import SGD
 
 from icconv_mm.engine import CPUAmpOptimWrapper
+from icconv_mm.errors import InputError
 from icconv_mm.registry import OPTIM_WRAPPERS
 
 
@@ -78,5 +79,5 @@ def test_trains_like_float32(modules):
 def test_unknown_modules():
     model = Detector()
     wrapper = CPUAmpOptimWrapper(('encoder',), optimizer=SGD(model.parameters(), 0.1))
-    with pytest.raises(AttributeError, match=r"Detector has none of the modules \('encoder',\)"):
+    with pytest.raises(InputError, match=r"Detector has none of the modules \('encoder',\)"):
         step(model, wrapper)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from icconv_mm.backbones import ICBackbone, ResNet
+from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import inception_conv, supernet_conv
 from icconv_mm.ops import use_backend
@@ -138,6 +139,14 @@ def test_a_pattern_file_is_read(tmp_path):
     assert list(network[2].pattern) == [(3, 2, 2), (9, 1, 1)]  # counted in groups of three channels
 
 
+def test_a_pattern_of_the_supernet_kernels_alone_does_not_fit_all():
+    network = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2), nn.Conv2d(8, 8, 3, padding=1))
+    patterns = edo_search(network, d_max=2)
+    with pytest.raises(InputError, match='the network has 2 convolutions to convert, the pattern 1 layers'):
+        to_inception(network, patterns)
+    assert type(to_inception(network, patterns, filter='0')[1]) is nn.Conv2d
+
+
 def _unchanged(network) -> bool:
     return all(type(layer) is not ICConv2d and _side(layer) in (None, 1, 3) for layer in network.modules())
 
@@ -145,7 +154,7 @@ def _unchanged(network) -> bool:
 @pytest.mark.parametrize(
     'pattern, message',
     [
-        ([[(12, 1, 1)]] * 2, 'the network has 3 3x3 convolutions, the pattern 2 layers'),
+        ([[(12, 1, 1)]] * 2, 'the network has 3 convolutions to convert, the pattern 2 layers'),
         ([[(12, 1, 1)], [(12, 1, 1)], [(11, 1, 1)]], r'layer 2 \(3\): the pattern sums to 11, expected 12'),
         ([[(12, 1, 1)], [(12, 0, 1)], [(12, 1, 1)]], r'layer 1: run 0: a dilation must be at least 1, got \(0, 1\)'),
     ],

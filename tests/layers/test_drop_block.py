@@ -43,10 +43,10 @@ def test_small_maps(size, drop_prob):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ((1.0, 3), r'drop_prob must be in \[0, 1\), got 1.0'),
-        ((-0.1, 3), r'drop_prob must be in \[0, 1\), got -0.1'),
-        ((float('nan'), 3), r'drop_prob must be in \[0, 1\), got nan'),
-        ((0.1, 0), 'block_size must be at least 1, got 0'),
+        ((1.0, 3), 'drop_prob must be at least 0 and below 1, got 1.0'),
+        ((-0.1, 3), 'drop_prob must be at least 0 and below 1, got -0.1'),
+        ((float('nan'), 3), 'drop_prob must be at least 0 and below 1, got nan'),
+        ((0.1, 0), 'block_size must be a positive integer, got 0'),
     ],
 )
 def test_errors(arguments, message):

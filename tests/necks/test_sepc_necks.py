@@ -211,6 +211,9 @@ def test_exports_to_onnx_without_deformation(tmp_path):
     'options, message',
     [
         ({'num_outs': 1}, r'SEPC: num_outs: a pyramid has 2 levels or more, got 1'),
+        ({'num_outs': '4'}, "SEPC: num_outs must be a positive integer, got '4'"),
+        ({'start_level': '1'}, "SEPC: start_level must be 0 or more, got '1'"),
+        ({'lcconv_padding': '1'}, "SEPC: lcconv_padding must be 0 or more, got '1'"),
         ({'pconv_num': 0}, 'SEPC: pconv_num must be a positive integer, got 0'),
         ({'in_channels': [4, 4, 8, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4, 8, 4\]'),
         ({'in_channels': [4, 4]}, r'expected one number or 4 \(num_outs\) equal ones, got \[4, 4\]'),

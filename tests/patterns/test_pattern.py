@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import DilationPattern
 
 PUBLISHED = {'(0, 0)': 42, '(0, 1)': 0, '(2, 0)': 5, '(0, 3)': 17}  # out of order and with an empty entry
@@ -68,9 +69,9 @@ def test_for_convolution():
     assert pattern.for_convolution(4) is pattern
     assert list(pattern.for_convolution(32, groups=4)) == [(24, 1, 1), (8, 2, 2)]
     assert pattern.for_convolution(4, groups=2) is pattern
-    with pytest.raises(ValueError, match='sums to 4, expected 8 channels'):
+    with pytest.raises(InputError, match='sums to 4, expected 8 channels'):
         pattern.for_convolution(8)
-    with pytest.raises(ValueError, match='sums to 4, expected 32 channels or 8 groups'):
+    with pytest.raises(InputError, match='sums to 4, expected 32 channels or 8 groups'):
         pattern.for_convolution(32, groups=8)
 
 
@@ -90,14 +91,14 @@ def test_for_convolution():
     ],
 )
 def test_malformed_runs(entries, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         DilationPattern(entries)
 
 
 @pytest.mark.parametrize('given', ['geometric_d4', Path('pattern.json'), 3, None, b'411'])
 @pytest.mark.parametrize('make', [DilationPattern, DilationPattern.of])
 def test_what_is_no_table(make, given):
-    with pytest.raises(ValueError, match=r'of a layer is a table of runs .*, got .*names and files are for networks'):
+    with pytest.raises(InputError, match=r'of a layer is a table of runs .*, got .*names and files are for networks'):
         make(given)
 
 
@@ -118,5 +119,5 @@ def test_what_is_no_table(make, given):
     ],
 )
 def test_malformed_json(layer, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         DilationPattern.from_json(layer)

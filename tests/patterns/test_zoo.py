@@ -98,8 +98,8 @@ def test_unknown_names(tmp_path):
 @pytest.mark.parametrize(
     ('layers', 'message'),
     [
-        ([[(64, 1, 1)]] * 2, 'the network has 3 3x3 convolutions, the pattern 2 layers'),
-        ([[(64, 1, 1)]] * 4, 'the network has 3 3x3 convolutions, the pattern 4 layers'),
+        ([[(64, 1, 1)]] * 2, 'the network has 3 convolutions to convert, the pattern 2 layers'),
+        ([[(64, 1, 1)]] * 4, 'the network has 3 convolutions to convert, the pattern 4 layers'),
         ([[(64, 1, 1)], [(60, 1, 1)], [(128, 1, 1)]], 'layer 1: the pattern sums to 60, expected 64 channels'),
         ([], 'has no layers'),
         ([[(64, 1, 1)], 'x', [(128, 1, 1)]], 'layer 1: expected an object'),

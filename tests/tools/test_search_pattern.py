@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from icconv_mm.apis import read_images
+from icconv_mm.apis import read_images, search_checkpoint
 from icconv_mm.backbones import ICResNet, ICResNeXt
 from icconv_mm.datasets.loading import ImageFileError
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 from icconv_mm.patterns.search import edo_search
 
@@ -85,6 +86,19 @@ def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys
     with pytest.raises(SystemExit):
         tool.main(arguments[:5] + ['--images', f'{tmp_path}/images'])
     assert '--images needs --config' in capsys.readouterr().err
+
+
+def test_a_network_is_given_once(supernet, tmp_path):
+    arguments = [tmp_path / 'supernet.pth', 2, tmp_path / 'pattern.json']
+    (tmp_path / 'config.py').write_text(CONFIG.replace('data_preprocessor', 'init_cfg=None, **{}) #'))
+    images = [torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))]
+    of_config = search_checkpoint(*arguments, cfg=tmp_path / 'config.py', images=images)
+    of_model = search_checkpoint(*arguments, model=supernet, images=images)
+    assert [each.pattern() for each in of_config] == [each.pattern() for each in of_model]
+    with pytest.raises(InputError, match='model and cfg both say what the network is: give one'):
+        search_checkpoint(*arguments, model=supernet, cfg=tmp_path / 'config.py')
+    with pytest.raises(InputError, match='give its model or cfg beside the images'):
+        search_checkpoint(*arguments, images=images)
 
 
 def test_pictures_are_normalized_as_the_config_says(tmp_path):

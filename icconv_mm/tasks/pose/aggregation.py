@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from icconv_mm.errors import InputError
+
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
     """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right joints.
@@ -76,7 +78,7 @@ class MapAggregator:
         merged = self._average(heatmaps, stage_size)
         if flipped_heatmaps is not None:
             if flip_indices is None:
-                raise ValueError('merging maps of the mirrored image needs flip_indices (which joint becomes which)')
+                raise InputError('merging maps of the mirrored image needs flip_indices (which joint becomes which)')
             mirrored = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
             merged = (merged + self._average(mirrored, stage_size)) * 0.5
         merged = resize(merged, self.size, self.align_corners)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
 
 
@@ -16,7 +17,7 @@ class _BottomupMixin:
         *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
     Raises:
-        ValueError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
+        InputError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
     """
 
     def __init__(self, *args, keep_empty: bool = False, data_mode: str = 'bottomup', **kwargs):
@@ -28,7 +29,7 @@ class _BottomupMixin:
         expected = self.metainfo['num_keypoints']
         found = len(annotation.get('keypoints', ()))
         if 'keypoints' in annotation and found != 3 * expected:
-            raise ValueError(
+            raise InputError(
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )

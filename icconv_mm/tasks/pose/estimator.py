@@ -8,6 +8,7 @@ from mmpose.models.pose_estimators import BottomupPoseEstimator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.pose.geometry import check_scales
 
@@ -30,7 +31,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         """Predict from one tuple of [3, H, W] per image, largest scale first, or from a batch [B, 3, H, W].
 
         Raises:
-            ValueError: If ``flip_test`` is on and a sample does not say which joints are swapped, or if a sample has
+            InputError: If ``flip_test`` is on and a sample does not say which joints are swapped, or if a sample has
                 another number of images than of ``test_scales``.
         """
         if isinstance(inputs, Tensor):
@@ -87,14 +88,14 @@ def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> 
 def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: bool) -> None:
     for pyramid, meta in zip(pyramids, (sample.metainfo for sample in data_samples)):
         if flip and meta.get('flip_indices') is None:
-            raise ValueError(
+            raise InputError(
                 f'flip_test needs to know which joints are swapped, but {meta.get("img_path")} has no '
                 "'flip_indices': add it to the meta_keys of the packing transform and to the dataset's metainfo, or "
                 'set model.test_cfg.flip_test=False'
             )
         scales = meta.get('test_scales', (1,))
         if len(pyramid) != len(scales):
-            raise ValueError(
+            raise InputError(
                 f'{meta.get("img_path")} comes at {len(pyramid)} sizes, but its test_scales are '
                 f'{list(scales)}: both are written by icconv_mm.PyramidResize and packed by icconv_mm.PackPyramidInputs'
             )

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.refinement import fill_missing, quarter_shift
 
 # Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
@@ -63,7 +64,7 @@ def group_keypoints(
         Both are float32 on the device of ``heatmaps``.
 
     Raises:
-        ValueError: If shapes disagree, maps are not finite or an option is out of range.
+        InputError: If shapes disagree, maps are not finite or an option is out of range.
     """
     _check(heatmaps, tags, max_num_people, nms_kernel)
     heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
@@ -166,27 +167,27 @@ def _joint_order(num_joints: int, order: Sequence[int] | None) -> tuple[int, ...
     if order is None:
         return COCO_JOINT_ORDER if num_joints == len(COCO_JOINT_ORDER) else tuple(range(num_joints))
     if sorted(order) != list(range(num_joints)):
-        raise ValueError(f'joint_order must name each of the {num_joints} joints once, got {list(order)}')
+        raise InputError(f'joint_order must name each of the {num_joints} joints once, got {list(order)}')
     return tuple(order)
 
 
 def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int) -> None:
     if heatmaps.dim() != 3 or tags.dim() != 4 or tags.shape[:3] != heatmaps.shape:
-        raise ValueError(
+        raise InputError(
             'expected heatmaps [K, H, W] and tags [K, H, W, L] of the same joints and size, got '
             f'{list(heatmaps.shape)} and {list(tags.shape)}'
         )
     if nms_kernel < 1 or nms_kernel % 2 == 0:
-        raise ValueError(f'nms_kernel must be a positive odd number, got {nms_kernel}')
+        raise InputError(f'nms_kernel must be a positive odd number, got {nms_kernel}')
     if max_num_people < 1:
-        raise ValueError(f'max_num_people must be at least 1, got {max_num_people}')
+        raise InputError(f'max_num_people must be at least 1, got {max_num_people}')
     for name, maps in (('heatmap', heatmaps), ('tag map', tags)):
         # A sum is read faster than every value is tested; it is not finite either where finite values overflow it.
         if torch.isfinite(maps.sum()):
             continue
         for joint, values in enumerate(maps):
             if count := int((~torch.isfinite(values)).sum()):
-                raise ValueError(
+                raise InputError(
                     f'the {name} of joint {joint} is not finite (NaN or infinity) at {count} of '
                     f'{values.numel()} values; has training diverged?'
                 )

@@ -8,6 +8,7 @@ from mmpose.models.heads import AssociativeEmbeddingHead
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.pose.aggregation import MapAggregator, tag_scale
 
@@ -39,7 +40,7 @@ class AEHead(AssociativeEmbeddingHead):
     ):
         super().__init__(in_channels, num_keypoints, keypoint_loss=keypoint_loss, tag_loss=tag_loss, **kwargs)
         if self.tag_dim != 1:
-            raise ValueError(f'AEHead: tag_dim must be 1 (one tag map per joint), got {self.tag_dim}')
+            raise InputError(f'AEHead: tag_dim must be 1 (one tag map per joint), got {self.tag_dim}')
         self.in_index = in_index
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -50,12 +51,12 @@ class AEHead(AssociativeEmbeddingHead):
         """``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
 
         Raises:
-            ValueError: If the targets have another number of joints or another size than the output.
+            InputError: If the targets have another number of joints or another size than the output.
         """
         heatmaps, tags = self.forward(feats)
         targets = torch.stack([sample.gt_fields.heatmaps for sample in batch_data_samples])
         if targets.shape != heatmaps.shape:
-            raise ValueError(
+            raise InputError(
                 f'the head predicts heatmaps of shape {list(heatmaps.shape[1:])} (joints, height, width), but the '
                 f'targets have {list(targets.shape[1:])}; check num_keypoints, the annotations and heatmap_size'
             )
@@ -89,12 +90,12 @@ class AEHead(AssociativeEmbeddingHead):
             ``bbox_scores`` [P]; with ``output_heatmaps`` also a list of ``PixelData``.
 
         Raises:
-            ValueError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
+            InputError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
         """
         test_cfg = test_cfg or {}
         sizes = {tuple(sample.metainfo['input_size']) for sample in batch_data_samples}
         if len(sizes) > 1:
-            raise ValueError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
+            raise InputError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
         meta = batch_data_samples[0].metainfo
         heatmaps, tags = self.merge(feats, meta, test_cfg)
         instances = self.decode((heatmaps, tags, meta['input_size']))
@@ -117,7 +118,7 @@ class AEHead(AssociativeEmbeddingHead):
             float32.
 
         Raises:
-            ValueError: If ``feats`` has another number of scales than ``meta``.
+            InputError: If ``feats`` has another number of scales than ``meta``.
         """
         project = test_cfg.get('restore_heatmap_size', True)
         aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
@@ -133,7 +134,7 @@ class AEHead(AssociativeEmbeddingHead):
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
         if count != len(scales):
             found = count if count < len(scales) else f'more than {len(scales)}'
-            raise ValueError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
+            raise InputError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:

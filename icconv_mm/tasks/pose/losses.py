@@ -7,6 +7,7 @@ neighbour in the push term, and sums over the batch.
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 
@@ -53,7 +54,7 @@ def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, 
         ``(push, pull)``, one value per image each, [B].
     """
     if kind not in ('exp', 'max'):
-        raise ValueError(f"tag loss type must be 'exp' or 'max', got {kind!r}")
+        raise InputError(f"tag loss type must be 'exp' or 'max', got {kind!r}")
     num_people = indices.shape[1]
     if num_people == 0:
         nothing = tags.flatten(1).sum(1) * 0
@@ -86,13 +87,13 @@ class MaskedHeatmapLoss(nn.Module):
         supervise_empty, peak_weight: The arguments of :func:`heatmap_loss`.
 
     Raises:
-        ValueError: ``peak_weight`` is negative.
+        InputError: ``peak_weight`` is negative.
     """
 
     def __init__(self, loss_weight: float = 1.0, supervise_empty: bool = True, peak_weight: float = 0.0):
         super().__init__()
         if peak_weight < 0:
-            raise ValueError(f'MaskedHeatmapLoss: peak_weight must not be negative, got {peak_weight}')
+            raise InputError(f'MaskedHeatmapLoss: peak_weight must not be negative, got {peak_weight}')
         self.loss_weight, self.supervise_empty, self.peak_weight = loss_weight, supervise_empty, peak_weight
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:

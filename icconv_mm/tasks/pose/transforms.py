@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
 
-from icconv_mm.errors import naming
+from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
 
@@ -39,12 +39,12 @@ class BottomupAffine(BottomupRandomAffine):
         """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
 
         Raises:
-            ValueError: For an image with a side of more than 32766 pixels, or one that was mirrored before.
+            InputError: For an image with a side of more than 32766 pixels, or one that was mirrored before.
         """
         with naming(str(results.get('img_path')), ValueError):
             check_source(results['img'].shape[1::-1])
             if results.get('flip_direction') is not None:
-                raise ValueError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
+                raise InputError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
         results['flip_direction'] = None  # mmpose 1.2 has no default for what a codec asks for
         # cv2.transform refuses arrays without rows, which an image without people has.
         empty = {key: results.pop(key) for key in ('keypoints', 'bbox') if key in results and len(results[key]) == 0}
@@ -71,7 +71,7 @@ class PyramidResize(BaseTransform):
         stride: Largest stride of the network.
 
     Raises:
-        ValueError: If ``scales`` is empty, has a value that is not positive, or one twice; for an image so long and
+        InputError: If ``scales`` is empty, has a value that is not positive, or one twice; for an image so long and
             thin that a resized side would exceed 32766 pixels, or with a side of more than that.
     """
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.aggregation import MapAggregator, tag_scale, unflip
 
 SWAP = [0, 2, 1]
@@ -52,7 +53,7 @@ def test_errors():
     aggregator.add([torch.rand(1, 3, 8, 12)], None)
     with pytest.raises(RuntimeError, match='no scale with tags was added'):
         aggregator.result()
-    with pytest.raises(ValueError, match='needs flip_indices'):
+    with pytest.raises(InputError, match='needs flip_indices'):
         aggregator.add([torch.rand(1, 3, 8, 12)], None, [torch.rand(1, 3, 8, 12)])
 
 

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from icconv_mm.errors import InputError
+
 
 @pytest.fixture
 def write(tmp_path, mmpose):
@@ -28,9 +30,9 @@ def write(tmp_path, mmpose):
 
 
 def test_wrong_number_of_keypoints_is_named(write):
-    with pytest.raises(ValueError, match=r'people.json: annotation 2 of image 1 has 48 values.*expected 51'):
+    with pytest.raises(InputError, match=r'people.json: annotation 2 of image 1 has 48 values.*expected 51'):
         write([{}, {'keypoints': [5, 5, 2] * 16}])
-    with pytest.raises(ValueError, match=r'has 51 values.*expected 42 .*14 keypoints'):
+    with pytest.raises(InputError, match=r'has 51 values.*expected 42 .*14 keypoints'):
         write([{}], kind='BottomupCrowdPoseDataset')
 
 

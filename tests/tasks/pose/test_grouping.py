@@ -4,6 +4,7 @@ import torch
 from scenes import decode_literally, scene
 from torch.nn.functional import max_pool2d
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose import COCO_JOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.grouping import _joint_order, find_peaks
 
@@ -94,11 +95,11 @@ def test_maps_that_are_not_finite_are_refused(bad):
     heatmaps, tags = scene(2, noise=0)
     broken = heatmaps.clone()
     broken[3, 0, 0] = bad
-    with pytest.raises(ValueError, match=r'heatmap of joint 3 is not finite .* at 1 of 3072 values'):
+    with pytest.raises(InputError, match=r'heatmap of joint 3 is not finite .* at 1 of 3072 values'):
         group_keypoints(broken, tags)
     broken = tags.clone()
     broken[5, -1, -1] = bad  # far from every peak
-    with pytest.raises(ValueError, match=r'tag map of joint 5 is not finite .* at 1 of 3072 values'):
+    with pytest.raises(InputError, match=r'tag map of joint 5 is not finite .* at 1 of 3072 values'):
         group_keypoints(heatmaps, broken)
 
 
@@ -143,5 +144,5 @@ def test_joint_orders_name_the_torso_first(mmpose):
     ],
 )
 def test_bad_arguments(heatmaps, tags, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         group_keypoints(torch.zeros(heatmaps), torch.zeros(tags), **options)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
 
 
@@ -49,7 +50,7 @@ def test_two_people_far_apart_have_no_push():
 
 
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="'exp' or 'max', got 'l2'"):
+    with pytest.raises(InputError, match="'exp' or 'max', got 'l2'"):
         tag_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 2, dtype=torch.long), 'l2')
 
 
@@ -82,5 +83,5 @@ def test_peak_weight_counts_errors_near_joints_more():
     torch.testing.assert_close(heatmap_loss(pred, target, mask, peak_weight=7.0), expected)
     torch.testing.assert_close(MaskedHeatmapLoss(peak_weight=7.0)(pred, target, mask), expected.mean())
     torch.testing.assert_close(MaskedHeatmapLoss()(pred, target, mask), plain.mean())
-    with pytest.raises(ValueError, match='peak_weight must not be negative, got -1'):
+    with pytest.raises(InputError, match='peak_weight must not be negative, got -1'):
         MaskedHeatmapLoss(peak_weight=-1)

@@ -8,6 +8,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData, PixelData
 
+from icconv_mm.errors import InputError
+
 
 def _training_batch(people=(2, 0), joints=17, size=64):
     from mmpose.structures import PoseDataSample
@@ -92,7 +94,7 @@ def test_losses_under_autocast(model):
 
 def test_wrong_number_of_joints_is_named(model):
     inputs, samples = _training_batch(joints=16)
-    with pytest.raises(ValueError, match=r'\[17, 16, 16\].*but the targets have \[16, 16, 16\].*num_keypoints'):
+    with pytest.raises(InputError, match=r'\[17, 16, 16\].*but the targets have \[16, 16, 16\].*num_keypoints'):
         model(inputs, samples, mode='loss')
 
 
@@ -110,7 +112,7 @@ def test_several_tag_dimensions_are_refused(model_cfg):
     from mmpose.registry import MODELS
 
     model_cfg['head']['tag_dim'] = 2
-    with pytest.raises(ValueError, match='tag_dim must be 1'):
+    with pytest.raises(InputError, match='tag_dim must be 1'):
         MODELS.build(model_cfg)
 
 
@@ -146,7 +148,7 @@ def test_pictures_of_one_size_with_different_base_sizes(model, coco_meta):
 def test_head_refuses_samples_of_several_base_sizes(model, coco_meta):
     samples = [item['data_samples'] for item in _pyramids(coco_meta, [(64, 72), (64, 64)], size_divisor=8)]
     feats = [((torch.rand(2, 64, 2, 2),), None)]
-    with pytest.raises(ValueError, match=r'must have one input_size, got \[\(64, 64\), \(72, 64\)\]'):
+    with pytest.raises(InputError, match=r'must have one input_size, got \[\(64, 64\), \(72, 64\)\]'):
         model.head.predict(feats, samples)
 
 
@@ -155,11 +157,11 @@ def test_number_of_sizes_must_be_that_of_the_scales(model, coco_meta, levels):
     (item,) = _pyramids(coco_meta, [(64, 96)], (2, 1))
     item['inputs'] = [item['inputs'][0]] * levels
     if levels:
-        with pytest.raises(ValueError, match=rf'0\.jpg comes at {levels} sizes, but its test_scales are \[2, 1\]'):
+        with pytest.raises(InputError, match=rf'0\.jpg comes at {levels} sizes, but its test_scales are \[2, 1\]'):
             _predict(model, [item])
     feats = [((torch.rand(1, 64, 2, 2),), None)] * levels
     found = 'more than 2' if levels > 2 else levels
-    with pytest.raises(ValueError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
+    with pytest.raises(InputError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
         model.head.predict(feats, [item['data_samples']])
 
 
@@ -194,7 +196,7 @@ def test_mirrored_picture_gives_mirrored_people(model, coco_meta):
 
 def test_flip_test_without_flip_indices(model, coco_meta):
     items = _pyramids(coco_meta, [(64, 96)], flip_indices=None)
-    with pytest.raises(ValueError, match=r"flip_test needs to know.*0\.jpg has no 'flip_indices'"):
+    with pytest.raises(InputError, match=r"flip_test needs to know.*0\.jpg has no 'flip_indices'"):
         _predict(model, items)
     model.test_cfg['flip_test'] = False
     assert len(_predict(model, items)) == 1
@@ -202,7 +204,7 @@ def test_flip_test_without_flip_indices(model, coco_meta):
 
 def test_nan_heatmaps_are_an_error(model, coco_meta):
     torch.nn.init.constant_(model.head.final_layer.bias, float('nan'))
-    with pytest.raises(ValueError, match='heatmap of joint 0 is not finite'):
+    with pytest.raises(InputError, match='heatmap of joint 0 is not finite'):
         _predict(model, _pyramids(coco_meta, [(64, 96)]))
 
 

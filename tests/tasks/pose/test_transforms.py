@@ -3,6 +3,8 @@ import pytest
 import torch
 from mmengine.dataset import Compose, pseudo_collate
 
+from icconv_mm.errors import InputError
+
 
 @pytest.fixture
 def pipeline(mmpose):
@@ -65,7 +67,7 @@ def test_joint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
 
 
 def test_mirroring_before_the_affine_is_refused(pipeline, sample):
-    with pytest.raises(ValueError, match=r'seven\.jpg: RandomFlip stands before BottomupAffine'):
+    with pytest.raises(InputError, match=r'seven\.jpg: RandomFlip stands before BottomupAffine'):
         pipeline(dict(type='RandomFlip', prob=1.0), AFFINE)(sample)
 
 
@@ -122,20 +124,20 @@ def test_every_level_shows_the_dot_at_the_same_place(pipeline, sample):
 
 @pytest.mark.parametrize('scales', [[], [1, -1], [1, 1]])
 def test_bad_scales_are_refused_when_the_pipeline_is_built(pipeline, scales):
-    with pytest.raises(ValueError, match='scale'):
+    with pytest.raises(InputError, match='scale'):
         pipeline(dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=scales))
 
 
 @pytest.mark.parametrize('transform', [AFFINE, dict(type='icconv_mm.PyramidResize', input_size=(640, 640))])
 def test_picture_that_cannot_be_warped_is_named(pipeline, sample, transform):
     sample.update(img=np.zeros((1, 32767, 3), dtype=np.uint8), img_shape=(1, 32767))
-    with pytest.raises(ValueError, match=r'seven\.jpg: an image of 32767 x 1 pixels is too large: .* 32766;'):
+    with pytest.raises(InputError, match=r'seven\.jpg: an image of 32767 x 1 pixels is too large: .* 32766;'):
         pipeline(transform)(sample)
 
 
 def test_impossible_picture_is_named(pipeline, sample):
     sample['img'] = np.zeros((1, 2000, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r'seven.jpg: an image of 2000 x 1 pixels is too long and thin'):
+    with pytest.raises(InputError, match=r'seven.jpg: an image of 2000 x 1 pixels is too long and thin'):
         pipeline(dict(type='icconv_mm.PyramidResize', input_size=(640, 640)))(sample)
 
 
