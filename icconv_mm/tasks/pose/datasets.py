@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
 
 
@@ -16,7 +17,7 @@ class _BottomupMixin:
         *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
     Raises:
-        ValueError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
+        InputError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
     """
 
     def __init__(self, *args, keep_empty: bool = False, data_mode: str = 'bottomup', **kwargs):
@@ -28,7 +29,7 @@ class _BottomupMixin:
         expected = self.metainfo['num_keypoints']
         found = len(annotation.get('keypoints', ()))
         if 'keypoints' in annotation and found != 3 * expected:
-            raise ValueError(
+            raise InputError(
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
@@ -42,8 +43,8 @@ class _BottomupMixin:
         return data_list + [self._background(image) for image in image_list if image['img_id'] not in annotated]
 
     def _background(self, image: dict) -> dict:
-        joints = self.metainfo['num_keypoints']
-        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, joints, 2), keypoints_visible=(0, joints))
+        count = self.metainfo['num_keypoints']
+        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, count, 2), keypoints_visible=(0, count))
         nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
         return dict(
             img_id=image['img_id'], img_path=image['img_path'], id=[], raw_ann_info=None, invalid_segs=[], **nobody
@@ -55,7 +56,7 @@ class BottomupCocoDataset(_BottomupMixin, CocoDataset):
     """Keypoints of COCO, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
 
     ``keep_empty=True`` lets images without a single annotation take part in training. An annotation with another number
-    of keypoints than the dataset raises ``ValueError``, which names file and annotation.
+    of keypoints than the dataset raises ``InputError``, which names file and annotation.
     """
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from icconv_mm.errors import InputError
+
 _MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-bit coordinates
 
 
@@ -24,12 +26,12 @@ class Pyramid:
 
 
 def check_source(image_size: tuple[int, int]) -> None:
-    """Raise ValueError for an image [width, height] that has no pixels, or more on a side than can be warped."""
+    """Raise InputError for an image [width, height] that has no pixels, or more on a side than can be warped."""
     width, height = image_size
     if width < 1 or height < 1:
-        raise ValueError(f'an image of {width} x {height} pixels has no content')
+        raise InputError(f'an image of {width} x {height} pixels has no content')
     if max(width, height) > _MAX_SIDE:
-        raise ValueError(
+        raise InputError(
             f'an image of {width} x {height} pixels is too large: a side has more than {_MAX_SIDE}; shrink it first'
         )
 
@@ -38,17 +40,17 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
     """Test scales in the order they are run, largest first.
 
     Raises:
-        ValueError: If there is none, or one is not a positive finite number, or one occurs twice.
+        InputError: If there is none, or one is not a positive finite number, or one occurs twice.
     """
     if isinstance(scales, str | bytes) or not isinstance(scales, Sequence):
-        raise ValueError(f'test scales must be a list of numbers, got {scales!r}')
+        raise InputError(f'test scales must be a list of numbers, got {scales!r}')
     if len(scales) == 0:
-        raise ValueError('the list of test scales is empty; give at least one, e.g. scales=[1]')
+        raise InputError('the list of test scales is empty; give at least one, e.g. scales=[1]')
     for scale in scales:
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not (0 < scale < math.inf):
-            raise ValueError(f'every test scale must be a positive number, got {scale!r} in {list(scales)}')
+            raise InputError(f'every test scale must be a positive number, got {scale!r} in {list(scales)}')
     if len(set(scales)) != len(scales):
-        raise ValueError(f'a test scale occurs twice in {list(scales)}; its heatmaps would count twice')
+        raise InputError(f'a test scale occurs twice in {list(scales)}; its heatmaps would count twice')
     return tuple(sorted(scales, reverse=True))
 
 
@@ -75,8 +77,8 @@ def image_pyramid(
         stride: Largest stride of the network.
 
     Raises:
-        ValueError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds 32766
-            pixels, or the image is so long and thin that a level would.
+        InputError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds
+            32766 pixels, or the image is so long and thin that a level would.
     """
     scales = check_scales(scales)
     check_source(image_size)
@@ -95,7 +97,7 @@ def image_pyramid(
 
     sizes, base_size = tuple(fit_stride(level(scale)) for scale in scales), level(1)
     if max(max(size) for size in sizes + (base_size,)) > _MAX_SIDE:
-        raise ValueError(
+        raise InputError(
             f'an image of {width} x {height} pixels is too long and thin: at scales {list(scales)} and '
             f'input size {input_size} its sides become {list(sizes)}, more than {_MAX_SIDE}'
         )

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.geometry import check_source
 
 _FLIPPED_AXES = {'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}
@@ -56,10 +57,10 @@ def valid_mask(
         [H, W], bool.
 
     Raises:
-        ValueError: For another direction, or a side of the image above 32766 pixels.
+        InputError: For another direction, or a side of the image above 32766 pixels.
     """
     if flip is not None and flip not in _FLIPPED_AXES:
-        raise ValueError(f'flip direction must be one of {", ".join(_FLIPPED_AXES)} or None, got {flip!r}')
+        raise InputError(f'flip direction must be one of {", ".join(_FLIPPED_AXES)} or None, got {flip!r}')
     check_source(image_size)
     valid = (1 - ignored_region(segmentations, image_size)) * np.uint8(255)
     warped = cv2.warpAffine(valid, np.asarray(matrix, dtype=np.float64), heatmap_size, flags=cv2.INTER_LINEAR)

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.geometry import check_scales, image_pyramid, warp_matrix
 
 
@@ -21,7 +22,7 @@ from icconv_mm.tasks.pose.geometry import check_scales, image_pyramid, warp_matr
     ],
 )
 def test_bad_scales(scales, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         check_scales(scales)
 
 
@@ -52,12 +53,12 @@ def test_short_side_has_the_input_size():
 
 @pytest.mark.parametrize('image_size', [(0, 5), (5, 0)])
 def test_empty_image(image_size):
-    with pytest.raises(ValueError, match='has no content'):
+    with pytest.raises(InputError, match='has no content'):
         image_pyramid(image_size, (192, 192))
 
 
 def test_image_that_would_become_too_long():
-    with pytest.raises(ValueError, match=r'2 x 900 pixels is too long and thin.*more than 32766'):
+    with pytest.raises(InputError, match=r'2 x 900 pixels is too long and thin.*more than 32766'):
         image_pyramid((2, 900), (640, 640), [2, 1, 0.5])
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.masks import ignored_region, valid_mask
 
 SQUARE = [[2, 3, 8, 3, 8, 9, 2, 9]]
@@ -61,7 +62,7 @@ def test_mask_follows_the_mirrored_image(direction):
 
 
 def test_what_cannot_be_masked_is_named():
-    with pytest.raises(ValueError, match=r'flip direction must be one of horizontal, .* got True'):
+    with pytest.raises(InputError, match=r'flip direction must be one of horizontal, .* got True'):
         valid_mask([], (16, 12), np.eye(2, 3), (16, 12), flip=True)
-    with pytest.raises(ValueError, match='an image of 32767 x 1 pixels is too large'):
+    with pytest.raises(InputError, match='an image of 32767 x 1 pixels is too large'):
         valid_mask([], (32767, 1), np.eye(2, 3), (16, 12))
