@@ -71,7 +71,7 @@ _TYPES = {
     ),
     'tasks.pose': (
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
-        'MaskedHeatmapLoss', 'PackPyramidInputs', 'PyramidDataPreprocessor', 'PyramidResize', 'TagLoss',
+        'MaskedHeatmapLoss', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs', 'TagLoss',
     ),
     'tasks.segmentation': ('PyConvHead', 'SegVisualizer'),
 }  # fmt: skip

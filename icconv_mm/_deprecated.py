@@ -20,6 +20,12 @@ _NAMES: dict[str, dict[str, str]] = {
     },
     'icconv_mm.layers': {'PConv': 'icconv_mm.layers.PConvLayer'},
     'icconv_mm.optim': {'CPUAmpOptimWrapper': 'icconv_mm.engine.CPUAmpOptimWrapper'},
+    'icconv_mm.tasks.pose': {
+        'COCO_JOINT_ORDER': 'icconv_mm.tasks.pose.COCO_KEYPOINT_ORDER',
+        'PackPyramidInputs': 'icconv_mm.tasks.pose.PackMultiScaleInputs',
+        'PyramidDataPreprocessor': 'icconv_mm.tasks.pose.MultiScaleDataPreprocessor',
+        'PyramidResize': 'icconv_mm.tasks.pose.MultiScaleResize',
+    },
 }
 
 # Those of these modules that have gone.
@@ -29,7 +35,12 @@ _GONE = ('icconv_mm.apis.errors', 'icconv_mm.hooks', 'icconv_mm.optim')
 _FOLDERS = {'icconv_mm.benchmark': 'tools/icconv_tools/benchmark', 'icconv_mm.apis.demo': 'tools/icconv_tools/demo'}
 
 # Type of old in a config -> the type now; both in scope icconv_mm.
-_TYPES = {'InferenceFormHook': 'DeployHook'}
+_TYPES = {
+    'InferenceFormHook': 'DeployHook',
+    'PackPyramidInputs': 'PackMultiScaleInputs',
+    'PyramidDataPreprocessor': 'MultiScaleDataPreprocessor',
+    'PyramidResize': 'MultiScaleResize',
+}
 
 
 def renamed(module: str) -> Callable[[str], Any]:
@@ -54,6 +65,11 @@ def register_old_types(registry: Any, **built: Callable) -> None:
     """
     for name, build in built.items():
         registry.register_module(name=name, module=_old_type(name, build))
+
+
+def type_names(name: str) -> tuple[str, ...]:
+    """What a config may call a type: its name, and its names of old."""
+    return name, *(old for old, new in _TYPES.items() if new == name)
 
 
 def _old_type(name: str, build: Callable) -> Callable:

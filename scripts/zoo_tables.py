@@ -51,8 +51,8 @@ ARCHITECTURES = {
     'ae': 'associative embedding',
     'rtmo': 'RTMO',
     'dekr': 'DEKR',
-    'joint': 'boxes + masks + semantic segmentation + pose',
-    'joint-boxes-poses': 'boxes + pose',
+    'multitask': 'boxes + masks + semantic segmentation + pose',
+    'multitask-boxes-poses': 'boxes + pose',
 }
 BACKBONES = {
     'ic-r': 'IC-ResNet',

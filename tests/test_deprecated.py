@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -33,6 +34,48 @@ def test_old_name_warns(module, name, new):
     home, _, attribute = new.rpartition('.')
     assert found is getattr(importlib.import_module(home), attribute)
     assert not hasattr(old, 'NoSuchName')
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('COCO_JOINT_ORDER', 'COCO_KEYPOINT_ORDER'),
+        ('PackPyramidInputs', 'PackMultiScaleInputs'),
+        ('PyramidDataPreprocessor', 'MultiScaleDataPreprocessor'),
+        ('PyramidResize', 'MultiScaleResize'),
+    ],
+)
+def test_old_names_of_pose(old, new):
+    pytest.importorskip('mmpose')
+    pose = icconv_mm.tasks.pose
+    with pytest.warns(DeprecationWarning, match=rf'pose\.{old} is icconv_mm\.tasks\.pose\.{new} now'):
+        assert getattr(pose, old) is getattr(pose, new)
+
+
+@pytest.mark.parametrize(
+    ('registry', 'old', 'new', 'options'),
+    [
+        ('TRANSFORMS', 'PackPyramidInputs', 'PackMultiScaleInputs', {}),
+        ('TRANSFORMS', 'PyramidResize', 'MultiScaleResize', {'input_size': (64, 64), 'scales': [1]}),
+        ('MODELS', 'PyramidDataPreprocessor', 'MultiScaleDataPreprocessor', {}),
+    ],
+)
+def test_types_of_pose_by_their_old_names(registry, old, new, options):
+    registries = pytest.importorskip('mmpose.registry')
+    with pytest.warns(DeprecationWarning, match=rf'icconv_mm\.{old} is icconv_mm\.{new} now'):
+        built = getattr(registries, registry).build({'type': f'icconv_mm.{old}', **options})
+    assert type(built) is getattr(icconv_mm, new)
+
+
+def test_order_of_grouping_by_its_former_name():
+    pytest.importorskip('mmpose')
+    maps = torch.zeros(2, 8, 8), torch.zeros(2, 8, 8, 1)
+    with pytest.warns(DeprecationWarning, match='group_keypoints: joint_order is keypoint_order now') as caught:
+        icconv_mm.tasks.pose.group_keypoints(*maps, joint_order=[1, 0])
+    assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match='AECodec: joint_order is keypoint_order now'):
+        codec = icconv_mm.AECodec(joint_order=[1, 0])
+    assert codec.grouping['keypoint_order'] == [1, 0]
 
 
 def test_import_statements_find_modules_that_have_gone():

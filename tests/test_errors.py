@@ -128,7 +128,7 @@ def test_a_wrong_kind_is_of_the_user_too(kind):
 
 @pytest.mark.parametrize(
     'package',
-    ['apis', 'backbones', 'datasets', 'engine', 'layers', 'models.py', 'necks', 'patterns', 'tasks/pose', 'utils'],
+    ['apis', 'backbones', 'datasets', 'engine', 'layers', 'models.py', 'necks', 'patterns', 'tasks', 'utils'],
 )
 def test_arguments_are_refused_by_errors_of_users(package):
     """A plain ValueError keeps its traceback; those of operators alone are plain, whose callers are layers."""

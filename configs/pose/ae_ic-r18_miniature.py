@@ -11,7 +11,7 @@ default_scope = 'mmpose'
 visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = _base_.iteration_log
 
-# Small people: a pyramid keeps the fine level that finds their joints, one deconvolution gives maps of half the
+# Small people: a pyramid keeps the fine level that finds their keypoints, one deconvolution gives maps of half the
 # image's size.
 model = dict(
     backbone=dict(**_base_.backbone, num_stages=3, out_indices=(0, 1, 2)),

@@ -65,7 +65,7 @@ RECIPES = [
     'detection/retinanet_ic-r18_fpn-sepc_miniature',
     'semantic_segmentation/fpn_ic-r18_miniature',
     'pose/ae_ic-r18_miniature',
-    'multitask/joint_ic-r18_fpn_miniature',
+    'multitask/multitask_ic-r18_fpn_miniature',
 ]
 
 

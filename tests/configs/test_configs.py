@@ -27,7 +27,7 @@ FAST = {
     'pyconvsegnet_pyconv-r18_miniature',
     'ic-resnet18_8xb32_in1k',
     'ae_ic-r18_miniature',
-    'joint_ic-r18_fpn_miniature',
+    'multitask_ic-r18_fpn_miniature',
     'retinanet_ic-r18_fpn-sepc_miniature',
     'mask-rcnn_ic-r18_fpt_miniature',
     'ufp-fpt_ic-r18_miniature',

@@ -12,7 +12,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
 pytestmark = pytest.mark.slow
 
-RECIPE = 'multitask/joint_ic-r18_fpn_miniature.py'
+RECIPE = 'multitask/multitask_ic-r18_fpn_miniature.py'
 TASKS = ('instance', 'semantic', 'pose')
 
 

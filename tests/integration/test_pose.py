@@ -22,9 +22,9 @@ affine = dict(
     type='icconv_mm.BottomupAffine', input_size=input_size, rotate_factor=0, scale_factor=(1, 1), shift_factor=0,
     scale_type='long')
 train_pipeline = [dict(type='LoadImage'), affine, dict(type='GenerateTarget', encoder=codec),
-                  dict(type='icconv_mm.PackPyramidInputs')]
-test_pipeline = [dict(type='LoadImage'), dict(type='icconv_mm.PyramidResize', input_size=input_size, scales=[1]),
-                 dict(type='icconv_mm.PackPyramidInputs')]
+                  dict(type='icconv_mm.PackMultiScaleInputs')]
+test_pipeline = [dict(type='LoadImage'), dict(type='icconv_mm.MultiScaleResize', input_size=input_size, scales=[1]),
+                 dict(type='icconv_mm.PackMultiScaleInputs')]
 dataset = dict(type='icconv_mm.BottomupCocoDataset', data_root={root!r}, data_prefix=dict(img='val2017/'),
                ann_file='annotations/person_keypoints_sample.json')
 model = dict(

@@ -25,7 +25,7 @@ train_pipeline = [
     dict(type='icconv_mm.BottomupAffine', input_size=_base_.input_size, rotate_factor=0, scale_factor=(1, 1),
          shift_factor=0),
     dict(type='GenerateTarget', encoder=codec),
-    dict(type='icconv_mm.PackPyramidInputs')]
+    dict(type='icconv_mm.PackMultiScaleInputs')]
 train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=False), dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))

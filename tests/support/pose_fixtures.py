@@ -17,11 +17,11 @@ def mmpose():
 
 @pytest.fixture
 def model_cfg(mmpose):
-    """A small pose model for images of 64 pixels, three joints wide enough to be drawn in a test: 17 COCO joints."""
+    """A small pose model for the 17 keypoints of COCO in images of 64 pixels."""
     return dict(
         type='icconv_mm.AEPoseEstimator',
         data_preprocessor=dict(
-            type='icconv_mm.PyramidDataPreprocessor', mean=[120.0, 110, 100], std=[60.0, 50, 40], bgr_to_rgb=True
+            type='icconv_mm.MultiScaleDataPreprocessor', mean=[120.0, 110, 100], std=[60.0, 50, 40], bgr_to_rgb=True
         ),
         backbone=dict(type='icconv_mm.ICResNet', depth=18, pattern='geometric_d4', base_channels=8, out_indices=(3,)),
         head=dict(

@@ -15,12 +15,12 @@ train_pipeline = [
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='GenerateTarget', encoder=_base_.codec),
-    dict(type='icconv_mm.PackPyramidInputs'),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImage'),
-    dict(type='icconv_mm.PyramidResize', input_size=_base_.input_size, scales=[1]),
-    dict(type='icconv_mm.PackPyramidInputs'),
+    dict(type='icconv_mm.MultiScaleResize', input_size=_base_.input_size, scales=[1]),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
 # several scales, as published; in other configs --cfg-options test_dataloader.dataset.pipeline.1.scales="[2,1,0.5]"
 ms_test_pipeline = [test_pipeline[0], dict(test_pipeline[1], scales=[2, 1, 0.5]), test_pipeline[2]]

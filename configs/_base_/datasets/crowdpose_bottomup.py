@@ -1,4 +1,4 @@
-# CrowdPose (14 joints), whole images at 640 x 640, with the pipelines of COCO.
+# CrowdPose (14 keypoints), whole images at 640 x 640, with the pipelines of COCO.
 _base_ = './coco_pose_bottomup.py'
 data_root = 'data/crowdpose/'
 dataset_type = 'icconv_mm.BottomupCrowdPoseDataset'

@@ -1,4 +1,4 @@
-# The miniature set of images of 128 x 128 pixels: where it is, its classes, the maps of its joints and how it is read.
+# The miniature set of images of 128 x 128 pixels: where it is, its classes, the maps of keypoints and how it is read.
 # Draw it with `python tools/make_miniature.py`.
 data_root = 'data/miniature/'
 metainfo = dict(

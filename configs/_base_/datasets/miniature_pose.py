@@ -13,12 +13,12 @@ train_pipeline = [
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='GenerateTarget', encoder=_base_.codec),
-    dict(type='icconv_mm.PackPyramidInputs'),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImage'),
-    dict(type='icconv_mm.PyramidResize', input_size=_base_.input_size, scales=[1], size_divisor=32),
-    dict(type='icconv_mm.PackPyramidInputs'),
+    dict(type='icconv_mm.MultiScaleResize', input_size=_base_.input_size, scales=[1], size_divisor=32),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
 
 train_dataloader = dict(

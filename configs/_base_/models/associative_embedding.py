@@ -1,9 +1,9 @@
-# Bottom-up pose by associative embedding: three deconvolutions to stride 4, then one heatmap and one tag map per joint.
+# Bottom-up pose by associative embedding: three deconvolutions to stride 4, then a heatmap and a tag map per keypoint.
 # A config that inherits it adds the backbone, and the codec of its data as the decoder of poses.
 model = dict(
     type='icconv_mm.AEPoseEstimator',
     data_preprocessor=dict(
-        type='icconv_mm.PyramidDataPreprocessor',
+        type='icconv_mm.MultiScaleDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,

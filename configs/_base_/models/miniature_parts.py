@@ -32,8 +32,8 @@ narrow = dict(
             dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none'),  # weighs all classes alike
         ],
     ),
-    # From random weights within minutes: joints count more than the empty rest, weights start larger than the published
-    # 0.001, and tags, which at first are all the same, are pushed harder than pulled.
+    # From random weights within minutes: keypoints count more than the empty rest, weights start larger than the
+    # published 0.001, and tags, which at first are all the same, are pushed harder than pulled.
     pose_head=dict(
         in_channels=64,
         in_index=0,

@@ -9,5 +9,5 @@ pack = dict(
     type='icconv_mm.PackTaskInputs',
     instance=[dict(type='mmdet.PackDetInputs')],
     semantic=[dict(type='mmseg.PackSegInputs')],
-    pose=[dict(type='icconv_mm.PackPyramidInputs')],
+    pose=[dict(type='icconv_mm.PackMultiScaleInputs')],
 )

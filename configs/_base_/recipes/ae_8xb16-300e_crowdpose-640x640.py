@@ -1,4 +1,4 @@
-# Associative embedding on CrowdPose, 14 joints. A config that inherits it adds the backbone.
+# Associative embedding on CrowdPose, 14 keypoints. A config that inherits it adds the backbone.
 _base_ = [
     '../models/associative_embedding.py',
     '../datasets/crowdpose_bottomup.py',

@@ -3,6 +3,7 @@
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 
@@ -15,13 +16,13 @@ class DropoutLinearClsHead(LinearClsHead):
         **kwargs: Arguments of ``LinearClsHead``: num_classes, in_channels, loss, topk ...
 
     Raises:
-        ValueError: If the ratio is not from 0 to 1.
+        InputError: If the ratio is not from 0 to 1.
     """
 
     def __init__(self, dropout_ratio: float = 0.2, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= dropout_ratio <= 1:
-            raise ValueError(f'dropout_ratio must be from 0 to 1, got {dropout_ratio}')
+            raise InputError(f'dropout_ratio must be from 0 to 1, got {dropout_ratio}')
         self.dropout = nn.Dropout(dropout_ratio)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:

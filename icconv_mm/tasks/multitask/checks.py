@@ -16,13 +16,13 @@ from icconv_mm.tasks.multitask.sharing import each_map
 from icconv_mm.tasks.multitask.transforms import PackTaskInputs, WarpPeople
 from icconv_mm.utils.config_tree import as_list
 
-# Of mmdet: they move the image and do not record how, so that joints would stay behind.
+# Of mmdet: they move the image and do not record how, so that keypoints stay behind.
 _UNRECORDED = ('Expand', 'MinIoURandomCrop', 'RandomShift', 'CopyPaste', 'CutMix', 'MixUp', 'Mosaic', 'YOLOXMixUp')
 _PROBE = 128  # pixels: enough for every level to have some
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raise InputError if tasks, classes, joints or levels of features do not agree.
+    """Raise InputError if tasks, classes, keypoints or levels of features do not agree.
 
     Args:
         model: The network.
@@ -55,7 +55,7 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
     for transform in dataset.pipeline.transforms:
         kind = type(transform).__name__
         if warps and kind.removeprefix('Cached') in _UNRECORDED:
-            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the image: joints cannot follow')
+            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the image: keypoints stay behind')
     for name in dataset.datasets:
         if name not in packs[0].packs:
             known = ', '.join(packs[0].packs)
@@ -63,8 +63,8 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
 
 
 def _check_sizes(task: nn.Module, meta: Mapping[str, Any], name: str, where: str) -> None:
-    """Classes and joints of the heads against those of the data."""
-    classes, joints = meta.get('classes'), meta.get('num_keypoints')
+    """Classes and keypoints of the heads against those of the data."""
+    classes, count = meta.get('classes'), meta.get('num_keypoints')
     for path, module in task.named_modules():
         last = path.rpartition('.')[2]
         is_head = last.endswith('head') and last != 'rpn_head'
@@ -75,8 +75,8 @@ def _check_sizes(task: nn.Module, meta: Mapping[str, Any], name: str, where: str
                 f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
             )
         found = getattr(module, 'num_keypoints', None)
-        if joints and isinstance(found, int) and found != joints:
-            raise InputError(f'model.tasks.{name}.{path}.num_keypoints is {found}, but {where} has {joints} keypoints')
+        if count and isinstance(found, int) and found != count:
+            raise InputError(f'model.tasks.{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
 
 
 def check_levels(model: MultiTaskModel) -> None:

@@ -73,9 +73,9 @@ def _tasks_of(sample: MultiTaskSample) -> Sequence[BaseDataElement]:
 
 
 def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
-    """What mmpose maps joints back by: the part of the original image that the batch shows, padding included.
+    """What mmpose maps keypoints back by: the part of the original image that the batch shows, padding included.
 
-    A joint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
+    A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """
     sides = torch.tensor([shape[1], shape[0]], dtype=torch.float64)
     scale = torch.tensor([size[1] / ori_shape[1], size[0] / ori_shape[0]], dtype=torch.float64)

@@ -109,7 +109,7 @@ class MultiTaskConcatDataset(ConcatDataset):
         for i, dataset in enumerate(built):
             for name, meta in dataset.metainfo.items():
                 first = merged.setdefault(name, meta)
-                for key in ('classes', 'num_keypoints', 'joint_weights'):
+                for key in ('classes', 'num_keypoints', 'dataset_keypoint_weights'):
                     if str(first.get(key)) != str(meta.get(key)):
                         raise InputError(f'datasets[{i}], {name}: {key} {meta.get(key)}, before it {first.get(key)}')
         super().__init__(built, ignore_keys=list(merged), **kwargs)

@@ -111,7 +111,7 @@ class MultiTaskModel(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode != 'tensor':
-            raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
+            raise InputError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         with self._memory.holding(inputs, self._compute(inputs)):
             return {name: task(inputs, _of_task(data_samples, name), mode) for name, task in self.tasks.items()}
 

@@ -15,6 +15,6 @@ class MultiTaskSample(BaseDataElement):
     Example:
         >>> from mmdet.structures import DetDataSample
         >>> sample = MultiTaskSample(boxes=DetDataSample(), metainfo=dict(img_path='1.jpg'))
-        >>> 'boxes' in sample, 'joints' in sample
+        >>> 'boxes' in sample, 'keypoints' in sample
         (True, False)
     """

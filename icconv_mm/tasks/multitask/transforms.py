@@ -1,7 +1,7 @@
 """From the labels of several tasks to one image that is augmented once, and to one sample per task.
 
 In between stand mmdet's transforms: they move the image, boxes, masks and label maps, and record how in
-``homography_matrix``, by which :class:`WarpPeople` moves joints.
+``homography_matrix``, by which :class:`WarpPeople` moves keypoints.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,10 +88,10 @@ def _joined(boxes: Mapping[str, dict]) -> dict:
 
 @TRANSFORMS.register_module()
 class WarpPeople(BaseTransform):
-    """Move joints, as mmpose loads them, to where the image went.
+    """Move keypoints, as mmpose loads them, to where the image went.
 
     Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
-    centre, where a joint is, at x + 0.5. A mirrored image swaps left and right joints by ``flip_indices``. Adds
+    centre, where a keypoint is, at x + 0.5. A mirrored image swaps left and right keypoints by ``flip_indices``. Adds
     ``warp_mat`` (2 x 3, original pixels to those of the image), from which ``AECodec`` builds the mask of crowds.
 
     Raises:
@@ -102,7 +102,9 @@ class WarpPeople(BaseTransform):
         """Change ``keypoints`` [N, K, 2], ``keypoints_visible`` [N, K] and ``bbox`` [N, 4] if there are any."""
         edges = np.asarray(results.get('homography_matrix', np.eye(3)), dtype=np.float64)
         if not np.allclose(edges[2], [0, 0, 1]):
-            raise InputError(f'{results.get("img_path")}: joints follow affine transforms only, got {edges.tolist()}')
+            raise InputError(
+                f'{results.get("img_path")}: keypoints follow only affine transforms, got {edges.tolist()}'
+            )
         matrix = edges[:2].copy()
         matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
         results['warp_mat'], results['flip_direction'] = matrix, None  # the mirror is in the matrix

@@ -9,20 +9,21 @@ from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
+from icconv_mm._deprecated import type_names
 from icconv_mm.datasets.nesting import with_pipeline
 from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm.utils.config_tree import kind_of
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
-JOINT_THRESHOLD = 0.1  # heatmap value from which a joint is drawn, the detection threshold of the published models
+KEYPOINT_THRESHOLD = 0.1  # heatmap value from which a keypoint is drawn: the detection threshold of published models
 
 
 class Adapter(TaskAdapter):
     """Bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'
-    visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=JOINT_THRESHOLD)
+    visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=KEYPOINT_THRESHOLD)
     layer_visualizer = dict(type='mmpose.PoseLocalVisualizer')
     coco_datasets = (BaseCocoStyleDataset,)
     layer = 3
@@ -30,9 +31,9 @@ class Adapter(TaskAdapter):
     def enable_tta(self, cfg: Config) -> None:
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
-        resize = [t for t in transforms if kind_of(t) == 'PyramidResize']
+        resize = [t for t in transforms if kind_of(t) in type_names('MultiScaleResize')]
         if not resize:
-            needed = 'one icconv_mm.PyramidResize in the test pipeline'
+            needed = 'one icconv_mm.MultiScaleResize in the test pipeline'
             raise NotSupportedError('tta', f'{cfg.filename}: expected {needed}, found 0')
         for transform in resize:
             transform.scales = list(SCALES)
@@ -66,7 +67,7 @@ class Adapter(TaskAdapter):
         super().draw_predictions(visualizer, image, sample, score_thr, out_file)
 
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        return dict(kpt_thr=JOINT_THRESHOLD)
+        return dict(kpt_thr=KEYPOINT_THRESHOLD)
 
     def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
         sample = sample.clone()
@@ -93,5 +94,5 @@ class Adapter(TaskAdapter):
 
 
 def _parsed(dataset_meta: dict) -> dict:
-    """Joint names, flip pairs, skeleton and colours; a class's ``METAINFO`` may only name the file that has them."""
+    """Keypoint names, flip pairs, skeleton and colours; a class's ``METAINFO`` may only name the file that has them."""
     return dataset_meta if 'flip_indices' in dataset_meta else parse_pose_metainfo(dict(dataset_meta))

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from icconv_mm.errors import InputError
-
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
-    """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right joints.
+    """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right keypoints.
 
-    ``flip_indices`` names the counterpart of every channel; None swaps no channels (a tag map shared by all joints).
+    ``flip_indices`` names the counterpart of every channel; None swaps no channels (one tag map for all keypoints).
     """
     maps = maps.flip(-1)
     return maps if flip_indices is None else maps[:, list(flip_indices)]
@@ -42,7 +40,7 @@ class MapAggregator:
     Example::
 
         aggregator = MapAggregator(base_size=(640, 512))
-        for image in pyramid:
+        for image in scales:
             heatmaps, tags = network(image)
             aggregator.add([heatmaps], [tags])
         heatmaps, tags = aggregator.result()   # [B, K, 512, 640], [B, K, 512, 640, 1]
@@ -68,17 +66,17 @@ class MapAggregator:
 
         Args:
             heatmaps: One [B, K, h, w] per stage of the network, last stage last.
-            tags: One [B, K, h, w] (or [B, 1, h, w], shared by all joints) per stage that predicts tags; None if the
+            tags: One [B, K, h, w] (or [B, 1, h, w], shared by all keypoints) per stage that predicts tags; None if the
                 tags of this scale are not to be used.
             flipped_heatmaps, flipped_tags: Heatmaps and tags of the mirrored image, as the network gives them.
-            flip_indices: Counterpart of every joint; required with flipped maps.
+            flip_indices: Counterpart of every keypoint; required with flipped maps.
         """
         stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
         self.size = self.size or stage_size
         merged = self._average(heatmaps, stage_size)
         if flipped_heatmaps is not None:
             if flip_indices is None:
-                raise InputError('merging maps of the mirrored image needs flip_indices (which joint becomes which)')
+                raise InputError('merging maps of the mirrored image needs flip_indices (which keypoint becomes which)')
             mirrored = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
             merged = (merged + self._average(mirrored, stage_size)) * 0.5
         merged = resize(merged, self.size, self.align_corners)

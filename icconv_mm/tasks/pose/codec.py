@@ -6,6 +6,7 @@ import numpy as np
 from mmpose.codecs.base import BaseKeypointCodec
 from torch import Tensor
 
+from icconv_mm._deprecated import renamed_argument
 from icconv_mm.tasks.pose.grouping import group_keypoints
 from icconv_mm.tasks.pose.masks import valid_mask
 from icconv_mm.tasks.pose.registry import KEYPOINT_CODECS
@@ -22,14 +23,14 @@ class AECodec(BaseKeypointCodec):
         input_size: ``(width, height)`` of the network's input in training.
         heatmap_size: ``(width, height)`` of its output.
         sigma: Standard deviation of the Gaussians in heatmap pixels.
-        max_num_people: People whose tags are trained per image; peaks kept per joint in testing.
+        max_num_people: People whose tags are trained per image; peaks kept per keypoint in testing.
         nms_kernel: An option of :func:`~icconv_mm.tasks.pose.group_keypoints`, as all that follow.
-        detection_threshold: Least heatmap value of a joint.
+        detection_threshold: Least heatmap value of a keypoint.
         tag_threshold: Largest tag distance within a person.
         ignore_too_much: Return ``max_num_people`` people at most.
         adjust: Shift peaks by a quarter pixel.
-        refine: Fill missing joints.
-        joint_order: Order of grouping; None for the usual one.
+        refine: Fill missing keypoints.
+        keypoint_order: Order of grouping; None for the usual one.
     """
 
     # What ``GenerateTarget`` takes from the sample for ``encode``, and what ``PackPoseInputs`` packs of the result.
@@ -37,6 +38,7 @@ class AECodec(BaseKeypointCodec):
     field_mapping_table = dict(heatmaps='heatmaps', heatmap_mask='heatmap_mask')
     label_mapping_table = dict(keypoint_indices='keypoint_indices')
 
+    @renamed_argument('joint_order', 'keypoint_order')
     def __init__(
         self,
         input_size: tuple[int, int] = (640, 640),
@@ -50,7 +52,7 @@ class AECodec(BaseKeypointCodec):
         ignore_too_much: bool = False,
         adjust: bool = True,
         refine: bool = True,
-        joint_order: Sequence[int] | None = None,
+        keypoint_order: Sequence[int] | None = None,
     ):
         self.input_size = tuple(input_size)
         self.heatmap_size = tuple(heatmap_size)
@@ -63,7 +65,7 @@ class AECodec(BaseKeypointCodec):
             ignore_too_much=ignore_too_much,
             adjust=adjust,
             refine=refine,
-            joint_order=joint_order,
+            keypoint_order=keypoint_order,
         )
 
     def encode(
@@ -79,7 +81,7 @@ class AECodec(BaseKeypointCodec):
 
         Args:
             keypoints: [N, K, 2], pixels of the network's input.
-            keypoints_visible: [N, K]; 0 leaves a joint out. None takes all.
+            keypoints_visible: [N, K]; 0 leaves a keypoint out. None takes all.
             invalid_segs: Segmentations of crowds and of people without keypoints, in pixels of the original image.
             ori_shape: ``(height, width)`` of the original image.
             warp_mat: 2 x 3, original image to input; None if the image was only resized.
@@ -89,7 +91,7 @@ class AECodec(BaseKeypointCodec):
         Returns:
             ``heatmaps`` [K, H, W] float32; ``keypoint_indices`` [n, K, 2], see
             :func:`~icconv_mm.tasks.pose.targets.keypoint_indices`, of the first ``max_num_people`` people with a
-            visible joint; ``heatmap_mask`` [1, H, W] bool, False where the loss ignores the heatmaps.
+            visible keypoint; ``heatmap_mask`` [1, H, W] bool, False where the loss ignores the heatmaps.
         """
         if keypoints_visible is None:
             keypoints_visible = np.ones(keypoints.shape[:2], dtype=np.float32)

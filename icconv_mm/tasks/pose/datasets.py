@@ -43,8 +43,8 @@ class _BottomupMixin:
         return data_list + [self._background(image) for image in image_list if image['img_id'] not in annotated]
 
     def _background(self, image: dict) -> dict:
-        joints = self.metainfo['num_keypoints']
-        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, joints, 2), keypoints_visible=(0, joints))
+        count = self.metainfo['num_keypoints']
+        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, count, 2), keypoints_visible=(0, count))
         nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
         return dict(
             img_id=image['img_id'], img_path=image['img_path'], id=[], raw_ann_info=None, invalid_segs=[], **nobody
@@ -56,7 +56,7 @@ class BottomupCocoDataset(_BottomupMixin, CocoDataset):
     """Keypoints of COCO, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
 
     ``keep_empty=True`` lets images without a single annotation take part in training. An annotation with another number
-    of keypoints than the dataset raises ``ValueError``, which names file and annotation.
+    of keypoints than the dataset raises ``InputError``, which names file and annotation.
     """
 
 

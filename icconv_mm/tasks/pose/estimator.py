@@ -17,22 +17,22 @@ _STRIDE = 32  # largest stride of the network: what sides of resized batches are
 
 @MODELS.register_module()
 class AEPoseEstimator(BottomupPoseEstimator):
-    """``BottomupPoseEstimator`` for image pyramids: batches of images of different sizes, any list of test scales.
+    """``BottomupPoseEstimator`` for batches of images of different sizes and any list of test scales.
 
     Images of equal size run as one batch, others after each other, so the result does not depend on the batch size.
     Scales run after each other, largest first, and leave only their heatmaps behind.
 
     ``test_cfg``: ``flip_test`` (False) also runs the mirrored image; ``test_scales`` the scales that a batch is resized
-    to here; the rest is that of :meth:`AEHead.predict`. Pyramids come from :class:`PyramidResize` in the test pipeline,
-    which has an option for their scales.
+    to here; the rest is that of :meth:`AEHead.predict`. Images at several scales come from :class:`MultiScaleResize` in
+    the test pipeline, which has an option for the scales.
     """
 
     def predict(self, inputs: Tensor | Sequence[Sequence[Tensor]], data_samples: list) -> list:
         """Predict from one tuple of [3, H, W] per image, largest scale first, or from a batch [B, 3, H, W].
 
         Raises:
-            InputError: If ``flip_test`` is on and a sample does not say which joints are swapped, or if a sample has
-                another number of images than of ``test_scales``.
+            InputError: If ``flip_test`` is on and a sample does not say which keypoints are swapped, or if a sample
+                has another number of images than of ``test_scales``.
         """
         if isinstance(inputs, Tensor):
             levels = self._resized(inputs, data_samples)
@@ -89,7 +89,7 @@ def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: b
     for pyramid, meta in zip(pyramids, (sample.metainfo for sample in data_samples)):
         if flip and meta.get('flip_indices') is None:
             raise InputError(
-                f'flip_test needs to know which joints are swapped, but {meta.get("img_path")} has no '
+                f'flip_test needs to know which keypoints are swapped, but {meta.get("img_path")} has no '
                 "'flip_indices': add it to the meta_keys of the packing transform and to the dataset's metainfo, or "
                 'set model.test_cfg.flip_test=False'
             )
@@ -97,5 +97,6 @@ def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: b
         if len(pyramid) != len(scales):
             raise InputError(
                 f'{meta.get("img_path")} comes at {len(pyramid)} sizes, but its test_scales are '
-                f'{list(scales)}: both are written by icconv_mm.PyramidResize and packed by icconv_mm.PackPyramidInputs'
+                f'{list(scales)}: both are written by icconv_mm.MultiScaleResize and packed by '
+                'icconv_mm.PackMultiScaleInputs'
             )

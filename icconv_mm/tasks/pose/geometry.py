@@ -77,8 +77,8 @@ def image_pyramid(
         stride: Largest stride of the network.
 
     Raises:
-        InputError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds 32766
-            pixels, or the image is so long and thin that a level would.
+        InputError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds
+            32766 pixels, or the image is so long and thin that a level would.
     """
     scales = check_scales(scales)
     check_source(image_size)

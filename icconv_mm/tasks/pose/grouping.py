@@ -14,21 +14,23 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from icconv_mm._deprecated import renamed_argument
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.refinement import fill_missing, quarter_shift
 
 # Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
-COCO_JOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 
 
 class Candidates(NamedTuple):
-    """Peaks of one joint, best first."""
+    """Peaks of one keypoint, best first."""
 
     pixels: np.ndarray  # [C, 2], (x, y)
     scores: np.ndarray  # [C]
     tags: np.ndarray  # [C, L]
 
 
+@renamed_argument('joint_order', 'keypoint_order')
 def group_keypoints(
     heatmaps: Tensor,
     tags: Tensor,
@@ -40,27 +42,28 @@ def group_keypoints(
     ignore_too_much: bool = False,
     adjust: bool = True,
     refine: bool = True,
-    joint_order: Sequence[int] | None = None,
+    keypoint_order: Sequence[int] | None = None,
     use_detection_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Find the people in one image (associative embedding, https://arxiv.org/abs/1611.05424, section 3.3).
 
     Args:
-        heatmaps: [K, H, W], one detection map per joint.
-        tags: [K, H, W, L], the embedding of every pixel for every joint (L = 2 with a flip test, else 1).
-        max_num_people: Number of peaks kept per joint; with ``ignore_too_much`` also of people.
+        heatmaps: [K, H, W], one detection map per keypoint.
+        tags: [K, H, W, L], the embedding of every pixel for every keypoint (L = 2 with a flip test, else 1).
+        max_num_people: Number of peaks kept per keypoint; with ``ignore_too_much`` also of people.
         nms_kernel: Odd side of the window in which a peak must be the largest value.
         detection_threshold: A peak must exceed it.
         tag_threshold: A peak joins a person only if its tag is closer than this to the person's mean tag.
-        ignore_too_much: Return the first ``max_num_people`` people only; those opened later get no further joints.
+        ignore_too_much: Return the first ``max_num_people`` people only; those opened later get no further keypoints.
         adjust: Shift peaks by a quarter pixel towards the larger neighbour, and to the pixel's centre.
-        refine: Fill each person's missing joints with the best pixel of a similar tag.
-        joint_order: Order in which joints are grouped; None takes :data:`COCO_JOINT_ORDER` for 17 joints, else 0..K-1.
+        refine: Fill each person's missing keypoints with the best pixel of a similar tag.
+        keypoint_order: Order in which keypoints are grouped; None takes :data:`COCO_KEYPOINT_ORDER` for 17 of them,
+            else 0..K-1.
         use_detection_value: Let the assignment prefer high peaks among equally near tags.
 
     Returns:
-        ``keypoints`` [P, K, 3] as (x, y, score) in heatmap pixels, score 0 for a joint not found, and ``scores`` [P],
-        the mean joint score before refinement. People come in the order in which they were opened. P may be 0.
+        ``keypoints`` [P, K, 3] as (x, y, score) in heatmap pixels, score 0 for a keypoint not found, and ``scores``
+        [P], the mean keypoint score before refinement. People come in the order in which they were opened. P may be 0.
         Both are float32 on the device of ``heatmaps``.
 
     Raises:
@@ -68,7 +71,7 @@ def group_keypoints(
     """
     _check(heatmaps, tags, max_num_people, nms_kernel)
     heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
-    order = _joint_order(heatmaps.shape[0], joint_order)
+    order = _keypoint_order(heatmaps.shape[0], keypoint_order)
     candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
     limit = max_num_people if ignore_too_much else None
     people = assign_by_tag(candidates, order, tag_threshold, limit, use_detection_value)
@@ -86,7 +89,7 @@ def group_keypoints(
 
 
 def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Joint, y and x of the pixels above ``threshold`` that are the largest of their ``kernel`` x ``kernel`` window.
+    """Keypoint, y and x of the pixels above ``threshold`` that are the largest of a ``kernel`` x ``kernel`` window.
 
     All pixels of a plateau are peaks.
     """
@@ -94,25 +97,25 @@ def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor,
         pooled = max_pool2d(heatmaps.unsqueeze(0), kernel, stride=1, padding=kernel // 2).squeeze(0)
         return torch.nonzero((heatmaps == pooled) & (heatmaps > threshold), as_tuple=True)
     window = np.ones((kernel, kernel), np.uint8)
-    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s. Most joints of most images
-    # are nowhere, and their maps not dilated.
+    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s. Most keypoints of most
+    # images are nowhere, and their maps not dilated.
     maps = heatmaps.contiguous().numpy()
     peaks = np.zeros(maps.shape, bool)
-    for joint in np.flatnonzero(maps.max((1, 2)) > threshold):
-        highest = cv2.dilate(maps[joint], window)
-        peaks[joint] = (maps[joint] == highest) & (highest > threshold)
-    joint, pixel = np.divmod(np.flatnonzero(peaks), peaks[0].size)
+    for keypoint in np.flatnonzero(maps.max((1, 2)) > threshold):
+        highest = cv2.dilate(maps[keypoint], window)
+        peaks[keypoint] = (maps[keypoint] == highest) & (highest > threshold)
+    keypoint, pixel = np.divmod(np.flatnonzero(peaks), peaks[0].size)
     y, x = np.divmod(pixel, peaks.shape[2])
-    return torch.from_numpy(joint), torch.from_numpy(y), torch.from_numpy(x)
+    return torch.from_numpy(keypoint), torch.from_numpy(y), torch.from_numpy(x)
 
 
 def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, threshold: float) -> list[Candidates]:
-    """The ``limit`` highest peaks of every joint, with their tags, as float64 numpy arrays."""
-    joint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
+    """The ``limit`` highest peaks of every keypoint, with their tags, as float64 numpy arrays."""
+    keypoint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
     scores, peak_tags = (maps[peaks].double().cpu().numpy() for maps in (heatmaps, tags))
-    joint, pixels = joint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
-    best_first = np.lexsort((-scores, joint))
-    ends = np.bincount(joint, minlength=heatmaps.shape[0]).cumsum()
+    keypoint, pixels = keypoint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
+    best_first = np.lexsort((-scores, keypoint))
+    ends = np.bincount(keypoint, minlength=heatmaps.shape[0]).cumsum()
     chosen = [mine[:limit] for mine in np.split(best_first, ends[:-1])]
     return [Candidates(pixels[mine], scores[mine], peak_tags[mine]) for mine in chosen]
 
@@ -124,21 +127,21 @@ def assign_by_tag(
     max_people: int | None = None,
     use_detection_value: bool = True,
 ) -> np.ndarray:
-    """Group candidates joint by joint, each time by the optimal assignment to the people found so far.
+    """Group candidates keypoint by keypoint, each time by the optimal assignment to the people found so far.
 
     The cost of giving peak i to person j is ``100 round(|tag_i - mean tag_j|) - score_i``; a pair further apart than
     ``tag_threshold`` opens a new person instead.
 
     Returns:
-        [P, K, 3], float32: (x, y, score), zeros for a joint not found. With ``max_people`` only the first so many
+        [P, K, 3], float32: (x, y, score), zeros for a keypoint not found. With ``max_people`` only the first so many
         people are matched and returned.
     """
-    num_joints = len(candidates)
+    num_keypoints = len(candidates)
     people: list[np.ndarray] = []
     tag_sums: list[np.ndarray] = []
     counts: list[int] = []
-    for joint in order:
-        pixels, scores, tags = candidates[joint]
+    for keypoint in order:
+        pixels, scores, tags = candidates[keypoint]
         if len(scores) == 0:
             continue
         owner = np.full(len(scores), -1)
@@ -151,30 +154,30 @@ def assign_by_tag(
             owner[rows[near]] = columns[near]
         for index, person in enumerate(owner):
             if person < 0:
-                people.append(np.zeros((num_joints, 3), dtype=np.float32))
+                people.append(np.zeros((num_keypoints, 3), dtype=np.float32))
                 tag_sums.append(np.zeros(tags.shape[1]))
                 counts.append(0)
                 person = -1
-            people[person][joint] = (*pixels[index], scores[index])
+            people[person][keypoint] = (*pixels[index], scores[index])
             tag_sums[person] = tag_sums[person] + tags[index]
             counts[person] += 1
     if not people:
-        return np.zeros((0, num_joints, 3), dtype=np.float32)
+        return np.zeros((0, num_keypoints, 3), dtype=np.float32)
     return np.stack(people[:max_people])
 
 
-def _joint_order(num_joints: int, order: Sequence[int] | None) -> tuple[int, ...]:
+def _keypoint_order(num_keypoints: int, order: Sequence[int] | None) -> tuple[int, ...]:
     if order is None:
-        return COCO_JOINT_ORDER if num_joints == len(COCO_JOINT_ORDER) else tuple(range(num_joints))
-    if sorted(order) != list(range(num_joints)):
-        raise InputError(f'joint_order must name each of the {num_joints} joints once, got {list(order)}')
+        return COCO_KEYPOINT_ORDER if num_keypoints == len(COCO_KEYPOINT_ORDER) else tuple(range(num_keypoints))
+    if sorted(order) != list(range(num_keypoints)):
+        raise InputError(f'keypoint_order must name each of the {num_keypoints} keypoints once, got {list(order)}')
     return tuple(order)
 
 
 def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int) -> None:
     if heatmaps.dim() != 3 or tags.dim() != 4 or tags.shape[:3] != heatmaps.shape:
         raise InputError(
-            'expected heatmaps [K, H, W] and tags [K, H, W, L] of the same joints and size, got '
+            'expected heatmaps [K, H, W] and tags [K, H, W, L] of the same keypoints and size, got '
             f'{list(heatmaps.shape)} and {list(tags.shape)}'
         )
     if nms_kernel < 1 or nms_kernel % 2 == 0:
@@ -185,9 +188,9 @@ def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int)
         # A sum is read faster than every value is tested; it is not finite either where finite values overflow it.
         if torch.isfinite(maps.sum()):
             continue
-        for joint, values in enumerate(maps):
+        for keypoint, values in enumerate(maps):
             if count := int((~torch.isfinite(values)).sum()):
                 raise InputError(
-                    f'the {name} of joint {joint} is not finite (NaN or infinity) at {count} of '
+                    f'the {name} of keypoint {keypoint} is not finite (NaN or infinity) at {count} of '
                     f'{values.numel()} values; has training diverged?'
                 )

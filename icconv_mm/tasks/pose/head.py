@@ -15,14 +15,14 @@ from icconv_mm.tasks.pose.aggregation import MapAggregator, tag_scale
 
 @MODELS.register_module()
 class AEHead(AssociativeEmbeddingHead):
-    """Deconvolutions, then one 1x1 convolution to a heatmap and a tag map per joint.
+    """Deconvolutions, then one 1x1 convolution to a heatmap and a tag map per keypoint.
 
     The layers, their keys and their initialisation are mmpose's (``deconv_layers``, ``final_layer``); losses and
     prediction are not: see docs/pose.md.
 
     Args:
         in_channels: Channels of the feature map.
-        num_keypoints: Number of joints K.
+        num_keypoints: Number of keypoints K.
         in_index: Index of the feature map to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
         keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
         tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
@@ -40,24 +40,24 @@ class AEHead(AssociativeEmbeddingHead):
     ):
         super().__init__(in_channels, num_keypoints, keypoint_loss=keypoint_loss, tag_loss=tag_loss, **kwargs)
         if self.tag_dim != 1:
-            raise InputError(f'AEHead: tag_dim must be 1 (one tag map per joint), got {self.tag_dim}')
+            raise InputError(f'AEHead: tag_dim must be 1 (one tag map per keypoint), got {self.tag_dim}')
         self.in_index = in_index
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all joints share one map)."""
+        """Heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all keypoints share one map)."""
         return super().forward([feats[self.in_index]])
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: Sequence, train_cfg: dict | None = None) -> dict:
         """``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
 
         Raises:
-            InputError: If the targets have another number of joints or another size than the output.
+            InputError: If the targets have another number of keypoints or another size than the output.
         """
         heatmaps, tags = self.forward(feats)
         targets = torch.stack([sample.gt_fields.heatmaps for sample in batch_data_samples])
         if targets.shape != heatmaps.shape:
             raise InputError(
-                f'the head predicts heatmaps of shape {list(heatmaps.shape[1:])} (joints, height, width), but the '
+                f'the head predicts heatmaps of shape {list(heatmaps.shape[1:])} (keypoints, height, width), but the '
                 f'targets have {list(targets.shape[1:])}; check num_keypoints, the annotations and heatmap_size'
             )
         mask = torch.cat([sample.gt_fields.heatmap_mask for sample in batch_data_samples])

@@ -14,13 +14,13 @@ from icconv_mm.registry import MODELS
 def heatmap_loss(
     pred: Tensor, target: Tensor, mask: Tensor, supervise_empty: bool = True, peak_weight: float = 0.0
 ) -> Tensor:
-    """Squared error averaged over all joints and pixels, with masked pixels counting as zero.
+    """Squared error averaged over all keypoints and pixels, with masked pixels counting as zero.
 
     Args:
         pred, target: [B, K, H, W].
         mask: [B, H, W], 0 where people are present but not annotated.
-        supervise_empty: Whether maps without any joint add to the loss.
-        peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a joint, and a network that
+        supervise_empty: Whether maps without any keypoint add to the loss.
+        peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a keypoint, and a network that
             starts from random weights takes long to predict anything but zero without it. 0 is the published loss.
 
     Returns:
@@ -37,7 +37,7 @@ def heatmap_loss(
 def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, Tensor]:
     """Push the mean tags of different people apart and pull the tags of one person together.
 
-    With person means ``m_n`` over the visible joints of the N people that have one (section 3.2 of the paper)::
+    With person means ``m_n`` over the visible keypoints of the N people that have one (section 3.2 of the paper)::
 
         pull = 1/N sum_n mean_k (t_nk - m_n)^2
         push = 1/(N (N - 1)) sum_{n != n'} exp(-(m_n - m_n')^2) / 2      (kind 'exp')
@@ -63,11 +63,11 @@ def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, 
     position, visible = indices[..., 0], indices[..., 1].to(tags.dtype)
     values = tags.gather(2, position.transpose(1, 2)).transpose(1, 2)  # [B, N, K]
 
-    joints = visible.sum(-1)  # [B, N]
-    present = (joints > 0).to(tags.dtype)
+    count = visible.sum(-1)  # [B, N]
+    present = (count > 0).to(tags.dtype)
     people = present.sum(-1)  # [B]
-    mean = (values * visible).sum(-1) / joints.clamp(min=1)
-    spread = ((values - mean.unsqueeze(-1)).square() * visible).sum(-1) / joints.clamp(min=1)
+    mean = (values * visible).sum(-1) / count.clamp(min=1)
+    spread = ((values - mean.unsqueeze(-1)).square() * visible).sum(-1) / count.clamp(min=1)
     pull = spread.sum(-1) / people.clamp(min=1)
 
     distance = mean.unsqueeze(2) - mean.unsqueeze(1)  # [B, N, N]

@@ -1,4 +1,4 @@
-"""Sub-pixel shift of peaks, and search for the joints that grouping did not find. All people and joints at once."""
+"""Sub-pixel shift of peaks, and search for keypoints that grouping did not find. All people and keypoints at once."""
 
 from functools import reduce
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 _BLOCK = 16  # side of the square blocks that the search prunes by
-_PROBES = 8  # blocks looked into per joint before pruning
+_PROBES = 8  # blocks looked into per keypoint before pruning
 _CHUNK = 1 << 22  # values per temporary tensor of the search, which bounds its memory
 
 
@@ -21,37 +21,37 @@ def quarter_shift(heatmaps: Tensor, pixels: Tensor) -> Tensor:
     """
     height, width = heatmaps.shape[1:]
     x, y = pixels.unbind(-1)
-    joint = torch.arange(heatmaps.shape[0], device=heatmaps.device).expand_as(x)
-    right = heatmaps[joint, y, (x + 1).clamp(max=width - 1)] > heatmaps[joint, y, (x - 1).clamp(min=0)]
-    below = heatmaps[joint, (y + 1).clamp(max=height - 1), x] > heatmaps[joint, (y - 1).clamp(min=0), x]
+    keypoint = torch.arange(heatmaps.shape[0], device=heatmaps.device).expand_as(x)
+    right = heatmaps[keypoint, y, (x + 1).clamp(max=width - 1)] > heatmaps[keypoint, y, (x - 1).clamp(min=0)]
+    below = heatmaps[keypoint, (y + 1).clamp(max=height - 1), x] > heatmaps[keypoint, (y - 1).clamp(min=0), x]
     return pixels + 0.5 + torch.where(torch.stack([right, below], -1), 0.25, -0.25)
 
 
 def fill_missing(heatmaps: Tensor, tags: Tensor, keypoints: Tensor, pixels: Tensor, found: Tensor) -> Tensor:
-    """Give every missing joint the pixel that maximises ``heatmap - round(|tag - person's mean tag|)``.
+    """Give every missing keypoint the pixel that maximises ``heatmap - round(|tag - person's mean tag|)``.
 
     It is accepted where the heatmap is positive, and always gets the quarter-pixel shift.
 
     Args:
         heatmaps, tags: [K, H, W] and [K, H, W, L].
-        keypoints: [P, K, 3], (x, y, score); every person has at least one joint.
-        pixels, found: [P, K, 2], the pixels of the joints found, and [P, K].
+        keypoints: [P, K, 3], (x, y, score); every person has at least one keypoint.
+        pixels, found: [P, K, 2], the pixels of the keypoints found, and [P, K].
 
     Returns:
-        [P, K, 3]; joints that were found are unchanged.
+        [P, K, 3]; keypoints that were found are unchanged.
     """
-    person, joint = torch.nonzero(~found, as_tuple=True)
-    if len(joint) == 0:
+    person, keypoint = torch.nonzero(~found, as_tuple=True)
+    if len(keypoint) == 0:
         return keypoints
     x, y = pixels.unbind(-1)
-    every_joint = torch.arange(heatmaps.shape[0], device=heatmaps.device).expand_as(x)
+    every_keypoint = torch.arange(heatmaps.shape[0], device=heatmaps.device).expand_as(x)
     weight = found.unsqueeze(-1).to(tags.dtype)
-    mean_tags = (tags[every_joint, y, x] * weight).sum(1) / weight.sum(1)  # [P, L]
+    mean_tags = (tags[every_keypoint, y, x] * weight).sum(1) / weight.sum(1)  # [P, L]
 
     best = pixels.clone()
-    best[person, joint] = best_pixels(heatmaps, tags, joint, mean_tags[person])
+    best[person, keypoint] = best_pixels(heatmaps, tags, keypoint, mean_tags[person])
     x, y = best.unbind(-1)
-    scores = heatmaps[every_joint, y, x].to(keypoints.dtype)
+    scores = heatmaps[every_keypoint, y, x].to(keypoints.dtype)
     filled = torch.cat([quarter_shift(heatmaps, best).to(keypoints.dtype), scores.unsqueeze(-1)], -1)
     accept = ~found & (scores > 0)
     return torch.where(accept.unsqueeze(-1), filled, keypoints)
@@ -67,7 +67,7 @@ class _Blocks(NamedTuple):
     ranges: list[tuple[Tensor, Tensor]]  # smallest and largest tag per tag dimension, [K, R * C] each
 
 
-def best_pixels(heatmaps: Tensor, tags: Tensor, joint: Tensor, mean_tags: Tensor) -> Tensor:
+def best_pixels(heatmaps: Tensor, tags: Tensor, keypoint: Tensor, mean_tags: Tensor) -> Tensor:
     """For M queries, the pixel that maximises ``heatmap - round(|tag - mean_tag|)``; the first one in a tie.
 
     Exact branch and bound: a block's value cannot exceed its highest heatmap value less the rounded distance of the
@@ -76,7 +76,7 @@ def best_pixels(heatmaps: Tensor, tags: Tensor, joint: Tensor, mean_tags: Tensor
 
     Args:
         heatmaps, tags: [K, H, W] and [K, H, W, L].
-        joint: [M], whose maps to search.
+        keypoint: [M], whose maps to search.
         mean_tags: [M, L].
 
     Returns:
@@ -84,7 +84,7 @@ def best_pixels(heatmaps: Tensor, tags: Tensor, joint: Tensor, mean_tags: Tensor
     """
     blocks = _cut(heatmaps, tags)
     queries = max(1, _CHUNK // blocks.highest.shape[1])
-    parts = zip(joint.split(queries), mean_tags.split(queries))
+    parts = zip(keypoint.split(queries), mean_tags.split(queries))
     flat = torch.cat([_search(blocks, part, mean) for part, mean in parts])
     width = blocks.shape[1] * _BLOCK
     return torch.stack([flat % width, flat // width], -1)
@@ -108,33 +108,35 @@ def _cut(heatmaps: Tensor, tags: Tensor) -> _Blocks:
     )
 
 
-def _search(blocks: _Blocks, joint: Tensor, mean_tags: Tensor) -> Tensor:
+def _search(blocks: _Blocks, keypoint: Tensor, mean_tags: Tensor) -> Tensor:
     """Flat index (in the padded map) of the best pixel per query, [M]."""
-    bound = blocks.highest[joint] - _distance(
-        torch.maximum(low[joint] - mean, mean - high[joint]).clamp_(min=0)
+    bound = blocks.highest[keypoint] - _distance(
+        torch.maximum(low[keypoint] - mean, mean - high[keypoint]).clamp_(min=0)
         for (low, high), mean in zip(blocks.ranges, mean_tags.split(1, 1))
     )  # [M, R * C]
 
     probes = bound.topk(min(_PROBES, bound.shape[1]), dim=1).indices
-    query = torch.arange(len(joint), device=joint.device).repeat_interleave(probes.shape[1])
-    best, first = _evaluate(blocks, joint, mean_tags, query, probes.flatten())
+    query = torch.arange(len(keypoint), device=keypoint.device).repeat_interleave(probes.shape[1])
+    best, first = _evaluate(blocks, keypoint, mean_tags, query, probes.flatten())
     bound.scatter_(1, probes, float('-inf'))
 
     query, block = torch.nonzero(bound >= best.unsqueeze(1), as_tuple=True)
     step = _CHUNK // _BLOCK**2
     for part, chosen in zip(query.split(step), block.split(step)):
-        value, flat = _evaluate(blocks, joint, mean_tags, part, chosen)
+        value, flat = _evaluate(blocks, keypoint, mean_tags, part, chosen)
         first = torch.where(value > best, flat, torch.where(value == best, torch.minimum(first, flat), first))
         best = torch.maximum(best, value)
     return first
 
 
-def _evaluate(blocks: _Blocks, joint: Tensor, mean_tags: Tensor, query: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+def _evaluate(
+    blocks: _Blocks, keypoint: Tensor, mean_tags: Tensor, query: Tensor, block: Tensor
+) -> tuple[Tensor, Tensor]:
     """Best value of every query over N (query, block) pairs, and its first flat index, [M] each."""
     rows, columns = blocks.shape
     line = torch.arange(_BLOCK, device=block.device)
     y = (block // columns * _BLOCK).unsqueeze(1) + line  # [N, S]
-    pixels = ((joint[query].unsqueeze(1) * rows * _BLOCK + y) * columns + (block % columns).unsqueeze(1)).flatten()
+    pixels = ((keypoint[query].unsqueeze(1) * rows * _BLOCK + y) * columns + (block % columns).unsqueeze(1)).flatten()
 
     def gather(maps: Tensor) -> Tensor:
         return maps.index_select(0, pixels).view(-1, _BLOCK**2)  # [N, S * S]
@@ -145,10 +147,10 @@ def _evaluate(blocks: _Blocks, joint: Tensor, mean_tags: Tensor, query: Tensor, 
     value, index = values.max(1)
     flat = (block // columns * _BLOCK + index // _BLOCK) * columns * _BLOCK + block % columns * _BLOCK + index % _BLOCK
 
-    best = value.new_full((len(joint),), float('-inf')).scatter_reduce(0, query, value, 'amax')
+    best = value.new_full((len(keypoint),), float('-inf')).scatter_reduce(0, query, value, 'amax')
     last = torch.iinfo(flat.dtype).max
     flat = flat.masked_fill(value < best[query], last)
-    return best, flat.new_full((len(joint),), last).scatter_reduce(0, query, flat, 'amin')
+    return best, flat.new_full((len(keypoint),), last).scatter_reduce(0, query, flat, 'amin')
 
 
 def _distance(differences) -> Tensor:

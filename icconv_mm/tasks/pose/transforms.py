@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
 
+from icconv_mm._deprecated import register_old_types
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
@@ -24,8 +25,8 @@ class BottomupAffine(BottomupRandomAffine):
         **kwargs: Arguments of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the
             scaled image; mmpose 0.x counts it in units of 1/200), scale_type ...
 
-    Joints that leave the image stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
-    heatmap pixels what is inside, so a joint up to one heatmap pixel left of or above the border still counts.
+    Keypoints that leave the image stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
+    heatmap pixels what is inside, so a keypoint up to one heatmap pixel left of or above the border still counts.
     """
 
     def __init__(self, input_size: tuple[int, int], **kwargs):
@@ -41,7 +42,7 @@ class BottomupAffine(BottomupRandomAffine):
         Raises:
             InputError: For an image with a side of more than 32766 pixels, or one that was mirrored before.
         """
-        with naming(str(results.get('img_path')), ValueError):
+        with naming(str(results.get('img_path'))):
             check_source(results['img'].shape[1::-1])
             if results.get('flip_direction') is not None:
                 raise InputError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
@@ -57,7 +58,7 @@ class BottomupAffine(BottomupRandomAffine):
 
 
 @TRANSFORMS.register_module()
-class PyramidResize(BaseTransform):
+class MultiScaleResize(BaseTransform):
     """Resize an image to every test scale.
 
     Required keys: ``img``. Modified: ``img`` becomes a list of images, largest first; ``img_shape``. Added:
@@ -82,10 +83,10 @@ class PyramidResize(BaseTransform):
         self.size_divisor, self.stride = size_divisor, stride
 
     def transform(self, results: dict) -> dict:
-        """Build the pyramid."""
+        """Resize ``img`` of an image [H, W, 3] to every scale."""
         image = results['img']
         height, width = image.shape[:2]
-        with naming(str(results.get('img_path')), ValueError):
+        with naming(str(results.get('img_path'))):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
         results['img'] = [
             cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes
@@ -109,7 +110,7 @@ META_KEYS = (
 
 
 @TRANSFORMS.register_module()
-class PackPyramidInputs(PackPoseInputs):
+class PackMultiScaleInputs(PackPoseInputs):
     """``PackPoseInputs`` for one image or a list of images of different sizes.
 
     ``category_id`` stays out of the meta information: it is a list in bottom-up data, and ``CocoMetric`` would write it
@@ -131,3 +132,6 @@ class PackPyramidInputs(PackPoseInputs):
         packed = super().transform({**results, 'img': images[0]})
         packed['inputs'] = [image_to_tensor(image) for image in images]
         return packed
+
+
+register_old_types(TRANSFORMS, PyramidResize=MultiScaleResize, PackPyramidInputs=PackMultiScaleInputs)

@@ -12,6 +12,7 @@ from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d
 from icconv_mm.registry import MODELS
 
@@ -61,7 +62,7 @@ class PyConvHead(BaseDecodeHead):
             loss_decode ...
 
     Raises:
-        ValueError: If the channels do not fit the levels; in training, if the feature map is smaller than the pooling.
+        InputError: If the channels do not fit the levels; in training, if the feature map is smaller than the pooling.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class PyConvHead(BaseDecodeHead):
     ):
         super().__init__(in_channels, channels, align_corners=align_corners, **kwargs)
         if pyconv_channels < 1 or pyconv_channels % 64 or pool_size < 1:
-            raise ValueError(
+            raise InputError(
                 'pyconv_channels must be a multiple of 64 (four levels of up to 16 groups) and pool_size at least 1, '
                 f'got {pyconv_channels} and {pool_size}'
             )
@@ -94,7 +95,7 @@ class PyConvHead(BaseDecodeHead):
         """``[N, C_in, H, W]`` -> the merged map ``[N, channels, H, W]``."""
         size = x.shape[2:]
         if self.training and min(size) < self.pool_size:
-            raise ValueError(
+            raise InputError(
                 f'PyConvHead: a feature map of {size[0]}x{size[1]} is smaller than its global pooling of '
                 f'{self.pool_size}x{self.pool_size}: train on larger crops, or at a smaller output stride'
             )

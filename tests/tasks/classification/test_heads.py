@@ -3,6 +3,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
+from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 
 
@@ -21,5 +22,5 @@ def test_drops_features_in_training_alone():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='dropout_ratio must be from 0 to 1, got 2'):
+    with pytest.raises(InputError, match='dropout_ratio must be from 0 to 1, got 2'):
         make_head(dropout_ratio=2, loss=dict(type='mmpretrain.CrossEntropyLoss'))

@@ -96,8 +96,8 @@ def test_people(both, prob):
         assert torch.equal(*indices)
 
 
-def test_joints_follow_resize_flip_and_crop():
-    """A joint on the one bright pixel of an image is on its brightest pixel afterwards."""
+def test_keypoints_follow_resize_flip_and_crop():
+    """A keypoint on the one bright pixel of an image is on its brightest pixel afterwards."""
     warp = TRANSFORMS.build(dict(type='icconv_mm.WarpPeople'))
     chain = [
         TRANSFORMS.build(dict(type='mmdet.Resize', scale=(96, 96), keep_ratio=False)),
@@ -124,20 +124,20 @@ def test_joints_follow_resize_flip_and_crop():
 def test_swaps_left_and_right_where_mirrored():
     warp = TRANSFORMS.build(dict(type='icconv_mm.WarpPeople'))
 
-    def joints(matrix):
+    def keypoints(matrix):
         points = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
         results = dict(keypoints=points, keypoints_visible=np.float32([[0, 1, 2]]), flip_indices=[0, 2, 1])
         results.update(bbox=np.zeros((1, 4), np.float32), homography_matrix=np.array(matrix))
         return warp(results)['keypoints_visible'][0].tolist()
 
-    assert joints(np.eye(3)) == [0, 1, 2]
-    assert joints(np.diag([-1, 1, 1])) == joints(np.diag([1, -1, 1])) == [0, 2, 1]
-    assert joints(np.diag([-1, -1, 1])) == [0, 1, 2]  # a turn by 180 degrees
+    assert keypoints(np.eye(3)) == [0, 1, 2]
+    assert keypoints(np.diag([-1, 1, 1])) == keypoints(np.diag([1, -1, 1])) == [0, 2, 1]
+    assert keypoints(np.diag([-1, -1, 1])) == [0, 1, 2]  # a turn by 180 degrees
 
 
 def test_perspective_is_refused():
     warp = TRANSFORMS.build(dict(type='icconv_mm.WarpPeople'))
-    with pytest.raises(InputError, match=r'1\.jpg: joints follow affine transforms only'):
+    with pytest.raises(InputError, match=r'1\.jpg: keypoints follow only affine transforms, got'):
         warp(dict(img_path='1.jpg', homography_matrix=np.array([[1, 0, 0], [0, 1, 0], [0.1, 0, 1]])))
 
 
@@ -241,6 +241,14 @@ def test_sets_with_other_classes(joint_cfg):
         DATASETS.build(settings)
 
 
+def test_sets_with_other_weights_of_keypoints(joint_cfg):
+    settings = disjoint(joint_cfg.train_dataloader.dataset, 'pose', 'pose')
+    other = settings['datasets'][1] = DATASETS.build(settings['datasets'][1])
+    other._metainfo['pose']['dataset_keypoint_weights'] = np.full(17, 2.0)
+    with pytest.raises(InputError, match=r'datasets\[1\], pose: dataset_keypoint_weights \[2\. .*, before it \[1\. '):
+        DATASETS.build(settings)
+
+
 def test_masks_for_some_boxes_only(joint_cfg):
     settings = joint_cfg.train_dataloader.dataset
     settings.datasets.people = copy.deepcopy(settings.datasets.instance)
@@ -256,7 +264,7 @@ def test_type_without_library(joint_cfg):
         DATASETS.build(joint_cfg.train_dataloader.dataset)
 
 
-def test_transform_that_leaves_joints_behind(joint_cfg, joint_model):
+def test_transform_that_leaves_keypoints_behind(joint_cfg, joint_model):
     from icconv_mm.tasks.multitask.checks import check_model
 
     settings = joint_cfg.train_dataloader.dataset

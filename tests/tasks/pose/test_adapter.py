@@ -64,10 +64,10 @@ def test_people_above_the_threshold_are_drawn(adapter, predictions, coco_meta, t
 def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, coco_meta, sample, tmp_path):
     import mmcv
 
-    from icconv_mm.tasks.pose import PackPyramidInputs, PyramidResize
+    from icconv_mm.tasks.pose import MultiScaleResize, PackMultiScaleInputs
 
     sample['img'][:] = 0
-    packed = PackPyramidInputs()(PyramidResize((64, 64), [2, 1], size_divisor=32)(sample))
+    packed = PackMultiScaleInputs()(MultiScaleResize((64, 64), [2, 1], size_divisor=32)(sample))
     original = copy.deepcopy(packed['data_samples'].gt_instances.keypoints)
     visualizer = adapter.visualizer(Config(dict(visualizer=dict(type='PoseLocalVisualizer', name='v'))), coco_meta)
     image = np.ascontiguousarray(packed['inputs'][0].permute(1, 2, 0).numpy())
@@ -101,8 +101,11 @@ def test_tta_is_the_published_multi_scale_test(adapter, repo):
     assert cfg.test_dataloader.dataset.pipeline[1].scales == [2, 1, 0.5]
     assert cfg.val_dataloader.dataset.pipeline[1].scales == [1]
     assert cfg.model.test_cfg.flip_test
+    cfg.test_dataloader.dataset.pipeline[1].update(type='icconv_mm.PyramidResize', scales=[1])  # its name in 0.1
+    adapter.enable_tta(cfg)
+    assert cfg.test_dataloader.dataset.pipeline[1].scales == [2, 1, 0.5]
     del cfg.test_dataloader.dataset.pipeline[1]
     with pytest.raises(
-        NotSupportedError, match=r'^tta: .*640x640\.py: expected one icconv_mm\.PyramidResize in .*, found 0$'
+        NotSupportedError, match=r'^tta: .*640x640\.py: expected one icconv_mm\.MultiScaleResize in .*, found 0$'
     ):
         adapter.enable_tta(cfg)

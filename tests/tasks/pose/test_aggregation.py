@@ -38,7 +38,7 @@ def test_a_perfect_network_sees_the_same_in_the_mirror():
     torch.testing.assert_close(merged, torch.stack([tags, tags], -1))
 
 
-def test_one_tag_map_for_all_joints():
+def test_one_tag_map_for_all_keypoints():
     maps, tags = torch.rand(1, 3, 8, 12), torch.rand(1, 1, 8, 12)
     aggregator = MapAggregator()
     aggregator.add([maps], [tags], [maps.flip(-1)], [tags.flip(-1)], SWAP)

@@ -31,15 +31,15 @@ def test_what_is_encoded_can_be_decoded(codec):
     encoded = codec.encode(keypoints)
     tags = np.zeros((17, 24, 32, 1), dtype=np.float32)
     for person, indices in enumerate(encoded['keypoint_indices']):
-        for joint, (index, visible) in enumerate(indices):
+        for keypoint, (index, visible) in enumerate(indices):
             assert visible
-            tags[joint, index // 32, index % 32] = 5 * person
+            tags[keypoint, index // 32, index % 32] = 5 * person
     maps = torch.from_numpy(encoded['heatmaps']), torch.from_numpy(tags)
     decoded, scores, person_scores = codec.decode(maps)
     assert decoded.shape == (3, 17, 2) and scores.shape == (3, 17) and person_scores.shape == (3,)
     order = [int(np.abs(decoded[:, 0] - keypoints[i, 0]).sum(1).argmin()) for i in range(3)]
     assert sorted(order) == [0, 1, 2]
-    # A joint is known to its heatmap pixel, 4 input pixels.
+    # A keypoint is known to its heatmap pixel, 4 input pixels.
     np.testing.assert_allclose(decoded[order], keypoints, atol=4)
     assert decoded.dtype == np.float32 and (scores > 0.99).all()
 
@@ -60,7 +60,7 @@ def test_batch_decode_is_decode_of_each(codec):
             np.testing.assert_array_equal(got[i], expected)
 
 
-def test_tags_of_people_without_visible_joints_and_beyond_the_limit_are_left_out(codec):
+def test_tags_of_people_without_visible_keypoints_and_beyond_the_limit_are_left_out(codec):
     keypoints, visible = _people(45), np.ones((45, 17), dtype=np.float32)
     visible[:5] = 0
     encoded = codec.encode(keypoints, visible)

@@ -10,7 +10,7 @@ from icconv_mm.errors import InputError
 def write(tmp_path, mmpose):
     """A function that writes annotations, one image per list of them, and builds the dataset."""
 
-    def build(*pictures, kind='BottomupCocoDataset', joints=17, **options):
+    def build(*pictures, kind='BottomupCocoDataset', count=17, **options):
         from mmpose.registry import DATASETS
 
         annotations = []
@@ -18,7 +18,7 @@ def write(tmp_path, mmpose):
             for person in people:
                 given = dict(
                     id=len(annotations) + 1, image_id=image_id, category_id=1, iscrowd=0, bbox=[1, 1, 9, 9], area=81,
-                    segmentation=[[1, 1, 10, 1, 10, 10]], keypoints=[5, 5, 2] * joints, num_keypoints=joints,
+                    segmentation=[[1, 1, 10, 1, 10, 10]], keypoints=[5, 5, 2] * count, num_keypoints=count,
                 )  # fmt: skip
                 annotations.append({**given, **person})
         images = [dict(id=i, file_name=f'{i}.jpg', width=20, height=20) for i in range(1, len(pictures) + 1)]

@@ -5,17 +5,17 @@ from scenes import decode_literally, scene
 from torch.nn.functional import max_pool2d
 
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.pose import COCO_JOINT_ORDER, group_keypoints
-from icconv_mm.tasks.pose.grouping import _joint_order, find_peaks
+from icconv_mm.tasks.pose import COCO_KEYPOINT_ORDER, group_keypoints
+from icconv_mm.tasks.pose.grouping import _keypoint_order, find_peaks
 
 
 @pytest.mark.parametrize(
-    ('people', 'joints', 'size', 'tag_dim', 'seed'),
+    ('people', 'count', 'size', 'tag_dim', 'seed'),
     [(1, 17, (40, 32), 1, 0), (3, 17, (64, 48), 2, 1), (6, 17, (50, 37), 1, 2), (4, 14, (33, 65), 2, 3)],
 )
-def test_equals_the_literal_decoder(people, joints, size, tag_dim, seed):
-    heatmaps, tags = scene(people, joints, size, seed, tag_dim=tag_dim)
-    order = COCO_JOINT_ORDER if joints == 17 else range(joints)
+def test_equals_the_literal_decoder(people, count, size, tag_dim, seed):
+    heatmaps, tags = scene(people, count, size, seed, tag_dim=tag_dim)
+    order = COCO_KEYPOINT_ORDER if count == 17 else range(count)
     expected, expected_scores = decode_literally(heatmaps, tags, order)
     keypoints, scores = group_keypoints(heatmaps, tags)
     assert len(keypoints) >= people  # an isolated peak may open a person of its own
@@ -27,7 +27,7 @@ def test_options_reach_the_decoder():
     heatmaps, tags = scene(5, seed=4)
     everything, _ = group_keypoints(heatmaps, tags)
     expected, _ = decode_literally(
-        heatmaps, tags, COCO_JOINT_ORDER, limit=2, kernel=3, threshold=0.3, tag_threshold=0.5
+        heatmaps, tags, COCO_KEYPOINT_ORDER, limit=2, kernel=3, threshold=0.3, tag_threshold=0.5
     )
     options = dict(max_num_people=2, nms_kernel=3, detection_threshold=0.3, tag_threshold=0.5)
     keypoints, _ = group_keypoints(heatmaps, tags, **options)
@@ -81,13 +81,13 @@ def test_half_precision_maps():
 
 
 def test_more_people_than_max_num_people_are_returned_unless_ignored():
-    joints = torch.zeros(2, 40, 40)
+    heatmaps = torch.zeros(2, 40, 40)
     tags = torch.zeros(2, 40, 40, 1)
     for person in range(6):
-        joints[person % 2, 5 * person + 3, 5] = 0.9  # each person shows one joint only
+        heatmaps[person % 2, 5 * person + 3, 5] = 0.9  # each person shows one keypoint only
         tags[:, 5 * person + 3, 5] = 10.0 * person
-    assert len(group_keypoints(joints, tags, max_num_people=3)[0]) == 6
-    assert len(group_keypoints(joints, tags, max_num_people=3, ignore_too_much=True)[0]) == 3
+    assert len(group_keypoints(heatmaps, tags, max_num_people=3)[0]) == 6
+    assert len(group_keypoints(heatmaps, tags, max_num_people=3, ignore_too_much=True)[0]) == 3
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
@@ -95,11 +95,11 @@ def test_maps_that_are_not_finite_are_refused(bad):
     heatmaps, tags = scene(2, noise=0)
     broken = heatmaps.clone()
     broken[3, 0, 0] = bad
-    with pytest.raises(InputError, match=r'heatmap of joint 3 is not finite .* at 1 of 3072 values'):
+    with pytest.raises(InputError, match=r'heatmap of keypoint 3 is not finite .* at 1 of 3072 values'):
         group_keypoints(broken, tags)
     broken = tags.clone()
     broken[5, -1, -1] = bad  # far from every peak
-    with pytest.raises(InputError, match=r'tag map of joint 5 is not finite .* at 1 of 3072 values'):
+    with pytest.raises(InputError, match=r'tag map of keypoint 5 is not finite .* at 1 of 3072 values'):
         group_keypoints(heatmaps, broken)
 
 
@@ -113,22 +113,22 @@ def test_large_finite_tags_are_taken():
     assert torch.equal(group_keypoints(heatmaps, tags)[0], expected)
 
 
-def test_joint_orders_name_the_torso_first(mmpose):
+def test_keypoint_orders_name_the_torso_first(mmpose):
     from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
     def names(dataset, order):
         meta = parse_pose_metainfo(dict(from_file=f'configs/_base_/datasets/{dataset}.py'))
-        return [meta['keypoint_id2name'][joint] for joint in order]
+        return [meta['keypoint_id2name'][keypoint] for keypoint in order]
 
     head = ['nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear']
     torso = ['left_shoulder', 'right_shoulder', 'left_hip', 'right_hip']
-    limbs = [f'{side}_{joint}' for joint in ('elbow', 'wrist', 'knee', 'ankle') for side in ('left', 'right')]
-    assert names('coco', COCO_JOINT_ORDER) == head + torso + limbs
+    limbs = [f'{side}_{keypoint}' for keypoint in ('elbow', 'wrist', 'knee', 'ankle') for side in ('left', 'right')]
+    assert names('coco', COCO_KEYPOINT_ORDER) == head + torso + limbs
     # mmpose 0.x grouped any other skeleton in the order of the dataset; in CrowdPose that starts with the shoulders.
-    order = _joint_order(14, None)
+    order = _keypoint_order(14, None)
     assert names('crowdpose', order) == [
-        f'{side}_{joint}'
-        for joint in ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
+        f'{side}_{keypoint}'
+        for keypoint in ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
         for side in ('left', 'right')
     ] + ['top_head', 'neck']
 
@@ -140,9 +140,14 @@ def test_joint_orders_name_the_torso_first(mmpose):
         ((17, 8, 8), (17, 8, 9, 1), {}, r'\[17, 8, 9, 1\]'),
         ((17, 8, 8), (17, 8, 8, 1), {'nms_kernel': 4}, 'nms_kernel must be a positive odd number, got 4'),
         ((17, 8, 8), (17, 8, 8, 1), {'max_num_people': 0}, 'max_num_people must be at least 1, got 0'),
-        ((3, 8, 8), (3, 8, 8, 1), {'joint_order': [0, 1, 1]}, 'joint_order must name each of the 3 joints once'),
+        (
+            (3, 8, 8),
+            (3, 8, 8, 1),
+            {'keypoint_order': [0, 1, 1]},
+            'keypoint_order must name each of the 3',
+        ),
     ],
 )
 def test_bad_arguments(heatmaps, tags, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError if options else ValueError, match=message):
         group_keypoints(torch.zeros(heatmaps), torch.zeros(tags), **options)

@@ -6,7 +6,7 @@ from icconv_mm.tasks.pose.losses import MaskedHeatmapLoss, TagLoss, heatmap_loss
 
 
 def literally(tags, indices, kind):
-    """Push and pull of one image [K, H, W] with loops over people and joints."""
+    """Push and pull of one image [K, H, W] with loops over people and keypoints."""
     means, pulls = [], []
     for person in indices:
         values = [tags[k].flatten()[i] for k, (i, v) in enumerate(person.tolist()) if v]
@@ -32,7 +32,7 @@ def test_tag_loss_equals_loops(kind, people):
     tags = torch.randn(3, 5, 6, 7, dtype=torch.double, requires_grad=True)
     indices = torch.stack([torch.randint(0, 42, (3, people, 5)), torch.randint(0, 2, (3, people, 5))], -1)
     if people > 1:
-        indices[1, 1:, :, 1] = 0  # one person, the others without visible joints
+        indices[1, 1:, :, 1] = 0  # one person, the others without visible keypoints
         indices[2, :, :, 1] = 0  # nobody
     got = tag_loss(tags, indices, kind)
     for image in range(3):
@@ -76,7 +76,7 @@ def test_weights():
     torch.testing.assert_close(got, (2 * push, 5 * pull))
 
 
-def test_peak_weight_counts_errors_near_joints_more():
+def test_peak_weight_counts_errors_near_keypoints_more():
     pred, target, mask = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5), torch.ones(2, 4, 5)
     plain = heatmap_loss(pred, target, mask)
     expected = ((pred - target) ** 2 * (1 + 7 * target)).mean((1, 2, 3))

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 from icconv_mm.errors import InputError
 
 
-def _training_batch(people=(2, 0), joints=17, size=64):
+def _training_batch(people=(2, 0), num_keypoints=17, size=64):
     from mmpose.structures import PoseDataSample
 
     samples = []
@@ -19,19 +19,21 @@ def _training_batch(people=(2, 0), joints=17, size=64):
         sample = PoseDataSample()
         area = (size // 4) ** 2
         sample.gt_fields = PixelData(
-            heatmaps=torch.rand(joints, size // 4, size // 4),
+            heatmaps=torch.rand(num_keypoints, size // 4, size // 4),
             heatmap_mask=torch.ones(1, size // 4, size // 4, dtype=torch.bool),
         )
-        indices = torch.stack([torch.randint(0, area, (count, joints)), torch.ones(count, joints).long()], -1)
+        indices = torch.stack(
+            [torch.randint(0, area, (count, num_keypoints)), torch.ones(count, num_keypoints).long()], -1
+        )
         sample.gt_instance_labels = InstanceData(keypoint_indices=indices)
         samples.append(sample)
     return torch.randn(len(people), 3, size, size), samples
 
 
 def _pyramids(coco_meta, shapes, scales=(1,), size_divisor=32, **meta):
-    from icconv_mm.tasks.pose import PackPyramidInputs, PyramidResize
+    from icconv_mm.tasks.pose import MultiScaleResize, PackMultiScaleInputs
 
-    resize, pack = PyramidResize((64, 64), list(scales), size_divisor), PackPyramidInputs()
+    resize, pack = MultiScaleResize((64, 64), list(scales), size_divisor), PackMultiScaleInputs()
     rng = np.random.RandomState(0)
     items = []
     for number, (height, width) in enumerate(shapes):
@@ -92,13 +94,13 @@ def test_losses_under_autocast(model):
         torch.testing.assert_close(value, expected[name], rtol=0.05, atol=1e-4)
 
 
-def test_wrong_number_of_joints_is_named(model):
-    inputs, samples = _training_batch(joints=16)
+def test_wrong_number_of_keypoints_is_named(model):
+    inputs, samples = _training_batch(num_keypoints=16)
     with pytest.raises(InputError, match=r'\[17, 16, 16\].*but the targets have \[16, 16, 16\].*num_keypoints'):
         model(inputs, samples, mode='loss')
 
 
-def test_one_tag_map_for_all_joints(model_cfg):
+def test_one_tag_map_for_all_keypoints(model_cfg):
     from mmpose.registry import MODELS
 
     model_cfg['head']['tag_per_keypoint'] = False
@@ -148,7 +150,7 @@ def test_pictures_of_one_size_with_different_base_sizes(model, coco_meta):
 def test_head_refuses_samples_of_several_base_sizes(model, coco_meta):
     samples = [item['data_samples'] for item in _pyramids(coco_meta, [(64, 72), (64, 64)], size_divisor=8)]
     feats = [((torch.rand(2, 64, 2, 2),), None)]
-    with pytest.raises(InputError, match=r'must have one input_size, got \[\(64, 64\), \(72, 64\)\]'):
+    with pytest.raises(ValueError, match=r'must have one input_size, got \[\(64, 64\), \(72, 64\)\]'):
         model.head.predict(feats, samples)
 
 
@@ -161,7 +163,7 @@ def test_number_of_sizes_must_be_that_of_the_scales(model, coco_meta, levels):
             _predict(model, [item])
     feats = [((torch.rand(1, 64, 2, 2),), None)] * levels
     found = 'more than 2' if levels > 2 else levels
-    with pytest.raises(InputError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
+    with pytest.raises(ValueError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
         model.head.predict(feats, [item['data_samples']])
 
 
@@ -204,7 +206,7 @@ def test_flip_test_without_flip_indices(model, coco_meta):
 
 def test_nan_heatmaps_are_an_error(model, coco_meta):
     torch.nn.init.constant_(model.head.final_layer.bias, float('nan'))
-    with pytest.raises(InputError, match='heatmap of joint 0 is not finite'):
+    with pytest.raises(InputError, match='heatmap of keypoint 0 is not finite'):
         _predict(model, _pyramids(coco_meta, [(64, 96)]))
 
 

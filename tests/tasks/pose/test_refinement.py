@@ -5,9 +5,9 @@ from icconv_mm.tasks.pose import refinement
 from icconv_mm.tasks.pose.refinement import best_pixels, fill_missing, quarter_shift
 
 
-def search_everywhere(heatmaps, tags, joint, mean_tags):
+def search_everywhere(heatmaps, tags, keypoint, mean_tags):
     found = []
-    for k, mean in zip(joint, mean_tags):
+    for k, mean in zip(keypoint, mean_tags):
         value = heatmaps[k] - (tags[k] - mean).square().sum(-1).sqrt().round()
         index = int((value == value.max()).flatten().nonzero()[0])  # the first in a tie
         found.append([index % heatmaps.shape[2], index // heatmaps.shape[2]])
@@ -20,28 +20,28 @@ def search_everywhere(heatmaps, tags, joint, mean_tags):
 def test_branch_and_bound_finds_what_full_search_finds(size, tag_dim, spread):
     heatmaps = torch.randn(3, *size) * 0.3
     tags = torch.randn(3, *size, tag_dim) * spread
-    joint = torch.randint(0, 3, (40,))
+    keypoint = torch.randint(0, 3, (40,))
     mean_tags = torch.randn(40, tag_dim) * 4  # some lie far from every tag of the map
-    expected = search_everywhere(heatmaps, tags, joint, mean_tags)
-    assert torch.equal(best_pixels(heatmaps, tags, joint, mean_tags), expected)
+    expected = search_everywhere(heatmaps, tags, keypoint, mean_tags)
+    assert torch.equal(best_pixels(heatmaps, tags, keypoint, mean_tags), expected)
 
 
 def test_ties_give_the_first_pixel():
-    joint, mean_tags = torch.tensor([0, 1]), torch.zeros(2, 1)
-    flat = best_pixels(torch.zeros(2, 40, 40), torch.zeros(2, 40, 40, 1), joint, mean_tags)
+    keypoint, mean_tags = torch.tensor([0, 1]), torch.zeros(2, 1)
+    flat = best_pixels(torch.zeros(2, 40, 40), torch.zeros(2, 40, 40, 1), keypoint, mean_tags)
     assert flat.tolist() == [[0, 0], [0, 0]]
     heatmaps = (torch.rand(2, 40, 56) > 0.97).float()
     tags = torch.randint(0, 3, (2, 40, 56, 1)).float()
-    expected = search_everywhere(heatmaps, tags, joint, mean_tags)
-    assert torch.equal(best_pixels(heatmaps, tags, joint, mean_tags), expected)
+    expected = search_everywhere(heatmaps, tags, keypoint, mean_tags)
+    assert torch.equal(best_pixels(heatmaps, tags, keypoint, mean_tags), expected)
 
 
 def test_search_in_pieces_gives_the_same(monkeypatch):
     heatmaps, tags = torch.randn(2, 64, 64), torch.randn(2, 64, 64, 1)
-    joint, mean_tags = torch.randint(0, 2, (30,)), torch.randn(30, 1)
-    expected = best_pixels(heatmaps, tags, joint, mean_tags)
+    keypoint, mean_tags = torch.randint(0, 2, (30,)), torch.randn(30, 1)
+    expected = best_pixels(heatmaps, tags, keypoint, mean_tags)
     monkeypatch.setattr(refinement, '_CHUNK', 512)
-    assert torch.equal(best_pixels(heatmaps, tags, joint, mean_tags), expected)
+    assert torch.equal(best_pixels(heatmaps, tags, keypoint, mean_tags), expected)
 
 
 def test_quarter_shift_at_borders_and_ties():
@@ -52,7 +52,7 @@ def test_quarter_shift_at_borders_and_ties():
     assert quarter_shift(heatmap, pixels).tolist() == [[[0.75, 0.25]], [[2.25, 1.25]], [[4.25, 3.25]]]
 
 
-def test_only_missing_joints_with_a_positive_heatmap_are_filled():
+def test_only_missing_keypoints_with_a_positive_heatmap_are_filled():
     heatmaps = torch.full((3, 20, 20), -0.5)
     tags = torch.full((3, 20, 20, 1), 7.0)
     heatmaps[0, 4, 5] = 0.9

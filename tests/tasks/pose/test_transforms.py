@@ -21,7 +21,7 @@ AFFINE = dict(type='icconv_mm.BottomupAffine', input_size=(96, 64))
 
 
 def _dot(sample):
-    """A black image with one bright dot, at the first joint of the first person."""
+    """A black image with one bright dot, at the first keypoint of the first person."""
     sample['img'][:] = 0
     sample['keypoints'][0, 0] = 70, 50
     sample['img'][48:53, 68:73] = 255
@@ -38,8 +38,8 @@ def test_keypoints_move_with_the_picture(pipeline, sample, prob):
     flip = dict(type='RandomFlip', prob=prob, direction='horizontal')
     results = pipeline(dict(AFFINE, shift_factor=0.05), flip)(_dot(sample))
     assert results['img'].shape == (64, 96, 3) and results['img_shape'] == (64, 96)
-    joint = results['flip_indices'][0]  # the nose, which has no counterpart
-    np.testing.assert_allclose(results['keypoints'][0, joint], _brightest(results['img']), atol=1.2)
+    keypoint = results['flip_indices'][0]  # the nose, which has no counterpart
+    np.testing.assert_allclose(results['keypoints'][0, keypoint], _brightest(results['img']), atol=1.2)
 
 
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical'])  # mmpose 1.3 cannot mirror boxes diagonally
@@ -48,14 +48,14 @@ def test_targets_and_mask_move_with_the_picture(pipeline, sample, direction):
     flip = dict(type='RandomFlip', prob=1.0, direction=direction)
     generate = dict(type='GenerateTarget', encoder=ENCODER)
     results = pipeline(dict(AFFINE, shift_factor=0.05), flip, generate)(_dot(sample))
-    joint = results['flip_indices'][0]
-    x, y = results['keypoints'][0, joint] / 4
-    assert results['heatmaps'][joint, int(y), int(x)] == 1
+    keypoint = results['flip_indices'][0]
+    x, y = results['keypoints'][0, keypoint] / 4
+    assert results['heatmaps'][keypoint, int(y), int(x)] == 1
     assert not results['heatmap_mask'][0, int(y), int(x)]
     assert results['heatmap_mask'].any()
 
 
-def test_joint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
+def test_keypoint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
     """The target of mmpose 0.x truncates towards zero: -0.75 heatmap pixels is pixel 0, -1.25 is outside."""
     sample['keypoints'][0, :2] = (-3, 10), (-5, 10)
     still = dict(AFFINE, rotate_factor=0, scale_factor=(1, 1), shift_factor=0)
@@ -86,7 +86,7 @@ def test_affine_is_uniform_and_translates_relative_to_the_scale(mmpose):
 
 def test_training_sample_is_packed(pipeline, sample):
     generate = dict(type='GenerateTarget', encoder=ENCODER)
-    packed = pipeline(AFFINE, generate, dict(type='icconv_mm.PackPyramidInputs'))(sample)
+    packed = pipeline(AFFINE, generate, dict(type='icconv_mm.PackMultiScaleInputs'))(sample)
     assert packed['inputs'].shape == (3, 64, 96)
     fields, labels = packed['data_samples'].gt_fields, packed['data_samples'].gt_instance_labels
     assert fields.heatmaps.shape == (17, 16, 24) and fields.heatmap_mask.shape == (1, 16, 24)
@@ -100,14 +100,14 @@ def test_picture_without_people(pipeline, sample):
         sample[key] = sample[key][:0]
     flip = dict(type='RandomFlip', prob=1.0)
     generate = dict(type='GenerateTarget', encoder=ENCODER)
-    packed = pipeline(AFFINE, flip, generate, dict(type='icconv_mm.PackPyramidInputs'))(sample)
+    packed = pipeline(AFFINE, flip, generate, dict(type='icconv_mm.PackMultiScaleInputs'))(sample)
     assert not packed['data_samples'].gt_fields.heatmaps.any()
     assert packed['data_samples'].gt_instance_labels.keypoint_indices.shape == (0, 17, 2)
 
 
 def test_pyramid_is_packed_as_a_list(pipeline, sample):
-    resize = dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=[0.5, 2, 1], size_divisor=32)
-    packed = pipeline(resize, dict(type='icconv_mm.PackPyramidInputs'))(sample)
+    resize = dict(type='icconv_mm.MultiScaleResize', input_size=(64, 64), scales=[0.5, 2, 1], size_divisor=32)
+    packed = pipeline(resize, dict(type='icconv_mm.PackMultiScaleInputs'))(sample)
     assert [tuple(image.shape) for image in packed['inputs']] == [(3, 128, 256), (3, 64, 128), (3, 32, 64)]
     assert all(image.dtype == torch.uint8 for image in packed['inputs'])
     meta = packed['data_samples'].metainfo
@@ -116,7 +116,7 @@ def test_pyramid_is_packed_as_a_list(pipeline, sample):
 
 
 def test_every_level_shows_the_dot_at_the_same_place(pipeline, sample):
-    resize = dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=[3, 2, 1])
+    resize = dict(type='icconv_mm.MultiScaleResize', input_size=(64, 64), scales=[3, 2, 1])
     results = pipeline(resize)(_dot(sample))
     places = [_brightest(image) / image.shape[1::-1] for image in results['img']]
     np.testing.assert_allclose(places, np.broadcast_to(places[0], (3, 2)), atol=0.015)
@@ -125,10 +125,10 @@ def test_every_level_shows_the_dot_at_the_same_place(pipeline, sample):
 @pytest.mark.parametrize('scales', [[], [1, -1], [1, 1]])
 def test_bad_scales_are_refused_when_the_pipeline_is_built(pipeline, scales):
     with pytest.raises(InputError, match='scale'):
-        pipeline(dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=scales))
+        pipeline(dict(type='icconv_mm.MultiScaleResize', input_size=(64, 64), scales=scales))
 
 
-@pytest.mark.parametrize('transform', [AFFINE, dict(type='icconv_mm.PyramidResize', input_size=(640, 640))])
+@pytest.mark.parametrize('transform', [AFFINE, dict(type='icconv_mm.MultiScaleResize', input_size=(640, 640))])
 def test_picture_that_cannot_be_warped_is_named(pipeline, sample, transform):
     sample.update(img=np.zeros((1, 32767, 3), dtype=np.uint8), img_shape=(1, 32767))
     with pytest.raises(InputError, match=r'seven\.jpg: an image of 32767 x 1 pixels is too large: .* 32766;'):
@@ -138,17 +138,17 @@ def test_picture_that_cannot_be_warped_is_named(pipeline, sample, transform):
 def test_impossible_picture_is_named(pipeline, sample):
     sample['img'] = np.zeros((1, 2000, 3), dtype=np.uint8)
     with pytest.raises(InputError, match=r'seven.jpg: an image of 2000 x 1 pixels is too long and thin'):
-        pipeline(dict(type='icconv_mm.PyramidResize', input_size=(640, 640)))(sample)
+        pipeline(dict(type='icconv_mm.MultiScaleResize', input_size=(640, 640)))(sample)
 
 
 def test_preprocessor_normalizes_each_picture_of_each_level(pipeline, sample, mmpose):
-    from icconv_mm.tasks.pose import PyramidDataPreprocessor
+    from icconv_mm.tasks.pose import MultiScaleDataPreprocessor
 
-    resize = dict(type='icconv_mm.PyramidResize', input_size=(64, 64), scales=[1, 0.5], size_divisor=32)
-    run = pipeline(resize, dict(type='icconv_mm.PackPyramidInputs'))
+    resize = dict(type='icconv_mm.MultiScaleResize', input_size=(64, 64), scales=[1, 0.5], size_divisor=32)
+    run = pipeline(resize, dict(type='icconv_mm.PackMultiScaleInputs'))
     tall = dict(sample, img=np.ascontiguousarray(sample['img'].transpose(1, 0, 2)))
     packed = [run(dict(sample)), run(tall)]
-    preprocess = PyramidDataPreprocessor(mean=[1.0, 2, 3], std=[4.0, 5, 6], bgr_to_rgb=True)
+    preprocess = MultiScaleDataPreprocessor(mean=[1.0, 2, 3], std=[4.0, 5, 6], bgr_to_rgb=True)
     inputs = preprocess(pseudo_collate(packed))['inputs']
     assert isinstance(inputs, tuple)
     for got, item in zip(inputs, packed):
@@ -159,8 +159,10 @@ def test_preprocessor_normalizes_each_picture_of_each_level(pipeline, sample, mm
 
 
 def test_preprocessor_stacks_training_batches(mmpose, sample, pipeline):
-    from icconv_mm.tasks.pose import PyramidDataPreprocessor
+    from icconv_mm.tasks.pose import MultiScaleDataPreprocessor
 
-    packed = pipeline(AFFINE, dict(type='icconv_mm.PackPyramidInputs'))(sample)
-    batch = PyramidDataPreprocessor(mean=[1.0, 2, 3], std=[4.0, 5, 6])(pseudo_collate([packed, packed]), training=True)
+    packed = pipeline(AFFINE, dict(type='icconv_mm.PackMultiScaleInputs'))(sample)
+    batch = MultiScaleDataPreprocessor(mean=[1.0, 2, 3], std=[4.0, 5, 6])(
+        pseudo_collate([packed, packed]), training=True
+    )
     assert batch['inputs'].shape == (2, 3, 64, 96)

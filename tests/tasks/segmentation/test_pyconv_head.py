@@ -7,6 +7,7 @@ from torch import nn
 
 pytest.importorskip('mmseg')
 
+from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.segmentation import PyConvHead
@@ -64,13 +65,13 @@ def test_every_parameter_learns(norm_cfg, maps):
 def test_crop_smaller_than_the_pooling(head):
     small = [None, torch.randn(2, 32, 12, 8)]
     assert head(small).shape == (2, 5, 12, 8)  # an image to be tested may have any size
-    with pytest.raises(ValueError, match='a feature map of 12x8 is smaller than its global pooling of 9x9'):
+    with pytest.raises(InputError, match='a feature map of 12x8 is smaller than its global pooling of 9x9'):
         head.train()(small)
 
 
 @pytest.mark.parametrize(('settings', 'got'), [({'pyconv_channels': 96}, '96 and 9'), ({'pool_size': 0}, '64 and 0')])
 def test_errors(settings, got):
-    with pytest.raises(ValueError, match=f'pyconv_channels must be a multiple of 64 .* got {got}'):
+    with pytest.raises(InputError, match=f'pyconv_channels must be a multiple of 64 .* got {got}'):
         PyConvHead(**(SMALL | settings))
 
 

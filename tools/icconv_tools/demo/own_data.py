@@ -6,7 +6,7 @@ from rich.console import Console
 
 from icconv_tools import HOME
 
-_CONFIG = 'configs/multitask/joint_ic-r18_fpn_miniature.py'
+_CONFIG = 'configs/multitask/multitask_ic-r18_fpn_miniature.py'
 _TEMPLATE = """# One network with an IC-ResNet-18 on your own data: fill in the first lines. None in the place of a pair
 # of files or folders, for training and validation, leaves its task out.
 data_root = 'path/to/your/data/'

@@ -143,7 +143,7 @@ def test_real_tools(repo, data, tmp_path, monkeypatch):
     for name, settings, short in (
         ('_base_/schedules/miniature', r'max_iters = \d+', 'max_iters = 2'),
         ('pose/ae_ic-r18_miniature', r'max_iters, warm_up = \d+, \d+', 'max_iters, warm_up = 2, 1'),
-        ('multitask/joint_ic-r18_fpn_miniature', r'max_iters, warm_up = \d+, \d+', 'max_iters, warm_up = 2, 1'),
+        ('multitask/multitask_ic-r18_fpn_miniature', r'max_iters, warm_up = \d+, \d+', 'max_iters, warm_up = 2, 1'),
     ):
         config = home / f'configs/{name}.py'
         text, replaced = re.subn(settings, short, config.read_text())

@@ -1,5 +1,7 @@
 """The table of arms: every comparison is whole, and arms differ from their baseline by what they are named after."""
 
+import json
+
 import pytest
 
 pytest.importorskip('mmdet')
@@ -113,3 +115,10 @@ def test_settings_change_with_what_is_set(tmp_path):
         Run(ARMS['search/dense'], 0, BUDGETS['cpu'], tmp_path),
     ]
     assert len({run.settings(), *(each.settings() for each in others)}) == 4
+
+
+def test_recorded_results_are_found_under_types_of_other_names(repo, tmp_path):
+    """Types of pose were renamed after these runs."""
+    for name in ('joint/joint', 'joint/pose', 'search-pose/dense'):
+        recorded = repo / f'docs/measurements/evidence/cpu/runs/{name}/seed0/result.json'
+        assert Run(ARMS[name], 0, BUDGETS['cpu'], tmp_path).settings() == json.loads(recorded.read_text())['settings']

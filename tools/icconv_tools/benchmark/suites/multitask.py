@@ -31,8 +31,8 @@ CONFIGS = HOME / 'configs'
 LIMIT = 0.5  # of one forward pass against four
 # recipe, batch, image, boxes per image: the miniature set has 4.9 objects in an image, COCO's val2017 7.3
 MINIATURE, COCO = CASES = (
-    ('joint_ic-r18_fpn_miniature', 8, (128, 128), 5),
-    ('joint_ic-r50-k9_fpn_8xb4-50e_coco-640x640', 1, (640, 640), 7),
+    ('multitask_ic-r18_fpn_miniature', 8, (128, 128), 5),
+    ('multitask_ic-r50-k9_fpn_8xb4-50e_coco-640x640', 1, (640, 640), 7),
 )
 # recipes of each task alone: ours, or those of the libraries
 SINGLE = {

@@ -6,7 +6,7 @@ from mmpose.codecs import AssociativeEmbedding
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from icconv_mm.tasks.pose.grouping import COCO_JOINT_ORDER, group_keypoints
+from icconv_mm.tasks.pose.grouping import COCO_KEYPOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.targets import gaussian_heatmaps
 from icconv_tools.benchmark.harness import Disagreement
 from icconv_tools.benchmark.networks import POSE_PATTERNS, pose_estimator
@@ -25,7 +25,7 @@ def run(options: Options) -> list[Figure]:
     """
     heatmaps, tags = crowd()
     size, decode = (INPUT, INPUT), {'decode_topk': 30, 'decode_center_shift': 0.5}
-    codec = AssociativeEmbedding(size, size, sigma=8, decode_keypoint_order=list(COCO_JOINT_ORDER), **decode)
+    codec = AssociativeEmbedding(size, size, sigma=8, decode_keypoint_order=list(COCO_KEYPOINT_ORDER), **decode)
     mmpose_maps = heatmaps[None], tags.permute(3, 0, 1, 2).flatten(0, 1)[None].contiguous()
     people = _agree(group_keypoints(heatmaps, tags), codec.batch_decode(*mmpose_maps))
     network, pattern = _network(options.device)

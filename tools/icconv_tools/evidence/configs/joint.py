@@ -1,5 +1,5 @@
 # One network for boxes and masks, label maps and poses: the heads of mask_rcnn.py, semantic_fpn.py and pose_pyramid.py.
-_base_ = '../../../../configs/multitask/joint_ic-r18_fpn_miniature.py'
+_base_ = '../../../../configs/multitask/multitask_ic-r18_fpn_miniature.py'
 
 channels = 32
 model = dict(

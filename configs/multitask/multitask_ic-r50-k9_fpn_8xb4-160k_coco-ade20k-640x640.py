@@ -1,6 +1,6 @@
 # Disjoint sets: COCO is labelled for boxes, masks and poses, ADE20K for its 150 semantic classes. Each batch has three
 # images of COCO and one of ADE20K.
-_base_ = './joint_ic-r50-k9_fpn_8xb4-50e_coco-640x640.py'
+_base_ = './multitask_ic-r50-k9_fpn_8xb4-50e_coco-640x640.py'
 
 model = dict(tasks=dict(semantic=dict(decode_head=dict(num_classes=150))))
 

@@ -1,5 +1,5 @@
 # Two tasks: boxes by Faster R-CNN, and poses.
-_base_ = './joint_ic-r50-k9_fpn_8xb4-50e_coco-640x640.py'
+_base_ = './multitask_ic-r50-k9_fpn_8xb4-50e_coco-640x640.py'
 
 heads = _base_.model.tasks.instance
 model = dict(
