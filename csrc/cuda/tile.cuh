@@ -3,12 +3,10 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "../common/patch.h"
 #include "mma.cuh"
-#include "patch.h"
 
 namespace icconv_mm::cuda {
-
-using namespace patches;
 
 constexpr uint32_t kNothing = 0xffffffffu;  // the source of a slot outside of the image
 

@@ -7,7 +7,7 @@
 
 #include "../common/common.h"
 
-namespace icconv_mm {
+namespace icconv_mm::inception_conv {
 namespace {
 
 void check_pair(const char* name, const at::Tensor& first, const at::Tensor& second) {
@@ -119,4 +119,4 @@ int64_t max_dilation(Pattern pattern, int axis) {
   return largest;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::inception_conv

@@ -8,7 +8,7 @@
 
 #include "../common/common.h"
 
-namespace icconv_mm {
+namespace icconv_mm::inception_conv {
 
 using Pattern = c10::IntArrayRef;  // (out_channels, dilation_h, dilation_w) per run, flattened
 
@@ -53,4 +53,4 @@ Range longest_run(Pattern pattern, int64_t groups);
 // The largest dilation of runs that are not empty. axis 0: height, 1: width.
 int64_t max_dilation(Pattern pattern, int axis);
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::inception_conv

@@ -1,7 +1,7 @@
 // See grad_weight.h.
 #include "grad_weight.h"
 
-#include "../cuda/program.h"
+#include "../common/program.h"
 
 #include <algorithm>
 #include <cstring>

@@ -4,15 +4,13 @@
 // which holds its lane's numbers, or the CPU, which holds those of all 32.
 #pragma once
 
-#include "../cuda/patch.h"
+#include "../common/patch.h"
 #include "levels.h"
 
 #include <cstdint>
 #include <vector>
 
 namespace icconv_mm::pyconv {
-
-using patches::Patch;
 
 constexpr int kRowChannels = 16, kColumnChannels = 16, kPixelsOfStep = 16;
 constexpr int kWarps = 4, kTapsOfWarp = 7, kTapsOfJob = kWarps * kTapsOfWarp;  // sums stay in registers

@@ -9,7 +9,7 @@
 #include <map>
 
 #include "../common/common.h"
-#include "../cuda/program.h"
+#include "../common/program.h"
 
 namespace icconv_mm::pyconv {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace icconv_mm {
+namespace icconv_mm::python {
 
 // A convolution with all that does not change between the calls of a layer. Kernels are the compiled ones.
 class Convolution : public torch::CustomClassHolder {
@@ -23,4 +23,4 @@ class Convolution : public torch::CustomClassHolder {
                                            bool to_x, bool to_weights, const std::string& backend) const = 0;
 };
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::python

@@ -18,7 +18,7 @@
 #include <algorithm>
 #include <memory>
 
-namespace icconv_mm {
+namespace icconv_mm::python {
 namespace {
 
 namespace py = pybind11;
@@ -335,10 +335,10 @@ std::unique_ptr<Prepared> prepare(std::vector<int64_t> table, int64_t first, int
 }
 
 }  // namespace
-}  // namespace icconv_mm
+}  // namespace icconv_mm::python
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  using icconv_mm::Prepared;
+  using icconv_mm::python::Prepared;
   namespace py = pybind11;
   py::class_<Prepared>(m, "Prepared")
       .def("__call__",
@@ -347,6 +347,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
              return self.run(x, weights, bias, backend);
              END_HANDLE_TH_ERRORS_PYBIND
            });
-  m.def("inception", &icconv_mm::prepare<icconv_mm::Inception>);
-  m.def("pyramidal", &icconv_mm::prepare<icconv_mm::Pyramidal>);
+  m.def("inception", &icconv_mm::python::prepare<icconv_mm::python::Inception>);
+  m.def("pyramidal", &icconv_mm::python::prepare<icconv_mm::python::Pyramidal>);
 }

@@ -1,5 +1,5 @@
 // See fused.h. The same patches, fragments and offsets as on the GPU; a loop takes the place of a warp's product.
-#include "../inception_conv/fused.h"
+#include "../inception_conv/fused/fused.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/zeros.h>
@@ -9,11 +9,10 @@
 
 #include "fused.h"
 
-namespace icconv_mm {
+namespace icconv_mm::testing {
 namespace {
 
 using namespace fused;
-using patches::locate_tile, patches::source_pixel, patches::Tile;
 
 struct Work {
   const Geometry& g;
@@ -132,4 +131,4 @@ at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tenso
   return out.to(x.options(), false, false, x.suggest_memory_format());
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::testing

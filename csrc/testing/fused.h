@@ -3,7 +3,9 @@
 
 #include "../inception_conv/geometry.h"
 
-namespace icconv_mm {
+namespace icconv_mm::testing {
+
+using namespace inception_conv;
 
 at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          Pattern pattern, bool relu, bool wgmma);
@@ -11,4 +13,4 @@ at::Tensor forward_fused(const Geometry& g, const at::Tensor& x, const at::Tenso
 // The sums in float32.
 at::Tensor multiply_by_warpgroups(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, Pattern pattern);
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::testing

@@ -1,7 +1,7 @@
-// The fused kernel with warpgroup products on the CPU, for tests: the code of ../../inception_conv/warpgroups.h as the
-// GPU compiles it, run by warps whose loads and products are those of the instructions' definitions (PTX ISA:
+// The fused kernel with warpgroup products on the CPU, for tests: the code of ../inception_conv/fused/warpgroups.h as
+// the GPU compiles it, run by warps whose loads and products are those of the instructions' definitions (PTX ISA:
 // ldmatrix, wgmma.mma_async, "Matrix descriptor format"), byte by byte in a copy of the shared memory.
-#include "../inception_conv/warpgroups.h"
+#include "../inception_conv/fused/warpgroups.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
@@ -11,11 +11,10 @@
 
 #include "fused.h"
 
-namespace icconv_mm {
+namespace icconv_mm::testing {
 namespace {
 
 using namespace fused;
-using patches::locate_tile, patches::source_pixel, patches::Tile;
 
 constexpr int kLanes = 32;
 
@@ -149,4 +148,4 @@ at::Tensor multiply_by_warpgroups(const Geometry& g, const at::Tensor& x, const 
   return out;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::testing

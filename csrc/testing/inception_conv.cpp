@@ -1,5 +1,5 @@
 // Kernels of CUDA by name on the CPU: what CUDA computes, by the same code, so that tests need no GPU.
-#include "../kn2row/kn2row.h"
+#include "../inception_conv/kn2row/kn2row.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -10,8 +10,10 @@
 
 #include "fused.h"
 
-namespace icconv_mm::kn2row {
+namespace icconv_mm::testing {
 namespace {
+
+using namespace kn2row;
 
 struct Cpu {
   template <typename Pass>
@@ -74,4 +76,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("inception_conv2d_grad_weight_by", TORCH_FN(grad_weight));
 }
 
-}  // namespace icconv_mm::kn2row
+}  // namespace icconv_mm::testing

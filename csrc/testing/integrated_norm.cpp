@@ -3,8 +3,10 @@
 
 #include <torch/library.h>
 
-namespace icconv_mm::integrated_norm {
+namespace icconv_mm::testing {
 namespace {
+
+using namespace integrated_norm;
 
 struct OnProcessor {
   explicit OnProcessor(const Tensor&) {}
@@ -28,4 +30,4 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def("integrated_norm_grad_thread_by_thread", TORCH_FN(backward<OnProcessor>));
 }
 
-}  // namespace icconv_mm::integrated_norm
+}  // namespace icconv_mm::testing

@@ -13,8 +13,10 @@
 
 #include "../pyconv/grad_weight.h"
 
-namespace icconv_mm::pyconv {
+namespace icconv_mm::testing {
 namespace {
+
+using namespace pyconv;
 
 template <typename T>
 std::vector<T> pack(const Geometry& g, const Program& program, const int* numbers, at::TensorList weights,
@@ -137,7 +139,7 @@ struct WeightBlock {
   const at::TensorAccessor<T, 4> grad, x;
 
   std::vector<char> stage(const Job& job, int index) const {
-    const patches::Tile tile = locate_tile(patch, index);
+    const Tile tile = locate_tile(patch, index);
     const int height = static_cast<int>(g.height), width = static_cast<int>(g.width);
     std::vector<char> memory((size_t(patch.slots) + kPixelsOfTile) * kPixelPitch);
     const auto put = [&](int slot, int channel, T value) {
@@ -196,9 +198,9 @@ std::vector<at::Tensor> grad_weight_by_warps(const Geometry& g, const at::Tensor
   const WeightProgram& program = *reinterpret_cast<const WeightProgram*>(numbers.data());
   const auto* jobs = reinterpret_cast<const Job*>(numbers.data() + program.job_at);
   const auto* taps = reinterpret_cast<const Tap*>(numbers.data() + program.tap_at);
-  const Patch patch = patches::fit_patch(4000, kPixelsOfTile, static_cast<int>(g.out_height),
-                                         static_cast<int>(g.out_width), static_cast<int>(g.stride), program.reach_h,
-                                         program.reach_h, program.reach_w, program.reach_w);
+  const Patch patch =
+      fit_patch(4000, kPixelsOfTile, static_cast<int>(g.out_height), static_cast<int>(g.out_width),
+                static_cast<int>(g.stride), program.reach_h, program.reach_h, program.reach_w, program.reach_w);
   TORCH_CHECK(patch.tiles() > 0, "the tiled kernel of pyconv2d does not take such a call on this GPU");
   const Places places = places_of(g);
   const int slabs = std::min(3, static_cast<int>(g.batch) * patch.tiles());
@@ -265,4 +267,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("pyconv2d_grad_weight_by", TORCH_FN(grad_weight));
 }
 
-}  // namespace icconv_mm::pyconv
+}  // namespace icconv_mm::testing

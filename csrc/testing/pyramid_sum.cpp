@@ -3,8 +3,10 @@
 
 #include <torch/library.h>
 
-namespace icconv_mm::pyramid_sum {
+namespace icconv_mm::testing {
 namespace {
+
+using namespace pyramid_sum;
 
 struct OnProcessor {
   explicit OnProcessor(const Tensor&) {}
@@ -21,4 +23,4 @@ struct OnProcessor {
 
 TORCH_LIBRARY_FRAGMENT(icconv_mm, m) { m.def("pyramid_sum_thread_by_thread", TORCH_FN(run<OnProcessor>)); }
 
-}  // namespace icconv_mm::pyramid_sum
+}  // namespace icconv_mm::testing

@@ -18,12 +18,12 @@ SOURCES = sorted((ROOT / 'csrc').rglob('*.cu'))
 ARCHITECTURES = ('sm_80', 'sm_90a', 'sm_120')
 # kernels whose work is products on tensor cores, by source: a part of their names
 PRODUCTS = {
-    'inception_conv/forward.cu': 'forward_kernel',
-    'inception_conv/grad_input.cu': 'grad_input_kernel',
-    'inception_conv/grad_weight.cu': 'grad_weight_kernel',
+    'inception_conv/tiled_forward.cu': 'forward_kernel',
+    'inception_conv/tiled_grad_input.cu': 'grad_input_kernel',
+    'inception_conv/tiled_grad_weight.cu': 'grad_weight_kernel',
     'inception_conv/fused.cu': 'fused_kernel',
     'pyconv/tiled.cu': 'pyconv_kernel',
-    'pyconv/grad_weight.cu': 'pyconv_weight_kernel',
+    'pyconv/tiled_grad_weight.cu': 'pyconv_weight_kernel',
 }
 # those whose products are of warpgroups, which sm_90a alone has
 WARPGROUPS = {'inception_conv/fused_wgmma.cu': 'fused_wgmma_kernel'}
@@ -33,9 +33,9 @@ BY_WORD = re.compile(r'grad_weight_kernel.*(Float32|Tf32)')
 # CUDA 13.0 reports for an architecture. All of them ran on a GPU as they are, with two blocks on a processor, of which
 # the registers are the price; Float32 is fp32 as three products. Nothing else may spill.
 SPILLS = {
-    'inception_conv/forward.cu': {'Float32': 1616, 'Tf32': 64, 'Float16': 116, 'BFloat16': 116},
-    'inception_conv/grad_input.cu': {'Float32': 208},
-    'inception_conv/grad_weight.cu': {'Float32': 28},  # on sm_120 alone
+    'inception_conv/tiled_forward.cu': {'Float32': 1616, 'Tf32': 64, 'Float16': 116, 'BFloat16': 116},
+    'inception_conv/tiled_grad_input.cu': {'Float32': 208},
+    'inception_conv/tiled_grad_weight.cu': {'Float32': 28},  # on sm_120 alone
 }
 
 

@@ -11,7 +11,7 @@
 #include <cmath>
 #include <vector>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // elements of a task at least
@@ -90,4 +90,4 @@ void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 
 TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("batch_norm_relu__compiled", TORCH_FN(batch_norm_relu_)); }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

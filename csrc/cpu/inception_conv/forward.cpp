@@ -2,7 +2,7 @@
 //
 // A direct convolution. The input is packed into channel-inner form with a zero border, so that a dilation is nothing
 // but an offset and all runs of a layer read the same memory; hence the price of a dense convolution and not of one
-// convolution per run. See ../direct/plan.h for the jobs, ../simd/tiles.inc for the inner loops.
+// convolution per run. See ../engine/plan.h for the jobs, ../simd/tiles.inc for the inner loops.
 #include "../../inception_conv/geometry.h"
 
 #include <ATen/ops/empty.h>
@@ -10,13 +10,13 @@
 
 #include <map>
 
-#include "../direct/engine.h"
-#include "../direct/prepared.h"
+#include "../engine/engine.h"
+#include "../engine/prepared.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
-using namespace direct;
+using namespace inception_conv;
 
 Plan make_plan(const Kernels& k, const Geometry& g, Pattern pattern, const Channels& channels) {
   std::map<std::pair<int64_t, int64_t>, std::vector<std::vector<Output>>> by_dilation;
@@ -66,4 +66,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("inception_conv2d_relu_compiled", TORCH_FN(forward<true>));
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

@@ -8,13 +8,13 @@
 #include <map>
 #include <utility>
 
-#include "../direct/transposed.h"
-#include "../direct/weight_grad.h"
+#include "../engine/transposed.h"
+#include "../engine/weight_grad.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
-using namespace direct;
+using namespace inception_conv;
 
 // All runs at once: an input pixel sums over the outputs of its group, each at its own distance.
 Plan plan_of(const Kernels& k, const Geometry& g, Pattern pattern, const Residue& residue) {
@@ -83,4 +83,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(grad_weight));
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

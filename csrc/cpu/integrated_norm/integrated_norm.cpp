@@ -19,7 +19,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
 using at::Tensor;
@@ -341,4 +341,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("integrated_norm_grad_compiled", TORCH_FN(backward));
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

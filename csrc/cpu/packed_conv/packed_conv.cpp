@@ -5,13 +5,13 @@
 #include <torch/library.h>
 
 #include "../../common/common.h"
-#include "../direct/prepared.h"
+#include "../engine/prepared.h"
 
 #include <array>
 #include <utility>
 #include <vector>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kTag = -1;  // begins the keys of these packed filters; those of other operators begin otherwise
@@ -104,4 +104,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("packed_conv2d_add_relu__compiled", TORCH_FN(packed_conv2d_add_relu_));
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

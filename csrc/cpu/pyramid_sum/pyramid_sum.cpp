@@ -6,8 +6,10 @@
 
 #include <vector>
 
-namespace icconv_mm::pyramid_sum {
+namespace icconv_mm::cpu {
 namespace {
+
+using namespace pyramid_sum;
 
 constexpr int64_t kGrain = 1 << 14;  // elements of a task at least
 
@@ -80,4 +82,4 @@ struct OnProcessor {
 
 TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("pyramid_sum_compiled", TORCH_FN(run<OnProcessor>)); }
 
-}  // namespace icconv_mm::pyramid_sum
+}  // namespace icconv_mm::cpu

@@ -17,7 +17,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace avx2 {
 
 typedef float Quad __attribute__((vector_size(16)));
@@ -37,7 +37,7 @@ const Kernels& avx2_kernels() {
   return kernels;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop

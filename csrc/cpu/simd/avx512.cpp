@@ -23,7 +23,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace avx512 {
 
 typedef float Quad __attribute__((vector_size(16)));
@@ -43,7 +43,7 @@ const Kernels& avx512_kernels() {
   return kernels;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -20,7 +20,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")
 #endif
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace avx512_bf16 {
 
 typedef float Quad __attribute__((vector_size(16)));
@@ -35,7 +35,7 @@ const Kernels* avx512_bf16_kernels() {
   return &kernels;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -44,9 +44,9 @@ const Kernels* avx512_bf16_kernels() {
 #endif
 #elif defined(__x86_64__)
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 
 const Kernels* avx512_bf16_kernels() { return nullptr; }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu
 #endif

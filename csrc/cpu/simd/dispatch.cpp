@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
 bool can_run(const std::string& name) {
@@ -55,4 +55,4 @@ const Kernels* pair_kernels() {
   return nullptr;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

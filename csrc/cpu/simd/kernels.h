@@ -6,7 +6,7 @@
 
 #include "../../common/host_device.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 
 constexpr int64_t kBlock = 64;  // channels of a block of packed input: one pixel of it is contiguous
 constexpr int kMaxRows = 6;     // output channels of a dot tile
@@ -105,4 +105,4 @@ const Kernels& kernels();
 // no weight tiles, which multiply pixels.
 const Kernels* pair_kernels();
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 
 // `rows` rows of `columns` values side by side. A channel is a column (channels_last: a row is a pixel), or the one row
 // is of one channel (a plane of NCHW).
@@ -56,4 +56,4 @@ const NormLoops<T>& norm_loops() {
     return all.of_bfloat16;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

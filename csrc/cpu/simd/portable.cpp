@@ -6,7 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace portable {
 
 typedef float Quad __attribute__((vector_size(16)));
@@ -26,4 +26,4 @@ const Kernels& portable_kernels() {
   return kernels;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

@@ -1,7 +1,7 @@
 // What the fused kernels share: a tile's pixels in shared memory, shifted additions, results; and their arguments.
 #pragma once
 
-#include "../../inception_conv/fused.h"
+#include "../../inception_conv/fused/fused.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

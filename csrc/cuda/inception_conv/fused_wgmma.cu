@@ -2,7 +2,7 @@
 // instruction reads them for 64 pixels, so that a pixel is loaded once for all columns of the longest run. Blocks stay
 // and go from tile to tile, as the filters take long to load. Builds without sm_90a, and other architectures, hold an
 // empty kernel. It has not run on a GPU.
-#include "../../inception_conv/warpgroups.h"
+#include "../../inception_conv/fused/warpgroups.h"
 
 #include <algorithm>
 #include <climits>

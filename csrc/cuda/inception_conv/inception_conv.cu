@@ -1,5 +1,5 @@
 // The inception convolution and its gradients on CUDA: checks, and the choice between kernels.
-#include "../../kn2row/plan.h"
+#include "../../inception_conv/kn2row/plan.h"
 #include "../kernel_request.h"
 #include "inception_conv.h"
 

@@ -10,6 +10,8 @@
 
 namespace icconv_mm::cuda {
 
+using namespace inception_conv;
+
 // Passed to kernels by value. A single image is indexed in 32 bits per axis and pixel, tensors in 64.
 using Geometry32 = BasicGeometry<int>;
 
@@ -30,7 +32,8 @@ at::Tensor grad_input_tiled(const Cut& cut, const Geometry32& p, const at::Tenso
 at::Tensor grad_weight_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x,
                              Precision precision);
 
-// Products of matrices and shifted additions (../../kn2row); `hybrid` leaves the longest run to torch's convolution.
+// Products of matrices and shifted additions (../../inception_conv/kn2row); `hybrid` leaves the longest run to torch's
+// convolution.
 at::Tensor forward_kn2row(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Pattern pattern, bool relu, bool hybrid);
 at::Tensor grad_input_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);

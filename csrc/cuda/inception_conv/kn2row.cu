@@ -1,5 +1,5 @@
-// kn2row on CUDA: where its passes and tables live. ../../kn2row has what they do.
-#include "../../kn2row/kn2row.h"
+// kn2row on CUDA: where its passes and tables live. ../../inception_conv/kn2row has what they do.
+#include "../../inception_conv/kn2row/kn2row.h"
 #include "../tables.h"
 #include "inception_conv.h"
 

@@ -6,8 +6,10 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-namespace icconv_mm::integrated_norm {
+namespace icconv_mm::cuda {
 namespace {
+
+using namespace integrated_norm;
 
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) launch(const __grid_constant__ Table table, const Vectors vectors) {
@@ -42,4 +44,4 @@ TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) {
   m.impl("integrated_norm_grad_compiled", TORCH_FN(backward<OnCard>));
 }
 
-}  // namespace icconv_mm::integrated_norm
+}  // namespace icconv_mm::cuda

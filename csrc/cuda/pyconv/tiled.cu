@@ -196,7 +196,7 @@ const Table& program_table(const pyconv::Geometry& g, bool backward) {
   std::vector<int64_t> key;
   for (const pyconv::Level& level : g.levels)
     key.insert(key.end(), {level.outputs, level.height, level.width, level.groups});
-  return cached_table(TableKind::kPyramid, {g.in_channels, g.dilation, backward ? g.stride : 0}, key,
+  return cached_table(TableKind::kPyconv, {g.in_channels, g.dilation, backward ? g.stride : 0}, key,
                       [&] { return make_program(g, backward); });
 }
 

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 
-namespace icconv_mm::pyramid_sum {
+namespace icconv_mm::cuda {
 namespace {
+
+using namespace pyramid_sum;
 
 constexpr int kThreads = 256;
 constexpr int64_t kMaxBlocks = int64_t{1} << 30;
@@ -42,4 +44,4 @@ class OnCard {
 
 TORCH_LIBRARY_IMPL(icconv_mm, CUDA, m) { m.impl("pyramid_sum_compiled", TORCH_FN(run<OnCard>)); }
 
-}  // namespace icconv_mm::pyramid_sum
+}  // namespace icconv_mm::cuda

@@ -6,10 +6,10 @@
 
 #include "plan.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 
 struct Prepared {
-  direct::Plan plan;
+  Plan plan;
   at::Tensor weight;
 };
 
@@ -25,4 +25,4 @@ std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, 
 // Drops everything that is kept, scratch memory as well. Returns how many sets of weights that were.
 int64_t forget_prepared();
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

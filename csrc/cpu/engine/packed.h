@@ -7,7 +7,7 @@
 
 #include "../simd/kernels.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -75,4 +75,4 @@ std::shared_ptr<float> borrow(int64_t size);
 // Frees the memory that is kept for the next call.
 void forget_scratch();
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

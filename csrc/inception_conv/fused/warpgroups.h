@@ -7,7 +7,7 @@
 
 #include "fused.h"
 
-namespace icconv_mm::fused {
+namespace icconv_mm::inception_conv::fused {
 
 constexpr int kFragmentBytes = 2 * kFragmentElements, kCoreBytes = kFragmentBytes / 2;
 constexpr int kFilterBytes = kFragments * kFragmentBytes;
@@ -124,4 +124,4 @@ ICCONV_MM_BOTH_INLINE void multiply_row(const Machine& machine, const Memory& me
   }
 }
 
-}  // namespace icconv_mm::fused
+}  // namespace icconv_mm::inception_conv::fused

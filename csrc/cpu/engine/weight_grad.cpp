@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kCacheBytes = 384 * 1024;  // of one block of input channels that a thread works on at a time
@@ -146,4 +146,4 @@ void weight_gradient(const Kernels& k, std::vector<WeightFamily> families, const
   if (!small.empty()) weight_gradient_of_small_groups(k, small, x, grad, stride);
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -9,7 +9,7 @@
 #include <list>
 #include <mutex>
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kPieces = 16;  // of a fingerprint, however many threads there are
@@ -168,8 +168,8 @@ int64_t forget_prepared() {
   const int64_t kept =
       std::count_if(entries().begin(), entries().end(), [](const Entry& entry) { return entry.prepared != nullptr; });
   entries().clear();
-  direct::forget_scratch();
+  forget_scratch();
   return kept;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

@@ -5,13 +5,13 @@
 // convolution costs. At stride 1 there is one plane, the input.
 #pragma once
 
-#include "../inception_conv/geometry.h"
+#include "../geometry.h"
 #include "kernels.h"
 
 #include <string>
 #include <vector>
 
-namespace icconv_mm::kn2row {
+namespace icconv_mm::inception_conv::kn2row {
 
 static_assert(kRangeChannels % kVector == 0);  // of `Range`, which has no columns
 
@@ -46,4 +46,4 @@ std::vector<Chunk> cut(const Geometry& g, int64_t bytes_per_pixel, int64_t above
 int64_t workspace_limit();                   // bytes
 int64_t set_workspace_limit(int64_t bytes);  // returns the one before
 
-}  // namespace icconv_mm::kn2row
+}  // namespace icconv_mm::inception_conv::kn2row

@@ -3,7 +3,7 @@
 
 #include "plan.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 // The result, or the pixels of it that one plan computes. Strides are in floats.
 struct Target {
@@ -24,4 +24,4 @@ void run(const Kernels& k, const Plan& plan, const float* weight, const Packed& 
 void run(const Kernels& k, const Plan& plan, const float* weight, const Source& input, int64_t stride,
          const Target& target);
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -8,7 +8,7 @@
 
 #include "views.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 namespace {
 
 #include "../simd/write.inc"
@@ -282,4 +282,4 @@ void run(const Kernels& k, const Plan& plan, const float* weight, const Source& 
   });
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

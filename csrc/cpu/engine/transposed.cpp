@@ -3,7 +3,7 @@
 
 #include <optional>
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 void transposed(const Kernels& k, const Source& grad, int64_t stride, const std::vector<Filters>& filters,
                 const std::function<Plan(const Residue&)>& make_plan, at::Tensor& result) {
@@ -36,4 +36,4 @@ void transposed(const Kernels& k, const Source& grad, int64_t stride, const std:
     }
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

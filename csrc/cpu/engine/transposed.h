@@ -8,7 +8,7 @@
 
 #include "engine.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 struct Residue {
   int64_t stride, y, x;
@@ -34,4 +34,4 @@ struct Residue {
 void transposed(const Kernels& k, const Source& grad, int64_t stride, const std::vector<Filters>& filters,
                 const std::function<Plan(const Residue&)>& plan, at::Tensor& result);
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -1,14 +1,12 @@
 // What the fused kernel for 64 channels computes, apart from threads: the shape of its tiles, the order of its filters.
 #pragma once
 
-#include "../common/common.h"
-#include "../common/host_device.h"
-#include "../cuda/patch.h"
-#include "geometry.h"
+#include "../../common/common.h"
+#include "../../common/host_device.h"
+#include "../../common/patch.h"
+#include "../geometry.h"
 
-namespace icconv_mm::fused {
-
-using patches::Patch;
+namespace icconv_mm::inception_conv::fused {
 
 constexpr int kChannels = 64, kTileSide = 16, kMaxDilation = 16;
 constexpr int kColumns = 8, kTiles = kChannels / kColumns, kSteps = kChannels / 16, kRowTaps = 3;
@@ -19,7 +17,7 @@ constexpr int kFragments = kTiles * kTaps * kSteps, kFragmentElements = 4 * 32;
 // A tile of 16 x 16 pixels with the border of the largest dilation.
 inline Patch fused_patch(int height, int width, Pattern pattern) {
   const int halo_h = static_cast<int>(max_dilation(pattern, 0)), halo_w = static_cast<int>(max_dilation(pattern, 1));
-  return patches::try_patch(height, width, kTileSide, kTileSide, 1, halo_h, halo_h, halo_w, halo_w);
+  return try_patch(height, width, kTileSide, kTileSide, 1, halo_h, halo_h, halo_w, halo_w);
 }
 
 // Tiles of eight columns that lie within the longest run, and its dilation; the other tiles are added tap by tap.
@@ -75,4 +73,4 @@ struct PackTiles {
   }
 };
 
-}  // namespace icconv_mm::fused
+}  // namespace icconv_mm::inception_conv::fused

@@ -196,7 +196,7 @@ const Table& program_table(const pyconv::Geometry& g) {
   std::vector<int64_t> key;
   for (const pyconv::Level& level : g.levels)
     key.insert(key.end(), {level.outputs, level.height, level.width, level.groups});
-  return cached_table(TableKind::kPyramidWeight, {g.in_channels, g.dilation}, key,
+  return cached_table(TableKind::kPyconvWeight, {g.in_channels, g.dilation}, key,
                       [&] { return make_weight_program(g); });
 }
 

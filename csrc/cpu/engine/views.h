@@ -5,7 +5,7 @@
 
 #include "packed.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 struct View {
   const float* data;  // of pixel (y, x)
@@ -54,4 +54,4 @@ class Strip {
   int64_t n_ = -1, x0_ = 0, begin_ = 0, end_ = 0;  // which rows there are
 };
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

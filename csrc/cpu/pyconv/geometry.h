@@ -2,19 +2,19 @@
 #pragma once
 
 #include "../../common/common.h"
-#include "../direct/plan.h"
+#include "../engine/plan.h"
 
-namespace icconv_mm {
+namespace icconv_mm::cpu {
 
 struct Level {
   int64_t outputs, height, width, groups;  // output channels, kernel
   int64_t first;                           // its first output channel among those of all levels
-  direct::Channels channels;               // of its input
+  Channels channels;                       // of its input
 
-  std::vector<direct::Tap> taps(int64_t dilation) const { return direct::taps_of(height, width, dilation, dilation); }
+  std::vector<Tap> taps(int64_t dilation) const { return taps_of(height, width, dilation, dilation); }
 };
 
-struct Pyramid {
+struct Geometry {
   std::vector<Level> levels;
   int64_t in_channels = 0, out_channels = 0, reach_w = 0;
 
@@ -22,13 +22,13 @@ struct Pyramid {
     return std::all_of(levels.begin(), levels.end(), [](const Level& level) { return level.channels.inside % 2 == 0; });
   }
   void pair_up() {
-    for (Level& level : levels) level.channels = direct::Channels::of(level.groups, level.channels.inside, true);
+    for (Level& level : levels) level.channels = Channels::of(level.groups, level.channels.inside, true);
   }
   void add(int64_t outputs, int64_t inside, int64_t height, int64_t width, int64_t groups, int64_t dilation) {
     TORCH_CHECK(
         groups >= 1 && outputs % groups == 0 && channels_of(groups, inside) == in_channels && height % 2 && width % 2,
         "pyconv2d: level ", levels.size(), " does not fit an input of ", in_channels, " channels");
-    levels.push_back({outputs, height, width, groups, out_channels, direct::Channels::of(groups, inside)});
+    levels.push_back({outputs, height, width, groups, out_channels, Channels::of(groups, inside)});
     out_channels += outputs;
     reach_w = std::max(reach_w, width / 2 * dilation);
   }
@@ -53,18 +53,18 @@ inline void check_steps(int64_t stride, int64_t dilation) {
               "pyconv2d: stride and dilation must be in 1..", kMaxStep, ", got ", stride, " and ", dilation);
 }
 
-inline Pyramid make_pyramid(int64_t in_channels, at::TensorList weights, c10::IntArrayRef groups, int64_t stride,
-                            int64_t dilation) {
+inline Geometry make_geometry(int64_t in_channels, at::TensorList weights, c10::IntArrayRef groups, int64_t stride,
+                              int64_t dilation) {
   check_steps(stride, dilation);
   TORCH_CHECK(!weights.empty() && weights.size() == groups.size(), "pyconv2d: expected one number of groups per level");
-  Pyramid p;
-  p.in_channels = in_channels;
+  Geometry g;
+  g.in_channels = in_channels;
   for (size_t i = 0; i < weights.size(); ++i) {
     const auto size = weights[i].sizes();
     TORCH_CHECK(size.size() == 4, "pyconv2d: the weight of level ", i, " must be 4-d, got ", size);
-    p.add(size[0], size[1], size[2], size[3], groups[i], dilation);
+    g.add(size[0], size[1], size[2], size[3], groups[i], dilation);
   }
-  return p;
+  return g;
 }
 
-}  // namespace icconv_mm
+}  // namespace icconv_mm::cpu

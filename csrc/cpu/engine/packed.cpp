@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #endif
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
@@ -220,4 +220,4 @@ void forget_scratch() {
   scratch().kept = nullptr;
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -2,12 +2,12 @@
 // dilation is then an offset of the address, not a copy of the tile.
 #pragma once
 
-#include "../common/host_device.h"
+#include "host_device.h"
 
 #include <algorithm>
 #include <cstdint>
 
-namespace icconv_mm::patches {
+namespace icconv_mm {
 
 constexpr int kNoColumn = 0xffff;  // a patch that fits shared memory is narrower
 
@@ -96,4 +96,4 @@ inline Patch fit_patch(int64_t max_slots, int pixels, int height, int width, int
   return Patch{};
 }
 
-}  // namespace icconv_mm::patches
+}  // namespace icconv_mm

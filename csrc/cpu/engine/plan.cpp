@@ -8,7 +8,7 @@
 #include <cstring>
 #include <map>
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 namespace {
 
 constexpr int64_t kSliceBlocks = 2;  // of input channels before the sums go to memory: a tile's weights stay in cache
@@ -295,4 +295,4 @@ at::Tensor pack_weights(const Plan& plan, const std::vector<Filters>& levels, co
   return packed;
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

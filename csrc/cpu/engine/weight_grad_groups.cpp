@@ -7,7 +7,7 @@
 
 #include "weight_grad.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 namespace {
 
 // Neighbouring taps of one row of the kernel.
@@ -145,4 +145,4 @@ void weight_gradient_of_small_groups(const Kernels& k, const std::vector<WeightF
   SmallGroups(k, families, x, grad, stride).run();
 }
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -1,7 +1,7 @@
 // See plan.h.
 #include "plan.h"
 
-#include "../cuda/program.h"
+#include "../../common/program.h"
 
 #include <c10/util/Exception.h>
 #include <torch/library.h>
@@ -11,7 +11,7 @@
 #include <cstring>
 #include <map>
 
-namespace icconv_mm::kn2row {
+namespace icconv_mm::inception_conv::kn2row {
 namespace {
 
 constexpr int kLongSegment =
@@ -173,4 +173,4 @@ int64_t set_workspace_limit(int64_t bytes) {
 
 TORCH_LIBRARY_FRAGMENT(icconv_mm, m) { m.def("set_kn2row_workspace(int bytes) -> int", set_workspace_limit); }
 
-}  // namespace icconv_mm::kn2row
+}  // namespace icconv_mm::inception_conv::kn2row

@@ -6,7 +6,7 @@
 
 #include "packed.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 // Channels [channel, channel + count) of packed input at the pixel (dy, dx) away, and the tap of the filter that meets
 // them. A filter tap is a number; the caller knows its place in the weight.
@@ -102,4 +102,4 @@ void plan_groups(Planner& planner, const Kernels& k, const Channels& channels, c
 
 at::Tensor pack_weights(const Plan& plan, const std::vector<Filters>& levels, const at::TensorOptions& options);
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

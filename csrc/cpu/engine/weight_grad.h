@@ -6,7 +6,7 @@
 
 #include "plan.h"
 
-namespace icconv_mm::direct {
+namespace icconv_mm::cpu {
 
 // Output channels that see the same input channels through the same taps.
 struct WeightFamily {
@@ -24,4 +24,4 @@ void weight_gradient(const Kernels& k, std::vector<WeightFamily> families, const
 void weight_gradient_of_small_groups(const Kernels& k, const std::vector<WeightFamily>& families, const Packed& x,
                                      const Packed& grad, int64_t stride);
 
-}  // namespace icconv_mm::direct
+}  // namespace icconv_mm::cpu

@@ -20,7 +20,7 @@
 #include <algorithm>
 #include <optional>
 
-namespace icconv_mm::kn2row {
+namespace icconv_mm::inception_conv::kn2row {
 
 struct Tables {
   const int* host;
@@ -315,4 +315,4 @@ at::Tensor forward(const Geometry& g, const at::Tensor& x, const at::Tensor& wei
   return Call<Device>(g, pattern, range).forward(x, weight, bias, ready, range, relu);
 }
 
-}  // namespace icconv_mm::kn2row
+}  // namespace icconv_mm::inception_conv::kn2row

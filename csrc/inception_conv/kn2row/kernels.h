@@ -3,12 +3,12 @@
 // the CPU drive the code of the GPU.
 #pragma once
 
-#include "../common/common.h"
-#include "../common/host_device.h"
+#include "../../common/common.h"
+#include "../../common/host_device.h"
 
 #include <cstdint>
 
-namespace icconv_mm::kn2row {
+namespace icconv_mm::inception_conv::kn2row {
 
 constexpr int kVector = 8;     // channels or columns of an item
 constexpr int kPixels = 4;     // pixels of an item, next to each other in a row
@@ -316,4 +316,4 @@ struct UnpackFilters {
   }
 };
 
-}  // namespace icconv_mm::kn2row
+}  // namespace icconv_mm::inception_conv::kn2row
