@@ -10,7 +10,18 @@ import pytest
 import torch
 from inception_calls import Call, per_run
 
-from icconv_mm.ops import Answer, Verdict, backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops import (
+    Answer,
+    Verdict,
+    backends,
+    explain,
+    inception_conv2d,
+    inception_conv2d_relu,
+    mixture_attention,
+    pyconv2d,
+    use_backend,
+    window_attention,
+)
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.patterns import DilationPattern
 
@@ -109,6 +120,40 @@ def test_explain_takes_what_the_function_takes(choice, pattern):
     explain('inception_conv2d', CALL.x, CALL.weight, None, pattern)
     explain('inception_conv2d', CALL.x, weight=CALL.weight, bias=None, pattern=CALL.pattern, stride=2)
     assert [args[2:] for args in seen] == [(None, (4, 1, 1, 2, 2, 2), stride, 1) for stride in (1, 2)]
+
+
+@pytest.mark.parametrize('name', ['inception_conv2d', 'pyconv2d', 'mixture_attention', 'window_attention'])
+def test_explain_has_the_defaults_of_the_function(name):
+    q, k, v = torch.ones(1, 2, 4, 6), torch.ones(1, 2, 4, 6), torch.ones(1, 3, 6)
+    mix, levels = torch.ones(1, 2), [torch.ones(6, 4, 3, 3), torch.ones(2, 2, 5, 5)]
+    calls = {
+        'inception_conv2d': CALL[:4],
+        'pyconv2d': (CALL.x, iter(levels), None, iter([1, 2])),
+        'mixture_attention': (q, k, v, mix),
+        'window_attention': (q, k, k, mix, 3),
+    }
+    assert explain(name, *calls[name]).chosen
+
+
+@pytest.mark.parametrize(
+    ('function', 'args'),
+    [
+        (inception_conv2d, (*CALL[:3], [(3, 1, 1)])),
+        (inception_conv2d, (CALL.x[0], *CALL[1:4])),
+        (inception_conv2d, (*CALL[:3], [(0, 1, 1)])),
+        (inception_conv2d_relu, (*CALL[:3], [(3, 1, 1)])),
+        (pyconv2d, (CALL.x, CALL.weight, None, [1])),
+        (pyconv2d, (CALL.x, [CALL.weight], None, 1)),
+        (pyconv2d, (CALL.x, [CALL.weight], None, [2])),
+        (mixture_attention, (CALL.x, CALL.x, CALL.x, torch.ones(1, 2))),
+        (window_attention, (CALL.x, CALL.x, CALL.x, torch.ones(1, 2), 4)),
+    ],
+)
+def test_explain_raises_what_the_call_raises(function, args):
+    with pytest.raises(ValueError) as raised:
+        function(*args)
+    with pytest.raises(ValueError, match=f'^{re.escape(str(raised.value))}$'):
+        explain(function.__name__, *args)
 
 
 def test_without_the_library_one_notice_and_the_reference(no_library):
