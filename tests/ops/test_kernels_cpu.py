@@ -18,7 +18,7 @@ from icconv_mm.patterns import DilationPattern
 
 # `make sanitize` must not pass because there was nothing to run
 REQUIRED = bool(os.environ.get('ICCONV_MM_REQUIRE_CPU'))
-pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=backends()['cpu'].detail)
+pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=backends()['cpu'].reason)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 OPS = torch.ops.icconv_mm
 CAPABILITY = torch.backends.cpu.get_cpu_capability()

@@ -28,7 +28,7 @@ class Status(NamedTuple):
 
     Attributes:
         available: Whether it is there.
-        detail: What there is, or why there is nothing, in one sentence.
+        reason: Why it is available, or why it is not, in one sentence.
 
     Example:
         >>> bool(backends()['reference'])
@@ -36,7 +36,7 @@ class Status(NamedTuple):
     """
 
     available: bool
-    detail: str
+    reason: str
 
     def __bool__(self) -> bool:
         return self.available
@@ -107,7 +107,7 @@ class Limits(NamedTuple):
     """What a compiled kernel does not serve: functions of a call's arguments that return a reason, or None."""
 
     refusal: Callable[..., str | None]
-    advice: Callable[..., str | None] = _no_reason  # why it should serve a call within ``use_backend`` only
+    objection: Callable[..., str | None] = _no_reason  # why it should serve a call within ``use_backend`` only
     kernel: Callable[..., str | None] = _no_reason  # the name of the one that serves, where a backend has several
 
 
@@ -125,7 +125,7 @@ class Implementation(NamedTuple):
             return Answer(Verdict.REFUSED, reason)
         if reason := self.absence():
             return Answer(Verdict.ABSENT, reason)
-        if reason := self.limits.advice(*args):
+        if reason := self.limits.objection(*args):
             return Answer(Verdict.NOT_ADVISED, reason)
         return _CAN_RUN
 
@@ -216,7 +216,7 @@ def backends() -> dict[str, Status]:
 
     Example:
         >>> backends()['reference']
-        Status(available=True, detail='plain PyTorch, always available')
+        Status(available=True, reason='plain PyTorch, always available')
     """
     missing = missing_library()
     with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)

@@ -27,7 +27,7 @@ from icconv_mm.patterns import DilationPattern
 
 CALL = Call(torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), None, [(4, 1, 1), (2, 2, 2)], 1, 1)
 ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
-compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].detail)
+compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].reason)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def no_library(choice):
 def test_lists_backends_with_reasons():
     found = backends()
     assert list(found) == ['cpu', 'cuda', 'reference']
-    assert found['reference'] and all(isinstance(status.detail, str) and status.detail for status in found.values())
+    assert found['reference'] and all(isinstance(status.reason, str) and status.reason for status in found.values())
     assert bool(found['cuda']) <= torch.cuda.is_available()
 
 
@@ -223,7 +223,7 @@ def test_backward_keeps_the_backend_of_the_forward_pass(choice):
 
 
 def test_a_kernel_on_request_serves_only_those_who_ask(choice):
-    choice.offer('inception_conv2d', lambda *_: 'compiled', advice=lambda *_: 'it is slow')
+    choice.offer('inception_conv2d', lambda *_: 'compiled', objection=lambda *_: 'it is slow')
     assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
     assert explain('inception_conv2d', *ARGS)['cpu'] == Answer(Verdict.NOT_ADVISED, 'it is slow')
     with use_backend('cpu'):
@@ -233,7 +233,7 @@ def test_a_kernel_on_request_serves_only_those_who_ask(choice):
 @compiled
 def test_compiled_operators_use_the_threads_of_torch():
     """There is one OpenMP runtime in a process with nothing else: a second one would have threads of its own."""
-    assert backends()['cpu'].detail == 'compiled operators loaded'
+    assert backends()['cpu'].reason == 'compiled operators loaded'
     code = (
         'import torch\n'
         f'torch.ops.load_library({str(next(path for path in torch.ops.loaded_libraries if "_C_torch" in path))!r})\n'
