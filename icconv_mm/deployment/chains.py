@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from icconv_mm import bricks
 from icconv_mm.bricks import ConvModule
 from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.layers.inference_conv import has_zero_border
 from icconv_mm.utils.torch_private import has_hooks
 
 _log = logging.getLogger(__name__)
@@ -138,8 +139,7 @@ def _is_convolution(module: nn.Module) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether a module is an ordinary convolution with zeros at the border, in numbers of pixels."""
-    is_known = type(module) in _PLAIN and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
-    return is_known and not has_hooks(module)
+    return type(module) in _PLAIN and has_zero_border(module) and not has_hooks(module)
 
 
 def is_batch_norm(module: nn.Module) -> bool:

@@ -13,10 +13,11 @@ from icconv_mm.deployment.folding import RECTIFIED, Folded, fold_norm
 from icconv_mm.deployment.integrated_norms import fold_integrated_norms
 from icconv_mm.layers import ICConv2dReLU, PyConv2d
 from icconv_mm.layers.convert import convert_all
-from icconv_mm.layers.cudnn_conv import CudnnConv2d, is_fused_by_cudnn
+from icconv_mm.layers.cudnn_conv import CudnnConv2d
 from icconv_mm.layers.inference_conv import InferenceConv2d
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
 from icconv_mm.layers.packed_conv import PackedConv2d
+from icconv_mm.ops.steps.cudnn_conv import is_fused_by_cudnn
 from icconv_mm.ops.steps.packed_conv import packs
 
 _log = logging.getLogger(__name__)

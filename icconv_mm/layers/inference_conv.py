@@ -16,7 +16,7 @@ class InferenceConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> 'InferenceConv2d':
-        """The layer with the parameters of ``conv``, which has zeros at the border, in numbers of pixels."""
+        """The layer with the parameters of ``conv``, which :func:`has_zero_border`."""
         return like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -36,3 +36,20 @@ class InferenceConv2d(nn.Conv2d):
             ``[N, C_out, H', W']``; z itself where it was written over.
         """
         return F.relu(self(x) + z)
+
+
+def has_zero_border(conv: nn.Conv2d) -> bool:
+    """Whether a convolution has zeros at the border, in numbers of pixels."""
+    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+
+
+def settings_of(conv: nn.Conv2d) -> tuple:
+    """Stride, padding, dilation and groups, in the order in which operators take them."""
+    return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
+def output_shape(conv: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
+    """``(N, C_out, H', W')`` of what a convolution makes of ``x``; its padding is in numbers of pixels."""
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
+    return x.shape[0], conv.out_channels, *sides

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.layers.inference_conv import InferenceConv2d
+from icconv_mm.layers.inference_conv import InferenceConv2d, has_zero_border, output_shape, settings_of
 from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_
 from icconv_mm.utils.torch_private import is_compiling, must_be_called
 
@@ -70,9 +70,7 @@ class PackedConv2dReLU(PackedConv2d):
 def _is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
     if type(x) is not Tensor or type(conv.weight) not in (nn.Parameter, Tensor):  # a quantised or sharded weight, say
         return False
-    if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
-        return False
-    return has_packed_conv_kernel(x, conv.weight, conv.bias) and _fits(x, conv)
+    return has_zero_border(conv) and has_packed_conv_kernel(x, conv.weight, conv.bias) and _fits(x, conv)
 
 
 def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
@@ -84,15 +82,3 @@ def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
 
 def _packed(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
     return packed_conv2d(x, conv.weight, conv.bias, *settings_of(conv), relu)
-
-
-def settings_of(conv: nn.Conv2d) -> tuple:
-    """Stride, padding, dilation and groups, in the order in which operators take them."""
-    return conv.stride, conv.padding, conv.dilation, conv.groups
-
-
-def output_shape(conv: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
-    """``(N, C_out, H', W')`` of what a convolution makes of ``x``; its padding is in numbers of pixels."""
-    numbers = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-    sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
-    return x.shape[0], conv.out_channels, *sides

@@ -109,7 +109,7 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 
 
 _convolution = Convolution(
-    'inception_conv2d',
+    inception_conv2d,
     reference,
     weights_schema='Tensor weight',
     settings_schema='int[] pattern, int stride, int groups',

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.attention import computed_dtype, in_blocks, widened
 from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.dispatch.backend import Arguments
 from icconv_mm.ops.reference import mixture_attention as reference
 
 
@@ -143,6 +144,7 @@ _forward = define(
     'mixture_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor',
     _forward_in_blocks,
+    arguments=Arguments(mixture_attention, _check),
     fake=_forward_fake,
     autograd=differentiable_once(_backward, 5),
     flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products

@@ -42,7 +42,7 @@ def pyconv2d(
         >>> pyconv2d(x, weights, bias=None, groups=[1, 2], stride=2).shape
         torch.Size([1, 8, 16, 16])
     """
-    weights, groups = _levels(weights, groups)
+    weights, groups = _list_of_weights(weights), _groups_of_levels(groups)
     return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1)
 
 
@@ -61,17 +61,22 @@ def pyconv2d_relu(
         >>> pyconv2d_relu(x, weights, bias=None, groups=[1, 2]).min() >= 0
         tensor(True)
     """
-    weights, groups = _levels(weights, groups)
+    weights, groups = _list_of_weights(weights), _groups_of_levels(groups)
     return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1, relu=True)
 
 
-def _levels(weights: Sequence[Tensor], groups: Sequence[int]) -> tuple[list[Tensor], tuple[int, ...]]:
-    """Both with one entry per level; raises ValueError for one of them alone, as an ordinary convolution takes it."""
+def _list_of_weights(weights: Sequence[Tensor]) -> list[Tensor]:
+    """One entry per level; raises ValueError for one tensor, as an ordinary convolution takes it."""
     if isinstance(weights, Tensor):
         raise ValueError(f'weights must be a list of tensors, one per level, got a tensor {list(weights.shape)}')
+    return list(weights)
+
+
+def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
+    """One entry per level; raises ValueError for one number, as an ordinary convolution takes it."""
     if isinstance(groups, int):
         raise ValueError(f'groups must be a list of numbers, one per level, got {groups}')
-    return list(weights), tuple(groups)
+    return tuple(groups)
 
 
 def _check(
@@ -106,7 +111,7 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
 
 
 _convolution = Convolution(
-    'pyconv2d',
+    pyconv2d,
     reference,
     weights_schema='Tensor[] weights',
     settings_schema='int[] groups, int stride, int dilation',
@@ -116,4 +121,5 @@ _convolution = Convolution(
     fast_call_maker='pyramidal',
     grad_input_fake=_grad_input_fake,
     grad_weight_fake=_grad_weight_fake,
+    converters={'weights': _list_of_weights, 'groups': _groups_of_levels},
 )

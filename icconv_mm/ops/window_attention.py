@@ -9,6 +9,7 @@ from torch import Tensor
 
 from icconv_mm.ops.common.attention import rows_of_a_block, widened
 from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
+from icconv_mm.ops.dispatch.backend import Arguments
 from icconv_mm.ops.reference import window_attention as reference
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
@@ -226,6 +227,7 @@ _forward = define(
     'window_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor',
     _forward_in_blocks,
+    arguments=Arguments(window_attention, _check),
     fake=_forward_fake,
     autograd=differentiable_once(_backward, 4),
     flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.layers import packed_conv
-from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve, output_shape
+from icconv_mm.layers.inference_conv import output_shape
+from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
 from icconv_mm.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')

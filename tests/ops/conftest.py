@@ -29,12 +29,12 @@ class Choice:
         operator: str,
         run: Callable,
         refusal=lambda *_: None,
-        advice=lambda *_: None,
+        objection=lambda *_: None,
         absence=None,
         name=lambda *_: None,
     ) -> None:
         """Gives an operator another kernel on the CPU."""
-        kernel = Implementation(run, Limits(refusal, advice, name), lambda: absence)
+        kernel = Implementation(run, Limits(refusal, objection, name), lambda: absence)
         table = {**backend._implementations[operator], 'cpu': kernel}
         self._monkeypatch.setitem(backend._implementations, operator, table)
 

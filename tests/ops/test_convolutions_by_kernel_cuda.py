@@ -15,7 +15,7 @@ from icconv_mm.ops.dispatch.kernel_table import KERNELS
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].detail),
+    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].reason),
 ]
 
 # largest deviation from the definition in float64, of the largest value

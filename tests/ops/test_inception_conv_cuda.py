@@ -11,7 +11,7 @@ from icconv_mm.ops.dispatch import proven_gpus
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].detail),
+    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].reason),
 ]
 
 # largest deviation from the definition in float64, of the largest value

@@ -18,7 +18,7 @@ from icconv_mm.patterns import DilationPattern
 
 # `make sanitize` must not pass because there was nothing to run
 REQUIRED = bool(os.environ.get('ICCONV_MM_REQUIRE_CPU'))
-pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=backends()['cpu'].detail)
+pytestmark = pytest.mark.skipif(not backends()['cpu'] and not REQUIRED, reason=backends()['cpu'].reason)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 OPS = torch.ops.icconv_mm
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
@@ -410,7 +410,7 @@ def test_explain_names_dtypes_and_small_groups(choice):
     assert answer.serves and answer.reason == '2 channels in a group; below 16 the reference is faster'
     answer = explain('inception_conv2d', x.double(), weight.double(), None, flat, 1, 1)['cpu']
     assert str(answer) == 'it takes float32 or bfloat16, the same for all, got torch.float64'
-    answer = explain('inception_conv2d', x, weight.bfloat16(), None, flat, 1, 1)['cpu']
+    answer = explain('inception_conv2d_grad_weight', x, x.bfloat16(), (4, 1, 1), 1, 1)['cpu']
     assert str(answer).endswith('got torch.float32 and torch.bfloat16')
     assert explain('pyconv2d_grad_input', x, [weight[:4, :2]], (5, 5), [2], 1, 1)['cpu']
     assert all('cpu' in choice.operators[name] for name in ('inception_conv2d_relu', 'pyconv2d_relu'))

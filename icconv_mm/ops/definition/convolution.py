@@ -22,22 +22,22 @@ class Convolution:
     pattern or the groups of the levels; the number is the groups or the dilation.
 
     Args:
-        name: Name of the convolution.
+        function: The Python function ``<name>``; that with ReLU takes the same.
         reference: Module with ``forward``, ``grad_input`` and ``grad_weight``.
         weights_schema: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their
             shapes.
         settings_schema: Schema of the settings: 'int[] pattern, int stride, int groups'.
         limits: Limits of the compiled kernels, by backend and operator; ``<name>_relu`` has those of ``<name>``.
-        check: Function that raises ValueError unless these are arguments of ``<name>``.
+        check: Function that raises ValueError unless these are arguments of the operator ``<name>``.
         dense: Function from the settings of a single dilation or level to stride, dilation and groups.
         fast_call_maker: Name of the maker of the :class:`FastCall`.
         grad_input_fake, grad_weight_fake: Functions for tensors without data, as of :func:`define`.
-        converters: Functions by argument, as of :func:`define`.
+        converters: Functions by argument, from what ``function`` takes to what the operators take.
     """
 
     def __init__(
         self,
-        name: str,
+        function: Callable,
         reference: ModuleType,
         *,
         weights_schema: str,
@@ -48,20 +48,20 @@ class Convolution:
         fast_call_maker: str,
         grad_input_fake: Callable,
         grad_weight_fake: Callable,
-        converters: Mapping[str, Callable] | None = None,
+        converters: Mapping[str, Callable],
     ):
-        self.name, self.reference, self.check, self.dense = name, reference, check, dense
+        self.name, self.reference, self.check, self.dense = function.__name__, reference, check, dense
         self.limits, self.converters, self.takes_list = limits, converters, weights_schema.startswith('Tensor[]')
         self.form = TrilinearForm(
             lambda x, tensors, settings, bias=None: self.output(x, self.pack(tensors), bias, *settings),
             lambda grad, tensors, size, settings: self.grad_input(grad, self.pack(tensors), size, *settings),
             lambda grad, x, sizes, settings: self.unpack(self.grad_weight(grad, x, *self.shapes(sizes), *settings)),
         )
-        self._define_outputs(weights_schema, settings_schema)
+        self._define_outputs(function, weights_schema, settings_schema)
         self._define_gradients(weights_schema, settings_schema, grad_input_fake, grad_weight_fake)
         self._define_backward(weights_schema, settings_schema)
         fast = FastCall(fast_call_maker, filters=self.pack, shapes=lambda tensors: self.shapes(shapes_of(tensors)))
-        fast_calls.update({name: fast, self.rectified_name: fast._replace(relu=True)})
+        fast_calls.update({self.name: fast, self.rectified_name: fast._replace(relu=True)})
 
     def call(
         self,
@@ -120,11 +120,12 @@ class Convolution:
         operator = f'{self.name}{suffix}'
         limited = self.name if suffix == '_relu' else operator
         limits = {device: by_operator[limited] for device, by_operator in self.limits.items()}
-        return define(operator, schema, reference, limits=limits, converters=self.converters, **options)
+        return define(operator, schema, reference, limits=limits, **options)
 
-    def _define_outputs(self, weights_schema: str, settings_schema: str) -> None:
+    def _define_outputs(self, function: Callable, weights_schema: str, settings_schema: str) -> None:
         schema = f'(Tensor x, {weights_schema}, Tensor? bias, {settings_schema}) -> Tensor'
-        shared = dict(fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
+        arguments = backend.Arguments(function, self.check, self.converters)
+        shared = dict(arguments=arguments, fake=self._output_fake, autocast=True, flops=self._output_flops, layout_of=0)
         forward = self.reference.forward
 
         @wraps(forward)
@@ -161,6 +162,7 @@ class Convolution:
             '_grad_input',
             f'(Tensor grad, {weights_schema}, SymInt[] size, {settings_schema}) -> Tensor',
             self.reference.grad_input,
+            arguments=backend.Arguments(self.reference.grad_input, converters=self.converters),
             fake=grad_input_fake,
             autograd=to_input,
             flops=lambda grad, packed, *_, **__: flops(grad, self.unpack(packed)),
@@ -171,6 +173,7 @@ class Convolution:
             '_grad_weight',
             f'(Tensor grad, Tensor x, {shapes}{settings_schema}) -> {result}',
             self.reference.grad_weight,
+            arguments=backend.Arguments(self.reference.grad_weight, converters=self.converters),
             fake=grad_weight_fake,
             autograd=to_weight,
             flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),

@@ -29,7 +29,7 @@ def define(
     flops: Callable | None = None,
     layout_of: int | None = None,
     limits: Mapping[str, backend.Limits] | None = None,
-    converters: Mapping[str, Callable] | None = None,
+    arguments: backend.Arguments | None = None,
 ) -> Operator:
     """Define an operator: ``torch.ops.icconv_mm.<name>``.
 
@@ -45,13 +45,13 @@ def define(
         flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
         limits: Limits of the compiled kernels ``<name>_compiled``, by backend; None where there are none.
-        converters: Functions by argument, from what the Python function takes to what the schema has; for
-            ``explain``, which takes either.
+        arguments: What a call takes, for ``explain``; None where no Python function stands before the operator, and
+            ``reference`` has its arguments.
 
     Returns:
         The overload of ``torch.ops``.
     """
-    backend.register(name, reference, limits or {}, converters=converters)
+    backend.register(name, reference, limits or {}, arguments=arguments)
     fragment.define(f'{name}{schema}')
     packet = getattr(torch.ops.icconv_mm, name)
     operator = packet.default

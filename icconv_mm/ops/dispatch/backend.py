@@ -28,7 +28,7 @@ class Status(NamedTuple):
 
     Attributes:
         available: Whether it is there.
-        detail: What there is, or why there is nothing, in one sentence.
+        reason: Why it is available, or why it is not, in one sentence.
 
     Example:
         >>> bool(backends()['reference'])
@@ -36,7 +36,7 @@ class Status(NamedTuple):
     """
 
     available: bool
-    detail: str
+    reason: str
 
     def __bool__(self) -> bool:
         return self.available
@@ -107,7 +107,7 @@ class Limits(NamedTuple):
     """What a compiled kernel does not serve: functions of a call's arguments that return a reason, or None."""
 
     refusal: Callable[..., str | None]
-    advice: Callable[..., str | None] = _no_reason  # why it should serve a call within ``use_backend`` only
+    objection: Callable[..., str | None] = _no_reason  # why it should serve a call within ``use_backend`` only
     kernel: Callable[..., str | None] = _no_reason  # the name of the one that serves, where a backend has several
 
 
@@ -125,9 +125,32 @@ class Implementation(NamedTuple):
             return Answer(Verdict.REFUSED, reason)
         if reason := self.absence():
             return Answer(Verdict.ABSENT, reason)
-        if reason := self.limits.advice(*args):
+        if reason := self.limits.objection(*args):
             return Answer(Verdict.NOT_ADVISED, reason)
         return _CAN_RUN
+
+
+class Arguments(NamedTuple):
+    """What a call of an operator takes: for ``explain``, which is asked with the same."""
+
+    function: Callable  # whose signature it is
+    check: Callable[..., None] = _no_reason  # raises where the operator's arguments do not fit
+    converters: Mapping[str, Callable] = {}  # by argument, from what the function takes to what the operator takes
+
+    def of(self, operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
+        """All arguments of a call, as the operator takes them; raises what the call raises of them."""
+        signature = inspect.signature(self.function)
+        try:
+            call = signature.bind(*args, **named)
+        except TypeError as error:
+            names = ', '.join(signature.parameters)
+            raise TypeError(f'explain: {error}; {operator} takes {names}') from None
+        call.apply_defaults()
+        for name, convert in self.converters.items():
+            if name in call.arguments:
+                call.arguments[name] = convert(call.arguments[name])
+        self.check(*call.args)
+        return call.args
 
 
 class _Implementations(dict):
@@ -141,7 +164,7 @@ class _Implementations(dict):
 
 
 _implementations = _Implementations()
-_converters: dict[str, Mapping[str, Callable]] = {}  # of the arguments of each operator, by name
+_arguments: dict[str, Arguments] = {}  # by operator
 _logged: set[str] = set()
 _MOST_LOGGED = 1000  # reasons hold numbers of the calls
 
@@ -151,7 +174,7 @@ def register(
     reference: Callable,
     limits: Mapping[str, Limits],
     compiled: Callable | None = None,
-    converters: Mapping[str, Callable] | None = None,
+    arguments: Arguments | None = None,
 ) -> None:
     """Registers what runs an operator; arguments as of :func:`icconv_mm.ops.definition.operator.define`.
 
@@ -162,7 +185,7 @@ def register(
     def run(*args):
         return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
-    _converters[operator] = converters or {}
+    _arguments[operator] = arguments or Arguments(reference)
     _implementations[operator] = {
         each: Implementation(compiled or run, limits[each], partial(missing_kernel, name, each), compiled is None)
         for each in BACKENDS
@@ -182,9 +205,9 @@ def register_function(
         name: Name of the function, by which ``explain`` knows it.
         reference: Function that computes the results and their gradients on tensors of any device.
         limits: Limits of the compiled kernels ``<name>_compiled``, by backend.
-        compiled: Function that calls them, with gradients.
+        compiled: Function that calls them, with gradients; its arguments are those that ``explain`` takes.
     """
-    register(name, reference, limits, compiled)
+    register(name, reference, limits, compiled, Arguments(compiled))
     return partial(run, name)
 
 
@@ -193,7 +216,7 @@ def backends() -> dict[str, Status]:
 
     Example:
         >>> backends()['reference']
-        Status(available=True, detail='plain PyTorch, always available')
+        Status(available=True, reason='plain PyTorch, always available')
     """
     missing = missing_library()
     with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)
@@ -315,8 +338,8 @@ def explain(operator: str, *args, **named) -> Explanation:
 
     Args:
         operator: Name of the operator, e.g. 'inception_conv2d'.
-        *args: The arguments of one call, as the function of this name takes them, or the operator: a pattern may also
-            be flat (:attr:`DilationPattern.flat`), the size that the gradient of an input has is (height, width).
+        *args: The arguments of one call, as the function of this name takes them; a pattern may also be flat
+            (:attr:`DilationPattern.flat`). Of an operator without a function, such as a gradient, they are its own.
         **named: Arguments by name.
 
     Returns:
@@ -324,7 +347,7 @@ def explain(operator: str, *args, **named) -> Explanation:
         ``use_backend`` and the environment variable considered, its ``kernel`` the kernel that serves it.
 
     Raises:
-        ValueError: If there is no such operator.
+        ValueError: If there is no such operator, or the arguments do not fit; then the message is that of the call.
         TypeError: If it takes other arguments; the message says which.
 
     Example:
@@ -333,28 +356,14 @@ def explain(operator: str, *args, **named) -> Explanation:
         >>> answers.chosen, str(answers['cpu'])
         ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
     """
-    args = _arguments(operator, args, named)
+    if operator not in _implementations:
+        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_implementations))}')
+    args = _arguments[operator].of(operator, args, named)
     known, (name, asked) = _implementations[operator], _choose(operator, args)
     answers = {each: asked[each] if each in asked else known[each].answer(*args) for each in known}
     if not asked[name].serves:
         return Explanation(answers, None)
     return Explanation(answers, name, known[name].limits.kernel(*args))
-
-
-def _arguments(operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
-    """All arguments of a call, as the operator takes them; backends look at some of them only, and each at others."""
-    if operator not in _implementations:
-        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_implementations))}')
-    signature = inspect.signature(_implementations[operator]['reference'].run)
-    try:
-        call = signature.bind(*args, **named)
-    except TypeError as error:
-        names = ', '.join(signature.parameters)
-        raise TypeError(f'explain: {error}; {operator} takes {names}') from None
-    call.apply_defaults()
-    for name in _converters[operator].keys() & call.arguments.keys():
-        call.arguments[name] = _converters[operator][name](call.arguments[name])
-    return call.args
 
 
 def run(operator: str, *args) -> Any:

@@ -148,8 +148,10 @@ def find(
 @contextmanager
 def use(operator: str, kernel: str) -> Iterator[None]:
     """What :func:`icconv_mm.ops.use_kernel` does once the compiled operators are loaded."""
-    if kernel not in KERNELS.get(operator, ()):
-        raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {KERNELS.get(operator, ())}')
+    if operator not in KERNELS:
+        raise ValueError(f'use_kernel: {operator!r} has no kernels to choose from; {", ".join(KERNELS)} have')
+    if kernel not in KERNELS[operator]:
+        raise ValueError(f'use_kernel: {operator!r} has no kernel {kernel!r}; there are {", ".join(KERNELS[operator])}')
     before = _exchange(operator, kernel)
     try:
         yield

@@ -24,21 +24,21 @@ def _refusal(first, second, *_) -> str | None:
     return None
 
 
-def _limits(operator: str, sizes: Callable, refusal: Callable, advice: Callable[..., str | None]) -> Limits:
+def _limits(operator: str, sizes: Callable, refusal: Callable, objection: Callable[..., str | None]) -> Limits:
     """The limits of an operator of which the table knows some calls.
 
     Args:
         operator: Name of the operator.
         sizes: Function from a call to what :func:`find` takes after the dtype; None for what the table is not about.
         refusal: Function of a call, that of the limits.
-        advice: Function of a call for which no kernel is in use or in the table, as that of the limits.
+        objection: Function of a call for which no kernel is in use or in the table, as that of the limits.
     """
 
     def table_first(tensor, *rest) -> str | None:
         numbers = sizes(tensor, *rest)
         known = numbers and find(operator, proven_gpus.capability(tensor.device), tensor.dtype, *numbers)
         if known is None:
-            return advice(tensor, *rest)
+            return objection(tensor, *rest)
         return f'the reference was faster on a GPU like {tensor.device}' if known == REFERENCE else None
 
     def kernel(*args) -> str | None:
@@ -60,7 +60,7 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
         vector = _VECTOR_BYTES // tensor.element_size()
         return not any(channels % vector for channels in sizes(tensor, *rest)[:2])
 
-    def advice(tensor, *rest) -> str | None:
+    def objection(tensor, *rest) -> str | None:
         *_, pattern, _, groups = rest
         group_in, group_out, *_ = sizes(tensor, *rest)
         if operator == 'inception_conv2d' and tensor.dtype == torch.float32:
@@ -73,8 +73,8 @@ def _inception_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
             return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
         return None
 
-    limits = _limits(operator, sizes, _refusal, advice)
-    return limits._replace(advice=lambda *args: _too_dilated(*args) or limits.advice(*args))
+    limits = _limits(operator, sizes, _refusal, objection)
+    return limits._replace(objection=lambda *args: _too_dilated(*args) or limits.objection(*args))
 
 
 def _too_dilated(*args) -> str | None:
@@ -105,10 +105,10 @@ def _pyconv_limits(operator: str, sizes: Callable[..., tuple]) -> Limits:
         *_, dilation = args
         return sizes(*args) if dilation == 1 else None
 
-    def advice(tensor, *_) -> str:
+    def objection(tensor, *_) -> str:
         return f'none of its kernels was measured with such a call on a GPU like {tensor.device}'
 
-    return _limits(operator, undilated, _pyconv_refusal, advice)
+    return _limits(operator, undilated, _pyconv_refusal, objection)
 
 
 def _pyconv_refusal(*args) -> str | None:

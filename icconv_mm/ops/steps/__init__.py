@@ -1,4 +1,6 @@
-"""Steps of layers: functions of tensors with compiled kernels, which are no operators and not for users.
+"""Steps of layers that have compiled kernels but are no operators of ``torch.library``.
 
-They have no definition: what torch computes elsewhere is their reference.
+``integrated_norm`` and ``pyramid_sum`` have a reference and limits, and :mod:`icconv_mm.ops.dispatch.backend` chooses.
+``batch_norm``, ``packed_conv`` and ``cudnn_conv`` choose by themselves (``own_choice``): what torch computes elsewhere
+is their reference.
 """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.utils.torch_private import in_transform_or_mode, is_jit_or_onnx_tracing
+from icconv_mm.ops.steps.own_choice import is_recorded, may_run_on_cpu
 
 
 def has_batch_norm_kernel(
@@ -19,12 +19,9 @@ def has_batch_norm_kernel(
 ) -> bool:
     """Whether :func:`batch_norm_relu_` may run: its kernel serves such a call, and nothing looks at the single steps.
 
-    For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
-    map.
+    For tensors that are no subclass.
     """
-    if in_transform_or_mode() or is_jit_or_onnx_tracing() or backend.requested() not in ('auto', 'cpu'):
-        return False
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, shortcut)):
+    if is_recorded(x, weight, bias, shortcut) or not may_run_on_cpu():
         return False
     if x.device.type != 'cpu' or weight is None or mean is None or x.ndim != 4:
         return False

@@ -6,30 +6,23 @@ beside the weights, as inception convolutions do; ``F.conv2d``, which :func:`icc
 calls everywhere else, is its reference.
 """
 
-import logging
 from collections.abc import Sequence
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops.common.tensors import is_autocast
 from icconv_mm.ops.dispatch import backend
-from icconv_mm.utils.torch_private import in_transform_or_mode, is_jit_or_onnx_tracing
-
-_log = logging.getLogger(__name__)
+from icconv_mm.ops.steps.own_choice import computes_convolutions, is_recorded, may_run_on_cpu
 
 
 def has_packed_conv_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether :func:`packed_conv2d` may run: its kernel serves such tensors, and nothing looks at the single steps.
 
-    For tensors that are no subclass. A choice of its own: that of an operator, and its dispatch, cost more than a small
-    map.
+    For tensors that are no subclass.
     """
-    if in_transform_or_mode() or is_jit_or_onnx_tracing() or backend.requested() not in ('auto', 'cpu'):
-        return False
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+    if is_recorded(x, weight, bias) or not may_run_on_cpu():
         return False
     if x.device.type != 'cpu' or weight.device.type != 'cpu' or x.dtype != weight.dtype:
         return False
@@ -95,16 +88,10 @@ def packs(dtype: torch.dtype) -> bool:
     """Whether the operators are there and compute what they must: torch's build or the processor may lack a dtype."""
     if not torch.backends.mkldnn.is_available() or backend.missing_kernel('packed_conv2d_compiled', 'cpu') is not None:
         return False
-    # no random numbers: a training is to draw the same ones whether it comes here or not
-    x, weight = torch.arange(1024.0).sin().view(1, 16, 8, 8), torch.arange(2304.0).cos().view(16, 16, 3, 3)
-    x, weight, pair = x.to(dtype), weight.to(dtype), (1, 1)
-    try:
-        got = [packed_conv2d(x, weight, None, pair, pair, pair, relu=relu) for relu in (False, True)]
-        got.append(got[0].clone())
-        packed_conv2d_add_relu_(got[2], x, weight, None, pair, pair, pair)
-    except RuntimeError as error:
-        _log.info('oneDNN does not pack the filters of %s convolutions: %s', dtype, error)
-        return False
-    y = F.conv2d(x.float(), weight.float(), padding=1)
-    expected = y, y.relu(), 2 * y.relu()
-    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(got, expected))
+    return computes_convolutions('oneDNN', _forms, torch.device('cpu'), dtype)
+
+
+def _forms(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    settings, z = (weight, bias, (1, 1), (1, 1), (1, 1)), x.clone()
+    packed_conv2d_add_relu_(z, x, *settings)
+    return packed_conv2d(x, *settings, relu=True), z, packed_conv2d(x, *settings)

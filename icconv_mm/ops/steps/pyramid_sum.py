@@ -67,7 +67,7 @@ def _refusal(device: str, own: Tensor, coarser: Tensor, finer: Tensor | None = N
     return None
 
 
-def _advice_of_cpu(own: Tensor, *_) -> str | None:
+def _objection_of_cpu(own: Tensor, *_) -> str | None:
     if own.dtype in (torch.float16, torch.bfloat16):
         return f'in {own.dtype} the reference is faster'
     return None
@@ -78,7 +78,7 @@ _run = register_function(
     'pyramid_sum',
     reference.forward,
     limits={
-        'cpu': Limits(partial(_refusal, 'cpu'), _advice_of_cpu),
+        'cpu': Limits(partial(_refusal, 'cpu'), _objection_of_cpu),
         'cuda': Limits(partial(_refusal, 'cuda'), lambda own, *_: unproven('pyramid_sum', own)),
     },
     compiled=_compiled,

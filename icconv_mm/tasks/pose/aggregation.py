@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from icconv_mm.errors import InputError
+
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
     """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right keypoints.

@@ -10,13 +10,24 @@ import pytest
 import torch
 from inception_calls import Call, per_run
 
-from icconv_mm.ops import Answer, Verdict, backends, explain, inception_conv2d, use_backend
+from icconv_mm.ops import (
+    Answer,
+    Verdict,
+    backends,
+    explain,
+    inception_conv2d,
+    inception_conv2d_relu,
+    mixture_attention,
+    pyconv2d,
+    use_backend,
+    window_attention,
+)
 from icconv_mm.ops.dispatch import backend
 from icconv_mm.patterns import DilationPattern
 
 CALL = Call(torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), None, [(4, 1, 1), (2, 2, 2)], 1, 1)
 ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
-compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].detail)
+compiled = pytest.mark.skipif(not backends()['cpu'], reason=backends()['cpu'].reason)
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def no_library(choice):
 def test_lists_backends_with_reasons():
     found = backends()
     assert list(found) == ['cpu', 'cuda', 'reference']
-    assert found['reference'] and all(isinstance(status.detail, str) and status.detail for status in found.values())
+    assert found['reference'] and all(isinstance(status.reason, str) and status.reason for status in found.values())
     assert bool(found['cuda']) <= torch.cuda.is_available()
 
 
@@ -111,6 +122,40 @@ def test_explain_takes_what_the_function_takes(choice, pattern):
     assert [args[2:] for args in seen] == [(None, (4, 1, 1, 2, 2, 2), stride, 1) for stride in (1, 2)]
 
 
+@pytest.mark.parametrize('name', ['inception_conv2d', 'pyconv2d', 'mixture_attention', 'window_attention'])
+def test_explain_has_the_defaults_of_the_function(name):
+    q, k, v = torch.ones(1, 2, 4, 6), torch.ones(1, 2, 4, 6), torch.ones(1, 3, 6)
+    mix, levels = torch.ones(1, 2), [torch.ones(6, 4, 3, 3), torch.ones(2, 2, 5, 5)]
+    calls = {
+        'inception_conv2d': CALL[:4],
+        'pyconv2d': (CALL.x, iter(levels), None, iter([1, 2])),
+        'mixture_attention': (q, k, v, mix),
+        'window_attention': (q, k, k, mix, 3),
+    }
+    assert explain(name, *calls[name]).chosen
+
+
+@pytest.mark.parametrize(
+    ('function', 'args'),
+    [
+        (inception_conv2d, (*CALL[:3], [(3, 1, 1)])),
+        (inception_conv2d, (CALL.x[0], *CALL[1:4])),
+        (inception_conv2d, (*CALL[:3], [(0, 1, 1)])),
+        (inception_conv2d_relu, (*CALL[:3], [(3, 1, 1)])),
+        (pyconv2d, (CALL.x, CALL.weight, None, [1])),
+        (pyconv2d, (CALL.x, [CALL.weight], None, 1)),
+        (pyconv2d, (CALL.x, [CALL.weight], None, [2])),
+        (mixture_attention, (CALL.x, CALL.x, CALL.x, torch.ones(1, 2))),
+        (window_attention, (CALL.x, CALL.x, CALL.x, torch.ones(1, 2), 4)),
+    ],
+)
+def test_explain_raises_what_the_call_raises(function, args):
+    with pytest.raises(ValueError) as raised:
+        function(*args)
+    with pytest.raises(ValueError, match=f'^{re.escape(str(raised.value))}$'):
+        explain(function.__name__, *args)
+
+
 def test_without_the_library_one_notice_and_the_reference(no_library):
     assert not backends()['cpu']
     with pytest.warns(UserWarning, match='installed without compiled operators.*reference') as caught:
@@ -178,7 +223,7 @@ def test_backward_keeps_the_backend_of_the_forward_pass(choice):
 
 
 def test_a_kernel_on_request_serves_only_those_who_ask(choice):
-    choice.offer('inception_conv2d', lambda *_: 'compiled', advice=lambda *_: 'it is slow')
+    choice.offer('inception_conv2d', lambda *_: 'compiled', objection=lambda *_: 'it is slow')
     assert isinstance(backend.run('inception_conv2d', *ARGS), torch.Tensor)
     assert explain('inception_conv2d', *ARGS)['cpu'] == Answer(Verdict.NOT_ADVISED, 'it is slow')
     with use_backend('cpu'):
@@ -188,7 +233,7 @@ def test_a_kernel_on_request_serves_only_those_who_ask(choice):
 @compiled
 def test_compiled_operators_use_the_threads_of_torch():
     """There is one OpenMP runtime in a process with nothing else: a second one would have threads of its own."""
-    assert backends()['cpu'].detail == 'compiled operators loaded'
+    assert backends()['cpu'].reason == 'compiled operators loaded'
     code = (
         'import torch\n'
         f'torch.ops.load_library({str(next(path for path in torch.ops.loaded_libraries if "_C_torch" in path))!r})\n'

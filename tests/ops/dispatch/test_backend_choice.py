@@ -62,8 +62,8 @@ def test_explanation_of_what_cannot_be(choice):
             inception_conv2d(*CALL)
 
 
-def test_explanation_and_call_agree_on_advice(choice, served):
-    choice.offer('inception_conv2d', choice.operators['inception_conv2d']['cpu'].run, advice=lambda *_: 'it is slow')
+def test_explanation_and_call_agree_on_objections(choice, served):
+    choice.offer('inception_conv2d', choice.operators['inception_conv2d']['cpu'].run, objection=lambda *_: 'it is slow')
     assert explain('inception_conv2d', *ARGS).chosen == 'reference'
     inception_conv2d(*CALL)
     with use_backend('cpu'):
@@ -101,9 +101,9 @@ def test_the_log_says_why_not_the_others(log):
     assert "not on the backend 'cuda', because it takes tensors on a CUDA device, got cpu" in message
 
 
-def test_refusal_absence_and_advice_are_asked_in_one_order(choice):
+def test_refusal_absence_and_objection_are_asked_in_one_order(choice):
     """So that asking, explaining and choosing say the same of a call."""
-    reasons = {'refusal': lambda *_: 'refused', 'absence': 'absent', 'advice': lambda *_: 'slow'}
+    reasons = {'refusal': lambda *_: 'refused', 'absence': 'absent', 'objection': lambda *_: 'slow'}
     expected = [
         (3, Answer(Verdict.REFUSED, 'refused'), 'refused'),
         (2, Answer(Verdict.ABSENT, 'absent'), 'absent'),

@@ -95,11 +95,11 @@ def test_calls_follow_the_table(table, choice):
     limits = choice.operators['inception_conv2d']['cuda'].limits
     call = tensor(1, 64, 20, 50), tensor(64, 64, 3, 3), None, PATTERN, 1, 1
     table()
-    assert limits.advice(*call) is None
+    assert limits.objection(*call) is None
     table(measured(1000))
-    assert limits.advice(*call) is None
+    assert limits.objection(*call) is None
     table(measured(1000, reference=1.0, tiled=2.0))
-    assert 'the reference was faster' in limits.advice(*call)
+    assert 'the reference was faster' in limits.objection(*call)
 
 
 def test_pyramids_are_the_references_without_an_entry(table, choice):
@@ -113,16 +113,16 @@ def test_pyramids_are_the_references_without_an_entry(table, choice):
         'pyconv2d_grad_weight': (grad, x, shapes, groups, 1, 1),
     }
 
-    def advice():
-        return {name: choice.operators[name]['cuda'].limits.advice(*args) for name, args in calls.items()}
+    def objection():
+        return {name: choice.operators[name]['cuda'].limits.objection(*args) for name, args in calls.items()}
 
     table()
-    assert all('none of its kernels was measured' in answer for answer in advice().values())
+    assert all('none of its kernels was measured' in answer for answer in objection().values())
     names = [name for name in calls if name != 'pyconv2d_relu']
     table(*(Measured(name, '9.0', 'bfloat16', 64, 64, 1, 1, 1000, {'dense': 1.0}, '3,5,7,9') for name in names))
-    assert set(advice().values()) == {None}
+    assert set(objection().values()) == {None}
     dilated = {name: (*args[:-1], 2) for name, args in calls.items()}
-    assert all(choice.operators[name]['cuda'].limits.advice(*args) for name, args in dilated.items())
+    assert all(choice.operators[name]['cuda'].limits.objection(*args) for name, args in dilated.items())
 
 
 def test_a_kernel_in_use_goes_before_the_table(table):
@@ -133,7 +133,11 @@ def test_a_kernel_in_use_goes_before_the_table(table):
             assert ask(1) == 'fused_wgmma'
         assert ask(1) == 'hybrid'
     assert ask(1) is None and ask(1000) == 'kn2row'
-    with pytest.raises(ValueError, match=r"'pyconv2d' has no kernel 'fused'"), use_kernel('pyconv2d', 'fused'):
+    message = r"'pyconv2d' has no kernel 'fused'; there are dense, merged, tiled$"
+    with pytest.raises(ValueError, match=message), use_kernel('pyconv2d', 'fused'):
+        pass
+    message = "'mixture_attention' has no kernels to choose from; inception_conv2d, .* have$"
+    with pytest.raises(ValueError, match=message), use_kernel('mixture_attention', 'fused'):
         pass
 
 

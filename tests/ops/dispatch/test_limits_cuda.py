@@ -23,7 +23,7 @@ def card(monkeypatch):
 
 @pytest.fixture
 def answers(choice):
-    """Refusal or advice of the forward pass and of both gradients; None where the kernel is chosen."""
+    """Refusal or objection of the forward pass and of both gradients; None where the kernel is chosen."""
     if reason := backend.missing_library():
         pytest.skip(reason)
 
@@ -35,7 +35,7 @@ def answers(choice):
             'inception_conv2d_grad_weight': (tensor(1, weight.shape[0], 9, 9, dtype=x.dtype), x, pattern, 1, groups),
         }
         limits = {name: choice.operators[name]['cuda'].limits for name in calls}
-        return [limits[name].refusal(*args) or limits[name].advice(*args) for name, args in calls.items()]
+        return [limits[name].refusal(*args) or limits[name].objection(*args) for name, args in calls.items()]
 
     return ask
 

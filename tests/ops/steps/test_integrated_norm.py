@@ -282,6 +282,8 @@ def test_the_cpus_serves_every_floating_dtype():
     answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
     assert answer['cpu'].reason.startswith('it takes levels of one dtype and device')
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
+    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call asks no backend
+        explain('integrated_norm', *call_arguments(levels, norm), group=None)
 
 
 def test_the_gpus_is_not_chosen_before_it_is_proven_and_refuses_in_sentences():

@@ -8,7 +8,7 @@ from icconv_mm.ops import backends, use_backend
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].detail),
+    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].reason),
 ]
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 SIZES = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]

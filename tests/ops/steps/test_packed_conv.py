@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import backends, forget_packed_weights, use_backend
+from icconv_mm.ops.steps import packed_conv
 from icconv_mm.ops.steps.packed_conv import has_packed_conv_kernel, packed_conv2d, packed_conv2d_add_relu_, packs
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
@@ -172,6 +173,19 @@ def test_an_addend_that_is_read_as_well():
     expected = (F.conv2d(x, weight, padding=1) + x).relu()
     packed_conv2d_add_relu_(x, x, weight, None, ONE, ONE, ONE)
     torch.testing.assert_close(x, expected)
+
+
+def test_a_trial_decides(monkeypatch):
+    """An operator that computes something else is not used, nor one that refuses."""
+
+    def refuse(*_, **__):
+        raise RuntimeError('could not create a primitive')
+
+    for stub in (refuse, lambda x, *_, relu=False: x * 0):
+        packs.cache_clear()
+        monkeypatch.setattr(packed_conv, 'packed_conv2d', stub)
+        assert not packs(torch.float32)
+    packs.cache_clear()
 
 
 def test_the_first_call_draws_no_random_numbers():

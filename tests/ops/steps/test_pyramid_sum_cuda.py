@@ -8,7 +8,7 @@ from icconv_mm.ops.steps.pyramid_sum import pyramid_sum
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].detail),
+    pytest.mark.skipif(not backends()['cuda'], reason=backends()['cuda'].reason),
 ]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 

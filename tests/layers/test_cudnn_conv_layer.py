@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.layers import cudnn_conv
-from icconv_mm.layers.cudnn_conv import CudnnConv2d, CudnnConv2dReLU, is_fused_by_cudnn
+from icconv_mm.layers.cudnn_conv import CudnnConv2d, CudnnConv2dReLU
+from icconv_mm.ops.steps import cudnn_conv
 
 X = torch.randn(2, 8, 11, 9)
 PICTURE = torch.randn(1, 3, 64, 64)
@@ -39,7 +39,7 @@ def calls(monkeypatch) -> list[str]:
     monkeypatch.setattr(torch, 'cudnn_convolution_relu', rectified)
     monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', added)
     monkeypatch.setattr(cudnn_conv, '_DEVICE', 'cpu')
-    monkeypatch.setattr(cudnn_conv, '_works', lambda device, dtype: True)
+    monkeypatch.setattr(cudnn_conv, '_fuses', lambda device, dtype: True)
     return seen
 
 
@@ -97,31 +97,6 @@ def test_where_torch_computes(calls, monkeypatch):
     torch.testing.assert_close(layer.add_relu(X, z), reference(conv, X, z))
     torch.testing.assert_close(rectified(X), conv(X).relu())
     assert not calls
-
-
-def test_a_trial_decides(monkeypatch):
-    """Some versions of cuDNN refuse a dtype; others might compute something else."""
-    conv = plain()
-    assert not is_fused_by_cudnn(conv.weight)
-    monkeypatch.setattr(cudnn_conv, '_DEVICE', 'cpu')
-    monkeypatch.setattr(torch.backends.cudnn, 'is_available', lambda: True)
-
-    def right(x, weight, *rest):
-        *z, bias, _, _, _, _ = rest
-        y = F.conv2d(x, weight, bias, padding=1)
-        return (y + z[0] if z else y).relu()
-
-    def refuse(*_):
-        raise RuntimeError('CUDNN_STATUS_NOT_SUPPORTED')
-
-    state = torch.get_rng_state()
-    for stub, expected in ((right, True), (refuse, False), (lambda x, *_: x * 0, False)):
-        cudnn_conv._works.cache_clear()
-        monkeypatch.setattr(torch, 'cudnn_convolution_relu', stub)
-        monkeypatch.setattr(torch, 'cudnn_convolution_add_relu', stub)
-        assert is_fused_by_cudnn(conv.weight) is expected
-    cudnn_conv._works.cache_clear()
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # --- in inference form
