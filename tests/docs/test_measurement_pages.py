@@ -206,19 +206,27 @@ def test_results_of_the_evidence():
     assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
 
 
-def test_longer_training():
+@pytest.mark.parametrize(
+    ('name', 'metrics'),
+    [
+        ('2026-11-23-evidence-of-longer-training', ('box/AP', 'box/AP_context')),
+        ('2026-11-24-evidence-of-longer-training-of-poses', ('pose/AP',)),
+    ],
+)
+def test_longer_training(name, metrics):
     """The rows of the page have the scores and differences of the raw file."""
-    page = FOLDER / '2026-11-23-evidence-of-longer-training.md'
+    page = FOLDER / f'{name}.md'
     (comparison,) = json.loads(page.with_suffix('.json').read_text())['comparisons']
     scores = {
         f'{row["scores"][metric]["mean"]:.1f} ± {row["scores"][metric]["std"]:.1f}'
         for row in comparison['rows']
-        for metric in ('box/AP', 'box/AP_context')
+        for metric in metrics
     }
     wanted = {difference for _, difference, _ in differences([page.stem])}
     rows = tables(page.read_text())[1][2:]
-    assert len(rows) == 3 and {row[1] for row in rows} | {row[3] for row in rows} <= scores
-    assert {row[2] for row in rows} | {row[4] for row in rows} <= wanted
+    columns = range(1, 1 + 2 * len(metrics), 2)
+    assert len(rows) == 3 and {row[column] for row in rows for column in columns} <= scores
+    assert {row[column + 1] for row in rows for column in columns} <= wanted
 
 
 def test_planted_distances():

@@ -33,7 +33,7 @@ def test_prepared_config_of_one_network(backbone, growth, tmp_path):
     """The other backbone is as narrow as the recipe's own, and the neck fits it."""
     options = {'backbone': backbone_file(backbone), 'data': tmp_path, 'seed': 0}
     cfg = Config.fromfile(prepare_config(MULTITASK, tmp_path / 'joint', **options), import_custom_modules=False)
-    stages = dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2))
+    stages = dict(num_stages=3, out_indices=(0, 1, 2))
     assert cfg.model.backbone == cfg.backbone | {'base_channels': 48} | stages
     assert cfg.model.neck.in_channels == [growth * width for width in (48, 96, 192)]
 
