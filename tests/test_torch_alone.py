@@ -95,8 +95,8 @@ def test_the_small_forms_compute_what_the_libraries_compute(found_alone, name):
     torch.testing.assert_close(found_maps, maps, rtol=1e-5, atol=1e-5)
 
 
-def test_conversion_search_and_inference_form():
-    """Of a network of torchvision: a supernet, the search, inception convolutions, the inference form."""
+def test_conversion_search_and_deployment():
+    """Of a network of torchvision: a supernet, the search, inception convolutions, deployment."""
     pytest.importorskip('torchvision')
     alone(
         'import torchvision\n'

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--show-dir', metavar='DIR', help='write images with the predictions below this folder')
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each image shown')
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each image')
-    parser.add_argument('--deploy', action='store_true', help='test the inference form: norms folded, ReLUs fused')
+    parser.add_argument('--deploy', action='store_true', help='test the deployed model: norms folded, ReLUs fused')
     config_arguments.add_memory_format(parser)
     config_arguments.add_launcher(parser)
     args = parser.parse_args(argv)

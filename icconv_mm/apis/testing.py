@@ -39,7 +39,7 @@ def test(
         show_dir: Write images with predictions below this folder.
         wait_time: Seconds.
         tta: Average over augmented copies of each image.
-        deploy: Test the inference form of the model (:func:`icconv_mm.deploy`).
+        deploy: Test the deployed model (:func:`icconv_mm.deploy`).
         memory_format, launcher: The arguments of :func:`icconv_mm.apis.train`.
 
     Returns:

@@ -130,7 +130,7 @@ class Block(nn.Module):
         return self._output(x, can_overwrite_input=self.downsample is None)
 
     def adds_in_convolution(self) -> bool:
-        """Whether the last convolution takes sum and ReLU, as in inference form where these have no hooks."""
+        """Whether the last convolution takes sum and ReLU, as in deployed models where these have no hooks."""
         last = len(self.kernel_sizes)
         conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
         if not isinstance(conv, InferenceConv2d) or conv.relu:
@@ -161,7 +161,7 @@ class Block(nn.Module):
 class Stage(nn.Sequential):
     """The blocks of a stage, one after the other.
 
-    In inference form a block writes its output over its input, where the block before has made that and neither has
+    In a deployed model a block writes its output over its input, where the block before has made that and neither has
     hooks: a new map costs more than the sum, because the system clears it page by page.
     """
 

@@ -1,4 +1,4 @@
-"""The inference form of a model: norms folded into convolutions, activations fused, memory layout chosen once."""
+"""Deployed models: norms folded into convolutions, activations fused, memory layout chosen once."""
 
 from icconv_mm.deployment.deploy import deploy
 

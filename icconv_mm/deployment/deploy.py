@@ -1,4 +1,4 @@
-"""``icconv_mm.deploy``: from a model as it was trained to its inference form."""
+"""``icconv_mm.deploy``: a trained model made faster for inference."""
 
 import copy
 import logging
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def deploy(model: nn.Module) -> nn.Module:
-    """The inference form of a model: same results (to 1e-4 of the maximum in float32), less work.
+    """A copy of the model made for inference: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
     convolution becomes part of that; weights are channels_last. The last convolution of a block of this package takes

@@ -26,7 +26,7 @@ class Folded(nn.Identity):
         """As ``nn.Module.train``, but training mode is an error."""
         if mode:
             raise RuntimeError(
-                'this model is in inference form (icconv_mm.deploy): its batch norms are part of the convolutions, so '
+                'this model is deployed (icconv_mm.deploy): its batch norms are part of the convolutions, so '
                 'it cannot be trained. Train the model that it was made from'
             )
         return super().train(mode)

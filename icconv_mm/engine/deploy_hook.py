@@ -1,4 +1,4 @@
-"""Tests run on the inference form of a model."""
+"""Tests of a deployed model."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -10,7 +10,7 @@ from icconv_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Puts the inference form (``icconv_mm.deploy``) of the model into the runner before a test.
+    """Deploys the model (``icconv_mm.deploy``) in the runner before a test.
 
     By then the checkpoint is loaded and, where weights are averaged, the averages are in their place.
     """

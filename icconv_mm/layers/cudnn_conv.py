@@ -1,4 +1,4 @@
-"""Ordinary convolutions of the inference form on a GPU: convolution, bias, addition and ReLU in one kernel of cuDNN."""
+"""Ordinary convolutions of deployed networks on a GPU: convolution, bias, addition and ReLU in one kernel of cuDNN."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from icconv_mm.ops.steps.cudnn_conv import cudnn_conv2d_add_relu, cudnn_conv2d_r
 
 
 class CudnnConv2d(InferenceConv2d):
-    """A convolution of the inference form, which takes the addition of a shortcut and ReLU.
+    """A convolution of a deployed network, which takes the addition of a shortcut and ReLU.
 
     Where cuDNN does not serve, or somebody looks at the single steps, torch's ordinary operators compute the same.
 

@@ -1,4 +1,4 @@
-"""Convolutions with the ReLU that follows them, for networks in inference form (``icconv_mm.deploy``)."""
+"""Convolutions with the ReLU that follows them, for deployed networks (``icconv_mm.deploy``)."""
 
 from icconv_mm.layers.convert import like
 from icconv_mm.layers.inception_conv import ICConv2d

@@ -1,4 +1,4 @@
-"""Ordinary convolutions of networks in inference form (``icconv_mm.deploy``)."""
+"""Ordinary convolutions of deployed networks (``icconv_mm.deploy``)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

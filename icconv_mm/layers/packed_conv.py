@@ -25,7 +25,7 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
 
 
 class PackedConv2d(InferenceConv2d):
-    """A convolution of the inference form, by packed filters where they serve: see :func:`convolve`.
+    """A convolution of a deployed network, by packed filters where they serve: see :func:`convolve`.
 
     Example:
         >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)

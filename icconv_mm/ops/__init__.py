@@ -2,7 +2,7 @@
 
 The modules here are the operators. What they are made of is in folders: ``reference`` holds each in plain PyTorch under
 the same name, ``dispatch`` chooses what runs a call, ``definition`` registers operators and their gradients, and
-``common`` is what these share. ``steps`` has what layers and the inference form call, not users.
+``common`` is what these share. ``steps`` has what layers and deployed models call, not users.
 """
 
 from icconv_mm.ops.dispatch.backend import (

@@ -1,4 +1,4 @@
-"""Stages in inference form on the CPU: which maps blocks write over, and which they leave."""
+"""Deployed stages on the CPU: which maps blocks write over, and which they leave."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""The inference form of every backbone of the package, in all their variants."""
+"""Every backbone of the package deployed, in all variants."""
 
 import pytest
 import torch

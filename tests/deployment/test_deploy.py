@@ -59,7 +59,7 @@ def test_the_model_is_not_changed():
 def test_training_is_refused():
     form = checked(ICResNet(18, 'geometric_d2', base_channels=16), torch.randn(1, 3, 32, 32))
     for call in (form.train, nn.Sequential(form).train, form.layer2.train):
-        with pytest.raises(RuntimeError, match=r'inference form \(icconv_mm\.deploy\).*cannot be trained'):
+        with pytest.raises(RuntimeError, match=r'deployed \(icconv_mm\.deploy\).*cannot be trained'):
             call()
     assert not form.eval().training
     assert not any(parameter.requires_grad for parameter in form.parameters())

@@ -1,4 +1,4 @@
-"""The inference form of whole models: detectors, segmentors, pose estimators, classifiers, and their necks."""
+"""Deployed models as a whole: detectors, segmentors, pose estimators, classifiers, and their necks."""
 
 from pathlib import Path
 

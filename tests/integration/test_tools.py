@@ -73,7 +73,7 @@ def test_training_without_validation_and_metrics_in_a_file(workspace, detector):
     assert written['coco/bbox_mAP'] == pytest.approx(logged['coco/bbox_mAP'], abs=1e-3)
 
 
-def test_predictions_of_the_inference_form(workspace, detector):
+def test_predictions_of_the_deployed_model(workspace, detector):
     """They are those of the model: the best scores, as near ties may change places."""
     config, root = workspace.config(DETECTION), workspace.root
     scores = []

@@ -1,4 +1,4 @@
-"""The inference form on a GPU, with torch's own operators in the place of cuDNN's: it is tested without one."""
+"""Deployed networks on a GPU, with torch's own operators in the place of cuDNN's: it is tested without one."""
 
 import copy
 import io
@@ -99,7 +99,7 @@ def test_where_torch_computes(calls, monkeypatch):
     assert not calls
 
 
-# --- in inference form
+# --- deployed
 
 
 def formed(model: nn.Module, *inputs, calls: list[str]) -> tuple[nn.Module, list[str]]:

@@ -80,7 +80,7 @@ def test_frozen_stages_are_packed_in_training(calls):
     assert len(calls) == 1 + 3 * 3 + 1
 
 
-@pytest.mark.parametrize('run', [convolve, lambda x, conv: PackedConv2d.of(conv)(x)], ids=['plain', 'inference form'])
+@pytest.mark.parametrize('run', [convolve, lambda x, conv: PackedConv2d.of(conv)(x)], ids=['plain', 'deployed'])
 def test_writes_around_the_counter_are_seen(run):
     """As mmengine's averaged models write, which require no gradients."""
     conv = plain()
@@ -113,7 +113,7 @@ def test_convolutions_of_another_kind_are_called(spoil, calls):
     assert torch.equal(convolve(x, conv), conv(x)) and not calls
 
 
-# --- in inference form
+# --- deployed
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -74,7 +74,7 @@ def test_a_fused_kernel_takes_it_over(kind, choice):
 
 @kinds
 def test_without_a_fused_kernel_the_plain_one_serves(kind, choice):
-    """A backend that has the convolution alone is not lost to the network in inference form."""
+    """A backend that has the convolution alone is not lost to the deployed network."""
     call, ran = first_of_several(kind), []
     reference = choice.operators[kind]['reference'].run
 

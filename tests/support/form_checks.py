@@ -1,4 +1,4 @@
-"""What every test of the inference form needs: networks whose norms do something, and the comparison."""
+"""What every test of deployed networks needs: networks whose norms do something, and the comparison."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def assert_same(model: nn.Module, form: nn.Module, *inputs: object, call: Callab
 
 
 def checked(model: nn.Module, *inputs: object) -> nn.Module:
-    """The inference form of a model made ``trained``, compared with it."""
+    """A model made ``trained``, deployed and compared with itself."""
     model = trained(model)
     form = deploy(model)
     assert_same(model, form, *inputs)

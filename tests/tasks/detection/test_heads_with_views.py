@@ -42,6 +42,6 @@ def test_by_one_line(memory_format):
     torch.testing.assert_close(detections(model), detections(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_in_inference_form():
+def test_deployed():
     model = centernet()
     torch.testing.assert_close(detections(icconv_mm.deploy(model)), detections(model), rtol=1e-4, atol=1e-5)

@@ -39,7 +39,7 @@ class Case(NamedTuple):
         upstream: Make the networks that it is held against, by name: the fastest of them counts.
         batch: Images.
         image: Height and width of the images, at full size.
-        form: 'eager', 'inference form' (upstream's with folded batch norms), 'inference form / eager' (ours deployed,
+        form: 'eager', 'deployed' (upstream's with folded batch norms), 'deployed / eager' (ours deployed,
             upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW images, formats unset.
         limit: Against upstream, at full size; None for none.
         notes: Remarks that go with the figures.
@@ -86,7 +86,7 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
     """The figures of a case: ours against upstream's fastest and, where the case says so, its composition; memory.
 
     Raises:
-        Disagreement: If ours, its composition, or memory formats differ; in inference form also from the network that
+        Disagreement: If ours, its composition, or memory formats differ; deployed, also from the network that
             the form was made of.
     """
     options = replace(options, dtype=case.dtype or options.dtype)
@@ -134,9 +134,9 @@ def _calls(
 ) -> dict[str, Callable[[], list[Tensor]]]:
     """The pass to time by memory format, each with a copy of the network in that format."""
     network.train(training)
-    if 'inference form' in case.form and name == 'ours':
+    if 'deployed' in case.form and name == 'ours':
         network = deploy(network)
-    elif case.form == 'inference form':
+    elif case.form == 'deployed':
         network = fuse_conv_bn(copy.deepcopy(network))
 
     def make(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
@@ -157,7 +157,7 @@ def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Optio
     eager = case._replace(form='eager')
     equal = ['composition', 'ours'] if case.composition else ['ours']
     contenders = _contenders(networks, eager if case.trains else case, x, training=False)
-    if 'inference form' in case.form:
+    if 'deployed' in case.form:
         contenders = {'eager': _calls('ours', networks['ours'], eager, x, training=False), **contenders}
         equal = ['eager', *equal]
     harness.check_agreement(case.label, contenders, equal, harness.tolerance(options, TOLERANCES))

@@ -29,7 +29,7 @@ def case(form: str, limit: float | None = 1.06, **settings) -> networks.Case:
     )
 
 
-@pytest.mark.parametrize('form', ['eager', 'inference form', 'inference form / eager', 'step', 'as shipped'])
+@pytest.mark.parametrize('form', ['eager', 'deployed', 'deployed / eager', 'step', 'as shipped'])
 def test_ours_against_the_fastest_upstream_and_against_the_composition(form):
     upstream, composition = networks.compare('backbone', case(form), OPTIONS)
     assert upstream.name == f'small 2x3x64x96 {form}: ours / upstream' and upstream.limit == 1.06
@@ -49,12 +49,12 @@ def test_memory_has_a_figure_of_its_own():
     assert memory.unit == 'MB' and memory.limit == 1.03 and 0 < memory.ratio < 2
 
 
-def test_only_upstream_folds_its_norms_in_inference_form(monkeypatch):
+def test_only_upstream_folds_its_norms_where_ours_is_deployed(monkeypatch):
     folded = []
     monkeypatch.setattr(networks, 'fuse_conv_bn', lambda network: folded.append(network) or network)
-    networks.compare('backbone', case('inference form / eager'), OPTIONS)
+    networks.compare('backbone', case('deployed / eager'), OPTIONS)
     assert not folded
-    networks.compare('backbone', case('inference form'), OPTIONS)
+    networks.compare('backbone', case('deployed'), OPTIONS)
     assert folded and all(type(network) is ResNet for network in folded)
 
 
@@ -75,7 +75,7 @@ def test_the_composition_is_the_reference():
         assert networks.count_backends(call) == {'reference': 16}
 
 
-def test_an_inference_form_that_differs_is_not_timed(monkeypatch):
+def test_a_deployed_network_that_differs_is_not_timed(monkeypatch):
     right = networks.deploy
 
     def wrong(network):
@@ -85,8 +85,8 @@ def test_an_inference_form_that_differs_is_not_timed(monkeypatch):
 
     monkeypatch.setattr(networks, 'deploy', wrong)
     monkeypatch.setattr(networks.harness, 'time_contenders', lambda *_: pytest.fail('timed'))
-    with pytest.raises(benchmark.Disagreement, match=r'small 2x3x64x96 inference form: .* in .*: result 2 is off by'):
-        networks.compare('backbone', case('inference form'), OPTIONS)
+    with pytest.raises(benchmark.Disagreement, match=r'small 2x3x64x96 deployed: .* in .*: result 2 is off by'):
+        networks.compare('backbone', case('deployed'), OPTIONS)
 
 
 def test_gradients_that_differ_are_not_timed(monkeypatch):
@@ -117,10 +117,10 @@ def test_the_cases_and_their_limits(monkeypatch, tmp_path, published_patterns):
         'ResNet-50 1x3x224x224 eager': 1.02,
         'ResNet-50 2x3x320x320 step': 1.02,
         'IC-R50-k9 1x3x800x1088 eager': 1.04,
-        'IC-R50-k9 1x3x800x1088 inference form': 1.04,
-        'IC-R50-k9 1x3x800x1088 inference form / eager': 0.97,
+        'IC-R50-k9 1x3x800x1088 deployed': 1.04,
+        'IC-R50-k9 1x3x800x1088 deployed / eager': 0.97,
         'IC-R50-k9 1x3x224x224 eager': 1.04,
-        'IC-R50-k9 1x3x224x224 inference form': None,
+        'IC-R50-k9 1x3x224x224 deployed': None,
         'IC-R50-k9 2x3x320x320 step': 1.06,
         'IC-R50-k9 with_cp=norms 2x3x320x320 step': 1.06,
         'IC-R50-k9 1x3x800x1088 as shipped': 0.70,

@@ -39,10 +39,10 @@ INCEPTION = {
         ('detection/ic_resnet50_k9', 'geometric_d4'),
         (
             Pass(*LARGE, 'eager', 1.04, MEMORY, composition=True),
-            Pass(*LARGE, 'inference form', 1.04),
-            Pass(*LARGE, 'inference form / eager', 0.97),
+            Pass(*LARGE, 'deployed', 1.04),
+            Pass(*LARGE, 'deployed / eager', 0.97),
             Pass(*SMALL, 'eager', 1.04),
-            Pass(*SMALL, 'inference form', None),
+            Pass(*SMALL, 'deployed', None),
             Pass(*TRAINED, 'step', 1.06, MEMORY, composition=True),
             Pass(*TRAINED, 'step', 1.06, 0.90, with_cp='norms'),
             Pass(*LARGE, 'as shipped', 0.70),

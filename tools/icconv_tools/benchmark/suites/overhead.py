@@ -23,7 +23,7 @@ PATTERN = ((20, 1, 1), *((4, h, w) for h in (1, 2, 3) for w in (1, 2, 3, 4) if (
 
 
 def run(options: Options) -> Iterator[Figure]:
-    """Forward passes with and without a gradient, under autocast, in inference form; and training steps."""
+    """Forward passes with and without a gradient, under autocast, deployed; and training steps."""
     calls = max(2, round(CALLS * options.scale))
     for name, ours, dense in contenders(options):
         times = interleave({'ours': partial(_many, ours, calls), 'dense': partial(_many, dense, calls)}, options)

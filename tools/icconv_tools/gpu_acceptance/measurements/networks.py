@@ -1,4 +1,4 @@
-"""Whole backbones against the dense ResNet-50: eager, as a CUDA graph, in inference form, and a training step."""
+"""Whole backbones against the dense ResNet-50: eager, as a CUDA graph, deployed, and a training step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -21,10 +21,10 @@ DENSE = 'dense'
 CASES: dict[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
     ('IC-ResNet-50', 'forward'): {DENSE: {'wall': 1.15, 'GPU': 1.10}},
     ('IC-ResNet-50', 'step'): {DENSE: {'wall': 1.15}},
-    ('IC-ResNet-50', 'inference form'): {'dense, eager': {'wall': 0.6}, 'dense, equally fused': {'wall': 1.15}},
+    ('IC-ResNet-50', 'deployed'): {'dense, eager': {'wall': 0.6}, 'dense, equally fused': {'wall': 1.15}},
     ('PyConvResNet-50', 'forward'): {DENSE: {'wall': 1.3}},
     ('PyConvResNet-50', 'step'): {},
-    ('PyConvResNet-50', 'inference form'): {},
+    ('PyConvResNet-50', 'deployed'): {},
 }
 
 
@@ -60,7 +60,7 @@ def _measure(network: str, form: str, bench: Bench) -> dict:
 
 
 def _calls(form: str, dense: nn.Module, ours: nn.Module, x: Tensor, bench: Bench) -> dict[str, Callable]:
-    """The contenders by name; the inference form's results are checked against the network's."""
+    """The contenders by name; a deployed network's results are checked against those before."""
     if form == 'step':
         return {name: _step(network, x) for name, network in ((DENSE, dense), ('ours', ours))}
     calls = {name: harness.forward(partial(network, x)) for name, network in ((DENSE, dense), ('ours', ours))}
@@ -69,7 +69,7 @@ def _calls(form: str, dense: nn.Module, ours: nn.Module, x: Tensor, bench: Bench
     forms = {name: harness.forward(partial(deploy(network), x)) for name, network in ((DENSE, dense), ('ours', ours))}
     tolerance = 3 * harness.tolerance(bench.options)  # some fifty layers, each of which rounds
     for name, call in forms.items():
-        harness.check_equal(f'inference form of {name}', call(), calls[name](), tolerance, harness.of_norm)
+        harness.check_equal(f'deployed {name}', call(), calls[name](), tolerance, harness.of_norm)
     return {'dense, eager': calls[DENSE], 'dense, equally fused': forms[DENSE], 'ours': forms['ours']}
 
 
