@@ -1,12 +1,6 @@
-"""An error that the user can fix is one sentence and exit status 1; a fault of ours keeps its traceback.
+"""Errors that the user can fix: their kinds, and how they get a place and a sentence. Standard library only."""
 
-Standard library only.
-"""
-
-import errno
-import os
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -64,15 +58,8 @@ def _joined(*parts: str) -> str:
     return ': '.join(filter(None, parts))
 
 
-_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
-
 # What wrong arguments in a config raise while mmengine builds objects from it.
 _BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, OSError, RuntimeError)
-
-
-# What the user's disk refuses, whatever the program does.
-_DISK = ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG', 'EFBIG')
-_DISK_ERRORS = frozenset(getattr(errno, name) for name in _DISK)
 
 
 @contextmanager
@@ -113,40 +100,6 @@ def require_known(names: Iterable[str], known: Collection[str], what: str) -> li
     if unknown := [name for name in names if name not in known]:
         raise InputError(f'{what} {", ".join(unknown)}; there are: {", ".join(known)}')
     return names
-
-
-@contextmanager
-def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
-    """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
-
-    The message of an :class:`ArgumentError` names the option of the tool in the place of the argument.
-    What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
-
-    Args:
-        debug: Raise the error, with its traceback.
-        after: A second line, such as ``'Nothing was written.'``.
-        interrupted: Sentence that says how things stand after Ctrl-C.
-    """
-    try:
-        yield
-    except UserError as error:
-        if debug:
-            raise
-        if isinstance(error, ArgumentError) and not error.place:  # one of a part of a config has no option
-            error.argument = _option(error.argument)
-        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
-    except OSError as error:
-        if debug or error.errno not in _DISK_ERRORS:
-            raise
-        where = f'{error.filename}: ' if error.filename else ''
-        sys.exit(f'error: {where}{os.strerror(error.errno)}\n{after}'.rstrip())
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
-        sys.exit(130)
-
-
-def _option(argument: str) -> str:
-    return f'--{_OPTIONS.get(argument, argument.replace("_", "-"))}'
 
 
 def sentence(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from survey.swaps import CONFIGS_MARK, LIBRARIES, PAGE, Case, configs_of, instal
 from torch import Tensor
 
 from icconv_mm import versions
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 from icconv_mm.utils.config_tree import dicts_in
 
@@ -148,7 +147,7 @@ def main(argv=None) -> None:
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         libraries = [name for name in args.libraries or LIBRARIES if versions.is_installed(name)]
         outcomes = []
         for library in libraries:

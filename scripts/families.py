@@ -35,7 +35,7 @@ from survey.swaps import (
 
 import icconv_mm
 from icconv_mm import versions
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 from icconv_mm.utils import command_line
 from icconv_mm.utils.config_tree import dicts_in
 
@@ -269,7 +269,7 @@ def main(argv=None) -> None:
     parser.add_argument('--libraries', nargs='+', choices=LIBRARIES, help='default: all that are installed')
     parser.add_argument('--page', type=Path, default=PAGE, metavar='FILE', help='where the tables go (%(default)s)')
     args = parser.parse_args(argv)
-    with reporting(args.debug, interrupted='what was tried is kept'):
+    with command_line.reporting(args.debug, interrupted='what was tried is kept'):
         for library in args.libraries or LIBRARIES:
             if versions.is_installed(library):
                 # a process of its own, which does not say how each weight is initialised

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 from icconv_mm.utils import command_line
 from icconv_tools import benchmark
 from icconv_tools.benchmark.chart import write_chart
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('icconv_tools.benchmark').setLevel(logging.INFO)
     figures = []
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         try:
             for figure in benchmark.run(args.suite or list(benchmark.SUITES), options):
                 figures.append(figure)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import config_arguments
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--show-interval', dest='wait_time', type=float, default=2, metavar='SECONDS', help='for each image shown'
     )
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         from icconv_mm.apis import browse
 
         cfg, options = config_arguments.read_config(args)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.report import left_table, moves_table
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 from icconv_mm.utils import command_line
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     console = Console()
     options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
-    with reporting(args.debug, after='Nothing was written.'):
+    with command_line.reporting(args.debug, after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):

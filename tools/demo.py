@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 
@@ -35,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the running tool as well
     debug = vars(args).pop('debug')
     options = {name: value for name, value in vars(args).items() if value is not None}
-    with reporting(debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'):
+    with command_line.reporting(
+        debug, interrupted=f'the dataset in {args.data} stays, the next call trains from the start'
+    ):
         from icconv_tools.demo import DemoOptions, run_demo
 
         results = run_demo(DemoOptions(**options))

@@ -12,7 +12,6 @@ Examples:
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm.errors import reporting
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
 from icconv_mm.utils import command_line
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     address = parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
     command_line.renamed_option(parser, '--source', address)
     args = parser.parse_args(argv)
-    with reporting(args.debug, interrupted='what is already in the cache is complete'):
+    with command_line.reporting(args.debug, interrupted='what is already in the cache is complete'):
         fetched = download_patterns(
             args.names or None, args.source, partial(command_line.progress, description='patterns')
         )

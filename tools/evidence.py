@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 SEEDS, TUNING_SEEDS = range(5), (1000,)
@@ -54,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
+    with command_line.reporting(args.debug, interrupted='what is finished is kept, the same command goes on'):
         from icconv_tools.evidence.experiment import Experiment, budget_of, use_device
 
         use_device(args.device)

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 UNFINISHED = 3
@@ -46,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    with reporting(args.debug, interrupted='what was measured is kept, the next call continues'):
+    with command_line.reporting(args.debug, interrupted='what was measured is kept, the next call continues'):
         from icconv_tools.gpu_acceptance.bench import make_bench
         from icconv_tools.gpu_acceptance.measurements import chosen_pieces, measurements
         from icconv_tools.gpu_acceptance.worker import supervise, work

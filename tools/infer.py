@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from icconv_mm.apis import config_arguments
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         from icconv_mm.apis import infer
 
         cfg, options = config_arguments.read_config(args)

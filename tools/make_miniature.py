@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
     from icconv_mm.datasets.miniature.scales import ScalesOptions
 
-    with reporting(args.debug, interrupted='nothing was left behind'):
+    with command_line.reporting(args.debug, interrupted='nothing was left behind'):
         given = {name: value for name in names if (value := getattr(args, name)) is not None}
         options = (ScalesOptions if args.scales else MiniatureOptions)(**given)
         drawn = ensure_miniature(args.root, options, partial(command_line.progress, description='drawing'))

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from icconv_mm.apis import load_config
-from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 from icconv_mm.utils import command_line
 
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
-    with reporting(args.debug, after='Nothing was written.'):
+    with command_line.reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis import read_images, search_checkpoint
         from icconv_mm.apis.search import results_table
 

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from icconv_mm.apis import config_arguments, load_config
 from icconv_mm.apis.search_variants import VARIANTS
-from icconv_mm.errors import reporting
 from icconv_mm.patterns.search import CRITERIA
 from icconv_mm.utils import command_line
 
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     config_arguments.add_cfg_options(parser)
     args = parser.parse_args(argv)
-    with reporting(args.debug, interrupted='the same command goes on'):
+    with command_line.reporting(args.debug, interrupted='the same command goes on'):
         from icconv_mm.apis import SearchPipeline
         from icconv_mm.datasets.miniature import ensure_miniature
 

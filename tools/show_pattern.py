@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from icconv_mm.errors import InputError, reporting
+from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 from icconv_mm.patterns.zoo import is_analytic
 from icconv_mm.utils import command_line
@@ -116,7 +116,7 @@ def show(args: argparse.Namespace, console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         show(args, Console())
 
 

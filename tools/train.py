@@ -8,7 +8,6 @@ Examples:
 from collections.abc import Sequence
 
 from icconv_mm.apis import config_arguments
-from icconv_mm.errors import reporting
 from icconv_mm.utils import command_line
 
 
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config_arguments.add_memory_format(parser)
     config_arguments.add_launcher(parser)
     args = parser.parse_args(argv)
-    with reporting(args.debug):
+    with command_line.reporting(args.debug):
         from icconv_mm.apis import train
 
         cfg, options = config_arguments.read_config(args)

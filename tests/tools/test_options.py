@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm.errors import ArgumentError, InputError, MissingArgumentFileError, naming, reporting
+from icconv_mm.errors import ArgumentError, InputError, MissingArgumentFileError, naming
+from icconv_mm.utils.command_line import reporting
 from icconv_mm.versions import installed
 
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
