@@ -2,6 +2,7 @@
 // that share a dilation, the reduction goes over input channels (32 bytes at a time) and the nine taps. One launch
 // serves all runs; input and output are channels_last, filters [C_out][tap][C_in / groups].
 #include "../tile.cuh"
+#include "arithmetic.cuh"
 #include "shares.h"
 
 #include <ATen/ops/empty.h>
@@ -402,32 +403,15 @@ at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& x, cons
 
 Cut forward_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
   if (current_device().major < 8 || p.group_in % channels_of_vector(dtype) != 0) return {};
-  switch (dtype) {
-    case at::kHalf:
-      return cut_for<Float16>(p, pattern);
-    case at::kBFloat16:
-      return cut_for<BFloat16>(p, pattern);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
-    default:
-      return {};
-  }
+  return with_arithmetic(dtype, precision, [&](auto arithmetic) { return cut_for<decltype(arithmetic)>(p, pattern); });
 }
 
 at::Tensor forward_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
                          const at::Tensor& bias, bool relu, Precision precision) {
   const at::Tensor nhwc = channels_last(x), filters = channels_last(weight);
-  switch (x.scalar_type()) {
-    case at::kHalf:
-      return launch<Float16>(cut, p, nhwc, filters, bias, relu);
-    case at::kBFloat16:
-      return launch<BFloat16>(cut, p, nhwc, filters, bias, relu);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, nhwc, filters, bias, relu)
-                                           : launch<Float32>(cut, p, nhwc, filters, bias, relu);
-    default:
-      return {};
-  }
+  return with_arithmetic(x.scalar_type(), precision, [&](auto arithmetic) {
+    return launch<decltype(arithmetic)>(cut, p, nhwc, filters, bias, relu);
+  });
 }
 
 }  // namespace icconv_mm::cuda

@@ -6,6 +6,7 @@
 // With stride s, input pixel i meets output pixel (i - offset) / s where that is whole. So a tile takes every s-th
 // pixel (a remainder per axis), for which each tap either always or never meets an output.
 #include "../tile.cuh"
+#include "arithmetic.cuh"
 #include "shares.h"
 
 #include <ATen/ops/empty.h>
@@ -347,32 +348,14 @@ at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& grad, c
 Cut grad_input_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
   const int vector = channels_of_vector(dtype);
   if (current_device().major < 8 || p.group_in % vector != 0 || p.group_out % vector != 0) return {};
-  switch (dtype) {
-    case at::kHalf:
-      return cut_for<Float16>(p, pattern);
-    case at::kBFloat16:
-      return cut_for<BFloat16>(p, pattern);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
-    default:
-      return {};
-  }
+  return with_arithmetic(dtype, precision, [&](auto arithmetic) { return cut_for<decltype(arithmetic)>(p, pattern); });
 }
 
 at::Tensor grad_input_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& weight,
                             Precision precision) {
   const at::Tensor nhwc = channels_last(grad), filters = channels_last(weight);
-  switch (grad.scalar_type()) {
-    case at::kHalf:
-      return launch<Float16>(cut, p, nhwc, filters);
-    case at::kBFloat16:
-      return launch<BFloat16>(cut, p, nhwc, filters);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, nhwc, filters)
-                                           : launch<Float32>(cut, p, nhwc, filters);
-    default:
-      return {};
-  }
+  return with_arithmetic(grad.scalar_type(), precision,
+                         [&](auto arithmetic) { return launch<decltype(arithmetic)>(cut, p, nhwc, filters); });
 }
 
 }  // namespace icconv_mm::cuda

@@ -3,6 +3,7 @@
 // taps, and walks over some of the pixel tiles; the sums of all blocks are written apart and added in a second pass, in
 // a fixed order.
 #include "../tile.cuh"
+#include "arithmetic.cuh"
 #include "shares.h"
 
 #include <ATen/ops/empty.h>
@@ -376,32 +377,14 @@ at::Tensor launch(const Cut& cut, const Geometry32& p, const at::Tensor& grad, c
 Cut grad_weight_tiled_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern, Precision precision) {
   const int vector = channels_of_vector(dtype);
   if (current_device().major < 8 || p.group_in % vector != 0 || p.out_channels % vector != 0) return {};
-  switch (dtype) {
-    case at::kHalf:
-      return cut_for<Float16>(p, pattern);
-    case at::kBFloat16:
-      return cut_for<BFloat16>(p, pattern);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? cut_for<Tf32>(p, pattern) : cut_for<Float32>(p, pattern);
-    default:
-      return {};
-  }
+  return with_arithmetic(dtype, precision, [&](auto arithmetic) { return cut_for<decltype(arithmetic)>(p, pattern); });
 }
 
 at::Tensor grad_weight_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x,
                              Precision precision) {
   const at::Tensor grads = channels_last(grad), inputs = channels_last(x);
-  switch (grad.scalar_type()) {
-    case at::kHalf:
-      return launch<Float16>(cut, p, grads, inputs);
-    case at::kBFloat16:
-      return launch<BFloat16>(cut, p, grads, inputs);
-    case at::kFloat:
-      return precision == Precision::kTf32 ? launch<Tf32>(cut, p, grads, inputs)
-                                           : launch<Float32>(cut, p, grads, inputs);
-    default:
-      return {};
-  }
+  return with_arithmetic(grad.scalar_type(), precision,
+                         [&](auto arithmetic) { return launch<decltype(arithmetic)>(cut, p, grads, inputs); });
 }
 
 }  // namespace icconv_mm::cuda
