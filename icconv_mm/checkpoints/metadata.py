@@ -20,7 +20,7 @@ def meta_of(checkpoint: Any) -> Mapping[str, Any]:
 
 
 def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
-    """Class names, colours and joints of the dataset that a checkpoint was trained on, by lower-case name.
+    """Class names, colours and keypoints of the dataset that a checkpoint was trained on, by lower-case name.
 
     ``from_file``, by which mmpose runs a config file, is left out.
 

@@ -156,9 +156,9 @@ def _check_entry(entry: Any, members: Mapping[str, type], name: str) -> None:
     box = entry.get('bbox')
     if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
         raise DatasetError(f"{name}: 'bbox' is {box!r:.100}, expected [x, y, width, height], finite and not negative")
-    joints = entry.get('keypoints')
-    if joints is not None and 'image_id' in members and not (_are_numbers(joints) and len(joints) % 3 == 0):
-        raise DatasetError(f"{name}: 'keypoints' is {joints!r:.100}, expected [x1, y1, v1, ...], finite")
+    keypoints = entry.get('keypoints')
+    if keypoints is not None and 'image_id' in members and not (_are_numbers(keypoints) and len(keypoints) % 3 == 0):
+        raise DatasetError(f"{name}: 'keypoints' is {keypoints!r:.100}, expected [x1, y1, v1, ...], finite")
     if (crowd := entry.get('iscrowd', 0)) not in (0, 1):
         raise DatasetError(f"{name}: 'iscrowd' is {crowd!r:.40}, expected 0 or 1")
 

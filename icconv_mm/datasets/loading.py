@@ -43,7 +43,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         kwargs: Arguments of mmcv's transform.
 
     Raises:
-        ImageFileError: A file is missing, empty, truncated or no image, or its boxes or joints are not finite, and
+        ImageFileError: A file is missing, empty, truncated or no image, or its boxes or keypoints are not finite, and
             ``skip_bad`` is False.
     """
 
@@ -77,7 +77,7 @@ class LoadImageFromFile(_LoadImageFromFile):
 
 
 def annotation_defect(results: Mapping[str, Any]) -> str | None:
-    """What is wrong with the boxes and joints of an image: a loss of one NaN would spoil all weights; None if nothing.
+    """What is wrong with the boxes and keypoints of an image (one NaN in a loss would spoil all weights), or None.
 
     Args:
         results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the image.

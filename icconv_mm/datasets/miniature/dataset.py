@@ -212,19 +212,19 @@ def _annotations(drawn: Scene) -> list[dict]:
             **item.planted,
         }
         if item.label == 0:
-            points = np.zeros((17, 3)) if item.joints is None else _keypoints(item.joints, mask)
+            points = np.zeros((17, 3)) if item.keypoints is None else _labelled(item.keypoints, mask)
             annotation['keypoints'] = [round(float(v), 1) for v in points.ravel()]
             annotation['num_keypoints'] = int(np.count_nonzero(points[:, 2]))
         found.append(annotation)
     return found
 
 
-def _keypoints(joints: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _labelled(keypoints: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """COCO's ``[17, 3]`` (x, y, v): v 0 outside the image, 1 behind another object, 2 visible."""
-    pixels, last = np.rint(joints).astype(int), np.array(mask.shape[::-1]) - 1
+    pixels, last = np.rint(keypoints).astype(int), np.array(mask.shape[::-1]) - 1
     inside = ((pixels >= 0) & (pixels <= last)).all(1)
     x, y = np.clip(pixels, 0, last).T
-    return np.column_stack([np.clip(joints, 0, last), 1 + mask[y, x]]) * inside[:, None]
+    return np.column_stack([np.clip(keypoints, 0, last), 1 + mask[y, x]]) * inside[:, None]
 
 
 def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) -> list | dict:

@@ -26,7 +26,7 @@ class Item:
 
     label: int  # index into CLASSES
     area: int  # pixels inside the image before anything was put in front
-    joints: np.ndarray | None = None  # [17, 2], (x, y) in pixels, of people only
+    keypoints: np.ndarray | None = None  # [17, 2], (x, y) in pixels, of people only
     crowd: bool = False  # a group of people too small to be told apart
     planted: dict = field(default_factory=dict)  # what else its annotation says
 
@@ -209,7 +209,7 @@ def add_person(rng: np.random.Generator, scene: Scene, height: float) -> bool:
     """Put a person of so many pixels, if standing straight, at a random place; as :func:`place`."""
     size = len(scene.owner)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
-    return place(scene, silhouette(pose, size), partial(dressed, rng, pose, scene.image), 0, joints=pose.joints)
+    return place(scene, silhouette(pose, size), partial(dressed, rng, pose, scene.image), 0, keypoints=pose.keypoints)
 
 
 def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:

@@ -33,7 +33,7 @@ def test_decoding_is_timed_against_the_network_and_against_mmpose(suite, small_n
         assert figure.subject.repeats == figure.baseline.repeats == 2
         assert 0 < figure.subject.minimum <= figure.subject.median and figure.baseline.minimum > 0
         assert figure.ratio == figure.subject.median / figure.baseline.median
-        assert figure.notes['input'] == 256 and figure.notes['joints'] == 17 and figure.notes['people'] >= 30
+        assert figure.notes['input'] == 256 and figure.notes['keypoints'] == 17 and figure.notes['people'] >= 30
     assert forward.notes['pattern'] == 'small'
 
 

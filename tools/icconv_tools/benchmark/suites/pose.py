@@ -14,7 +14,7 @@ from icconv_tools.benchmark.patterns import find_pattern
 from icconv_tools.benchmark.report import Figure
 from icconv_tools.benchmark.timing import Options, interleave
 
-INPUT, PEOPLE, JOINTS = 640, 30, 17
+INPUT, PEOPLE, KEYPOINTS = 640, 30, 17
 
 
 def run(options: Options) -> list[Figure]:
@@ -42,7 +42,7 @@ def run(options: Options) -> list[Figure]:
             options,
         )
     forward = min((times['forward'], times['forward channels_last']), key=lambda timing: timing.median)
-    notes = {'input': INPUT, 'people': people, 'joints': JOINTS}
+    notes = {'input': INPUT, 'people': people, 'keypoints': KEYPOINTS}
     return [
         Figure('pose', 'decoding / IC-R50 forward', times['decode'], forward, 0.1, {**notes, 'pattern': pattern}),
         Figure('pose', 'decoding / mmpose AssociativeEmbedding', times['decode'], times['mmpose'], 1 / 3, notes),
@@ -52,21 +52,21 @@ def run(options: Options) -> list[Figure]:
 def crowd(seed: int = 0) -> tuple[Tensor, Tensor]:
     """Heatmaps [K, H, W] and tags [K, H, W, 1] of 30 people, as a network gives them at stride 4, upsampled.
 
-    People stand on a jittered grid and hide a fifth of their joints; heatmaps and tags are noisy.
+    People stand on a jittered grid and hide a fifth of their keypoints; heatmaps and tags are noisy.
     """
     rng = np.random.RandomState(seed)
     side = INPUT // 4
     cells = np.stack(np.meshgrid(np.arange(6), np.arange(5)), -1).reshape(PEOPLE, 1, 2)
-    offsets = rng.uniform(0.25, 0.75, (PEOPLE, JOINTS, 2))
+    offsets = rng.uniform(0.25, 0.75, (PEOPLE, KEYPOINTS, 2))
     keypoints = (cells + offsets) * (side / 6, side / 5)
-    shown = rng.rand(PEOPLE, JOINTS) < 0.8
-    shown[:, 0] = True  # everybody is known from the first joint on, so that no assignment has two optima
+    shown = rng.rand(PEOPLE, KEYPOINTS) < 0.8
+    shown[:, 0] = True  # everybody is known from the first keypoint on, so that no assignment has two optima
     heatmaps = gaussian_heatmaps(keypoints, shown, (side, side), 2.0)
-    heatmaps = heatmaps * rng.uniform(0.7, 1, (JOINTS, 1, 1)) + 0.01 * rng.randn(JOINTS, side, side)
-    tags = 0.3 * rng.randn(JOINTS, side, side)
-    for person, joint in zip(*np.nonzero(shown)):
-        x, y = keypoints[person, joint].astype(int)
-        tags[joint, max(0, y - 6) : y + 7, max(0, x - 6) : x + 7] = 2 * (person + 1) + 0.1 * rng.randn()
+    heatmaps = heatmaps * rng.uniform(0.7, 1, (KEYPOINTS, 1, 1)) + 0.01 * rng.randn(KEYPOINTS, side, side)
+    tags = 0.3 * rng.randn(KEYPOINTS, side, side)
+    for person, keypoint in zip(*np.nonzero(shown)):
+        x, y = keypoints[person, keypoint].astype(int)
+        tags[keypoint, max(0, y - 6) : y + 7, max(0, x - 6) : x + 7] = 2 * (person + 1) + 0.1 * rng.randn()
     maps = torch.from_numpy(np.stack([heatmaps, tags])).float()
     heatmaps, tags = interpolate(maps, size=(INPUT, INPUT), mode='bilinear', align_corners=False)
     return heatmaps, tags.unsqueeze(-1)
@@ -79,7 +79,7 @@ def _network(device: str) -> tuple[torch.nn.Module, str]:
 
 
 def _agree(ours: tuple, theirs: tuple) -> int:
-    """Number of people, if both decoders found the same joints of the same people (within the sub-pixel shift)."""
+    """Number of people, if both decoders found the same keypoints of the same people (within the sub-pixel shift)."""
     keypoints = ours[0].numpy()
     expected, scores = theirs[0][0], theirs[1][0]
     if len(keypoints) != len(expected):
@@ -88,5 +88,5 @@ def _agree(ours: tuple, theirs: tuple) -> int:
     seen = scores > 0.5
     distance = np.abs(keypoints[..., :2] - expected)[seen].max()
     if distance > 1:
-        raise Disagreement(f'a joint {distance:.1f} pixels away from that of mmpose')
+        raise Disagreement(f'a keypoint {distance:.1f} pixels away from that of mmpose')
     return len(keypoints)
