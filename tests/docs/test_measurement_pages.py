@@ -90,14 +90,19 @@ def test_what_a_page_lacks_is_found(tmp_path, page, raw, found):
 
 UPSTREAM = FOLDER / '2026-11-23-upstream.md'
 BFLOAT16 = FOLDER / '2026-11-24-bfloat16.md'
-FORM = FOLDER / '2026-11-24-inference-form.md'
-LATER = (FOLDER / '2026-11-23-inference-form.md', BFLOAT16, FORM)
+COMPARED = FOLDER / '2026-11-24-weights-compared.md'
+LATER = ('2026-11-23-inference-form', '2026-11-24-inference-form')
 
 
-def figures(page: Path) -> dict[str, dict]:
-    """The figures of the raw file by name."""
+def figures(page: Path, networks: tuple[str, ...] = ('',)) -> dict[str, dict]:
+    """The figures of the raw file by name, of these networks."""
     content = json.loads(page.with_suffix('.json').read_text())
-    return {figure['name']: figure for figure in content['figures']}
+    return {figure['name']: figure for figure in content['figures'] if figure['name'].startswith(networks)}
+
+
+def others() -> dict[str, dict]:
+    """What that page has of its second raw file, where inception convolutions had other patterns."""
+    return figures(COMPARED.with_name(f'{COMPARED.stem}-others.md'), ('ResNet-50', 'PyConvResNet-50'))
 
 
 @pytest.fixture(scope='module')
@@ -105,9 +110,17 @@ def upstream() -> dict[str, dict]:
     return figures(UPSTREAM)
 
 
-@pytest.mark.parametrize('page', [UPSTREAM, *LATER], ids=lambda page: page.stem)
-def test_networks_against_upstream(page):
-    ((_, *rows),), upstream = tables(section(page, 'Networks')), figures(page)
+@pytest.mark.parametrize(
+    ('page', 'heading', 'upstream'),
+    [
+        *((page, 'Networks', figures(page)) for page in (UPSTREAM, BFLOAT16, COMPARED)),
+        *((FOLDER / f'{name}.md', 'Networks', figures(FOLDER / f'{name}.md')) for name in LATER),
+        (COMPARED, 'Other networks', others()),
+    ],
+    ids=lambda value: getattr(value, 'stem', '' if isinstance(value, dict) else value),
+)
+def test_networks_against_upstream(page, heading, upstream):
+    ((_, *rows),) = tables(section(page, heading))
     assert {name for name in upstream if name.endswith('ours / upstream')} == {
         f'{name.strip("`")}: ours / upstream' for _, name, *_ in rows
     }
@@ -252,21 +265,23 @@ def test_costs_of_the_readme():
     """From the pages of the CPU, against upstream's networks, and of the H200, against our dense one."""
     networks = tables(section(UPSTREAM, 'Networks'))[0][1:]
     compositions = {what: ratio for what, *_, ratio in tables(section(UPSTREAM, 'The plain composition'))[0][1:]}
-    runs = [figures(page) for page in (UPSTREAM, UPSTREAM.with_name(f'{UPSTREAM.stem}-again.md'))]
+    runs = [figures(page) for page in (UPSTREAM, UPSTREAM.with_name(f'{UPSTREAM.stem}-again.md'), COMPARED)]
+    runs.append(others())
     measured = {}
     for what, name, *_ in networks:
         name = f'{name.strip("`")}: ours / upstream'
         measured[what] = (spread(run[name]['ratio'] for run in runs if name in run), compositions.get(what, ''))
     for what, name, *_ in tables(section(BFLOAT16, 'Networks'))[0][1:]:  # since then faster
-        measured[what] = (spread([figures(BFLOAT16)[f'{name.strip("`")}: ours / upstream']['ratio']]), '')
+        name = f'{name.strip("`")}: ours / upstream'
+        measured[what] = (spread(figures(page)[name]['ratio'] for page in (BFLOAT16, COMPARED)), '')
     forward, _, training = tables(section('docs/measurements/2026-11-20-h200.md', 'A backbone'))[0][1:]
     for what, row in {'forward': forward, 'training step': training}.items():
         dense, _, reference = ([float(ms) for ms in cell.split(',')] for cell in row[1:4])
         ratios = spread(float(ratio) for ratio in row[4].split(','))
         composition = spread(ours / theirs for ours, theirs in zip(reference, dense))
         measured[f'IC-ResNet-50, {what} 2x3x800x1344, bfloat16'] = (ratios, composition)
-    form = figures(FORM)['IC-R50-k9 1x3x800x1088 inference form: ours / upstream']
-    assert f'{form["ratio"]:.2f} of theirs' in section('README.md', 'Speed')
+    deployed = figures(COMPARED)['IC-R50-k9 1x3x800x1088 deployed: ours / upstream']
+    assert f'{deployed["ratio"]:.2f} of theirs' in section('README.md', 'Speed')
     ((_, *costs),) = tables(section('README.md', 'Speed'))
     assert {what: (here, composition) for what, _, here, composition in costs}.items() <= measured.items()
     assert {machine for _, machine, *_ in costs} == {'two CPU cores', 'H200'} and len(costs) >= 8
