@@ -10,7 +10,11 @@ from typing import Any
 
 # Module -> its public names of old, as they are called now.
 _NAMES: dict[str, dict[str, str]] = {
-    'icconv_mm.apis.errors': {name: f'icconv_mm.errors.{name}' for name in ('InputError', 'building', 'reporting')},
+    'icconv_mm.apis.errors': {
+        'InputError': 'icconv_mm.errors.InputError',
+        'building': 'icconv_mm.errors.building',
+        'reporting': 'icconv_mm.utils.command_line.reporting',
+    },
     'icconv_mm.apis.inference': {'FailedPicturesError': 'icconv_mm.apis.inference.FailedImagesError'},
     'icconv_mm.datasets.loading': {'find_pictures': 'icconv_mm.datasets.loading.find_images'},
     'icconv_mm.hooks': {

@@ -41,7 +41,7 @@ def test_decoding_is_timed_against_the_network_and_against_mmpose(suite, small_n
     ('wrong', 'message'),
     [
         (lambda keypoints, scores: (keypoints[:-1], scores[:-1]), r'\d+ people against \d+ of mmpose'),
-        (lambda keypoints, scores: (keypoints + 5, scores), r'a joint .* pixels away from that of mmpose'),
+        (lambda keypoints, scores: (keypoints + 5, scores), r'a keypoint .* pixels away from that of mmpose'),
     ],
     ids=['a person less', 'moved joints'],
 )
