@@ -148,3 +148,8 @@ ARMS = {
         Arm('joint/pose', 'pose_pyramid', data=SCALES),
     )
 }
+
+# Of no comparison: where FPT gains or loses. The frame is the bottom-up pyramid with a norm, without transformers.
+CAUSES = {
+    arm.name: arm for arm in (_fpt('frame', ()), *(_fpt(f'only-{kind}', (kind,)) for kind in INTERACTIONS))
+}

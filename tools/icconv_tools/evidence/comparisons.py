@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icconv_mm.errors import InputError
-from icconv_tools.evidence.arms import ARMS, D_MAX, INTERACTIONS, RATE_KEY, Arm
+from icconv_tools.evidence.arms import ARMS, CAUSES, D_MAX, INTERACTIONS, RATE_KEY, Arm
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ def arm_named(name: str) -> Arm:
     """
     plain, *changes = name.split('@')
     try:
-        arm = ARMS[plain]
+        arm = (ARMS | CAUSES)[plain]
         for change in changes:
             arm = _longer(arm, _positive(change[1:])) if change[:1] == 'x' else _at_rate(arm, _positive(change))
     except (KeyError, ValueError):
-        known = f'{", ".join(ARMS)}, and each as ARM@RATE, ARM@xLENGTH or ARM@RATE@xLENGTH'
+        known = f'{", ".join(ARMS | CAUSES)}, and each as ARM@RATE, ARM@xLENGTH or ARM@RATE@xLENGTH'
         raise InputError(f'no arm {name}; there are: {known}') from None
     return replace(arm, name=name)
 

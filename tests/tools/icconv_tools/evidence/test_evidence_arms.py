@@ -14,8 +14,8 @@ from mmengine.registry import MODELS, init_default_scope
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import DilationPattern, write_patterns
 from icconv_mm.utils.config_tree import dicts_in
-from icconv_tools.evidence.arms import ARMS, DATA, RATES
-from icconv_tools.evidence.comparisons import COMPARISONS, arms_of
+from icconv_tools.evidence.arms import ARMS, CAUSES, DATA, RATES
+from icconv_tools.evidence.comparisons import COMPARISONS, arm_named, arms_of
 from icconv_tools.evidence.runs import BUDGETS, CONFIGS, Run
 
 QUICK = BUDGETS['quick']
@@ -27,6 +27,15 @@ def test_rows_are_tests_of_arms():
     assert all(len(comparison.rows) > 1 and comparison.metrics for comparison in COMPARISONS.values())
     used = {arm.name for arm in arms_of(list(COMPARISONS))}
     assert used == set(ARMS)
+
+
+@pytest.mark.parametrize('name', CAUSES)
+def test_arms_of_causes_are_fpt_with_fewer_transformers(name, tmp_path):
+    assert name not in ARMS and arm_named(f'{name}@x4').length == 4
+    cause, fpt = (Run(arm_named(each), 1000, QUICK, tmp_path).config() for each in (name, 'fpt/fpt'))
+    kinds = cause.model.neck.pop('interactions')
+    assert set(kinds) < set(fpt.model.neck.pop('interactions'))
+    assert cause.model == fpt.model and cause.optim_wrapper == fpt.optim_wrapper
 
 
 def test_a_comparison_is_on_one_data_and_length():
