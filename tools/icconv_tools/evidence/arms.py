@@ -150,6 +150,4 @@ ARMS = {
 }
 
 # Of no comparison: where FPT gains or loses. The frame is the bottom-up pyramid with a norm, without transformers.
-CAUSES = {
-    arm.name: arm for arm in (_fpt('frame', ()), *(_fpt(f'only-{kind}', (kind,)) for kind in INTERACTIONS))
-}
+CAUSES = {arm.name: arm for arm in (_fpt('frame', ()), *(_fpt(f'only-{kind}', (kind,)) for kind in INTERACTIONS))}
