@@ -44,7 +44,8 @@ class Case(NamedTuple):
         limit: Against upstream, at full size; None for none.
         notes: Remarks that go with the figures.
         accepted: Ratio that passes in the place of a limit that is out of reach; None for none.
-        memory: Largest peak of memory that is wanted, against upstream; None where it is not measured.
+        memory: Largest peak of memory that is wanted, against upstream, both in the last of ``formats``; None where it
+            is not measured.
         composition: Whether to time the plain composition of ours, too.
         dtype: Instead of that of the options.
         forward: ``(network, images) -> tensors``.
@@ -80,7 +81,7 @@ class Case(NamedTuple):
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The memory formats that are tried."""
+        """The memory formats that are tried; in the last, peaks of memory are taken."""
         return ('NCHW',) if self.form.startswith('as shipped') else tuple(harness.FORMATS)
 
 
@@ -111,15 +112,11 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
     figures = harness.figures(suite, case.label, held, {'upstream': case.limit if full else None}, notes)
     figures[0] = replace(figures[0], accepted=case.accepted)  # the one against upstream
     if case.memory is not None:
-        peaks = [_least_peak(contenders[name], options) for name in ('ours', fastest)]
+        calls = [contenders[name][case.formats[-1]] for name in ('ours', fastest)]
+        peaks = [counters.peak_memory(call, options.device) / 2**20 for call in calls]
         label = f'{case.label} peak memory: ours / upstream'
         figures.append(memory_figure(suite, label, *peaks, case.memory if full else None, notes))
     return figures
-
-
-def _least_peak(calls: Mapping[str, Callable[[], object]], options: Options) -> float:
-    """Megabytes that a call holds at most, in the memory format that holds least."""
-    return min(counters.peak_memory(call, options.device) for call in calls.values()) / 2**20
 
 
 def _build(build: Callable[[], nn.Module], options: Options) -> nn.Module:
