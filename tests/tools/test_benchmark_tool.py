@@ -86,3 +86,24 @@ def test_what_was_measured_before_a_problem_is_reported(main, tmp_path, monkeypa
         main(['--out', str(tmp_path / 'it.json')])
     assert 'the first' in capsys.readouterr().out
     assert len(json.loads((tmp_path / 'it.json').read_text())['figures']) == 1
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'limit', 'accepted', 'verdict', 'status'),
+    [
+        (0.9, None, None, '', 0),
+        (0.9, 0.9, None, '0.900 kept', 0),
+        (0.95, 0.9, None, '0.900 MISSED', 1),
+        (0.95, 0.9, 1.0, '0.900 MISSED, accepted to 1.000', 0),
+        (1.05, 0.9, 1.0, '0.900 MISSED, accepted to 1.000', 1),
+    ],
+)
+def test_strict_takes_what_is_accepted_in_the_place_of_a_limit(
+    main, monkeypatch, seconds, limit, accepted, verdict, status
+):
+    ours, theirs = (benchmark.Timing(each, each, 1) for each in (seconds, 1.0))
+    figure = benchmark.Figure('backbone', 'it', ours, theirs, limit, accepted=accepted)
+    assert figure.verdict == verdict
+    monkeypatch.setattr(benchmark, 'run', lambda names, options: iter([figure]))
+    assert main(['--suite', 'backbone', '--strict']) == status
+    assert main(['--suite', 'backbone']) == 0

@@ -2,7 +2,7 @@
 #include "weight_grad.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <utility>
@@ -19,7 +19,7 @@ struct Unit {
   size_t first;  // of the family's outputs
   int rows, vectors;
   int64_t channel;  // packed
-  int64_t sums;     // offset of [taps][rows][vectors][lanes]
+  int64_t sums;     // offset of [taps][rows][vectors][lanes] in those of its block
   int64_t block() const { return channel / kBlock; }
   int64_t cost() const { return static_cast<int64_t>(family->taps.size()) * rows * vectors; }
 };
@@ -33,20 +33,20 @@ class WeightGradient {
     for (const WeightFamily& family : families) add_units(family);
     // a thread goes through the input block by block
     std::stable_sort(units_.begin(), units_.end(), [](const Unit& a, const Unit& b) { return a.block() < b.block(); });
-    for (Unit& unit : units_) {
-      unit.sums = size_;
+    for (const Unit& unit : units_) {
       size_ += unit.cost() * k.lanes;
       for (const Tap& tap : unit.family->taps) reach_ = std::max(reach_, std::abs(tap.dy));
     }
     reach_ = std::min(reach_, x.height);
-    sums_ = at::zeros({size_}, at::TensorOptions().dtype(at::kFloat));
   }
 
   void run() {
     const int64_t parts = at::get_num_threads();
     const std::vector<size_t> cuts = cut(parts);
+    const int64_t most = place_sums(cuts);
+    const at::Tensor sums = at::empty({parts, most}, at::TensorOptions().dtype(at::kFloat));
     at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) run_part(cuts[i], cuts[i + 1]);
+      for (int64_t i = begin; i < end; ++i) run_part(cuts[i], cuts[i + 1], sums.mutable_data_ptr<float>() + i * most);
     });
   }
 
@@ -76,28 +76,50 @@ class WeightGradient {
     return cuts;
   }
 
-  void run_part(size_t begin, size_t end) {
+  // A thread keeps the sums of one block, which it finishes before the next. Returns the size of the largest.
+  int64_t place_sums(const std::vector<size_t>& cuts) {
+    int64_t most = 0;
+    for (size_t part = 1; part < cuts.size(); ++part)
+      for (size_t first = cuts[part - 1]; first < cuts[part];) {
+        int64_t size = 0;
+        for (const size_t last = block_end(first, cuts[part]); first < last; ++first) {
+          units_[first].sums = size;
+          size += units_[first].cost() * k_.lanes;
+        }
+        most = std::max(most, size);
+      }
+    return most;
+  }
+
+  // Where the units of the block of `first` end.
+  size_t block_end(size_t first, size_t end) const {
+    size_t last = first;
+    while (last < end && units_[last].block() == units_[first].block()) ++last;
+    return last;
+  }
+
+  void run_part(size_t begin, size_t end, float* sums) {
     const int64_t row_bytes = std::max<int64_t>(x_.layout.row * stride_ * static_cast<int64_t>(sizeof(float)), 1);
     const int64_t rows = std::max(kCacheBytes / row_bytes - 2 * reach_ / stride_, kMinRows);
     for (size_t first = begin; first < end;) {
-      size_t last = first;
-      while (last < end && units_[last].block() == units_[first].block()) ++last;
+      const size_t last = block_end(first, end);
+      std::fill(sums, sums + units_[last - 1].sums + units_[last - 1].cost() * k_.lanes, 0.0f);
       for (int64_t n = 0; n < grad_.batch; ++n)
         for (int64_t y = 0; y < grad_.height; y += rows)
-          for (size_t i = first; i < last; ++i) run_unit(units_[i], n, y, std::min(y + rows, grad_.height));
-      for (size_t i = first; i < last; ++i) unpack(units_[i]);
+          for (size_t i = first; i < last; ++i)
+            run_unit(units_[i], n, y, std::min(y + rows, grad_.height), sums + units_[i].sums);
+      for (size_t i = first; i < last; ++i) unpack(units_[i], sums + units_[i].sums);
       first = last;
     }
   }
 
-  void run_unit(const Unit& unit, int64_t n, int64_t begin, int64_t end) {
+  void run_unit(const Unit& unit, int64_t n, int64_t begin, int64_t end, float* sums) {
     const Layout &in = x_.layout, &out = grad_.layout;
     int64_t channels[kMaxRows];
     for (int r = 0; r < unit.rows; ++r) {
       const int64_t channel = unit.family->outputs[unit.first + r].channel;
       channels[r] = channel / kBlock * out.block + channel % kBlock;
     }
-    float* sums = sums_.mutable_data_ptr<float>() + unit.sums;
     for (const Tap& tap : unit.family->taps) {
       // the rows of the gradient whose input lies inside the map
       const int64_t dy = std::clamp(tap.dy, -x_.height, x_.height), dx = std::clamp(tap.dx, -in.border, in.border);
@@ -114,8 +136,7 @@ class WeightGradient {
     }
   }
 
-  void unpack(const Unit& unit) const {
-    const float* sums = sums_.const_data_ptr<float>() + unit.sums;
+  void unpack(const Unit& unit, const float* sums) const {
     const WeightFamily& family = *unit.family;
     const int64_t taps = static_cast<int64_t>(family.taps.size()), lanes = unit.vectors * k_.lanes;
     const int64_t first = std::max(family.channel - unit.channel, int64_t{0});
@@ -133,7 +154,6 @@ class WeightGradient {
   int64_t stride_, size_ = 0, reach_ = 0;
   int most_rows_ = 1;
   std::vector<Unit> units_;
-  at::Tensor sums_;
 };
 
 }  // namespace

@@ -2,7 +2,6 @@
 #include "../../inception_conv/geometry.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <map>
@@ -55,8 +54,8 @@ at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::Int
 at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, Pattern pattern, int64_t stride, int64_t groups) {
   const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   check_type("inception_conv2d_grad_weight", grad);
-  at::Tensor result = at::zeros({g.out_channels, g.group_in, 3, 3}, grad.options().dtype(at::kFloat));
-  if (result.numel() == 0 || grad.numel() == 0) return result.to(grad.scalar_type());
+  at::Tensor result = at::empty({g.out_channels, g.group_in, 3, 3}, grad.options().dtype(at::kFloat));
+  if (result.numel() == 0 || grad.numel() == 0) return result.zero_().to(grad.scalar_type());
 
   const Kernels& k = kernels();
   const Packed packed = pack(k, {x, Channels::of(groups, g.group_in), std::min(max_dilation(pattern, 1), g.width)});

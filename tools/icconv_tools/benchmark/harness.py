@@ -93,8 +93,12 @@ def in_formats(
 
 
 def loss_weights(like: Tensor) -> Tensor:
-    """Fixed weights for a loss; a loss of squares would hardly change with what comes before the last norms."""
-    return torch.arange(like.numel(), dtype=torch.float32, device=like.device).cos().view(like.shape)
+    """Fixed weights for a loss, float32, laid out as ``like``.
+
+    A loss of squares would hardly change with what comes before the last norms.
+    """
+    weights = torch.arange(like.numel(), dtype=torch.float32, device=like.device).cos().view(like.shape)
+    return torch.empty_like(like, dtype=torch.float32, requires_grad=False).copy_(weights)
 
 
 def of_maximum(one: Tensor, other: Tensor) -> float:

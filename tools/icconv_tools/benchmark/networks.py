@@ -25,11 +25,6 @@ STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
 POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')  # published; where it cannot be read
 
 
-def weighted_sum(network: nn.Module, x: Tensor) -> Tensor:
-    """A loss of all outputs."""
-    return sum((out.float() * harness.loss_weights(out)).mean() for out in network(x))
-
-
 class Case(NamedTuple):
     """What is timed.
 
@@ -49,7 +44,8 @@ class Case(NamedTuple):
         composition: Whether to time the plain composition of ours, too.
         dtype: Instead of that of the options.
         forward: ``(network, images) -> tensors``.
-        loss: ``(network, images) -> scalar``, of a network in training mode.
+        loss: ``(network, images) -> scalar``, of a network in training mode; without one, a step has fixed gradients
+            of the outputs, so that it is the network's alone.
     """
 
     name: str
@@ -65,7 +61,7 @@ class Case(NamedTuple):
     composition: bool = False
     dtype: str | None = None
     forward: Callable[[nn.Module, Tensor], Iterable[Tensor]] = lambda network, x: network(x)
-    loss: Callable[[nn.Module, Tensor], Tensor] = weighted_sum
+    loss: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     @property
     def label(self) -> str:
@@ -144,9 +140,18 @@ def _calls(
     def make(network: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:
         if not case.trains:
             return harness.forward(lambda: case.forward(network, x))
-        return harness.step(lambda: [case.loss(network, x)], filter(lambda p: p.requires_grad, network.parameters()))
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if case.loss is not None:
+            return harness.step(lambda: [case.loss(network, x)], parameters)
+        return harness.step(lambda: case.forward(network, x), parameters, _cotangents(case.forward(network, x)))
 
     return harness.in_formats(make, network, x, formats=case.formats)
+
+
+def _cotangents(outputs: Iterable[Tensor]) -> list[Tensor]:
+    """Fixed gradients of the outputs, which have an equal say whatever their sizes."""
+    least = min(out.numel() for out in outputs)
+    return [(harness.loss_weights(out) * (least / out.numel())).to(out.dtype) for out in outputs]
 
 
 def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Options) -> None:
