@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from icconv_mm.errors import InputError
+from icconv_mm.utils.tool_commands import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
@@ -60,7 +61,7 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
             source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
             raise InputError(
                 f'{key!r} is a key of an official {source} checkpoint: convert the file with '
-                '`python tools/convert_checkpoint.py` first'
+                f'{command_of("convert_checkpoint")} first'
             )
         if key.startswith(prefix) and _SQUEEZE.search(key):
             raise InputError(
