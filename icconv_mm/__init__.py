@@ -76,19 +76,29 @@ _TYPES = {
     'tasks.segmentation': ('PyConvHead', 'SegVisualizer'),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}
-__all__ = ['__version__', 'errors', 'versions', *_HOMES, *_SUBPACKAGES]
+# What `from icconv_mm import *` gives is what torch alone is enough for: it asks for every name, and one whose library
+# is missing would end it. `dir` has the others as well.
+_NEED_MMENGINE = ('apis', 'engine', 'registry')
+__all__ = [
+    '__version__',
+    'errors',
+    'versions',
+    *_FUNCTIONS,
+    *(name for home in ('backbones', 'layers', 'necks') for name in _TYPES[home]),
+    *(name for name in _SUBPACKAGES if name not in _NEED_MMENGINE),
+]
 
 
 def __getattr__(name: str):
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f'.{name}', __name__)
-    if name in _HOMES:
-        try:
-            return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)
-        except (ImportError, AttributeError) as error:  # of a task whose library is not installed, most likely
-            raise AttributeError(f'{__name__}.{name} is not to be had here: {error}') from error
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name not in _SUBPACKAGES and name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    try:
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f'.{name}', __name__)
+        return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)
+    except (ImportError, AttributeError) as error:  # a library is missing, most likely, as an import statement says
+        raise AttributeError(f'{__name__}.{name} is not to be had here: {error}') from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES, *_SUBPACKAGES})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# Module -> its public names of old, as they are called now.
+# Module -> its public names of old, as they are called now. Two are no longer public, `building` and `reporting`.
 _NAMES: dict[str, dict[str, str]] = {
     'icconv_mm.apis.errors': {
         'InputError': 'icconv_mm.errors.InputError',

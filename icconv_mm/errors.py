@@ -1,15 +1,28 @@
-"""Errors that the user can fix: their kinds, and how they get a place and a sentence. Standard library only."""
+"""Errors that the user can fix: their kinds, and how they get a place and a sentence. Standard library only.
+
+The kinds are public; the functions are for this package and its tools.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+
+__all__ = [
+    'ArgumentError',
+    'InputError',
+    'InputTypeError',
+    'MissingArgumentFileError',
+    'MissingFileError',
+    'MissingLibraryError',
+    'UserError',
+]
 
 
 class UserError(Exception):
     """An error that the user can fix: the message says what is wrong, and where. The root of all such errors.
 
     Attributes:
-        place: The file, the field or the layer that :func:`naming` puts before the message; '' for none.
+        place: The file, the field or the layer before the message; '' for none.
     """
 
     place = ''
@@ -64,7 +77,7 @@ _BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError
 
 @contextmanager
 def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Put ``where`` before the message of a :class:`UserError`, unless it begins so.
+    """Put ``where`` before the message of a :class:`UserError`, unless it begins so. Internal.
 
     Args:
         where: The file, the field or the layer.
@@ -81,12 +94,15 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def building(what: str) -> AbstractContextManager[None]:
-    """:func:`naming`, for code that runs constructors on what a config says: there, an exception is a wrong config."""
+    """:func:`naming`, for code that runs constructors on what a config says: there, an exception is a wrong config.
+
+    Internal.
+    """
     return naming(what, *_BUILD_ERRORS)
 
 
 def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
-    """The names, if all are known.
+    """The names, if all are known. Internal.
 
     Args:
         names: The names that were given.
@@ -103,7 +119,7 @@ def require_known(names: Iterable[str], known: Collection[str], what: str) -> li
 
 
 def sentence(error: BaseException) -> str:
-    """The message of an exception, without the traceback of the data loader's worker that it may carry."""
+    """The message of an exception, without the traceback of the data loader's worker that it may carry. Internal."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(text).strip()
     if isinstance(error, KeyError) and re.fullmatch(r'[\w.]+', text):

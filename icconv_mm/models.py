@@ -20,6 +20,7 @@ from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.patterns.selection import LayerFilter
 from icconv_mm.utils.arguments import check_positive, check_probability
+from icconv_mm.utils.tool_commands import command_of
 from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
@@ -202,7 +203,7 @@ def create_model(
     if pretrained:
         raise InputError(
             f'create_model: no weights of {name} come with icconv_mm: give a file as checkpoint_path, the dense '
-            'ImageNet weights of torchvision or the published ones, converted by tools/convert_checkpoint.py'
+            f'ImageNet weights of torchvision or the published ones, converted by {command_of("convert_checkpoint")}'
         )
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')

@@ -37,7 +37,7 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
 
 _MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # its transforms derive from mmcv's
 
-MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
+MODELS = _child(root.MODELS, 'icconv_mm.layers.registered', 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
 DATASETS = _child(root.DATASETS, *_MULTITASK)
 TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)

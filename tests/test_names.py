@@ -28,6 +28,13 @@ def test_every_registered_type_has_its_name():
     assert found.keys() <= set(dir(icconv_mm))
 
 
+def test_star_import_has_what_torch_alone_has():
+    code = 'from icconv_mm import *; print(ICResNet, create_model, ops)'
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
+    others = set(icconv_mm._HOMES) | set(icconv_mm._SUBPACKAGES)
+    assert others - set(icconv_mm.__all__) > {'apis', 'MultiTaskModel'} and others <= set(dir(icconv_mm))
+
+
 @pytest.mark.parametrize('name', ['ICResNet', 'MultiTaskModel', 'Nothing'])
 def test_a_name_loads_no_library_but_its_own(name):
     code = f'import sys, icconv_mm; hasattr(icconv_mm, {name!r}); print(*sys.modules)'

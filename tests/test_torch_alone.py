@@ -159,15 +159,16 @@ REFUSED = [
         'mmengine',
     ),
     ('layers.ScaleEqualizedConv2d(4, 4, deform=True)', 'deform=True', 'mmcv'),
-    ('icconv_mm.apis.train', 'icconv_mm cannot run', 'mmengine'),
-    ('icconv_mm.engine', 'icconv_mm cannot run', 'mmengine'),
-    ('icconv_mm.registry', 'icconv_mm cannot run', 'mmengine'),
+    ('import icconv_mm.apis', 'icconv_mm cannot run', 'mmengine'),
+    ('from icconv_mm import engine', 'icconv_mm cannot run', 'mmengine'),
+    ('from icconv_mm.registry import MODELS', 'icconv_mm cannot run', 'mmengine'),
 ]
+WITHOUT_DISTRIBUTIONS = 'icconv_mm.versions.installed = lambda name: None if "mm" in name else ("torch", "2.11")\n'
 
 
 @pytest.fixture(scope='module')
 def refusals():
-    code = 'icconv_mm.versions.installed = lambda name: None if "mm" in name else ("torch", "2.11")\n'
+    code = WITHOUT_DISTRIBUTIONS
     for call, *_ in REFUSED:
         code += f'try:\n    {call}\nexcept MissingLibraryError as error:\n    print(repr(str(error)))\n'
     return alone(code).splitlines()
@@ -179,6 +180,23 @@ def test_what_needs_a_library_names_it(refusals, index):
     assert len(refusals) == len(REFUSED)
     printed = ast.literal_eval(refusals[index])
     assert printed.startswith(f'{what} ') and library in printed
+
+
+def test_names_that_need_a_library_are_no_attributes():
+    """As ``hasattr``, ``getattr`` with a default and ``inspect`` expect; ``dir`` has them all the same."""
+    code = (
+        'print([name for name in ("apis", "engine", "registry", "MultiTaskModel") if hasattr(icconv_mm, name)])\n'
+        'print({"apis", "engine", "registry", "MultiTaskModel", "AEHead"} <= set(dir(icconv_mm)))\n'
+        'try:\n    icconv_mm.apis.train\nexcept AttributeError as error:\n    print(error)\n'
+    )
+    found, listed, message, *_, library = alone(WITHOUT_DISTRIBUTIONS + code).splitlines()
+    assert (found, listed) == ('[]', 'True')
+    assert message.startswith('icconv_mm.apis is not to be had here: icconv_mm cannot run') and 'mmcv: ' in library
+
+
+def test_star_import():
+    code = 'from icconv_mm import *\nprint(sorted(set(icconv_mm.__all__) - set(globals())), ICResNet.__name__)\n'
+    assert alone(WITHOUT_DISTRIBUTIONS + code) == '[] ICResNet\n'
 
 
 def test_mmengine_without_mmcv():

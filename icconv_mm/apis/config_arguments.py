@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from icconv_mm.apis.config import load_config
+from icconv_mm.utils.arguments import MEMORY_FORMATS
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_memory_format(parser: argparse.ArgumentParser) -> None:
     """``--memory-format``, as of :func:`icconv_mm.layers.set_memory_format`."""
     parser.add_argument(
         '--memory-format',
-        choices=('auto', 'channels_last', 'preserve'),  # MEMORY_FORMATS, which only torch's import would tell
+        choices=MEMORY_FORMATS,
         help="of the backbone's maps, instead of what its config says; auto: channels_last on the CPU",
     )
 

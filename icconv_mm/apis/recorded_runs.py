@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,25 +15,20 @@ from icconv_mm.apis.training import train
 # variables of config files that only help to write them are not settings
 _SETTINGS = inspect.signature(Runner).parameters.keys() - {'work_dir'}
 
-# Types as they are called now -> as they were when the first runs were recorded: another name is no other setting.
-_RECORDED = {
-    'icconv_mm.MultiScaleDataPreprocessor': 'icconv_mm.PyramidDataPreprocessor',
-    'icconv_mm.MultiScaleResize': 'icconv_mm.PyramidResize',
-    'icconv_mm.PackMultiScaleInputs': 'icconv_mm.PackPyramidInputs',
-}
 
-
-def digest(config: Config, root: Path, *others: str) -> str:
+def digest(config: Config, root: Path, *others: str, renamed: Mapping[str, str] = {}) -> str:
     """What tells settings apart: all that a Runner takes but its folder, and ``others``.
 
     Args:
         config: The config of a run.
         root: Folder of data and runs, which may be moved.
         others: What else decides about the result, as text.
+        renamed: Types as they are called now, each with its name when the first runs were recorded: another name is no
+            other setting.
     """
     settings = {key: value for key, value in config.to_dict().items() if key in _SETTINGS}
     text = json.dumps(settings, sort_keys=True, default=str).replace(str(root), 'ROOT')
-    for name, recorded in _RECORDED.items():
+    for name, recorded in renamed.items():
         text = text.replace(f'"{name}"', f'"{recorded}"')
     return hashlib.sha256('\n'.join((text, *others)).encode()).hexdigest()[:16]
 

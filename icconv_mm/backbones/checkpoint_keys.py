@@ -1,10 +1,14 @@
 """Checkpoints of whole networks, in the layouts of several libraries, loaded into a backbone alone."""
 
 import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from icconv_mm.errors import InputError
+from icconv_mm.utils.tool_commands import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
@@ -12,29 +16,43 @@ _HEADS = ('fc.', 'head.')
 _OFFICIAL = re.compile(r'\.conv_list\.|layer\d\.\d+\.conv[12]\.conv2_\d\.')
 _SQUEEZE = re.compile(r'layer\d\.\d+\.se(_layer|_module)?\.')
 _OF_A_BACKBONE = re.compile(r'(stem|layer\d|(conv|bn|gn|in|ln)\d)\.')
+_PART = 'icconv_mm.part'  # in the metadata of a state dict for the module that loads it
 
 
-def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+def as_part(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy of a state dict of which :func:`keep_backbone_keys` lets weights be missing and left.
+
+    A hook is not told of ``strict``, whose place torch fills with True. The metadata, which torch hands to the hook,
+    belongs to the one call.
+    """
+    if not isinstance(state_dict, Mapping):
+        return state_dict  # which torch refuses
+    part, metadata = OrderedDict(state_dict), getattr(state_dict, '_metadata', None) or {}
+    part._metadata = {**metadata, '': {**metadata.get('', {}), _PART: True}}
+    return part
+
+
+def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict, *_) -> None:
     """A ``load_state_dict`` pre-hook: leaves in ``state_dict`` what belongs to the backbone, under its own names.
 
     The deep stems and pooled shortcuts of mmpretrain, mmpose and timm have other numbers and get ours. For a backbone
     on its own: torchvision and timm have the backbone's keys and a classifier's; mmpretrain, mmseg and mmdet have them
     under ``backbone.``, beside those of necks and heads; trainers put a ``model`` or ``module.`` around. All weights
-    must then arrive, also where mmengine loads, which would report the others and go on. Within a larger model
-    (``prefix``) other keys are that model's affair.
+    must then arrive, also where mmengine loads, which would report the others and go on; of a part (:func:`as_part`)
+    those that are there. Within a larger model (``prefix``) other keys are that model's affair.
 
     Raises:
         InputError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
             of a network with squeeze and excitation.
-        ArchitectureMismatchError: If weights of the backbone or of the file would be left; lists their keys. To load a
-            part on purpose: ``net.load_state_dict(net.state_dict() | part)``.
+        ArchitectureMismatchError: If weights of the backbone or of the file would be left, or have another shape or
+            kind; lists their keys. To load a part on purpose: ``net.load_state_dict(part, strict=False)``.
     """
     _refuse_others(module, state_dict, prefix)
     if not prefix:
         _unwrap(state_dict)
     _rename(module, state_dict, prefix)
     if not prefix:
-        _check_whole(module, state_dict)
+        _check(module, state_dict, is_part=_PART in local_metadata)
 
 
 def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -43,7 +61,7 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
             source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
             raise InputError(
                 f'{key!r} is a key of an official {source} checkpoint: convert the file with '
-                '`python tools/convert_checkpoint.py` first'
+                f'{command_of("convert_checkpoint")} first'
             )
         if key.startswith(prefix) and _SQUEEZE.search(key):
             raise InputError(
@@ -88,10 +106,13 @@ def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
         state_dict.update(values)
 
 
-def _check_whole(module: nn.Module, state_dict: dict) -> None:
+def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
+    """Raise ArchitectureMismatchError unless all weights fit and, but for a part, none is missing or left."""
     from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
 
     found = compare(module, state_dict)
+    if is_part:
+        found = Mismatch((), (), found.shapes, found.kinds)
     stages = tuple(f'{name}.' for name in dict(module.named_children()) if name.startswith('layer'))
     # a network of fewer stages leaves the others of the file
     left = tuple(

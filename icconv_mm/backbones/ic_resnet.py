@@ -36,7 +36,7 @@ class ICResNet(ResNet):
     Raises:
         InputError: If neither a pattern nor ``supernet_d_max`` is given, or both, the pattern does not fit, or another
             argument is out of range; names it and what was expected.
-        FileNotFoundError: If the pattern file is missing.
+        MissingFileError: If the pattern file is missing.
 
     Example:
         >>> net = ICResNet(18, pattern='geometric_d4', out_indices=(2, 3))

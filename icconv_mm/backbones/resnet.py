@@ -7,7 +7,7 @@ out of those under "the parts".
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
-from icconv_mm.backbones.checkpoint_keys import keep_backbone_keys
+from icconv_mm.backbones.checkpoint_keys import as_part, keep_backbone_keys
 from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import InputError, InputTypeError, naming
 from icconv_mm.layers.memory_format import convert_filters, set_memory_format
@@ -377,6 +377,27 @@ class ResNet(BaseModule):
             for module in self.modules():
                 if name := getattr(module, 'last_norm_name', None):
                     nn.init.zeros_(getattr(module, name).weight)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> tuple[list[str], list[str]]:
+        """Load the weights of this network, or of a dense one in any library's layout, with a classifier or without.
+
+        Args:
+            state_dict: The weights by name.
+            strict: Whether all weights of the network must be there, and all of the file have a place. mmengine's
+                loading (``init_cfg``, ``load_checkpoint``) does not call this method and always asks for it.
+            assign: Whether the tensors themselves become the network's, as in ``nn.Module``.
+
+        Returns:
+            Missing and unexpected keys, ``missing_keys`` and ``unexpected_keys`` of a named tuple.
+
+        Raises:
+            InputError: If the file is an official IC-Conv or PyConv checkpoint, or of an SE-ResNet.
+            ArchitectureMismatchError: If a weight has another shape or kind, or with ``strict`` is missing or left;
+                lists the keys. Nothing is loaded then.
+        """
+        return super().load_state_dict(state_dict if strict else as_part(state_dict), strict, assign)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[N, in_channels, H, W]`` -> the feature maps of the stages ``out_indices``."""

@@ -41,7 +41,7 @@ def convert(
 
     Raises:
         UnmatchedKeysError: Keys have no place and ``allow_unmatched`` is False.
-        ValueError: Unknown source, an option that it does not have, or the file is not what the source releases.
+        InputError: Unknown source, an option that it does not have, or the file is not what the source releases.
     """
     return run_conversion(state_dict, source, rules, allow_unmatched, **options).state_dict
 

@@ -28,7 +28,7 @@ def convert_file(path: str | Path, out: str | Path, source: str, **options) -> C
         source, options: The arguments of :func:`icconv_mm.checkpoints.convert`.
 
     Raises:
-        FileNotFoundError, ValueError: As :func:`read_checkpoint` and :func:`icconv_mm.checkpoints.convert`.
+        MissingFileError, InputError: As :func:`read_checkpoint` and :func:`icconv_mm.checkpoints.convert`.
     """
     path, out = Path(path), Path(out)
     checkpoint = read_checkpoint(path)
@@ -55,8 +55,8 @@ def read_checkpoint(path: str | Path) -> Mapping:
     """Read a checkpoint without running code from it; a ``.pkl`` file as one of Detectron.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: As :func:`icconv_mm.checkpoints.safe.load` and :func:`icconv_mm.checkpoints.load_detectron`, or the
+        MissingFileError: There is no such file.
+        InputError: As :func:`icconv_mm.checkpoints.safe.load` and :func:`icconv_mm.checkpoints.load_detectron`, or the
             file holds something else than a dict.
     """
     if Path(path).suffix == '.pkl':

@@ -184,7 +184,8 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
         try:
-            result = copy.deepcopy(model, blank).load_state_dict(dict(state_dict), strict=False)
+            # as mmengine loads, which calls no method of a model's own
+            result = nn.Module.load_state_dict(copy.deepcopy(model, blank), dict(state_dict), strict=False)
         except (RuntimeError, ArchitectureMismatchError):  # of another shape, or refused by a hook
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]

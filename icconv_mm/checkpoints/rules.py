@@ -37,7 +37,7 @@ def load_rules(path: str | Path) -> list[RenameRule]:
     ``replace`` may refer to groups of the pattern: ``neck\.p(\d)\.(.*)`` -> ``neck.fpn_convs.\1.conv.\2``.
 
     Raises:
-        FileNotFoundError, ValueError: The file is missing or malformed; the message names the file and the entry.
+        MissingFileError, InputError: The file is missing or malformed; the message names the file and the entry.
     """
     path = Path(path)
     import yaml  # the one place that needs it

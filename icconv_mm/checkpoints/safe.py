@@ -54,7 +54,7 @@ def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         map_location: Device of the tensors, as for ``torch.load``.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingFileError: There is no such file.
         UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
         CheckpointError: The file is truncated or no checkpoint at all.
     """
@@ -67,7 +67,7 @@ def opened(path: Path, form: str, allowed: str) -> Iterator[BinaryIO]:
     """A file from anywhere, to be read as ``form``, which may hold only what ``allowed`` says; errors name it.
 
     Raises:
-        FileNotFoundError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
+        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
     """
     require_file(path, 'checkpoint')
     with naming(str(path), OSError), open(path, 'rb') as file:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from icconv_mm.errors import InputError
+from icconv_mm.utils.arguments import MEMORY_FORMATS
 from icconv_mm.utils.torch_private import in_functorch, is_compiling
-
-MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
 # Packages and modules of Python whose layers get contiguous maps: those of operators that read memory without asking
 # for its format (seen in mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
 from icconv_mm.utils.files import MAX_BYTES, whole_file
+from icconv_mm.utils.tool_commands import command_of
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without an answer
@@ -66,7 +67,7 @@ def published_file(name: str) -> Path:
     path = _target(name)
     if path.is_file():
         return path
-    absent = f'the published pattern {name!r} is not at {path}: run `python tools/download_patterns.py`'
+    absent = f'the published pattern {name!r} is not at {path}: run {command_of("download_patterns")}'
     if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
         raise MissingFileError(absent)
     _log.warning('fetching the published pattern %r from %s into %s', name, PUBLISHED_AT, path.parent)
@@ -158,5 +159,5 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
         reason = getattr(error, 'reason', error)
         raise InputError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and run '
-            '`python tools/download_patterns.py --from FOLDER`'
+            f'{command_of("download_patterns", "--from", "FOLDER")}'
         ) from None

@@ -17,8 +17,8 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
         One pattern per layer, counted as the file counts (a ResNeXt file in groups).
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
+        MissingFileError: If there is no such file.
+        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
     """
     path = Path(path)
     content = read_small(path, 'pattern file')

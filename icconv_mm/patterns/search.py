@@ -94,7 +94,7 @@ def edo_search(
         smaller dilation: smaller d_h + d_w, then smaller d_h.
 
     Raises:
-        ValueError: If the criterion is unknown; a kernel has another size than d_max demands; weights or means hold
+        InputError: If the criterion is unknown; a kernel has another size than d_max demands; weights or means hold
             NaN or infinity; the means do not fit the layers. Names the layer and the numbers.
     """
     return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
@@ -207,7 +207,7 @@ def measure_channel_means(
         {layer: [C_in] in fp64}. Zero padding does not count.
 
     Raises:
-        ValueError: If no batch reached a convolution.
+        InputError: If no batch reached a convolution.
     """
     sums: dict[str, Tensor] = {}
     pixels: Counter[str] = Counter()

@@ -104,7 +104,7 @@ def select_kernels(
         groups: Groups of all selected layers, or {layer: groups}; needed for a state dict, which does not say them.
 
     Raises:
-        ValueError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
+        InputError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
     """
     check_d_max(d_max)
     if isinstance(model, nn.Module):

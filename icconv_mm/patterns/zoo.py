@@ -37,8 +37,8 @@ def load_pattern(
         One ``DilationPattern`` per layer, in forward order.
 
     Raises:
-        FileNotFoundError: If the file is missing, or a published pattern that is not fetched or cannot be.
-        ValueError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
+        MissingFileError: If the file is missing, or a published pattern that is not fetched or cannot be.
+        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
             file, the layer, and the numbers expected and found.
     """
     network = None if channels is None else _network(channels, groups)

@@ -6,6 +6,8 @@ from typing import Any
 
 from icconv_mm.errors import InputError
 
+MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')  # of maps, as icconv_mm.layers.set_memory_format has them
+
 
 def check_positive(**numbers: Any) -> None:
     """Raise InputError, with the name of the argument, unless each is an integer above 0."""

@@ -1,15 +1,22 @@
 """Files that a fault cannot leave half written, small files from anywhere, folders that one process has for itself."""
 
-import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
-from icconv_mm.errors import ArgumentError, InputError, MissingArgumentFileError, MissingFileError, naming
+from icconv_mm.errors import (
+    ArgumentError,
+    InputError,
+    MissingArgumentFileError,
+    MissingFileError,
+    MissingLibraryError,
+    naming,
+)
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
 
@@ -88,6 +95,21 @@ def read_small(path: Path, what: str) -> bytes:
         return path.read_bytes()
 
 
+def locks() -> ModuleType:
+    """Python's ``fcntl``, which only what locks a folder needs: backbones and the like also run where there is none.
+
+    Raises:
+        MissingLibraryError: There is none on this operating system.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise MissingLibraryError(
+            "to hold a folder against other processes takes Python's fcntl, which Linux and macOS have"
+        ) from None
+    return fcntl
+
+
 @contextmanager
 def alone_in(folder: Path, at_work: str) -> Iterator[None]:
     """Holds a folder, which is made if need be, until the block ends.
@@ -98,7 +120,9 @@ def alone_in(folder: Path, at_work: str) -> Iterator[None]:
 
     Raises:
         ArgumentError: Another process holds it.
+        MissingLibraryError: As of :func:`locks`.
     """
+    fcntl = locks()
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / '.lock', 'w') as file:
         try:

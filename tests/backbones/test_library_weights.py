@@ -1,5 +1,7 @@
 """Weights of other libraries: they arrive, all of them, and the numbers are those of the library's network."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -7,8 +9,9 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNeXt
+from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNeXt, ResNet
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
+from icconv_mm.errors import InputError
 
 SMALL = {'base_channels': 16, 'stem_channels': 16}
 DEEP, POOLED = {'deep_stem': True}, {'deep_stem': True, 'avg_down': True}
@@ -202,7 +205,55 @@ def test_counters_and_stages_that_are_not_used_may_be_absent_or_left(tmp_path):
 
 def test_a_part_on_purpose():
     net, part = ICResNet(18, 'dense'), {'conv1.weight': torch.ones(64, 3, 7, 7)}
-    net.load_state_dict(net.state_dict() | part)
-    assert torch.equal(net.conv1.weight, part['conv1.weight'])
-    with pytest.raises(ArchitectureMismatchError):
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    result = net.load_state_dict(part | {'layer5.0.conv1.weight': torch.ones(1)}, strict=False)
+    assert result.missing_keys == [key for key in before if key != 'conv1.weight']
+    assert result.unexpected_keys == ['layer5.0.conv1.weight']
+    torch.testing.assert_close(dict(net.state_dict()), before | part, rtol=0, atol=0)
+    with pytest.raises(ArchitectureMismatchError):  # the next call is strict again
         net.load_state_dict(part)
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_part_in_another_layout(prefix):
+    """The weights of one stage, of a file that has a classifier."""
+    whole = ResNet(18).state_dict()
+    part = {f'{prefix}{key}': value for key, value in whole.items() if key.startswith('layer2.')}
+    net = ICResNet(18, 'dense')
+    missing, unexpected = net.load_state_dict(part | {'fc.weight': torch.ones(10, 512)}, strict=False)
+    assert unexpected == [] and not [key for key in missing if key.startswith('layer2.')]
+    assert torch.equal(net.layer2[0].conv1.weight, whole['layer2.0.conv1.weight'])
+
+
+def test_a_part_must_fit_and_be_of_a_dense_network():
+    net, weight = ICResNet(18, 'dense'), torch.ones(32, 3, 7, 7)
+    with pytest.raises(ArchitectureMismatchError, match=r'of another shape \(1\): conv1\.weight \[64, 3, 7, 7\]'):
+        net.load_state_dict({'conv1.weight': weight, 'bn1.weight': torch.zeros(64)}, strict=False)
+    assert net.bn1.weight.min() == 1  # nothing was loaded
+    with pytest.raises(InputError, match='official IC-Conv checkpoint'):
+        net.load_state_dict({'layer1.0.conv1.conv_list.0.weight': weight}, strict=False)
+    with pytest.raises(TypeError, match='dict-like'):
+        net.load_state_dict([1], strict=False)
+
+
+def test_a_part_that_becomes_the_network_s_own_tensors():
+    net, part = ICResNet(18, 'dense'), {'bn1.weight': torch.full((64,), 2.0)}
+    kept = net.conv1.weight
+    net.load_state_dict(part, strict=False, assign=True)
+    assert net.bn1.weight.data_ptr() == part['bn1.weight'].data_ptr() and net.conv1.weight is kept
+
+
+def test_the_state_dict_of_a_part_stays_as_it_is():
+    """Also its metadata, by which torch knows the version of each layer."""
+    net = ICResNet(18, 'dense')
+    state = net.state_dict()
+    metadata, keys = copy.deepcopy(state._metadata), list(state)
+    assert net.load_state_dict(state, strict=False) == ([], [])
+    assert state._metadata == metadata and list(state) == keys
+
+
+def test_mmengine_asks_for_all_weights_with_strict_or_without(tmp_path):
+    torch.save({'conv1.weight': torch.ones(64, 3, 7, 7)}, tmp_path / 'part.pth')
+    for strict in (False, True):
+        with pytest.raises(ArchitectureMismatchError, match='missing in the checkpoint'):
+            load_checkpoint(ICResNet(18, 'dense'), str(tmp_path / 'part.pth'), strict=strict)

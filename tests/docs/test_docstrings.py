@@ -49,3 +49,17 @@ def test_public_functions_say_what_they_take():
     found = {str(path.relative_to(REPO)): unannotated(ast.parse(path.read_text()).body) for path in sources}
     assert {path: names for path, names in found.items() if names} == {}
     assert unannotated(ast.parse('def f(a: int, *, b): ...\nclass C:\n    def g(self, x: int): ...').body) == ['f']
+
+
+def test_errors_of_users_are_named_as_they_are_raised():
+    """Not by the kind of Python's that they also are; operators, and who reads damaged files, raise that itself."""
+    plain = re.compile(r'^ +(?:\w+, )*(ValueError|FileNotFoundError|ImportError)(?:, [\w.]+)*: ', re.MULTILINE)
+    sources = [path for folder in ('icconv_mm', 'tools') for path in (REPO / folder).rglob('*.py')]
+    texts = {str(path.relative_to(REPO)): path.read_text() for path in sources}
+    found = {
+        name: [kind for kind in plain.findall(text) if f'raise {kind}(' not in text]
+        for name, text in texts.items()
+        if not name.startswith(('icconv_mm/ops/', 'icconv_mm/checkpoints/reader/'))
+    }
+    assert {name: kinds for name, kinds in found.items() if kinds} == {}
+    assert plain.findall('        OSError, ValueError: It is damaged.') == ['ValueError']

@@ -1,12 +1,14 @@
-"""Files and folders that are not there."""
+"""Files and folders that are not there, and what locks them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from icconv_mm.datasets.checks import DatasetError, MissingDataError
-from icconv_mm.errors import MissingArgumentFileError, MissingFileError
-from icconv_mm.utils.files import read_small, require_argument_file, require_file, require_folder
+from icconv_mm.errors import MissingArgumentFileError, MissingFileError, MissingLibraryError
+from icconv_mm.utils.files import alone_in, read_small, require_argument_file, require_file, require_folder
 
 
 def test_what_is_there_passes(tmp_path):
@@ -40,3 +42,18 @@ def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):
         with pytest.raises(MissingDataError, match=r'^d: no such f') as error:
             require(tmp_path / 'none', 'd', MissingDataError)
         assert isinstance(error.value, DatasetError) and isinstance(error.value, FileNotFoundError)
+
+
+def test_a_system_without_locks_of_files(tmp_path, monkeypatch):
+    """As Windows is: folders cannot be held, and whoever holds none is not asked for locks."""
+    monkeypatch.setitem(sys.modules, 'fcntl', None)
+    with pytest.raises(MissingLibraryError, match="Python's fcntl"), alone_in(tmp_path / 'work', 'another'):
+        pass
+    code = (
+        'import sys, torch\n'
+        'sys.modules["fcntl"] = None\n'
+        'from icconv_mm import backbones, checkpoints, layers, necks, patterns\n'
+        'backbones.ICResNet(18, "geometric_d2", base_channels=8)(torch.randn(1, 3, 32, 32))\n'
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

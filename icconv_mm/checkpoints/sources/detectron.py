@@ -39,7 +39,7 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
         rules: Rename rules for other keys.
 
     Raises:
-        ValueError: No Detectron ResNet, or blocks, norms or weights of it are missing.
+        InputError: No Detectron ResNet, or blocks, norms or weights of it are missing.
     """
     for name in conversion.matching(_TRAINING):
         conversion.drop(name, 'state of the training')

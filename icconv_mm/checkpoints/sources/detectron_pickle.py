@@ -28,7 +28,7 @@ def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
         Tensors by the name of the blob. Entries that are no arrays (a configuration beside the blobs) are left out.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingFileError: There is no such file.
         UnsafeCheckpointError: The file names an object beyond numpy arrays.
         CheckpointError: The file is truncated, or no such pickle.
     """

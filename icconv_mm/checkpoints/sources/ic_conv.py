@@ -42,7 +42,7 @@ def convert_ic_conv(
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.
 
     Raises:
-        ValueError: No backbone, or several; sub-convolutions that are missing, differ in shape or from the pattern.
+        InputError: No backbone, or several; sub-convolutions that are missing, differ in shape or from the pattern.
     """
     prefix = _find_backbone(conversion, backbone_prefix)
     runs = _convert_backbone(conversion, prefix)

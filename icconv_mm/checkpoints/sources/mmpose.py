@@ -37,7 +37,7 @@ def convert_mmpose(
         backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
 
     Raises:
-        ValueError: No dense ResNet, or several of them.
+        InputError: No dense ResNet, or several of them.
     """
     if conversion.matching(_IC_KEY):
         raise InputError("the file has sub-convolutions (conv_list.N.weight): it is converted with source 'ic-conv'")

@@ -43,7 +43,7 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
         rules: Rename rules for keys outside the backbone.
 
     Raises:
-        ValueError: No PyConv backbone, or levels that are missing or do not fit their norm.
+        InputError: No PyConv backbone, or levels that are missing or do not fit their norm.
     """
     if not any(_BACKBONE_KEY.fullmatch(key) and _LEVEL.fullmatch(key) for key in conversion.left):
         found = 'the keys of this package: it is converted already, and loads as it is'
@@ -67,7 +67,7 @@ def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = (
         rules: Rename rules for keys outside the backbone.
 
     Raises:
-        ValueError: No PyConvSegNet, or levels that are missing or do not fit their norm.
+        InputError: No PyConvSegNet, or levels that are missing or do not fit their norm.
     """
     if not any(_HEAD_KEY.fullmatch(key) for key in conversion.left if key.startswith('pyconvhead.')):
         raise InputError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')

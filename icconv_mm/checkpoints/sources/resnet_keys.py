@@ -19,7 +19,7 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
         kind: Name of what the prefixes belong to, for the messages.
 
     Raises:
-        ValueError: ``wanted`` is not among them, or none is wanted and there are several.
+        InputError: ``wanted`` is not among them, or none is wanted and there are several.
     """
     prefixes = list(dict.fromkeys(prefixes))
     found = ', '.join(map(repr, prefixes))

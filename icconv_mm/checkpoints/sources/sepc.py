@@ -45,7 +45,7 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
         rules: Rename rules for keys that are not those of the authors, applied first.
 
     Raises:
-        ValueError: No one-stage head, or a file that is converted already.
+        InputError: No one-stage head, or a file that is converted already.
     """
     conversion.rename_left(rules)
     if conversion.matching(r'neck\.1\.pconvs\..*'):

@@ -1,6 +1,5 @@
 """Drawing the miniature dataset: its options, its files and their COCO annotations."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import numpy as np
 from icconv_mm.datasets.miniature.people import KEYPOINTS, SKELETON
 from icconv_mm.datasets.miniature.scenes import CLASSES, Scene, random_scene
 from icconv_mm.errors import InputError, naming
+from icconv_mm.utils.files import locks
 
 PALETTE = ((220, 20, 60), (0, 114, 189), (237, 177, 32), (126, 47, 142), (119, 172, 48), (77, 190, 238))  # RGB
 SEMANTIC_PALETTE = ((90, 90, 90), *PALETTE)
@@ -123,6 +123,7 @@ def _stamp(options: MiniatureOptions) -> dict:
 @contextmanager
 def _locked(folder: Path):
     """Hold an exclusive lock on a folder, made if need be; the kernel releases it if the process dies."""
+    fcntl = locks()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -31,7 +31,7 @@ def write_chart(figures: Sequence[Figure], path: str | Path) -> None:
     """A chart of panels: a group of bars for everything timed, relative to its baseline.
 
     Raises:
-        ValueError: If no figure compares ours with a baseline.
+        InputError: If no figure compares ours with a baseline.
     """
     # not pyplot, which would look for a screen
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -23,6 +23,13 @@ _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folde
 TUNING = 1000  # seeds from here on, and the validation split, are for the choice of hyper-parameters
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
+# types as they are called now -> as they were when the runs of docs/measurements/evidence were recorded
+_RENAMED = {
+    'icconv_mm.MultiScaleDataPreprocessor': 'icconv_mm.PyramidDataPreprocessor',
+    'icconv_mm.MultiScaleResize': 'icconv_mm.PyramidResize',
+    'icconv_mm.PackMultiScaleInputs': 'icconv_mm.PackPyramidInputs',
+}
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -119,7 +126,8 @@ class Run:
     def settings(self) -> str:
         """A digest of all that was set: a result with another one is not of this run."""
         tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
-        return digest(self.config(), self.root, repr(self.budget.drawing(self.arm.data)), tests)
+        drawing = repr(self.budget.drawing(self.arm.data))
+        return digest(self.config(), self.root, drawing, tests, renamed=_RENAMED)
 
     def result(self) -> dict | None:
         """What the finished run found, or None."""
