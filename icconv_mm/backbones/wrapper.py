@@ -18,8 +18,8 @@ from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import check_choice, convert_all, none_selected, standardized
-from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
+from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
+from icconv_mm.patterns.selection import LayerFilter, select_convs, selects
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
 
@@ -77,10 +77,10 @@ def ICBackbone(
     def chosen(name: str, conv: nn.Module) -> bool:
         """Large kernels of a supernet lose all but nine taps; those that a network has of its own must not."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
-        return size and wanted(filter, name, conv, conv.in_channels)
+        return size and selects(filter, name, conv, conv.in_channels)
 
-    if not any(select_convs(network, chosen, tuple(standardized()))):
-        raise InputError(none_selected(network, filter))
+    if not any(select_convs(network, chosen, tuple(standardized_kinds()))):
+        raise InputError(none_selected_message(network, filter))
     return to_inception(network, pattern, chosen)
 
 
@@ -127,10 +127,10 @@ def PyConvBackbone(
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
-    chosen = select_convs(network, filter, tuple(standardized()))
+    chosen = select_convs(network, filter, tuple(standardized_kinds()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
-        raise InputError(none_selected(network, filter))
+        raise InputError(none_selected_message(network, filter))
     stages = stages_of(network, convs)
 
     def convert(conv: nn.Conv2d, stage: int) -> nn.Module:
