@@ -37,10 +37,12 @@ def ICBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys.
+    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys. A function, called as
+    a class is because it is the ``type`` of a backbone in a config: what it returns is an object of the backbone's own
+    class, and ``isinstance`` is to be asked for that one.
 
     Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
-    weight-standardised. A function, called as a class is because it is the ``type`` of a backbone in a config.
+    weight-standardised.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
@@ -93,11 +95,12 @@ def PyConvBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
+    """Any backbone with pyramidal convolutions in the place of its 3x3 ones. A function, as :func:`ICBackbone` is: what
+    it returns is an object of the backbone's own class.
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
     its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
-    of 4 and less are the first stage, 32 and more the last. A function, as :func:`ICBackbone` is.
+    of 4 and less are the first stage, 32 and more the last.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
