@@ -58,6 +58,12 @@ def point_inside(app, name: str, source: list[str]) -> None:
     source[0] = re.sub(link, lead, source[0])
 
 
+def list_measurements(app, name: str, source: list[str]) -> None:
+    """The pages of measurements hang below their index, the newest first; there is no such block in it on GitHub."""
+    if name == 'docs/measurements/README':
+        source[0] += '\n```{toctree}\n:hidden:\n:glob:\n:reversed:\n\n20*\n```\n'
+
+
 def begin_at_the_index(app, error: Exception | None) -> None:
     """A page at the root of the site that leads to the first one."""
     if error is None and app.builder.name == 'html':
@@ -67,4 +73,5 @@ def begin_at_the_index(app, error: Exception | None) -> None:
 
 def setup(app) -> None:
     app.connect('source-read', point_inside)
+    app.connect('source-read', list_measurements)
     app.connect('build-finished', begin_at_the_index)

@@ -207,8 +207,8 @@ def test_from_timm():
     maps = features(IMAGES)
     assert [level.shape[1] for level in maps] == features.feature_info.channels() == [128, 512]
     assert sum(isinstance(layer, ICConv2d) for layer in features.modules()) == 16
-    form = icconv_mm.deploy(net)
-    torch.testing.assert_close(form(IMAGES), net(IMAGES), rtol=1e-4, atol=1e-4)
+    deployed = icconv_mm.deploy(net)
+    torch.testing.assert_close(deployed(IMAGES), net(IMAGES), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -108,14 +108,14 @@ def test_conversion_search_and_deployment():
         'pyramidal = icconv_mm.PyConvBackbone(torchvision.models.resnet18()).eval()\n'
         'x = torch.randn(1, 3, 64, 64)\n'
         'for model in (net, pyramidal):\n'
-        '    form = icconv_mm.deploy(model)\n'
-        '    assert not [m for m in form.modules() if isinstance(m, nn.BatchNorm2d)]\n'
-        '    torch.testing.assert_close(form(x), model(x), rtol=1e-3, atol=1e-4)\n'
+        '    deployed = icconv_mm.deploy(model)\n'
+        '    assert not [m for m in deployed.modules() if isinstance(m, nn.BatchNorm2d)]\n'
+        '    torch.testing.assert_close(deployed(x), model(x), rtol=1e-3, atol=1e-4)\n'
         'fpt = necks.FPT([8, 8], 32, norm_cfg=dict(type="BN")).eval()\n'
         'maps = [torch.randn(1, 8, 16, 16), torch.randn(1, 8, 8, 8)]\n'
-        'form = icconv_mm.deploy(fpt)\n'
-        'assert not [m for m in form.modules() if isinstance(m, nn.BatchNorm2d)]\n'
-        'torch.testing.assert_close(form(maps), fpt(maps), rtol=1e-3, atol=1e-4)\n'
+        'deployed = icconv_mm.deploy(fpt)\n'
+        'assert not [m for m in deployed.modules() if isinstance(m, nn.BatchNorm2d)]\n'
+        'torch.testing.assert_close(deployed(maps), fpt(maps), rtol=1e-3, atol=1e-4)\n'
     )
 
 

@@ -1,7 +1,7 @@
 # RetinaNet-SEPC on the miniature set: a narrow neck on strides 4 to 32 that deforms from stride 16 on.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_detection.py',
     '../_base_/schedules/miniature_mmdet.py',

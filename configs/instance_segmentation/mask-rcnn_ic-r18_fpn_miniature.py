@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_instance.py',
     '../_base_/schedules/miniature_mmdet.py',

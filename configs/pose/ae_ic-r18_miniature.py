@@ -1,7 +1,7 @@
 # Bottom-up pose on the miniature set.
 _base_ = [
     '../_base_/models/associative_embedding.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_pose.py',
     '../_base_/schedules/miniature.py',

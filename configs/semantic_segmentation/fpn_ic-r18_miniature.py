@@ -1,6 +1,6 @@
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
     '../_base_/schedules/miniature_mmseg.py',

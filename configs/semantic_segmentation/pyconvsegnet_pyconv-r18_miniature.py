@@ -2,7 +2,7 @@
 # and narrow heads.
 _base_ = [
     '../_base_/models/pyconvsegnet.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/pyconv_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
     '../_base_/schedules/miniature_mmseg.py',

@@ -1,7 +1,7 @@
 # The segmentation form of FPT on the miniature set: three levels of stride 8, small windows.
 _base_ = [
     '../_base_/models/ufp_fpt.py',
-    '../_base_/models/miniature_parts.py',
+    '../_base_/values/miniature_narrow.py',
     '../_base_/backbones/ic_resnet18.py',
     '../_base_/datasets/miniature_semantic.py',
     '../_base_/schedules/miniature_mmseg.py',

@@ -22,7 +22,7 @@ from icconv_mm.errors import InputError, InputTypeError, naming
 from icconv_mm.layers.memory_format import convert_filters, set_memory_format
 from icconv_mm.layers.normalization import Shortcut, norm_relu, set_norms_eval
 from icconv_mm.layers.packed_conv import convolve
-from icconv_mm.utils.arguments import check_all_positive, check_positive, check_probability, given
+from icconv_mm.utils.arguments import check_all_positive, check_positive, check_probability, without_none
 from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
 
 # what each stage has by default
@@ -236,8 +236,8 @@ class ResNet(BaseModule):
         for name in ('strides', 'dilations', *(['stage_with_dcn'] if self.dcn else [])):
             if not isinstance(value := getattr(self, name), tuple) or len(value) != num_stages:
                 raise InputError(f'{name} must have {num_stages} entries (num_stages), got {value!r}')
-        check_positive(**given(**{name: getattr(self, name) for name in _POSITIVE}))
-        check_all_positive(**given(**{name: getattr(self, name) for name in _ALL_POSITIVE}))
+        check_positive(**without_none(**{name: getattr(self, name) for name in _POSITIVE}))
+        check_all_positive(**without_none(**{name: getattr(self, name) for name in _ALL_POSITIVE}))
         self._check_plugins(num_stages)
         stages, chosen = range(num_stages), self.out_indices
         if not (isinstance(chosen, tuple) and chosen and all(stage in stages for stage in chosen)):

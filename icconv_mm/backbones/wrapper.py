@@ -18,8 +18,8 @@ from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.bricks import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
-from icconv_mm.layers.convert import check_choice, convert_all, none_selected, standardized
-from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
+from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
+from icconv_mm.patterns.selection import LayerFilter, select_convs, selects
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
 
@@ -37,10 +37,12 @@ def ICBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys.
+    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys. A function, called as
+    a class is because it is the ``type`` of a backbone in a config: what it returns is an object of the backbone's own
+    class, and ``isinstance`` is to be asked for that one.
 
     Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
-    weight-standardised. A function, called as a class is because it is the ``type`` of a backbone in a config.
+    weight-standardised.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
@@ -77,10 +79,10 @@ def ICBackbone(
     def chosen(name: str, conv: nn.Module) -> bool:
         """Large kernels of a supernet lose all but nine taps; those that a network has of its own must not."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
-        return size and wanted(filter, name, conv, conv.in_channels)
+        return size and selects(filter, name, conv, conv.in_channels)
 
-    if not any(select_convs(network, chosen, tuple(standardized()))):
-        raise InputError(none_selected(network, filter))
+    if not any(select_convs(network, chosen, tuple(standardized_kinds()))):
+        raise InputError(none_selected_message(network, filter))
     return to_inception(network, pattern, chosen)
 
 
@@ -93,11 +95,12 @@ def PyConvBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with pyramidal convolutions in the place of its 3x3 ones.
+    """Any backbone with pyramidal convolutions in the place of its 3x3 ones. A function, as :func:`ICBackbone` is: what
+    it returns is an object of the backbone's own class.
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
     its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
-    of 4 and less are the first stage, 32 and more the last. A function, as :func:`ICBackbone` is.
+    of 4 and less are the first stage, 32 and more the last.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
@@ -127,10 +130,10 @@ def PyConvBackbone(
     groups = stage_groups or STAGE_GROUPS
     check_stages(stage_kernels, groups, 4)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
-    chosen = select_convs(network, filter, tuple(standardized()))
+    chosen = select_convs(network, filter, tuple(standardized_kinds()))
     convs = {name: conv for name, conv in chosen if _is_3x3(conv)}
     if not convs:
-        raise InputError(none_selected(network, filter))
+        raise InputError(none_selected_message(network, filter))
     stages = stages_of(network, convs)
 
     def convert(conv: nn.Conv2d, stage: int) -> nn.Module:

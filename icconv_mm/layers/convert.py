@@ -47,7 +47,7 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     check_d_max(d_max)
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
-        raise InputError(none_selected(module, filter))
+        raise InputError(none_selected_message(module, filter))
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
@@ -79,9 +79,9 @@ def to_inception(
         >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
         DilationPattern(4x(1, 1), 2x(2, 4))
     """
-    convs = list(select_convs(module, filter, tuple(standardized())))
+    convs = list(select_convs(module, filter, tuple(standardized_kinds())))
     if not convs:
-        raise InputError(none_selected(module, filter))
+        raise InputError(none_selected_message(module, filter))
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern)
     return convert_all(module, convs, inception_conv, patterns)
 
@@ -114,7 +114,7 @@ def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
         check_d_max(supernet_d_max, 'supernet_d_max')
 
 
-def none_selected(module: nn.Module, filter: LayerFilter = None) -> str:
+def none_selected_message(module: nn.Module, filter: LayerFilter = None) -> str:
     """What is said of a network in which nothing is to be converted: which convolutions it has."""
     convs = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     kinds = Counter(f'{type(conv).__name__} of {"x".join(map(str, conv.kernel_size))}' for _, conv in convs)
@@ -130,7 +130,7 @@ def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
     check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
     weight = nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad)
-    new = like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
+    new = layer_like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
     new.supernet_d_max = d_max  # which tells it from a network's own large kernels
     return new
 
@@ -148,8 +148,8 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     if kernel > 3:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
         weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
-    new = like(conv, ICConv2d, weight, pattern=pattern)
-    if kind := standardized().get(type(conv)):
+    new = layer_like(conv, ICConv2d, weight, pattern=pattern)
+    if kind := standardized_kinds().get(type(conv)):
         new.__class__ = kind
         new._buffers.update(conv._buffers)
         vars(new).update((name, value) for name, value in vars(conv).items() if name not in vars(new))
@@ -161,7 +161,7 @@ def check_padding(conv: nn.Conv2d) -> None:
         raise InputError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
 
 
-def like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
+def layer_like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
     """A layer of another kind with another weight, else as ``conv``, whose bias it shares."""
     settings.update(stride=conv.stride, groups=conv.groups, dilation=conv.dilation, bias=conv.bias is not None)
     new = kind(conv.in_channels, conv.out_channels, **settings, device='meta')  # the parameters are replaced
@@ -184,7 +184,7 @@ def convert_all(
     return table.get(module, module)
 
 
-def standardized() -> dict[type[nn.Module], type[ICConv2d]]:
+def standardized_kinds() -> dict[type[nn.Module], type[ICConv2d]]:
     """The layers of mmcv that have an inception layer of their own; none while mmcv is not loaded."""
     if not sys.modules.get('mmcv.cnn'):
         return {}

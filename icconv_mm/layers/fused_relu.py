@@ -1,6 +1,6 @@
 """Convolutions with the ReLU that follows them, for deployed networks (``icconv_mm.deploy``)."""
 
-from icconv_mm.layers.convert import like
+from icconv_mm.layers.convert import layer_like
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.pyconv import PyConv2d
 from icconv_mm.ops import inception_conv2d_relu, pyconv2d_relu
@@ -20,7 +20,7 @@ class ICConv2dReLU(ICConv2d):
     @classmethod
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
         """The layer with the parameters of ``conv``."""
-        return like(conv, cls, conv.weight, pattern=conv.pattern)
+        return layer_like(conv, cls, conv.weight, pattern=conv.pattern)
 
 
 class PyConv2dReLU(PyConv2d):

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.layers.convert import like
+from icconv_mm.layers.convert import layer_like
 
 
 class InferenceConv2d(nn.Conv2d):
@@ -17,7 +17,7 @@ class InferenceConv2d(nn.Conv2d):
     @classmethod
     def of(cls, conv: nn.Conv2d) -> 'InferenceConv2d':
         """The layer with the parameters of ``conv``, which :func:`has_zero_border`."""
-        return like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
+        return layer_like(conv, cls, conv.weight, kernel_size=conv.kernel_size, padding=conv.padding)
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""

@@ -11,7 +11,7 @@ from icconv_mm.bricks import MODELS, BaseModule, ConvModule
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.ops.window_attention import check_settings
-from icconv_mm.utils.arguments import check_all_positive, check_not_negative, check_positive, given
+from icconv_mm.utils.arguments import check_all_positive, check_not_negative, check_positive, without_none
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 
@@ -84,10 +84,10 @@ class FPT(BaseModule):
         super().__init__(init_cfg)
         self.relu_before_extra_convs = relu_before_extra_convs
         with naming('FPT'):
-            check_positive(out_channels=out_channels, **given(num_outs=num_outs, window=window))
+            check_positive(out_channels=out_channels, **without_none(num_outs=num_outs, window=window))
             check_positive(self_mixtures=self_mixtures, grounding_mixtures=grounding_mixtures)
             check_not_negative(start_level=start_level)
-            check_all_positive(in_channels=in_channels, **given(strides=strides))
+            check_all_positive(in_channels=in_channels, **without_none(strides=strides))
         if isinstance(interactions, str) or not isinstance(interactions, Iterable):
             raise InputError(f'FPT: interactions must be a list, of {", ".join(INTERACTIONS)}, got {interactions!r}')
         self.in_channels, self.out_channels = list(in_channels), out_channels

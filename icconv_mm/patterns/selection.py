@@ -15,7 +15,7 @@ _DEEP_STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
 LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 
 
-def wanted(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
+def selects(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channels: int) -> bool:
     """Whether a filter, as :func:`select_convs` takes it, selects a layer."""
     if filter is None:
         return in_channels != _IMAGE_CHANNELS and not _DEEP_STEM.match(name)
@@ -41,7 +41,7 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
         if name.startswith(inside) or not (hasattr(layer, 'kernel_size') and hasattr(layer, 'groups')):
             continue
         inside += (f'{name}.' if name else '',)
-        if min(weight.shape[2:]) >= 3 and wanted(filter, name, layer, weight.shape[1] * layer.groups):
+        if min(weight.shape[2:]) >= 3 and selects(filter, name, layer, weight.shape[1] * layer.groups):
             yield name, layer
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.patterns.selection import LayerFilter, select_convs, wanted
+from icconv_mm.patterns.selection import LayerFilter, select_convs, selects
 
 
 class SupernetKernel(NamedTuple):
@@ -130,7 +130,7 @@ def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) 
         name = key.removesuffix('.weight')
         if name == key or not isinstance(weight, Tensor) or weight.ndim != 4 or min(weight.shape[2:]) < 3:
             continue
-        if wanted(filter, name, weight, weight.shape[1]):
+        if selects(filter, name, weight, weight.shape[1]):
             yield SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
 
 

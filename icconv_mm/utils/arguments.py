@@ -37,8 +37,8 @@ def check_all_positive(**lists: Any) -> None:
             raise InputError(f'{name} must be a list of positive integers, got {given!r}')
 
 
-def given(**arguments: Any) -> dict[str, Any]:
-    """Those that are not None."""
+def without_none(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None."""
     return {name: value for name, value in arguments.items() if value is not None}
 
 

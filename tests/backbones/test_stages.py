@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from form_checks import assert_same, checked, trained
+from deployed_checks import assert_same, checked, trained
 from torch import Tensor, nn
 
 from icconv_mm import deploy
@@ -52,15 +52,15 @@ NETWORKS = {
 @pytest.mark.filterwarnings('ignore:deploy')
 def test_sums_are_written_over_shortcuts(name, overwritten):
     make, number = NETWORKS[name]
-    form, picture = checked(make(), PICTURE), PICTURE.clone()
+    deployed, picture = checked(make(), PICTURE), PICTURE.clone()
     assert len(overwritten) == number and torch.equal(picture, PICTURE)
     buffer = io.BytesIO()
-    torch.save(form, buffer)
+    torch.save(deployed, buffer)
     buffer.seek(0)
-    for other in (copy.deepcopy(form), torch.load(buffer, weights_only=False)):
+    for other in (copy.deepcopy(deployed), torch.load(buffer, weights_only=False)):
         overwritten.clear()
         for _ in range(3):  # the filters are packed, kept, and found
-            assert_same(form, other, PICTURE)
+            assert_same(deployed, other, PICTURE)
         assert len(overwritten) == 6 * number
 
 
@@ -71,10 +71,10 @@ def test_a_model_as_it_was_trained_overwrites_nothing(overwritten):
 
 
 def test_maps_that_others_see_stay(overwritten):
-    form = deploy(trained(resnet()))
-    stage = form.layer1
+    deployed = deploy(trained(resnet()))
+    stage = deployed.layer1
     with torch.no_grad():
-        x = form.stem_forward(PICTURE)
+        x = deployed.stem_forward(PICTURE)
         before = x.clone()
         y = stage(x)
         assert torch.equal(x, before) and len(overwritten) == 3
@@ -90,21 +90,21 @@ def test_maps_that_others_see_stay(overwritten):
 @pytest.mark.parametrize('kind', ['forward', 'forward_pre', 'global'])
 def test_who_listens_keeps_what_was_heard(where, kind):
     model = trained(resnet())
-    form, heard = deploy(model), []
+    deployed, heard = deploy(model), []
 
     def listen(module, args, output=None):
-        if module is form.get_submodule(where):
+        if module is deployed.get_submodule(where):
             heard.extend((each, each.clone()) for each in (*args[:1], output) if each is not None)
 
     if kind == 'global':
         handle = nn.modules.module.register_module_forward_hook(listen)
     else:
-        handle = getattr(form.get_submodule(where), f'register_{kind}_hook')(listen)
+        handle = getattr(deployed.get_submodule(where), f'register_{kind}_hook')(listen)
     with torch.no_grad():
-        form(PICTURE)
+        deployed(PICTURE)
     handle.remove()
     assert heard and all(torch.equal(one, other) for one, other in heard)
-    assert_same(model, form, PICTURE)
+    assert_same(model, deployed, PICTURE)
 
 
 def test_blocks_of_another_kind_keep_their_input(overwritten):
@@ -116,10 +116,10 @@ def test_blocks_of_another_kind_keep_their_input(overwritten):
     model = trained(resnet())
     conv = model.layer1[1].conv1
     model.layer1[1].conv1 = Keeping(conv.in_channels, conv.out_channels, 1, bias=False)
-    form = deploy(model)
+    deployed = deploy(model)
     with torch.no_grad():
-        form(PICTURE)
-        torch.testing.assert_close(form.layer1[1].conv1.seen, form.layer1[0](form.stem_forward(PICTURE)))
+        deployed(PICTURE)
+        torch.testing.assert_close(deployed.layer1[1].conv1.seen, deployed.layer1[0](deployed.stem_forward(PICTURE)))
     assert len(overwritten) >= 14
     model.layer1[1] = nn.Identity()
     assert_same(model, deploy(model), PICTURE)
@@ -127,15 +127,15 @@ def test_blocks_of_another_kind_keep_their_input(overwritten):
 
 def test_where_torch_computes_nothing_is_overwritten(overwritten):
     model = trained(resnet())
-    form = deploy(model)
-    assert_same(model, torch.fx.symbolic_trace(form), PICTURE)
+    deployed = deploy(model)
+    assert_same(model, torch.fx.symbolic_trace(deployed), PICTURE)
     x = PICTURE.clone().requires_grad_()
-    form(x)[0].sum().backward()
+    deployed(x)[0].sum().backward()
     assert x.grad.abs().sum() > 0
     with use_backend('reference'):
-        form(PICTURE)
+        deployed(PICTURE)
     with torch.autocast('cpu'):
-        form(PICTURE)
-    torch.jit.trace(form, PICTURE, check_trace=False)
-    torch.compile(form, fullgraph=True, backend='eager')(PICTURE)
+        deployed(PICTURE)
+    torch.jit.trace(deployed, PICTURE, check_trace=False)
+    torch.compile(deployed, fullgraph=True, backend='eager')(PICTURE)
     assert not overwritten

@@ -260,6 +260,30 @@ def test_the_readme_shows_a_recipe_as_it_is():
     assert {name for name in folders if f'`{name}`' not in text and f'`_base_/{name}`' not in text} == set()
 
 
+# folder of _base_ -> what each of its files defines, and no file of another folder
+DEFINED = {
+    'backbones': {'backbone'},
+    'necks': {'neck'},
+    'models': {'model'},
+    'datasets': {'train_dataloader', 'val_dataloader', 'test_dataloader'},
+    'schedules': {'optim_wrapper'},
+    'pipelines': set(),
+    'values': set(),
+}
+
+
+@pytest.mark.parametrize('folder', DEFINED)
+def test_a_file_of_a_base_folder_defines_what_its_folder_says(folder):
+    every = set().union(*DEFINED.values())
+    found = {path.stem: every & set(read_config(path)) for path in CONFIGS.glob(f'_base_/{folder}/*.py')}
+    assert found and [name for name, defined in found.items() if defined != DEFINED[folder]] == []
+
+
+def test_every_base_folder_has_its_rule():
+    folders = {path.name for path in CONFIGS.glob('_base_/*') if path.is_dir()}
+    assert folders == {*DEFINED, 'recipes'}  # recipes: what several recipes share, of any kind
+
+
 def backbone_file(path):
     """The file of ``_base_/backbones`` that a recipe inherits from, directly or through others."""
     for base in Config._get_base_files(str(path)):

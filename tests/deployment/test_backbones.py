@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from form_checks import checked, count, norms
+from deployed_checks import checked, count, norms
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNeXt, PyConvHGResNet, PyConvResNet
@@ -45,10 +45,10 @@ def test_every_norm_is_folded(name):
     kind, settings, fused = NETWORKS[name]
     network = kind(**settings)
     before = {key: value.clone() for key, value in network.state_dict().items() if 'running' not in key}
-    form = checked(network, torch.randn(2, 3, 64, 96))
-    assert not norms(form)
-    assert (count(form, ICConv2dReLU), count(form, PyConv2dReLU)) == fused
-    assert type(form) is kind and not form.training
+    deployed = checked(network, torch.randn(2, 3, 64, 96))
+    assert not norms(deployed)
+    assert (count(deployed, ICConv2dReLU), count(deployed, PyConv2dReLU)) == fused
+    assert type(deployed) is kind and not deployed.training
     # the given network still is what it was
     assert type(network) is kind and set(before) < set(network.state_dict())
     assert not count(network, ICConv2dReLU) and any(p.requires_grad for p in network.parameters())
@@ -58,16 +58,16 @@ def test_every_norm_is_folded(name):
 def test_group_norm_stays(kind, settings):
     network = kind(depth=50, **settings, norm_cfg={'type': 'GN', 'num_groups': 4})
     with pytest.warns(UserWarning, match=rf'deploy: {kind.__name__} has no norm to fold and no ReLU to fuse'):
-        form = checked(network, torch.randn(1, 3, 64, 64))
-    assert count(form, nn.GroupNorm) == count(network, nn.GroupNorm) > 0
-    assert count(form, ICConv2d) + count(form, PyConv2d) > 0
+        deployed = checked(network, torch.randn(1, 3, 64, 64))
+    assert count(deployed, nn.GroupNorm) == count(network, nn.GroupNorm) > 0
+    assert count(deployed, ICConv2d) + count(deployed, PyConv2d) > 0
 
 
 def test_a_norm_without_statistics_stays():
     network = ICResNet(18, 'geometric_d4', base_channels=16, norm_cfg={'type': 'BN', 'track_running_stats': False})
     with pytest.warns(UserWarning, match='no norm to fold'):
-        form = checked(network, torch.randn(2, 3, 64, 64))
-    assert len(norms(form)) == len(norms(network))
+        deployed = checked(network, torch.randn(2, 3, 64, 64))
+    assert len(norms(deployed)) == len(norms(network))
 
 
 def test_norms_without_parameters():
@@ -80,18 +80,18 @@ def test_norms_without_parameters():
 
 
 def test_weights_are_channels_last():
-    form = checked(ICResNet(50, 'geometric_d4', base_channels=16), torch.randn(1, 3, 64, 64))
-    weights = [p for p in form.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    deployed = checked(ICResNet(50, 'geometric_d4', base_channels=16), torch.randn(1, 3, 64, 64))
+    weights = [p for p in deployed.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert weights and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
-    outputs = form(torch.randn(1, 3, 64, 64))
+    outputs = deployed(torch.randn(1, 3, 64, 64))
     assert all(out.is_contiguous(memory_format=torch.channels_last) for out in outputs)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64], ids=str)
 def test_other_dtypes(dtype):
     network = ICResNet(18, 'geometric_d4', base_channels=16)
-    form = checked(network, torch.randn(1, 3, 64, 64)).to(dtype)
+    deployed = checked(network, torch.randn(1, 3, 64, 64)).to(dtype)
     x = torch.randn(1, 3, 64, 64)
-    for got, expected in zip(form(x.to(dtype)), network(x)):
+    for got, expected in zip(deployed(x.to(dtype)), network(x)):
         assert got.dtype == dtype
         assert ((got - expected).abs().max() / expected.abs().max()).item() < (0.1 if dtype == torch.bfloat16 else 1e-4)

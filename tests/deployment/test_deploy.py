@@ -11,7 +11,7 @@ import mmcv.ops  # noqa: F401  registers DCNv2
 import pytest
 import torch
 import torch.nn.functional as F
-from form_checks import TOLERANCE, assert_same, checked, count, norms, trained
+from deployed_checks import TOLERANCE, assert_same, checked, count, norms, trained
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
@@ -41,11 +41,11 @@ WIDE = torch.randn(2, 8, 16, 13)
 
 
 def test_norms_and_relus_of_a_sequence_are_folded():
-    form = checked(small(), X)
-    assert not norms(form) and not count(form, nn.Identity)
-    assert [type(layer) for layer in form] == [type(layer) for layer in deploy(small().eval())]
-    assert count(form, ICConv2dReLU) == count(form, PyConv2dReLU) == count(form, PackedConv2dReLU) == 1
-    assert count(form, nn.ReLU) == 0
+    deployed = checked(small(), X)
+    assert not norms(deployed) and not count(deployed, nn.Identity)
+    assert [type(layer) for layer in deployed] == [type(layer) for layer in deploy(small().eval())]
+    assert count(deployed, ICConv2dReLU) == count(deployed, PyConv2dReLU) == count(deployed, PackedConv2dReLU) == 1
+    assert count(deployed, nn.ReLU) == 0
 
 
 def test_the_model_is_not_changed():
@@ -57,14 +57,14 @@ def test_the_model_is_not_changed():
 
 
 def test_training_is_refused():
-    form = checked(ICResNet(18, 'geometric_d2', base_channels=16), torch.randn(1, 3, 32, 32))
-    for call in (form.train, nn.Sequential(form).train, form.layer2.train):
+    deployed = checked(ICResNet(18, 'geometric_d2', base_channels=16), torch.randn(1, 3, 32, 32))
+    for call in (deployed.train, nn.Sequential(deployed).train, deployed.layer2.train):
         with pytest.raises(RuntimeError, match=r'deployed \(icconv_mm\.deploy\).*cannot be trained'):
             call()
-    assert not form.eval().training
-    assert not any(parameter.requires_grad for parameter in form.parameters())
+    assert not deployed.eval().training
+    assert not any(parameter.requires_grad for parameter in deployed.parameters())
     with pytest.raises(RuntimeError, match='inception_conv2d_relu is for inference'):
-        form(torch.randn(1, 3, 32, 32, requires_grad=True))
+        deployed(torch.randn(1, 3, 32, 32, requires_grad=True))
 
 
 @pytest.mark.parametrize('given', [None, 'model', lambda x: x], ids=['nothing', 'a name', 'a function'])
@@ -81,8 +81,8 @@ def test_a_compiled_model_is_refused():
 def test_nothing_to_do_is_said():
     model = nn.Sequential(nn.ConvTranspose2d(3, 4, 3), nn.Sigmoid(), nn.Linear(4, 4))
     with pytest.warns(UserWarning, match='deploy: Sequential has no norm to fold and no ReLU to fuse'):
-        form = deploy(model)
-    assert str(form) == str(model) and form is not model and not form.training
+        deployed = deploy(model)
+    assert str(deployed) == str(model) and deployed is not model and not deployed.training
     with pytest.warns(UserWarning, match='no norm to fold'):
         deploy(checked(small(), X))
 
@@ -201,18 +201,18 @@ BLOCKS = {
 @pytest.mark.parametrize('kind', BLOCKS, ids=lambda kind: kind.__name__)
 def test_only_what_the_code_shows_is_folded(kind):
     model = kind()
-    form = checked(model, WIDE)
+    deployed = checked(model, WIDE)
     left, fused = BLOCKS[kind] or (1, 0)
-    assert (len(norms(form)), count(form, ICConv2dReLU)) == (left, fused)
-    assert_same(model, form, WIDE[:, :, :3])  # the other way through the code, where there are two
+    assert (len(norms(deployed)), count(deployed, ICConv2dReLU)) == (left, fused)
+    assert_same(model, deployed, WIDE[:, :, :3])  # the other way through the code, where there are two
 
 
 def test_a_hook_keeps_its_module():
     model, seen = small(), []
     model[0].register_forward_hook(lambda *_: seen.append('conv'))
     model[4].register_forward_hook(lambda *_: seen.append('norm'))
-    form = checked(model, X)
-    assert norms(form) == ['1', '4'] and seen == ['conv', 'norm'] * 2
+    deployed = checked(model, X)
+    assert norms(deployed) == ['1', '4'] and seen == ['conv', 'norm'] * 2
 
 
 def test_a_parametrized_convolution_stays():
@@ -224,16 +224,16 @@ def test_a_parametrized_convolution_stays():
 def test_a_weight_that_is_made_at_every_call_stays():
     model = small()
     nn.utils.spectral_norm(model[0])
-    form = checked(model, X)
-    assert norms(form) == ['1']
+    deployed = checked(model, X)
+    assert norms(deployed) == ['1']
 
 
 def test_one_convolution_with_several_norms():
     """As in heads that share weights, but not statistics, between levels."""
     conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
     branches = [nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU()) for _ in range(2)]
-    form = checked(nn.Sequential(*branches), WIDE)
-    assert not norms(form) and form[0][0] is not form[1][0]
+    deployed = checked(nn.Sequential(*branches), WIDE)
+    assert not norms(deployed) and deployed[0][0] is not deployed[1][0]
 
 
 def test_transposed_convolutions():
@@ -271,13 +271,13 @@ def test_conv_modules(name):
 
 def test_inception_convolutions_in_conv_modules():
     model = to_inception(nn.Sequential(ConvModule(8, 8, 3, padding=1, norm_cfg={'type': 'BN'}, inplace=False)), [RUNS])
-    form = checked(model, WIDE)
-    assert count(form, ICConv2dReLU) == 1 and not norms(form) and not count(form, nn.ReLU)
+    deployed = checked(model, WIDE)
+    assert count(deployed, ICConv2dReLU) == 1 and not norms(deployed) and not count(deployed, nn.ReLU)
 
 
 def test_a_relu_after_a_convolution_with_bias_is_fused():
-    form = checked(nn.Sequential(ICConv2d(8, 8, RUNS, bias=True), nn.ReLU()), WIDE)
-    assert count(form, ICConv2dReLU) == 1 and not count(form, nn.ReLU)
+    deployed = checked(nn.Sequential(ICConv2d(8, 8, RUNS, bias=True), nn.ReLU()), WIDE)
+    assert count(deployed, ICConv2dReLU) == 1 and not count(deployed, nn.ReLU)
 
 
 # --- what can be done with the result
@@ -296,39 +296,41 @@ IMAGE = torch.randn(1, 3, 64, 64)
 
 
 def test_pickle_and_copy(network):
-    form = deploy(network)
+    deployed = deploy(network)
     file = io.BytesIO()
-    torch.save(form, file)
+    torch.save(deployed, file)
     file.seek(0)
-    for other in (torch.load(file, weights_only=False), copy.deepcopy(form)):
-        assert_same(form, other, IMAGE)
+    for other in (torch.load(file, weights_only=False), copy.deepcopy(deployed)):
+        assert_same(deployed, other, IMAGE)
         with pytest.raises(RuntimeError, match='cannot be trained'):
             other.train()
 
 
 def test_state_dict_round_trip(network):
-    form = deploy(network)
-    other = copy.deepcopy(form)
+    deployed = deploy(network)
+    other = copy.deepcopy(deployed)
     for parameter in other.parameters():
         parameter.zero_()
-    other.load_state_dict(form.state_dict())
+    other.load_state_dict(deployed.state_dict())
     assert_same(network, other, IMAGE)
 
 
 def test_compile(network):
     torch._dynamo.reset()
-    form = deploy(network)
-    compiled = torch.compile(form, backend='aot_eager', fullgraph=True)
+    deployed = deploy(network)
+    compiled = torch.compile(deployed, backend='aot_eager', fullgraph=True)
     assert_same(network, compiled, IMAGE)
     with use_backend('reference'):  # the choice is made at every call
         assert_same(network, compiled, IMAGE)
 
 
 def test_export(network):
-    form = deploy(network)
-    program = torch.export.export(nn.Sequential(form) if torch.__version__.startswith('2.1.') else form, (IMAGE,))
+    deployed = deploy(network)
+    program = torch.export.export(
+        nn.Sequential(deployed) if torch.__version__.startswith('2.1.') else deployed, (IMAGE,)
+    )
     nodes = [str(node.target) for node in program.graph.nodes]
-    fused = count(form, ICConv2dReLU) + count(form, PyConv2dReLU)
+    fused = count(deployed, ICConv2dReLU) + count(deployed, PyConv2dReLU)
     assert sum('_relu' in node and 'icconv_mm' in node for node in nodes) == fused > 0
     assert not any('batch_norm' in node for node in nodes)
     assert_same(network, program.module(), IMAGE)
@@ -359,16 +361,16 @@ def test_onnx(network, dynamo, tmp_path):
 
 
 def test_trace(network):
-    form = deploy(network)
-    traced = torch.jit.trace(form, IMAGE)
+    deployed = deploy(network)
+    traced = torch.jit.trace(deployed, IMAGE)
     assert 'icconv_mm::' not in str(traced.inlined_graph)
     assert_same(network, traced, IMAGE)
 
 
 def test_autocast(network):
-    form = deploy(network)
+    deployed = deploy(network)
     with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
-        outputs = form(IMAGE)
+        outputs = deployed(IMAGE)
     with torch.no_grad():
         expected = network(IMAGE)
     for got, want in zip(outputs, expected):
@@ -377,11 +379,11 @@ def test_autocast(network):
 
 def test_threads(network):
     """Several threads use one network at once; each may ask for a backend of its own."""
-    form, pictures = deploy(network), [torch.randn(1, 3, 64, 64) for _ in range(8)]
+    deployed, pictures = deploy(network), [torch.randn(1, 3, 64, 64) for _ in range(8)]
 
     def run(number):
         with torch.no_grad(), use_backend('reference' if number % 2 else 'auto'):
-            return form(pictures[number])
+            return deployed(pictures[number])
 
     with torch.no_grad(), ThreadPoolExecutor(4) as pool:
         for number, outputs in enumerate(pool.map(run, range(8))):
@@ -393,9 +395,9 @@ def test_a_wrapper_is_taken_off(tmp_path):
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     try:
         model = trained(small())
-        form = deploy(MMDistributedDataParallel(model))
-        assert type(form) is nn.Sequential
-        assert_same(model, form, X)
+        deployed = deploy(MMDistributedDataParallel(model))
+        assert type(deployed) is nn.Sequential
+        assert_same(model, deployed, X)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -413,5 +415,5 @@ def test_offsets_of_deformable_convolutions_keep_their_format():
         ConvModule(16, 16, 3, padding=1, conv_cfg=dict(type='DCNv2'), norm_cfg=dict(type='BN')),
     )
     nn.init.normal_(model[1].conv.conv_offset.weight, std=0.3)
-    form = checked(model, WIDE)
-    assert type(form[0].conv) is PackedConv2dReLU and type(form[1].conv.conv_offset) is nn.Conv2d
+    deployed = checked(model, WIDE)
+    assert type(deployed[0].conv) is PackedConv2dReLU and type(deployed[1].conv.conv_offset) is nn.Conv2d

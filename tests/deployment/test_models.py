@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from form_checks import assert_same, checked, norms, trained
+from deployed_checks import assert_same, checked, norms, trained
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
@@ -51,14 +51,14 @@ def tensors(model: torch.nn.Module, x: torch.Tensor) -> object:
 @pytest.mark.parametrize('config', MODELS_BY_TASK)
 def test_a_whole_model(config, backbone):
     model = trained(build(config, backbone))
-    form = deploy(model)
-    assert type(form) is type(model) and len(norms(model)) > 15
-    assert len(norms(form)) == MODELS_BY_TASK[config]
+    deployed = deploy(model)
+    assert type(deployed) is type(model) and len(norms(model)) > 15
+    assert len(norms(deployed)) == MODELS_BY_TASK[config]
     side = 144 if 'pyconvseg' in config else 96
     x = torch.randn(1, 3, side, side)
-    assert_same(model, form, call=lambda module: tensors(module, x))
+    assert_same(model, deployed, call=lambda module: tensors(module, x))
     with pytest.raises(RuntimeError, match='cannot be trained'):
-        form.train()
+        deployed.train()
 
 
 DETECTORS = [
@@ -79,10 +79,10 @@ def test_detectors_of_50_layers(config):
         cfg.model.backbone.pattern = 'geometric_d4'
     cfg.model.backbone.init_cfg = None
     model = trained(revert_sync_batchnorm(MODELS.build(cfg.model)))
-    form = deploy(model)
-    assert not [name for name in norms(form) if name.startswith(('backbone', 'neck'))]
+    deployed = deploy(model)
+    assert not [name for name in norms(deployed) if name.startswith(('backbone', 'neck'))]
     x = torch.randn(1, 3, 384, 384) if 'sepc' in config else torch.randn(1, 3, 128, 160)
-    assert_same(model, form, call=lambda module: module.extract_feat(x))
+    assert_same(model, deployed, call=lambda module: module.extract_feat(x))
 
 
 def test_prediction_through_the_whole_library():
@@ -128,10 +128,10 @@ def test_integrated_batch_norm_is_folded(kind, settings, sync):
         for name, parameter in neck.named_parameters():
             if 'conv' in name:
                 parameter.normal_(std=0.2)
-    form = checked(neck, pyramid())
-    assert len(norms(neck)) > 3 and not norms(form)
+    deployed = checked(neck, pyramid())
+    assert len(norms(neck)) > 3 and not norms(deployed)
     with pytest.raises(RuntimeError, match='cannot be trained'):
-        form.train()
+        deployed.train()
 
 
 def test_a_pyramid_without_norms_stays():

@@ -15,7 +15,7 @@ def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
     names: dict = {}
     exec(first, names)
     assert [tuple(level.shape) for level in names['maps']][-1] == (1, 2048, 7, 7)
-    exec(second.replace('torch.compile(form)', "torch.compile(form, backend='eager')"), names)
+    exec(second.replace('torch.compile(deployed)', "torch.compile(deployed, backend='eager')"), names)
     assert (tmp_path / 'backbone.onnx').is_file()
     assert len(names['compiled'](torch.randn(1, 3, 64, 64))) == 4
     exec(hook, names)

@@ -77,7 +77,7 @@ def test_predictions_of_the_deployed_model(workspace, detector):
     """They are those of the model: the best scores, as near ties may change places."""
     config, root = workspace.config(DETECTION), workspace.root
     scores = []
-    for name, extra in (('eager', ()), ('form', ('--deploy',))):
+    for name, extra in (('eager', ()), ('deployed', ('--deploy',))):
         out = root / f'runs/{name}.pkl'
         args = ('--work-dir', f'runs/{name}', '--out', out, *extra, *short(1))
         assert workspace.tool('test', config, detector, *args) is None

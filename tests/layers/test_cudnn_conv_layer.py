@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from form_checks import assert_same, count, trained
+from deployed_checks import assert_same, count, trained
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,12 +102,12 @@ def test_where_torch_computes(calls, monkeypatch):
 # --- deployed
 
 
-def formed(model: nn.Module, *inputs, calls: list[str]) -> tuple[nn.Module, list[str]]:
-    """The form of a trained model, which computes the same, and what it called."""
-    form = deploy(trained(model))
+def deploy_and_run(model: nn.Module, *inputs, calls: list[str]) -> tuple[nn.Module, list[str]]:
+    """A trained model deployed, which computes the same, and what it called."""
+    deployed = deploy(trained(model))
     calls.clear()
-    assert_same(model, form, *inputs)
-    return form, list(calls)
+    assert_same(model, deployed, *inputs)
+    return deployed, list(calls)
 
 
 NETWORKS = {
@@ -125,14 +125,14 @@ NETWORKS = {
 @pytest.mark.parametrize('name', NETWORKS)
 def test_sums_and_relus_of_networks_are_joined(name, calls):
     make, sums, others = NETWORKS[name]
-    form, seen = formed(make(), PICTURE, calls=calls)
+    deployed, seen = deploy_and_run(make(), PICTURE, calls=calls)
     assert (seen.count('add'), seen.count('relu')) == (sums, others)
-    assert count(form, CudnnConv2dReLU) == others
+    assert count(deployed, CudnnConv2dReLU) == others
 
 
 def test_without_a_gpu_nothing_is_joined():
-    form = deploy(ICResNet(18, 'geometric_d2', base_channels=16))
-    assert count(form, CudnnConv2d) == count(form, CudnnConv2dReLU) == 0
+    deployed = deploy(ICResNet(18, 'geometric_d2', base_channels=16))
+    assert count(deployed, CudnnConv2d) == count(deployed, CudnnConv2dReLU) == 0
 
 
 @pytest.mark.parametrize('change', ['hook', 'replicated border', 'same padding'])
@@ -145,13 +145,13 @@ def test_convolutions_that_stay(calls, change):
         block.conv2 = nn.Conv2d(16, 16, 3, padding='same', bias=False)
     else:
         block.conv2 = nn.Conv2d(16, 16, 3, padding=1, padding_mode='replicate', bias=False)
-    _, seen = formed(model, PICTURE, calls=calls)
+    _, seen = deploy_and_run(model, PICTURE, calls=calls)
     assert (seen.count('add'), seen.count('relu')) == (7, 1 + 8)
 
 
 def test_a_listener_hears_the_convolution_alone(calls):
-    form, _ = formed(ResNet(18, base_channels=16), PICTURE, calls=calls)
-    block, heard = form.layer1[0], []
+    deployed, _ = deploy_and_run(ResNet(18, base_channels=16), PICTURE, calls=calls)
+    block, heard = deployed.layer1[0], []
     x = torch.randn(1, 16, 8, 8)
     expected = block.conv2(block.conv1(x))
     block.conv2.register_forward_hook(lambda module, args, y: heard.append(y.clone()))
@@ -162,18 +162,18 @@ def test_a_listener_hears_the_convolution_alone(calls):
 
 
 def test_exports_hold_ordinary_operators(calls):
-    form, _ = formed(ICResNet(50, 'geometric_d2', base_channels=16), PICTURE, calls=calls)
+    deployed, _ = deploy_and_run(ICResNet(50, 'geometric_d2', base_channels=16), PICTURE, calls=calls)
     calls.clear()
-    traced = torch.jit.trace(form, PICTURE, check_trace=False)  # which calls the form itself
+    traced = torch.jit.trace(deployed, PICTURE, check_trace=False)  # which calls the deployed model itself
     assert not calls and 'cudnn_convolution' not in str(traced.inlined_graph)
-    assert_same(form, traced, PICTURE)
+    assert_same(deployed, traced, PICTURE)
 
 
 def test_in_one_graph(calls):
-    form, _ = formed(ResNet(18, base_channels=16, out_indices=(3,)), PICTURE, calls=calls)
-    compiled = torch.compile(form, fullgraph=True, backend='aot_eager')
+    deployed, _ = deploy_and_run(ResNet(18, base_channels=16, out_indices=(3,)), PICTURE, calls=calls)
+    compiled = torch.compile(deployed, fullgraph=True, backend='aot_eager')
     with torch.no_grad():
-        expected = form(PICTURE)
+        expected = deployed(PICTURE)
         calls.clear()
         torch.testing.assert_close(compiled(PICTURE), expected, rtol=1e-4, atol=1e-4)
     assert not calls

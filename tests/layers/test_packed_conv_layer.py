@@ -7,7 +7,7 @@ import io
 import pytest
 import torch
 import torchvision
-from form_checks import assert_same, checked, count, trained
+from deployed_checks import assert_same, checked, count, trained
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -214,10 +214,10 @@ def test_errors_are_those_of_torch(x):
 
 @pytest.mark.parametrize('dynamic', [False, True])
 def test_in_one_graph(dynamic):
-    form = checked(ResNet(18, base_channels=16, out_indices=(3,)), torch.randn(1, 3, 64, 64))
-    compiled = torch.compile(form, fullgraph=True, dynamic=dynamic, backend='aot_eager')
+    deployed = checked(ResNet(18, base_channels=16, out_indices=(3,)), torch.randn(1, 3, 64, 64))
+    compiled = torch.compile(deployed, fullgraph=True, dynamic=dynamic, backend='aot_eager')
     for size in (64, 96):
-        assert_same(form, compiled, torch.randn(1, 3, size, size))
+        assert_same(deployed, compiled, torch.randn(1, 3, size, size))
 
 
 NETWORKS = {
@@ -232,23 +232,23 @@ NETWORKS = {
 @pytest.mark.parametrize('name', NETWORKS)
 def test_plain_convolutions_of_forms_are_packed(name):
     make, relus, others = NETWORKS[name]
-    form = checked(make(), torch.randn(1, 3, 64, 96))
-    assert (count(form, PackedConv2dReLU), count(form, PackedConv2d)) == (relus, others)
+    deployed = checked(make(), torch.randn(1, 3, 64, 96))
+    assert (count(deployed, PackedConv2dReLU), count(deployed, PackedConv2d)) == (relus, others)
     # levels of pyramidal convolutions are not called
-    assert count(form, nn.Conv2d) == sum(len(getattr(module, 'pyconv_levels', ())) for module in form.modules())
+    assert count(deployed, nn.Conv2d) == sum(len(getattr(module, 'pyconv_levels', ())) for module in deployed.modules())
 
 
 def test_a_layer_in_two_places_stays_one():
     conv = nn.Conv2d(8, 8, 3, padding=1)
-    form = checked(nn.Sequential(conv, nn.Sigmoid(), conv, nn.BatchNorm2d(8)), X)
-    assert type(form[0]) is PackedConv2d and form[0] is form[2]
+    deployed = checked(nn.Sequential(conv, nn.Sigmoid(), conv, nn.BatchNorm2d(8)), X)
+    assert type(deployed[0]) is PackedConv2d and deployed[0] is deployed[2]
 
 
 def test_without_the_operator_nothing_is_packed(monkeypatch, calls):
     for module in ('icconv_mm.deployment.deploy', 'icconv_mm.ops.steps.packed_conv'):
         monkeypatch.setattr(importlib.import_module(module), 'packs', lambda dtype: False)
-    form = checked(ResNet(18, base_channels=16), torch.randn(1, 3, 32, 32))
-    assert not count(form, PackedConv2d) + count(form, PackedConv2dReLU) + len(calls)
+    deployed = checked(ResNet(18, base_channels=16), torch.randn(1, 3, 32, 32))
+    assert not count(deployed, PackedConv2d) + count(deployed, PackedConv2dReLU) + len(calls)
 
 
 def test_forms_that_inference_mode_made():

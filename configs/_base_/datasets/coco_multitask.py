@@ -2,7 +2,7 @@
 # 0.5 to 2 times 640 pixels, cut or padded to 640 x 640 and mirrored, with all their labels.
 #   data/coco/{train2017,val2017}, annotations/{instances,person_keypoints}_{train,val}2017.json
 #   data/coco/stuffthingmaps/{train2017,val2017}/*_labelTrainIds.png, as mmseg's tools/dataset_converters make them
-_base_ = ['./coco_640x640.py', '../pipelines/multitask.py']
+_base_ = ['../values/coco_640x640.py', '../pipelines/multitask.py']
 
 geometry = [
     dict(

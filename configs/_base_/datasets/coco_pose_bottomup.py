@@ -1,5 +1,5 @@
 # COCO keypoints, whole images at 640 x 640, as mmpose 0.x trained and tested associative embedding.
-_base_ = './coco_640x640.py'
+_base_ = '../values/coco_640x640.py'
 data_mode = 'bottomup'
 dataset_type = 'icconv_mm.BottomupCocoDataset'
 

@@ -1,6 +1,6 @@
 # The network for all tasks with the heads of the miniature recipes of single tasks. A config that inherits it adds the
 # backbone and the codec of its data as the decoder of poses.
-_base_ = ['./multitask.py', './miniature_parts.py']
+_base_ = ['./multitask.py', '../values/miniature_narrow.py']
 
 model = dict(
     neck=dict(type='mmdet.FPN', **_base_.narrow.fpn),

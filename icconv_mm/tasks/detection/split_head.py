@@ -14,7 +14,9 @@ _BRANCHES = ('cls_convs', 'reg_convs')
 
 @MODELS.register_module()
 def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
-    """Build a dense head of mmdet whose levels are pairs (classification map, localisation map).
+    """Build a dense head of mmdet whose levels are pairs (classification map, localisation map). A function, called as
+    a class is because it is the ``type`` of a head in a config: what it returns is an object of ``head_type``, and
+    ``isinstance`` is to be asked for that one.
 
     The head is mmdet's own, with its keys, losses and post-processing: only what enters its towers is exchanged. With
     ``stacked_convs=0`` the towers are empty and the pair goes straight to the predictors, as in SEPC

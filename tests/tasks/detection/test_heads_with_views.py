@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from form_checks import trained
+from deployed_checks import trained
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 

@@ -85,8 +85,8 @@ def compare(suite: str, case: Case, options: Options) -> list[Figure]:
     """The figures of a case: ours against upstream's fastest and, where the case says so, its composition; memory.
 
     Raises:
-        Disagreement: If ours, its composition, or memory formats differ; deployed, also from the network that
-            the form was made of.
+        Disagreement: If ours, its composition, or memory formats differ; where ours is deployed, also if it differs
+            from ours eager.
     """
     options = replace(options, dtype=case.dtype or options.dtype)
     size = options.scaled(*case.image)
@@ -155,7 +155,9 @@ def _cotangents(outputs: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Options) -> None:
-    """Raise Disagreement unless ours and the composition, and the forms, have the same results in every memory format.
+    """Raise Disagreement unless ours and the composition have the same results in every memory format.
+
+    Where ours is deployed, ours eager must have them as well.
 
     Gradients are compared with running statistics and with smooth activations. Those of a batch turn rounding in one
     layer into different gradients of the layers before it; and rounding turns single ReLUs on or off, which changes the

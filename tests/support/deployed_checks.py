@@ -35,10 +35,10 @@ def flat(output) -> list[Tensor]:
 
 
 @torch.no_grad()
-def assert_same(model: nn.Module, form: nn.Module, *inputs: object, call: Callable | None = None) -> None:
+def assert_same(model: nn.Module, deployed: nn.Module, *inputs: object, call: Callable | None = None) -> None:
     """Both compute the same, to 1e-4 of the maximum of each output."""
     call = call or (lambda module: module(*inputs))
-    expected, got = flat(call(model)), flat(call(form))
+    expected, got = flat(call(model)), flat(call(deployed))
     assert len(got) == len(expected) > 0
     for one, other in zip(got, expected):
         assert one.shape == other.shape and torch.isfinite(other).all()
@@ -48,9 +48,9 @@ def assert_same(model: nn.Module, form: nn.Module, *inputs: object, call: Callab
 def checked(model: nn.Module, *inputs: object) -> nn.Module:
     """A model made ``trained``, deployed and compared with itself."""
     model = trained(model)
-    form = deploy(model)
-    assert_same(model, form, *inputs)
-    return form
+    deployed = deploy(model)
+    assert_same(model, deployed, *inputs)
+    return deployed
 
 
 def norms(model: nn.Module) -> list[str]:
