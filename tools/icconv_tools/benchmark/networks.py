@@ -143,7 +143,11 @@ def _calls(
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if case.loss is not None:
             return harness.step(lambda: [case.loss(network, x)], parameters)
-        return harness.step(lambda: case.forward(network, x), parameters, _cotangents(case.forward(network, x)))
+
+        def outputs() -> list[Tensor]:
+            return [out for out in case.forward(network, x) if out.requires_grad]  # not those of frozen stages
+
+        return harness.step(outputs, parameters, _cotangents(outputs()))
 
     return harness.in_formats(make, network, x, formats=case.formats)
 
