@@ -44,23 +44,24 @@ def write_chart(figures: Sequence[Figure], path: str | Path) -> None:
     panels = {panel: groups for panel, groups in panels.items() if groups}
     if not panels:
         raise InputError('no figure to draw: suites layers, backbone and models have bars')
-    longest = max(map(len, panels.values()))
-    canvas = Canvas(figsize=(max(7, 2 + 0.55 * longest), 4.5 * len(panels)), layout='constrained')
+    heights = [1.2 + 0.4 * len(groups) for groups in panels.values()]
+    canvas = Canvas(figsize=(9, sum(heights)), layout='constrained')
     FigureCanvasAgg(canvas)
-    for axes, (panel, groups) in zip(canvas.subplots(len(panels), squeeze=False)[:, 0], panels.items()):
+    rows = canvas.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (panel, groups) in zip(rows, panels.items()):
         _draw(axes, panel, groups)
     canvas.savefig(path, dpi=120)
 
 
 def _draw(axes, panel: str, groups: dict[str, dict[str, float]]) -> None:
-    width = 0.8 / len(COLORS)
+    height = 0.8 / len(COLORS)
     for number, (name, color) in enumerate(COLORS.items()):
-        places = [place + (number - 1) * width for place in range(len(groups))]
-        heights = [times.get(name, 0) / times['baseline'] for times in groups.values()]
-        axes.bar(places, heights, width, color=color, label=name)
-    axes.axhline(1, color='black', linewidth=0.8)
-    axes.set_xticks(range(len(groups)), groups, rotation=90)
-    axes.set_ylabel('time, baseline = 1')
-    axes.set_xlim(-0.6, len(groups) - 0.4)
+        places = [place + (number - 1) * height for place in range(len(groups))]
+        lengths = [times.get(name, 0) / times['baseline'] for times in groups.values()]
+        axes.barh(places, lengths, height, color=color, label=name)
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.invert_yaxis()  # the first one on top
+    axes.set_xlabel('time, baseline = 1')
     axes.set_title(panel)
-    axes.legend()
+    axes.legend(loc='upper left', bbox_to_anchor=(1, 1))  # beside the bars, not on them
