@@ -218,7 +218,7 @@ def test_results_of_the_evidence():
     """Those of the guide are those of the raw files, those of the README some of them, losses included."""
     ((_, *results),) = tables(section('docs/evidence.md', 'Results'))
     rows = {(score, difference, '' if 'of the three' in flops else flops) for *_, score, difference, flops in results}
-    assert len(results) == len(rows) == 25 and rows <= differences()
+    assert len(results) == len(rows) == 29 and rows <= differences()
     ((_, *shown),) = tables(section('README.md', 'Gains'))
     assert all(row in results for row in shown)
     assert {row[3].strip('*')[0] for row in shown} == {'+', '-'}
