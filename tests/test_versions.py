@@ -107,7 +107,7 @@ def test_torch_alone_is_enough_for_patterns_operators_and_layers():
         'icconv_mm.layers.PyConv2d(4, [4, 4], [3, 5], [1, 2])(torch.ones(1, 4, 9, 9))\n'
         'icconv_mm.layers.ScaleEqualizedConv2d(4, 4)(torch.ones(1, 4, 9, 9))\n'
         'try:\n'
-        '    icconv_mm.registry\n'
+        '    import icconv_mm.registry\n'
         'except ImportError as error:\n'
         '    print(error)\n'
     )

@@ -15,8 +15,8 @@ def command_of(tool: str, *arguments: str) -> str:
         arguments: Arguments of the command.
 
     Returns:
-        In backticks: in a checkout ``python tools/NAME.py``; from an installation, which has the scripts where mim
-        looks for them, ``mim run icconv_mm NAME`` or, without mim, ``python`` with the path of the script.
+        In backticks: in a checkout ``python tools/convert_checkpoint.py``; from an installation, which has the scripts
+        where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim, ``python`` with the path.
     """
     if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
         command = f'python tools/{tool}.py'

@@ -53,7 +53,7 @@ def test_a_system_without_locks_of_files(tmp_path, monkeypatch):
         'import sys, torch\n'
         'sys.modules["fcntl"] = None\n'
         'from icconv_mm import backbones, checkpoints, layers, necks, patterns\n'
-        'backbones.ICResNet(18, "geometric_d2", base_channels=8)(torch.randn(1, 3, 32, 32))\n'
+        'backbones.ICResNet(18, "geometric_d2", base_channels=8)(torch.randn(1, 3, 64, 64))\n'
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
