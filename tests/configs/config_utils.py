@@ -75,6 +75,8 @@ def learn_one_step_and_predict(cfg, warm_up=False):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     batch = make_batch(cfg, model, size)
+    if hasattr(model, 'level_embed'):  # of mmdet's DETRs: memory as it was found, until weights are initialised
+        torch.nn.init.normal_(model.level_embed)
 
     model.train()
     for lr in (1e-3, None) if warm_up else (None,):
