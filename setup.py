@@ -4,7 +4,6 @@ Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
         nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error;
         ``cuda`` makes a build without CUDA an error, too.
-    ICCONV_MM_EXT_TESTS: ``1`` compiles ``csrc/testing`` as well: kernels of GPUs on the CPU, which only tests call.
 """
 
 import os
@@ -20,7 +19,6 @@ from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 ROOT = Path(__file__).resolve().parent
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
-WITH_TESTING = os.environ.get('ICCONV_MM_EXT_TESTS', '0') == '1'
 MODES = ('auto', 'off', 'cpu', 'require', 'cuda')
 if EXT_MODE not in MODES:
     raise SystemExit(f'ICCONV_MM_EXT={EXT_MODE!r} is none of {MODES}')
@@ -90,7 +88,7 @@ def make_extension(cuda: bool):
 
 
 def sources_of(pattern: str) -> list[str]:
-    return [str(path) for path in sorted(Path('csrc').rglob(pattern)) if WITH_TESTING or 'testing' not in path.parts]
+    return [str(path) for path in sorted(Path('csrc').rglob(pattern))]
 
 
 def openmp_library(torch_lib: Path) -> list[str]:
@@ -140,6 +138,11 @@ def extension_command() -> dict:
     return {'build_ext': BuildOptional}
 
 
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What a wheel does without: bytecode, and the workshop of the repository."""
+    return {name for name in names if name == '__pycache__' or Path(folder, name) == ROOT / 'tools' / 'dev'}
+
+
 class BuildPy(_build_py):
     """Puts configs, tools and the model index where mim looks for them: copied into a wheel, linked in a checkout."""
 
@@ -156,7 +159,7 @@ class BuildPy(_build_py):
             if self.editable_mode:
                 (target / name).symlink_to(os.path.relpath(source, target))
             elif source.is_dir():
-                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns('__pycache__'))
+                shutil.copytree(source, target / name, ignore=left_out)
             else:
                 shutil.copy(source, target / name)
 
@@ -171,7 +174,7 @@ class EditableWheel(_editable_wheel):
 
 
 setup(
-    packages=find_packages(include=['icconv_mm', 'icconv_mm.*']),
+    packages=find_packages(include=['icconv_mm', 'icconv_mm.*', 'icconv_mm_runtime']),
     ext_modules=extension_modules(),
     cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, **extension_command()},
 )

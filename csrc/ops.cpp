@@ -27,39 +27,6 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
   m.def(
       "pyconv2d_grad_weight_compiled(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
       " -> Tensor[]");
-  // The name of the kernel of CUDA that serves a call of an operator, '' where there is nothing to compute.
-  m.def("inception_conv2d_kernel(Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups) -> str");
-  m.def(
-      "inception_conv2d_grad_input_kernel(Tensor grad, Tensor weight, int[] size, int[] pattern, int stride,"
-      " int groups) -> str");
-  m.def("inception_conv2d_grad_weight_kernel(Tensor grad, Tensor x, int[] pattern, int stride, int groups) -> str");
-  m.def("pyconv2d_kernel(Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation) -> str");
-  m.def(
-      "pyconv2d_grad_input_kernel(Tensor grad, Tensor[] weights, int[] size, int[] groups, int stride, int dilation)"
-      " -> str");
-  m.def(
-      "pyconv2d_grad_weight_kernel(Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
-      " -> str");
-  // A kernel of CUDA by its name, for measurements and tests (on the CPU: csrc/testing); an error where it cannot serve
-  // the call. No gradients.
-  m.def(
-      "inception_conv2d_by(str kernel, Tensor x, Tensor weight, Tensor? bias, int[] pattern, int stride, int groups,"
-      " bool relu) -> Tensor");
-  m.def(
-      "inception_conv2d_grad_input_by(str kernel, Tensor grad, Tensor weight, int[] size, int[] pattern, int stride,"
-      " int groups) -> Tensor");
-  m.def(
-      "inception_conv2d_grad_weight_by(str kernel, Tensor grad, Tensor x, int[] pattern, int stride, int groups)"
-      " -> Tensor");
-  m.def(
-      "pyconv2d_by(str kernel, Tensor x, Tensor[] weights, Tensor? bias, int[] groups, int stride, int dilation,"
-      " bool relu) -> Tensor");
-  m.def(
-      "pyconv2d_grad_input_by(str kernel, Tensor grad, Tensor[] weights, int[] size, int[] groups, int stride,"
-      " int dilation) -> Tensor");
-  m.def(
-      "pyconv2d_grad_weight_by(str kernel, Tensor grad, Tensor x, int[] shapes, int[] groups, int stride, int dilation)"
-      " -> Tensor[]");
   m.def(
       "batch_norm_relu__compiled(Tensor(a!) x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps,"
       " Tensor? shortcut, bool relu) -> ()");

@@ -16,12 +16,11 @@ language = 'en'
 # The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
 root_doc = 'docs/index'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
-                    'configs/**/README.md', 'tools/README.md', 'scripts/README.md', 'tests/**README.md']  # fmt: skip
+                    'configs/**/README.md', 'tools/README.md', 'tools/dev/README.md', 'tests/**README.md']  # fmt: skip
 
 extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',
-    'sphinx.ext.autosummary',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
@@ -30,7 +29,6 @@ myst_heading_anchors = 4  # named as GitHub names them
 autodoc_member_order = 'alphabetical'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
-autosummary_generate = False  # the pages of docs/api hold all names
 napoleon_use_rtype = False
 copybutton_exclude = '.linenos, .gp'
 

@@ -11,9 +11,31 @@ convolution, ``deploy`` and the functions of ``models``.
 
 import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
-from icconv_mm import _deprecated, errors, versions
+from icconv_mm import errors, versions
 from icconv_mm._version import __version__
+
+if TYPE_CHECKING:  # what __getattr__ finds, for checkers of types, which cannot run it
+    from icconv_mm import apis as apis
+    from icconv_mm import backbones, checkpoints, data, inference, layers, models, necks, ops, patterns, tasks
+    from icconv_mm import registry as registry
+    from icconv_mm import runner as runner
+    from icconv_mm.backbones import (
+        ICBackbone,
+        ICResNet,
+        ICResNetV1c,
+        ICResNetV1d,
+        ICResNeXt,
+        PyConvBackbone,
+        PyConvHGResNet,
+        PyConvResNet,
+        ResNet,
+    )
+    from icconv_mm.inference.deploy import deploy
+    from icconv_mm.layers import ICConv2d, PyConv2d
+    from icconv_mm.models import create_model, from_timm, list_models
+    from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
 
 
 def _is_installer() -> bool:
@@ -28,28 +50,27 @@ if not _is_installer():
     versions.check(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry
-        from icconv_mm.checkpoints import safe
+        from icconv_mm.checkpoints import reading
 
-        safe.install_with_runner()
+        reading.install_with_runner()
         registry.find_forks()
-    _deprecated.find_gone_modules()
 
 _SUBPACKAGES = (
     'apis',
     'backbones',
     'checkpoints',
-    'datasets',
-    'deployment',
-    'engine',
+    'data',
+    'inference',
     'layers',
     'models',
     'necks',
     'ops',
     'patterns',
     'registry',
+    'runner',
     'tasks',
 )
-_FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+_FUNCTIONS = {'deploy': 'inference', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 # Where the registered types are, all of them. mmpose's registry of codecs finds AECodec by its name here: it has no
 # root that a registry of ours could extend.
 _TYPES = {
@@ -59,37 +80,66 @@ _TYPES = {
     ),
     'layers': ('ICConv2d', 'PyConv2d'),
     'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
-    'datasets.loading': ('LoadImageFromFile',),
-    'engine': (
-        'AtomicCheckpointHook', 'CPUAmpOptimWrapper', 'CheckpointMatchHook', 'DeployHook', 'ResumableRandomnessHook',
+    'data.loading': ('LoadImageFromFile',),
+    'runner.amp': ('CPUAmpOptimWrapper',),
+    'runner.hooks': ('AtomicCheckpointHook', 'CheckpointMatchHook', 'DeployHook', 'ResumableRandomnessHook'),
+    'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
+    'tasks.detection': (
+        'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead',
+        'PANetBBoxHead', 'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
     ),
-    'tasks.classification': ('DropoutLinearClsHead',),
-    'tasks.detection': ('PixelAnchorGenerator', 'SplitFeatureHead'),
     'tasks.multitask': (
         'LoadTaskAnnotations', 'MultiTaskConcatDataset', 'MultiTaskDataPreprocessor', 'MultiTaskDataset',
         'MultiTaskModel', 'MultiTaskVisualizer', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
     ),
     'tasks.pose': (
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
-        'MaskedHeatmapLoss', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs', 'TagLoss',
+        'FinestFPN', 'MaskedHeatmapLoss', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs',
+        'TagLoss',
     ),
-    'tasks.segmentation': ('PyConvHead', 'SegVisualizer'),
+    'tasks.segmentation': ('ListedSegDataset', 'LoadLabelMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer'),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}
 # What `from icconv_mm import *` gives is what torch alone is enough for: it asks for every name, and one whose library
 # is missing would end it. `dir` has the others as well.
-_NEED_MMENGINE = ('apis', 'engine', 'registry')
 __all__ = [
+    'FPT',
+    'SEPC',
+    'ICBackbone',
+    'ICConv2d',
+    'ICResNeXt',
+    'ICResNet',
+    'ICResNetV1c',
+    'ICResNetV1d',
+    'PConv',
+    'PyConv2d',
+    'PyConvBackbone',
+    'PyConvHGResNet',
+    'PyConvResNet',
+    'ResNet',
+    'SequenceNeck',
+    'UnscathedPyramid',
     '__version__',
+    'backbones',
+    'checkpoints',
+    'create_model',
+    'data',
+    'deploy',
     'errors',
+    'from_timm',
+    'inference',
+    'layers',
+    'list_models',
+    'models',
+    'necks',
+    'ops',
+    'patterns',
+    'tasks',
     'versions',
-    *_FUNCTIONS,
-    *(name for home in ('backbones', 'layers', 'necks') for name in _TYPES[home]),
-    *(name for name in _SUBPACKAGES if name not in _NEED_MMENGINE),
-]
+]  # fmt: skip
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _SUBPACKAGES and name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     try:
@@ -97,7 +147,7 @@ def __getattr__(name: str):
             return importlib.import_module(f'.{name}', __name__)
         return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)
     except (ImportError, AttributeError) as error:  # a library is missing, most likely, as an import statement says
-        raise AttributeError(f'{__name__}.{name} is not to be had here: {error}') from error
+        raise AttributeError(f'{__name__}.{name} is unavailable: {error}') from error
 
 
 def __dir__() -> list[str]:

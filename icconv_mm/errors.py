@@ -1,17 +1,18 @@
-"""Errors that the user can fix: their kinds, and how they get a place and a sentence. Standard library only.
+"""Errors that the user can fix: their kinds, how they get a place and a sentence, checks of arguments.
 
-The kinds are public; the functions are for this package and its tools.
+Standard library only. The kinds are public; the functions are for this package and its tools.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
 
 __all__ = [
     'ArgumentError',
     'InputError',
     'InputTypeError',
-    'MissingArgumentFileError',
     'MissingFileError',
     'MissingLibraryError',
     'UserError',
@@ -59,20 +60,12 @@ class MissingFileError(InputError, FileNotFoundError):
     """There is no such file."""
 
 
-class MissingArgumentFileError(ArgumentError, MissingFileError):
-    """There is no such file, which an argument names."""
-
-
 class MissingLibraryError(InputError, ImportError):
     """A library is not installed, or its version is not supported."""
 
 
 def _joined(*parts: str) -> str:
     return ': '.join(filter(None, parts))
-
-
-# What wrong arguments in a config raise while mmengine builds objects from it.
-_BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, OSError, RuntimeError)
 
 
 @contextmanager
@@ -91,14 +84,6 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except kinds as error:
         raise InputError(f'{where}: {sentence(error)}') from error
-
-
-def building(what: str) -> AbstractContextManager[None]:
-    """:func:`naming`, for code that runs constructors on what a config says: there, an exception is a wrong config.
-
-    Internal.
-    """
-    return naming(what, *_BUILD_ERRORS)
 
 
 def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
@@ -128,3 +113,40 @@ def sentence(error: BaseException) -> str:
         name = type(error).__name__
         text = re.sub(rf'Caught {name} in .*\n(?:\w+\.)*{name}: ', '', text, flags=re.DOTALL)
     return text or type(error).__name__
+
+
+def check_positive(**numbers: Any) -> None:
+    """Raise InputError, with the name of the argument, unless each is an integer above 0."""
+    for name, given in numbers.items():
+        if not _is_positive(given):
+            raise InputError(f'{name} must be a positive integer, got {given!r}')
+
+
+def check_not_negative(**numbers: Any) -> None:
+    """Raise InputError, with the name of the argument, unless each is an integer of 0 or more."""
+    for name, given in numbers.items():
+        if not isinstance(given, Integral) or given < 0:
+            raise InputError(f'{name} must be 0 or more, got {given!r}')
+
+
+def check_probability(**numbers: Any) -> None:
+    """Raise InputError, with the name of the argument, unless each is a number of at least 0 and below 1."""
+    for name, given in numbers.items():
+        if not isinstance(given, Real) or not 0 <= given < 1:
+            raise InputError(f'{name} must be at least 0 and below 1, got {given!r}')
+
+
+def check_all_positive(**lists: Any) -> None:
+    """Raise InputError, with the name of the argument, unless each is a list of integers above 0, and not empty."""
+    for name, given in lists.items():
+        if not (isinstance(given, Sequence) and given and all(map(_is_positive, given))):
+            raise InputError(f'{name} must be a list of positive integers, got {given!r}')
+
+
+def without_none(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, Integral) and number > 0

@@ -1,13 +1,13 @@
 """Networks by name, with the habits of timm; torch alone is enough."""
 
 import difflib
-import inspect
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from icconv_mm import backbones
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
-from icconv_mm.bricks import init_weights
-from icconv_mm.errors import InputError, MissingLibraryError
+from icconv_mm.compat import init_weights
+from icconv_mm.errors import InputError, MissingLibraryError, check_positive, check_probability
+from icconv_mm.files import command_of
 from icconv_mm.layers.convert import check_choice
-from icconv_mm.patterns.selection import LayerFilter
-from icconv_mm.utils.arguments import check_positive, check_probability
-from icconv_mm.utils.tool_commands import command_of
-from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
+from icconv_mm.layers.memory_format import converted
+from icconv_mm.patterns.convolutions import LayerFilter
+from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
 
@@ -41,51 +41,77 @@ _MODELS: dict[str, tuple[str, dict]] = {
 }
 
 
-class FeatureInfo(list):
-    """What is known of each map that a network of features gives: ``dict(num_chs=, reduction=, module=)``.
+class FeatureInfo:
+    """What is known of the maps that a network of features gives, by timm's names.
+
+    Args:
+        info: ``dict(num_chs=, reduction=, module=)`` of every stage: channels, pixels of the image per pixel of the map
+            along one side, and the module that makes it.
+        out_indices: The stages whose maps the network returns.
 
     Example:
-        >>> info = create_model('pyconv_resnet18', features_only=True).feature_info
-        >>> info.channels(), info.reduction()
-        ([64, 128, 256, 512], [4, 8, 16, 32])
+        >>> info = create_model('pyconv_resnet18', features_only=True, out_indices=(1, 3)).feature_info
+        >>> info.channels(), info.reduction(), info.channels(0)
+        ([128, 512], [8, 32], 64)
     """
 
-    @classmethod
-    def of(cls, network: ResNet) -> 'FeatureInfo':
-        """What is known of the maps of a backbone."""
-        reduction = network.stem_stride
-        every = []
-        for stage, channels in enumerate(network.out_channels):
-            reduction *= network.stage_stride(stage)
-            every.append(dict(num_chs=channels, reduction=reduction, module=f'layer{stage + 1}'))
-        return cls(every[stage] for stage in sorted(network.out_indices))
+    def __init__(self, info: list[dict], out_indices: Sequence[int]):
+        self.info, self.out_indices = info, tuple(sorted(out_indices))
 
-    def channels(self) -> list[int]:
-        """Channels of each map, the finest map first."""
-        return [each['num_chs'] for each in self]
+    def __len__(self) -> int:
+        return len(self.info)
 
-    def reduction(self) -> list[int]:
-        """Pixels of the image per pixel of each map, along one side, the finest map first."""
-        return [each['reduction'] for each in self]
+    def __getitem__(self, stage: int) -> dict:
+        return self.info[stage]
 
-    def module_name(self) -> list[str]:
-        """The module that each map comes from."""
-        return [each['module'] for each in self]
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None) -> dict | list[dict]:
+        """What is known of the maps returned, of one stage ``idx`` or of several; of each only ``keys`` if given."""
+        if isinstance(idx, int):
+            return {key: value for key, value in self.info[idx].items() if keys is None or key in keys}
+        return [self.get_dicts(keys, stage) for stage in (self.out_indices if idx is None else idx)]
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """One value of each map returned, of one stage ``idx``, or of several."""
+        if isinstance(idx, int):
+            return self.info[idx][key]
+        return [self.info[stage][key] for stage in (self.out_indices if idx is None else idx)]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Channels, as :meth:`get` gives them."""
+        return self.get('num_chs', idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Pixels of the image per pixel of the map, along one side, as :meth:`get` gives them."""
+        return self.get('reduction', idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """The module that a map comes from, as :meth:`get` gives it."""
+        return self.get('module', idx)
+
+
+def _stages_of(network: ResNet, prefix: str = '') -> list[dict]:
+    """What is known of the map of each stage of a backbone."""
+    reduction, stages = network.stem_stride, []
+    for stage, channels in enumerate(network.out_channels):
+        reduction *= network.stage_stride(stage)
+        stages.append(dict(num_chs=channels, reduction=reduction, module=f'{prefix}layer{stage + 1}'))
+    return stages
 
 
 class ImageClassifier(nn.Module):
-    """A backbone, the mean over the last map, and a linear layer.
+    """A backbone, a pooling of the last map, and a linear layer, with the methods and attributes of timm's networks.
 
     State dicts have the keys of mmpretrain, ``backbone.*`` and ``head.fc.*``; those of torchvision and timm
     (``layer1.*``, ``fc.*``) load as well.
 
     Args:
-        backbone: A backbone that returns one map.
+        backbone: A backbone that returns its last map.
         num_classes: Number of outputs of the linear layer; 0 for no layer; 1000 by default.
         drop_rate: Probability of dropout before the linear layer, at least 0 and below 1; 0 by default.
+        global_pool: ``'avg'`` or ``'max'`` over the map; ``''`` for none, without a linear layer.
 
     Raises:
-        InputError: If ``num_classes`` or ``drop_rate`` is out of range.
+        InputError: If ``num_classes`` or ``drop_rate`` is out of range, or there is no such pooling.
 
     Example:
         >>> net = create_model('ic_resnet18', pattern='geometric_d2', num_classes=10)
@@ -93,13 +119,15 @@ class ImageClassifier(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, backbone: ResNet, num_classes: int = 1000, drop_rate: float = 0.0):
+    def __init__(self, backbone: ResNet, num_classes: int = 1000, drop_rate: float = 0.0, global_pool: str = 'avg'):
         super().__init__()
         check_probability(drop_rate=drop_rate)
         self.backbone = backbone
-        self.num_features = backbone.out_channels[-1]
+        self.in_chans = backbone.in_channels
+        self.num_features = self.head_hidden_size = backbone.out_channels[-1]
+        self.feature_info = _stages_of(backbone, 'backbone.')
         self.drop_rate = drop_rate
-        self.reset_classifier(num_classes)
+        self.reset_classifier(num_classes, global_pool)
         register_load_state_dict_pre_hook(self, _take_flat_keys)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,26 +138,104 @@ class ImageClassifier(nn.Module):
         """Images ``[N, C, H, W]`` -> the last map ``[N, num_features, h, w]``."""
         return self.backbone(x)[-1]
 
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Images ``[N, C, H, W]`` -> the last map and those of some stages, the finest first.
+
+        Args:
+            x: The images.
+            indices: Stages, 0 to 3, counted from the end where negative; the last so many for a number; all by default.
+            norm: As in timm's ResNets, without effect: a stage ends with a ReLU.
+            stop_early: Whether no stage runs after the last of ``indices``, whose map is the last then.
+            output_fmt: ``'NCHW'``.
+            intermediates_only: Whether the maps of the stages are returned alone.
+
+        Raises:
+            InputError: For a stage that is not there, or another format.
+        """
+        stages = range(len(self.feature_info))
+        if output_fmt != 'NCHW':
+            raise InputError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
+        if isinstance(indices, int):
+            indices = range(-indices, 0)
+        if indices is None:
+            indices = stages
+        if wrong := [each for each in indices if not -len(stages) <= each < len(stages)]:
+            raise InputError(f'indices must be stages, 0 to {stages[-1]}, got {wrong[0]}')
+        taken = sorted({stages[each] for each in indices})
+        last = taken[-1] if stop_early and taken else stages[-1]
+        *maps, x = self.backbone.maps(converted(x, self.backbone), {*taken, last})
+        maps += [x] if last in taken else []
+        return maps if intermediates_only else (x, maps)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map -> logits, or the pooled features ``[N, num_features]`` with ``pre_logits``."""
-        x = F.dropout(x.mean((2, 3)), self.drop_rate, self.training)
+        x = F.dropout(_POOLINGS[self.global_pool](x), self.drop_rate, self.training)
         return x if pre_logits else self.head(x)
 
     def get_classifier(self) -> nn.Module:
         """The linear layer."""
         return self.head.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new linear layer for other classes; none for 0, so that a forward gives the pooled features.
 
+        Args:
+            num_classes: Number of classes.
+            global_pool: Pooling, as of the class; that of before by default.
+
         Raises:
-            InputError: If ``num_classes`` is no integer or below 0.
+            InputError: If ``num_classes`` is no integer or below 0, or the pooling is unknown or has no linear layer.
         """
         if not isinstance(num_classes, Integral) or num_classes < 0:
             raise InputError(f'num_classes must be an integer of at least 0, got {num_classes!r}')
-        self.num_classes = num_classes
-        fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head = nn.Sequential(OrderedDict(fc=fc))
+        global_pool = self.global_pool if global_pool is None else global_pool
+        if global_pool not in _POOLINGS:
+            raise InputError(f'global_pool must be one of {list(_POOLINGS)}, got {global_pool!r}')
+        if num_classes and not global_pool:
+            raise InputError(f"global_pool='' goes with num_classes=0, got num_classes={num_classes}")
+        self.num_classes, self.global_pool = num_classes, global_pool
+        like = next(self.backbone.parameters())
+        options = dict(device=like.device, dtype=like.dtype)
+        fc = nn.Linear(self.num_features, num_classes, **options) if num_classes else nn.Identity()
+        self.head = nn.Sequential(OrderedDict(fc=fc)).train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As :meth:`icconv_mm.backbones.ResNet.set_grad_checkpointing`."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Regular expressions of timm's groups of parameters, for rates that decay by layer: of blocks, or stages."""
+        blocks = r'^backbone\.layer(\d+)' if coarse else r'^backbone\.layer(\d+)\.(\d+)'
+        return dict(stem=r'^backbone\.(?!layer)', blocks=blocks)
+
+
+_POOLINGS = {'avg': lambda x: x.mean((2, 3)), 'max': lambda x: x.amax((2, 3)), '': lambda x: x}
+
+
+def default_cfg(name: str) -> dict:
+    """What timm's tools ask about a network: how images are prepared, and what its first and last layer are called."""
+    first = 'stem.0' if _MODELS[name][0].endswith(('V1c', 'V1d')) else 'conv1'
+    return dict(
+        url='',
+        architecture=name,
+        num_classes=1000,
+        input_size=(3, 224, 224),
+        pool_size=(7, 7),
+        crop_pct=0.875,
+        interpolation='bilinear',
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        first_conv=f'backbone.{first}',
+        classifier='head.fc',
+    )
 
 
 def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
@@ -153,6 +259,11 @@ def list_models(filter: str | Sequence[str] = '') -> list[str]:
     return sorted(name for name in _MODELS if not filter or any(fnmatch(name, each) for each in filters))
 
 
+def backbone_options(name: str) -> tuple[str, dict]:
+    """The class of ``icconv_mm.backbones`` behind a name of :func:`list_models`, and its options."""
+    return _MODELS[name]
+
+
 def create_model(
     name: str,
     *,
@@ -164,6 +275,7 @@ def create_model(
     num_classes: int = 1000,
     in_chans: int = 3,
     drop_rate: float = 0.0,
+    global_pool: str = 'avg',
     **options,
 ) -> nn.Module:
     """A network of this package by its name, initialised: a classifier, or the maps of its stages.
@@ -183,12 +295,15 @@ def create_model(
             ``drop_rate`` is, with ``features_only``.
         in_chans: Channels of the images; 3 by default.
         drop_rate: Probability of dropout before the classifier, at least 0 and below 1; 0 by default.
-        **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ...
+        global_pool: Pooling before the classifier, as of :class:`ImageClassifier`.
+        **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ... Those
+            that the name fixes are given by the name alone.
 
     Raises:
-        InputError: For an unknown name or option, an option that the name fixes, a pattern where there is none, a bool
-            as a pattern, ``pretrained``, what ``features_only`` has no use for, or a file that does not fit; and as of
-            :class:`ImageClassifier`, and of :class:`icconv_mm.backbones.ICResNet` and its kin.
+        InputError: For an unknown name, a pattern where there is none, a bool as a pattern, ``pretrained``, what
+            ``features_only`` has no use for, or a file that does not fit; and as of :class:`ImageClassifier`, and of
+            :class:`icconv_mm.backbones.ICResNet` and its kin.
+        TypeError: For an option that is given twice or that the backbone's class does not have; names it.
 
     Example:
         >>> net = create_model('ic_resnet50', pattern='geometric_d4', features_only=True, out_indices=(1, 3))
@@ -208,11 +323,10 @@ def create_model(
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
     if features_only:
-        _refuse_head(num_classes, drop_rate)
+        _refuse_head(num_classes, drop_rate, global_pool)
     _refuse_bool('create_model', pattern)
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
-    _check_options(name, backbone, own, options)
     if issubclass(backbone, backbones.ICResNet):
         check_choice(f'create_model: {name}', pattern, options.get('supernet_d_max'))
         own = own | dict(pattern=pattern)
@@ -224,46 +338,22 @@ def create_model(
     network = backbone(in_channels=in_chans, out_indices=indices, **own, **options)
     init_weights(network)
     if features_only:
-        network.feature_info = FeatureInfo.of(network)
+        network.feature_info = FeatureInfo(_stages_of(network), network.out_indices)
     else:
-        network = ImageClassifier(network, num_classes, drop_rate)
+        network = ImageClassifier(network, num_classes, drop_rate, global_pool)
+    network.default_cfg = network.pretrained_cfg = default_cfg(name)
     if checkpoint_path:
         _load(network, checkpoint_path)
     return network
 
 
-def _refuse_head(num_classes: int, drop_rate: float) -> None:
+def _refuse_head(num_classes: int, drop_rate: float, global_pool: str) -> None:
     """Raise InputError for arguments of a classifier other than the defaults; ``num_classes=0`` asks for none, too."""
     given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
     given += [f'drop_rate={drop_rate}'] if drop_rate else []
+    given += [f'global_pool={global_pool!r}'] if global_pool not in ('', 'avg') else []
     if given:
         raise InputError(f'create_model: features_only=True gives no classifier: leave out {" and ".join(given)}')
-
-
-def _check_options(name: str, backbone: type[ResNet], own: dict, options: dict) -> None:
-    """Raise InputError for options that the name fixes, that have another name here, or that there are not."""
-    if 'in_channels' in options:
-        raise InputError(f'create_model: in_channels is called in_chans here: in_chans={options["in_channels"]!r}')
-    for option, given in options.items():
-        fixed = 'base_width' if option == 'width_per_group' else option
-        if fixed in own:
-            raise InputError(
-                f'create_model: {name} says {fixed}={own[fixed]} by its name: leave out {option}={given!r}'
-            )
-    known = {*inspect.signature(create_model).parameters, *_arguments_of(backbone)} - {'name', 'options', 'in_channels'}
-    for option in (each for each in options if each not in known):
-        near = difflib.get_close_matches(option, known - own.keys(), 1)
-        hint = f'did you mean {near[0]!r}?' if near else f'it has those of icconv_mm.{backbone.__name__}'
-        raise InputError(f'create_model: {name} has no option {option!r}; {hint}')
-
-
-def _arguments_of(backbone: type[ResNet]) -> set[str]:
-    """The names of the arguments of a backbone's class, each of which hands on what it does not know."""
-    inits = [
-        vars(base)['__init__'] for base in backbone.__mro__ if issubclass(base, ResNet) and '__init__' in vars(base)
-    ]
-    parameters = [each for init in inits for each in inspect.signature(init).parameters.values()]
-    return {each.name for each in parameters if each.kind != inspect.Parameter.VAR_KEYWORD} - {'self'}
 
 
 def _refuse_bool(function: str, pattern: object) -> None:
@@ -272,7 +362,7 @@ def _refuse_bool(function: str, pattern: object) -> None:
 
 
 def _load(network: nn.Module, path: str | os.PathLike) -> None:
-    from icconv_mm.checkpoints.files import read_checkpoint
+    from icconv_mm.checkpoints.convert import read_checkpoint
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 
     weights = dict(state_dict_of(read_checkpoint(path)))

@@ -1,15 +1,16 @@
-"""The registries of scope ``icconv_mm``.
+"""The registries of scope ``icconv_mm``, and which folder of ``icconv_mm.tasks`` belongs to which task library.
 
-Each is a child of mmengine's root registry of the same kind, so that a config of mmdet, mmseg, mmpose or mmpretrain
-finds a module as ``type='icconv_mm.Name'`` whatever its default scope. The modules behind ``locations`` are imported
-when a registry is first asked for a name, not by ``import icconv_mm``: importing the package stays cheap, and a task
-library is loaded only when a config needs it.
+Each registry is a child of mmengine's root registry of the same kind, so that a config of mmdet, mmseg, mmpose or
+mmpretrain finds a module as ``type='icconv_mm.Name'`` whatever its default scope. The modules behind ``locations`` are
+imported when a registry is first asked for a name, not by ``import icconv_mm``: importing the package stays cheap, and
+a task library is loaded only when a config needs it.
 """
 
+import importlib
 import sys
+from types import ModuleType
 
 from icconv_mm import versions
-from icconv_mm.utils import task_folders
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
@@ -19,6 +20,25 @@ from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 SCOPE = 'icconv_mm'
+# Import name of a task library, which is also the default_scope of its configs -> its folder of icconv_mm.tasks.
+TASKS = {
+    'mmdet': 'detection',
+    'mmseg': 'segmentation',
+    'mmpose': 'pose',
+    'mmpretrain': 'classification',
+}
+# Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
+ONE_MAP = ('mmpose', 'mmpretrain')
+
+
+def import_task(library: str, module: str = '') -> ModuleType:
+    """Import the folder of the task of a library, or a module of it; the classes of the folder are registered then.
+
+    Args:
+        library: Import name of the library, one of :data:`TASKS`; it is imported, too.
+        module: Name of a module within.
+    """
+    return importlib.import_module(f'icconv_mm.tasks.{TASKS[library]}' + (f'.{module}' if module else ''))
 
 
 class _LazyRegistry(root.Registry):
@@ -26,9 +46,9 @@ class _LazyRegistry(root.Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        for library in task_folders.TASKS:
+        for library in TASKS:
             if sys.modules.get(library) is not None:  # None bars an import
-                task_folders.import_task(library)
+                import_task(library)
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:
@@ -37,13 +57,13 @@ def _child(parent: root.Registry, *locations: str) -> root.Registry:
 
 _MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # its transforms derive from mmcv's
 
-MODELS = _child(root.MODELS, 'icconv_mm.layers.registered', 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
+MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
 DATASETS = _child(root.DATASETS, *_MULTITASK)
-TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading', *_MULTITASK)
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.data.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
-HOOKS = _child(root.HOOKS, 'icconv_mm.engine')
-OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine')
+HOOKS = _child(root.HOOKS, 'icconv_mm.runner.hooks')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 
 

@@ -17,12 +17,13 @@ from reference import SHARED, Reference, folder_of
 from skips import allowed
 
 from icconv_mm import versions
-from icconv_mm.utils import task_folders
 
 try:
     from mmengine.registry import DefaultScope
+
+    from icconv_mm.registry import TASKS
 except ImportError:  # torch alone: no runner, no scope
-    DefaultScope = None
+    DefaultScope, TASKS = None, ()
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -57,12 +58,18 @@ def coco_sample() -> Path:
     return beside_the_checkout('coco_sample', 'photographs')
 
 
+@pytest.fixture(scope='session')
+def real_samples() -> Path:
+    """A few pictures of public data sets with their labels as they lie outside; the test skips without them."""
+    return beside_the_checkout('real_samples', 'photographs')
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
     """A test of a config whose base is in a library that is not installed skips."""
     outcome = yield
     error = outcome.excinfo[1] if outcome.excinfo else None
-    for library in task_folders.TASKS:
+    for library in TASKS:
         if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
             outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
 

@@ -1,5 +1,8 @@
 """Names of the package itself: what a config calls ``icconv_mm.Name`` is so called in Python, too."""
 
+import ast
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -7,22 +10,20 @@ import pytest
 from mmengine.registry import Registry
 
 import icconv_mm
-from icconv_mm import _deprecated, registry, versions
-from icconv_mm.utils import task_folders
+from icconv_mm import registry, versions
 
 
 def test_every_registered_type_has_its_name():
-    for library in task_folders.TASKS:
+    for library in registry.TASKS:
         pytest.importorskip(library)
-        task_folders.import_task(library)
-    from icconv_mm.tasks.pose.registry import KEYPOINT_CODECS
+        registry.import_task(library)
+    from icconv_mm.tasks.pose.codec import KEYPOINT_CODECS
 
     ours = [each for each in vars(registry).values() if isinstance(each, Registry) and each.scope == registry.SCOPE]
     found = {}
     for each in [*ours, KEYPOINT_CODECS]:
         each.import_from_location()
         found |= each.module_dict
-    found = {name: kind for name, kind in found.items() if name not in _deprecated._TYPES}
     assert {name: getattr(icconv_mm, name) for name in found} == found
     assert sorted(found) == sorted(name for names in icconv_mm._TYPES.values() for name in names)
     assert found.keys() <= set(dir(icconv_mm))
@@ -39,11 +40,11 @@ def test_star_import_has_what_torch_alone_has():
 def test_a_name_loads_no_library_but_its_own(name):
     code = f'import sys, icconv_mm; hasattr(icconv_mm, {name!r}); print(*sys.modules)'
     modules = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    assert 'icconv_mm' in modules and not set(task_folders.TASKS) & set(modules)
+    assert 'icconv_mm' in modules and not set(registry.TASKS) & set(modules)
 
 
 def test_a_name_of_a_library_that_is_not_installed():
-    barred = [library for library in task_folders.TASKS if versions.is_installed(library)]
+    barred = [library for library in registry.TASKS if versions.is_installed(library)]
     code = (
         f'import sys; sys.modules |= dict.fromkeys({barred})\n'
         'import icconv_mm\n'
@@ -52,4 +53,19 @@ def test_a_name_of_a_library_that_is_not_installed():
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.stdout.split() == ['False', 'True']
-    assert 'AttributeError: icconv_mm.PyConvHead is not to be had here: ' in run.stderr and 'mmseg' in run.stderr
+    assert 'AttributeError: icconv_mm.PyConvHead is unavailable: ' in run.stderr and 'mmseg' in run.stderr
+
+
+def test_checkers_of_types_see_what_star_import_gives():
+    """They read assignments and imports alone: neither ``__getattr__`` nor a computed ``__all__``."""
+    (checked,) = (
+        each for each in ast.parse(inspect.getsource(icconv_mm)).body
+        if isinstance(each, ast.If) and getattr(each.test, 'id', '') == 'TYPE_CHECKING'
+    )  # fmt: skip
+    seen = {name.name: node.module for node in checked.body for name in node.names}
+    assert seen.keys() == {*icconv_mm.__all__, 'apis', 'registry', 'runner'} - {'__version__', 'errors', 'versions'}
+    for name, module in seen.items():
+        assert getattr(importlib.import_module(module), name) is getattr(icconv_mm, name)
+    core = [name for home in ('backbones', 'layers', 'necks') for name in icconv_mm._TYPES[home]]
+    assert {*core, *icconv_mm._FUNCTIONS, *icconv_mm._SUBPACKAGES} == seen.keys()
+    assert 'Iterable' in str(inspect.signature(icconv_mm.patterns.DilationPattern))

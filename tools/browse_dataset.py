@@ -8,13 +8,12 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm.apis import config_arguments
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    config_arguments.add_config(parser)
+    command_line.add_config(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='write the images to this folder')
     parser.add_argument('--output-dir', dest='out_dir', help=argparse.SUPPRESS)  # as the task libraries' tools call it
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which dataset')
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import browse
 
-        cfg, options = config_arguments.read_config(args)
+        cfg, options = command_line.read_config(args)
         written = browse(cfg, **options, progress=partial(command_line.progress, description='images'))
         if written:
             print(f'{len(written)} images in {args.out_dir}')

@@ -6,13 +6,15 @@ Examples:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from icconv_mm.checkpoints import SOURCES, UnmatchedKeysError, convert_file, load_rules
-from icconv_mm.checkpoints.report import left_table, moves_table
+from icconv_mm.checkpoints import SOURCES, Conversion, UnmatchedKeysError, convert_file, load_rules
+from icconv_mm.checkpoints.convert import group_keys, mask_numbers
 from icconv_mm.errors import InputError
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,11 +28,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
     parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
+    parser.add_argument('--weights', metavar='NAME', help='of a file with several networks: its entry, such as ema')
+    parser.add_argument('--config', help='write only what fits the model of this config')
     args = parser.parse_args(argv)
     console = Console()
-    options = {name: value for name in ('backbone_prefix', 'pattern') if (value := getattr(args, name)) is not None}
+    given = ('backbone_prefix', 'pattern', 'weights')
+    options = {name: value for name in given if (value := getattr(args, name)) is not None}
     with command_line.reporting(args.debug, after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
+        if args.config:
+            options = _options_of(args.config, args.source) | options
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):
                 conversion = convert_file(
@@ -43,6 +50,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     if conversion.left:
         console.print(left_table(conversion))
     console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
+
+
+def _options_of(config: str, source: str) -> dict[str, Any]:
+    """The model of a config and, of IC-Conv, the pattern: what the converted file must fit."""
+    from icconv_mm.runner.config import load_config
+    from icconv_mm.runner.infer import build_model
+
+    cfg = load_config(config)
+    pattern = cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None
+    return {'model': build_model(cfg)} | ({'pattern': pattern} if pattern else {})
+
+
+def moves_table(conversion: Conversion) -> Table:
+    """One row per kind of module: its name with indices masked, how many keys became how many, and what was done."""
+    from icconv_tools.tables import table
+
+    counted: dict[tuple[str, str, str], list[int]] = {}
+    for move in conversion.moves:
+        new = '-' if move.new is None else _module(move.new)
+        counts = counted.setdefault((_module(move.old[0]), new, move.how), [0, 0])
+        counts[0] += len(move.old)
+        counts[1] += move.new is not None
+    rows = [('from', 'to', 'keys', 'what')]
+    for (old, new, how), (before, after) in counted.items():
+        rows.append((old, new, str(after) if before == after else f'{before} -> {after}', how))
+    return table(f'layout: {conversion.layout}', rows, {'from', 'to', 'what'})
+
+
+def _module(key: str) -> str:
+    return mask_numbers(key.rpartition('.')[0])
+
+
+def left_table(conversion: Conversion) -> Table:
+    """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
+    from icconv_tools.tables import table
+
+    shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
+    rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
+    titles = ('key', 'keys', 'first shape')
+    return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})
 
 
 if __name__ == '__main__':

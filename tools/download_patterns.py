@@ -14,15 +14,14 @@ from functools import partial
 
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help=f'which ones (default: all): {", ".join(PUBLISHED)}')
-    where = 'a clone of the repository on disk, or an address with files at COMMIT/PATH (default: %(default)s)'
-    address = parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
-    command_line.renamed_option(parser, '--source', address)
+    where = 'a folder, such as a clone of the repository, or an address (default: %(default)s)'
+    parser.add_argument('--from', dest='source', default=PUBLISHED_AT, metavar='ADDRESS', help=where)
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, interrupted='what is already in the cache is complete'):
         fetched = download_patterns(

@@ -1,34 +1,39 @@
-"""Predict for an image, a folder or a glob pattern: drawn images and a COCO results file, for any task.
+"""Predict for images, films and cameras: what is drawn, and a COCO results file, for any task.
 
 Examples:
   python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
+  python tools/infer.py CONFIG CHECKPOINT street.mp4 --out-dir work_dirs/street
 """
 
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm.apis import config_arguments
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    config_arguments.add_config(parser)
+    command_line.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    parser.add_argument('inputs', metavar='input', help='an image, a folder of images, or a glob pattern in quotes')
+    several = 'an image, a folder, a glob pattern in quotes, a film, an address, or the number of a camera'
+    parser.add_argument('inputs', metavar='input', help=several)
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward pass')
+    ahead = 'threads that read and draw while the network computes; 0 for none (default: 2)'
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help=ahead)
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--palette', metavar='NAME', help='colours for drawing: coco, voc, citys or random (detection)')
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
+    tile = 'cut images into overlapping squares of so many pixels (boxes and label maps)'
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
         from icconv_mm.apis import infer
 
-        cfg, options = config_arguments.read_config(args)
+        cfg, options = command_line.read_config(args)
         written = infer(cfg, **options, progress=partial(command_line.progress, description='images'))
         for path in written.values():
             print(path)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from icconv_mm.apis import load_config
 from icconv_mm.patterns.search import CRITERIA
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,23 +25,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--checkpoint-out', metavar='FILE.pth', help='also write an initial checkpoint that inherits the kept taps'
     )
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
-    layers = parser.add_argument(
-        '--filter', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem'
-    )
-    command_line.renamed_option(parser, '--layers', layers)
+    parser.add_argument('--filter', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
     parser.add_argument('--config', help='config of the supernet; needed for --images')
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
-    count = parser.add_argument(
+    parser.add_argument(
         '--count', type=int, default=300, metavar='N', help='at most so many of them; default: %(default)s'
     )
-    command_line.renamed_option(parser, '--max-images', count)
     args = parser.parse_args(argv)
     if args.images and not args.config:
         parser.error('--images needs --config: channel means are measured in the network')
     with command_line.reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis import read_images, search_checkpoint
-        from icconv_mm.apis.search import results_table
+        from icconv_tools.search_pipeline import results_table
 
         config = load_config(args.config) if args.config else None
         images = None

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.apis import config_arguments, load_config
-from icconv_mm.apis.search_variants import VARIANTS
+from icconv_mm.apis import load_config
 from icconv_mm.patterns.search import CRITERIA
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
@@ -25,21 +24,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--work-dir', metavar='DIR', default='work_dirs/search', help='default: %(default)s')
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--iters', type=int, metavar='N', help="length of every training (default: the config's)")
-    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS[:3]), help='what to compare')
-    parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
-    parser.add_argument('--metric', metavar='NAME', default='mIoU', help='default: %(default)s')
-    command_line.renamed_option(
-        parser,
-        '--limit',
-        parser.add_argument(
-            '--count', type=int, metavar='N', help='stop after that many trainings; the same command goes on'
-        ),
+    variants = 'some of: dense analytic searched (default: these three) inherited'
+    parser.add_argument(
+        '--variants', nargs='+', metavar='NAME', default=['dense', 'analytic', 'searched'], help=variants
     )
-    config_arguments.add_cfg_options(parser)
+    parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
+    parser.add_argument('--metric', metavar='NAME', help='default: the usual one, such as mIoU or coco/bbox_mAP')
+    parser.add_argument(
+        '--count', type=int, metavar='N', help='stop after that many trainings; the same command goes on'
+    )
+    command_line.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, interrupted='the same command goes on'):
-        from icconv_mm.apis import SearchPipeline
-        from icconv_mm.datasets.miniature import ensure_miniature
+        from icconv_tools.miniature import ensure_miniature
+        from icconv_tools.search_pipeline import SearchPipeline
 
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:

@@ -7,15 +7,14 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.apis import config_arguments
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    config_arguments.add_config(parser)
+    command_line.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    config_arguments.add_work_dir(parser)
+    command_line.add_work_dir(parser)
     parser.add_argument('--out', '--dump', metavar='FILE', help='write the predictions, or what --out-item says')
     items = 'of --out: the predictions to FILE.pkl (default), or the metrics to FILE.json'
     parser.add_argument('--out-item', choices=('pred', 'metrics'), default='pred', help=items)
@@ -24,13 +23,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='for each image shown')
     parser.add_argument('--tta', action='store_true', help='average over augmented copies of each image')
     parser.add_argument('--deploy', action='store_true', help='test the deployed model: norms folded, ReLUs fused')
-    config_arguments.add_memory_format(parser)
-    config_arguments.add_launcher(parser)
+    command_line.add_launcher(parser)
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
         from icconv_mm.apis import test
 
-        cfg, options = config_arguments.read_config(args)
+        cfg, options = command_line.read_config(args)
         if not test(cfg, **options):
             print('no metric: the model predicted nothing')
 

@@ -1,20 +1,31 @@
 """Train a detector, segmentor, pose estimator or classifier, as its config says.
 
+CONFIG is the file of a config; or pictures as they lie, a folder or a file of labels, for which one is written first
+(tools/prepare_data.py says what is read): the first line is all that BCCD needs.
+
 Examples:
+  python tools/train.py data/bccd --task boxes --backbone ic_resnet18 --size 416 --epochs 50
+  python tools/train.py data/camvid --task semantic --void 11 --classes sky building pole road ...
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det --resume
 """
 
 from collections.abc import Sequence
 
-from icconv_mm.apis import config_arguments
-from icconv_mm.utils import command_line
+from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    config_arguments.add_config(parser)
-    config_arguments.add_work_dir(parser)
+    parser.add_argument('config', nargs='+', metavar='CONFIG', help='config file, or folders or files of labels')
+    command_line.add_cfg_options(parser)
+    command_line.add_work_dir(parser)
+    command_line.add_data(parser)
+    command_line.add_labels(parser)
+    parser.add_argument('--epochs', type=int, metavar='N', help='length, with all schedules in proportion')
+    parser.add_argument('--iters', type=int, metavar='N', help='the same for a config that counts iterations')
+    going = 'go on where a loss is not finite, which otherwise ends the run'
+    parser.add_argument('--keep-going', action='store_true', help=going)
     latest = 'continue from this checkpoint; without one, from the latest in the work folder'
     parser.add_argument('--resume', nargs='?', default=False, const='auto', metavar='CHECKPOINT', help=latest)
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on a CPU bfloat16')
@@ -23,14 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable images, leave them out')
     differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
     parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)
-    config_arguments.add_memory_format(parser)
-    config_arguments.add_launcher(parser)
+    command_line.add_launcher(parser)
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
         from icconv_mm.apis import train
 
-        cfg, options = config_arguments.read_config(args)
+        cfg, options, own = command_line.read_training(args)
         train(cfg, **options)
+        if own is not None:
+            from icconv_mm.runner.results import judge_run
+
+            judge_run(own)
 
 
 if __name__ == '__main__':

@@ -1,3 +1,3 @@
 _base_ = ['../_base_/recipes/pyconv_8xb32-90e_in1k.py', '../_base_/backbones/pyconv_hgresnet152.py']
 
-model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)))
+model = dict(backbone=_base_.backbone)

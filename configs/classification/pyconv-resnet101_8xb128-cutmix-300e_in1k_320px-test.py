@@ -3,4 +3,4 @@ _base_ = [
     '../_base_/backbones/pyconv_resnet101.py',
 ]
 
-model = dict(backbone=dict(_delete_=True, **_base_.backbone, out_indices=(3,)))
+model = dict(backbone=_base_.backbone)

@@ -1,4 +1,3 @@
-_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/backbones/ic_resnet50_k9.py']
-custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
+_base_ = ['../_base_/recipes/faster-rcnn_ic_fpn_1x_coco.py', '../_base_/backbones/ic_resnet50_k9.py']
 
-model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned))
+model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned, norm_cfg=dict(type='BN', requires_grad=False)))

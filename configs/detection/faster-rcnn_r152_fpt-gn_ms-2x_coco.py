@@ -1,3 +1,3 @@
-_base_ = ['../_base_/recipes/faster-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/resnet152.py']
+_base_ = ['../_base_/recipes/faster-rcnn_fpt-gn_ms-2x_coco.py', '../_base_/backbones/resnet152_caffe.py']
 
-model = dict(backbone=dict(_delete_=True, **_base_.fine_tuned, norm_cfg=dict(type='BN', requires_grad=False)))
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(_delete_=True, **_base_.fine_tuned))

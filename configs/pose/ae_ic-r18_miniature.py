@@ -15,7 +15,7 @@ log_processor = _base_.iteration_log
 # image's size.
 model = dict(
     backbone=dict(**_base_.backbone, num_stages=3, out_indices=(0, 1, 2)),
-    neck=dict(type='FPN', in_channels=[64, 128, 256], out_channels=64, num_outs=3),
+    neck=dict(type='icconv_mm.FinestFPN', in_channels=[64, 128, 256], out_channels=64),
     head=dict(**_base_.narrow.pose_head, decoder=_base_.codec),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

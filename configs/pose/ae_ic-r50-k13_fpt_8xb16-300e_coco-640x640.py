@@ -7,6 +7,6 @@ _base_ = [
 
 model = dict(
     backbone=dict(**_base_.pretrained, out_indices=(0, 1, 2, 3)),
-    neck=_base_.neck,
+    neck=dict(_base_.neck, num_outs=1),
     head=dict(in_channels=256, in_index=0, deconv_out_channels=None, deconv_kernel_sizes=None),
 )

@@ -23,11 +23,6 @@ template <typename T>
 using Optional = std::optional<T>;
 #endif
 
-// Strides of a map [N, C, H, W] or of filters, in elements, as kernels of all devices take them.
-struct Strides {
-  int64_t image, channel, row, column;
-};
-
 // The channels of so many groups, -1 where the number of groups is not positive. Numbers of groups come from callers:
 // nothing is multiplied by them unchecked.
 inline int64_t channels_of(int64_t groups, int64_t inside) {

@@ -1,7 +1,7 @@
 // How a kernel of tiles cuts a call: known before anything runs, and by it whether the kernel takes the call.
 #pragma once
 
-#include "../common/patch.h"
+#include "patch.h"
 #include "tables.h"
 
 #include <cstdint>

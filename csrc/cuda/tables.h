@@ -15,7 +15,7 @@ struct Table {
   std::vector<int> host;        // the same numbers
 };
 
-enum class TableKind : int64_t { kChannels, kForward, kGradInput, kGradWeight, kKn2row, kPyconv, kPyconvWeight };
+enum class TableKind : int64_t { kChannels, kForward, kGradInput, kGradWeight };
 
 // The table for this key, two lists of numbers, on the current device; `build` makes its numbers the first time. Safe
 // from several threads, on any stream and while a graph is captured: a new table is uploaded on a stream of its own

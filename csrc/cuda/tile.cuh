@@ -3,8 +3,8 @@
 
 #include <c10/core/ScalarType.h>
 
-#include "../common/patch.h"
 #include "mma.cuh"
+#include "patch.h"
 
 namespace icconv_mm::cuda {
 

@@ -101,17 +101,6 @@ std::vector<Run> cut_runs(Pattern pattern, int64_t group_out) {
   return runs;
 }
 
-Range longest_run(Pattern pattern, int64_t groups) {
-  constexpr int64_t kUnit = kRangeChannels;
-  Range best;
-  int64_t begin = 0;
-  for (size_t i = 0; groups == 1 && i < pattern.size(); begin += pattern[i], i += 3) {
-    const int64_t first = (begin + kUnit - 1) / kUnit * kUnit, last = (begin + pattern[i]) / kUnit * kUnit;
-    if (last - first > best.end - best.begin) best = {first, last, pattern[i + 1], pattern[i + 2]};
-  }
-  return best;
-}
-
 int64_t max_dilation(Pattern pattern, int axis) {
   int64_t largest = 1;
   for (size_t i = 0; i < pattern.size(); i += 3)

@@ -38,18 +38,6 @@ struct Run {
 // The runs of a checked pattern that are not empty, cut where a group of `group_out` output channels ends.
 std::vector<Run> cut_runs(Pattern pattern, int64_t group_out);
 
-// Output channels of one dilation, which kernels may treat on their own; both ends are multiples of kRangeChannels.
-// Empty for none.
-struct Range {
-  int64_t begin = 0, end = 0;
-  int64_t dilation_h = 1, dilation_w = 1;
-  bool empty() const { return begin == end; }
-};
-constexpr int64_t kRangeChannels = 8;  // what kernels load at once
-
-// The longest run, as far as it fills vectors; empty where there are groups.
-Range longest_run(Pattern pattern, int64_t groups);
-
 // The largest dilation of runs that are not empty. axis 0: height, 1: width.
 int64_t max_dilation(Pattern pattern, int axis);
 

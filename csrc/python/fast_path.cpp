@@ -1,4 +1,5 @@
-// Calls of the operators from Python that need no Python: icconv_mm/ops/dispatch/fast_path.py takes common calls here.
+// Calls of the operators from Python that need no Python: `prepared` of icconv_mm/ops/dispatch.py takes common calls
+// here.
 //
 // The operators are defined in Python, whose dispatch and autograd cost more time than a small layer has. A
 // `Convolution` holds what does not change from one call of a layer to the next; it serves ordinary tensors that nobody

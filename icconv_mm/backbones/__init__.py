@@ -4,6 +4,8 @@ from icconv_mm.backbones.ic_resnet import ICResNet, ICResNetV1c, ICResNetV1d, IC
 from icconv_mm.backbones.pyconv_resnet import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone, PyConvBackbone
+from icconv_mm.compat import MODELS
+from icconv_mm.layers import ICConv2d, PyConv2d
 
 __all__ = [
     'ICBackbone',
@@ -16,3 +18,8 @@ __all__ = [
     'PyConvResNet',
     'ResNet',
 ]
+
+# A config may name these layers as well: ICConv2d as a conv_cfg, too; PyConv2d has channels by level, so by its type
+# alone. They are registered here, as layers do without what the registry loads.
+for _layer in (ICConv2d, PyConv2d):
+    MODELS.register_module(module=_layer)

@@ -11,17 +11,11 @@ from typing import Literal
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from icconv_mm.bricks import DropPath, build_norm_layer, build_plugin_layer
+from icconv_mm.compat import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.errors import InputError
-from icconv_mm.layers import ICConv2d, ICConv2dReLU
-from icconv_mm.layers.inference_conv import InferenceConv2d
-from icconv_mm.layers.normalization import Shortcut, norm_relu
-from icconv_mm.layers.packed_conv import PackedConv2d, PackedConv2dReLU, convolve
+from icconv_mm.layers.evaluation import Shortcut, add, convolve, declares, norm_relu
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
-from icconv_mm.utils.torch_private import has_hooks_recursive, is_compiling
-
-# keep nothing of their input; exact types, because a subclass may
-_INPUT_FREEING = PackedConv2d, PackedConv2dReLU, ICConv2d, ICConv2dReLU
+from icconv_mm.torch_private import has_hooks_recursive, is_compiling
 
 MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
 
@@ -41,7 +35,7 @@ class Block(nn.Module):
         width: Channels between the convolutions.
         out_channels: C_out.
         conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
-        conv3x3: The same for the 3x3 convolutions, with ``dilation=`` in the place of the stage's.
+        conv3x3: The same for 3x3 convolutions; ``dilation=`` replaces the stage's.
         norm_cfg: Config of the norm layers, such as ``dict(type='BN')``.
         stride: Stride of the block on both axes; 1 by default.
         style: Convolution of a bottleneck that has the stride, 'pytorch' or 'caffe': see :class:`ResNet`.
@@ -133,7 +127,7 @@ class Block(nn.Module):
         """Whether the last convolution takes sum and ReLU, as in deployed models where these have no hooks."""
         last = len(self.kernel_sizes)
         conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
-        if not isinstance(conv, InferenceConv2d) or conv.relu:
+        if not declares(conv, 'takes_sum'):
             return False
         if self.plugin_names[last] or self.drop_path is not None:
             return False
@@ -143,7 +137,7 @@ class Block(nn.Module):
     def _can_overwrite_shortcut(self) -> bool:
         """Whether the shortcut is a new map that nothing else reads."""
         shortcut = self.downsample
-        is_new = type(shortcut) is Shortcut and isinstance(shortcut[-2], InferenceConv2d)
+        is_new = type(shortcut) is Shortcut and declares(shortcut[-2], 'takes_sum')
         return is_new and not has_hooks_recursive(shortcut)
 
     def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
@@ -154,8 +148,7 @@ class Block(nn.Module):
         x = self.apply_plugins(norm_relu(x, conv, norm), last)
         if self.drop_path is not None:
             x = self.drop_path(x)
-        x += shortcut  # in place, as neither norms nor plugins read their outputs again
-        return self.relu(x)
+        return self.relu(add(x, shortcut, conv, norm))  # plugins do not read their outputs again, either
 
 
 class Stage(nn.Sequential):
@@ -171,7 +164,7 @@ class Stage(nn.Sequential):
             return super().forward(x)
         can_overwrite_input = False  # whether nothing but the next block reads x
         for block in self:
-            is_known = type(block) in (BasicBlock, Bottleneck) and type(block.conv1) in _INPUT_FREEING
+            is_known = declares(block, 'frees_input') and declares(block.conv1, 'frees_input')
             keeps_no_maps = is_known and block.adds_in_convolution() and not has_hooks_recursive(block)
             x = block.forward_in_place(x) if can_overwrite_input and keeps_no_maps else block(x)
             can_overwrite_input = keeps_no_maps
@@ -183,6 +176,7 @@ class BasicBlock(Block):
 
     expansion = 1
     kernel_sizes = (3, 3)
+    frees_input = True  # of this very class: it keeps nothing of its input, if its first convolution does not
 
 
 class Bottleneck(Block):
@@ -190,6 +184,7 @@ class Bottleneck(Block):
 
     expansion = 4
     kernel_sizes = (1, 3, 1)
+    frees_input = True
 
 
 def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:

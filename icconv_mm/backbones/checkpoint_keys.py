@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.utils.tool_commands import command_of
+from icconv_mm.files import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
@@ -65,13 +65,13 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
             )
         if key.startswith(prefix) and _SQUEEZE.search(key):
             raise InputError(
-                f'{key!r} is a key of an SE-ResNet (squeeze and excitation), which {type(module).__name__} has no '
-                'place for: take the weights of the ResNet or ResNeXt of the same depth'
+                f'{key!r} belongs to an SE-ResNet (squeeze and excitation), which {type(module).__name__} cannot '
+                'load: take the weights of the ResNet or ResNeXt of the same depth'
             )
 
 
 def _unwrap(state_dict: dict) -> None:
-    """The backbone's weights out of what trainers and larger models put around them, in place."""
+    """Strip, in place, what trainers and larger models put around the backbone's weights."""
     from icconv_mm.checkpoints.matching import state_dict_of
 
     own = dict(state_dict_of(state_dict))
@@ -129,8 +129,8 @@ def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
         hint = f'\n  the file is of a network with {" and ".join(hints)}' if hints else ''
         if any('.pyconv_levels.' in key for key in found.missing):
             hint += (
-                '\n  the file is of no pyramidal network, whose kernels are of other sizes: give weights of one '
-                '(docs/pyconv.md, Released weights), or init_cfg=None to begin without'
+                '\n  the file has no pyramidal kernels: give PyConv weights (docs/pyconv.md, Released weights), or '
+                'init_cfg=None to start from random weights'
             )
         raise ArchitectureMismatchError(
             f'the weights do not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}{hint}'

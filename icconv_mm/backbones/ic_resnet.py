@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.bricks import MODELS
+from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice
-
-# narrower than the default, which leaves out the stem alone: plugins and the offsets of deformable layers stay, too
-_IN_BLOCKS = r'^layer\d\.\d+\.conv\d$'
 
 
 @MODELS.register_module()
@@ -45,6 +42,8 @@ class ICResNet(ResNet):
     """
 
     fixed_options: dict = {}  # arguments of ResNet that make a variant what it is
+    # which convolutions, by name: plugins and the offsets of deformable layers stay as they are
+    converted_names = r'^layer\d\.\d+\.conv\d$'
 
     def __init__(
         self,
@@ -57,9 +56,9 @@ class ICResNet(ResNet):
         check_choice(type(self).__name__, pattern, supernet_d_max)
         super().__init__(depth, **self._with_fixed(kwargs))
         if pattern is None:
-            to_supernet(self, supernet_d_max, filter=_IN_BLOCKS)
+            to_supernet(self, supernet_d_max, filter=self.converted_names)
         else:
-            to_inception(self, pattern, filter=_IN_BLOCKS)
+            to_inception(self, pattern, filter=self.converted_names)
 
     def _with_fixed(self, options: dict) -> dict:
         for name, value in self.fixed_options.items():

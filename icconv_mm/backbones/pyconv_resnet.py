@@ -15,9 +15,9 @@ from torch import nn
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck
 from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.bricks import MODELS, build_norm_layer
+from icconv_mm.compat import MODELS, build_norm_layer
 from icconv_mm.errors import InputError, naming
-from icconv_mm.layers.normalization import Shortcut
+from icconv_mm.layers.evaluation import Shortcut
 
 
 class PyConvBasicBlock(BasicBlock):
@@ -78,7 +78,7 @@ class PyConvResNet(ResNet):
         if self.avg_down:
             raise InputError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
         if self.two_pyconvs and self.arch_settings[self.depth][0] is Bottleneck:
-            raise InputError(f'two_pyconvs is for basic blocks, which depth {self.depth} does not have')
+            raise InputError(f'two_pyconvs needs basic blocks (depth 18 or 34), got depth {self.depth}')
         check_stages(self.stage_kernels, self.stage_groups, num_stages)
 
     def make_stem(self, in_channels: int, channels: int) -> None:

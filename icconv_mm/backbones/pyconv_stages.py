@@ -10,6 +10,7 @@ from torch import nn
 from icconv_mm.errors import InputError
 from icconv_mm.layers.convert import check_padding
 from icconv_mm.layers.pyconv import PyConv2d
+from icconv_mm.torch_private import has_data
 
 # PyConv, https://arxiv.org/abs/2006.11538, section 4 and table 1: the kernels and the groups of each stage, by level
 STAGE_KERNELS = ((3, 5, 7, 9), (3, 5, 7), (3, 5), (3,))
@@ -44,14 +45,14 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
 
 
 def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
-    """The pyramidal convolution in the place of a 3x3 one, of its channels, stride, dilation and kind; He weights.
+    """A pyramidal convolution with the channels, stride, dilation and kind of a 3x3 one, and He weights.
 
     Args:
         conv: The 3x3 convolution. A weight-standardised one makes levels that are weight-standardised.
         kernels: Kernel size of each of 1 to 4 levels; one level is an ordinary convolution.
         groups: Groups of each level.
-        exact: Whether groups that do not divide the channels of a level are an error. Otherwise a level has as many of
-            them as divide its channels, and no fewer than ``conv`` has where that can be.
+        exact: Refuse groups that do not divide the channels of a level. Otherwise use the most that divide them, if
+            possible no fewer than those of ``conv``.
 
     Raises:
         InputError: If the groups do not divide the channels, there are fewer channels than levels, or ``conv`` does
@@ -73,7 +74,9 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
     for index, level in enumerate(new.pyconv_levels):
         new.pyconv_levels[index] = _level(conv, level)
     new = new.pyconv_levels[0] if len(kernels) == 1 else new
-    return new.to(conv.weight).requires_grad_(conv.weight.requires_grad).train(conv.training)
+    if has_data(conv.weight):
+        new.to(conv.weight)
+    return new.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
 
 def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:

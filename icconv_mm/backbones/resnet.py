@@ -7,7 +7,7 @@ out of those under "the parts".
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -17,13 +17,19 @@ from torch import Tensor, nn
 
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import as_part, keep_backbone_keys
-from icconv_mm.bricks import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
-from icconv_mm.errors import InputError, InputTypeError, naming
-from icconv_mm.layers.memory_format import convert_filters, set_memory_format
-from icconv_mm.layers.normalization import Shortcut, norm_relu, set_norms_eval
-from icconv_mm.layers.packed_conv import convolve
-from icconv_mm.utils.arguments import check_all_positive, check_positive, check_probability, without_none
-from icconv_mm.utils.torch_private import register_load_state_dict_pre_hook
+from icconv_mm.compat import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
+from icconv_mm.errors import (
+    InputError,
+    InputTypeError,
+    check_all_positive,
+    check_positive,
+    check_probability,
+    naming,
+    without_none,
+)
+from icconv_mm.layers.evaluation import Shortcut, convolve, norm_relu, set_norms_eval
+from icconv_mm.layers.memory_format import set_memory_format
+from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
 # what each stage has by default
 STRIDES = (1, 2, 2, 2)
@@ -78,9 +84,8 @@ class ResNet(BaseModule):
         dilations: Dilation of the 3x3 convolutions of each stage; all 1 by default.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
-        out_indices: The stages whose outputs are returned; by default all or, in a config of mmpose or mmpretrain, the
-            last, as of their own ResNets. Which library it is, mmengine's current default scope says when the network
-            is built; code that may run within another library's scope gives ``out_indices``.
+        out_indices: The stages whose outputs are returned; by default all. In the default scope of mmpose or mmpretrain
+            the default is the last one, as for their own ResNets.
         style: Convolution of a bottleneck that has the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
@@ -93,17 +98,16 @@ class ResNet(BaseModule):
         stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable; none is by default.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
-        with_cp: Whether blocks compute activations again in the backward pass, to save memory: all of them (True), or
-            ('norms') those that batch norm and ReLU make between convolutions, which takes hardly any time. The
-            latter concerns ``nn.BatchNorm2d`` alone, no SyncBN or GN.
+        with_cp: Compute activations again in the backward pass, to save memory: all of a block (True), or only those of
+            batch norm and ReLU ('norms'), which costs little time and works with ``nn.BatchNorm2d`` only.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
         drop_path_rate: Stochastic depth: the last block of four stages is left out with this probability, at least 0
             and below 1, those before it less.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
         width_per_group: ``base_width`` by mmpretrain's name.
-        output_stride: 32, 16 or 8: instead of ``strides`` and ``dilations``, those of a network for dense prediction,
-            whose last stages are dilated instead of strided.
+        output_stride: 32, 16 or 8, for dense prediction: dilates the last stages instead of striding them. Use it
+            instead of ``strides`` and ``dilations``.
         memory_format: Memory format of the maps: 'auto' (channels_last on the CPU), 'channels_last' or
             'preserve', see :func:`icconv_mm.layers.set_memory_format`.
         pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
@@ -169,8 +173,8 @@ class ResNet(BaseModule):
     ):
         if unknown:  # of a ResNeSt, a TridentNet, ... whose type alone was replaced
             raise InputTypeError(
-                f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}; if it is an option '
-                'of another network, ICBackbone or PyConvBackbone converts that one'
+                f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}; for an option of '
+                'another network, convert that network with ICBackbone or PyConvBackbone'
             )
         check_positive(num_stages=num_stages)
         super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
@@ -279,7 +283,7 @@ class ResNet(BaseModule):
 
     @property
     def stem(self) -> nn.Module:
-        """What is before the max pooling, by the name that mmseg's ICNet asks for."""
+        """The layers before the max pooling, under the name that mmseg's ICNet uses."""
         return self._modules.get('stem') or nn.Sequential(self.conv1, self.norm1, self.relu)
 
     def stem_forward(self, x: Tensor) -> Tensor:
@@ -298,6 +302,10 @@ class ResNet(BaseModule):
     def stage_with_cp(self, stage: int) -> bool | Literal['norms']:
         """What the blocks of a stage compute again."""
         return self.with_cp
+
+    def block_options(self, stage: int, number: int) -> dict[str, Any]:
+        """Arguments that block ``number`` of a stage takes besides those of :class:`Block`; none by default."""
+        return {}
 
     def make_stage(self, stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
         """The blocks of a stage."""
@@ -319,6 +327,7 @@ class ResNet(BaseModule):
                 plugins=[plugin for plugin in self.plugins if (plugin.get('stages') or [True] * 4)[stage]],
                 drop_path=self.drop_path_rate * (before + number) / last,
                 with_cp=self.stage_with_cp(stage),
+                **self.block_options(stage, number),
             )
             blocks.append(made)
             in_channels = out_channels
@@ -401,13 +410,23 @@ class ResNet(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[N, in_channels, H, W]`` -> the feature maps of the stages ``out_indices``."""
+        return self.maps(x, self.out_indices)
+
+    def maps(self, x: Tensor, stages: Collection[int]) -> tuple[Tensor, ...]:
+        """``[N, in_channels, H, W]`` -> the feature maps of some stages; those after the last one do not run."""
         x = self.stem_forward(x)
         outputs = []
-        for stage in range(len(self.out_channels)):
+        for stage in range(max(stages) + 1):
             x = getattr(self, f'layer{stage + 1}')(x)
-            if stage in self.out_indices:
+            if stage in stages:
                 outputs.append(x)
         return tuple(outputs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Have all blocks compute their activations again in the backward pass, or as the constructor was told."""
+        for stage in range(len(self.out_channels)):
+            for block in getattr(self, f'layer{stage + 1}'):
+                block.with_cp = enable or self.stage_with_cp(stage)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The layer of a parameter and the number of layers, for a learning rate that decays by layer (mmpretrain).
@@ -429,7 +448,6 @@ class ResNet(BaseModule):
 
     def train(self, mode: bool = True) -> 'ResNet':
         super().train(mode)
-        convert_filters(self)
         self._freeze()
         if mode and self.norm_eval:
             set_norms_eval(self)
@@ -444,12 +462,12 @@ class ResNet(BaseModule):
 
 
 def _tuple_of(given: Any) -> Any:
-    """A list as a tuple; what is no list is left for the check that names it."""
+    """A list as a tuple; anything else unchanged, for the later check."""
     return tuple(given) if isinstance(given, Iterable) else given
 
 
 def _width(base_width: int | None, width_per_group: int | None) -> int | None:
-    """The one argument that two names are for."""
+    """``base_width``, under either of its two names."""
     if width_per_group is None:
         return base_width
     check_positive(width_per_group=width_per_group)

@@ -15,11 +15,11 @@ from torch import nn
 
 from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
-from icconv_mm.bricks import MODELS
+from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
-from icconv_mm.patterns.selection import LayerFilter, select_convs, selects
+from icconv_mm.patterns.convolutions import LayerFilter, select_convs, selects
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
 
@@ -37,9 +37,9 @@ def ICBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with inception convolutions in the place of its 3x3 ones, under the same keys. A function, called as
-    a class is because it is the ``type`` of a backbone in a config: what it returns is an object of the backbone's own
-    class, and ``isinstance`` is to be asked for that one.
+    """Replace the 3x3 convolutions of any backbone by inception convolutions, under the same keys.
+
+    A function, although configs use it as a ``type``: it returns the backbone, an object of the backbone's own class.
 
     Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
     weight-standardised.
@@ -77,7 +77,7 @@ def ICBackbone(
         return to_supernet(network, supernet_d_max, filter)
 
     def chosen(name: str, conv: nn.Module) -> bool:
-        """Large kernels of a supernet lose all but nine taps; those that a network has of its own must not."""
+        """Convert the large kernels of a supernet to nine taps, but leave a network's own large kernels alone."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
         return size and selects(filter, name, conv, conv.in_channels)
 
@@ -95,8 +95,9 @@ def PyConvBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Any backbone with pyramidal convolutions in the place of its 3x3 ones. A function, as :func:`ICBackbone` is: what
-    it returns is an object of the backbone's own class.
+    """Replace the 3x3 convolutions of any backbone by pyramidal convolutions.
+
+    A function, as :func:`ICBackbone`: it returns the backbone, an object of the backbone's own class.
 
     A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
     its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
@@ -151,7 +152,7 @@ def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn
         for name in ('pretrained', 'init_cfg'):
             if own := backbone.get(name):
                 warnings.warn(
-                    f'{name}={own} of {backbone["type"]} gives way to {init_cfg} of its wrapper', stacklevel=3
+                    f'{name}={own} of {backbone["type"]} is ignored: its wrapper sets init_cfg={init_cfg}', stacklevel=3
                 )
         rest = {name: value for name, value in backbone.items() if name not in ('pretrained', 'init_cfg')}
         backbone = {**rest, 'init_cfg': init_cfg}
@@ -185,5 +186,5 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
         for handle in handles:
             handle.remove()
     if missing := [name for name in convs if name not in stages]:
-        raise InputError(f'{type(network).__name__}: {missing[0]} is not reached by a forward: leave it to the filter')
+        raise InputError(f'{type(network).__name__}: {missing[0]} never runs in a forward pass: filter it out')
     return stages

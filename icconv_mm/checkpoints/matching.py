@@ -186,7 +186,8 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
         try:
             # as mmengine loads, which calls no method of a model's own
             result = nn.Module.load_state_dict(copy.deepcopy(model, blank), dict(state_dict), strict=False)
-        except (RuntimeError, ArchitectureMismatchError):  # of another shape, or refused by a hook
+        # of another shape, refused by a hook, or a sharded model, which cannot be copied
+        except (RuntimeError, TypeError, ArchitectureMismatchError):
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
     return not missing and (more or not result.unexpected_keys)

@@ -1,12 +1,20 @@
-"""What a checkpoint says beside its weights, checked: a file from anywhere may say anything."""
+"""What a checkpoint says beside its weights, checked: a file from anywhere may say anything.
 
-from collections.abc import Mapping
+mmengine sets counters, logs and file names to what the file of a resumed run holds. From an untrusted file, that would
+delete whatever file is called the best checkpoint, or wait for iteration 10**12.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from icconv_mm.checkpoints.matching import in_words
+from icconv_mm.checkpoints.reading import HistoryBuffer
 from icconv_mm.errors import InputError
+
+_MAX_SEED = 2**32 - 1
 
 
 def meta_of(checkpoint: Any) -> Mapping[str, Any]:
@@ -59,4 +67,69 @@ def mapping(value: Any, name: str) -> Mapping:
     """``value``; raises InputError, which says where it is, unless it is a dict."""
     if not isinstance(value, Mapping):
         raise InputError(f'{name} is {"missing" if value is None else in_words(value)}, expected a dict')
+    return value
+
+
+def seed_of(checkpoint: Any) -> int | None:
+    """The seed of the run that wrote a checkpoint, if it is known.
+
+    Raises:
+        InputError: It is no seed.
+    """
+    seed = meta_of(checkpoint).get('seed')
+    return None if seed is None else _number(seed, 'meta.seed', _MAX_SEED)
+
+
+def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | None) -> None:
+    """Raise InputError unless ``meta`` says where in a run of this length a checkpoint stands.
+
+    Args:
+        checkpoint: Content of the checkpoint file.
+        max_epochs: Number of epochs of an epoch-based run, else None.
+        max_iters: Number of iterations of an iteration-based run, else None.
+    """
+    meta = meta_of(checkpoint)
+    for key, most in (('epoch', max_epochs), ('iter', max_iters)):
+        if key not in meta:
+            raise InputError(f'it has no meta.{key}, so that no run can continue from it')
+        _number(meta[key], f'meta.{key}', 2**40 if most is None else most)
+    seed_of(checkpoint)
+
+
+def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
+    """Raise InputError unless the logs are logs; leave out best checkpoints that lie elsewhere: they would be deleted.
+
+    Args:
+        checkpoint: Content of the checkpoint file; changed in place.
+        folders: Folders of this run, where mmengine may delete the best checkpoint so far when there is a better one.
+
+    Returns:
+        The paths that were left out.
+    """
+    hub = mapping(checkpoint.get('message_hub'), 'message_hub')
+    for key, value in mapping(hub.get('log_scalars'), 'message_hub.log_scalars').items():
+        if not isinstance(value, HistoryBuffer):
+            raise InputError(f'message_hub.log_scalars[{key!r:.60}] is {in_words(value)}, expected a HistoryBuffer')
+    for key, value in mapping(hub.get('resumed_keys'), 'message_hub.resumed_keys').items():
+        if not isinstance(value, bool):
+            raise InputError(f'message_hub.resumed_keys[{key!r:.60}] is {value!r:.60}, expected True or False')
+    info = mapping(hub.get('runtime_info'), 'message_hub.runtime_info')
+    kept = info.get('keep_ckpt_ids', [])
+    if not isinstance(kept, list) or any(type(each) is not int for each in kept):
+        raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {kept!r:.60}, expected a list of integers')
+    roots = [folder.resolve() for folder in folders]
+    best = {key: value for key, value in info.items() if str(key).startswith('best_ckpt')}
+    for key, value in list(best.items()):
+        if not isinstance(value, str):
+            raise InputError(f'message_hub.runtime_info.{key} is {value!r:.60}, expected a path')
+        if any(Path(value).resolve().is_relative_to(root) for root in roots):
+            del best[key]
+    for key in best:
+        del info[key]
+    return list(best.values())
+
+
+def _number(value: Any, name: str, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise InputError(f'{name} is {value!r:.40}, expected a number from 0 to {most}')
     return value

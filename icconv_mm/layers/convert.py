@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from icconv_mm._deprecated import renamed_argument
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers.inception_conv import ICConv2d
+from icconv_mm.layers.settings import layer_like
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.selection import LayerFilter, conv_layers, select_convs
+from icconv_mm.patterns.convolutions import LayerFilter, conv_layers, select_convs
 from icconv_mm.patterns.supernet import check_d_max, embed_taps, keep_taps
 
 
@@ -51,7 +51,6 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 
-@renamed_argument('patterns', 'pattern')
 def to_inception(
     module: nn.Module, pattern: str | Path | Sequence[DilationPattern], filter: LayerFilter = None
 ) -> nn.Module:
@@ -148,7 +147,7 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     if kernel > 3:
         dilations = torch.tensor([run[1:] for run in pattern for _ in range(run.out_channels)])
         weight = nn.Parameter(keep_taps(weight.detach(), dilations), weight.requires_grad)
-    new = layer_like(conv, ICConv2d, weight, pattern=pattern)
+    new = layer_like(conv, ICConv2d, weight, pattern=pattern, kernel_size=3, padding=None)
     if kind := standardized_kinds().get(type(conv)):
         new.__class__ = kind
         new._buffers.update(conv._buffers)
@@ -159,14 +158,6 @@ def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
 def check_padding(conv: nn.Conv2d) -> None:
     if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         raise InputError(f'padding {conv.padding!r} of mode {conv.padding_mode!r}, expected numbers and zeros')
-
-
-def layer_like(conv: nn.Conv2d, kind: type, weight: nn.Parameter, **settings) -> nn.Conv2d:
-    """A layer of another kind with another weight, else as ``conv``, whose bias it shares."""
-    settings.update(stride=conv.stride, groups=conv.groups, dilation=conv.dilation, bias=conv.bias is not None)
-    new = kind(conv.in_channels, conv.out_channels, **settings, device='meta')  # the parameters are replaced
-    new.weight, new.bias = weight, conv.bias
-    return new.train(conv.training)
 
 
 def convert_all(

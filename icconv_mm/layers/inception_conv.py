@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import inception_conv2d
+from icconv_mm.layers.settings import layer_like
+from icconv_mm.ops import inception_conv2d, inception_conv2d_relu
+from icconv_mm.ops.inception_conv import exported_convolutions as inception_convolutions
 from icconv_mm.patterns import DilationPattern
+from icconv_mm.torch_private import refuse_script
 
 _CONV2D = inspect.signature(nn.Conv2d.__init__)
 
@@ -70,6 +73,8 @@ class ICConv2d(nn.Conv2d):
     """
 
     operator = staticmethod(inception_conv2d)
+    __prepare_scriptable__ = refuse_script
+    makes_new_map = frees_input = True  # of this very class: see icconv_mm.layers.evaluation
 
     @_takes_order_of_conv2d
     def __init__(
@@ -100,10 +105,39 @@ class ICConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        return self.operator(x, self.weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What ``forward`` computes, with filters that a subclass has made of its own."""
+        return self.operator(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
+
+    @property
+    def exported_convolutions(self) -> int:
+        """How many standard convolutions the layer is in an exported file."""
+        return inception_convolutions(self.scaled_pattern.flat, self.in_channels, self.groups)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, runs={len(self.pattern)}, max_dilation={self.pattern.max_dilation}'
+
+
+class ICConv2dReLU(ICConv2d):
+    """``relu(ICConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``ICConv2d``.
+
+    For deployed networks (:func:`icconv_mm.deploy`).
+
+    Example:
+        >>> conv = ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)]).requires_grad_(False)
+        >>> ICConv2dReLU.of(conv)(torch.randn(1, 8, 32, 32)).min()
+        tensor(0.)
+    """
+
+    operator = staticmethod(inception_conv2d_relu)
+    makes_new_map = frees_input = True
+
+    @classmethod
+    def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
+        """The layer with the parameters of ``conv``."""
+        return layer_like(conv, cls)
 
 
 def _pair(sides) -> tuple:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops.steps.integrated_norm import integrated_norm
+from icconv_mm.ops.integrated_norm import integrated_norm
 
 
 class IntegratedBatchNorm(nn.BatchNorm2d):

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from icconv_mm.errors import InputError
-from icconv_mm.utils.arguments import MEMORY_FORMATS
-from icconv_mm.utils.torch_private import in_functorch, is_compiling
+from icconv_mm.ops.tensors import LEAST_CHANNELS
+from icconv_mm.torch_private import in_functorch, is_compiling
 
 # Packages and modules of Python whose layers get contiguous maps: those of operators that read memory without asking
 # for its format (seen in mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word),
@@ -24,13 +23,7 @@ _CONTIGUOUS = (
     'mmseg.models.decode_heads.dm_head',
 )
 
-# torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
-# channels (8 and 12 of them crash, 16 and more do not).
-LEAST_CHANNELS = 16
-
-# Converting smaller filters at every call costs nothing, so they stay as torch stores them. IC-ResNets, whose other
-# filters are not converted, then have contiguous parameters, as `torch.optim.LBFGS` wants them.
-LEAST_FILTERS = 2**15
+MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
@@ -70,28 +63,6 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
         _watch_modules()
 
 
-def convert_filters(network: nn.Module) -> None:
-    """Store the filters of a network in the format of the maps that it makes; torch would convert them at every call.
-
-    Those of ordinary convolutions. Nothing is done where maps may yet come as NCHW ('auto' and a GPU in the machine),
-    nor to weights that other processes hold on to. To be called while no other thread runs the network.
-
-    Args:
-        network: One that :func:`set_memory_format` was called with.
-    """
-    fixed = network.memory_format == 'channels_last' or not torch.cuda.is_available()
-    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if network.memory_format == 'preserve' or network.is_narrow or not fixed or is_distributed:
-        return
-    for conv in {module for module in network.modules() if type(module) is nn.Conv2d} - with_contiguous_maps(network):
-        weight = conv.weight
-        gains = weight.dtype in _FAST_ON_CPU and (
-            network.memory_format == 'channels_last' or weight.device.type == 'cpu'
-        )
-        if type(weight) is nn.Parameter and weight.numel() >= LEAST_FILTERS and gains and not weight.is_shared():
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-
-
 def with_contiguous_maps(network: nn.Module) -> set[nn.Module]:
     """The modules that need contiguous maps, and their parts: filters decide the format of what a part makes."""
     return {part for module in network.modules() if _needs_contiguous_maps(module) for part in module.modules()}
@@ -129,13 +100,14 @@ def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, di
 def _convert(network: nn.Module, args: tuple) -> tuple:
     maps, *rest = args
     if isinstance(maps, Tensor):
-        return (_converted(maps, network), *rest)
+        return (converted(maps, network), *rest)
     if isinstance(maps, Sequence):
-        return (tuple(_converted(x, network) for x in maps), *rest)
+        return (tuple(converted(x, network) for x in maps), *rest)
     return args
 
 
-def _converted(x: Tensor, network: nn.Module) -> Tensor:
+def converted(x: Tensor, network: nn.Module) -> Tensor:
+    """A map in the format that a network converts its input to."""
     on_cpu = x.device.type == 'cpu'
     if network.memory_format == 'preserve' or x.ndim != 4 or (on_cpu and network.is_narrow):
         return x

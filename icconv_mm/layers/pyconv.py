@@ -1,13 +1,15 @@
 """The pyramidal convolution as a module."""
 
 from collections.abc import Sequence, Sized
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.ops import pyconv2d
-from icconv_mm.utils.torch_private import is_compiling
+from icconv_mm.layers.settings import settings_of
+from icconv_mm.ops import pyconv2d, pyconv2d_relu
+from icconv_mm.torch_private import is_compiling, must_be_called, refuse_script
 
 
 class PyConv2d(nn.Module):
@@ -41,6 +43,8 @@ class PyConv2d(nn.Module):
     """
 
     operator = staticmethod(pyconv2d)
+    __prepare_scriptable__ = refuse_script
+    makes_new_map = True  # of this very class: see icconv_mm.layers.evaluation
 
     def __init__(
         self,
@@ -74,15 +78,80 @@ class PyConv2d(nn.Module):
             for channels, kernel, group in zip(out_channels, kernels, groups)
         )
 
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor: see :mod:`icconv_mm.layers.settings`."""
+        levels = self.pyconv_levels
+        return dict(
+            in_channels=self.in_channels,
+            out_channels=[level.out_channels for level in levels],
+            kernel_sizes=[level.kernel_size for level in levels],
+            groups=self.groups,
+            stride=self.stride,
+            dilation=self.dilation,
+            bias=levels[0].bias is not None,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, ceil(H / stride), ceil(W / stride)]``."""
         levels = list(member(self, 'pyconv_levels'))
-        for level in levels:
-            if type(level) is not nn.Conv2d:  # replaced or parametrized: each knows what to do
-                return torch.cat([level(x) for level in levels], 1)
+        if not self.has_plain_levels(levels):
+            return self.run_levels(x, levels)
         weights = [member(level, 'weight') for level in levels]
         bias = None if member(levels[0], 'bias') is None else torch.cat([level.bias for level in levels])
         return self.operator(x, weights, bias, self.groups, self.stride, self.dilation)
+
+    def run_levels(self, x: Tensor, levels: Sequence[nn.Module]) -> Tensor:
+        """What ``forward`` computes, by one module after the other: each knows what was done to it."""
+        return torch.cat([level(x) for level in levels], 1)
+
+    def has_plain_levels(self, levels: Sequence[nn.Module]) -> bool:
+        """Whether the operator computes what the levels compute, as they are now.
+
+        A level is plain unless it was replaced, parametrised, given hooks, or a setting of it was changed.
+        """
+        if len(levels) != len(self.groups) or _have_hooks(levels):
+            return False
+        has_bias, steps = levels[0].bias is not None, ((self.stride,) * 2, (self.dilation,) * 2)
+        for level, groups in zip(levels, self.groups):
+            if type(level) is not nn.Conv2d or level.padding_mode != 'zeros' or level.groups != groups:
+                return False
+            height, width = level.kernel_size
+            same = self.dilation * (height // 2), self.dilation * (width // 2)
+            if (level.stride, level.dilation) != steps or level.padding != same or (level.bias is not None) != has_bias:
+                return False
+        return True
+
+
+class PyConv2dReLU(PyConv2d):
+    """``relu(PyConv2d(x))`` in one operator, without gradient; arguments and keys are those of ``PyConv2d``.
+
+    For deployed networks (:func:`icconv_mm.deploy`).
+
+    Example:
+        >>> conv = PyConv2d(16, out_channels=[8, 8], kernel_sizes=[3, 5], groups=[1, 4]).requires_grad_(False)
+        >>> PyConv2dReLU.of(conv)(torch.randn(1, 16, 32, 32)).min()
+        tensor(0.)
+    """
+
+    operator = staticmethod(pyconv2d_relu)
+    makes_new_map = True
+
+    @classmethod
+    def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':
+        """The layer with the levels of ``conv``."""
+        new = cls(**settings_of(conv), device='meta')  # whose levels are replaced
+        new.pyconv_levels = conv.pyconv_levels
+        return new.train(conv.training)
+
+    def run_levels(self, x: Tensor, levels: Sequence[nn.Module]) -> Tensor:
+        """As of a :class:`PyConv2d`, then ReLU."""
+        return super().run_levels(x, levels).relu_()
+
+
+def _have_hooks(levels: Sequence[nn.Module]) -> bool:
+    if is_compiling():  # dynamo does not trace what else must be asked
+        return any(level._forward_hooks or level._forward_pre_hooks for level in levels)
+    return must_be_called(*levels, including_backward=True)
 
 
 def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:

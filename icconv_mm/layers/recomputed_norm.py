@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from icconv_mm.layers.normalization import norm_relu
-from icconv_mm.utils.torch_private import has_saved_tensors_hooks, in_transform_or_mode, must_be_called
+from icconv_mm.layers.evaluation import norm_relu
+from icconv_mm.torch_private import (
+    has_saved_tensors_hooks,
+    in_transform_or_mode,
+    is_jit_or_onnx_tracing,
+    must_be_called,
+)
 
 
 class _Recipe:
@@ -53,7 +58,7 @@ def _place(x: Tensor) -> tuple:
 def recomputed_norm_relu(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module
 ) -> tuple[Tensor, AbstractContextManager]:
-    """:func:`~icconv_mm.layers.normalization.norm_relu`, whose output need not be kept.
+    """:func:`~icconv_mm.layers.evaluation.norm_relu`, whose output need not be kept.
 
     Args:
         x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.
@@ -74,7 +79,7 @@ def recomputed_norm_relu(
 
 
 def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:
-    if in_transform_or_mode() or type(x) is not Tensor or not x.requires_grad:
+    if in_transform_or_mode() or is_jit_or_onnx_tracing() or type(x) is not Tensor or not x.requires_grad:
         return False
     if type(norm) is not nn.BatchNorm2d or type(relu) is not nn.ReLU or not relu.inplace:
         return False

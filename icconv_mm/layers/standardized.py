@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from icconv_mm.bricks import ConvAWS2d, ConvWS2d
+from icconv_mm.compat import ConvAWS2d, ConvWS2d
 from icconv_mm.layers.inception_conv import ICConv2d
-from icconv_mm.ops import inception_conv2d
 
 
 class ICConvWS2d(ICConv2d, ConvWS2d):
@@ -16,16 +15,14 @@ class ICConvWS2d(ICConv2d, ConvWS2d):
 
     def forward(self, x: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
-        weight = (self.weight - mean) / (deviation + self.eps)
-        return inception_conv2d(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
+        return self.convolve(x, (self.weight - mean) / (deviation + self.eps))
 
 
 class ICConvAWS2d(ICConv2d, ConvAWS2d):
     """A ``ConvAWS2d`` of several dilations: the standardised filters have a scale and a shift as buffers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._get_weight(self.weight)
-        return inception_conv2d(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
+        return self.convolve(x, self._get_weight(self.weight))
 
 
 STANDARDIZED = {ConvWS2d: ICConvWS2d, ConvAWS2d: ICConvAWS2d}

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.bricks import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError, naming
+from icconv_mm.compat import MODELS, BaseModule, ConvModule
+from icconv_mm.errors import InputError, check_all_positive, check_not_negative, check_positive, naming, without_none
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.ops.window_attention import check_settings
-from icconv_mm.utils.arguments import check_all_positive, check_not_negative, check_positive, without_none
 
 INTERACTIONS = ('self', 'grounding', 'rendering')
 
@@ -20,10 +19,10 @@ INTERACTIONS = ('self', 'grounding', 'rendering')
 class FPT(BaseModule):
     """Feature Pyramid Transformer.
 
-    Every level is projected to ``out_channels``. A level then is concatenated with its self-transformer, the grounding
-    transformers from all coarser and the rendering transformers from all finer levels, each followed by DropBlock, and
-    a 3x3 convolution brings that to ``out_channels`` again (section 3.5). There is no top-down sum before: the input is
-    the bottom-up pyramid of the backbone.
+    The input is the backbone's bottom-up pyramid, without a top-down sum. Every level is projected to ``out_channels``
+    and concatenated with its self-transformer, the grounding transformers from all coarser levels and the rendering
+    transformers from all finer ones, each followed by DropBlock. A 3x3 convolution brings that back to
+    ``out_channels`` (section 3.5).
 
     For detection the levels halve in size. For segmentation they have one size (``strides=[8, 8, 8, 8]``) and the
     grounding transformers a ``window``.
@@ -31,7 +30,8 @@ class FPT(BaseModule):
     Args:
         in_channels: Channels of each level of the input, the finest first.
         out_channels: Channels of each level of the output; 256 by default.
-        num_outs: Number of output levels; those beyond the levels used are made from the last. By default no more.
+        num_outs: Number of output levels; by default the levels used. Further ones are made from the last; with fewer,
+            the coarser levels enrich the others and are not enriched themselves.
         strides: Stride of each level of the input, up to a common factor; each is 1, 2, 4, ... times the finest one. By
             default every level is half as large as the one before.
         start_level: Index of the first level that is used; 0 by default.
@@ -100,7 +100,7 @@ class FPT(BaseModule):
         self.window = window if 'grounding' in interactions else None
         self._check_arguments()
 
-        used = range(self.num_levels)
+        enriched = range(min(self.num_outs, self.num_levels))
         plain = dict(norm_cfg=norm_cfg, act_cfg=None)
         with naming('FPT: norm_cfg', ValueError):
             self.laterals = nn.ModuleList(
@@ -111,7 +111,7 @@ class FPT(BaseModule):
         with naming('FPT'):
             self.drop_block = DropBlock2d(drop_prob, block_size)
         self.outputs = nn.ModuleList(
-            ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, **plain) for level in used
+            ConvModule(self._maps(level) * out_channels, out_channels, 3, padding=1, **plain) for level in enriched
         )
         extra = [out_channels] * (self.num_outs - self.num_levels if self.add_extra_convs else 0)
         if extra and self.add_extra_convs == 'on_input':
@@ -122,18 +122,18 @@ class FPT(BaseModule):
 
     def _make_transformers(self, self_settings: dict, grounding_settings: dict, norm_cfg: dict | None) -> None:
         """The transformers within each level and between each two, by the settings of their classes."""
-        channels, used = self.out_channels, range(self.num_levels)
+        channels, enriched = self.out_channels, range(min(self.num_outs, self.num_levels))
         with naming('FPT: out_channels and self_mixtures', ValueError):
             self.self_transformers = nn.ModuleList(
                 SelfTransformer(channels, **self_settings, norm_cfg=norm_cfg)
-                for _ in (used if 'self' in self.interactions else ())
+                for _ in (enriched if 'self' in self.interactions else ())
             )
         # by the names of the two levels, the enriched one first
         self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
-        for fine, coarse in combinations(used, 2):
-            if 'grounding' in self.interactions:
+        for fine, coarse in combinations(range(self.num_levels), 2):
+            if 'grounding' in self.interactions and fine in enriched:
                 self.groundings[f'{fine}_{coarse}'] = _grounding(channels, **grounding_settings, norm_cfg=norm_cfg)
-            if 'rendering' in self.interactions:
+            if 'rendering' in self.interactions and coarse in enriched:
                 ratio = self.strides[self.start_level + coarse] // self.strides[self.start_level + fine]
                 self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(channels, ratio, norm_cfg)
 
@@ -141,8 +141,6 @@ class FPT(BaseModule):
         levels = len(self.in_channels)
         if self.start_level >= levels:
             raise InputError(f'FPT: start_level must be a level, 0 to {levels - 1}, got {self.start_level}')
-        if self.num_outs < self.num_levels:
-            raise InputError(f'FPT: num_outs must be at least {self.num_levels}, the levels used, got {self.num_outs}')
         if len(self.strides) != levels:
             raise InputError(f'FPT: strides must have {levels} entries (in_channels), got {self.strides}')
         for finer, coarser in zip(self.strides, self.strides[1:]):
@@ -205,7 +203,7 @@ class FPT(BaseModule):
         first = inputs[self.start_level]
         for level in range(self.start_level, len(inputs)):
             ratio = self.strides[level] // self.strides[self.start_level]
-            expected = [len(first), self.in_channels[level], *(-(-size // ratio) for size in first.shape[2:])]
+            expected = [first.shape[0], self.in_channels[level], *(-(-size // ratio) for size in first.shape[2:])]
             if (found := list(inputs[level].shape)) != expected:
                 raise InputError(
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '

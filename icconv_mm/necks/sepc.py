@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from icconv_mm.bricks import MODELS, BaseModule
-from icconv_mm.errors import InputError, naming
-from icconv_mm.layers import PConvLayer
-from icconv_mm.layers.normalization import set_norms_eval
-from icconv_mm.layers.pconv import check_pyramid, make_ibn, normalize_and_rectify
-from icconv_mm.layers.scale_equalized_conv import ScaleEqualizedConv2d, merged_convs
-from icconv_mm.utils.arguments import check_not_negative, check_positive
-from icconv_mm.utils.torch_private import is_compiling
+from icconv_mm.compat import MODELS, BaseModule
+from icconv_mm.errors import InputError, check_not_negative, check_positive, naming
+from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
+from icconv_mm.layers.evaluation import set_norms_eval
+from icconv_mm.layers.pyramid_conv import check_pyramid, make_ibn, merged_convs, normalize_and_rectify
+from icconv_mm.torch_private import is_compiling
 
 
 @MODELS.register_module()
@@ -30,11 +28,11 @@ class PConv(BaseModule):
         out_channels: Channels of the outputs.
         num_outs: Number of levels, 2 or more.
         pconv_num: Number of pyramid convolutions; 4 by default.
-        pconv_deform: Whether they deform (scale equalisation). Weights of all levels are made; of two levels, what the
-            coarser adds to the finer one never deforms, and its offsets get no gradient.
+        pconv_deform: Deform the pyramid convolutions (scale equalisation). With two levels, the part that the finer
+            level gets from the coarser one never deforms; its offsets get no gradient.
         ibn: Whether to normalise with statistics of all levels (integrated batch norm).
-        start_level: Index of the finest level that deforms, 0 or more; the authors' is 1. From ``num_outs`` on none
-            does.
+        start_level: Index of the finest level that deforms; 1 by default, as in the paper's code. ``num_outs`` or more
+            turns deformation off.
         sync_ibn: Whether the statistics of integrated batch norm are also those of all processes.
         norm_eval: Keep integrated batch norm on its running statistics in training.
         init_cfg: mmengine initialisation; by default weights are N(0, 0.01), biases and offsets zero.
@@ -113,10 +111,9 @@ class LevelPairError(InputError, AttributeError):
 
 
 class LevelPair(NamedTuple):
-    """What :class:`SEPC` gives for a level: a map for each of the two branches of a dense head, of one shape.
+    """A level of :class:`SEPC`: one map for each branch of a dense head, both of one shape.
 
-    A head may ask for what they have in common, such as their shape. One that takes the pair for a map is told so,
-    instead of failing somewhere with the name of a tuple.
+    A head may read what the maps share, such as their shape. A head that uses the pair as one map gets a clear error.
     """
 
     cls: Tensor
@@ -138,9 +135,9 @@ class LevelPair(NamedTuple):
     @staticmethod
     def _not_a_map(what: str) -> LevelPairError:
         return LevelPairError(
-            f"{what}: SEPC with branches='both' gives a pair (classification map, localisation map) per level, which "
-            'only a head of icconv_mm.SplitFeatureHead reads, and in its towers cls_convs and reg_convs alone; for '
-            "other heads take PConv, or SEPC with branches='cls' or 'reg'"
+            f"{what}: SEPC with branches='both' gives a pair (classification map, localisation map) per level. Only "
+            'the towers cls_convs and reg_convs of an icconv_mm.SplitFeatureHead read it; for other heads take '
+            "PConv, or SEPC with branches='cls' or 'reg'"
         )
 
 
@@ -230,13 +227,16 @@ class SEPC(PConv):
             outputs.append(normalize_and_rectify(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
+    def norms_and_convs(self) -> list[tuple[str, tuple[nn.Module, ...]]]:
+        """The name of the norm of each branch, and the convolution that it follows."""
+        return [(f'{branch}_norm', (getattr(self, f'{branch}_conv'),)) for branch in self.branches]
+
     def _check_levels(self, levels: Sequence[Tensor]) -> None:
         super()._check_levels(levels)
         least = 3 - 2 * self.lcconv_padding
         for level, x in enumerate(levels):
             if min(x.shape[-2:]) < least:
                 raise InputError(
-                    f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, smaller than the {least}x{least} that a 3x3 '
-                    f'convolution with lcconv_padding={self.lcconv_padding} needs: give larger images, fewer levels, '
-                    'or lcconv_padding=1'
+                    f'SEPC: level {level} is {x.shape[-2]}x{x.shape[-1]}, but lcconv_padding='
+                    f'{self.lcconv_padding} needs {least}x{least}: use larger images, fewer levels, or lcconv_padding=1'
                 )

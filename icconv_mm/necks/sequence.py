@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from icconv_mm.bricks import MODELS, BaseModule, ModuleList
+from icconv_mm.compat import MODELS, BaseModule, ModuleList
 from icconv_mm.errors import InputError
 
 
 @MODELS.register_module()
 class SequenceNeck(BaseModule):
-    """What a list of necks is in mmdet and mmseg, for libraries that take a single one: mmpose drops lists silently.
+    """Several necks in a row as one neck. mmdet and mmseg take a list instead; mmpose silently ignores a list.
 
     The keys of neck i are those below ``neck.necks.i.``.
 
@@ -19,7 +19,7 @@ class SequenceNeck(BaseModule):
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: If there is none, or this is no list of configs.
+        InputError: If ``necks`` is empty or no list of configs.
 
     Example:
         >>> pconv = dict(type='icconv_mm.PConv', in_channels=8, out_channels=8, num_outs=2)
@@ -37,7 +37,7 @@ class SequenceNeck(BaseModule):
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
     def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the last neck makes of what the others made of the backbone's maps."""
+        """Run the necks one after the other on the backbone's maps."""
         for neck in self.necks:
             inputs = neck(inputs)
         return inputs

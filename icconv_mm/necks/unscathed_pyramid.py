@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from icconv_mm.bricks import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError, naming
-from icconv_mm.utils.arguments import check_all_positive, check_positive
+from icconv_mm.compat import MODELS, BaseModule, ConvModule
+from icconv_mm.errors import InputError, check_all_positive, check_positive, naming
 
 
 class GlobalConvolution(nn.Module):

@@ -1,11 +1,11 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends.
 
-The modules here are the operators. What they are made of is in folders: ``reference`` holds each in plain PyTorch under
-the same name, ``dispatch`` chooses what runs a call, ``definition`` registers operators and their gradients, and
-``common`` is what these share. ``steps`` has what layers and deployed models call, not users.
+Each operator is one module: the function, which calls its kernels get, its reference, its registration. ``dispatch``
+chooses what runs a call, ``library`` defines operators for torch, ``convolution`` those of both convolutions, and
+``tensors`` is what they share. ``integrated_norm`` and ``pyramid_sum`` are for layers, not for users.
 """
 
-from icconv_mm.ops.dispatch.backend import (
+from icconv_mm.ops.dispatch import (
     Answer,
     Explanation,
     Status,
@@ -14,7 +14,6 @@ from icconv_mm.ops.dispatch.backend import (
     explain,
     forget_packed_weights,
     use_backend,
-    use_kernel,
 )
 from icconv_mm.ops.inception_conv import inception_conv2d, inception_conv2d_relu
 from icconv_mm.ops.mixture_attention import mixture_attention
@@ -35,6 +34,5 @@ __all__ = [
     'pyconv2d',
     'pyconv2d_relu',
     'use_backend',
-    'use_kernel',
     'window_attention',
 ]

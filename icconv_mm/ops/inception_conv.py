@@ -1,13 +1,28 @@
 """Inception convolution: a 3x3 convolution in which every output channel has its own dilation."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
-from icconv_mm.ops.definition.convolution import Convolution
-from icconv_mm.ops.dispatch import limits_cpu, limits_cuda
-from icconv_mm.ops.reference import inception_conv as reference
+from icconv_mm.ops import standard
+from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal
+from icconv_mm.ops.dispatch import Kernel
+from icconv_mm.ops.library import is_symbol, recorded
+from icconv_mm.ops.tensors import (
+    FLOAT_DTYPES,
+    check_groups,
+    check_tensors,
+    convolution_grad_input,
+    convolution_grad_weight,
+    convolve,
+    device_refusal,
+    empty,
+    triples,
+    wide_zeros,
+)
 from icconv_mm.patterns import DilationPattern
 from icconv_mm.patterns.pattern import MAX_DILATION
 
@@ -48,6 +63,8 @@ def inception_conv2d(
         torch.Size([1, 6, 16, 16])
     """
     pattern = DilationPattern.of(pattern)
+    if is_symbol(x):
+        return recorded(inception_conv2d, x, weight, bias, pattern, stride, groups)
     return _convolution.call(x, (weight,), bias, (pattern.flat, stride, groups), several=not pattern.is_uniform)
 
 
@@ -72,6 +89,8 @@ def inception_conv2d_relu(
         tensor(True)
     """
     pattern = DilationPattern.of(pattern)
+    if is_symbol(x):
+        return recorded(inception_conv2d_relu, x, weight, bias, pattern, stride, groups)
     settings = pattern.flat, stride, groups
     return _convolution.call(x, (weight,), bias, settings, several=not pattern.is_uniform, relu=True)
 
@@ -90,7 +109,10 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int
         raise ValueError(f'x must have at least one channel, got {list(x.shape)}')
     check_groups(x, weight, groups)
     if sum(pattern[::3]) != weight.shape[0]:
-        raise ValueError(f'the pattern sums to {sum(pattern[::3])} channels, weight has {weight.shape[0]} filters')
+        raise ValueError(
+            f'the pattern sums to {sum(pattern[::3])} channels, weight has {weight.shape[0]} filters; tools that cut '
+            'filters need the ordinary convolutions that icconv_mm.layers.to_standard makes of the layer'
+        )
     check_tensors({'x': x, 'weight': weight, 'bias': bias}, weight.shape[0])
 
 
@@ -98,6 +120,196 @@ def _flat(pattern: Iterable) -> tuple[int, ...]:
     """A pattern as the operator takes it, given so or as a table of runs."""
     pattern = tuple(pattern)
     return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
+
+
+# --- which calls the compiled kernels get (measured: docs/performance.md)
+
+_LANES = 16  # of a vector of the CPU's kernels: a group with fewer channels leaves parts of it empty
+
+
+def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
+    inside = weight.shape[1]
+    if groups > 1 and inside < _LANES:
+        return f'{inside} channels in a group; below {_LANES} the reference is faster'
+    return None
+
+
+PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the kernels passed their tests and were faster
+_LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
+_MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
+_VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU."""
+    return torch.cuda.get_device_capability(device)
+
+
+def _cuda_refusal(first, second, *_) -> str | None:
+    if reason := device_refusal((first, second), 'cuda'):
+        return reason
+    if first.device != second.device:
+        return f'it takes tensors on one device, got {first.device} and {second.device}'
+    if first.dtype not in FLOAT_DTYPES or first.dtype != second.dtype:
+        return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
+    return None
+
+
+def _cuda_objection(tensor, group_in: int, group_out: int, pattern) -> str | None:
+    """Why the reference serves a call, unless the CUDA backend is in use: the kernels are slower, or did not run so."""
+    if capability(tensor.device) not in PROVEN:
+        return f'its tests have not passed on a GPU like {tensor.device}'
+    if tensor.dtype == torch.float64:
+        return f'in {tensor.dtype} the reference is faster'
+    vector = _VECTOR_BYTES // tensor.element_size()
+    if group_in % vector or group_out % vector:
+        return f'{group_in} -> {group_out} channels of a group do not fill {_VECTOR_BYTES} bytes'
+    dilation = max((max(h, w) for n, h, w in triples(pattern) if n), default=1)
+    if dilation > _LARGEST_CHOSEN_DILATION:
+        return f'its largest dilation is {dilation}; above {_LARGEST_CHOSEN_DILATION} it was not measured'
+    return None
+
+
+def _output_objection(x, weight, bias, pattern, stride, groups) -> str | None:
+    if x.dtype == torch.float32:
+        mean = weight.shape[0] / len({(h, w) for _, h, w in triples(pattern)})
+        if mean >= _MANY_CHANNELS:
+            return f'{mean:.0f} float32 channels share a dilation; from {_MANY_CHANNELS} the reference is as fast'
+    return _cuda_objection(x, weight.shape[1], weight.shape[0] // groups, pattern)
+
+
+def _grad_input_objection(grad, weight, size, pattern, stride, groups) -> str | None:
+    return _cuda_objection(grad, weight.shape[1], weight.shape[0] // groups, pattern)
+
+
+def _grad_weight_objection(grad, x, pattern, stride, groups) -> str | None:
+    return _cuda_objection(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
+
+
+# --- the reference, of ordinary convolutions: the oracle of every backend
+
+
+class Convolved(NamedTuple):
+    """One ordinary convolution of an inception convolution."""
+
+    dilation: tuple[int, int]
+    groups: int
+    inputs: tuple[int, ...]  # input channels it reads
+    outputs: tuple[int, ...]  # output channels it computes
+
+
+@lru_cache(maxsize=1024)
+def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple[Convolved, ...]:
+    """Cuts a flat table of runs into ordinary convolutions: one per dilation and per number of channels in a group.
+
+    A call costs at most as many convolutions as it has different dilations; a group that a run cuts in two adds one.
+    """
+    dilations = [(h, w) for n, h, w in triples(pattern) for _ in range(n)]
+    group_out, group_in = len(dilations) // groups, in_channels // groups
+    by_kind: dict = {}
+    for group in range(groups):
+        channels = range(group * group_out, (group + 1) * group_out)
+        for dilation in dict.fromkeys(dilations[i] for i in channels):
+            members = [i for i in channels if dilations[i] == dilation]
+            by_kind.setdefault((dilation, len(members)), []).append((group, members))
+    return tuple(
+        Convolved(
+            dilation=dilation,
+            groups=len(found),
+            inputs=tuple(i for group, _ in found for i in range(group * group_in, (group + 1) * group_in)),
+            outputs=tuple(i for _, members in found for i in members),
+        )
+        for (dilation, _), found in by_kind.items()
+    )
+
+
+def output(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int = 1, groups: int = 1
+) -> Tensor:
+    """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
+    parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
+    outputs = [
+        convolve(
+            take(x, 1, part.inputs),
+            take(weight, 0, part.outputs),
+            None if bias is None else take(bias, 0, part.outputs),
+            stride,
+            part.dilation,
+            part.groups,
+        )
+        for part in parts
+    ]
+    return _in_order(outputs, 1, parts)
+
+
+def grad_input(
+    grad: Tensor, weight: Tensor, size: tuple[int, int], pattern: Sequence[int], stride: int, groups: int
+) -> Tensor:
+    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    in_channels = weight.shape[1] * groups
+    total = wide_zeros((grad.shape[0], in_channels, *size), like=grad)
+    for part in make_parts(tuple(pattern), in_channels, groups):
+        shape, filters = (grad.shape[0], len(part.inputs), *size), take(weight, 0, part.outputs)
+        part_grad = take(grad, 1, part.outputs)
+        share = convolution_grad_input(part_grad, shape, filters, stride, part.dilation, part.groups)
+        if len(part.inputs) == in_channels:
+            total += share
+        else:
+            total.index_add_(1, _index(part.inputs, grad), share.to(total.dtype))
+    return total.to(grad.dtype)
+
+
+def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
+    """The gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
+    parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
+    outputs = []
+    for part in parts:
+        part_grad, part_x = take(grad, 1, part.outputs), take(x, 1, part.inputs)
+        shape = len(part.outputs), x.shape[1] // groups, 3, 3
+        outputs.append(convolution_grad_weight(part_grad, part_x, shape, stride, part.dilation, part.groups))
+    return _in_order(outputs, 0, parts)
+
+
+def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
+    """These entries of a dimension: the tensor itself or a view where they are consecutive, else a copy."""
+    first, count = channels[0], len(channels)
+    if channels == tuple(range(first, first + count)):
+        return tensor if count == int(tensor.shape[dim]) else tensor.narrow(dim, first, count)
+    return tensor.index_select(dim, _index(channels, tensor))
+
+
+def _in_order(outputs: list[Tensor], dim: int, parts: tuple[Convolved, ...]) -> Tensor:
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim)
+    order = [channel for part in parts for channel in part.outputs]
+    if order == sorted(order):
+        return joined
+    places = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return joined.index_select(dim, _index(places, joined))
+
+
+def _index(channels: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.tensor(channels, device=like.device)
+
+
+def _standard(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int, *, relu=False
+) -> Tensor:
+    """What exports hold. Groups are mostly whole runs, which need no cutting."""
+    if groups == 1:
+        return standard.inception_output(x, weight, bias, pattern, stride, relu=relu)
+    y = output(x, weight, bias, pattern, stride, groups)
+    return y.relu() if relu else y
+
+
+def exported_convolutions(pattern: tuple[int, ...], in_channels: int, groups: int = 1) -> int:
+    """How many standard convolutions an exported file has for a layer."""
+    if groups == 1:
+        return standard.plan(pattern, in_channels).convolutions
+    return len(make_parts(pattern, in_channels, groups))
+
+
+# --- fakes and registration
 
 
 def _grad_input_fake(grad, weight, size, pattern, stride, groups):
@@ -110,14 +322,20 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 
 _convolution = Convolution(
     inception_conv2d,
-    reference,
+    Part(output, {'cpu': Kernel(cpu_refusal, _small_groups), 'cuda': Kernel(_cuda_refusal, _output_objection)}),
+    Part(
+        grad_input, {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_input_objection)}, _grad_input_fake
+    ),
+    Part(
+        grad_weight,
+        {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_weight_objection)},
+        _grad_weight_fake,
+    ),
     weights_schema='Tensor weight',
     settings_schema='int[] pattern, int stride, int groups',
-    limits={'cpu': limits_cpu.LIMITS, 'cuda': limits_cuda.LIMITS},
     check=_check,
+    standard=_standard,
     dense=lambda pattern, stride, groups: (stride, pattern[1:3], groups),
-    fast_call_maker='inception',
-    grad_input_fake=_grad_input_fake,
-    grad_weight_fake=_grad_weight_fake,
+    maker='inception',
     converters={'pattern': _flat},
 )

@@ -1,12 +1,12 @@
 """Attention with a mixture of softmaxes, in memory that is linear in the positions."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.common.attention import computed_dtype, in_blocks, widened
-from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
-from icconv_mm.ops.dispatch.backend import Arguments
-from icconv_mm.ops.reference import mixture_attention as reference
+from icconv_mm.ops.dispatch import Arguments
+from icconv_mm.ops.library import checked_call, define, differentiable_once
+from icconv_mm.ops.tensors import computed_dtype, in_blocks, widened
 
 
 def mixture_attention(
@@ -47,7 +47,7 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    return checked_call(_forward, reference.forward, _check, q, k, v, mix, bias, scale)
+    return checked_call(_forward, definition, _check, q, k, v, mix, bias, scale)
 
 
 def _check(q, k, v, mix, bias, scale):
@@ -67,6 +67,18 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'bias must have the shape {[batch, parts, keys]}, got {list(bias.shape)}')
     if keys == 0:
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
+
+
+# --- by its definition, in quadratic memory
+
+
+def definition(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """What a trace or an exported ONNX model holds; arguments and result as those of ``mixture_attention``."""
+    logits = scale * q.transpose(-2, -1) @ k
+    if bias is not None:
+        logits = logits + bias[:, :, None]
+    weights = (mix[..., None, None] * F.softmax(logits, -1)).sum(1)
+    return v @ weights.transpose(-2, -1)
 
 
 # --- in blocks
@@ -146,6 +158,7 @@ _forward = define(
     _forward_in_blocks,
     arguments=Arguments(mixture_attention, _check),
     fake=_forward_fake,
+    standard=definition,
     autograd=differentiable_once(_backward, 5),
     flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products
 )

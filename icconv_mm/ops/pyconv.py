@@ -2,12 +2,23 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from icconv_mm.ops.common.tensors import check_groups, check_tensors, empty
-from icconv_mm.ops.definition.convolution import Convolution
-from icconv_mm.ops.dispatch import limits_cpu, limits_cuda
-from icconv_mm.ops.reference import pyconv as reference
+from icconv_mm.ops import standard
+from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal
+from icconv_mm.ops.dispatch import Kernel
+from icconv_mm.ops.library import is_symbol, recorded
+from icconv_mm.ops.tensors import (
+    check_groups,
+    check_tensors,
+    convolution_grad_input,
+    convolution_grad_weight,
+    convolve,
+    empty,
+    triples,
+    wide_zeros,
+)
 from icconv_mm.patterns.pattern import MAX_DILATION
 
 
@@ -43,6 +54,8 @@ def pyconv2d(
         torch.Size([1, 8, 16, 16])
     """
     weights, groups = _list_of_weights(weights), _groups_of_levels(groups)
+    if is_symbol(x):
+        return recorded(pyconv2d, x, weights, bias, groups, stride, dilation)
     return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1)
 
 
@@ -62,6 +75,8 @@ def pyconv2d_relu(
         tensor(True)
     """
     weights, groups = _list_of_weights(weights), _groups_of_levels(groups)
+    if is_symbol(x):
+        return recorded(pyconv2d_relu, x, weights, bias, groups, stride, dilation)
     return _convolution.call(x, weights, bias, (groups, stride, dilation), several=len(weights) > 1, relu=True)
 
 
@@ -102,24 +117,77 @@ def _check(
     check_tensors({'x': x, **levels, 'bias': bias}, sum(weight.shape[0] for weight in weights))
 
 
+# --- the reference, of ordinary convolutions: the oracle of every backend
+
+
+def output(
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
+) -> Tensor:
+    """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
+    biases = [None] * len(weights) if bias is None else bias.split([int(weight.shape[0]) for weight in weights])
+    levels = [
+        convolve(x, weight, level_bias, stride, (dilation, dilation), group)
+        for weight, level_bias, group in zip(weights, biases, groups)
+    ]
+    return levels[0] if len(levels) == 1 else torch.cat(levels, 1)
+
+
+def grad_input(
+    grad: Tensor, weights: Sequence[Tensor], size: tuple[int, int], groups: Sequence[int], stride: int, dilation: int
+) -> Tensor:
+    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
+    shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
+    total = wide_zeros(shape, like=grad)
+    for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
+        total += convolution_grad_input(part, shape, weight, stride, (dilation, dilation), group)
+    return total.to(grad.dtype)
+
+
+def grad_weight(
+    grad: Tensor, x: Tensor, shapes: Sequence[int], groups: Sequence[int], stride: int, dilation: int
+) -> list[Tensor]:
+    """The gradients for the weights; ``shapes`` has three numbers per level: its channels and its kernel."""
+    sizes = level_shapes(shapes, x.shape[1], groups)
+    return [
+        convolution_grad_weight(part, x, size, stride, (dilation, dilation), group)
+        for part, size, group in zip(_split(grad, [size[0] for size in sizes]), sizes, groups)
+    ]
+
+
+def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """The shapes of the weights: ``[(C_l, C_in / groups_l, kh, kw), ...]`` from the flat ``[C_l, kh, kw, ...]``."""
+    return [
+        (channels, in_channels // group, height, width)
+        for (channels, height, width), group in zip(triples(shapes), groups)
+    ]
+
+
+def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
+    return grad.split([int(count) for count in channels], 1)
+
+
+# --- fakes and registration
+
+
 def _grad_input_fake(grad, weights, size, groups, stride, dilation):
     return empty((grad.shape[0], weights[0].shape[1] * groups[0], *size), like=grad)
 
 
 def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
-    return [grad.new_empty(shape) for shape in reference.level_shapes(shapes, x.shape[1], groups)]
+    return [grad.new_empty(shape) for shape in level_shapes(shapes, x.shape[1], groups)]
 
 
+_KERNELS = {'cpu': Kernel(cpu_refusal)}
 _convolution = Convolution(
     pyconv2d,
-    reference,
+    Part(output, _KERNELS),
+    Part(grad_input, _KERNELS, _grad_input_fake),
+    Part(grad_weight, _KERNELS, _grad_weight_fake),
     weights_schema='Tensor[] weights',
     settings_schema='int[] groups, int stride, int dilation',
-    limits={'cpu': limits_cpu.LIMITS, 'cuda': limits_cuda.LIMITS},
     check=_check,
+    standard=standard.pyramidal_output,
     dense=lambda groups, stride, dilation: (stride, (dilation, dilation), groups[0]),
-    fast_call_maker='pyramidal',
-    grad_input_fake=_grad_input_fake,
-    grad_weight_fake=_grad_weight_fake,
+    maker='pyramidal',
     converters={'weights': _list_of_weights, 'groups': _groups_of_levels},
 )

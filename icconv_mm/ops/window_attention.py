@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icconv_mm.ops.common.attention import rows_of_a_block, widened
-from icconv_mm.ops.definition.operator import checked_call, define, differentiable_once
-from icconv_mm.ops.dispatch.backend import Arguments
-from icconv_mm.ops.reference import window_attention as reference
+from icconv_mm.ops.dispatch import Arguments
+from icconv_mm.ops.library import checked_call, define, differentiable_once
+from icconv_mm.ops.tensors import rows_of_a_block, widened
 
 SIMILARITIES = ('euclidean', 'embedded', 'dot')
 
@@ -52,7 +51,7 @@ def window_attention(
         >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
         torch.Size([1, 4, 32, 32])
     """
-    return checked_call(_forward, reference.forward, _check, q, k, v, mix, window, similarity)
+    return checked_call(_forward, definition, _check, q, k, v, mix, window, similarity)
 
 
 def _check(q, k, v, mix, window, similarity):
@@ -76,6 +75,39 @@ def check_settings(similarity: str, window: int) -> None:
         raise ValueError(f'similarity must be one of {", ".join(SIMILARITIES)}, got {similarity!r}')
     if window < 1 or window % 2 == 0:
         raise ValueError(f'the side of a window must be odd and positive, got {window}')
+
+
+# --- by its definition, on unfolded windows
+
+
+def cells_of(fine: int, coarse: int, device: torch.device) -> Tensor:
+    """For every fine position along an axis, the coarse cell that holds its centre."""
+    return (2 * torch.arange(fine, device=device) + 1) * coarse // (2 * fine)
+
+
+def scale_of(channels: int, parts: int, window: int, similarity: str) -> float:
+    """The factor of the similarities of a query and the keys of its window."""
+    return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
+
+
+def definition(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
+    """What a trace or an exported ONNX model holds; arguments and result as those of ``window_attention``."""
+    (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
+    rows, columns = cells_of(height, k.shape[2], q.device), cells_of(width, k.shape[3], q.device)
+
+    def unfold(x):  # [B, N, channels of a part, window^2, H, W]
+        x = F.unfold(x, window, padding=window // 2).reshape(batch, x.shape[1], area, *k.shape[2:])
+        return x.index_select(3, rows).index_select(4, columns)
+
+    keys = unfold(k).reshape(batch, parts, -1, area, height, width)
+    queries = q.reshape(batch, parts, -1, 1, height, width)
+    if similarity == 'euclidean':
+        logits = -(queries - keys).square().sum(2)
+    else:
+        logits = scale_of(channels, parts, window, similarity) * (queries * keys).sum(2)
+    weights = logits if similarity == 'dot' else logits.softmax(2)
+    weights = (mix[:, :, None, None, None] * weights).sum(1)
+    return (weights[:, None] * unfold(v)).sum(2)
 
 
 # --- in blocks
@@ -104,7 +136,7 @@ def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Block]:
     (_, channels, height, width), coarse = q.shape, tuple(k.shape[2:])
     cells = None
     if coarse != (height, width):
-        cells = reference.cells_of(height, coarse[0], q.device), reference.cells_of(width, coarse[1], q.device)
+        cells = cells_of(height, coarse[0], q.device), cells_of(width, coarse[1], q.device)
     # beside the weights, a few maps of the block's queries and keys are in memory at a time
     count = max(1, rows_of_a_block(width * (channels + side**2), 4, q) if height * width else height)
     for start in range(0, height, count):
@@ -139,7 +171,7 @@ def _weights(query, keys, parts, block, similarity):
             torch.sum(_by_part((query - key).square_(), parts), 1, out=weights[offset]).neg_()
         else:
             torch.sum(_by_part(query * key, parts), 1, out=weights[offset])
-    weights.mul_(reference.scale_of(query.shape[0], parts, block.side, similarity))
+    weights.mul_(scale_of(query.shape[0], parts, block.side, similarity))
     return weights if similarity == 'dot' else weights.softmax(0)
 
 
@@ -172,7 +204,7 @@ def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
                     _add(to_v[image], *cells, outer * mixed[offset])
                 to_mix[image] += (weights * to_mixed[:, None]).sum((0, 2, 3))
                 to_logits = _to_logits(weights, to_mixed, mix_[image], similarity)
-                to_logits.mul_(reference.scale_of(q.shape[1], parts, window, similarity))
+                to_logits.mul_(scale_of(q.shape[1], parts, window, similarity))
                 for offset, cells in enumerate(block.offsets()):
                     _add_logits(
                         to_q[image, :, block.rows], to_k[image], query, k_[image], to_logits[offset], cells, similarity
@@ -229,6 +261,7 @@ _forward = define(
     _forward_in_blocks,
     arguments=Arguments(window_attention, _check),
     fake=_forward_fake,
+    standard=definition,
     autograd=differentiable_once(_backward, 4),
     flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),
 )

@@ -7,19 +7,19 @@ import hashlib
 import http.client
 import logging
 import os
-import subprocess
+import queue
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
-from icconv_mm.utils.files import MAX_BYTES, whole_file
-from icconv_mm.utils.tool_commands import command_of
+from icconv_mm.files import MAX_BYTES, command_of, whole_file
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
-_TIMEOUT = 30  # seconds without an answer
+_TIMEOUT = 30  # seconds without a byte
+_LIMIT = 120  # seconds for one file: the largest has 26 kB
 # The last commit of the repository, and what only older ones have, under other paths: name -> (commit, path).
 _LAST_COMMIT = '0a92284559f6ddfc9d0e6ad94bcfed3e982d875f'
 _RESNEXT = ('acd22f8bb4e5b76a56dabc7e72b888b5b2be67d3', 'pattern_zoo/ic_resnext_32x4d_k9.json')
@@ -47,7 +47,7 @@ class DownloadError(InputError):
 
     def __init__(self, failed: dict[str, str], fetched: dict[str, bool]):
         reasons = ''.join(f'\n  {name}: {reason}' for name, reason in failed.items())
-        super().__init__(f'{len(failed)} of {len(failed) + len(fetched)} published patterns did not arrive:{reasons}')
+        super().__init__(f'{len(failed)} of {len(failed) + len(fetched)} published patterns are missing:{reasons}')
         self.failed, self.fetched = failed, fetched
 
 
@@ -61,13 +61,16 @@ def cache_folder() -> Path:
 def published_file(name: str) -> Path:
     """The file of a published pattern in the cache; fetched if it is not there, unless ``ICCONV_MM_OFFLINE`` is set.
 
+    A file that somebody has changed counts as none.
+
     Raises:
         MissingFileError: If it is not there and is not or cannot be fetched.
     """
     path = _target(name)
-    if path.is_file():
+    if _is_published(path, name):
         return path
-    absent = f'the published pattern {name!r} is not at {path}: run {command_of("download_patterns")}'
+    found = 'another file than published' if path.exists() else 'not there'
+    absent = f'the published pattern {name!r} is {found}: {path}: run {command_of("download_patterns")}'
     if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
         raise MissingFileError(absent)
     _log.warning('fetching the published pattern %r from %s into %s', name, PUBLISHED_AT, path.parent)
@@ -87,8 +90,8 @@ def download_patterns(
 
     Args:
         names: Names out of ``PUBLISHED``; all by default.
-        source: An address below which a file is at ``COMMIT/PATH``, by default ``PUBLISHED_AT``; or a folder: a clone
-            of the repository (files of older commits come out of its history) or one with files by their paths.
+        source: An address below which a file is at ``COMMIT/PATH``, by default ``PUBLISHED_AT``; or a folder with
+            files by their paths, such as a clone of the repository.
         progress: Wraps the list of names while they are worked on.
 
     Returns:
@@ -119,9 +122,13 @@ def _target(name: str) -> Path:
     return cache_folder() / 'patterns' / f'{name}.json'
 
 
+def _is_published(path: Path, name: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == PUBLISHED[name]
+
+
 def _fetch(name: str, source: str) -> bool:
     target, expected = _target(name), PUBLISHED[name]
-    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == expected:
+    if _is_published(target, name):
         return False
     origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
     if (found := hashlib.sha256(content).hexdigest()) != expected:
@@ -134,18 +141,11 @@ def _fetch(name: str, source: str) -> bool:
 def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
     """Where the file is in a folder, and what it holds."""
     commit, path = location(name)
-    git = ['git', '-C', str(folder), 'cat-file', 'blob', f'{commit}:{path}']
-    # of the history first: the files of a work tree are those of one commit
-    with suppress(OSError, subprocess.SubprocessError):  # no git here, or no such commit
-        done = subprocess.run(git, capture_output=True, timeout=_TIMEOUT, check=True)
-        return f'{folder} ({commit}:{path})', done.stdout
     for relative in (path, path.removeprefix('pattern_zoo/'), f'{name}.json'):
         if (folder / relative).is_file():
             return str(folder / relative), (folder / relative).read_bytes()
-    raise MissingFileError(
-        f'{folder}: there is no {path}, no {name}.json, and no git history with commit {commit} '
-        '(a clone of depth 1 has the last one only)'
-    )
+    by_hand = f'; where {folder} is a clone: git show {commit}:{path} > {name}.json' if name in _OLDER else ''
+    raise MissingFileError(f'{folder}: there is no {path} and no {name}.json{by_hand}')
 
 
 def _read_address(name: str, source: str) -> tuple[str, bytes]:
@@ -153,11 +153,35 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
     commit, path = location(name)
     address = f'{source.rstrip("/")}/{commit}/{path}'
     try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
-            return address, answer.read(MAX_BYTES)
+        return address, _within(_LIMIT, lambda: _read_url(address))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
         raise InputError(
             f'{address}: {reason}. Without a connection, clone the repository elsewhere and run '
             f'{command_of("download_patterns", "--from", "FOLDER")}'
         ) from None
+
+
+def _read_url(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
+        return answer.read(MAX_BYTES)
+
+
+def _within(seconds: float, function: Callable[[], bytes]) -> bytes:
+    """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer."""
+    done: queue.Queue = queue.Queue()
+
+    def work() -> None:
+        try:
+            done.put((function(), None))
+        except Exception as error:
+            done.put((b'', error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        content, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f'no whole answer in {seconds:g} seconds') from None
+    if error is not None:
+        raise error
+    return content

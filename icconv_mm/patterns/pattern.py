@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Run(NamedTuple):
     dilation_w: int
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, init=False, repr=False)
 class DilationPattern:
     """Which dilation every output channel of a 3x3 convolution has, as a table of runs in channel order.
 
@@ -35,22 +35,22 @@ class DilationPattern:
     Attributes:
         runs: The entries that have channels.
         flat: The same as one tuple of integers, the form in which operators take it.
-        is_uniform: Whether all runs have one dilation, which makes it an ordinary convolution.
+        is_uniform: Whether all runs share one dilation: an ordinary convolution.
 
     Raises:
-        InputError: If this is no table (a name, say), an entry is not three integers, a dilation is below 1 or above
-            2**20, a number of channels is negative or above 2**20, or there are no channels at all.
+        InputError: If ``entries`` is no table of three integers each, a dilation is outside 1 to 2**20, a number of
+            channels is outside 0 to 2**20, or all are 0.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
     """
 
     entries: tuple[Run, ...] = field(compare=False)
-    runs: tuple[Run, ...] = field(init=False)
-    flat: tuple[int, ...] = field(init=False, compare=False)
-    is_uniform: bool = field(init=False, compare=False)  # kept, because each call of an operator asks
+    runs: tuple[Run, ...]
+    flat: tuple[int, ...] = field(compare=False)
+    is_uniform: bool = field(compare=False)  # kept, because each call of an operator asks
 
-    def __post_init__(self) -> None:
-        entries = tuple(_as_run(entry, position) for position, entry in enumerate(_table(self.entries)))
+    def __init__(self, entries: Iterable[Sequence[int]]):
+        entries = tuple(_as_run(entry, position) for position, entry in enumerate(_table(entries)))
         runs = tuple(run for run in entries if run.out_channels)
         if not runs:
             raise InputError('a dilation pattern needs at least one channel, got none')
@@ -69,7 +69,7 @@ class DilationPattern:
         return f'DilationPattern({", ".join(f"{n}x({h}, {w})" for n, h, w in self.runs)})'
 
     @classmethod
-    def of(cls, pattern: 'DilationPattern | Iterable') -> 'DilationPattern':
+    def of(cls, pattern: 'DilationPattern | Iterable[Sequence[int]]') -> 'DilationPattern':
         """``pattern`` itself, or the pattern of an iterable of runs."""
         return pattern if isinstance(pattern, cls) else cls(pattern)
 

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, require_known
+from icconv_mm.patterns.convolutions import LayerFilter, select_convs
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating
-from icconv_mm.patterns.selection import LayerFilter, select_convs
 from icconv_mm.patterns.supernet import SupernetKernel, candidates, keep_taps, select_kernels, tap_indices
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')

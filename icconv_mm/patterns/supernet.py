@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.patterns.selection import LayerFilter, select_convs, selects
+from icconv_mm.patterns.convolutions import LayerFilter, select_convs, selects
 
 
 class SupernetKernel(NamedTuple):
@@ -118,7 +118,7 @@ def select_kernels(
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
             f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
-            f'(one of the stem counts only if the filter names it)'
+            f'(the stem counts only if the filter names it)'
         )
     for kernel in found:
         _check_kernel(kernel, d_max)

@@ -105,17 +105,6 @@ def test_inference_tensors():
             same(frozen(x.clone()).clone(), expected(frozen, x))
 
 
-def test_transforms_are_right_or_refused():
-    """``torch.func.vmap`` works; transforms that differentiate raise, because the operator has a rule of its own."""
-    conv, x = layer(), torch.randn(3, 8, 6, 6)
-    with torch.no_grad():
-        got = torch.func.vmap(lambda each: conv(each[None])[0])(x)
-    same(got, expected(conv, x))
-    for transform in (torch.func.grad, lambda f: lambda w: torch.func.jvp(f, (w,), (w,))):
-        with pytest.raises(RuntimeError):
-            transform(lambda w: inception_conv2d(x, w, None, PATTERN).sum())(conv.weight.detach())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('make', [layer, lambda: PyConv2d(8, [4, 4], [3, 5], [1, 2]).eval()])
 def test_compiled_with_sizes_that_change(make):

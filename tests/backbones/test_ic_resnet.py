@@ -3,14 +3,12 @@ import inspect
 
 import pytest
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNetV1c, ICResNetV1d, ICResNeXt, PyConvResNet
 from icconv_mm.errors import InputTypeError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.patterns import load_pattern, read_patterns, write_patterns
-from icconv_mm.registry import MODELS
 
 TINY = {'base_channels': 16}
 
@@ -29,14 +27,6 @@ def test_every_3x3_convolution_is_an_inception_convolution(depth, layers):
         list(conv.pattern) == list(load_pattern('geometric_d4', [conv.out_channels])[0]) for conv in found.values()
     )
     assert not [m for m in net.modules() if type(m) is nn.Conv2d and m.kernel_size == (3, 3)]
-
-
-@pytest.mark.parametrize('name', ['icconv_mm.ICResNet', 'ICResNet'])
-def test_is_built_from_a_config(name):
-    cfg = Config({'backbone': {'type': name, 'depth': 18, 'pattern': 'geometric_d2', **TINY, 'style': 'pytorch'}})
-    net = MODELS.build(cfg.backbone)
-    shapes = [tuple(out.shape) for out in net(torch.randn(1, 3, 64, 96))]
-    assert shapes == [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
 
 
 @pytest.mark.parametrize('depth', [50, 101])
@@ -82,22 +72,6 @@ def test_stage_dilations_multiply_the_pattern():
     assert not moved[:64].any() and moved[64:].all()
 
 
-def test_frozen_stages_stay_frozen():
-    net = ICResNet(18, 'geometric_d2', frozen_stages=1, norm_eval=True, **TINY).train()
-    learning = {name for name, p in net.named_parameters() if p.requires_grad}
-    assert not any(name.startswith(('conv1', 'bn1', 'layer1')) for name in learning)
-    assert 'layer2.0.conv1.weight' in learning
-    assert not net.layer2[0].bn1.training
-
-
-def test_initialization_treats_it_as_a_convolution():
-    net = ICResNet(18, 'geometric_d4')
-    net.init_weights()
-    weight = net.layer3[0].conv2.weight
-    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.05)
-    assert not net.layer3[0].bn2.weight.any()
-
-
 def test_supernet():
     net = ICResNet(18, supernet_d_max=3, **TINY)
     conv = net.layer2[0].conv1
@@ -123,7 +97,6 @@ def test_channels_last_and_autocast(dtype):
 def test_compiles_to_one_graph():
     net = ICResNet(18, 'geometric_d4', **TINY).eval()
     x = torch.randn(1, 3, 64, 64)
-    torch._dynamo.reset()
     got = torch.compile(net, backend='aot_eager', fullgraph=True)(x)
     torch.testing.assert_close(got, net(x))
 
@@ -180,11 +153,6 @@ def test_width_of_a_resnext_by_either_name():
         ICResNeXt(50, 'dense', base_width=4, width_per_group=8)
 
 
-def test_depths_of_a_resnext():
-    with pytest.raises(ValueError, match=r'^depth must be one of \[50, 101, 152\], got 18'):
-        ICResNeXt(18, pattern='dense')
-
-
 def test_patterns_that_do_not_fit(published_patterns):
     path = published_patterns / 'detection/ic_resnet50_k9.json'
     file = r'ic_resnet50_k9\.json'
@@ -200,7 +168,7 @@ def test_patterns_that_do_not_fit(published_patterns):
 
 @pytest.mark.parametrize('kind', [ICResNet, PyConvResNet])
 def test_options_of_other_networks_name_what_converts_them(kind):
-    message = f"{kind.__name__} got an unexpected keyword argument 'radix'; .*ICBackbone or PyConvBackbone converts"
+    message = f"{kind.__name__} got an unexpected keyword argument 'radix'; .* convert that network with ICBackbone"
     with pytest.raises(TypeError, match=message) as caught:
         kind(50, radix=2, **({'pattern': 'dense'} if kind is ICResNet else {}))
     assert isinstance(caught.value, InputTypeError)

@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.profiler import ProfilerActivity, profile
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.backbones.resnet import BasicBlock, ResNet
@@ -305,50 +306,16 @@ def test_defaults_are_of_as_many_stages_as_there_are(kind):
     ('settings', 'message'),
     [
         ({'depth': 20}, r'depth must be one of \[18, 34, 50, 101, 152\], got 20'),
-        ({'num_stages': '4'}, "num_stages must be a positive integer, got '4'"),
-        ({'frozen_stages': 1.0}, 'frozen_stages must be -1 to 4, got 1.0'),
-        ({'drop_path_rate': 'a'}, "drop_path_rate must be at least 0 and below 1, got 'a'"),
-        ({'output_stride': [8]}, r'output_stride must be one of \[8, 16, 32\], got \[8\]'),
         ({'plugins': PLUGINS[0]}, 'plugins must be a list of dicts, got {'),
-        ({'plugins': [{'position': 'after_conv2'}]}, r'a plugin must be dict\(cfg=.*, got {'),
-        ({'plugins': [{'cfg': PLUGINS[0]['cfg']}]}, r"position .* one of \['after_conv1', 'after_conv2'\], got None"),
-        ({'plugins': [{**PLUGINS[0], 'position': 'after_conv1', 'stages': 3}]}, 'stages of a plugin must have 4 .* 3'),
         ({'num_stages': 5}, 'num_stages must be 1 to 4, got 5'),
         ({'in_channels': 0}, 'in_channels must be a positive integer, got 0'),
-        ({'stem_channels': -4}, 'stem_channels must be a positive integer, got -4'),
-        ({'base_channels': '64'}, "base_channels must be a positive integer, got '64'"),
-        ({'expansion': -1}, 'expansion must be a positive integer, got -1'),
-        ({'groups': 0, 'depth': 50}, 'groups must be a positive integer, got 0'),
-        ({'base_width': 0, 'depth': 50}, 'base_width must be a positive integer, got 0'),
-        ({'width_per_group': 0, 'depth': 50}, 'width_per_group must be a positive integer, got 0'),
-        (
-            {'depth': 50, 'groups': 32, 'base_width': 4, 'width_per_group': 8},
-            'width_per_group is another name of base_width, got width_per_group=8 and base_width=4: give one',
-        ),
-        ({'drop_path_rate': 2}, 'drop_path_rate must be at least 0 and below 1, got 2'),
-        ({'strides': 2}, r'strides must have 4 entries \(num_stages\), got 2'),
-        ({'strides': (1, 2, 2, 0)}, r'strides must be a list of positive integers, got \(1, 2, 2, 0\)'),
-        ({'dilations': (1, 1, 1, -1)}, r'dilations must be a list of positive integers, got \(1, 1, 1, -1\)'),
-        ({'multi_grid': (1, 0)}, r'multi_grid must be a list of positive integers, got \(1, 0\)'),
-        ({'multi_grid': 2}, 'multi_grid must be a list of positive integers, got 2'),
-        ({'num_stages': 2, 'strides': (1, 2, 2, 2)}, r'strides must have 2 entries .* got \(1, 2, 2, 2\)'),
-        (
-            {'output_stride': 8, 'num_stages': 2},
-            '^output_stride=8 sets strides and dilations of four stages: leave out num_stages=2$',
-        ),
         ({'output_stride': 8, 'strides': (1, 2, 2, 1)}, r'leave out strides=\(1, 2, 2, 1\)$'),
-        ({'out_indices': 3}, 'out_indices must be a list of stages, 0 to 3, got 3'),
-        ({'with_cp': 'norm'}, r"with_cp must be one of \[False, True, 'norms'\], got 'norm'"),
         ({'strides': (1, 2, 2)}, r'strides must have 4 entries \(num_stages\), got \(1, 2, 2\)'),
-        ({'dilations': (1,)}, r'dilations must have 4 entries \(num_stages\), got \(1,\)'),
         ({'out_indices': (0, 4)}, r'out_indices must be a list of stages, 0 to 3, got \(0, 4\)'),
-        ({'out_indices': ()}, 'out_indices must be a list of stages, 0 to 3'),
         ({'frozen_stages': 5}, 'frozen_stages must be -1 to 4, got 5'),
         ({'style': 'torch'}, r"style must be one of \['pytorch', 'caffe'\], got 'torch'"),
         ({'groups': 4}, 'groups and base_width are for bottlenecks, which depth 18 does not have'),
         ({'multi_grid': (1, 2, 4)}, r'one entry for each of the 2 blocks of the last stage, got \(1, 2, 4\)'),
-        ({'dcn': {'type': 'DCN'}, 'stage_with_dcn': (True,)}, r'stage_with_dcn must have 4 entries .* got \(True,\)'),
-        ({'plugins': [{**PLUGINS[0], 'stages': (True,)}]}, r'stages of a plugin must have 4 entries .* got \(True,\)'),
         ({'plugins': PLUGINS[:1]}, r"position .* one of \['after_conv1', 'after_conv2'\], got 'after_conv3'"),
         (
             {'plugins': [{**PLUGINS[1], 'cfg': {'type': 'NonLocal2d'}}] * 2, 'depth': 50},
@@ -359,3 +326,43 @@ def test_defaults_are_of_as_many_stages_as_there_are(kind):
 def test_errors(settings, message):
     with pytest.raises(InputError, match=message):
         ResNet(**({'depth': 18} | settings))
+
+
+NETWORKS = [
+    lambda: ICResNet(18, 'geometric_d2', **TINY),
+    lambda: PyConvResNet(18, base_channels=16),
+    lambda: ResNet(18, **TINY),
+]
+
+
+@pytest.mark.parametrize('make', NETWORKS, ids=['IC', 'PyConv', 'plain'])
+def test_features_by_torchvision(make, x):
+    """And so whatever else is made of a graph of ``torch.fx``."""
+    net = randomize_norms(make())
+    extract = create_feature_extractor(net, {'layer2': 'second', 'layer4': 'last'})
+    with torch.no_grad():
+        found, (_, second, _, last) = extract.eval()(x), net.eval()(x)
+    torch.testing.assert_close(found, {'second': second, 'last': last}, rtol=1e-4, atol=1e-4)
+    traced = torch.fx.symbolic_trace(net.train())
+    sum(level.square().mean() for level in traced(x)).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+class Scaled(BasicBlock):
+    """A block with an argument of its own."""
+
+    def __init__(self, *args, scale, **options):
+        super().__init__(*args, **options)
+        self.scale = scale
+
+
+def test_blocks_take_options_of_their_own():
+    class ScaledResNet(ResNet):
+        arch_settings = {18: (Scaled, (2, 2, 2, 2))}
+
+        def block_options(self, stage, number):
+            return dict(scale=(stage, number))
+
+    net = ScaledResNet(18, **TINY)
+    scales = [block.scale for stage in (net.layer1, net.layer4) for block in stage]
+    assert scales == [(0, 0), (0, 1), (3, 0), (3, 1)]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from layouts import classifier, resnet, with_prefix
 
-from icconv_mm.checkpoints import convert, convert_file
-from icconv_mm.checkpoints.files import write_checkpoint
+from icconv_mm import create_model
+from icconv_mm.checkpoints import CheckpointError, convert, convert_file, load
+from icconv_mm.checkpoints.convert import write_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -160,3 +161,17 @@ def test_tool_names_the_file_that_is_wrong(tool, released, tmp_path):
     with pytest.raises(SystemExit) as end:
         tool.main([str(released), str(tmp_path / 'out.pth')])
     assert 'ckpt.pth.tar: ' in str(end.value)
+
+
+def test_safetensors_in_and_out(released, state, tmp_path):
+    pytest.importorskip('safetensors')
+    out, again = tmp_path / 'weights.safetensors', tmp_path / 'again.pth'
+    convert_file(released, out, 'ic-conv')
+    convert_file(released, again, 'ic-conv')
+    written, expected = load(out), load(again)['state_dict']
+    assert written.keys() == expected.keys() and all(torch.equal(written[key], expected[key]) for key in expected)
+    net = create_model('ic_resnet18', pattern='dense', checkpoint_path=out, base_channels=16, num_classes=10)
+    assert torch.equal(net.backbone.conv1.weight, state['conv1.weight'])
+    out.write_bytes(out.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r'weights\.safetensors: truncated, or not a safetensors file'):
+        load(out)

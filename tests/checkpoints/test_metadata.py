@@ -1,8 +1,10 @@
-"""What a checkpoint says beside its weights is used, or refused in one sentence."""
+"""What a checkpoint says beside its weights is used, or refused in one sentence; a run that continues harms nothing."""
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
+from icconv_mm.checkpoints import metadata, reading
 from icconv_mm.checkpoints.metadata import class_names, dataset_meta_of, meta_of
 from icconv_mm.errors import InputError
 
@@ -34,3 +36,60 @@ def test_forms_that_libraries_write():
     assert dataset_meta_of({'meta': {'dataset_meta': {'palette': 'coco'}}})['palette'] == 'coco'
     assert class_names([{'id': 1, 'name': 'person'}], 'classes') == ('person',)
     assert class_names(None, 'classes') == ()
+
+
+@pytest.mark.parametrize(
+    ('meta', 'message'),
+    [
+        ({}, 'it has no meta.epoch'),
+        ({'epoch': 0}, 'it has no meta.iter'),
+        ({'epoch': 0, 'iter': 10**12}, 'meta.iter is 1000000000000, expected a number from 0 to 20'),
+        ({'epoch': 0, 'iter': -5}, 'meta.iter is -5'),
+        ({'epoch': 'x', 'iter': 3}, "meta.epoch is 'x'"),
+        ({'epoch': 0, 'iter': True}, 'meta.iter is True'),
+        ({'epoch': 0, 'iter': 3, 'seed': 'abc'}, "meta.seed is 'abc'"),
+        ({'epoch': 0, 'iter': 3, 'seed': 2**32}, 'meta.seed is 4294967296'),
+    ],
+)
+def test_progress(meta, message):
+    with pytest.raises(InputError, match=message):
+        metadata.check_progress({'meta': meta}, None, 20)
+
+
+def test_progress_of_a_run():
+    metadata.check_progress({'meta': {'epoch': 0, 'iter': 20, 'seed': None}}, None, 20)
+    metadata.check_progress({'meta': {'epoch': 3, 'iter': 3000, 'seed': 5}}, 12, None)
+    assert metadata.seed_of({'meta': {'seed': 5}}) == 5 and metadata.seed_of({}) is None
+
+
+def hub(**info):
+    return {'log_scalars': {'loss': HistoryBuffer()}, 'runtime_info': info, 'resumed_keys': {'loss': True}}
+
+
+def test_best_checkpoints_of_other_folders_are_not_deleted(tmp_path):
+    inside, outside = str(tmp_path / 'best_a.pth'), str(tmp_path.parent / 'thesis.pth')
+    checkpoint = {'message_hub': hub(best_ckpt=outside, best_ckpt_AP=inside, keep_ckpt_ids=[3], cfg='text')}
+    assert metadata.check_message_hub(checkpoint, [tmp_path]) == [outside]
+    assert checkpoint['message_hub']['runtime_info'] == {'best_ckpt_AP': inside, 'keep_ckpt_ids': [3], 'cfg': 'text'}
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'message_hub is missing'),
+        ({'log_scalars': {}}, 'message_hub.resumed_keys is missing'),
+        ({**hub(), 'log_scalars': {'loss': 1}}, r"log_scalars\['loss'\] is a int, expected a HistoryBuffer"),
+        (hub(keep_ckpt_ids=['../../x']), 'keep_ckpt_ids is .* expected a list of integers'),
+        (hub(best_ckpt=5), 'best_ckpt is 5, expected a path'),
+    ],
+)
+def test_logs(content, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        metadata.check_message_hub({'message_hub': content}, [tmp_path])
+
+
+def test_code_under_meta_config_does_not_reach_mmengine(tmp_path):
+    """``Runner.resume`` runs it as a Python file."""
+    path = tmp_path / 'a.pth'
+    torch.save({'meta': {'config': 'import os', 'epoch': 1}, 'state_dict': {}}, path)
+    assert reading.load_from_local(str(path))['meta'] == {'epoch': 1}

@@ -7,8 +7,8 @@ import torch
 from layouts import detector, resnet, with_prefix
 
 from icconv_mm.checkpoints import RenameRule, convert, load_rules
-from icconv_mm.checkpoints.conversion import run_conversion
-from icconv_mm.utils.files import MAX_BYTES
+from icconv_mm.checkpoints.convert import run_conversion
+from icconv_mm.files import MAX_BYTES
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 RULES = [
@@ -82,13 +82,43 @@ def test_rules_are_read_from_json_and_yaml(tmp_path, suffix):
         ('[{"pattern": "a", "replace": "\\\\2"}]', r'rule 0: rename rule .*invalid group reference 2'),
         ('[{"pattern": "a", "replace": 3}]', 'rule 0: pattern must be text, replace text or null'),
         ('[{"pattern": ', 'not a JSON file'),
+        ('[{"pattern": "(a+)+b", "replace": "b"}]', r"rule 0: rename rule '\(a\+\)\+b': a group must not be repeated"),
+        ('[{"pattern": "\\ud800", "replace": "b"}]', 'rule 0: rename rule .*surrogates not allowed'),
+        (f'[{{"pattern": "a{{{"9" * 5000}}}", "replace": "b"}}]', 'rule 0: rename rule .*'),
+        (f'[{"9" * 5000}]', 'not a JSON file: Exceeds|rule 0: expected the fields'),
+        ('[' * 100_000, 'not a JSON file'),
     ],
 )
 def test_malformed_rules_name_file_and_entry(tmp_path, text, message):
     path = tmp_path / 'rules.json'
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf'rules\.json: {message}'):
+    with pytest.raises(ValueError, match=rf'rules\.json: ({message})'):
         load_rules(path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('[' * 10_000, 'not a YAML file'),
+        ('- \0', 'not a YAML file'),
+        (f'- {"9" * 5000}', 'not a YAML file: Exceeds|rule 0: expected the fields'),
+        ('- 2020-99-99', 'not a YAML file'),
+        (
+            '\n'.join(f'- &a{i} [{", ".join([f"*a{i - 1}"] * 9 if i else ["1"])}]' for i in range(30)),
+            'rule 0: expected',
+        ),
+    ],
+    ids=range(5),
+)
+def test_yaml_of_forms_that_crash_or_hang_others(tmp_path, text, message):
+    path = tmp_path / 'rules.yml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf'rules\.yml: ({message})'):
+        load_rules(path)
+
+
+def test_literal_brackets_may_be_repeated():
+    assert RenameRule(r'a\)+b', 'c').matches('a))b')
 
 
 def test_rules_of_a_size_that_none_have(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layouts import bottom_up_pose, classifier, detector
+from layouts import bottom_up_pose, classifier, detector, eod
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -49,6 +49,29 @@ def test_detector_loads_and_keeps_its_classes(repo, name, version):
         head, stage = (model.roi_head.mask_head[2], '.2') if cascade else (model.roi_head.mask_head, '')
         rows = old[f'{prefix}mask_head{stage}.conv_logits.bias']
         assert torch.equal(head.conv_logits.bias, rows if version == 2 else rows[1:])
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS])
+def test_detector_of_eod_loads(repo, name):
+    config, cascade, mask = CONFIGS[name]
+    old = eod(cascade, mask, depth=50)
+    model = build(repo, config)
+    model.load_state_dict(convert(old, 'ic-conv'), strict=True, assign=True)
+    heads = model.roi_head.bbox_head if cascade else [model.roi_head.bbox_head]
+    assert {head.num_classes for head in heads} == {80}
+
+
+def test_what_does_not_fit_the_config_is_not_written(repo, tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'epoch': 14, 'model': eod(channels=64, hidden=256, classes=5)}, 'ckpt_e14.pth')
+    config = 'detection/faster-rcnn_ic-r18_fpn_miniature.py'
+    with pytest.raises(SystemExit) as end:
+        tool.main(['ckpt_e14.pth', 'out.pth', '--config', str(repo / 'configs' / config)])
+    assert 'pattern geometric_d4 has runs of' in str(end.value)
+    assert str(end.value).endswith('Nothing was written.')
+    with pytest.raises(ValueError, match=r'fc_cls\.weight \[7, 256\] in the model, \[6, 256\] in the checkpoint'):
+        convert_file('ckpt_e14.pth', 'out.pth', 'ic-conv', model=build(repo, config))
+    assert not (tmp_path / 'out.pth').exists()
 
 
 def test_classifier_loads_into_the_pretraining_config(repo):

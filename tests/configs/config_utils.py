@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
-from survey.random_batches import make_batch, shrink
+from random_batches import make_batch, shrink
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / 'configs'
@@ -20,11 +20,6 @@ POOLING = 9  # PyConvHead needs so many pixels at the stride of its backbone
 def read_config(path: Path) -> Config:
     """A copy of a config that is read once."""
     return deepcopy(_read(path))
-
-
-def read_base(name: str, path: Path) -> Config:
-    """A copy of a config by the name that the ``_base_`` of another one, ``path``, has for it."""
-    return read_config(Path(_file_of(name, str(path))[0]).resolve())
 
 
 @cache
@@ -40,11 +35,6 @@ def _file_of(name: str, path: str):
     """What mmengine finds for a name in ``_base_``, looked up once for all that inherit from it: of a library, this
     takes half a second."""
     return _look_up(name, '' if '::' in name else path)
-
-
-def is_former_name(path: Path) -> bool:
-    """Whether a file only says by which name a config goes now."""
-    return '_deprecation_' in path.read_text()
 
 
 def upstream_of(path: Path) -> str | None:
@@ -70,6 +60,8 @@ def learn_one_step_and_predict(cfg, warm_up=False):
     """
     pools = 'PyConvHead' in str(cfg.model.get('decode_head'))
     size = POOLING * cfg.model.backbone.get('output_stride', 8) if pools else SIZE
+    if cfg.model.backbone.get('dcn'):
+        size = 2 * SIZE  # the maps of the last stage have to be larger than its kernels
     shrink(cfg.model, size)
     if 'data_preprocessor' in cfg:  # as the runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

@@ -6,15 +6,18 @@ from mmengine.registry import MODELS, init_default_scope
 from pages import REPO, code_block, config
 
 
-def snippet(name, tmp_path, family):
-    """The config of that name, which inherits from a family of configs."""
-    return config(code_block('docs/checkpoints.md', f'# {name}.py'), tmp_path, REPO / 'configs' / family)
+def snippet(name, tmp_path, family, **other):
+    """The config of that name, which inherits from a family of configs; with other words in it."""
+    block = code_block('docs/checkpoints.md', f'# {name}.py')
+    for word, new in other.items():
+        block = block.replace(word, new)
+    return config(block, tmp_path, REPO / 'configs' / family)
 
 
 @pytest.mark.parametrize('name', ['retinanet', 'fsaf'])
 def test_the_sepc_snippet_decodes_boxes_as_its_authors_did(tmp_path, name):
     pytest.importorskip('mmdet')
-    cfg = snippet(f'{name}_r50_fpn-sepc_legacy-boxes', tmp_path, 'detection')
+    cfg = snippet('retinanet_r50_fpn-sepc_legacy-boxes', tmp_path, 'detection', retinanet=name)
     init_default_scope('mmdet')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -26,21 +29,16 @@ def test_the_sepc_snippet_decodes_boxes_as_its_authors_did(tmp_path, name):
     assert neck.lcconv_padding == 0
 
 
-@pytest.mark.parametrize('name', ['faster-rcnn', 'cascade-rcnn'])
-def test_the_two_stage_snippet_uses_legacy_anchors_and_coders(tmp_path, name):
+def test_the_two_stage_snippet_has_the_boxes_of_mmdet_1(tmp_path):
     pytest.importorskip('mmdet')
-    cfg = snippet(f'{name}_ic-r50-k9_fpn_legacy-boxes', tmp_path, 'detection')
+    cfg = snippet('faster-rcnn_ic-r50-k9_fpn_legacy-boxes', tmp_path, 'detection')
     init_default_scope('mmdet')
     cfg.model.backbone.pattern = 'dense'
     cfg.model.backbone.init_cfg = None
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    heads = model.roi_head.bbox_head if name == 'cascade-rcnn' else [model.roi_head.bbox_head]
-    extractors = model.roi_head.bbox_roi_extractor if name == 'cascade-rcnn' else [model.roi_head.bbox_roi_extractor]
-    coders = [model.rpn_head.bbox_coder, *(head.bbox_coder for head in heads)]
-    assert {type(coder).__name__ for coder in coders} == {'LegacyDeltaXYWHBBoxCoder'}
-    assert type(model.rpn_head.prior_generator).__name__ == 'LegacyAnchorGenerator'
-    layers = [layer for extractor in extractors for layer in extractor.roi_layers]
-    assert {(layer.aligned, layer.sampling_ratio) for layer in layers} == {(False, 2)}
-    stds = [tuple(head.bbox_coder.stds) for head in heads]
-    assert stds[0] == (0.1, 0.1, 0.2, 0.2) and len(set(stds)) == len(stds)  # of each stage, as before
+    assert type(model.rpn_head.prior_generator).__name__ == 'PixelAnchorGenerator'
+    assert type(model.roi_head.bbox_roi_extractor).__name__ == 'SingleRoIExtractor'
+    assert {(layer.aligned, layer.sampling_ratio) for layer in model.roi_head.bbox_roi_extractor.roi_layers} == {
+        (False, 2)
+    }

@@ -16,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
+from icconv_tools.miniature import MiniatureOptions, ensure_miniature
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from workspaces import DETECTION, TINY, Workspace, short
 
-from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_tools.miniature import ensure_miniature
 
 
 @pytest.fixture(scope='session')

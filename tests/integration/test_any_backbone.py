@@ -32,16 +32,9 @@ def _hrnet() -> nn.Module:
 
 # builder, filter, number of converted layers
 NETWORKS = {
-    'torchvision resnet18': (torchvision.models.resnet18, None, 16),
     'torchvision regnet': (torchvision.models.regnet_x_400mf, r'\.b$|\.b\.0$', 22),
     'torchvision mobilenet, depthwise': (torchvision.models.mobilenet_v2, None, 17),
-    'torchvision mobilenet, stride 1 only': (
-        torchvision.models.mobilenet_v2,
-        lambda name, conv: conv.groups > 1 and conv.stride == (1, 1),
-        13,
-    ),
     'mmdet HRNet': (_hrnet, r'branches', 18),
-    'mmdet RegNet': (lambda: _mmdet('RegNet', arch='regnetx_400mf'), None, 22),
 }
 
 

@@ -57,3 +57,13 @@ def test_losses_match_one_process_with_the_doubled_batch(two, one):
     mean = (two[0]['losses'] + two[1]['losses']) / 2
     torch.testing.assert_close(mean[0], one['losses'][0], rtol=1e-6, atol=0)
     torch.testing.assert_close(mean, one['losses'], rtol=1e-5, atol=0)
+
+
+@pytest.mark.usefixtures('two')
+def test_one_process_resumes_the_run_of_two(workspace):
+    """It sees half the images in an iteration, and says so; counters and schedule go on."""
+    options = short(ITERATIONS + 1, **{'train_dataloader.batch_size': 2})
+    tool = workspace.repo / 'tools/train.py'
+    run = workspace.run(sys.executable, tool, workspace.root / 'two.py', '--work-dir', 'runs/two', '--resume', *options)
+    assert 'an iteration of the checkpoint had 4 images, here it has 2' in run.stdout + run.stderr
+    assert list(workspace.losses('runs/two')) == [ITERATIONS + 1]

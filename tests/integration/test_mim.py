@@ -3,10 +3,13 @@
 import sys
 from pathlib import Path
 
+import labelled
 import pytest
 import torch
 from mmengine.config import Config
 from workspaces import DETECTION, SEMANTIC, short
+
+from icconv_mm.apis import config_for
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +47,15 @@ def test_same_first_losses_as_mmdet(workspace, mim):
     assert ours == theirs
 
 
+def test_a_config_that_was_written_for_own_pictures(workspace, mim, tmp_path):
+    """mmdet's own script trains it."""
+    cfg = config_for(
+        labelled.voc(tmp_path / 'data'), 'boxes', 'ic_resnet18', 64, 1, work_dir=tmp_path / 'own', pretrained='none'
+    )
+    mim('train', 'mmdet', cfg.filename, '--work-dir', 'runs/own_by_mim')
+    assert (workspace.root / 'runs/own_by_mim/epoch_1.pth').is_file()
+
+
 def test_testing(workspace, mim, segmentor):
     options = short(1)
     ours = mim('test', 'icconv_mm', Path(SEMANTIC).name, '--checkpoint', segmentor, '--work-dir', 'runs/t1', *options)
@@ -60,11 +72,6 @@ def test_other_tools(workspace, mim):
     mim('run', 'icconv_mm', 'browse_dataset', workspace.config(DETECTION), '--not-show', '--count', '2',
         '--output-dir', 'runs/mim_browsed')  # fmt: skip
     assert len(list((workspace.root / 'runs/mim_browsed').iterdir())) == 2
-
-
-def test_the_demo_finds_its_parts(mim):
-    run = mim('run', 'icconv_mm', 'demo', '--tasks', 'none', check=False)
-    assert 'error: --tasks: no task none; there are: joint, detection' in '\n'.join(_output(run))
 
 
 def _output(run) -> list[str]:

@@ -14,7 +14,7 @@ from icconv_mm.errors import UserError
 mmdet = pytest.importorskip('mmdet.models')
 pytestmark = pytest.mark.slow
 
-PAIRS = r"SEPC with branches='both' gives a pair .* only a head of icconv_mm\.SplitFeatureHead reads"
+PAIRS = r"SEPC with branches='both' gives a pair .* the towers .* of an icconv_mm\.SplitFeatureHead read it"
 TOWERS = r'SplitFeatureHead: \w+ needs two towers .*_convs: none'
 # config -> (side of the images, what SEPC with SplitFeatureHead is refused with)
 FAMILIES = {

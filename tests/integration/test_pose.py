@@ -127,20 +127,6 @@ def test_nobody_found_gives_ap_0(workspace, miniature):
     assert _tested(workspace, 'runs/pose_nobody')['coco/AP'] == 0
 
 
-def test_mim_of_mmpose(workspace, miniature):
-    mim = Path(sys.executable).with_name('mim')
-    if not mim.exists():
-        pytest.skip('mim (openmim) is not installed')
-    config, _ = miniature
-    workspace.run(mim, 'train', 'mmpose', config, '--work-dir', 'runs/pose_mim', *short(2))
-    assert sorted(workspace.losses('runs/pose_mim')) == [1, 2]
-    checkpoint = workspace.root / 'runs/pose_mim/iter_2.pth'
-    run = workspace.run(
-        mim, 'test', 'mmpose', config, '--checkpoint', checkpoint, '--work-dir', 'runs/pose_mt', *short(1)
-    )
-    assert 'coco/AP .5' in run.stdout + run.stderr
-
-
 def test_two_processes_give_the_same_ap_as_one(workspace, photographs):
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
     tool = (workspace.repo / 'tools/test.py', *photographs, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two')

@@ -1,4 +1,4 @@
-"""Training of bottom-up pose: mixed precision, accumulated gradients, two processes, the recipe at 640 x 640."""
+"""Training of bottom-up pose: mixed precision, two processes."""
 
 import sys
 
@@ -9,7 +9,6 @@ from workspaces import short
 pytestmark = pytest.mark.slow
 
 POSE = 'pose/ae_ic-r18_miniature.py'
-RECIPE = 'pose/ae_ic-r50-k13_8xb16-300e_coco-640x640.py'
 # Nothing is random and nothing depends on how images are shared out: no augmentation, a fixed order, no batch norm in
 # the head (a stage of stride 4 needs no deconvolution), running statistics in the backbone, plain SGD. The losses are
 # means over images, so the mean over two halves of a batch is that of the batch, up to the order of summation.
@@ -66,15 +65,6 @@ def test_amp_trains_like_float32(workspace):
     assert losses['amp'][-1]['loss_kpt'] != losses['float32'][-1]['loss_kpt']
 
 
-def test_accumulated_gradients_are_those_of_the_larger_batch(workspace, one):
-    small = {'train_dataloader.batch_size': 2}
-    accumulate = {'optim_wrapper.accumulative_counts': 2}
-    twice = trained(workspace, 'accumulated', 2 * STEPS, **small, **accumulate)
-    assert same(twice['weights'], one['weights'])
-    torch.testing.assert_close(twice['losses'].view(STEPS, 2).mean(1), one['losses'], rtol=1e-5, atol=0)
-    assert not same(trained(workspace, 'small', STEPS, **small)['weights'], one['weights'])
-
-
 def test_two_processes_train_as_one_with_the_doubled_batch(workspace, one):
     config = workspace.derive('pose_two', POSE, SAME_IN_EVERY_SPLIT)
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
@@ -86,51 +76,3 @@ def test_two_processes_train_as_one_with_the_doubled_batch(workspace, one):
     assert not torch.allclose(first['losses'], second['losses'], rtol=1e-4)  # of other images
     torch.testing.assert_close((first['losses'] + second['losses']) / 2, one['losses'], rtol=1e-5, atol=0)
     assert same(first['weights'], one['weights'])
-
-
-# The recipe with its pipeline, head, optimiser and schedule, on a narrow network and four photographs.
-ONE_STEP = """
-dataset = dict(data_root={root!r}, data_prefix=dict(img='val2017/'),
-               ann_file='annotations/person_keypoints_sample.json')
-model = dict(
-    backbone=dict(_delete_=True, type='icconv_mm.ICResNet', depth=18, pattern='geometric_d4', base_channels=16,
-                  out_indices=(3,)),
-    head=dict(in_channels=128, deconv_out_channels=(32, 32, 32)))
-loader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
-train_dataloader = dict(batch_size=4, **loader)
-val_dataloader = loader
-test_dataloader = loader
-val_evaluator = dict(ann_file={root!r} + '/annotations/person_keypoints_sample.json')
-test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=1)
-default_hooks = dict(logger=dict(interval=1))
-randomness = dict(seed=0)
-"""
-
-
-def test_recipe_takes_a_step_at_its_full_input(workspace, coco_sample):
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    config = workspace.derive('pose_step', RECIPE, ONE_STEP.format(root=str(coco_sample)))
-    cfg = Config.fromfile(config)
-    init_default_scope('mmpose')
-    from mmpose.registry import DATASETS
-
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    samples = [dataset[index % 4] for index in range(12)]
-    assert {tuple(sample['inputs'].shape) for sample in samples} == {(3, 640, 640)}
-    assert {sample['data_samples'].flip for sample in samples} == {True, False}
-    for sample in samples:
-        fields, labels = sample['data_samples'].gt_fields, sample['data_samples'].gt_instance_labels
-        assert fields.heatmaps.shape == (17, 160, 160) and fields.heatmap_mask.shape == (1, 160, 160)
-        position, visible = labels.keypoint_indices.unbind(-1)
-        assert visible.any()
-        peaks = fields.heatmaps.flatten(1).gather(1, position.T)[visible.T > 0]
-        assert (peaks == 1).all()  # every tag is read where the heatmap of its joint peaks
-
-    assert workspace.tool('train', config, '--work-dir', 'runs/pose_step') is None
-    (line,) = [line for line in workspace.scalars('runs/pose_step') if 'loss' in line]
-    assert line['lr'] == pytest.approx(1e-6)  # Adam's 1e-3 at the first of 500 iterations of warm-up
-    assert line['loss'] == pytest.approx(line['loss_kpt'] + line['loss_push'] + line['loss_pull'], rel=1e-3)
-    assert 0 < line['loss_kpt'] < 1 and 0 < line['loss_push'] <= 5e-4

@@ -8,6 +8,8 @@ import pytest
 import torch
 from workspaces import DETECTION, short
 
+from icconv_mm.checkpoints import load
+
 pytestmark = pytest.mark.slow
 
 ITERATIONS = 7
@@ -42,7 +44,7 @@ def test_killed_run_resumes_on_the_same_curve(workspace):
     assert sorted(resumed) == [4, 5, 6, 7]
     for step, loss in resumed.items():
         assert loss == pytest.approx(whole[step], abs=1e-4), step
-    ends = [torch.load(workspace.root / f'runs/{name}/iter_7.pth')['state_dict'] for name in ('whole', 'killed')]
+    ends = [load(workspace.root / f'runs/{name}/iter_7.pth')['state_dict'] for name in ('whole', 'killed')]
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
 
@@ -60,7 +62,7 @@ class Payload:
 @pytest.mark.parametrize('tool', ['resume', 'load_from', 'test', 'infer'])
 def test_foreign_payload_is_refused(workspace, detector, tool):
     mark, path = workspace.root / 'executed', workspace.root / 'foreign.pth'
-    torch.save({**torch.load(detector), 'extra': Payload(mark)}, path)
+    torch.save({**load(detector), 'extra': Payload(mark)}, path)
     config = workspace.config(DETECTION)
     name, args = {
         'resume': ('train', (config, '--resume', path, *short(5))),

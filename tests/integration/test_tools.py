@@ -54,6 +54,11 @@ def test_detection_tools(workspace, detector):
     plain = cv2.imread(str(root / 'data/miniature/val' / pictures[0].name))
     assert np.abs(cv2.imread(str(pictures[0])).astype(int) - plain).max() > 50  # something is drawn
 
+    # so it is without threads that read and draw ahead
+    before = {path: path.read_bytes() for path in [results, *pictures]}
+    assert workspace.tool('infer', config, detector, 'data/miniature/val/*.jpg', *args, '--workers', 0) is None
+    assert {path: path.read_bytes() for path in before} == before
+
     # without an annotation file the two JSON files fit each other
     assert workspace.tool('infer', config, detector, 'data/miniature/val/000001.jpg', '--out-dir', 'runs/one') is None
     images = COCO(str(root / 'runs/one/images.json'))
@@ -124,22 +129,6 @@ def test_instance_and_semantic_segmentation(workspace):
     args = ('--work-dir', 'runs/semantic/tested', '--show-dir', 'runs/semantic/shown', *short(1))
     assert workspace.tool('test', workspace.config(SEMANTIC), 'runs/semantic/iter_2.pth', *args) is None
     assert len(list((root / 'runs/semantic/shown').rglob('*.png'))) == PICTURES
-
-
-def test_empty_images_simply_train(workspace):
-    """Images without a single box are training data like any other when they are kept."""
-    source = json.loads((workspace.root / 'data/miniature/annotations/instances_train.json').read_text())
-    kept = {image['id'] for image in source['images'][:1]}
-    source['annotations'] = [entry for entry in source['annotations'] if entry['image_id'] in kept]
-    (workspace.root / 'mostly_empty.json').write_text(json.dumps(source))
-    options = {
-        'train_dataloader.dataset.ann_file': workspace.root / 'mostly_empty.json',
-        'train_dataloader.dataset.filter_cfg.filter_empty_gt': False,
-    }
-    args = ('--work-dir', 'runs/empty', *short(4, **options))
-    assert workspace.tool('train', workspace.config(INSTANCE), *args) is None
-    losses = workspace.losses('runs/empty')
-    assert len(losses) == 4 and all(np.isfinite(loss) for loss in losses.values())
 
 
 def test_auto_scale_lr(workspace):

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from icconv_mm.layers import ICConv2d
-from icconv_mm.ops import inception_conv2d
-from icconv_mm.patterns import DilationPattern
+from icconv_mm.layers import ICConv2d, ICConv2dReLU
+from icconv_mm.ops import inception_conv2d, inception_conv2d_relu
 
 PATTERN = [(5, 1, 1), (2, 2, 1), (1, 1, 3)]
 
@@ -29,27 +28,9 @@ def test_the_dilation_of_the_stage_multiplies(dilation):
     assert list(conv.pattern) == PATTERN
 
 
-@pytest.mark.parametrize('settings', [{}, {'stride': 2}, {'groups': 4}, {'bias': True}, {'dilation': 2}], ids=str)
-def test_ones_are_the_dense_convolution(settings):
-    """Same keys, same weights, same output."""
-    dense = nn.Conv2d(8, 8, 3, padding=settings.get('dilation', 1), **({'bias': False} | settings))
-    conv = ICConv2d(8, 8, [(8, 1, 1)], **settings)
-    conv.load_state_dict(dense.state_dict())
-    x = torch.randn(2, 8, 9, 7)
-    torch.testing.assert_close(conv(x), dense(x))
-
-
 def test_a_pattern_may_count_in_groups():
     conv = ICConv2d(8, 16, [(3, 1, 1), (1, 2, 2)], groups=4)
     assert list(conv.pattern) == [(12, 1, 1), (4, 2, 2)]
-
-
-def test_is_built_from_a_config():
-    pytest.importorskip('mmengine')
-    from icconv_mm.registry import MODELS
-
-    conv = MODELS.build({'type': 'icconv_mm.ICConv2d', 'in_channels': 2, 'out_channels': 8, 'pattern': PATTERN})
-    assert conv.weight.shape == (8, 2, 3, 3) and conv.bias is None
 
 
 @pytest.mark.parametrize('kind', ['icconv_mm.ICConv2d', ICConv2d])
@@ -104,20 +85,6 @@ def test_norms_fold_into_it():
     torch.testing.assert_close(fused(x), expected)
 
 
-def test_copies():
-    conv = ICConv2d(4, 8, PATTERN, stride=2, dilation=2)
-    x = torch.randn(2, 4, 9, 7)
-    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
-        assert torch.equal(other(x), conv(x))
-        assert other.pattern == conv.pattern
-
-
-def test_shows_what_it_is():
-    assert 'kernel_size=(3, 3)' in repr(ICConv2d(4, 8, PATTERN)) and 'runs=3, max_dilation=3' in repr(
-        ICConv2d(4, 8, DilationPattern(PATTERN))
-    )
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -132,3 +99,15 @@ def test_shows_what_it_is():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         ICConv2d(**({'in_channels': 4, 'out_channels': 8, 'pattern': PATTERN} | arguments))
+
+
+def test_is_one_step_of_a_symbolic_trace():
+    conv, x = ICConv2d(4, 8, PATTERN, bias=True), torch.randn(2, 4, 9, 7)
+    for layer, operator in (
+        (conv, inception_conv2d),
+        (ICConv2dReLU.of(conv.requires_grad_(False)), inception_conv2d_relu),
+    ):
+        traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+        assert [node.target for node in traced.graph.nodes if node.op == 'call_function'] == [operator]
+        for other in (traced, pickle.loads(pickle.dumps(traced))):
+            torch.testing.assert_close(other(x), layer(x))

@@ -72,33 +72,6 @@ def test_evaluation_mode_changes_no_buffer_and_has_gradients(pair):
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
 
-def test_frozen_parameters_get_no_gradient(pair):
-    ours, _ = pair
-    ours.requires_grad_(False)
-    levels = pyramid(requires_grad=True)
-    sum(x.square().sum() for x in ours(levels)).backward()
-    assert ours.weight.grad is None and ours.bias.grad is None
-    assert all(level.grad.abs().max() > 0 for level in levels)
-
-
-@pytest.mark.parametrize('affine', [True, False])
-def test_gradcheck(affine):
-    norm = IntegratedBatchNorm(CHANNELS, affine=affine, track_running_stats=False).double()
-    parameters = list(randomize(norm).parameters()) if affine else []
-    levels = pyramid(requires_grad=True)
-
-    def run(*inputs):
-        return tuple(integrated_batch_norm(inputs[: len(levels)], norm))
-
-    assert torch.autograd.gradcheck(run, (*levels, *parameters))
-
-
-def test_one_level_is_batch_norm(pair):
-    ours, theirs = pair
-    level = pyramid()[0]
-    assert_close(ours([level]), [theirs(level)])
-
-
 def test_without_running_statistics_uses_the_batchs_in_evaluation_mode():
     norm = IntegratedBatchNorm(CHANNELS, track_running_stats=False).double()
     reference = nn.BatchNorm2d(CHANNELS, track_running_stats=False).double()

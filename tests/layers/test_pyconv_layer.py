@@ -1,12 +1,12 @@
-import copy
 import pickle
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
-from icconv_mm.layers import PyConv2d, to_inception
+from icconv_mm import deploy
+from icconv_mm.layers import PyConv2d, PyConv2dReLU, to_inception
 from icconv_mm.layers.pyconv import member
 from icconv_mm.ops import pyconv2d
 
@@ -25,37 +25,10 @@ def test_concatenates_its_levels(settings):
     assert conv(x).shape == (2, 16, *((5, 4) if 'stride' in settings else (9, 7)))
 
 
-def test_is_the_operator(monkeypatch):
-    conv = PyConv2d(8, **LEVELS, stride=2, bias=True)
-    calls = []
-    monkeypatch.setattr(PyConv2d, 'operator', lambda _, *args: calls.append(args) or pyconv2d(*args))
-    x = torch.randn(2, 8, 9, 7)
-    got = conv(x)
-    ((_, weights, bias, groups, stride, dilation),) = calls
-    assert [list(w.shape) for w in weights] == [[4, 8, 3, 3], [4, 4, 5, 5], [8, 2, 7, 3]]
-    assert (bias.shape, groups, stride, dilation) == ((16,), (1, 2, 4), 2, 1)
-    torch.testing.assert_close(got, by_level(conv, x))
-
-
 def test_keys():
     conv = PyConv2d(8, **LEVELS, bias=True)
     assert list(conv.state_dict()) == [f'pyconv_levels.{i}.{name}' for i in range(3) for name in ('weight', 'bias')]
     assert (conv.in_channels, conv.out_channels) == (8, 16)
-
-
-def test_is_built_from_a_config():
-    pytest.importorskip('mmengine')
-    from icconv_mm.registry import MODELS
-
-    conv = MODELS.build({'type': 'icconv_mm.PyConv2d', 'in_channels': 8, **LEVELS})
-    assert len(conv.pyconv_levels) == 3 and conv.pyconv_levels[0].bias is None
-
-
-def test_copies():
-    conv = PyConv2d(8, **LEVELS, stride=2, dilation=2)
-    x = torch.randn(2, 8, 9, 7)
-    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
-        assert torch.equal(other(x), conv(x))
 
 
 def test_levels_that_were_changed_are_called(monkeypatch):
@@ -69,28 +42,73 @@ def test_levels_that_were_changed_are_called(monkeypatch):
     torch.testing.assert_close(conv.eval()(x), by_level(conv, x))
 
 
-def test_initialization_treats_the_levels_as_convolutions():
-    conv = PyConv2d(64, [64, 64], [3, 9], [1, 16])
-    for module in conv.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    assert conv.pyconv_levels[1].weight.std().item() == pytest.approx((2 / (4 * 81)) ** 0.5, rel=0.05)
+def weight_norm(level):
+    nn.utils.weight_norm(level)
+    level.weight_g.data.mul_(1.5)
+
+
+def changed(level, **settings):
+    for name, value in settings.items():
+        setattr(level, name, value)
+
+
+CHANGES = {
+    'hook': lambda level: level.register_forward_hook(lambda module, args, y: y + 1),
+    'hook before': lambda level: level.register_forward_pre_hook(lambda module, args: (args[0] * 2,)),
+    'pruned': lambda level: prune.l1_unstructured(level, 'weight', 0.5),
+    'weight norm': weight_norm,
+    'forward': lambda level: setattr(level, 'forward', lambda x, run=level.forward: run(x) * 3),
+    'dilation': lambda level: changed(level, dilation=(2, 2), padding=(4, 4)),
+    'padding mode': lambda level: changed(level, padding_mode='reflect', _reversed_padding_repeated_twice=[2] * 4),
+    'bias': lambda level: setattr(level, 'bias', nn.Parameter(torch.randn(level.out_channels))),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('deployed', [False, True])
+@pytest.mark.filterwarnings('ignore')
+def test_what_was_done_to_a_level_counts(change, deployed):
+    x, conv = torch.randn(2, 8, 9, 7), PyConv2d(8, **LEVELS).requires_grad_(False)
+    before = by_level(conv, x)
+    CHANGES[change](conv.pyconv_levels[1])
+    conv.requires_grad_(False)  # or torch does not copy what weight norm made
+    assert conv.pyconv_levels[1].kernel_size == (5, 5)
+    expected = by_level(conv, x)
+    assert (expected - before).abs().max() > 0.01
+    if deployed:
+        torch.testing.assert_close(deploy(nn.Sequential(conv, nn.ReLU()))(x), expected.relu())
+        torch.testing.assert_close(PyConv2dReLU.of(conv)(x), expected.relu())
+    else:
+        torch.testing.assert_close(conv(x), expected)
+        if change != 'forward':
+            torch.testing.assert_close(torch.compile(conv, backend='eager')(x), expected)
+
+
+def test_gradients_of_a_level_are_heard():
+    conv, heard = PyConv2d(8, **LEVELS), []
+    conv.pyconv_levels[0].register_full_backward_hook(lambda *_: heard.append(0))
+    conv(torch.randn(2, 8, 9, 7)).sum().backward()
+    assert heard == [0]
+
+
+def test_is_one_step_of_a_symbolic_trace():
+    conv, x = PyConv2d(8, **LEVELS, bias=True), torch.randn(2, 8, 9, 7)
+    traced = torch.fx.symbolic_trace(conv)
+    assert [node.target for node in traced.graph.nodes if node.op == 'call_function'] == [torch.cat, pyconv2d]
+    for other in (traced, pickle.loads(pickle.dumps(traced))):
+        torch.testing.assert_close(other(x), conv(x))
+    with torch.no_grad():
+        conv.pyconv_levels[0].bias.add_(1)
+    torch.testing.assert_close(traced(x), conv(x))  # of parameters, not of what they were
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         ({'groups': [1, 2]}, 'one entry per level, got 3 and 3 and 2'),
-        ({'out_channels': [8]}, 'one entry per level, got 1 and 3 and 3'),
-        ({'out_channels': 16}, 'out_channels must be a list with one entry per level, got 16'),
-        ({'kernel_sizes': 3}, 'kernel_sizes must be a list with one entry per level, got 3'),
         ({'groups': 1}, 'groups must be a list with one entry per level, got 1'),
-        ({'out_channels': [], 'kernel_sizes': [], 'groups': []}, 'one entry per level, got 0 and 0 and 0'),
         ({'kernel_sizes': [3, 4, 7]}, r'level 1: the sides of the kernel must be odd, got \(4, 4\)'),
-        ({'kernel_sizes': [3, 5, (7, 2)]}, r'level 2: .* must be odd, got \(7, 2\)'),
         ({'groups': [1, 3, 4]}, 'level 1: 3 groups do not divide its 8 input and 4 output channels'),
-        ({'groups': [1, 2, 16]}, 'level 2: 16 groups do not divide its 8 input and 8 output channels'),
-        ({'out_channels': [4, 5, 8]}, 'level 1: 2 groups do not divide its 8 input and 5 output channels'),
         ({'stride': (1, 2)}, r'stride and dilation must be integers of at least 1, got \(1, 2\) and 1'),
         ({'dilation': 0}, 'must be integers of at least 1, got 1 and 0'),
     ],
@@ -112,12 +130,6 @@ def test_member():
     assert member(conv, 'weight') is given
     with pytest.raises(AttributeError, match='scale'):
         member(conv, 'scale')
-
-
-def test_member_is_compiled():
-    conv = nn.Conv2d(2, 3, 1)
-    compiled = torch.compile(lambda: member(conv, 'weight') * 2, backend='eager', fullgraph=True)
-    assert torch.equal(compiled(), conv.weight * 2)
 
 
 class _Weight(nn.Module):

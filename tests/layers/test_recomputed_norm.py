@@ -69,7 +69,7 @@ def test_gradients_under_autocast_are_the_same():
 
 
 @pytest.mark.parametrize('make', [ResNet, PyConvResNet])
-@pytest.mark.parametrize('size', [32, 48, 64, 96, 160])
+@pytest.mark.parametrize('size', [32, 64, 160])
 def test_a_plugin_may_make_another_map(make, size):
     """Where that lies in memory, a copy that autocast makes of what the plugin made may lie afterwards."""
 

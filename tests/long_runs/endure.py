@@ -1,14 +1,12 @@
-"""Endurance: calls of the operators, cycles of training and testing, runs that are killed while they save.
+"""Endurance: calls of the operators, and cycles of training and testing.
 
-Prints JSON: memory (resident, MB), threads and open files at eleven moments, and how the killed runs ended.
+Prints JSON: memory (resident, MB), threads and open files at eleven moments.
 """
 
 import argparse
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,17 +21,8 @@ sys.path[:0] = [str(REPO), str(REPO / 'tests/support')]
 
 from saving import run  # noqa: E402
 
-from icconv_mm.checkpoints import safe  # noqa: E402
-from icconv_mm.engine import AtomicCheckpointHook  # noqa: E402
 from icconv_mm.layers import ICConv2d  # noqa: E402
-
-ITERATIONS = 60
-TRAIN = """
-import sys
-from saving import run
-from icconv_mm.engine import AtomicCheckpointHook
-print(repr(run(sys.argv[1], int(sys.argv[2]), AtomicCheckpointHook, resume=True, max_keep_ckpts=1)[-1]))
-"""
+from icconv_mm.runner.hooks import AtomicCheckpointHook  # noqa: E402
 
 
 class Figures:
@@ -85,57 +74,15 @@ def cycles(count: int, folder: Path) -> dict[str, list]:
     return figures.values
 
 
-def kills(count: int, folder: Path) -> dict[str, int]:
-    """Kill a run at random moments, resume it, and compare its last loss with that of a run left alone."""
-    rng, result = random.Random(0), dict(kills=0, while_saving=0, unreadable=0, runs=0, other_loss=0)
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
-
-    def start(name: str) -> subprocess.Popen:
-        command = [sys.executable, '-c', TRAIN, str(folder / name), str(ITERATIONS)]
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    expected = start('whole').communicate()[0].split()[-1]
-    while result['kills'] < count:
-        name = f'killed{result["runs"]}'
-        saved = folder / name / 'last_checkpoint'
-        for attempt in range(1000):
-            process, before = start(name), _time_of(saved)
-            while process.poll() is None and _time_of(saved) == before:
-                time.sleep(0.002)  # each attempt makes progress
-            time.sleep(rng.random() * 0.05)
-            if attempt < 5:
-                process.send_signal(signal.SIGKILL)
-            output, error = process.communicate()
-            if process.returncode == 0:
-                break
-            if process.returncode != -signal.SIGKILL:
-                raise SystemExit(error.decode())
-            result['kills'] += 1
-            result['while_saving'] += bool(list((folder / name).glob('.*.part')))
-            try:
-                safe.load(saved.read_text())
-            except Exception:
-                result['unreadable'] += 1
-        result['runs'] += 1
-        result['other_loss'] += output.split()[-1] != expected
-    return result
-
-
-def _time_of(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--calls', type=int, default=20_000)
     parser.add_argument('--cycles', type=int, default=200)
-    parser.add_argument('--kills', type=int, default=50)
     args = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        options = f'--calls {args.calls} --cycles {args.cycles} --kills {args.kills}'
+        options = f'--calls {args.calls} --cycles {args.cycles}'
         report = dict(command=f'tests/long_runs/endure.py {options}')
-        report['kills'] = kills(args.kills, Path(folder, 'kills')) if args.kills else None
         report['calls'] = calls(args.calls) if args.calls else None
         report['cycles'] = cycles(args.cycles, Path(folder, 'cycles')) if args.cycles else None
     report['seconds'] = round(time.monotonic() - start)

@@ -119,6 +119,17 @@ def test_further_levels(settings, sizes):
         assert torch.equal(outputs[-1], outputs[-2][:, :, ::2, ::2])
 
 
+def test_fewer_levels_are_those_of_the_whole_neck():
+    """Nothing is built that no output depends on."""
+    whole, inputs = randomize(FPT(CHANNELS, **SMALL)).eval(), pyramid()
+    finest = FPT(CHANNELS, **SMALL, num_outs=1).eval()
+    finest.load_state_dict({key: whole.state_dict()[key] for key in finest.state_dict()})
+    (output,) = finest(inputs)
+    torch.testing.assert_close(output, whole(inputs)[0])
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in finest.parameters())
+
+
 def test_initialization_keeps_the_zero_norms():
     neck = FPT(CHANNELS, **SMALL)
     logging.getLogger('mmengine').setLevel(logging.ERROR)
@@ -154,30 +165,13 @@ def test_a_narrow_neck_of_one_image_trains():
         ),
         (dict(window=4), 'FPT: the side of a window must be odd and positive, got 4'),
         (dict(drop_prob=1.0), 'FPT: drop_prob must be at least 0 and below 1, got 1.0'),
-        (dict(drop_prob=-0.1), r'got -0.1'),
-        (dict(strides=[4, 8, 16]), r'strides must have 4 entries \(in_channels\), got \[4, 8, 16\]'),
         (dict(strides=[4, 8, 16, 24]), r'1, 2, 4, ... times the one before it, got \[4, 8, 16, 24\]'),
-        (dict(strides=[32, 16, 8, 4]), r'times the one before it, got \[32, 16, 8, 4\]'),
-        (dict(strides=[4, 12, 24, 48]), r'times the one before it, got \[4, 12, 24, 48\]'),
         (dict(start_level=4), 'start_level must be a level, 0 to 3, got 4'),
-        (dict(start_level='1'), "FPT: start_level must be 0 or more, got '1'"),
-        (dict(num_outs='5'), "FPT: num_outs must be a positive integer, got '5'"),
-        (dict(window='3'), "FPT: window must be a positive integer, got '3'"),
-        (dict(self_mixtures='2'), "FPT: self_mixtures must be a positive integer, got '2'"),
-        (dict(drop_prob='a'), "FPT: drop_prob must be at least 0 and below 1, got 'a'"),
         (dict(interactions='self'), "FPT: interactions must be a list, of self, grounding, rendering, got 'self'"),
-        (dict(interactions=5), 'FPT: interactions must be a list, of self, grounding, rendering, got 5'),
-        (dict(num_outs=3), 'num_outs must be at least 4, the levels used, got 3'),
         (dict(interactions=['self', 'cross']), "interactions are self, grounding, rendering, got 'cross'"),
-        (dict(block_size=0), 'FPT: block_size must be a positive integer, got 0'),
         (dict(norm_cfg=dict(type='GN', num_groups=32)), r'FPT: norm_cfg: num_channels \(16\) must be divisible'),
         (dict(in_channels=32), 'FPT: in_channels must be a list of positive integers, got 32'),
-        (dict(in_channels=[]), r'FPT: in_channels must be a list of positive integers, got \[\]'),
-        (dict(in_channels=[8, '8']), r"FPT: in_channels must be a list of positive integers, got \[8, '8'\]"),
-        (dict(in_channels=[-8, 16]), r'FPT: in_channels must be a list of positive integers, got \[-8, 16\]'),
-        (dict(out_channels=0), 'FPT: out_channels must be a positive integer, got 0'),
         (dict(out_channels=33, norm_cfg=None), 'FPT: out_channels must be even, as grounding .*, got 33'),
-        (dict(strides=[4, 8, 16, 0]), r'FPT: strides must be a list of positive integers, got \[4, 8, 16, 0\]'),
         (dict(similarity='cosine'), "FPT: similarity must be one of euclidean, embedded, dot, got 'cosine'"),
         (dict(add_extra_convs='on_lateral'), "on_output', got 'on_lateral'"),
     ],
@@ -218,7 +212,6 @@ def test_half_precision_with_large_values_is_finite():
 class TestTools:
     @pytest.fixture(autouse=True)
     def make(self, form):
-        torch._dynamo.reset()
         settings = dict(in_channels=CHANNELS[:2], **SMALL) if form == 'detection' else {**SEGMENTATION, **TWO}
         self.neck = randomize(FPT(**settings)).eval()
         ratio = 2 if form == 'detection' else 1
@@ -277,9 +270,6 @@ def test_unscathed_pyramid():
     [
         (dict(kernel_sizes=(1, 2)), 'UnscathedPyramid: kernel_sizes: .* odd and positive, got 2'),
         (dict(kernel_sizes=()), r'UnscathedPyramid: kernel_sizes must be a list of positive integers, got \(\)'),
-        (dict(kernel_sizes=7), 'UnscathedPyramid: kernel_sizes must be a list of positive integers, got 7'),
-        (dict(in_channels=[32]), r'UnscathedPyramid: in_channels must be a positive integer, got \[32\]'),
-        (dict(out_channels=0), 'UnscathedPyramid: out_channels must be a positive integer, got 0'),
         (dict(out_channels=8), r'UnscathedPyramid: norm_cfg: num_channels \(8\) must be divisible'),
     ],
 )

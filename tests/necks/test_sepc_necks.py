@@ -140,43 +140,9 @@ def test_behind_the_necks_of_mmdet(first):
     assert shapes(cls for cls, _ in outputs) == [(1, 8, h, w) for h, w in ((38, 22), (18, 10), (8, 4), (3, 1))]
 
 
-PCONV = {'type': 'icconv_mm.PConv', 'in_channels': 8, 'out_channels': 8, 'num_outs': 4}
-DENSE_SEPC = {**PCONV, 'type': 'icconv_mm.SEPC', **FULL, 'lcconv_padding': 1, 'branches': 'cls'}
 BACKBONE = {'type': 'icconv_mm.ICResNet', 'depth': 18, 'pattern': 'geometric_d4', 'base_channels': 8}
 BACKBONE['out_indices'] = (0, 1, 2, 3)  # in a config of mmpose the last stage alone is the default, as it is there
 FPN = {'type': 'FPN', 'in_channels': [8, 16, 32, 64], 'out_channels': 8, 'num_outs': 4}
-
-
-@pytest.mark.parametrize('neck', [PCONV, DENSE_SEPC], ids=['PConv', 'SEPC'])
-def test_semantic_segmentation(neck):
-    pytest.importorskip('mmseg.models')
-    init_default_scope('mmseg')
-    head = {'type': 'FPNHead', 'in_channels': [8] * 4, 'in_index': [0, 1, 2, 3], 'feature_strides': [4, 8, 16, 32]}
-    head |= {'channels': 8, 'num_classes': 5, 'dropout_ratio': 0.0}
-    model = {'type': 'EncoderDecoder', 'backbone': BACKBONE, 'neck': [FPN, neck], 'decode_head': head}
-    model = MODELS.build({**model, 'train_cfg': {}, 'test_cfg': {'mode': 'whole'}})
-    logits = model(torch.randn(2, 3, 64, 96))
-    assert logits.shape == (2, 5, 16, 24)
-    logits.square().mean().backward()
-    assert all(p.grad.any() for p in model.neck[1].parameters() if p.ndim == 4 and p.shape[0] == 8)
-
-
-@pytest.mark.parametrize('neck', [PCONV, DENSE_SEPC], ids=['PConv', 'SEPC'])
-def test_bottom_up_pose_on_the_finest_level(neck):
-    pytest.importorskip('mmpose.models')
-    init_default_scope('mmpose')
-    head = {'type': 'icconv_mm.AEHead', 'in_channels': 8, 'num_keypoints': 17, 'in_index': 0}
-    head |= {'deconv_out_channels': None, 'deconv_kernel_sizes': None}
-    sequence = {'type': 'icconv_mm.SequenceNeck', 'necks': [FPN, neck]}
-    model = MODELS.build(
-        {'type': 'icconv_mm.AEPoseEstimator', 'backbone': BACKBONE, 'neck': sequence, 'head': head, 'test_cfg': {}}
-    )
-    assert model.with_neck and len(model.neck.necks) == 2
-    heatmaps, tags = model(torch.randn(1, 3, 64, 64), None)
-    assert heatmaps.shape == tags.shape == (1, 17, 16, 16)
-    heatmaps.square().mean().backward()
-    grads = [p.grad for p in model.neck.necks[1].parameters()]
-    assert sum(grad is not None and bool(grad.any()) for grad in grads) > 10
 
 
 def test_sequence_neck_needs_necks():
@@ -251,7 +217,7 @@ def test_wrong_number_of_levels():
 
 def test_levels_that_would_vanish():
     levels = pyramid(sizes=[*SIZES[:3], (3, 3), (2, 2)])
-    with pytest.raises(InputError, match=r'level 4 is 2x2, smaller than the 3x3 .* lcconv_padding=0 needs: .*'):
+    with pytest.raises(InputError, match=r'level 4 is 2x2, but lcconv_padding=0 needs 3x3: .*'):
         SEPC(4, 6, 5)(levels)
     assert SEPC(4, 6, 5, lcconv_padding=1)(levels)[4][0].shape == (2, 6, 2, 2)
     levels.append(torch.randn(2, 4, 1, 1))
@@ -273,7 +239,6 @@ def test_levels_that_are_no_pyramid(kind):
 @pytest.mark.parametrize('kind', [PConv, SEPC])
 def test_compiles_to_one_graph(kind):
     neck, levels = kind(4, 6, 4, ibn=True).eval(), pyramid()
-    torch._dynamo.reset()
     compiled = torch.compile(neck, backend='eager', fullgraph=True)
     for got, expected in zip(compiled(levels), neck(levels), strict=True):
         torch.testing.assert_close(got, expected)

@@ -1,11 +1,11 @@
-"""The one way in which the tests of operators reach what ``backend`` and ``compiled_library`` keep to themselves."""
+"""The one way in which the tests of operators reach what ``dispatch`` and ``compiled_library`` keep to themselves."""
 
 from collections.abc import Callable
 
 import pytest
 
-from icconv_mm.ops.dispatch import backend, compiled_library
-from icconv_mm.ops.dispatch.backend import Implementation, Limits
+from icconv_mm.ops import compiled_library, dispatch
+from icconv_mm.ops.dispatch import Kernel
 
 
 class Choice:
@@ -15,14 +15,14 @@ class Choice:
         self._monkeypatch = monkeypatch
 
     @property
-    def operators(self) -> dict[str, dict[str, Implementation]]:
-        """The implementations of every operator by backend."""
-        return {operator: dict(known) for operator, known in backend._implementations.items()}
+    def operators(self) -> dict[str, dict[str, Kernel]]:
+        """The kernels of every operator by backend."""
+        return {operator: dict(known) for operator, known in dispatch._kernels.items()}
 
     def replace(self, operator: str, **kernels: Callable) -> None:
         """Leaves an operator with these alone, each of which serves every call."""
-        table = {name: Implementation(kernels[name]) for name in backend.BACKENDS if name in kernels}
-        self._monkeypatch.setitem(backend._implementations, operator, table)
+        table = {name: Kernel(run=kernels[name]) for name in dispatch.BACKENDS if name in kernels}
+        self._monkeypatch.setitem(dispatch._kernels, operator, table)
 
     def offer(
         self,
@@ -31,29 +31,28 @@ class Choice:
         refusal=lambda *_: None,
         objection=lambda *_: None,
         absence=None,
-        name=lambda *_: None,
     ) -> None:
         """Gives an operator another kernel on the CPU."""
-        kernel = Implementation(run, Limits(refusal, objection, name), lambda: absence)
-        table = {**backend._implementations[operator], 'cpu': kernel}
-        self._monkeypatch.setitem(backend._implementations, operator, table)
+        kernel = Kernel(refusal, objection, lambda: absence, run)
+        table = {**dispatch._kernels[operator], 'cpu': kernel}
+        self._monkeypatch.setitem(dispatch._kernels, operator, table)
 
     def lose_library(self, reason: str | None) -> None:
         """As if the compiled operators were missing for this reason, or, for None, there."""
-        self._monkeypatch.setattr(backend._implementations, 'generation', backend._implementations.generation + 1)
-        for module in (backend, compiled_library):
+        self._monkeypatch.setattr(dispatch._kernels, 'generation', dispatch._kernels.generation + 1)
+        for module in (dispatch, compiled_library):
             self._monkeypatch.setattr(module, 'missing_library', lambda: reason)
-        self._monkeypatch.setattr(compiled_library, 'library_module', lambda: None)
+        self._monkeypatch.setattr(dispatch, 'library_module', lambda: None)
 
     def find_library(self, package) -> str | None:
         """Looks for the compiled operators in another folder, anew."""
-        self._monkeypatch.setattr(compiled_library, '__file__', str(package / 'ops/dispatch/compiled_library.py'))
+        self._monkeypatch.setattr(compiled_library, '__file__', str(package / 'ops/compiled_library.py'))
         return compiled_library.missing_library.__wrapped__()
 
     def forget(self) -> None:
         """As if nothing had been logged and nobody warned."""
-        self._monkeypatch.setattr(backend, '_logged', set())
-        backend._warn_once.cache_clear()
+        self._monkeypatch.setattr(dispatch, '_logged', set())
+        dispatch._warn_once.cache_clear()
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import mixture_attention, window_attention
-from icconv_mm.ops.common import attention
-from icconv_mm.ops.reference import mixture_attention as mixture_reference
-from icconv_mm.ops.reference import window_attention as window_reference
+from icconv_mm.ops import mixture_attention, tensors, window_attention
+from icconv_mm.ops.mixture_attention import definition as mixture_definition
 from icconv_mm.ops.window_attention import SIMILARITIES
+from icconv_mm.ops.window_attention import definition as window_definition
 
 
 def mixture_inputs(dtype=torch.float64, bias=True):
@@ -29,13 +28,13 @@ def channels_last(args):
 
 
 CALLS = {
-    'mixture': lambda: (mixture_attention, mixture_reference.forward, mixture_inputs()),
-    'mixture, channels last': lambda: (mixture_attention, mixture_reference.forward, channels_last(mixture_inputs())),
-    'mixture without bias': lambda: (mixture_attention, mixture_reference.forward, mixture_inputs(bias=False)),
+    'mixture': lambda: (mixture_attention, mixture_definition, mixture_inputs()),
+    'mixture, channels last': lambda: (mixture_attention, mixture_definition, channels_last(mixture_inputs())),
+    'mixture without bias': lambda: (mixture_attention, mixture_definition, mixture_inputs(bias=False)),
     **{
         f'window {similarity} {coarse}': lambda similarity=similarity, coarse=coarse: (
             window_attention,
-            window_reference.forward,
+            window_definition,
             window_inputs(similarity, coarse),
         )
         for similarity in SIMILARITIES
@@ -51,7 +50,7 @@ def differentiable(args):
 @pytest.mark.parametrize('scratch', [1, 20_000, 1 << 30], ids=['small blocks', 'larger blocks', 'one block'])
 @pytest.mark.parametrize('call', CALLS)
 def test_blocks_do_not_change_the_result(call, scratch, monkeypatch):
-    monkeypatch.setitem(attention.SCRATCH, 'cpu', scratch)
+    monkeypatch.setitem(tensors.SCRATCH, 'cpu', scratch)
     operator, reference, args = CALLS[call]()
     out, expected = operator(*args), reference(*args)
     outer = torch.randn_like(expected)

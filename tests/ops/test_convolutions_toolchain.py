@@ -12,7 +12,9 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.ops import inception_conv2d, pyconv2d
+from icconv_mm.ops import inception_conv2d, pyconv2d, standard
+from icconv_mm.ops.inception_conv import exported_convolutions
+from icconv_mm.patterns import DilationPattern
 
 SORTED = [(5, 1, 1), (4, 1, 3), (3, 2, 2)]
 MIXED = [(3, 1, 1), (3, 2, 2)] * 2
@@ -22,6 +24,15 @@ PYRAMIDS = (
     (16, [8, 8], [3, 9], [4, 8], {'stride': 2}),
     (16, [6], [3], [2], {'dilation': 2}),
 )
+SORTED_FLAT, MIXED_FLAT = (DilationPattern.of(each).flat for each in (SORTED, MIXED))
+
+# a level, or the depthwise convolutions that stand for it and their sum
+PARTS = [
+    standard.depthwise_parts(channels, layer[0], groups, (kernel, kernel))
+    for layer in PYRAMIDS
+    for channels, kernel, groups in zip(*layer[1:4])
+]
+EXPORTED_LEVELS = sum(parts + 1 for parts in PARTS)
 
 
 def inception_net(dense: bool = False, groups: int = 4) -> nn.Sequential:
@@ -70,7 +81,8 @@ KINDS = {
         inception_net,
         'inception_conv2d',
         3,
-        3 + 2 + (2 + 2 + 1),  # one per dilation; two for one that has three channels of one group and fewer of another
+        # tests/ops/test_standard.py; two for a dilation that has three channels of one group and fewer of another
+        exported_convolutions(SORTED_FLAT, 4) + exported_convolutions(MIXED_FLAT, 12) + (2 + 2 + 1),
         12 * 10 * 12 * 4 * 9 + 6 * 5 * 12 * 12 * 9 + 6 * 5 * 12 * 3 * 9,
         ('flops', 'activations', 'params'),
     ),
@@ -78,7 +90,7 @@ KINDS = {
         pyramidal_net,
         'pyconv2d',
         2,
-        3 + 2 + 1,  # one per level
+        EXPORTED_LEVELS,
         12 * 10 * (4 * 4 * 9 + 4 * 2 * 25 + 8 * 1 * 49) + 6 * 5 * (8 * 4 * 9 + 8 * 2 * 81) + 6 * 5 * 6 * 8 * 9,
         ('flops', 'params'),
     ),
@@ -221,37 +233,36 @@ def test_torch_counts_the_flops_of_the_dense_network(make, passes, x):
     assert counts[0][0] > 0
 
 
-def test_transforms_of_functions():
-    """What docs/operators.md says of ``torch.func``."""
-    x, weights = torch.randn(3, 2, 4, 6, 5), [torch.randn(3, 4, 3, 3), torch.randn(4, 2, 5, 5)]
-    pattern = [(1, 1, 1), (2, 2, 3)]
-    several = {
-        'inception': lambda x: inception_conv2d(x, weights[0], None, pattern),
-        'pyramidal': lambda x: pyconv2d(x, weights, None, [1, 2]),
-    }
-    got = torch.func.vmap(several['inception'])(x)
-    torch.testing.assert_close(got, torch.stack([several['inception'](each) for each in x]))
-    with pytest.raises(RuntimeError, match='icconv_mm::pyconv2d'):
-        torch.func.vmap(several['pyramidal'])(x)
-    for function in several.values():
-        with pytest.raises(RuntimeError):
-            torch.func.vjp(function, x[0])
-        with pytest.raises(RuntimeError):
-            torch.func.jvp(function, (x[0],), (x[1],))
-    single = [
-        lambda x: inception_conv2d(x, weights[0], None, pattern[:1] * 3),
-        lambda x: pyconv2d(x, weights[:1], None, [1]),
-    ]
-    for function in single:
-        torch.testing.assert_close(torch.func.vmap(function)(x), torch.stack([function(each) for each in x]))
-        torch.testing.assert_close(torch.func.jvp(function, (x[0],), (x[1],))[1], function(x[1]))
+PATTERN, BIAS = [(1, 1, 1), (2, 2, 3)], torch.linspace(-1, 1, 3)
 
 
-def test_torch_counts_the_flops_of_the_gradients(x):
-    """Each of the two gradients costs what the output costs."""
-    net = pyramidal_net()[:4]
-    with FlopCounterMode(display=False) as forward:
-        out = net(x.requires_grad_())
-    with FlopCounterMode(display=False) as backward:
-        out.sum().backward()
-    assert backward.get_total_flops() == 2 * forward.get_total_flops() > 0
+@pytest.mark.parametrize(
+    ('run', 'shapes'),
+    [
+        (lambda x, weight: inception_conv2d(x, weight, BIAS, PATTERN), [(3, 4, 3, 3)]),
+        (lambda x, weight: inception_conv2d(x, weight, BIAS, [(3, 1, 2)]), [(3, 4, 3, 3)]),
+        (lambda x, *weights: pyconv2d(x, weights, BIAS, [1, 2]), [(1, 4, 3, 3), (2, 2, 5, 5)]),
+        (lambda x, weight: pyconv2d(x, [weight], BIAS, [1]), [(3, 4, 3, 3)]),
+    ],
+)
+def test_transforms_of_functions(run, shapes):
+    """All of ``torch.func``: the convolutions are compositions of torch's own there."""
+    x, weights = torch.randn(3, 2, 4, 6, 5), [torch.randn(shape) for shape in shapes]
+
+    def loss(weights, x):
+        return run(x, *weights).square().mean()
+
+    leaves = [weight.clone().requires_grad_() for weight in weights]
+    want = torch.autograd.grad(loss(leaves, x[0]), leaves)
+    torch.testing.assert_close(torch.func.grad(loss)(weights, x[0]), list(want))
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    torch.testing.assert_close([grads[0] for grads in each], list(want))
+
+    def of_x(x):  # linear but for the bias
+        return run(x, *weights)
+
+    without_bias = of_x(x[1]) - BIAS[:, None, None]
+    torch.testing.assert_close(torch.func.vmap(of_x)(x), torch.stack([of_x(one) for one in x]))
+    torch.testing.assert_close(torch.func.jvp(of_x, (x[0],), (x[1],))[1], without_bias)
+    jacobian = torch.func.jacrev(of_x)(x[0])
+    torch.testing.assert_close((jacobian * x[1]).sum((-1, -2, -3, -4)), without_bias)

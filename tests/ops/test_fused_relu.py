@@ -6,11 +6,9 @@ from inception_calls import per_run
 from inception_calls import random_call as inception_call
 from pyconv_calls import by_level
 from pyconv_calls import random_call as pyconv_call
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from icconv_mm.ops import explain, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu
-from icconv_mm.ops.dispatch import backend
+from icconv_mm.ops import dispatch, inception_conv2d, inception_conv2d_relu, pyconv2d, pyconv2d_relu
 from icconv_mm.patterns import DilationPattern
 
 ops = torch.ops.icconv_mm
@@ -46,7 +44,7 @@ def test_is_the_rectified_convolution(kind, dtype, name):
     for seed in range(60):
         call = make(seed).to(dtype)
         expected = definition(call.to(torch.float64)).relu()
-        with backend.use_backend(name):
+        with dispatch.use_backend(name):
             got = fused(*call)
         assert got.dtype == dtype and got.shape == expected.shape
         if got.numel():
@@ -62,32 +60,21 @@ def test_keeps_the_memory_format(kind):
 
 
 @kinds
-def test_a_fused_kernel_takes_it_over(kind, choice):
-    name, call = f'{kind}_relu', first_of_several(kind)
-    marked = torch.full_like(KINDS[kind][0](*call), 7)
-    choice.offer(name, lambda *_: marked)
-    assert torch.equal(KINDS[kind][0](*call), marked)
-    assert explain(name, *raw(kind, call)).chosen == 'cpu'
-    with backend.use_backend('reference'):
-        assert not torch.equal(KINDS[kind][0](*call), marked)
-
-
-@kinds
 def test_without_a_fused_kernel_the_plain_one_serves(kind, choice):
     """A backend that has the convolution alone is not lost to the deployed network."""
     call, ran = first_of_several(kind), []
     reference = choice.operators[kind]['reference'].run
 
     def plain(*args):
-        ran.append(backend.requested())
+        ran.append(dispatch.requested())
         return reference(*args)
 
     choice.replace(kind, cpu=plain, reference=reference)
     choice.replace(f'{kind}_relu', reference=choice.operators[f'{kind}_relu']['reference'].run)
     KINDS[kind][0](*call)
-    with backend.use_backend('cpu'):
+    with dispatch.use_backend('cpu'):
         KINDS[kind][0](*call)
-    with backend.use_backend('reference'):
+    with dispatch.use_backend('reference'):
         KINDS[kind][0](*call)
     assert ran == ['auto', 'cpu']
 
@@ -139,14 +126,6 @@ def test_autocast(kind):
 
 
 @kinds
-def test_errors_are_those_of_the_plain_operator(kind):
-    call = first_of_several(kind)
-    for operator in KINDS[kind][:2]:
-        with pytest.raises(ValueError, match=r'x must have the shape \[N, C_in, H, W\], got'):
-            operator(*call._replace(x=call.x[0]))
-
-
-@kinds
 def test_flops_are_those_of_the_plain_operator(kind):
     call, counts = first_of_several(kind), []
     for operator in KINDS[kind][:2]:
@@ -163,41 +142,3 @@ def test_opcheck(kind):
     torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
     args = (args[0].to(memory_format=torch.channels_last), *args[1:])
     torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
-
-
-class Net(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.operator, call = KINDS[kind][0], first_of_several(kind)
-        if kind == 'inception_conv2d':
-            call = call._replace(pattern=DilationPattern.of(call.pattern))  # as a layer has it
-        self.weights = call[1] if kind == 'inception_conv2d' else list(call[1])
-        self.rest = call[2:]
-
-    def forward(self, x):
-        return self.operator(x, self.weights, *self.rest)
-
-
-@kinds
-def test_compile_and_export_keep_one_node(kind):
-    net, x = Net(kind), first_of_several(kind).x
-    nodes = []
-
-    def record(graph, _):
-        nodes.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
-
-    got = torch.compile(net, backend=record, fullgraph=True)(x)
-    torch.testing.assert_close(got, net(x))
-    assert sum(f'icconv_mm.{kind}_relu' in node for node in nodes) == 1
-    program = torch.export.export(net, (x,))
-    assert sum(f'{kind}_relu' in str(node.target) for node in program.graph.nodes) == 1
-    torch.testing.assert_close(program.module()(x), net(x))
-
-
-@kinds
-def test_a_trace_holds_ordinary_operators(kind):
-    net, x = Net(kind), first_of_several(kind).x
-    traced = torch.jit.trace(net, x)
-    assert 'icconv_mm::' not in str(traced.inlined_graph)
-    torch.testing.assert_close(traced(x), net(x))

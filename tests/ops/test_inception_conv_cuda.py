@@ -7,7 +7,7 @@ import torch
 from inception_calls import Call, per_run, random_call, random_pattern, wide_call
 
 from icconv_mm.ops import backends, explain, inception_conv2d, use_backend
-from icconv_mm.ops.dispatch import proven_gpus
+from icconv_mm.ops import inception_conv as rules
 
 pytestmark = [
     pytest.mark.gpu,
@@ -276,9 +276,8 @@ def test_chosen_by_default_where_it_is_proven(monkeypatch):
         x, weight = (torch.randn(shape, device='cuda', dtype=dtype) for shape in ((1, 32, 8, 8), (32, 32, 3, 3)))
         return explain('inception_conv2d', x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
 
-    capability = torch.cuda.get_device_capability()
-    monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {capability: frozenset({torch.bfloat16})})
+    monkeypatch.setattr(rules, 'PROVEN', (torch.cuda.get_device_capability(),))
     assert ask(torch.bfloat16).chosen == 'cuda'
-    assert ask(torch.float16).chosen == 'reference' and 'have not passed' in ask(torch.float16)['cuda'].reason
-    monkeypatch.setitem(proven_gpus.PROVEN, 'inception_conv2d', {})
+    assert ask(torch.float64).chosen == 'reference'
+    monkeypatch.setattr(rules, 'PROVEN', ())
     assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda'].reason

@@ -11,9 +11,9 @@ from inception_calls import Call, per_run, random_pattern
 from pyconv_calls import Call as Pyramid
 from pyconv_calls import by_level
 
-from icconv_mm.ops import backends, explain, forget_packed_weights, inception_conv2d, pyconv2d, use_backend
-from icconv_mm.ops.reference import inception_conv as inception
-from icconv_mm.ops.reference import pyconv as pyramid
+from icconv_mm.ops import backends, forget_packed_weights, inception_conv2d, pyconv2d, use_backend
+from icconv_mm.ops import inception_conv as inception
+from icconv_mm.ops import pyconv as pyramid
 from icconv_mm.patterns import DilationPattern
 
 # `make sanitize` must not pass because there was nothing to run
@@ -26,7 +26,7 @@ CPUINFO = Path('/proc/cpuinfo')
 # what torch and the kernel found says which instruction sets there are
 INSTRUCTIONS = ['portable'] + ['avx2'] * (CAPABILITY in ('AVX2', 'AVX512')) + ['avx512'] * (CAPABILITY == 'AVX512')
 INSTRUCTIONS += ['avx512_bf16'] * (CPUINFO.exists() and 'avx512_bf16' in CPUINFO.read_text())
-RUNS_OF_SEEDS = [range(start, start + 50) for start in range(0, 2000, 50)]
+RUNS_OF_SEEDS = [range(start, start + 50) for start in range(0, 1000, 50)]
 FAST = RUNS_OF_SEEDS[:4]
 
 
@@ -154,7 +154,7 @@ def test_random_shapes(check, seeds):
     ids=str,
 )
 def test_many_random_shapes(name, check, seeds, monkeypatch):
-    """2000 shapes of each operator, every fourth run of them on each other instruction set; one, two, three threads."""
+    """1000 shapes of each operator, every fourth run of them on each other instruction set; one, two, three threads."""
     monkeypatch.setenv('ICCONV_MM_CPU', name)
     threads = torch.get_num_threads()
     try:
@@ -193,10 +193,9 @@ def test_the_result_does_not_depend_on_threads_or_luck():
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    ('channels', 'height', 'width', 'layout'),
-    [(256, 110, 30, torch.channels_last), (96, 40, 170, torch.contiguous_format)],
+    ('channels', 'height', 'width', 'layout', 'dtype'),
+    [(256, 110, 30, torch.channels_last, torch.float32), (96, 40, 170, torch.contiguous_format, torch.bfloat16)],
     ids=['many rows', 'many columns'],
 )
 def test_large_maps(instructions, channels, height, width, layout, dtype):
@@ -220,7 +219,7 @@ def test_large_maps(instructions, channels, height, width, layout, dtype):
             rest = groups, stride, 1
             exact_x = pyramid.grad_input(of_sums.double(), pyr.weights, size, *rest)
             exact_weights = pyramid.grad_weight(of_sums.double(), pyr.x, shapes, *rest)
-            for count in (1, 2, 3):
+            for count in (1, 3):
                 torch.set_num_threads(count)
                 got = OPS.inception_conv2d_compiled(x, weight, None, flat, stride, 1)
                 assert_near(got, expected, TOLERANCE[dtype], (stride, count))
@@ -269,38 +268,19 @@ def test_kept_weights_follow_changes(frozen):
     check()
 
 
-def test_dead_weights_are_not_kept():
-    forget_packed_weights()
-    pattern = [4, 1, 1, 2, 2, 2]
-    for _ in range(3):
-        weight = torch.randn(6, 4, 3, 3)
-        for _ in range(3):
-            OPS.inception_conv2d_compiled(torch.randn(1, 4, 5, 5), weight, None, pattern, 1, 1)
-    assert forget_packed_weights() == 1
-
-
 @pytest.mark.skipif(not hasattr(torch.utils, 'swap_tensors'), reason='swap_tensors came with torch 2.3')
 def test_kept_weights_can_be_swapped():
     """What is kept holds on to memory and counters, not to tensors: torch refuses to swap tensors with references."""
     forget_packed_weights()
     pattern, x = [4, 1, 1, 2, 2, 2], torch.randn(1, 4, 5, 5)
     first, second = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
-    expected = [inception.forward(x.double(), each.double(), None, pattern) for each in (first, second)]
+    expected = [inception.output(x.double(), each.double(), None, pattern) for each in (first, second)]
     for _ in range(3):
         OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1)
     torch.utils.swap_tensors(first, second)
     for _ in range(3):
         assert_near(OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1), expected[1], 1e-5, 'swapped')
         assert_near(OPS.inception_conv2d_compiled(x, second, None, pattern, 1, 1), expected[0], 1e-5, 'swapped')
-
-
-def test_one_weight_is_kept_a_few_times_at_most():
-    forget_packed_weights()
-    weight, x = torch.randn(6, 4, 3, 3), torch.randn(1, 4, 5, 5)
-    for dilation in range(1, 40):
-        for _ in range(3):
-            OPS.inception_conv2d_compiled(x, weight, None, [4, 1, 1, 2, dilation, 2], 1, 1)
-    assert forget_packed_weights() == 4
 
 
 def test_new_names_for_one_memory():
@@ -312,7 +292,7 @@ def test_new_names_for_one_memory():
         alias.add_(0.1)
         for _ in range(2):
             got = OPS.inception_conv2d_compiled(x, alias, None, pattern, 1, 1)
-            assert_near(got, inception.forward(x.double(), weight.double(), None, pattern), 1e-5, 'alias')
+            assert_near(got, inception.output(x.double(), weight.double(), None, pattern), 1e-5, 'alias')
     assert forget_packed_weights() <= 4
 
 
@@ -320,7 +300,7 @@ def test_new_names_for_one_memory():
 def test_inputs_whose_channels_are_one(instructions, dtype):
     x, weight = torch.randn(1, 1, 9, 9).to(dtype).expand(1, 64, 9, 9), torch.randn(6, 64, 3, 3).to(dtype)
     out = OPS.inception_conv2d_compiled(x, weight, None, [4, 1, 1, 2, 2, 2], 1, 1)
-    expected = inception.forward(x.double(), weight.double(), None, [4, 1, 1, 2, 2, 2], 1, 1)
+    expected = inception.output(x.double(), weight.double(), None, [4, 1, 1, 2, 2, 2], 1, 1)
     assert_near(out, expected, TOLERANCE[dtype], 'output')
 
 
@@ -330,12 +310,34 @@ def test_relu_keeps_nan():
     assert out.isnan().all()
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('operator', ['inception', 'pyramid'])
+def test_a_weight_that_is_not_finite(instructions, operator, value):
+    """It spoils what it meets in the map. Of what it meets in the padding, torch's kernels make now this, now that."""
+
+    def call(x, weights):
+        if operator == 'inception':
+            return inception_conv2d(x, weights[0], None, [(10, 1, 1), (10, 2, 3)])
+        return pyconv2d(x, weights, None, [1, 4])
+
+    shapes = [(20, 16, 3, 3)] if operator == 'inception' else [(10, 16, 3, 3), (8, 4, 5, 5)]
+    weights = [torch.randn(shape) for shape in shapes]
+    for weight in weights:
+        weight[-2, 1, 0, 2] = value
+    with use_backend('cpu'):
+        spoilt = ~call(torch.rand(2, 16, 9, 11) + 0.1, weights).isfinite()
+    with use_backend('reference'):
+        meets = call(torch.ones(2, 16, 9, 11), [(~weight.isfinite()).float() for weight in weights]) > 0
+    assert spoilt[meets].all() and 0 < meets.sum() < meets.numel()
+    assert not spoilt[:, ~meets.any(3).any(2).any(0)].any()  # of other filters
+
+
 def test_a_dilation_larger_than_the_map_needs_no_more_memory():
     far = 1 << 40
     call = Call(torch.randn(1, 4, 3, 5), torch.randn(6, 4, 3, 3), None, [(4, far, 1), (2, 1, far)], 1, 1)
     flat, near = [4, far, 1, 2, 1, far], [4, 3, 1, 2, 1, 5]  # as far as the map is wide
     out = OPS.inception_conv2d_compiled(*call[:3], flat, 1, 1)
-    assert_near(out, inception.forward(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
+    assert_near(out, inception.output(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
     got = OPS.inception_conv2d_grad_input_compiled(out, call.weight, (3, 5), flat, 1, 1)
     expected = inception.grad_input(out.double(), call.weight.double(), (3, 5), near, 1, 1)
     assert_near(got, expected, 1e-5, 'gradient of x')
@@ -400,17 +402,3 @@ def test_products_of_groups_do_not_overflow():
         OPS.inception_conv2d_grad_input_compiled(grad, weight, [5, 5], [], 1, 2**62)
     with pytest.raises(RuntimeError, match='4611686018427387904 groups of 4 channels are more than'):
         OPS.pyconv2d_grad_input_compiled(grad, [weight], [5, 5], [2**62], 1, 1)
-
-
-def test_explain_names_dtypes_and_small_groups(choice):
-    flat, weight = (4, 1, 1, 2, 2, 2), torch.randn(6, 4, 3, 3)
-    x = torch.randn(1, 4, 5, 5)
-    assert explain('inception_conv2d', x, weight, None, flat, 1, 1)['cpu']
-    answer = explain('inception_conv2d', x, weight[:, :2], None, flat, 1, 2)['cpu']
-    assert answer.serves and answer.reason == '2 channels in a group; below 16 the reference is faster'
-    answer = explain('inception_conv2d', x.double(), weight.double(), None, flat, 1, 1)['cpu']
-    assert str(answer) == 'it takes float32 or bfloat16, the same for all, got torch.float64'
-    answer = explain('inception_conv2d_grad_weight', x, x.bfloat16(), (4, 1, 1), 1, 1)['cpu']
-    assert str(answer).endswith('got torch.float32 and torch.bfloat16')
-    assert explain('pyconv2d_grad_input', x, [weight[:4, :2]], (5, 5), [2], 1, 1)['cpu']
-    assert all('cpu' in choice.operators[name] for name in ('inception_conv2d_relu', 'pyconv2d_relu'))

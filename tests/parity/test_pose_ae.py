@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from icconv_mm.tasks.pose import aggregation, geometry, losses, targets
+from icconv_mm.tasks.pose import losses, multiscale, targets
 from icconv_mm.tasks.pose.grouping import find_candidates, group_keypoints
+from icconv_mm_runtime.pictures import warp_matrix
 
 AGGREGATION = ('ae_agg_higher_ms', 'ae_agg_higher_ss', 'ae_agg_hrnet_ss')
 PARSING = ('ambiguous_tags', 'crowd36', 'eight_overlap', 'nobody', 'one', 'tagshared', 'three')
@@ -41,9 +42,9 @@ def _stages(data, prefix, num_joints):
 def test_aggregation(case, name):
     meta, data = case(name)
     args = meta['args']
-    scales = geometry.check_scales(args['test_scale_factor'])
+    scales = multiscale.check_scales(args['test_scale_factor'])
     for variant in meta['variants']:
-        aggregator = aggregation.MapAggregator(
+        aggregator = multiscale.MapAggregator(
             tuple(args['base_size_wh']) if variant['project2image'] else None, variant['align_corners']
         )
         for scale in scales:
@@ -51,7 +52,7 @@ def test_aggregation(case, name):
             flipped = (None, None)
             if variant['flip_test']:
                 flipped = _stages(data, f'in/s{scale:g}/flip', args['num_joints'])
-            used = scale == aggregation.tag_scale(scales)
+            used = scale == multiscale.tag_scale(scales)
             aggregator.add(heatmaps, tags if used else None, *flipped, args['flip_index'])
         heatmaps, tags = aggregator.result()
         assert_close(data, f'{variant["prefix"]}/heatmaps', heatmaps, rtol=0, atol=1e-5)
@@ -66,7 +67,7 @@ def test_people(case, name):
     checked = 0
     for variant in meta['variants']:
         cfg, prefix = variant['cfg'], variant['prefix']
-        if cfg['use_udp']:
+        if cfg['use_udp'] or not cfg['use_detection_val']:  # neither is offered
             continue
         keypoints, scores = group_keypoints(
             heatmaps,
@@ -76,7 +77,6 @@ def test_people(case, name):
             detection_threshold=cfg['detection_threshold'],
             tag_threshold=cfg['tag_threshold'],
             ignore_too_much=cfg['ignore_too_much'],
-            use_detection_value=cfg['use_detection_val'],
             adjust=variant['adjust'],
             refine=variant['refine'],
         )
@@ -212,17 +212,17 @@ def test_pyramid_geometry(case):
             continue
         checked += 1
         if row.get('kind') == 'BottomUpGetImgSize':
-            pyramid = geometry.image_pyramid(row['image_wh'], (row['input_size'],) * 2, row['test_scale_factor'])
+            pyramid = multiscale.image_pyramid(row['image_wh'], (row['input_size'],) * 2, row['test_scale_factor'])
             assert list(pyramid.base_size) == row['base_size_wh']
             expected = row
         else:
             scale, smallest = row['current_scale'], row['min_scale']
             scales = sorted({scale, smallest}, reverse=True)
-            pyramid = geometry.image_pyramid(row['image_wh'], (row['input_size'],) * 2, scales)
+            pyramid = multiscale.image_pyramid(row['image_wh'], (row['input_size'],) * 2, scales)
             size = pyramid.sizes[scales.index(scale)]
             expected = row['get_multi_scale_size']
             assert list(size) == expected['size_wh']
-            matrix = geometry.warp_matrix(pyramid, size)
+            matrix = warp_matrix(size, pyramid.center, pyramid.extent)
             np.testing.assert_allclose(matrix, row['trans'], rtol=0, atol=1e-5)
             warped = cv2.warpAffine(_pattern(*row['image_wh']), matrix, size)
             assert np.abs(warped[7::61, 5::61].astype(int) - data[f'{row["key"]}/sample']).max() <= 1

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from icconv_mm.patterns.selection import select_convs
+from icconv_mm.patterns.convolutions import select_convs
 from icconv_mm.patterns.supernet import candidates, embed_taps, keep_taps, select_kernels, tap_indices
 
 

@@ -52,14 +52,14 @@ def random_call(seed: int, min_batch: int = 0) -> Call:
     return Call(x, weight, bias, random_pattern(rng, out_channels, 5), rng.choice([1, 1, 2, 3]), groups)
 
 
-def wide_call(seed: int, side: int = 40) -> Call:
-    """A float64 call whose channels mostly fill vectors, so that kernels of vectors serve it; maps up to ``side``."""
+def wide_call(seed: int) -> Call:
+    """A float64 call whose channels mostly fill vectors, so that kernels of vectors serve it; maps up to 40 x 40."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     groups = rng.choice([1, 1, 1, 1, 2, 3])
     group_in = rng.choice([8, 16, 24, 32, 40, 64, 72, 100])
     group_out = rng.choice([8, 16, 24, 40, 64, 72, 136, rng.randint(2, 90)])
-    batch, height, width = rng.randint(1, 3), rng.randint(1, side), rng.randint(1, side)
+    batch, height, width = rng.randint(1, 3), rng.randint(1, 40), rng.randint(1, 40)
     d_max = rng.choice([1, 2, 4, 4, 4, 6, 12, 24])
 
     def tensor(*shape):

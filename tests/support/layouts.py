@@ -4,9 +4,12 @@ Every tensor is filled from its key, so that where a converted tensor comes from
 """
 
 import math
+import re
 import zlib
 
+import numpy as np
 import torch
+from torch import nn
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -153,6 +156,52 @@ def detector(
     return state
 
 
+def eod(
+    cascade: bool = False,
+    mask: bool = False,
+    *,
+    depth: int = 18,
+    width: int = 64,
+    channels: int = 256,
+    hidden: int = 1024,
+    classes: int = 80,
+    softmax: bool = True,
+    agnostic: bool = False,
+    mask_rows: int = 80,
+    stem: str = 'conv1',
+) -> dict[str, torch.Tensor]:
+    """Faster, Mask, Cascade or Cascade Mask R-CNN as EOD writes it.
+
+    Args:
+        stem: Its names: ``'conv1'``, ``'layer0'`` or ``'both'``.
+    """
+    state = with_prefix('backbone.', resnet(depth, width))
+    first = {key: value for key, value in state.items() if re.match(r'backbone\.(conv1|bn1)\.', key)}
+    if stem != 'conv1':
+        state |= {re.sub('conv1', 'layer0.0', key).replace('bn1', 'layer0.1'): value for key, value in first.items()}
+    if stem == 'layer0':
+        state = {key: value for key, value in state.items() if key not in first}
+    for level in range(4):
+        inputs = width * 2**level * (4 if depth >= 50 else 1)
+        _linear(state, f'neck.c{level + 2}_lateral', channels, inputs, 1, 1)
+        _linear(state, f'neck.p{level + 2}_conv', channels, channels, 3, 3)
+    _linear(state, 'roi_head.conv3x3', channels, channels, 3, 3)
+    _linear(state, 'roi_head.conv_cls', 6 if softmax else 3, channels, 1, 1)
+    _linear(state, 'roi_head.conv_loc', 12, channels, 1, 1)
+    for stage in ('_list.0', '_list.1', '_list.2') if cascade else ('',):
+        head = 'cascade_head' if cascade else 'bbox_head'
+        _linear(state, f'{head}.fc6{stage}', hidden, channels * 49)
+        _linear(state, f'{head}.fc7{stage}', hidden, hidden)
+        _linear(state, f'{head}.fc_rcnn_cls{stage}', classes + 1, hidden)
+        _linear(state, f'{head}.fc_rcnn_loc{stage}', 4 if cascade or agnostic else 4 * (classes + 1), hidden)
+    if mask:
+        for index in range(4):
+            _linear(state, f'mask_head.head.{index}.0', channels, channels, 3, 3)
+        _linear(state, 'mask_head.head.4', channels, channels, 2, 2)
+        _linear(state, 'mask_head.predict', mask_rows, channels, 1, 1)
+    return state
+
+
 def retinanet(stacked_convs: int = 4, bare: bool = False, width: int = 64, channels: int = 256) -> dict:
     """RetinaNet of any mmdet version; ``bare`` as before 0.6, when the stacked convolutions were plain ones."""
     state = with_prefix('backbone.', resnet(18, width))
@@ -165,4 +214,50 @@ def retinanet(stacked_convs: int = 4, bare: bool = False, width: int = 64, chann
             _linear(state, f'bbox_head.{branch}_convs.{index}' + ('' if bare else '.conv'), channels, channels, 3, 3)
     _linear(state, 'bbox_head.retina_cls', 9 * 80, channels, 3, 3)
     _linear(state, 'bbox_head.retina_reg', 9 * 4, channels, 3, 3)
+    return state
+
+
+def blob_name(key: str, norm: str) -> str | None:
+    """Caffe2's name of a parameter of a ResNet; None for the statistics of norms, which it does not have."""
+    module, _, parameter = key.rpartition('.')
+    if parameter not in ('weight', 'bias'):
+        return None
+    if module == 'conv1':
+        return 'conv1_w'
+    if module in ('bn1', 'gn1'):
+        return f'{"res_" if norm == "bn" else ""}conv1_{norm}_{parameter[0].replace("w", "s")}'
+    stage, block, inside = re.fullmatch(r'layer(\d)\.(\d+)\.(.+)', module).groups()
+    name = f'res{int(stage) + 1}_{block}_branch'
+    name += '1' if inside.startswith('downsample') else '2' + ' abc'[int(inside[-1])]
+    if inside.startswith('conv') or inside == 'downsample.0':
+        return f'{name}_w'
+    return f'{name}_{norm}_{"s" if parameter == "weight" else "b"}'
+
+
+def detectron_blobs(net: nn.Module, norm: str = 'bn', classifier: str = 'pred') -> dict[str, np.ndarray]:
+    """A ResNet of this package, and a classifier of random weights, under Caffe2's names."""
+    blobs = {blob_name(key, norm): value.numpy().copy() for key, value in net.state_dict().items()}
+    blobs.pop(None, None)
+    blobs[f'{classifier}_w'] = np.random.randn(10, net.out_channels[-1]).astype(np.float32)
+    blobs[f'{classifier}_b'] = np.random.randn(10).astype(np.float32)
+    blobs['conv1_w_momentum'] = np.zeros_like(blobs['conv1_w'])
+    blobs['lr'] = np.zeros(1, np.float32)
+    return blobs
+
+
+def pyconv(net: nn.Module, prefix: str = '') -> dict[str, torch.Tensor]:
+    """The state dict of a backbone of this package under the names of PyConv's authors."""
+    return {
+        prefix + re.sub(r'pyconv_levels\.(\d)', lambda match: f'conv2_{int(match[1]) + 1}', key): value
+        for key, value in net.state_dict().items()
+    }
+
+
+def ic_conv(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a backbone of this package under the names of IC-Conv's authors: a weight for each run."""
+    state = dict(net.state_dict())
+    for name, module in net.named_modules():
+        if pattern := getattr(module, 'pattern', None):
+            pieces = state.pop(f'{name}.weight').split([channels for channels, _, _ in pattern])
+            state |= {f'{name}.conv_list.{index}.weight': piece for index, piece in enumerate(pieces)}
     return state

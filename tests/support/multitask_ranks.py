@@ -17,6 +17,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from icconv_mm.tasks.multitask import MultiTaskSample
+from icconv_mm.tasks.multitask.gradients import SharedGradient
+from icconv_mm.versions import is_installed
 
 RANKS = [[(0, ['pose']), (1, ['pose'])], [(2, ['pose', 'semantic']), (3, ['semantic'])]]
 
@@ -58,13 +60,17 @@ def main() -> None:
     model.init_weights()
     nn.init.normal_(model.tasks.pose.head.final_layer.weight, std=0.1)
     model.eval()
-    whole = gradients(model, [entry for rank in RANKS for entry in rank])
+    balances = [SharedGradient(), *([SharedGradient('UPGrad')] if is_installed('quadprog') else [])]
+    wholes = []
+    for model.gradient in balances:
+        wholes.append(gradients(model, [entry for rank in RANKS for entry in rank]))
     dist.init_process_group('gloo')
     distributed = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
-    for _ in range(2):  # a parameter without gradient is noticed at the step after
-        own = gradients(distributed, RANKS[dist.get_rank()])
-    for key, value in whole.items():
-        torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f'{key}: {text}')
+    for model.gradient, whole in zip(balances, wholes):
+        for _ in range(2):  # a parameter without gradient is noticed at the step after
+            own = gradients(distributed, RANKS[dist.get_rank()])
+        for key, value in whole.items():
+            torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, at=key: f'{at}: {text}')
     print('equal')
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.datasets.miniature import MiniatureOptions
 from icconv_tools.demo import DemoOptions, run_demo
+from icconv_tools.miniature import MiniatureOptions
 
 DRAWING = MiniatureOptions(train=8, val=4, size=64)
 SEPARATE = ('detection', 'instance', 'semantic', 'pose')
@@ -47,6 +47,15 @@ _TEST = """
     for i in range(1, 5):
         cv2.imwrite(str(labels / f'{i:06d}.png'), np.full((64, 64), i, np.uint8))
 """
+_EXPORT = """
+    import json, sys
+    from pathlib import Path
+    assert Path(sys.argv[2]).is_file()
+    file = Path(sys.argv[sys.argv.index('--out') + 1])
+    file.write_bytes(bytes(1 << 20))
+    times = {'file': 20.0, 'model': 40.0}
+    print(json.dumps({'file': str(file), 'bytes': 1 << 20, 'milliseconds': times, 'check': {'boxes': 1e-5}}, indent=2))
+"""
 GOOD = {'coco/bbox_mAP_50': 0.81, 'coco/segm_mAP_50': 0.61234, 'mIoU': 72.5, 'coco/AP .5': 0.45}
 
 
@@ -56,13 +65,14 @@ def pretend(folder: Path, repo: Path) -> Path:
     (folder / 'configs').symlink_to(repo / 'configs')
     (folder / 'tools/train.py').write_text(textwrap.dedent(_TRAIN))
     (folder / 'tools/test.py').write_text(textwrap.dedent(_TEST))
+    (folder / 'tools/export.py').write_text(textwrap.dedent(_EXPORT))
     (folder / 'tools/metrics.json').write_text(json.dumps(GOOD))
     return folder
 
 
 def use_home(monkeypatch, home: Path) -> None:
     """Let the demo take its configs and tools from a folder."""
-    for module in ('configs', 'own_data', 'pipeline'):
+    for module in ('configs', 'pipeline'):
         monkeypatch.setattr(f'icconv_tools.demo.{module}.HOME', home)
 
 

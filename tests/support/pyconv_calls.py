@@ -55,35 +55,6 @@ def random_call(seed: int, min_batch: int = 0) -> Call:
     return Call(x, weights, bias, groups, rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2, 4]))
 
 
-def vector_call(seed: int) -> Call:
-    """A float64 call whose channels come in eights, of levels that may begin and end within tiles of channels.
-
-    Maps and filters are NCHW or channels_last.
-    """
-    rng = random.Random(seed)
-    generator = torch.Generator().manual_seed(seed)
-    channels, side = 8 * rng.randint(1, 5), rng.choice([6, 6, 9, 9, 20])
-
-    def tensor(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    x = tensor(rng.randint(1, 2), channels, rng.randint(1, side), rng.randint(1, side))
-    if rng.random() < 0.5:
-        x = x.to(memory_format=torch.channels_last)
-    groups = [rng.choice([g for g in (1, 2, 4, 5, 8, 16) if channels % g == 0]) for _ in range(rng.randint(0, 3))]
-    outputs = [group * rng.randint(1, max(1, 24 // group)) for group in groups]
-    groups, outputs = [*groups, 1], [*outputs, 8 - sum(outputs) % 8 + 8 * rng.randint(0, 2)]
-    weights = []
-    for group, out in zip(groups, outputs):
-        height = rng.choice([1, 3, 3, 5, 5, 7, 9])
-        weights.append(tensor(out, channels // group, height, height if rng.random() < 0.7 else rng.choice([1, 3, 5])))
-    bias = tensor(sum(outputs)) if rng.random() < 0.5 else None
-    stride, dilation = rng.choice([1, 1, 2, 2, 3]), rng.choice([1, 1, 2, 3])
-    if rng.random() < 0.3:
-        weights = [weight.to(memory_format=torch.channels_last) for weight in weights]
-    return Call(x, weights, bias, groups, stride, dilation)
-
-
 def by_level(call: Call) -> Tensor:
     """The definition: zero padding, then one valid convolution per level and group."""
     outputs, begin = [], 0
@@ -105,10 +76,3 @@ def by_level(call: Call) -> Tensor:
             )
             begin = end
     return torch.cat(outputs, 1)
-
-
-def definition(call: Call, grad: Tensor) -> list[Tensor]:
-    """The output, and for a gradient of it those of the input and of each weight."""
-    x, *weights = (each.clone().requires_grad_() for each in (call.x, *call.weights))
-    out = by_level(call._replace(x=x, weights=weights))
-    return [out.detach(), *torch.autograd.grad(out, (x, *weights), grad)]

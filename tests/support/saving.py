@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from icconv_mm.checkpoints import safe
+from icconv_mm.checkpoints import reading
 
 
 class Numbers(BaseDataset):
@@ -46,9 +46,9 @@ class Score(BaseMetric):
         return {'score': abs(results[0])}
 
 
-def run(folder, total: int, hook: type, resume: bool = False, by_epoch: bool = False, **options) -> list[float]:
+def run(folder, total: int, hook: type, *, resume=False, by_epoch=False, hooks=(), **options) -> list[float]:
     """Train for ``total`` iterations (epochs), saving after each; returns the losses of those that were run."""
-    safe.install()
+    reading.install()
     DefaultScope._instance_dict.clear()
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False)
     length = dict(by_epoch=True, max_epochs=total) if by_epoch else dict(by_epoch=False, max_iters=total)
@@ -63,6 +63,7 @@ def run(folder, total: int, hook: type, resume: bool = False, by_epoch: bool = F
             val_evaluator=Evaluator(Score()),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9)),
             default_hooks=dict(checkpoint=hook(interval=1, by_epoch=by_epoch, **options)),
+            custom_hooks=list(hooks),
             randomness=dict(seed=0),
             resume=resume,
             experiment_name=f'{Path(folder).name}_{resume}_{total}_{id(options)}',

@@ -5,11 +5,10 @@ import re
 REASONS = {
     'a GPU': r'CUDA',
     'photographs and patterns, which are of others': r'(photographs|published patterns) not found in',
-    'a library that is not installed': r"could not import '|mim \(openmim\) is not installed|families were tried with",
+    'a library that is not installed': r"could not import '|mim \(openmim\) is not installed",
     'another Python or torch': r'tomllib comes with|this torch |came with torch|a setting of torch',
     'a processor with other instructions': r'this processor has no',
-    'a compiler': r'no C\+\+ compiler|no readelf|not compiled|no compiled operators|does not load with torch',
-    'the absence of a GPU': r'there is one$',
+    'a compiler': r'no C\+\+ compiler|there is no nvcc|not compiled|no compiled operators|does not load with torch',
 }
 
 

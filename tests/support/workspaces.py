@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from icconv_mm.datasets.miniature import MiniatureOptions
+from icconv_tools.miniature import MiniatureOptions
 
 SUPPORT = Path(__file__).parent  # modules that the configs of these tests import
 TINY = MiniatureOptions(train=12, val=4, size=64)

@@ -9,9 +9,7 @@ import pytest
 from pycocotools.mask import decode
 
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.tasks.coco_format import run_lengths, xywh
-from icconv_mm.tasks.libraries import scope_of
-from icconv_mm.tasks.select import get_task
+from icconv_mm.tasks.task import run_lengths, scope_of, task_of, xywh
 
 
 @pytest.mark.parametrize(
@@ -30,13 +28,13 @@ def test_scope(cfg, scope):
 
 def test_unknown_task():
     with pytest.raises(ValueError, match=r'c\.py: default_scope = None, expected one of mmdet, mmseg'):
-        get_task({'model': {'type': 'Toy'}}, 'c.py')
+        task_of({'model': {'type': 'Toy'}}, 'c.py')
 
 
 def test_unsupported_version(monkeypatch):
     monkeypatch.setattr('icconv_mm.versions.installed', lambda name: ('mmdet', '2.28.0'))
     with pytest.raises(MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
-        get_task({'default_scope': 'mmdet'}, 'c.py')
+        task_of({'default_scope': 'mmdet'}, 'c.py')
 
 
 def test_a_task_is_imported_with_its_library_and_not_before():
@@ -44,23 +42,24 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry
-        from icconv_mm.utils import task_folders
-        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('base', 'libraries', 'multitask', 'select'))  # no library
+        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('task', 'levels', 'multitask'))  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
-        assert not set(task_folders.TASKS) & set(sys.modules)
-        # two modules of the package stand for task folders, sys for a library
-        task_folders.TASKS = {'loaded_library': 'coco_format', 'other_library': 'detection'}
+        assert not set(registry.TASKS) & set(sys.modules)
+        # a folder whose library is not loaded, and sys for a library
+        libraries = set(registry.TASKS)
+        registry.TASKS = {'loaded_library': 'segmentation.adapter', 'other_library': 'detection'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
-        assert not {'mmdet', 'mmseg', 'mmpose', 'mmpretrain'} & set(sys.modules)
+        assert not libraries & set(sys.modules)
+        registry.import_task = lambda library: print('imported', library)
         sys.modules['loaded_library'] = sys  # imported after the first lookup
         registry.MODELS.get('ICResNet')
-        assert loaded() == ['icconv_mm.tasks.coco_format'], loaded()
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    assert run.stdout.split('\n')[0] == 'imported loaded_library'
 
 
 def test_boxes():

@@ -1,11 +1,12 @@
 import importlib
-import json
+import io
 
 import pytest
 import torch
+from rich.console import Console
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
-from icconv_mm.patterns import load_pattern, write_patterns
+from icconv_mm.patterns import DilationPattern, load_pattern, write_patterns
 
 R18 = [64] * 4 + [128] * 4 + [256] * 4 + [512] * 4
 SMALL = ['--size', '65', '--count', '1']
@@ -26,6 +27,7 @@ def test_writes_a_table_and_a_picture(tool, pattern, tmp_path, capsys):
     picture = tmp_path / 'own.png'
     tool.main([pattern, '--out', str(picture), *SMALL])
     out = capsys.readouterr().out
+    assert 'standard convolutions for these 16 layers' in out
     assert '(resnet18)' in out and 'layer4.1.conv2' in out and '50%' in out
     assert 'effective receptive field of resnet18:' in out and 'effective receptive field of ' + pattern in out
     assert picture.read_bytes().startswith(b'\x89PNG')
@@ -50,12 +52,6 @@ def test_the_network_of_a_pattern_is_found(tool, backbone, name, tmp_path):
     assert tool.fitting_network(str(tmp_path / 'own.json')) == name
 
 
-def test_pattern_of_another_network_has_a_table(tool, tmp_path, capsys):
-    (tmp_path / 'own.json').write_text(json.dumps([[[5, 1, 1], [3, 2, 2]]]))
-    tool.main([f'{tmp_path}/own.json', '--out', f'{tmp_path}/own.png'])
-    assert 'it fits no ResNet' in capsys.readouterr().out and (tmp_path / 'own.png').is_file()
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -70,3 +66,16 @@ def test_bad_patterns_are_refused_in_one_sentence(tool, arguments, message, tmp_
     with pytest.raises(SystemExit) as end:
         tool.main([argument.format(folder=tmp_path) for argument in arguments])
     assert message in str(end.value)
+
+
+PATTERNS = [DilationPattern([(6, 1, 1), (2, 3, 1)]), DilationPattern([(1, 1, 2), (3, 4, 4)])]
+
+
+def test_table(tool):
+    console = Console(width=100, file=io.StringIO())
+    console.print(tool.pattern_table(PATTERNS, 'two layers', ['first.conv', 'second.conv']))
+    rows = [line.strip('│').split('│') for line in console.file.getvalue().splitlines() if line.startswith('│')]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ['first.conv', '8', '2', '1.50', '1.00', '3', '75%'],
+        ['second.conv', '4', '2', '3.25', '3.50', '4', '0%'],
+    ]

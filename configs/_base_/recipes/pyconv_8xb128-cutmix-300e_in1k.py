@@ -2,6 +2,7 @@
 _base_ = './pyconv_8xb32-90e_in1k.py'
 
 model = dict(
+    type='icconv_mm.MixedClassifier',  # one number of classes, that of the head
     head=dict(
         type='icconv_mm.DropoutLinearClsHead',
         dropout_ratio=0.2,
@@ -13,6 +14,6 @@ train_dataloader = dict(batch_size=128)
 
 # 1024 images a step, mixed precision (on a CPU: tools/train.py --amp)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(lr=0.4))
-param_scheduler = dict(milestones=[75, 150, 225])
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', by_epoch=True, begin=0, end=300, T_max=300)
 train_cfg = dict(max_epochs=300)
 auto_scale_lr = dict(base_batch_size=1024)

@@ -7,5 +7,6 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-param_scheduler = dict(milestones=[30, 60])
+model = dict(backbone=dict(_delete_=True, out_indices=(3,), zero_init_residual=False))
+param_scheduler = dict(milestones=[30, 60, 80])
 train_cfg = dict(max_epochs=90)

@@ -9,7 +9,7 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 crop_size = (473, 473)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),  # no window is smaller
     backbone=dict(output_stride=8, norm_cfg=_base_.norm_cfg),
     decode_head=dict(num_classes=150),
     auxiliary_head=dict(num_classes=150),

@@ -25,7 +25,8 @@ param_scheduler = [
 # For the runtime of a library: miniature_mmdet.py, miniature_mmseg.py, or the config itself.
 iteration_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', by_epoch=False, max_keep_ckpts=1),  # at the end
+    # at the end alone: a library's runtime would save at every iteration
+    checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', by_epoch=False, interval=-1, max_keep_ckpts=1),
 )
 iteration_log = dict(type='LogProcessor', window_size=10, by_epoch=False)
 randomness = dict(seed=0)

@@ -6,8 +6,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <list>
+#include <iterator>
 #include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace icconv_mm::cpu {
 namespace {
@@ -46,18 +52,50 @@ class Identity {
   c10::VariableVersion counter_;
 };
 
-// Sums of words and of these sums: sensitive to every bit and to the order, and made of additions only.
-uint64_t fingerprint(const char* data, int64_t bytes) {
-  constexpr int64_t kWide = 8;
-  uint64_t sum[kWide] = {}, sums[kWide] = {}, words[kWide];
-  int64_t i = 0;
-  for (; i + 64 <= bytes; i += 64) {
-    std::memcpy(words, data + i, 64);
-    for (int64_t j = 0; j < kWide; ++j) sum[j] += words[j], sums[j] += sum[j];
+constexpr int64_t kWide = 8;                     // words that are summed side by side
+constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;  // odd, so that all places differ
+
+// Adds to eight sums the products of the halves of words, each first mixed with its place. In a sum of words alone,
+// changes of several words could cancel, such as those of signs. It is the hash NH of UMAC (RFC 4418), with places for
+// its key. Returns how many bytes were read, a multiple of 64.
+#if defined(__SSE2__)
+int64_t add_products(const char* data, int64_t bytes, uint64_t* sums) {
+  __m128i sum[4], place[4];
+  for (int64_t j = 0; j < 4; ++j) {
+    sum[j] = _mm_setzero_si128();
+    place[j] = _mm_set_epi64x(static_cast<int64_t>((2 * j + 2) * kStep), static_cast<int64_t>((2 * j + 1) * kStep));
   }
-  uint64_t all = 1469598103934665603u;
-  for (; i < bytes; ++i) all = (all ^ static_cast<unsigned char>(data[i])) * 1099511628211u;
-  for (int64_t j = 0; j < kWide; ++j) all = (((all ^ sum[j]) * 1099511628211u) ^ sums[j]) * 1099511628211u;
+  const __m128i step = _mm_set1_epi64x(static_cast<int64_t>(kWide * kStep));
+  int64_t i = 0;
+  for (; i + 64 <= bytes; i += 64)
+    for (int64_t j = 0; j < 4; ++j) {
+      const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + i + 16 * j));
+      const __m128i k = _mm_xor_si128(words, place[j]);
+      sum[j] = _mm_add_epi64(sum[j], _mm_mul_epu32(k, _mm_srli_epi64(k, 32)));  // gcc makes other ones of its loop
+      place[j] = _mm_add_epi64(place[j], step);
+    }
+  for (int64_t j = 0; j < 4; ++j) _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + 2 * j), sum[j]);
+  return i;
+}
+#else
+int64_t add_products(const char* data, int64_t bytes, uint64_t* sums) {
+  int64_t i = 0;
+  for (uint64_t place = kStep; i + 64 <= bytes; i += 64)
+    for (int64_t j = 0; j < kWide; ++j, place += kStep) {
+      uint64_t word;
+      std::memcpy(&word, data + i + 8 * j, 8);
+      const uint64_t k = word ^ place;
+      sums[j] += (k & 0xffffffffu) * (k >> 32);
+    }
+  return i;
+}
+#endif
+
+uint64_t fingerprint(const char* data, int64_t bytes) {
+  uint64_t sums[kWide] = {}, all = 1469598103934665603u;
+  for (int64_t i = add_products(data, bytes, sums); i < bytes; ++i)
+    all = (all ^ static_cast<unsigned char>(data[i])) * 1099511628211u;
+  for (const uint64_t sum : sums) all = (all ^ sum ^ sum >> 32) * 1099511628211u;
   return all;
 }
 
@@ -112,18 +150,48 @@ struct Entry {
   }
 };
 
-std::mutex mutex;
-std::list<Entry>&
-entries() {  // the one used last at the end; never destroyed: at exit the allocator may be gone before it
-  static auto* list = new std::list<Entry>;
-  return *list;
-}
+// What is kept, by the address of the first weight: the few entries of one address, the one used last at the end.
+struct Kept {
+  std::mutex mutex;
+  std::unordered_map<const void*, std::vector<Entry>> entries;
+  size_t count = 0, added = 0;  // entries in all, and those since the dead ones were last looked for
 
-// Makes room for one more packed form of these weights: drops the one that has not been used for the longest time.
-void make_room(const std::vector<at::Tensor>& weights) {
-  const auto is_at = [&](const Entry& entry) { return entry.all(weights, &Identity::is_at); };
-  if (std::count_if(entries().begin(), entries().end(), is_at) >= kKeysPerSet)
-    entries().erase(std::find_if(entries().begin(), entries().end(), is_at));
+  Entry* find(const std::vector<at::Tensor>& weights, const std::vector<int64_t>& key) {
+    const auto bucket = entries.find(weights[0].const_data_ptr());
+    if (bucket == entries.end()) return nullptr;
+    std::vector<Entry>& found = bucket->second;
+    const auto entry =
+        std::find_if(found.begin(), found.end(), [&](const Entry& each) { return each.concerns(weights, key); });
+    if (entry == found.end()) return nullptr;
+    std::rotate(entry, entry + 1, found.end());
+    return &found.back();
+  }
+
+  void add(Entry entry, const std::vector<at::Tensor>& weights) {
+    if (++added > count / 8) drop_dead();  // so that it costs each that is added the same, however many there are
+    std::vector<Entry>& others = entries[weights[0].const_data_ptr()];
+    const auto is_at = [&](const Entry& each) { return each.all(weights, &Identity::is_at); };
+    if (std::count_if(others.begin(), others.end(), is_at) >= kKeysPerSet) {
+      others.erase(std::find_if(others.begin(), others.end(), is_at));
+      --count;
+    }
+    others.push_back(std::move(entry));
+    ++count;
+  }
+
+  void drop_dead() {
+    count = added = 0;
+    for (auto bucket = entries.begin(); bucket != entries.end();) {
+      std::vector<Entry>& each = bucket->second;
+      each.erase(std::remove_if(each.begin(), each.end(), [](const Entry& entry) { return entry.dead(); }), each.end());
+      count += each.size();
+      bucket = each.empty() ? entries.erase(bucket) : std::next(bucket);
+    }
+  }
+};
+Kept& kept() {  // never destroyed: at exit the allocator may be gone before it
+  static auto* one = new Kept;
+  return *one;
 }
 
 bool may_be_kept(const at::Tensor& weight) { return weight.is_non_overlapping_and_dense() && weight.numel() > 0; }
@@ -137,39 +205,36 @@ std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, 
   for (const at::Tensor& weight : weights) states.push_back(State::of(weight));
   bool again = false;
   {
-    const std::lock_guard<std::mutex> lock(mutex);
-    entries().remove_if([](const Entry& entry) { return entry.dead(); });
-    const auto found = std::find_if(entries().begin(), entries().end(),
-                                    [&](const Entry& entry) { return entry.concerns(weights, key); });
-    if (found != entries().end()) {
-      entries().splice(entries().end(), entries(), found);
+    const std::lock_guard<std::mutex> lock(kept().mutex);
+    if (Entry* found = kept().find(weights, key)) {
       again = found->states == states;
       if (again && found->prepared) return found->prepared;
       found->states = states;
       found->prepared = nullptr;
     } else {
-      make_room(weights);
       Entry entry{{}, key, states, nullptr};
       for (const at::Tensor& weight : weights) entry.weights.emplace_back(weight);
-      entries().push_back(std::move(entry));
+      kept().add(std::move(entry), weights);
     }
   }
   auto made = std::make_shared<const Prepared>(make());
   if (again) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    for (Entry& entry : entries())
-      if (entry.concerns(weights, key) && entry.states == states) entry.prepared = made;
+    const std::lock_guard<std::mutex> lock(kept().mutex);
+    Entry* found = kept().find(weights, key);
+    if (found && found->states == states) found->prepared = made;
   }
   return made;
 }
 
 int64_t forget_prepared() {
-  const std::lock_guard<std::mutex> lock(mutex);
-  const int64_t kept =
-      std::count_if(entries().begin(), entries().end(), [](const Entry& entry) { return entry.prepared != nullptr; });
-  entries().clear();
+  const std::lock_guard<std::mutex> lock(kept().mutex);
+  int64_t forgotten = 0;
+  for (const auto& bucket : kept().entries)
+    for (const Entry& entry : bucket.second) forgotten += entry.prepared != nullptr;
+  kept().entries.clear();
+  kept().count = kept().added = 0;
   forget_scratch();
-  return kept;
+  return forgotten;
 }
 
 }  // namespace icconv_mm::cpu

@@ -72,9 +72,10 @@ at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Op
                          bool relu) {
   const Settings s{stride, padding, dilation, groups};
   check(x, weight, s);
-  return call("mkldnn::_convolution_pointwise", "",
-              {x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups,
-               relu ? "relu" : "none", no_scalars(), ""});
+  at::Tensor y = call(
+      "mkldnn::_convolution_pointwise", "",
+      {x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "none", no_scalars(), ""});
+  return relu ? y.relu_() : y;  // oneDNN's own ReLU makes zeros of values that are none
 }
 
 // z = relu(conv(x) + z). A new map of this size would be zeroed by the system, page by page, and read again.
@@ -93,8 +94,9 @@ void packed_conv2d_add_relu_(at::Tensor& z, const at::Tensor& x, const at::Tenso
     return;
   }
   call("mkldnn::_convolution_pointwise_", "binary",
-       {z, x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0, "relu",
-        no_scalars(), ""});
+       {z, x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0,
+        c10::IValue(), no_scalars(), ""});
+  z.relu_();
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "../../common/host_device.h"
+// What one instruction set compiles must not be called from another's.
+#define ICCONV_MM_INLINE inline __attribute__((always_inline))
 
 namespace icconv_mm::cpu {
 

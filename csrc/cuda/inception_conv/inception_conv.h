@@ -6,8 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
 namespace icconv_mm::cuda {
 
 using namespace inception_conv;
@@ -31,26 +29,6 @@ at::Tensor grad_input_tiled(const Cut& cut, const Geometry32& p, const at::Tenso
                             Precision precision);
 at::Tensor grad_weight_tiled(const Cut& cut, const Geometry32& p, const at::Tensor& grad, const at::Tensor& x,
                              Precision precision);
-
-// Products of matrices and shifted additions (../../inception_conv/kn2row); `hybrid` leaves the longest run to torch's
-// convolution.
-at::Tensor forward_kn2row(const Geometry& g, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                          Pattern pattern, bool relu, bool hybrid);
-at::Tensor grad_input_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& weight, Pattern pattern);
-at::Tensor grad_weight_kn2row(const Geometry& g, const at::Tensor& grad, const at::Tensor& x, Pattern pattern);
-
-// One pass for 64 channels in 16 bits at stride 1; a cut without tiles for other calls.
-Cut fused_cut(const Geometry32& p, at::ScalarType dtype, Pattern pattern);
-at::Tensor forward_fused(const Cut& cut, const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
-                         const at::Tensor& bias, Pattern pattern, bool relu);
-
-// The same with Hopper's warpgroup products, for calls without a refusal: why this kernel cannot serve one, or ''.
-std::string fused_wgmma_refusal(const Geometry32& p, at::ScalarType dtype, Pattern pattern);
-at::Tensor forward_fused_wgmma(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight,
-                               const at::Tensor& bias, Pattern pattern, bool relu);
-
-// Whether torch lets its own convolutions run as TF32.
-bool tf32_allowed();
 
 // One thread (or block) per element, any type, shape and strides: what serves the rest.
 at::Tensor forward_direct(const Geometry32& p, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -1,1 +1,80 @@
-"""What other repositories released, one module for each: importing it registers how their keys become ours."""
+"""What other repositories released, one module for each: importing it registers how their keys become ours.
+
+Here is what sources share: finding a ResNet by its keys, which all projects have from torchvision.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule
+from icconv_mm.errors import InputError
+
+RESNET_LAYER = r'(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01]))'
+_STAGES = ('layer1', 'layer2', 'layer3', 'layer4')
+_BLOCKS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+
+
+def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
+    """The prefix ``wanted``, or the only one there is.
+
+    Args:
+        prefixes: Prefixes of the keys before ``layer1``; repetitions do not count.
+        wanted: The user's choice, if any.
+        kind: Name of what the prefixes belong to, for the messages.
+
+    Raises:
+        InputError: ``wanted`` is not among them, or none is wanted and there are several.
+    """
+    prefixes = list(dict.fromkeys(prefixes))
+    found = ', '.join(map(repr, prefixes))
+    if wanted is not None:
+        if wanted not in prefixes:
+            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
+        return wanted
+    if len(prefixes) > 1:
+        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
+    return prefixes[0]
+
+
+def strip_prefix(conversion: Conversion, prefix: str) -> None:
+    """Take from the keys that are left what stands before the backbone, as a wrapper of the whole network puts it."""
+    outer = prefix.removesuffix('backbone.')
+    conversion.rename_left([RenameRule(rf'{re.escape(outer)}(.*)', r'\1')])
+
+
+def place_resnet(conversion: Conversion) -> int:
+    """Place a dense ResNet with torchvision's names, and its classifier if there is one; returns its depth.
+
+    Raises:
+        InputError: As :func:`depth_of`.
+    """
+    conversion.place_all(rf'{RESNET_LAYER}\.{PARAM}', r'backbone.\g<0>')
+    conversion.place_all(r'fc\.(?:weight|bias)', r'head.\g<0>')
+    return depth_of(conversion.state_dict)
+
+
+def depth_of(state: Mapping[str, object], stages: Sequence[str] = _STAGES) -> int:
+    """The depth of the ResNet under ``backbone.``, if it has bottlenecks and all its blocks are there.
+
+    Args:
+        state: Converted weights.
+        stages: What the file calls the stages, for the messages.
+
+    Raises:
+        InputError: Blocks, or weights of one, are missing.
+    """
+    blocks = []
+    for stage, name in enumerate(stages, start=1):
+        found = {int(match[1]) for key in state if (match := re.match(rf'backbone\.layer{stage}\.(\d+)\.', key))}
+        if found != set(range(len(found))):
+            raise InputError(f'{name}: blocks are missing, found {sorted(found)}')
+        blocks.append(len(found))
+    if tuple(blocks) not in _BLOCKS:
+        known = ', '.join(f'{list(counts)} (depth {depth})' for counts, depth in _BLOCKS.items())
+        raise InputError(f'the stages have {blocks} blocks, expected {known}')
+    for stage, (name, count) in enumerate(zip(stages, blocks), start=1):
+        for block in range(count):
+            for conv in ('conv1', 'conv2', 'conv3') if block else ('conv1', 'conv2', 'conv3', 'downsample.0'):
+                if f'backbone.layer{stage}.{block}.{conv}.weight' not in state:
+                    raise InputError(f'{name}_{block}: the weight of {conv} is missing')
+    return _BLOCKS[tuple(blocks)]

@@ -1,4 +1,5 @@
-"""ImageNet weights released with Detectron: R-50, R-101, R-50-GN, R-101-GN, X-101-32x8d, X-101-64x4d, X-152-32x8d-IN5k.
+"""ImageNet weights released with Detectron: R-50, R-101, R-50-GN, R-101-GN, X-101-32x8d, X-101-64x4d, X-152-32x8d-IN5k;
+and Caffe's ResNets as the authors of FPT load them.
 
 Caffe2 names its blobs ``res2_0_branch2a_w``: stage 2 (the first), block 0, the first convolution. Branch 1 is the
 shortcut. Weights have torch's layout, and the first convolution reads BGR.
@@ -13,17 +14,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.conversion import Conversion, register_source
-from icconv_mm.checkpoints.rules import RenameRule
+from icconv_mm.checkpoints.convert import Conversion, RenameRule, register_source
+from icconv_mm.checkpoints.sources import depth_of, place_resnet
 from icconv_mm.errors import InputError
 
 _EPS = 1e-5  # of torch's batch norms
 _BLOB = re.compile(
     r'(?:(?:res_)?conv1|res(?P<stage>[2-5])_(?P<block>\d+)_branch(?P<branch>1|2[abc]))_(?P<what>w|b|(?:bn|gn)_\w+)'
 )
-_CLASSIFIER = r'(?:fc\d+k?|pred|last_out_L\d+)'
+_CLASSIFIER = r'(?:fc\d{3,}|fc\d+k|pred|last_out_L\d+)'
 _TRAINING = re.compile(r'.*_momentum|lr|iter|model_iter|weight_order|.*_optimizer_iteration')
-_BLOCKS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_STAGES = ('res2', 'res3', 'res4', 'res5')
+_OF_A_DETECTOR = r'(?:fpn_|conv_rpn|rpn_|cls_score|bbox_pred).*'
 # of a norm: the blob's ending -> torch's parameter
 _NORM = {'s': 'weight', 'gamma': 'weight', 'b': 'bias', 'beta': 'bias', 'bias': 'bias'}
 _NORM |= {'rm': 'running_mean', 'running_mean': 'running_mean', 'riv': 'running_var', 'running_var': 'running_var'}
@@ -45,15 +47,32 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
         conversion.drop(name, 'state of the training')
     biases, kind = _place_backbone(conversion)
     state = conversion.state_dict
-    depth = _depth(state)
+    depth = depth_of(state, _STAGES)
     for conv, name in biases.items():
         _fold_bias(conversion, conv, name)
     for key in [key for key in state if re.search(r'(?:conv\d|downsample\.0)\.weight$', key)]:
         _complete_norm(state, key.removesuffix('.weight'), kind)
+    conversion.layout = f'Detectron {_name(state, depth)}, {_KINDS[kind]}'
+    if conversion.matching(_OF_A_DETECTOR):
+        conversion.layout += ', a whole detector (its backbone alone is converted)'
     conversion.place_all(f'{_CLASSIFIER}_w', 'head.fc.weight')
     conversion.place_all(f'{_CLASSIFIER}_b', 'head.fc.bias')
     conversion.rename_left(rules)
-    conversion.layout = f'Detectron {_name(state, depth)}, {_KINDS[kind]}'
+
+
+@register_source('caffe')
+def convert_caffe(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
+    """Convert a ResNet of Caffe under torchvision's names, with the statistics of its norms: ``resnet50_caffe.pth``.
+
+    Args:
+        conversion: The file's tensors; what cannot be placed is left in it.
+        rules: Rename rules for other keys.
+
+    Raises:
+        InputError: No ResNet-50, 101 or 152, or weights of it are missing.
+    """
+    conversion.layout = f'Caffe ResNet-{place_resnet(conversion)}'
+    conversion.rename_left(rules)
 
 
 def _place_backbone(conversion: Conversion) -> tuple[dict[str, str], str]:
@@ -119,25 +138,6 @@ def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
         # the square root of the variance and torch's epsilon is 1
         state.setdefault(f'{norm}.running_var', torch.full_like(weight, 1 - _EPS))
         state.setdefault(f'{norm}.num_batches_tracked', torch.tensor(0))
-
-
-def _depth(state: dict[str, Tensor]) -> int:
-    """The depth of the ResNet, if all its blocks are there."""
-    blocks = []
-    for stage in range(1, 5):
-        found = {int(match[1]) for key in state if (match := re.match(rf'backbone\.layer{stage}\.(\d+)\.', key))}
-        if found != set(range(len(found))):
-            raise InputError(f'res{stage + 1}: blocks are missing, found {sorted(found)}')
-        blocks.append(len(found))
-    if tuple(blocks) not in _BLOCKS:
-        known = ', '.join(f'{list(counts)} (depth {depth})' for counts, depth in _BLOCKS.items())
-        raise InputError(f'the stages have {blocks} blocks, expected {known}')
-    for stage, count in enumerate(blocks, start=1):
-        for block in range(count):
-            for conv in ('conv1', 'conv2', 'conv3') if block else ('conv1', 'conv2', 'conv3', 'downsample.0'):
-                if f'backbone.layer{stage}.{block}.{conv}.weight' not in state:
-                    raise InputError(f'res{stage + 1}_{block}: the weight of {conv} is missing')
-    return _BLOCKS[tuple(blocks)]
 
 
 def _name(state: dict[str, Tensor], depth: int) -> str:

@@ -4,8 +4,9 @@ An official inception convolution is a list of convolutions, one per non-zero en
 ``layer1.0.conv2.conv_list.N.weight`` [n_N, C/groups, 3, 3]. Their weights in order, concatenated over the output
 channels, are the one weight ``layer1.0.conv2.weight`` of this package. All other backbone keys are torchvision's.
 
-Which framework wrote the released detectors is not documented. The backbone is therefore found by its keys, under
-whatever prefix; heads are converted where they have the layout of mmdet or of mmpose (any version).
+The authors do not say which framework wrote the released detectors; all that is known points to POD, today EOD. The
+backbone is found by its keys, under whatever prefix; heads are converted where they have the layout of EOD, of mmdet or
+of mmpose (any version).
 """
 
 import re
@@ -14,16 +15,25 @@ from collections.abc import Sequence
 
 import torch
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
-from icconv_mm.checkpoints.rules import RenameRule
+from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
+from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, strip_prefix
+from icconv_mm.checkpoints.sources.eod import convert_eod_heads
 from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads
 from icconv_mm.checkpoints.sources.mmpose import convert_pose_head
-from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 
 _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\.weight')
 _BACKBONE_KEY = re.compile(rf'{RESNET_LAYER}\.(?:conv_list\.\d+\.)?{PARAM}')
+_EOD_STEM = {'layer0.0.': 'conv1.', 'layer0.1.': 'bn1.'}  # some files have these beside the usual names
+_OTHERS = {  # layouts that are known by a key, and not converted
+    r'proposal_generator\..*': 'detectron2',
+    r'rpn\.head\..*|roi_heads\.box_predictor\..*': 'torchvision',
+    r'roi_heads\.box\.feature_extractor\..*': 'maskrcnn-benchmark',
+    r'Conv_Body\..*': 'Detectron.pytorch',
+    r'.*\.c[2-5]_lateral\..*': 'EOD, but no Faster, Mask or Cascade R-CNN',
+    r'bbox_head\..*': 'mmdet, but neither two-stage nor RetinaNet',
+}
 
 
 @register_source('ic-conv')
@@ -38,7 +48,8 @@ def convert_ic_conv(
     Args:
         conversion: The file's tensors; what cannot be placed is left in it.
         rules: Rename rules for keys outside the backbone, applied before a layout is recognised.
-        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
+        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones; what belongs to
+            the others is left out.
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.
 
     Raises:
@@ -50,14 +61,18 @@ def convert_ic_conv(
         _check_pattern(conversion, runs, pattern)
     strip_prefix(conversion, prefix)
     conversion.rename_left(rules)
-    if not (convert_heads(conversion) or convert_pose_head(conversion) or _convert_classifier(conversion)):
-        conversion.layout = 'unknown' if conversion.left else 'backbone alone'
+    known = (convert_eod_heads, convert_heads, convert_pose_head, _convert_classifier)
+    if not any(convert(conversion) for convert in known):
+        other = next((name for keys, name in _OTHERS.items() if conversion.matching(keys)), 'unknown')
+        conversion.layout = f'{other} (its backbone alone is converted)' if conversion.left else 'backbone alone'
 
 
 def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     prefixes = [match['prefix'] for key in conversion.left if (match := _IC_KEY.fullmatch(key))]
     if prefixes:
-        return choose_backbone(prefixes, wanted, 'IC-Conv backbone')
+        prefix = choose_backbone(prefixes, wanted, 'IC-Conv backbone')
+        _drop_other_networks(conversion, prefix, set(prefixes))
+        return prefix
     if not any(_BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
         raise InputError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
     dense = 'the file holds a ResNet without sub-convolutions (no key ends in conv_list.N.weight): '
@@ -66,11 +81,24 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     raise InputError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
 
 
+def _drop_other_networks(conversion: Conversion, prefix: str, prefixes: set[str]) -> None:
+    """Leave out the networks that were not chosen, with their heads."""
+    own, *others = (each.removesuffix('backbone.') for each in (prefix, *prefixes - {prefix}))
+    within = tuple(other for other in others if len(other) > len(own))
+    for key in list(conversion.left) if others else ():
+        if not key.startswith(own) or key.startswith(within):
+            conversion.drop(key, 'of another network')
+
+
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
     """Place the backbone under ``backbone.``; returns the channels of every run of every inception convolution."""
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key in list(conversion.left):
         name = key.removeprefix(prefix)
+        name = _EOD_STEM.get(name[:9], name[:9]) + name[9:]
+        if (twin := conversion.state_dict.get(f'backbone.{name}')) is not None and twin.equal(conversion.left[key]):
+            conversion.drop(key, 'a second copy of the stem')
+            continue
         if not key.startswith(prefix) or not _BACKBONE_KEY.fullmatch(name):
             continue
         conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')

@@ -15,7 +15,7 @@ the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that we
 import torch
 from torch import Tensor
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion
+from icconv_mm.checkpoints.convert import PARAM, Conversion
 from icconv_mm.errors import InputError
 
 _PARAM = r'(?:weight|bias)'
@@ -61,11 +61,11 @@ def _convert_v1_roi_heads(conversion: Conversion) -> None:
         stage = key.removeprefix(head).partition(f'.{layer}.')[0]
         if stage not in classes:
             raise InputError(f'{key}: bbox_head{stage}.fc_cls.weight, which tells the number of classes, is missing')
-        value, how = _without_leading_background(key, layer, conversion.left[key], classes[stage])
+        value, how = without_leading_background(key, layer, conversion.left[key], classes[stage])
         conversion.place(key, f'roi_head.{key}', value, how)
 
 
-def _without_leading_background(key: str, layer: str, value: Tensor, classes: int) -> tuple[Tensor, str]:
+def without_leading_background(key: str, layer: str, value: Tensor, classes: int) -> tuple[Tensor, str]:
     """Class order of mmdet >= 2 for a tensor whose rows belong to ``classes`` classes, background first."""
     rows, per_class = len(value), 4 if layer == 'fc_reg' else 1
     if layer != 'fc_cls' and rows == per_class:

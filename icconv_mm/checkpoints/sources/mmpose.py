@@ -14,9 +14,8 @@ heatmaps and tags. Values and the order of the channels are the same; names are 
 import re
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
-from icconv_mm.checkpoints.rules import RenameRule
-from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER, choose_backbone, strip_prefix
+from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
+from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, strip_prefix
 from icconv_mm.errors import InputError
 
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')

@@ -9,8 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
-from icconv_mm.checkpoints.rules import RenameRule
+from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
+from icconv_mm.checkpoints.sources import place_resnet
 from icconv_mm.errors import InputError
 
 _LEVEL = re.compile(r'(?P<conv>.*)\.conv2_(?P<number>\d+)\.weight')
@@ -36,7 +36,7 @@ _HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.
 
 @register_source('pyconv')
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert an official PyConvResNet or PyConvHGResNet classifier.
+    """Convert an official PyConvResNet or PyConvHGResNet classifier, or the ResNet that they are compared with.
 
     Args:
         conversion: The file's tensors; what cannot be placed is left in it.
@@ -46,6 +46,10 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
         InputError: No PyConv backbone, or levels that are missing or do not fit their norm.
     """
     if not any(_BACKBONE_KEY.fullmatch(key) and _LEVEL.fullmatch(key) for key in conversion.left):
+        if 'layer1.0.conv3.weight' in conversion.left and not any('pyconv' in key for key in conversion.left):
+            conversion.layout = f'ResNet-{place_resnet(conversion)}'
+            conversion.rename_left(rules)
+            return
         found = 'the keys of this package: it is converted already, and loads as it is'
         if not any('.pyconv_levels.' in key for key in conversion.left):
             found = 'no key that ends in layerL.B.convC.conv2_N.weight'

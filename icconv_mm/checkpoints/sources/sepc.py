@@ -14,9 +14,8 @@ The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anc
 import re
 from collections.abc import Sequence
 
-from icconv_mm.checkpoints.conversion import PARAM, Conversion, register_source
-from icconv_mm.checkpoints.rules import RenameRule
-from icconv_mm.checkpoints.sources.resnet_keys import RESNET_LAYER
+from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
+from icconv_mm.checkpoints.sources import RESNET_LAYER
 from icconv_mm.errors import InputError
 
 _BACKBONE = rf'backbone\.{RESNET_LAYER}\.{PARAM}'

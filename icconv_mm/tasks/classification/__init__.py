@@ -1,5 +1,5 @@
 """Image classification, and pretraining of backbones, with mmpretrain 1."""
 
-from icconv_mm.tasks.classification.heads import DropoutLinearClsHead
+from icconv_mm.tasks.classification.heads import DropoutLinearClsHead, MixedClassifier
 
-__all__ = ['DropoutLinearClsHead']
+__all__ = ['DropoutLinearClsHead', 'MixedClassifier']

@@ -1,5 +1,8 @@
-"""Heads for mmpretrain."""
+"""Classifiers for mmpretrain."""
 
+from typing import Any
+
+from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
@@ -28,3 +31,18 @@ class DropoutLinearClsHead(LinearClsHead):
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The features of the last stage ``[N, in_channels]``, some of them zero in training."""
         return self.dropout(super().pre_logits(feats))
+
+
+@MODELS.register_module()
+class MixedClassifier(ImageClassifier):
+    """mmpretrain's classifier for training with mixed images (CutMix), which has one number of classes: its head's.
+
+    The data preprocessor, which makes a share of each class out of labels, gets it, whatever its config says.
+
+    Args:
+        **kwargs: Arguments of ``ImageClassifier``.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.data_preprocessor.num_classes = self.head.num_classes

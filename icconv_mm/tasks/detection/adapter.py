@@ -1,20 +1,40 @@
 """The tools' view of mmdet."""
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import parse
 
 import numpy as np
-from mmdet.datasets import CocoDataset
+from mmcv.ops import batched_nms
+from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset, XMLDataset
+from mmdet.evaluation import CocoMetric
 from mmdet.models.utils import mask2ndarray
 from mmdet.structures.bbox import BaseBoxes
+from mmdet.visualization import get_palette
 from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
+from mmengine.logging import print_log
 from mmengine.visualization import Visualizer
+from torch import nn
 
-from icconv_mm.datasets.checks import check_class_order
-from icconv_mm.datasets.nesting import with_pipeline
-from icconv_mm.tasks.base import TaskAdapter
-from icconv_mm.tasks.coco_format import run_lengths, xywh
+from icconv_mm.data.checks import (
+    DatasetError,
+    category_names,
+    check_coco_file,
+    check_known,
+    check_measures,
+    check_order,
+    place_of,
+)
+from icconv_mm.data.drawing import Content, Mark, color_of
+from icconv_mm.data.segmentations import check_segmentations, first_defect
+from icconv_mm.data.tree import dicts_in, kind_of, with_pipeline
+from icconv_mm.errors import naming
+from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
+from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, run_lengths, xywh
 
 
 class Adapter(TaskAdapter):
@@ -28,19 +48,65 @@ class Adapter(TaskAdapter):
     layer_visualizer = dict(type='mmdet.DetLocalVisualizer')
     coco_datasets = (CocoDataset,)
     layer = 2
+    other_heads = ('rpn_head', 'semantic_head')  # objects or none; labels of another kind
 
     def enable_tta(self, cfg: Config) -> None:
         """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
         if 'tta_model' not in cfg:
             nms = dict(type='nms', iou_threshold=0.5)
             cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        masks = [key for node in dicts_in(cfg.model) for key in ('mask_head', 'panoptic_head') if node.get(key)]
+        if masks and kind_of(cfg.tta_model) == 'DetTTAModel':
+            raise NotSupportedError('tta', f'{cfg.filename}: DetTTAModel merges boxes, not the masks of {masks[0]}')
         if 'tta_pipeline' not in cfg:
             cfg.tta_pipeline = _flip_pipeline(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
         super().enable_tta(cfg)
 
-    def check_dataset(self, dataset: Any, where: str) -> None:
-        if isinstance(dataset, CocoDataset):
-            check_class_order(dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label, where)
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """Masks; labels and classes by name: mmdet gives labels in the order of a COCO file, and skips names of XML."""
+        load = type(dataset).load_data_list
+        if isinstance(dataset, CocoDataset) and '://' not in dataset.ann_file:
+            is_plain = load is CocoDataset.load_data_list
+            names = _check_coco(dataset, where, is_plain)
+            has_masks = any(getattr(each, 'with_mask', False) for each in loaders)
+            ignored = _check_masks(dataset, where) if has_masks else None
+            if is_plain and dataset._indices is None:  # of all images
+                _check_boxes(dataset, where, names, ignored)
+        elif load is XMLDataset.load_data_list:
+            _check_xml(dataset, where)
+
+    def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """Raise DatasetError unless one image at least has something to learn."""
+        if not all(isinstance(dataset, BaseDetDataset) for dataset, _ in datasets):
+            return
+        infos = (dataset.get_data_info(i) for dataset, _ in datasets for i in range(len(dataset)))
+        if not any(info.get('instances', True) for info in infos):
+            raise DatasetError('no image has a box of any class: there is nothing to learn')
+
+    def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
+        """With a neck of this package also the strides of its levels: FPN's ``start_level`` before it changes them."""
+        super().check_model(model, dataset, where, training)
+        neck = getattr(model, 'neck', None)
+        ours = isinstance(neck, nn.Module) and any(map(_is_ours, neck.modules()))
+        if training and ours and has_filters(model):
+            check_levels(model, levels_of(model), 'model', 'model.neck')
+
+    def check_heads(self, network: Any, meta: Mapping[str, Any], name: str, where: str) -> None:
+        if not hasattr(network, 'language_model'):  # its classes are words
+            super().check_heads(network, meta, name, where)
+
+    def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
+        if not isinstance(metric, CocoMetric) or getattr(metric, '_coco_api', None) is None:
+            return
+        content = metric._coco_api.dataset
+        with naming(f'{where}.ann_file'):
+            check_measures(content, source)
+            if 'segm' in metric.metrics:
+                check_segmentations(content, source, required=True)
+        if meta.get('classes'):
+            names = [entry['name'] for entry in content['categories']]
+            labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
+            check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
         return dict(pred_score_thr=score_thr)
@@ -54,6 +120,45 @@ class Adapter(TaskAdapter):
             instances.masks = mask2ndarray(instances.masks).astype(bool)
         super().draw_annotations(visualizer, image, sample, **options)
 
+    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+        """Boxes and masks, those of the largest score last."""
+        found = sample.pred_instances[sample.pred_instances.scores >= score_thr].cpu().numpy()
+        classes, colors = self.class_names(dict(dataset_meta)), self.colors(dataset_meta)
+        marks = []
+        for i in np.argsort(found.scores):
+            label = int(found.labels[i])
+            text = f'{classes[label] if label < len(classes) else label} {found.scores[i]:.2f}'
+            color = colors[label] if label < len(colors) else color_of(label)
+            marks.append(Mark(color, text, found.bboxes[i], found.masks[i] if 'masks' in found else None))
+        return Content(marks)
+
+    def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+        """As of every task; mmdet has colours by name, such as ``'coco'``."""
+        if isinstance(named := dataset_meta.get('palette'), str):
+            return get_palette(named, len(self.class_names(dict(dataset_meta))))
+        return super().colors(dataset_meta)
+
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
+        """Boxes of all tiles; of those of a class that overlap by half or more, the one that scores best."""
+        whole = parts[0][0].clone()
+        if 'masks' in whole.pred_instances:
+            return super().joined(parts, size)
+        moved = []
+        for sample, (top, left) in parts:
+            found = sample.pred_instances
+            found.bboxes = found.bboxes + found.bboxes.new_tensor([left, top, left, top])
+            moved.append(found)
+        found = type(moved[0]).cat(moved)
+        _, kept = batched_nms(found.bboxes, found.scores, found.labels, dict(type='nms', iou_threshold=0.5))
+        whole.pred_instances = found[kept]
+        whole.set_metainfo(dict(ori_shape=size))
+        return whole
+
+    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
+        found, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
+        found.bboxes = found.bboxes * scale
+        super().enlarge(sample, size)
+
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         instances = sample.pred_instances.cpu().numpy()
         records = []
@@ -65,9 +170,89 @@ class Adapter(TaskAdapter):
                 score=round(float(instances.scores[i]), 5),
             )
             if 'masks' in instances:
-                record['segmentation'] = run_lengths(instances.masks[i])
+                record['segmentation'] = run_lengths(instances.masks[i], sample.ori_shape)
             records.append(record)
         return records
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module).__module__.startswith('icconv_mm.necks')
+
+
+def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int, str]:
+    """The categories of the file, at least of a plain dataset: it looks for its classes by name, others have a list."""
+    path, classes, labels = dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label
+    if len(labels) > len(classes):
+        check_coco_file(path)
+        raise DatasetError(f'{where}: {path} has {len(labels)} categories for {len(classes)} classes')
+    names = category_names(path) if is_plain or len(labels) < len(classes) else {}
+    if names:
+        check_known(classes, names.values(), where, path)
+        check_order(classes, {names[i]: label for i, label in labels.items()}, where, path)
+    return names
+
+
+def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignored: list[bool] | None) -> None:
+    """mmdet leaves out boxes without a word; the file is read again only where nothing is learned of any.
+
+    ``known``: ids of the categories in the file; ``ignored``: of each box that is left, if it has been looked at.
+    """
+    if ignored is None:
+        ignored = [each['ignore_flag'] for i in range(len(dataset)) for each in dataset.get_data_info(i)['instances']]
+    others = set(known) - set(dataset.cat2label)  # that the config does not name
+    total = sum(len(images) for category, images in dataset.cat_img_map.items() if category not in others)
+    why = (
+        'without area, less than a pixel wide or high, outside their image, marked as crowds or to be ignored, of no '
+        'image or category of the file'
+    )
+    if total and all(ignored):
+        check_coco_file(dataset.ann_file)
+        raise DatasetError(f'{where}: no box of {dataset.ann_file} is learned: all are {why}')
+    if len(ignored) < total:
+        text = f'{where}: mmdet leaves out {total - len(ignored)} of the {total} boxes of {dataset.ann_file}: {why}'
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
+    """Masks as mmdet has them in memory; the file is read again only to name what is wrong.
+
+    Returns:
+        Of each box, whether it is to be ignored.
+    """
+    ignored = []
+
+    def masks() -> Iterator[tuple[tuple[dict, dict], Any, int, int]]:
+        for i in range(len(dataset)):
+            info = dataset.get_data_info(i)
+            for instance in info['instances']:
+                ignored.append(instance['ignore_flag'])
+                yield (info, instance), instance.get('mask'), info['height'], info['width']
+
+    if not isinstance(dataset, CocoPanopticDataset) and (found := first_defect(masks())):
+        (info, instance), defect = found
+        content = check_coco_file(dataset.ann_file)
+        image = next(each for each in content['images'] if each['id'] == info['img_id'])
+        same = (each for each in content['annotations'] if _is_instance(each, info, instance))
+        raise DatasetError(f'{where}: {place_of(next(same), image, dataset.ann_file)}: {defect}')
+    return ignored
+
+
+def _is_instance(annotation: Mapping[str, Any], info: Mapping[str, Any], instance: Mapping[str, Any]) -> bool:
+    """Whether an annotation of the file is what mmdet made an instance of."""
+    x, y, width, height = annotation['bbox']
+    own = annotation['image_id'], annotation.get('segmentation') or None, [x, y, x + width, y + height]
+    return str(own) == str((info['img_id'], instance.get('mask'), list(instance['bbox'])))  # NaN is not equal to NaN
+
+
+def _check_xml(dataset: XMLDataset, where: str) -> None:
+    """The files are read for their names only where no object of a class was found."""
+    classes = dataset.metainfo['classes']
+    found = {entry['bbox_label'] for i in range(len(dataset)) for entry in dataset.get_data_info(i)['instances']}
+    if len(found) < len(classes):
+        folder = Path(dataset.sub_data_root, dataset.ann_subdir)
+        files = [folder / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
+        names = {each.findtext('name') for file in files if file.is_file() for each in parse(file).iter('object')}
+        check_known(classes, sorted(filter(None, names)), where, f'the files of {folder}')
 
 
 def _flip_pipeline(pipeline: list) -> list:

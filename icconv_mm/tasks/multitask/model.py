@@ -1,23 +1,43 @@
 """One network for several tasks: one backbone and neck, and the heads of any of the task libraries."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import partial
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, ModuleDict
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError, building
+from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import MODELS, scoped
-from icconv_mm.tasks.libraries import library_of, registered_class
-from icconv_mm.tasks.multitask.balance import LossBalance
-from icconv_mm.tasks.multitask.sample import MultiTaskSample
-from icconv_mm.tasks.multitask.sharing import Memory, SharedFeatures, each_map, watch_gradient, zero_loss
+from icconv_mm.tasks.multitask.gradients import SharedGradient, each_map, maps_of
+from icconv_mm.tasks.task import library_of, registered_class
+
+# Meta information of a sample: whether its labels are those of the file while its image was resized before them.
+LABELS_OF_FILE = 'labels_of_file'
+
+
+# Weights from 5e-5 to 2e4.
+MOST_LOG_VARIANCE = 10.0
+
+
+class MultiTaskSample(BaseDataElement):
+    """One data sample per task, each of the task's own library, as a field with the task's name.
+
+    A task that the image has no labels for has no field. The meta information is what all tasks share: ``img_path``,
+    ``img_id``, ``ori_shape`` and ``img_shape``.
+
+    Example:
+        >>> from mmdet.structures import DetDataSample
+        >>> sample = MultiTaskSample(boxes=DetDataSample(), metainfo=dict(img_path='1.jpg'))
+        >>> 'boxes' in sample, 'keypoints' in sample
+        (True, False)
+    """
 
 
 @MODELS.register_module()
@@ -44,14 +64,14 @@ class MultiTaskModel(BaseModel):
         backbone: Config of the backbone.
         tasks: Config of each task's network by name, without ``backbone``.
         neck: Config of the neck, or a list of configs to run in turn.
-        loss_weights: See :class:`~icconv_mm.tasks.multitask.balance.LossBalance`.
-        log_gradient_norms: Also log, as ``NAME.grad_norm``, the norm of the gradient that each task sends into the
-            features that all share; multiplied by the loss scale in mixed precision with float16.
+        loss_weights: See :class:`~icconv_mm.tasks.multitask.model.LossBalance`.
+        aggregator, log_gradients: What becomes of the tasks' gradients for the features that all share, and whether
+            they are logged. See :class:`~icconv_mm.tasks.multitask.gradients.SharedGradient`.
         data_preprocessor: Config of the preprocessor, :class:`MultiTaskDataPreprocessor` as a rule.
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: There is no task, a name cannot be used, or a task has no head or cannot be built.
+        InputError: If ``tasks`` is empty, a name is unusable, or a task has no head or cannot be built.
 
     Example:
         >>> model = MODELS.build(dict(
@@ -69,20 +89,21 @@ class MultiTaskModel(BaseModel):
         tasks: Mapping[str, Mapping[str, Any]],
         neck: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         loss_weights: Mapping[str, float] | str | None = None,
-        log_gradient_norms: bool = False,
+        aggregator: str | None = None,
+        log_gradients: bool = False,
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if not tasks:
             raise InputError('model.tasks: no task')
-        with building('model.backbone'):
+        with naming('model.backbone', Exception):
             self.backbone = MODELS.build(backbone)
-        with building('model.neck'):
+        with naming('model.neck', Exception):
             self.neck = MODELS.build(neck) if neck is not None else None
         self.tasks = ModuleDict({_usable(name): _build_task(name, cfg) for name, cfg in tasks.items()})
         self.balance = LossBalance(list(self.tasks), loss_weights)
-        self.log_gradient_norms = log_gradient_norms
+        self.gradient = SharedGradient(aggregator, log_gradients)
         self._memory = Memory(self._compute)
         for task in self.tasks.values():
             task.backbone.source = self._memory
@@ -118,18 +139,16 @@ class MultiTaskModel(BaseModel):
     def loss(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample]) -> dict[str, Tensor | list[Tensor]]:
         """Losses ``NAME.loss_x`` of all tasks, weighted, and what else the heads log."""
         losses: dict[str, Any] = {}
-        features = self._compute(inputs)
+        features = self.gradient.share(self._compute(inputs), list(self.tasks))
         rows = {name: [i for i, sample in enumerate(data_samples) if name in sample] for name in self.tasks}
         shares = _shares([len(own) for own in rows.values()], inputs.device)
         for (name, own), share in zip(rows.items(), shares):
             if not own:
                 # Of all parameters: what of the neck no other task reads has no other gradient.
-                losses[f'{name}.loss_absent'] = zero_loss(list(self.parameters())).to(inputs.device)
+                reached = [*self.parameters(), *(maps_of(features[name]) if self.gradient.is_active else ())]
+                losses[f'{name}.loss_absent'] = zero_loss(reached).to(inputs.device)
                 continue
-            watched = features
-            if self.log_gradient_norms:
-                watched = watch_gradient(features, partial(_log_norm, name))
-            found = self._run(name, inputs, watched, [data_samples[i].get(name) for i in own], own, 'loss')
+            found = self._run(name, inputs, features[name], [data_samples[i].get(name) for i in own], own, 'loss')
             weight, more = self.balance(name)
             losses.update({f'{name}.{key}': _weighted(key, value, weight * share) for key, value in found.items()})
             losses.update({key: value * share if 'loss' in key else value for key, value in more.items()})
@@ -170,10 +189,10 @@ def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
         raise InputError(f'{where}.backbone: the backbone of all tasks is model.backbone')
     library = library_of(registered_class(MODELS, cfg.get('type'), f'{where}.type'))
     cfg = ConfigDict(copy.deepcopy(dict(cfg)), backbone=dict(type=scoped(SharedFeatures)))
-    with building(where):
+    with naming(where, Exception):
         task = MODELS.build(ConfigDict(cfg, _scope_=library) if library else cfg)
     if not isinstance(getattr(task, 'backbone', None), SharedFeatures):
-        raise InputError(f'{where}: {type(task).__name__} does not keep what it gets as backbone in .backbone')
+        raise InputError(f'{where}: {type(task).__name__} must keep its argument backbone as the attribute .backbone')
     if not any(True for _ in task.parameters()):
         given = ', '.join(key for key in cfg if key not in ('type', 'backbone')) or 'nothing'
         raise InputError(f'{where}: {type(task).__name__} has no head: its config has {given}')
@@ -194,9 +213,103 @@ def _shares(counts: list[int], device: torch.device) -> list[float]:
 
 
 def _weighted(key: str, value: Any, weight: float | Tensor) -> Any:
-    """A loss times the weight of its task; what is only logged, such as an accuracy, as it is."""
+    """A loss times the weight of its task; logged values, such as an accuracy, unchanged."""
     return each_map(lambda loss: loss * weight, value) if 'loss' in key else value
 
 
-def _log_norm(name: str, norm: float) -> None:
-    MessageHub.get_current_instance().update_scalar(f'train/{name}.grad_norm', norm)
+@MODELS.register_module()
+class SharedFeatures(nn.Module):
+    """Stands for the backbone in the network of a task: gives the features of the network that it is part of.
+
+    It has no parameters. ``MultiTaskModel`` puts it where a detector, segmentor or estimator has its own backbone.
+
+    Attributes:
+        source: Function ``(images [N, 3, H, W]) -> features``; set by the network around it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source: Callable[[Tensor], Any] | None = None
+
+    def forward(self, images: Tensor) -> Any:
+        """Features of [N, 3, H, W]."""
+        return self.source(images)
+
+
+class Memory:
+    """Remembers the features of the images at hand; any other images, such as mirrored ones, are computed.
+
+    Args:
+        compute: ``(images) -> features``.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Any]) -> None:
+        self._compute = compute
+        self._known: list[tuple[Tensor, Any]] = []
+
+    def __call__(self, images: Tensor) -> Any:
+        """Features of a tensor: remembered if it is the very tensor that they were computed from."""
+        for known, features in self._known:
+            if known is images:
+                return features
+        return self._compute(images)
+
+    @contextmanager
+    def holding(self, images: Tensor, features: Any) -> Iterator[None]:
+        """While in this context, ``features`` are those of ``images``."""
+        self._known.append((images, features))
+        try:
+            yield
+        finally:
+            self._known.pop()
+
+
+def zero_loss(parameters: Sequence[Tensor]) -> Tensor:
+    """A loss of exactly 0 whose gradient is exactly 0 for all parameters, whatever their values."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return sum((parameter.reshape(-1)[:0].sum() for parameter in trained), torch.zeros(()))
+
+
+UNCERTAINTY = 'uncertainty'
+
+
+class LossBalance(nn.Module):
+    """Weights of tasks: constants, or learned with the network.
+
+    Learned weights are those of homoscedastic uncertainty (Kendall et al., https://arxiv.org/abs/1705.07115, eq. 10 in
+    the form for classification): a task of loss L adds ``exp(-s) L + s / 2``, where s, the logarithm of its variance,
+    is a parameter that starts at 0. A loss that stays at 0 would drive s down until exp(-s) is infinite, and a single
+    huge one would drive it up for good: s is kept within +-:data:`MOST_LOG_VARIANCE`.
+
+    Args:
+        tasks: Names of the tasks.
+        weights: A number for each task, 1 where none is given; or ``'uncertainty'``.
+
+    Raises:
+        InputError: For a task that does not exist, or a weight that is no finite number of 0 or more.
+    """
+
+    def __init__(self, tasks: Sequence[str], weights: Mapping[str, float] | str | None = None) -> None:
+        super().__init__()
+        if isinstance(weights, str) and weights != UNCERTAINTY:
+            raise InputError(f'model.loss_weights: {weights!r}, expected numbers by task or {UNCERTAINTY!r}')
+        self.log_variances = nn.ParameterDict()
+        if isinstance(weights, str):
+            self.log_variances.update({name: nn.Parameter(torch.zeros(())) for name in tasks})
+            weights = None
+        self.constants = dict(weights or {})
+        for name, weight in self.constants.items():
+            if name not in tasks:
+                raise InputError(f'model.loss_weights: no task {name!r}; there are {", ".join(tasks)}')
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise InputError(f'model.loss_weights.{name}: expected a number of 0 or more, got {weight!r}')
+
+    def forward(self, name: str) -> tuple[float | Tensor, dict[str, Tensor]]:
+        """The weight of a task's losses, and what else the task adds to the loss and to the log."""
+        if name not in self.log_variances:
+            return self.constants.get(name, 1.0), {}
+        log_variance = self.log_variances[name]
+        with torch.no_grad():
+            log_variance.clamp_(-MOST_LOG_VARIANCE, MOST_LOG_VARIANCE)
+        weight = torch.exp(-log_variance)
+        return weight, {f'{name}.loss_uncertainty': log_variance / 2, f'{name}.weight': weight.detach()}

@@ -12,8 +12,8 @@ from mmcv.transforms import BaseTransform, Compose, to_tensor
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
-from icconv_mm.tasks.libraries import library_of, registered_class
-from icconv_mm.tasks.multitask.sample import LABELS_OF_FILE, MultiTaskSample
+from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskSample
+from icconv_mm.tasks.task import library_of, registered_class
 
 _STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
 _BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
@@ -132,8 +132,8 @@ class PackTaskInputs(BaseTransform):
 
     Args:
         tasks: Name of each task -> a list of transforms that ends with the packing one, such as
-            ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and what is known of the
-            image, of which they see a single pixel: it is packed here.
+            ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and the image's meta
+            information, with a single pixel in the place of the image.
     """
 
     def __init__(self, **tasks: Sequence[Mapping[str, Any]]) -> None:

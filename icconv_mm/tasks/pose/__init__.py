@@ -4,7 +4,6 @@ The functions on arrays and tensors need no mmpose; where it is installed, the m
 """
 
 from icconv_mm import versions
-from icconv_mm._deprecated import renamed
 from icconv_mm.tasks.pose.grouping import COCO_KEYPOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
 
@@ -12,15 +11,17 @@ __all__ = ['COCO_KEYPOINT_ORDER', 'MaskedHeatmapLoss', 'TagLoss', 'group_keypoin
 
 if versions.is_installed('mmpose'):
     from icconv_mm.tasks.pose.codec import AECodec
-    from icconv_mm.tasks.pose.data_preprocessor import MultiScaleDataPreprocessor
     from icconv_mm.tasks.pose.datasets import BottomupCocoDataset, BottomupCrowdPoseDataset
-    from icconv_mm.tasks.pose.estimator import AEPoseEstimator
+    from icconv_mm.tasks.pose.estimator import AEPoseEstimator, FinestFPN
     from icconv_mm.tasks.pose.head import AEHead
-    from icconv_mm.tasks.pose.transforms import BottomupAffine, MultiScaleResize, PackMultiScaleInputs
+    from icconv_mm.tasks.pose.transforms import (
+        BottomupAffine,
+        MultiScaleDataPreprocessor,
+        MultiScaleResize,
+        PackMultiScaleInputs,
+    )
 
     __all__ += [
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
-        'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs',
+        'FinestFPN', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs',
     ]  # fmt: skip
-
-__getattr__ = renamed(__name__)

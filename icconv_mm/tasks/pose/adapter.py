@@ -1,6 +1,8 @@
 """The tools' view of mmpose."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +10,17 @@ from mmengine.config import Config
 from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
+from mmpose.evaluation.metrics import CocoMetric
 
-from icconv_mm._deprecated import type_names
-from icconv_mm.datasets.nesting import with_pipeline
-from icconv_mm.tasks.base import NotSupportedError, TaskAdapter
+from icconv_mm.data.checks import DatasetError, check_coco_file, check_once, check_people
+from icconv_mm.data.drawing import Content, Mark, color_of
+from icconv_mm.data.segmentations import check_segmentations
+from icconv_mm.data.skeleton import keypoint_metainfo
+from icconv_mm.data.tree import kind_of, with_pipeline
+from icconv_mm.errors import naming
+from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
-from icconv_mm.utils.config_tree import kind_of
+from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
 KEYPOINT_THRESHOLD = 0.1  # heatmap value from which a keypoint is drawn: the detection threshold of published models
@@ -31,7 +38,7 @@ class Adapter(TaskAdapter):
     def enable_tta(self, cfg: Config) -> None:
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
-        resize = [t for t in transforms if kind_of(t) in type_names('MultiScaleResize')]
+        resize = [t for t in transforms if kind_of(t) == 'MultiScaleResize']
         if not resize:
             needed = 'one icconv_mm.MultiScaleResize in the test pipeline'
             raise NotSupportedError('tta', f'{cfg.filename}: expected {needed}, found 0')
@@ -46,6 +53,49 @@ class Adapter(TaskAdapter):
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
         return True
+
+    # --- datasets ---
+
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """What the people of bottom-up datasets lack; those of this package check each as they read it."""
+        if (
+            not isinstance(dataset, BaseCocoStyleDataset)
+            or dataset.data_mode != 'bottomup'
+            or '://' in dataset.ann_file
+        ):
+            return
+        nobody = not _has_keypoints(dataset)
+        is_plain = not isinstance(dataset, BottomupMixin)
+        content = json.loads(Path(dataset.ann_file).read_bytes()) if nobody or is_plain else {}
+        people = [each for each in content.get('annotations', ()) if each.get('keypoints')]
+        with naming(where):
+            if is_plain:
+                check_once(content, dataset.ann_file)
+                check_people({**content, 'annotations': people}, dataset.ann_file, needed=('bbox',))
+                check_segmentations(content, dataset.ann_file)
+            if nobody and people:
+                check_coco_file(dataset.ann_file)
+                raise DatasetError(
+                    f'none of the {len(people)} people of {dataset.ann_file} has a keypoint to learn: one of '
+                    'visibility 1 or 2, inside its image and in its pixels'
+                )
+
+    def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """Raise DatasetError unless one person at least has something to learn."""
+        if not any(not _is_bottomup(dataset) or _has_keypoints(dataset) for dataset, _ in datasets):
+            raise DatasetError('no image has a person with a keypoint: there is nothing to learn')
+
+    def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
+        """Whether a person has all that pycocotools reads of them."""
+        if isinstance(metric, CocoMetric) and metric.coco is not None and metric.iou_type.startswith('keypoints'):
+            fields = ('keypoints', 'bbox')
+            fields += ('area',) if metric.use_area else ()
+            fields += ('num_keypoints',) if metric.iou_type == 'keypoints_crowd' else ()
+            with naming(f'{where}.ann_file'):
+                check_once(metric.coco.dataset, source)
+                check_people(metric.coco.dataset, source, needed=fields)
+
+    # --- inference ---
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """mmpose keeps the categories of the annotation file, or nothing; then there are only people."""
@@ -79,6 +129,21 @@ class Adapter(TaskAdapter):
             sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
         super().draw_annotations(visualizer, image, sample, **options)
 
+    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+        """A skeleton for each person, each in a colour, of keypoints that score enough."""
+        people = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
+        links = [tuple(link) for link in _parsed(dict(dataset_meta)).get('skeleton_links') or ()]
+        shown = people.keypoint_scores >= KEYPOINT_THRESHOLD
+        marks = [
+            Mark(color_of(i), keypoints=own, shown=seen) for i, (own, seen) in enumerate(zip(people.keypoints, shown))
+        ]
+        return Content(marks, skeleton=links)
+
+    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
+        people, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
+        people.keypoints = (people.keypoints + 0.5) * scale - 0.5
+        super().enlarge(sample, size)
+
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         people = sample.pred_instances
         return [
@@ -93,6 +158,22 @@ class Adapter(TaskAdapter):
         ]
 
 
+def _is_bottomup(dataset: Any) -> bool:
+    return isinstance(dataset, BaseCocoStyleDataset) and dataset.data_mode == 'bottomup'
+
+
+def _has_keypoints(dataset: Any) -> bool:
+    """Whether a keypoint is labelled, in pixels, and inside its image where the dataset says how large that is."""
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        size = info.get('width') or np.inf, info.get('height') or np.inf
+        place = info['keypoints']
+        inside = ((place >= 0) & (place < size)).all(-1) & (place > 1).any(-1)
+        if (inside & (info['keypoints_visible'] > 0)).any():
+            return True
+    return False
+
+
 def _parsed(dataset_meta: dict) -> dict:
     """Keypoint names, flip pairs, skeleton and colours; a class's ``METAINFO`` may only name the file that has them."""
-    return dataset_meta if 'flip_indices' in dataset_meta else parse_pose_metainfo(dict(dataset_meta))
+    return dataset_meta if 'flip_indices' in dataset_meta else parse_pose_metainfo(keypoint_metainfo(dataset_meta))

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
+from mmengine.registry import Registry
 from mmpose.codecs.base import BaseKeypointCodec
+from mmpose.registry import KEYPOINT_CODECS as _KEYPOINT_CODECS
 from torch import Tensor
 
-from icconv_mm._deprecated import renamed_argument
+from icconv_mm.registry import SCOPE
 from icconv_mm.tasks.pose.grouping import group_keypoints
-from icconv_mm.tasks.pose.masks import valid_mask
-from icconv_mm.tasks.pose.registry import KEYPOINT_CODECS
-from icconv_mm.tasks.pose.targets import gaussian_heatmaps, keypoint_indices
+from icconv_mm.tasks.pose.targets import gaussian_heatmaps, keypoint_indices, valid_mask
+
+KEYPOINT_CODECS = Registry('keypoint codec', parent=_KEYPOINT_CODECS, scope=SCOPE, locations=['icconv_mm.tasks.pose'])
 
 
 @KEYPOINT_CODECS.register_module()
@@ -38,7 +40,6 @@ class AECodec(BaseKeypointCodec):
     field_mapping_table = dict(heatmaps='heatmaps', heatmap_mask='heatmap_mask')
     label_mapping_table = dict(keypoint_indices='keypoint_indices')
 
-    @renamed_argument('joint_order', 'keypoint_order')
     def __init__(
         self,
         input_size: tuple[int, int] = (640, 640),

@@ -1,46 +1,67 @@
 """mmpose's datasets with a check of the annotations and, on request, with images without people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
+from icconv_mm.data.checks import check_once, place_of, pose_defect
+from icconv_mm.data.segmentations import segmentation_defect
+from icconv_mm.data.skeleton import keypoint_metainfo
 from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
 
 
-class _BottomupMixin:
-    """What is added to mmpose's COCO-style datasets.
+class BottomupMixin:
+    """What is added to mmpose's COCO-style datasets, whose ``metainfo`` may be as short as :func:`keypoint_metainfo`'s.
 
     Args:
         keep_empty: Whether images without a single annotation take part in training, as pure background.
         *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
     Raises:
-        InputError: If an annotation has another number of keypoints than the dataset, naming file and annotation.
+        InputError: If an annotation has another number of keypoints than the dataset, keypoints without a box, the id
+            of another, or a segmentation that is none of its image, naming file, image and annotation.
     """
 
     def __init__(self, *args, keep_empty: bool = False, data_mode: str = 'bottomup', **kwargs):
         self.keep_empty = keep_empty
         super().__init__(*args, data_mode=data_mode, **kwargs)
 
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict:
+        return super()._load_metainfo(metainfo and keypoint_metainfo(metainfo))
+
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
-        annotation = raw_data_info['raw_ann_info']
-        expected = self.metainfo['num_keypoints']
+        # A segmentation that is null ends mmpose's joining of people where others have one.
+        annotation = {key: value for key, value in raw_data_info['raw_ann_info'].items() if value is not None}
+        annotation.setdefault('segmentation', [])
+        expected = self._metainfo['num_keypoints']  # the property copies all of it
         found = len(annotation.get('keypoints', ()))
         if 'keypoints' in annotation and found != 3 * expected:
             raise InputError(
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
-        return super().parse_data_info(raw_data_info)
+        image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
+        info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
+        if info and info['segmentation']:
+            defect = segmentation_defect(info['segmentation'], image['height'], image['width'])
+            if defect and not self._is_valid_instance(info):  # of a region that training masks; nobody reads others
+                problem = defect
+        if problem is not None:
+            raise InputError(f'{place_of(annotation, image, self.ann_file)}: {problem}')
+        return info
 
     def _get_bottomup_data_infos(self, instance_list: Sequence[dict], image_list: Sequence[dict]) -> list[dict]:
+        check_once(self.coco.dataset, self.ann_file)  # who shares an id has been given another one's keypoints
         data_list = super()._get_bottomup_data_infos(instance_list, image_list)
-        if self.test_mode or not self.keep_empty:
-            return data_list
-        annotated = {info['img_id'] for info in data_list}
-        return data_list + [self._background(image) for image in image_list if image['img_id'] not in annotated]
+        if self.keep_empty and not self.test_mode:
+            annotated = {info['img_id'] for info in data_list}
+            data_list += [self._background(image) for image in image_list if image['img_id'] not in annotated]
+        sizes = {image['img_id']: {side: image.get(side) for side in ('height', 'width')} for image in image_list}
+        return [{**info, **sizes[info['img_id']]} for info in data_list]  # to compare the image with when it is read
 
     def _background(self, image: dict) -> dict:
         count = self.metainfo['num_keypoints']
@@ -52,7 +73,7 @@ class _BottomupMixin:
 
 
 @DATASETS.register_module()
-class BottomupCocoDataset(_BottomupMixin, CocoDataset):
+class BottomupCocoDataset(BottomupMixin, CocoDataset):
     """Keypoints of COCO, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
 
     ``keep_empty=True`` lets images without a single annotation take part in training. An annotation with another number
@@ -61,5 +82,5 @@ class BottomupCocoDataset(_BottomupMixin, CocoDataset):
 
 
 @DATASETS.register_module()
-class BottomupCrowdPoseDataset(_BottomupMixin, CrowdPoseDataset):
+class BottomupCrowdPoseDataset(BottomupMixin, CrowdPoseDataset):
     """Keypoints of CrowdPose, bottom-up: mmpose's ``CrowdPoseDataset``, as :class:`BottomupCocoDataset`."""

@@ -4,15 +4,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from mmpose.models.necks import FPN
 from mmpose.models.pose_estimators import BottomupPoseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
-from icconv_mm.tasks.pose.geometry import check_scales
+from icconv_mm.tasks.pose.multiscale import check_scales
 
 _STRIDE = 32  # largest stride of the network: what sides of resized batches are multiples of
+
+
+@MODELS.register_module()
+class FinestFPN(FPN):
+    """mmpose's FPN for a head that reads the finest level alone.
+
+    The coarser levels are added to it and not smoothed: a convolution that no loss depends on would stop a distributed
+    training, which waits for every gradient. Arguments are those of ``FPN`` without ``num_outs``.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int, **settings):
+        super().__init__(in_channels, out_channels, num_outs=len(in_channels), **settings)
+        for level in range(1, len(self.fpn_convs)):
+            self.fpn_convs[level] = nn.Identity()
 
 
 @MODELS.register_module()

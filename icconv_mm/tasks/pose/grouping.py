@@ -14,12 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from icconv_mm._deprecated import renamed_argument
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.refinement import fill_missing, quarter_shift
-
-# Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
-COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+from icconv_mm_runtime.grouping import COCO_KEYPOINT_ORDER, assign_by_tag
 
 
 class Candidates(NamedTuple):
@@ -30,7 +27,6 @@ class Candidates(NamedTuple):
     tags: np.ndarray  # [C, L]
 
 
-@renamed_argument('joint_order', 'keypoint_order')
 def group_keypoints(
     heatmaps: Tensor,
     tags: Tensor,
@@ -43,7 +39,6 @@ def group_keypoints(
     adjust: bool = True,
     refine: bool = True,
     keypoint_order: Sequence[int] | None = None,
-    use_detection_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Find the people in one image (associative embedding, https://arxiv.org/abs/1611.05424, section 3.3).
 
@@ -59,7 +54,6 @@ def group_keypoints(
         refine: Fill each person's missing keypoints with the best pixel of a similar tag.
         keypoint_order: Order in which keypoints are grouped; None takes :data:`COCO_KEYPOINT_ORDER` for 17 of them,
             else 0..K-1.
-        use_detection_value: Let the assignment prefer high peaks among equally near tags.
 
     Returns:
         ``keypoints`` [P, K, 3] as (x, y, score) in heatmap pixels, score 0 for a keypoint not found, and ``scores``
@@ -74,7 +68,7 @@ def group_keypoints(
     order = _keypoint_order(heatmaps.shape[0], keypoint_order)
     candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
     limit = max_num_people if ignore_too_much else None
-    people = assign_by_tag(candidates, order, tag_threshold, limit, use_detection_value)
+    people = assign_by_tag(candidates, order, tag_threshold, limit, linear_sum_assignment)
     keypoints = torch.from_numpy(people).to(heatmaps.device)
     scores = keypoints[..., 2].mean(1)
     if len(keypoints) == 0:
@@ -118,52 +112,6 @@ def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, thr
     ends = np.bincount(keypoint, minlength=heatmaps.shape[0]).cumsum()
     chosen = [mine[:limit] for mine in np.split(best_first, ends[:-1])]
     return [Candidates(pixels[mine], scores[mine], peak_tags[mine]) for mine in chosen]
-
-
-def assign_by_tag(
-    candidates: Sequence[Candidates],
-    order: Sequence[int],
-    tag_threshold: float,
-    max_people: int | None = None,
-    use_detection_value: bool = True,
-) -> np.ndarray:
-    """Group candidates keypoint by keypoint, each time by the optimal assignment to the people found so far.
-
-    The cost of giving peak i to person j is ``100 round(|tag_i - mean tag_j|) - score_i``; a pair further apart than
-    ``tag_threshold`` opens a new person instead.
-
-    Returns:
-        [P, K, 3], float32: (x, y, score), zeros for a keypoint not found. With ``max_people`` only the first so many
-        people are matched and returned.
-    """
-    num_keypoints = len(candidates)
-    people: list[np.ndarray] = []
-    tag_sums: list[np.ndarray] = []
-    counts: list[int] = []
-    for keypoint in order:
-        pixels, scores, tags = candidates[keypoint]
-        if len(scores) == 0:
-            continue
-        owner = np.full(len(scores), -1)
-        if people:
-            means = np.stack(tag_sums[:max_people]) / np.asarray(counts[:max_people])[:, None]
-            distance = np.linalg.norm(tags[:, None] - means[None], axis=2)
-            cost = np.round(distance) * 100 - scores[:, None] if use_detection_value else distance
-            rows, columns = linear_sum_assignment(cost)
-            near = distance[rows, columns] < tag_threshold
-            owner[rows[near]] = columns[near]
-        for index, person in enumerate(owner):
-            if person < 0:
-                people.append(np.zeros((num_keypoints, 3), dtype=np.float32))
-                tag_sums.append(np.zeros(tags.shape[1]))
-                counts.append(0)
-                person = -1
-            people[person][keypoint] = (*pixels[index], scores[index])
-            tag_sums[person] = tag_sums[person] + tags[index]
-            counts[person] += 1
-    if not people:
-        return np.zeros((0, num_keypoints, 3), dtype=np.float32)
-    return np.stack(people[:max_people])
 
 
 def _keypoint_order(num_keypoints: int, order: Sequence[int] | None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
-from icconv_mm.tasks.pose.aggregation import MapAggregator, tag_scale
+from icconv_mm.tasks.pose.multiscale import MapAggregator, tag_scale
 
 
 @MODELS.register_module()

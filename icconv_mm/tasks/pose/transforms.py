@@ -1,4 +1,4 @@
-"""Transforms that mmpose lacks, or has with another meaning, for bottom-up training and testing."""
+"""What prepares the samples of bottom-up pose: transforms of mmpose's pipelines, and the batch."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpose.datasets.transforms import BottomupRandomAffine, PackPoseInputs
 from mmpose.datasets.transforms.formatting import image_to_tensor
+from mmpose.models.data_preprocessors import PoseDataPreprocessor
+from torch import Tensor
 
-from icconv_mm._deprecated import register_old_types
 from icconv_mm.errors import InputError, naming
-from icconv_mm.registry import TRANSFORMS
-from icconv_mm.tasks.pose.geometry import check_scales, check_source, image_pyramid, warp_matrix
+from icconv_mm.registry import MODELS, TRANSFORMS
+from icconv_mm.tasks.pose.multiscale import check_scales, check_source, image_pyramid
+from icconv_mm_runtime.pictures import warp_matrix
 
 
 @TRANSFORMS.register_module()
@@ -89,7 +91,8 @@ class MultiScaleResize(BaseTransform):
         with naming(str(results.get('img_path'))):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
         results['img'] = [
-            cv2.warpAffine(image, warp_matrix(pyramid, size), size, flags=cv2.INTER_LINEAR) for size in pyramid.sizes
+            cv2.warpAffine(image, warp_matrix(size, pyramid.center, pyramid.extent), size, flags=cv2.INTER_LINEAR)
+            for size in pyramid.sizes
         ]
         results['img_shape'] = pyramid.base_size[::-1]
         results['test_scales'] = self.scales
@@ -134,4 +137,27 @@ class PackMultiScaleInputs(PackPoseInputs):
         return packed
 
 
-register_old_types(TRANSFORMS, PyramidResize=MultiScaleResize, PackPyramidInputs=PackMultiScaleInputs)
+@MODELS.register_module()
+class MultiScaleDataPreprocessor(PoseDataPreprocessor):
+    """``PoseDataPreprocessor`` that also takes images at several scales, as :class:`PackMultiScaleInputs` packs them.
+
+    Training batches (images of one size) go the usual way. Images for testing are not padded to a common size, which
+    would change their heatmaps; they come out as a tuple with one tuple of normalised [3, H, W] per image, largest
+    scale first.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalise ``data['inputs']``: collated images, or a list over scales of lists of images."""
+        inputs = data['inputs']
+        if isinstance(inputs, Tensor) or isinstance(inputs[0], Tensor):
+            return super().forward(data, training)
+        data = self.cast_data(data)
+        # From scales of images to images of scales; tuples, as ``BasePoseEstimator.forward`` stacks what is in a list.
+        images = tuple(tuple(map(self._normalize, levels)) for levels in zip(*data['inputs']))
+        return {'inputs': images, 'data_samples': data['data_samples']}
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        if self._channel_conversion:
+            image = image.flip(0)
+        image = image.float()
+        return (image - self.mean) / self.std if self._enable_normalize else image

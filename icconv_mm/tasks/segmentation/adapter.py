@@ -1,12 +1,34 @@
 """The tools' view of mmseg."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.structures import PixelData
 
-from icconv_mm.tasks.base import TaskAdapter
-from icconv_mm.tasks.coco_format import run_lengths
+from icconv_mm.data.checks import DatasetError
+from icconv_mm.data.drawing import Content
+from icconv_mm.data.label_maps import (
+    IGNORED,
+    label_map_defect,
+    labels_defect,
+    labels_in,
+    learned,
+    nothing_to_learn,
+    read_label_map,
+    suffixes_in,
+)
+from icconv_mm.data.tree import as_list, join_root, kind_of
+from icconv_mm.registry import scoped
+from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
+from icconv_mm.tasks.task import TaskAdapter, metainfo_of, run_lengths
+
+_MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
 
 
 class Adapter(TaskAdapter):
@@ -15,6 +37,7 @@ class Adapter(TaskAdapter):
     library = 'mmseg'
     layer_visualizer = dict(type='mmseg.SegLocalVisualizer', alpha=0.4)
     layer = 1
+    other_heads = ('STDCHead', 'SideAdapterCLIPHead')  # borders of objects; words for the classes
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
@@ -23,11 +46,117 @@ class Adapter(TaskAdapter):
         if out_dir:
             cfg.visualizer.save_dir = out_dir
 
+    # --- datasets ---
+
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """Some label maps as the files have them, spread over the dataset; each is checked again when it is read."""
+        if (loader := _label_loader(loaders)) is None:
+            return
+        until = time.monotonic() + _SECONDS
+        for info in _infos(dataset, max(1, len(dataset) // _MAPS)):
+            if time.monotonic() > until:
+                return
+            path = info['seg_map_path']
+            if not Path(path).is_file():
+                suffix = f'seg_map_suffix {dataset.seg_map_suffix!r}' if hasattr(dataset, 'seg_map_suffix') else 'it'
+                there = suffixes_in(Path(path).parent) if Path(path).parent.is_dir() else 'no such folder'
+                raise DatasetError(
+                    f'{where}: no label map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
+                )
+            labels = read_label_map(path)
+            defect = label_map_defect(labels, 1 << 32)  # its form alone: training sees other labels
+            if defect is None and loader.num_classes:
+                reduced = info.get('reduce_zero_label', False)
+                found = learned(labels_in(labels), reduced, info.get('label_map'))
+                defect = labels_defect(sorted(found), loader.num_classes, loader.ignored, reduced)
+            if defect:
+                raise DatasetError(f'{where}: {path}: {defect}')
+
+    def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """Raise DatasetError unless two classes occur; where a sample has fewer, all maps are looked at."""
+        found: set[int] = set()
+        loader = None
+        for step in (_MAPS, None):
+            for dataset, loaders in datasets:
+                if (loader := _label_loader(loaders) or loader) is None or not loader.num_classes:
+                    return
+                for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
+                    labels = labels_in(read_label_map(info['seg_map_path']))
+                    found |= learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
+                    if nothing_to_learn(found, loader.num_classes) is None:
+                        return
+        if found and (problem := nothing_to_learn(found, loader.num_classes)):
+            raise DatasetError(problem)
+
+    def explain_empty(self, dataset_cfg: Mapping[str, Any], where: str) -> None:
+        """Files of another suffix."""
+        kind = DATASETS.get(self._scoped(dataset_cfg['type']))
+        suffix = dataset_cfg.get('img_suffix', '.jpg')
+        prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
+        folder = Path(join_root(dataset_cfg.get('data_root') or '', prefix))
+        if kind is not None and folder.is_dir() and not any(folder.rglob(f'*{suffix}')):
+            raise DatasetError(
+                f'{where}: no file in {folder} ends in {suffix!r}, its img_suffix; the folder has {suffixes_in(folder)}'
+            )
+
+    def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
+        is_ours = kind_of(node) == LoadLabelMap.__name__  # of the config that a run has written
+        if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
+            return
+        kind = dataset_cfg['type']
+        classes = metainfo_of(DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind, dataset_cfg)
+        heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
+        ignored = [{head.get('ignore_index', IGNORED)} for head in heads] or [{IGNORED}]
+        node['type'] = scoped(LoadLabelMap)
+        node['num_classes'] = len(classes.get('classes') or ()) or None
+        node['ignored'] = sorted(set.intersection(*ignored))
+
+    # --- inference ---
+
+    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+        names = self.class_names(dict(dataset_meta))
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        return Content(label_map=labels, names=names, colors=self.colors(dataset_meta))
+
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
+        """The labels of all tiles in one map; where two overlap, each gives the half that is farther from its edge."""
+        whole, labels = parts[0][0].clone(), np.zeros(size, dtype=np.uint8)
+        tops, lefts = (sorted({corner[axis] for _, corner in parts}) for axis in (0, 1))
+        for sample, (top, left) in parts:
+            own = sample.pred_sem_seg.data[0].cpu().numpy()
+            y, x = _seam(tops, top, own.shape[0]), _seam(lefts, left, own.shape[1])
+            labels[top + y :, left + x :][: own.shape[0] - y, : own.shape[1] - x] = own[y:, x:]
+        whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
+        whole.set_metainfo(dict(ori_shape=size))
+        return whole
+
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """One entry per class that occurs, as in COCO's stuff results: a mask and no score."""
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         present = [label for label in range(len(category_ids)) if (labels == label).any()]
         return [
-            dict(image_id=image_id, category_id=category_ids[label], segmentation=run_lengths(labels == label))
+            dict(
+                image_id=image_id,
+                category_id=category_ids[label],
+                segmentation=run_lengths(labels == label, sample.ori_shape),
+            )
             for label in present
         ]
+
+
+def _label_loader(loaders: Sequence[Any]) -> LoadLabelMap | None:
+    return next((each for each in loaders if isinstance(each, LoadLabelMap)), None)
+
+
+def _infos(dataset: Any, step: int) -> Iterator[dict]:
+    """What a dataset says of every so many images that have a label map on this machine."""
+    for i in range(0, len(dataset), step):
+        info = dataset.get_data_info(i)
+        if info.get('seg_map_path') and '://' not in info['seg_map_path']:
+            yield info
+
+
+def _seam(starts: Sequence[int], start: int, length: int) -> int:
+    """Where a tile takes over from the one before it, which begins at the start before: half of what both show."""
+    place = starts.index(start)
+    return (starts[place - 1] + length - start) // 2 if place else 0

@@ -3,9 +3,6 @@
 PyConvSegNet, https://arxiv.org/abs/2006.11538, section 4.2 and figure 5.
 """
 
-import warnings
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
@@ -107,19 +104,20 @@ class PyConvHead(BaseDecodeHead):
 def adaptive_mean(x: Tensor, size: int) -> Tensor:
     """``[N, C, H, W]`` -> ``[N, C, size, size]``, as ``F.adaptive_avg_pool2d``.
 
-    In a trace or an ONNX export it is written as two products with constant matrices: no runtime has the operator for
-    sizes that do not divide those of the map.
+    In a trace or an ONNX export it is written as two products with matrices, made in the graph for maps of any size: no
+    runtime has the operator for sizes that do not divide those of the map.
     """
     if not (torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()):
         return F.adaptive_avg_pool2d(x, size)
-    with warnings.catch_warnings():  # of constants in the trace, which the matrices are
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        rows, columns = (torch.from_numpy(_window_means(int(side), size)).to(x) for side in x.shape[2:])
+    rows, columns = (_window_means(side, size, x) for side in x.shape[2:])
     return torch.matmul(rows, torch.matmul(x, columns.t()))
 
 
-def _window_means(side: int, size: int) -> np.ndarray:
+def _window_means(side: int | Tensor, size: int, like: Tensor) -> Tensor:
     """[size, side]: row i averages the entries floor(i * side / size) to ceil((i + 1) * side / size)."""
-    entry, i = np.arange(side), np.arange(size)[:, None]
-    inside = (entry >= i * side // size) & (entry < -(-(i + 1) * side // size))
-    return inside / inside.sum(1, keepdims=True)
+    entry = torch.arange(side, device=like.device)
+    i = torch.arange(size, device=like.device)[:, None]
+    begin = torch.div(i * side, size, rounding_mode='floor')
+    end = torch.div((i + 1) * side + size - 1, size, rounding_mode='floor')
+    inside = ((entry >= begin) & (entry < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)

@@ -1,15 +1,16 @@
 """Detectron's ResNets: the seven released layouts in small, and files with something missing."""
 
 import pickle
-import re
 
 import numpy as np
 import pytest
 import torch
+from layouts import detectron_blobs
 from torch import nn
 
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.checkpoints import convert, convert_file, load_detectron
+from icconv_mm.checkpoints.convert import run_conversion
 
 RESNEXT = {'groups': 4, 'base_width': 2}
 # file -> settings of a narrow network, name of its classifier, layout that is reported
@@ -36,33 +37,6 @@ def network(depth=50, norm='bn', **settings) -> ResNet:
     return net
 
 
-def blob_name(key: str, norm: str) -> str | None:
-    """Caffe2's name of a parameter of a ResNet; None for the statistics of norms, which it does not have."""
-    module, _, parameter = key.rpartition('.')
-    if parameter not in ('weight', 'bias'):
-        return None
-    if module == 'conv1':
-        return 'conv1_w'
-    if module in ('bn1', 'gn1'):
-        return f'{"res_" if norm == "bn" else ""}conv1_{norm}_{parameter[0].replace("w", "s")}'
-    stage, block, inside = re.fullmatch(r'layer(\d)\.(\d+)\.(.+)', module).groups()
-    name = f'res{int(stage) + 1}_{block}_branch'
-    name += '1' if inside.startswith('downsample') else '2' + ' abc'[int(inside[-1])]
-    if inside.startswith('conv') or inside == 'downsample.0':
-        return f'{name}_w'
-    return f'{name}_{norm}_{"s" if parameter == "weight" else "b"}'
-
-
-def blobs_of(net: ResNet, norm: str = 'bn', classifier: str = 'pred') -> dict[str, np.ndarray]:
-    blobs = {blob_name(key, norm): value.numpy().copy() for key, value in net.state_dict().items()}
-    blobs.pop(None, None)
-    blobs[f'{classifier}_w'] = np.random.randn(10, net.out_channels[-1]).astype(np.float32)
-    blobs[f'{classifier}_b'] = np.random.randn(10).astype(np.float32)
-    blobs['conv1_w_momentum'] = np.zeros_like(blobs['conv1_w'])
-    blobs['lr'] = np.zeros(1, np.float32)
-    return blobs
-
-
 def write(path, content, protocol=2):
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
@@ -72,7 +46,7 @@ def write(path, content, protocol=2):
 def test_released_layouts(released, tmp_path):
     settings, classifier, layout = RELEASED[released]
     net = network(**settings)
-    blobs = blobs_of(net, settings.get('norm', 'bn'), classifier)
+    blobs = detectron_blobs(net, settings.get('norm', 'bn'), classifier)
     path = write(tmp_path / f'{released}.pkl', {'blobs': blobs, 'cfg': 'MODEL: {}'})
     conversion = convert_file(path, tmp_path / 'out.pth', 'detectron')
     assert conversion.layout == layout and not conversion.left
@@ -94,7 +68,7 @@ def test_a_bias_of_the_first_convolution_goes_into_its_norm(tmp_path):
     """R-50 was converted from a Caffe network whose first convolution has one."""
     net = network()
     bias = torch.randn(8)
-    blobs = {**blobs_of(net), 'conv1_b': bias.numpy()}
+    blobs = {**detectron_blobs(net), 'conv1_b': bias.numpy()}
     state = convert(load_detectron(write(tmp_path / 'R-50.pkl', blobs)), 'detectron')
     other = network()
     other.load_state_dict(state)
@@ -134,14 +108,54 @@ def without(*names):
     ],
 )
 def test_files_with_something_missing(change, message):
-    blobs = blobs_of(network())
+    blobs = detectron_blobs(network())
     change(blobs)
     with pytest.raises(ValueError, match=message):
         convert({name: torch.from_numpy(array) for name, array in blobs.items()}, 'detectron')
 
 
+def test_of_a_whole_detector_the_backbone_alone_is_converted_where_asked_for(tool, tmp_path):
+    net = network()
+    blobs = detectron_blobs(net)
+    for name in ('pred_w', 'pred_b'):
+        del blobs[name]
+    heads = ('fpn_inner_res5_2_sum', 'conv_rpn_fpn2', 'rpn_cls_logits_fpn2', 'fc6', 'fc7', 'cls_score', 'bbox_pred')
+    blobs |= {f'{name}_{kind}': np.ones(3, np.float32) for name in heads for kind in 'wb'}
+    path, out = write(tmp_path / 'model_final.pkl', {'blobs': blobs}), tmp_path / 'out.pth'
+    with pytest.raises(SystemExit) as end:
+        tool.main([str(path), str(out), '--source', 'detectron'])
+    assert 'a whole detector (its backbone alone is converted)' in str(end.value)
+    assert '--allow-unmatched' in str(end.value) and not out.exists()
+    tool.main([str(path), str(out), '--source', 'detectron', '--allow-unmatched'])
+    written = torch.load(out, weights_only=True)['state_dict']
+    assert written.keys() == {f'backbone.{key}' for key in net.state_dict()}
+
+
+@pytest.mark.parametrize('depth', [50, 101, 152])
+@pytest.mark.parametrize('source', ['caffe', 'pyconv'])
+def test_a_resnet_with_torchvisions_names(source, depth):
+    """Caffe's ResNets, as FPT's authors load them, and the baselines of PyConv's paper."""
+    net = ResNet(depth, base_channels=8, style='caffe' if source == 'caffe' else 'pytorch')
+    state = {**net.state_dict(), 'fc.weight': torch.randn(10, 256), 'fc.bias': torch.randn(10)}
+    conversion = run_conversion({'state_dict': {f'module.{key}': value for key, value in state.items()}}, source)
+    assert conversion.layout == f'{"Caffe " if source == "caffe" else ""}ResNet-{depth}'
+    converted = conversion.state_dict
+    assert torch.equal(converted.pop('head.fc.weight'), state['fc.weight'])
+    del converted['head.fc.bias']
+    assert converted.keys() == {f'backbone.{key}' for key in net.state_dict()}
+    assert all(torch.equal(converted[f'backbone.{key}'], value) for key, value in net.state_dict().items())
+    del state['layer3.2.conv2.weight']
+    with pytest.raises(ValueError, match=r'layer3_2: the weight of conv2 is missing'):
+        convert(state, source)
+
+
+def test_a_file_without_a_resnet_is_no_caffe_file():
+    with pytest.raises(ValueError, match=r'the stages have \[0, 0, 0, 0\] blocks, expected \[3, 4, 6, 3\]'):
+        convert({'conv.weight': torch.zeros(3)}, 'caffe')
+
+
 def test_the_tool(tool, tmp_path, capsys):
-    path = write(tmp_path / 'R-50-GN.pkl', blobs_of(network(norm='gn'), 'gn'))
+    path = write(tmp_path / 'R-50-GN.pkl', detectron_blobs(network(norm='gn'), 'gn'))
     tool.main([str(path), str(tmp_path / 'out.pth'), '--source', 'detectron'])
     assert 'Detectron ResNet-50, group norm' in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:1000])

@@ -10,7 +10,7 @@ from layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_pr
 from reference import pattern_of
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
-from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.checkpoints.convert import run_conversion
 
 WIDTH = 16
 

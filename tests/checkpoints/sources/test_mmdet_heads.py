@@ -5,7 +5,7 @@ import torch
 from layouts import detector, resnet, retinanet, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
-from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.checkpoints.convert import run_conversion
 
 SMALL = {'width': 8, 'channels': 8, 'hidden': 12, 'classes': 5}
 KINDS = [(cascade, mask) for cascade in (False, True) for mask in (False, True)]

@@ -5,7 +5,7 @@ import torch
 from layouts import bottom_up_pose, classifier, resnet, with_prefix
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
-from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.checkpoints.convert import run_conversion
 
 WIDTH, FILTERS = 8, 16
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')

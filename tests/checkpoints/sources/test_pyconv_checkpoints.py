@@ -4,25 +4,18 @@ import re
 
 import pytest
 import torch
+from layouts import pyconv as official
 
 from icconv_mm.backbones import PyConvHGResNet, PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.checkpoints import UnmatchedKeysError, convert, load_rules
-from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.checkpoints.convert import run_conversion
 
 CLASSIFIERS = [
     *(f'pyconvresnet{depth}' for depth in (18, 34, 50, 101, 152)),
     *(f'pyconvhgresnet{depth}' for depth in (50, 101, 152)),
 ]
 SEGMENTERS = [f'pyconvsegnet50_{net}_os8' for net in ('pyconvresnet', 'pyconvhgresnet', 'resnet')]
-
-
-def official(net, prefix=''):
-    """A state dict of this package under the official names of a backbone."""
-    return {
-        prefix + re.sub(r'pyconv_levels\.(\d)', lambda match: f'conv2_{int(match[1]) + 1}', key): value
-        for key, value in net.state_dict().items()
-    }
 
 
 @pytest.fixture(scope='module')

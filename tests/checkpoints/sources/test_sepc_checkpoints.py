@@ -6,7 +6,7 @@ from layouts import tensor
 from mmengine.registry import MODELS, init_default_scope
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
-from icconv_mm.checkpoints.conversion import run_conversion
+from icconv_mm.checkpoints.convert import run_conversion
 from icconv_mm.necks import SEPC
 
 CONFIGS = [

@@ -46,13 +46,6 @@ def test_todays_delta_coder_on_edges_is_that_of_mmdet_1(coders, name, std):
     torch.testing.assert_close(decoded, coders[f'delta_decode_{name}'], rtol=0, atol=1e-4)
 
 
-def test_mmdets_legacy_coder_is_not():
-    """Half a pixel and the clip to the last pixel are missing: why it is not used."""
-    coder = build(type='LegacyDeltaXYWHBBoxCoder')
-    box = torch.tensor([[10.0, 10.0, 19.0, 29.0]])
-    assert torch.equal(coder.decode(box, torch.zeros(1, 4)), torch.tensor([[9.5, 9.5, 19.5, 29.5]]))
-
-
 def test_todays_distance_coder_on_edges_is_that_of_mmdet_1_in_another_order(coders):
     coder, order = build(type='TBLRBBoxCoder', normalizer=1.0), [1, 0, 2, 3]
     priors = coders['priors'] + EDGES

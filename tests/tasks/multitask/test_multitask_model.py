@@ -9,10 +9,10 @@ from mmengine.structures import InstanceData
 from multitask_recipes import SINGLE
 from torch import nn
 
-import icconv_mm
-from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError
+from icconv_mm.inference import deploy
 from icconv_mm.tasks.multitask import MultiTaskSample
+from icconv_mm.tasks.multitask.model import LossBalance
 
 _OWN = ('type', 'backbone', 'neck', 'data_preprocessor', 'pretrained')
 # all that its constructor asks for
@@ -222,10 +222,24 @@ def test_learned_weights(joint_cfg, batch):
     assert gradients['semantic'] == 0 and 'semantic.loss_uncertainty' not in losses
 
 
+@pytest.mark.parametrize('losses, least, most', [([0.0] * 200, 1.0, 2.3e4), ([1e30, *[1.0] * 200], 1e-5, 1.0)])
+def test_uncertainty_that_runs_away(losses, least, most):
+    """A loss of 0, or a single huge one: the weight stays a number, and comes back."""
+    balance = LossBalance(['a'], 'uncertainty')
+    optimizer = torch.optim.SGD(balance.parameters(), 0.5)
+    for loss in losses:
+        weight, more = balance('a')
+        assert least / 10 < weight.item() <= most * 10 and weight.isfinite()
+        optimizer.zero_grad()
+        (weight * loss + more['a.loss_uncertainty']).backward()
+        optimizer.step()
+    assert least < balance('a')[0].item() < most
+
+
 def test_gradient_norms(joint_model, joint_cfg, batch):
     from mmengine.logging import MessageHub
 
-    joint_model.log_gradient_norms = True
+    joint_model.gradient.log = True
     joint_model.balance.constants = {'instance': 1.0, 'semantic': 0.0, 'pose': 2.0}
     data = joint_model.data_preprocessor(batch(joint_cfg), True)
     joint_model.parse_losses(joint_model(**data, mode='loss'))[0].backward()
@@ -264,10 +278,6 @@ def test_single_task_checkpoint_starts_its_parts(load, joint_cfg, tmp_path, name
     for key, value in single.state_dict().items():
         if name != 'pose' or key.startswith('head.'):
             assert torch.equal(own[key if key in own else f'tasks.{name}.{key}'], value), key
-
-
-def test_name_in_the_package():
-    assert icconv_mm.MultiTaskModel.__name__ == 'MultiTaskModel'
 
 
 # --- bad input

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from icconv_mm.tasks.base import NotSupportedError
+from icconv_mm.tasks.task import NotSupportedError
 
 
 @pytest.fixture
@@ -79,21 +79,6 @@ def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, co
     np.testing.assert_array_equal(packed['data_samples'].gt_instances.keypoints, original)
 
 
-def test_class_names(adapter):
-    assert adapter.class_names({}) == ('person',)
-    assert adapter.class_names({'classes': [{'id': 1, 'name': 'human'}]}) == ('human',)
-
-
-def test_model_input_has_what_the_flip_test_needs(adapter):
-    info = adapter.model_input('a.jpg', dict(from_file='configs/_base_/datasets/coco.py'))
-    assert info['img_path'] == 'a.jpg' and len(info['flip_indices']) == 17
-
-
-def test_coco_datasets_are_known(adapter):
-    assert adapter.is_coco('CocoDataset') and adapter.is_coco('icconv_mm.BottomupCocoDataset')
-    assert not adapter.is_coco('NoSuchDataset')
-
-
 def test_tta_is_the_published_multi_scale_test(adapter, repo):
     cfg = Config.fromfile(repo / 'configs/pose/ae_r50_8xb16-300e_coco-640x640.py', import_custom_modules=False)
     cfg.model.test_cfg.flip_test = False
@@ -101,9 +86,6 @@ def test_tta_is_the_published_multi_scale_test(adapter, repo):
     assert cfg.test_dataloader.dataset.pipeline[1].scales == [2, 1, 0.5]
     assert cfg.val_dataloader.dataset.pipeline[1].scales == [1]
     assert cfg.model.test_cfg.flip_test
-    cfg.test_dataloader.dataset.pipeline[1].update(type='icconv_mm.PyramidResize', scales=[1])  # its name in 0.1
-    adapter.enable_tta(cfg)
-    assert cfg.test_dataloader.dataset.pipeline[1].scales == [2, 1, 0.5]
     del cfg.test_dataloader.dataset.pipeline[1]
     with pytest.raises(
         NotSupportedError, match=r'^tta: .*640x640\.py: expected one icconv_mm\.MultiScaleResize in .*, found 0$'

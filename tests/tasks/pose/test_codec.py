@@ -79,15 +79,3 @@ def test_nobody(codec):
     assert not encoded['heatmaps'].any() and encoded['heatmaps'].shape == (17, 24, 32)
     assert encoded['keypoint_indices'].shape == (0, 17, 2)
     assert encoded['heatmap_mask'].all()
-
-
-def test_mask_is_in_the_coordinates_of_the_input(codec):
-    # An image of 64 x 48, enlarged twice; its left half is a crowd.
-    crowd = [[0, 0, 32, 0, 32, 48, 0, 48]]
-    args = dict(keypoints=_people(1), invalid_segs=[crowd], ori_shape=(48, 64))
-    warp = np.array([[2.0, 0, 0], [0, 2, 0]])
-    for mask in (codec.encode(**args)['heatmap_mask'], codec.encode(**args, warp_mat=warp)['heatmap_mask']):
-        assert mask.shape == (1, 24, 32) and mask.dtype == bool
-        assert not mask[..., :15].any() and mask[..., 17:].all()
-    flipped = codec.encode(**args, warp_mat=warp, flip_direction='horizontal')['heatmap_mask']
-    assert flipped[..., :15].all() and not flipped[..., 17:].any()

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 
 from icconv_mm.errors import InputError
@@ -20,11 +19,12 @@ def write(tmp_path, mmpose):
                     id=len(annotations) + 1, image_id=image_id, category_id=1, iscrowd=0, bbox=[1, 1, 9, 9], area=81,
                     segmentation=[[1, 1, 10, 1, 10, 10]], keypoints=[5, 5, 2] * count, num_keypoints=count,
                 )  # fmt: skip
-                annotations.append({**given, **person})
+                annotations.append({key: value for key, value in {**given, **person}.items() if value is not ...})
         images = [dict(id=i, file_name=f'{i}.jpg', width=20, height=20) for i in range(1, len(pictures) + 1)]
         content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='person')])
         (tmp_path / 'people.json').write_text(json.dumps(content))
-        return DATASETS.build(dict(type=f'icconv_mm.{kind}', ann_file=str(tmp_path / 'people.json'), **options))
+        settings = dict(ann_file=str(tmp_path / 'people.json'), data_mode='bottomup')
+        return DATASETS.build(dict(type=kind if '.' in kind else f'icconv_mm.{kind}', **settings, **options))
 
     return build
 
@@ -53,7 +53,51 @@ def test_pictures_without_people_are_left_out_of_training_unless_kept(write):
     assert len(write([{}], [], test_mode=True)) == 2
 
 
-def test_data_mode_is_bottomup(write):
-    info = write([{}, {}]).get_data_info(0)
-    assert info['keypoints'].shape == (2, 17, 2)
-    assert info['keypoints'].dtype == np.float32
+def test_what_would_drop_people_or_end_in_pycocotools_is_named(write):
+    crowd = dict(keypoints=[0] * 51, num_keypoints=0, iscrowd=1)
+    with pytest.raises(InputError, match=r"people\.json: image 1 \(1\.jpg\), annotation 2: no 'bbox', which keypoints"):
+        write([{}, {'bbox': None}])
+    with pytest.raises(InputError, match=r'people\.json: image 2 \(2\.jpg\), annotation 2: the runs have 300 pixels'):
+        write([{}], [dict(crowd, segmentation=dict(size=[20, 20], counts=[100, 200]))])
+    with pytest.raises(InputError, match='annotation 1: run lengths of size'):
+        write([dict(crowd, segmentation=dict(size=[10, 20], counts=[200]))], test_mode=True)
+    assert len(write([{}, {'segmentation': None}, {'segmentation': ...}])) == 1
+    assert len(write([{'segmentation': 'unread'}])) == 1  # of people who have keypoints, nobody reads it
+    assert write([{}]).get_data_info(0)['width'] == 20
+
+
+def test_mmposes_own_dataset_is_looked_at(write):
+    from icconv_mm.tasks.task import adapter_of
+
+    def check(person):
+        adapter_of('mmpose').check(None, write([{}, person], kind='mmpose.CocoDataset'), 'd', training=True)
+
+    check({})
+    with pytest.raises(InputError, match=r"^d: .*people\.json: image 1 \(1\.jpg\), annotation 2: no 'bbox'"):
+        check({'bbox': ...})
+    with pytest.raises(InputError, match=r'^d: .*people\.json: .* annotation 2: the first polygon has 2 points'):
+        check({'segmentation': [[1, 2, 3, 4]]})
+
+
+@pytest.mark.parametrize(
+    'settings, missing, message',
+    [
+        ({}, 'keypoints', "no 'keypoints', which"),
+        ({}, 'bbox', "no 'bbox', which"),
+        ({}, 'area', "no 'area', which .*, or set use_area=False of the metric"),
+        (dict(iou_type='keypoints_crowd'), 'num_keypoints', "no 'num_keypoints'"),
+        (dict(use_area=False), 'area', None),
+    ],
+)
+def test_what_the_metric_needs(write, tmp_path, settings, missing, message):
+    from mmengine.registry import METRICS
+
+    from icconv_mm.tasks.task import adapter_of
+
+    write([{}, {missing: ...}], kind='mmpose.CocoDataset', test_mode=True)
+    metric = METRICS.build(dict(type='mmpose.CocoMetric', ann_file=str(tmp_path / 'people.json'), **settings))
+    if message is None:
+        return adapter_of('mmpose').check_metric(metric, {}, 'val_evaluator', 'people.json')
+    said = rf'^val_evaluator\.ann_file: people\.json: image 1 \(1\.jpg\), annotation 2: {message}'
+    with pytest.raises(InputError, match=said):
+        adapter_of('mmpose').check_metric(metric, {}, 'val_evaluator', 'people.json')

@@ -1,39 +1,11 @@
-import numpy as np
 import pytest
 import torch
-from scenes import decode_literally, scene
+from scenes import scene
 from torch.nn.functional import max_pool2d
 
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose import COCO_KEYPOINT_ORDER, group_keypoints
 from icconv_mm.tasks.pose.grouping import _keypoint_order, find_peaks
-
-
-@pytest.mark.parametrize(
-    ('people', 'count', 'size', 'tag_dim', 'seed'),
-    [(1, 17, (40, 32), 1, 0), (3, 17, (64, 48), 2, 1), (6, 17, (50, 37), 1, 2), (4, 14, (33, 65), 2, 3)],
-)
-def test_equals_the_literal_decoder(people, count, size, tag_dim, seed):
-    heatmaps, tags = scene(people, count, size, seed, tag_dim=tag_dim)
-    order = COCO_KEYPOINT_ORDER if count == 17 else range(count)
-    expected, expected_scores = decode_literally(heatmaps, tags, order)
-    keypoints, scores = group_keypoints(heatmaps, tags)
-    assert len(keypoints) >= people  # an isolated peak may open a person of its own
-    np.testing.assert_allclose(keypoints, expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-6)
-
-
-def test_options_reach_the_decoder():
-    heatmaps, tags = scene(5, seed=4)
-    everything, _ = group_keypoints(heatmaps, tags)
-    expected, _ = decode_literally(
-        heatmaps, tags, COCO_KEYPOINT_ORDER, limit=2, kernel=3, threshold=0.3, tag_threshold=0.5
-    )
-    options = dict(max_num_people=2, nms_kernel=3, detection_threshold=0.3, tag_threshold=0.5)
-    keypoints, _ = group_keypoints(heatmaps, tags, **options)
-    np.testing.assert_allclose(keypoints, expected, rtol=0, atol=1e-5)
-    assert keypoints.shape != everything.shape or not torch.equal(keypoints, everything)
-    assert len(group_keypoints(heatmaps, tags, max_num_people=2, ignore_too_much=True)[0]) == 2
 
 
 def test_without_adjust_and_refine_pixels_are_whole_and_gaps_stay():

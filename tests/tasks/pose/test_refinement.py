@@ -14,6 +14,11 @@ def search_everywhere(heatmaps, tags, keypoint, mean_tags):
     return torch.tensor(found)
 
 
+@pytest.fixture(params=['blocks of neighbours', 'blocks by tag'], autouse=True)
+def few_or_a_crowd(request, monkeypatch):
+    monkeypatch.setattr(refinement, '_CROWD', 1000 if 'neighbours' in request.param else 0)
+
+
 @pytest.mark.parametrize('size', [(64, 48), (37, 50), (16, 16), (5, 3)])
 @pytest.mark.parametrize('tag_dim', [1, 2])
 @pytest.mark.parametrize('spread', [0.1, 3.0])

@@ -1,24 +1,9 @@
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
-from icconv_mm.tasks.pose.targets import gaussian_heatmaps, keypoint_indices
-
-
-def test_every_pixel_is_the_largest_gaussian_that_reaches_it():
-    rng = np.random.RandomState(0)
-    keypoints, visible = rng.uniform(-3, 34, (6, 3, 2)), rng.randint(0, 3, (6, 3))
-    got = gaussian_heatmaps(keypoints, visible, (32, 24), 2)
-    expected = np.zeros((3, 24, 32))
-    for n, k in np.ndindex(6, 3):
-        cx, cy = int(keypoints[n, k, 0]), int(keypoints[n, k, 1])
-        if not visible[n, k] or not (0 <= cx < 32 and 0 <= cy < 24):
-            continue
-        for y, x in np.ndindex(24, 32):
-            if max(abs(y - cy), abs(x - cx)) <= 7:
-                value = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8)
-                expected[k, y, x] = max(expected[k, y, x], value)
-    assert expected.max() == 1
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+from icconv_mm.errors import InputError
+from icconv_mm.tasks.pose.targets import gaussian_heatmaps, ignored_region, keypoint_indices, valid_mask
 
 
 @pytest.mark.parametrize('people', [0, 2])
@@ -30,8 +15,64 @@ def test_nothing_visible(people):
     assert keypoint_indices(keypoints, visible, (8, 6)).shape == (people, 5, 2)
 
 
-def test_indices_count_rows_of_the_map():
-    keypoints = np.array([[[3.9, 2.1], [-0.4, 0.0], [-1.0, 0.0], [8.0, 0.0], [7.9, 5.9], [1.0, 1.0]]])
-    visible = np.array([[2, 1, 2, 2, 2, 0]])
-    expected = [[19, 1], [0, 1], [0, 0], [0, 0], [47, 1], [0, 0]]
-    assert keypoint_indices(keypoints, visible, (8, 6)).tolist() == [expected]
+SQUARE = [[2, 3, 8, 3, 8, 9, 2, 9]]
+
+
+def _square():
+    region = np.zeros((12, 16), dtype=np.uint8)
+    region[3:9, 2:8] = 1
+    return region
+
+
+def _compressed():
+    return coco_mask.encode(np.asfortranarray(_square()))
+
+
+def _uncompressed():
+    flat = _square().flatten(order='F')
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    return {'size': [12, 16], 'counts': np.diff([0, *changes, flat.size]).tolist()}
+
+
+@pytest.mark.parametrize(
+    'segmentation', [SQUARE, _compressed(), _uncompressed(), SQUARE + [[1, 1, 5, 5]]],
+    ids=['polygon', 'compressed', 'uncompressed', 'with a polygon of two points'],
+)  # fmt: skip
+def test_every_form_of_segmentation(segmentation):
+    np.testing.assert_array_equal(ignored_region([segmentation], (16, 12)), _square())
+
+
+@pytest.mark.parametrize('segmentations', [[], [None], [[]], [[[1, 1]]]])
+def test_nothing_to_ignore(segmentations):
+    assert not ignored_region(segmentations, (16, 12)).any()
+
+
+def test_regions_are_united():
+    both = ignored_region([SQUARE, [[10, 0, 12, 0, 12, 12, 10, 12]]], (16, 12))
+    assert both.sum() == 36 + 24
+
+
+def test_mask_follows_the_image():
+    identity = np.eye(2, 3)
+    valid = valid_mask([SQUARE], (16, 12), identity, (16, 12))
+    np.testing.assert_array_equal(valid, _square() == 0)
+    shifted = valid_mask([SQUARE], (16, 12), np.array([[1, 0, 4], [0, 1, 0]]), (16, 12))
+    np.testing.assert_array_equal(shifted[:, 4:], valid[:, :-4])
+    assert not shifted[:, :4].any()  # outside the image nothing is known
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
+def test_mask_follows_the_mirrored_image(direction):
+    corner = [[[0, 0, 5, 0, 5, 3, 0, 3]]]
+    args = corner, (16, 12), np.eye(2, 3), (16, 12)
+    axes = {'horizontal': 1, 'vertical': 0, 'diagonal': (0, 1)}[direction]
+    expected = np.flip(valid_mask(*args), axes)
+    np.testing.assert_array_equal(valid_mask(*args, flip=direction), expected)
+    assert not np.array_equal(expected, valid_mask(*args))
+
+
+def test_what_cannot_be_masked_is_named():
+    with pytest.raises(InputError, match=r'flip direction must be one of horizontal, .* got True'):
+        valid_mask([], (16, 12), np.eye(2, 3), (16, 12), flip=True)
+    with pytest.raises(InputError, match='an image of 32767 x 1 pixels is too large'):
+        valid_mask([], (32767, 1), np.eye(2, 3), (16, 12))

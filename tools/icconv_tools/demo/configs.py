@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.apis.config import move_data, set_iterations
 from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
+from icconv_mm.runner.config import move_data, set_iterations
 from icconv_tools import HOME
 from icconv_tools.demo.tasks import DemoTask
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from icconv_tools.demo.report import TITLE, Result, notes_on, rows_of, rows_of_both
+from icconv_tools.demo.report import TITLE, Result, notes_on, notes_on_file, rows_of, rows_of_both
 from icconv_tools.demo.tasks import DemoTask
 
 _COLUMNS = 4  # plots in a row
@@ -49,7 +49,7 @@ def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Pat
         f'<h1>{TITLE}</h1>',
         f'<p class="verdict {"missed" if missed else "passed"}">{html.escape(verdict)}</p>',
         _table(rows_of(results), [not result.passed for result in results]),
-        *(f'<p>{html.escape(note)}</p>' for note in notes_on(results)),
+        *(f'<p>{html.escape(note)}</p>' for note in [*notes_on(results), *notes_on_file(results, folder)]),
     ]
     if both := rows_of_both(results):
         parts += ['<h2>One network and four</h2>', _table(both)]

@@ -1,4 +1,4 @@
-"""The demo's image: a row for each scene, with the truth and what each network, or set of networks, predicts."""
+"""The demo's image: a column for each scene, the truth above what each network, or set of networks, predicts."""
 
 import json
 from collections import defaultdict
@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from icconv_mm.datasets.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS, Kind
+from icconv_tools.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
-_TILE = 384  # pixels of one drawn scene
+_TILE = 512  # pixels of one drawn scene
 _EXAMPLES = 3
-_MARGIN = 26  # for titles
+_MARGIN = 34  # for titles
+_SEEN = 0.5  # of a keypoint's score: the height of its peak in the heatmap
 _MAX_BYTES = 400_000
 
 # What a column shows: for each kind a function that gives a scene's label map, or its objects in COCO's form.
@@ -24,10 +25,10 @@ _Source = Callable[[dict], Any]
 
 
 def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Path) -> None:
-    """Write a JPEG in which each of a few validation scenes appears once, with all predictions beside the truth.
+    """Write a JPEG in which each of a few validation scenes appears once, with all predictions below the truth.
 
     Args:
-        columns: By its title what a column shows: for each kind the COCO results file or the folder of label maps that
+        columns: By its title what a row shows: for each kind the COCO results file or the folder of label maps that
             an evaluator wrote. The truth comes first, and shows all kinds that the others have.
         data: The miniature dataset.
         path: The file to write; at most 400 kB.
@@ -40,10 +41,12 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
     shown = {'ground truth': {kind: truth[kind] for kind in kinds}}
     for title, found in columns.items():
         shown[title] = {kind: _maps(file) if kind is LABELS else _objects(file, kind) for kind, file in found.items()}
-    rows = [np.concatenate([_text(title) for title in shown], axis=1)]
-    for image in _choose(things):
-        scene = cv2.imread(str(data / 'val' / image['file_name']))
-        rows.append(np.concatenate([_draw(scene, image, sources, things) for sources in shown.values()], axis=1))
+    images = _choose(things)
+    scenes = [cv2.imread(str(data / 'val' / image['file_name'])) for image in images]
+    rows = []
+    for title, sources in shown.items():
+        tiles = [_draw(scene, image, sources, things) for scene, image in zip(scenes, images)]
+        rows += [_text(title, _TILE * len(tiles)), np.concatenate(tiles, axis=1)]
     _write_small(path, np.concatenate(rows))
 
 
@@ -61,7 +64,7 @@ def _maps(folder: Path) -> _Source:
 
 def _objects(path: Path, kind: Kind) -> _Source:
     """The confident ones of a results file, which there is none of if nothing was detected."""
-    least = 0.2 if kind is KEYPOINTS else 0.3  # poses score the mean height of their keypoints' peaks
+    least = 0.2 if kind is KEYPOINTS else 0.5  # poses score the mean height of their keypoints' peaks
     found = defaultdict(list)
     for each in json.loads(path.read_text()) if path.is_file() else ():
         if each['score'] >= least:
@@ -76,15 +79,15 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
     if LABELS in sources:
         labels = cv2.resize(sources[LABELS](image), tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         tile = cv2.addWeighted(tile, 0.55, np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels], 0.45, 0)
-    for kind, draw in ((MASKS, _draw_mask), (BOXES, _draw_box), (KEYPOINTS, _draw_keypoints)):
+    for kind, draw in ((MASKS, _draw_mask), (KEYPOINTS, _draw_keypoints), (BOXES, _draw_box)):
         for each in sources[kind](image) if kind in sources else ():
             draw(tile, each, factor, PALETTE[each['category_id'] - 1][::-1], coco)
     return tile
 
 
 def _draw_mask(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
-    """Its outline."""
-    mask = cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    """Its outline, smoothed as the scene is."""
+    mask = cv2.GaussianBlur(cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1]), (0, 0), factor)
     outlines, _ = cv2.findContours((mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tile, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
 
@@ -93,26 +96,27 @@ def _draw_box(tile: np.ndarray, each: dict, factor: float, color: Sequence[int],
     x, y, *_ = whole = np.rint(np.array(each['bbox']) * factor).astype(int).tolist()
     name = CLASSES[each['category_id'] - 1]
     cv2.rectangle(tile, whole, color, 2)
-    (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-    base = max(y, height + 5)
-    cv2.rectangle(tile, (x, base - height - 5), (x + width + 4, base), color, -1)
-    cv2.putText(tile, name, (x + 2, base - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+    x, base = min(x, _TILE - width - 8), max(y, height + 8)  # never cut by the border
+    cv2.rectangle(tile, (x, base - height - 8), (x + width + 8, base), color, -1)
+    cv2.putText(tile, name, (x + 4, base - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _draw_keypoints(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
     keypoints = np.array(each['keypoints']).reshape(-1, 3)
-    points, seen = np.rint(keypoints[:, :2] * factor).astype(int).tolist(), keypoints[:, 2] > 0
+    points = np.rint(keypoints[:, :2] * factor).astype(int).tolist()
+    seen = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has visibilities, 1 or 2
     for a, b in SKELETON:
         if seen[a - 1] and seen[b - 1]:
-            cv2.line(tile, points[a - 1], points[b - 1], color, 2, cv2.LINE_AA)
+            cv2.line(tile, points[a - 1], points[b - 1], color, 3, cv2.LINE_AA)
     for point, visible in zip(points, seen):
         if visible:
-            cv2.circle(tile, point, 3, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(tile, point, 4, (255, 255, 255), -1, cv2.LINE_AA)
 
 
-def _text(text: str) -> np.ndarray:
-    strip = np.full((_MARGIN, _TILE, 3), 255, np.uint8)
-    cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+def _text(text: str, width: int) -> np.ndarray:
+    strip = np.full((_MARGIN, width, 3), 255, np.uint8)
+    cv2.putText(strip, text, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (30, 30, 30), 1, cv2.LINE_AA)
     return strip
 
 

@@ -6,23 +6,24 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
-from icconv_mm.datasets.miniature import MiniatureOptions, ensure_miniature
 from icconv_mm.errors import InputError, require_known
-from icconv_mm.utils.command_line import require_device
-from icconv_mm.utils.files import alone_in
+from icconv_mm.files import alone_in, command_of
+from icconv_mm.runner.command_line import require_device
 from icconv_tools import HOME
 from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page
 from icconv_tools.demo.image import draw_image
-from icconv_tools.demo.own_data import print_own_data, write_own_data_config
 from icconv_tools.demo.progress import Tool, run_tools
-from icconv_tools.demo.report import Result, print_tables, write_reports
+from icconv_tools.demo.report import Result, notes_on_file, print_tables, write_reports
 from icconv_tools.demo.tasks import MULTITASK, NECKS, SEPARATE, DemoTask, Kind
+from icconv_tools.miniature import MiniatureOptions, ensure_miniature
 from icconv_tools.processes import python
 
 _RESULTS = 'results.json'  # in the folder of a network: its rows, and what they hold for
@@ -85,8 +86,13 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
     console.print(f'backbone of every network: {backbone.relative_to(HOME)}')
     with alone_in(options.work_dir, 'another demo is running'):
         results = _run_tasks(options, tasks, backbone, console)
-        _report(options, tasks, results, console)
-    print_own_data(write_own_data_config(options.work_dir), console)
+        try:
+            if MULTITASK in tasks:
+                _export(options, results, console)
+        finally:
+            _report(options, tasks, results, console)
+    command = command_of('train', 'YOUR_PICTURES', '--task', 'all').strip('`')
+    console.out(f'\nThe same on your own pictures, labelled in any usual format:\n  {command}', highlight=False)
     return results
 
 
@@ -121,6 +127,24 @@ def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[R
     write_page([*results, *earlier], shown, work_dir, image)
     print_tables(results, console, earlier)
     console.print(f'report: {work_dir}/report.html, report.md, report.json, {image.name}')
+
+
+def _export(options: DemoOptions, results: Sequence[Result], console: Console) -> None:
+    """The network for all tasks as one file, which runs without torch."""
+    folder = options.work_dir / MULTITASK.name
+    file, log = folder / 'network.onnx', folder / 'export.log'
+    is_old = tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) < (2, 6)
+    if is_old or not all(find_spec(name) for name in ('onnxscript', 'onnxruntime')):
+        needed = 'torch 2.6 or newer, and pip install "icconv_mm[export]"'
+        console.print(f'the network as one file: needs {needed}', highlight=False, soft_wrap=True)
+        return
+    images = options.data / 'val' / '00000*'
+    command = [HOME / 'tools/export.py', folder / 'config.py', _checkpoint(folder), '--out', file, '--images', images]
+    run_tools([Tool(python(*command), log, f'{MULTITASK.title}: export')], console, {'CUDA_VISIBLE_DEVICES': ''})
+    text = log.read_text()
+    report, _ = json.JSONDecoder().raw_decode(text[text.rindex('{\n  "file"') :])
+    (folder / 'export.json').write_text(json.dumps(report, indent=2) + '\n')
+    console.print(*notes_on_file(results, options.work_dir), highlight=False, soft_wrap=True)
 
 
 def _comparable(options: DemoOptions) -> dict[str, str]:

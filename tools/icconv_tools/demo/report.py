@@ -1,14 +1,15 @@
 """What the demo measured: tables on the console, ``report.json`` and ``report.md``."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.utils.files import write_json
-from icconv_mm.utils.tables import markdown, table
+from icconv_mm.files import write_json
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE
+from icconv_tools.tables import markdown, table
 
 TITLE = 'icconv_mm on the miniature dataset'
 BOTH = 'one network and four'
@@ -80,6 +81,20 @@ def notes_on(results: Sequence[Result]) -> list[str]:
     return [f'{each.task}: started with the backbone of {each.backbone_from}' for each in results if each.backbone_from]
 
 
+def notes_on_file(results: Sequence[Result], folder: Path) -> list[str]:
+    """The network for all tasks as one file, below the work folder: its size, its time, and how far it is off."""
+    known = folder / MULTITASK.name / 'export.json'
+    if not known.is_file() or all(result.network != MULTITASK.name for result in results):
+        return []
+    report = json.loads(known.read_text())
+    own, theirs = report['milliseconds']['file'], report['milliseconds']['model']
+    differences = ', '.join(f'{kind} {value:.0e}' for kind, value in report['check'].items() if kind != 'pictures')
+    return [
+        f'one network as one file: {report["file"]}, {report["bytes"] / 2**20:.1f} MiB, {own} ms a picture where '
+        f'PyTorch takes {theirs}; largest differences: {differences}'
+    ]
+
+
 def print_tables(results: Sequence[Result], console: Console, earlier: Collection[Result] = ()) -> None:
     """A table of all results, those of an earlier demo last and marked, and one that compares; no value is ever cut."""
     shown = [*results, *earlier]
@@ -97,7 +112,7 @@ def write_reports(results: Sequence[Result], folder: Path, image: Path | None = 
     """Write ``report.json``, a list with one object per result, and ``report.md`` below ``folder``."""
     write_json(folder / 'report.json', [asdict(result) for result in results], indent=1)
     parts = [f'# {TITLE}\n', markdown(rows_of(results))]
-    if notes := notes_on(results):
+    if notes := [*notes_on(results), *notes_on_file(results, folder)]:
         parts.append('\n'.join(notes) + '\n')
     if both := rows_of_both(results):
         parts += [f'## {BOTH.capitalize()}\n', markdown(both)]

@@ -1,7 +1,7 @@
 import pytest
 from pretended_tools import DRAWING, pretend, use_home
 
-from icconv_mm.datasets.miniature import ensure_miniature
+from icconv_tools.miniature import ensure_miniature
 
 
 @pytest.fixture(scope='module')

@@ -24,16 +24,6 @@ def test_progress_lines_and_bar(tmp_path):
         assert (tmp_path / 'log').read_text().endswith('free text\n')
 
 
-def test_lines_come_every_ten_seconds(tmp_path, monkeypatch):
-    times = iter(range(0, 1000, 4))
-    monkeypatch.setattr('icconv_tools.demo.progress.time.monotonic', lambda: next(times))
-    script = tmp_path / 'tool.py'
-    script.write_text("for i in range(1, 8):\n    print(f'Iter(train) [{i}/7]  loss: {i}.25')")
-    out = StringIO()
-    run_tools([Tool(python(script), tmp_path / 'log', 'x')], Console(file=out, width=80), {})
-    assert out.getvalue().splitlines() == ['x: starting', 'x: 3/7  loss 3.250', 'x: 6/7  loss 6.250', 'x: done in 32 s']
-
-
 def test_tools_at_once_share_the_cores(tmp_path, monkeypatch):
     """Both run at the same time: each waits for what the other writes."""
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)

@@ -1,0 +1,18 @@
+# Faster R-CNN for one's own pictures. RoIAlign samples two points per bin: the default samples as many as a large box
+# has pixels, which from random weights is most of a step.
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', './runtime.py']
+default_scope = 'mmdet'
+visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+
+model = dict(
+    backbone=dict(_delete_=True),
+    neck=dict(norm_cfg=dict(type='BN')),
+    roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2)), bbox_head=dict(fc_out_channels=512)),
+    train_cfg=dict(
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
+        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128)),
+    ),
+    test_cfg=dict(rpn=dict(max_per_img=500)),
+)
+default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))

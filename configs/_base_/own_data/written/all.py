@@ -1,0 +1,101 @@
+heads, train_sets, val_sets, val_evaluator = _base_.heads, {}, {}, []
+load = dict(type='icconv_mm.LoadTaskAnnotations')
+pack = train_pack = dict(type='icconv_mm.PackTaskInputs')
+# --- boxes, masks ---
+
+head = heads[things]
+head.rpn_head.update(in_channels=width, feat_channels=width)
+head.rpn_head.anchor_generator.update(anchors)
+head.roi_head.bbox_roi_extractor.out_channels = width
+head.roi_head.bbox_head.update(in_channels=width, num_classes=len(classes))
+load[things] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
+pack[things] = [dict(type='mmdet.PackDetInputs')]
+data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes))
+# pictures without things are learned from, too
+train_sets[things] = dict(data, ann_file=train_labels, filter_cfg=dict(filter_empty_gt=False))
+val_sets[things] = dict(data, ann_file=val_labels)
+metric = dict(type='mmdet.CocoMetric', ann_file=val_labels, metric=['bbox'])
+val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=metric))
+# --- masks ---
+head.roi_head.mask_roi_extractor.out_channels = width
+head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=len(classes))
+load[things]['with_mask'] = True
+metric['metric'].append('segm')
+# --- semantic ---
+
+heads.semantic.decode_head.update(in_channels=[width] * 4, num_classes=len(classes_semantic))
+load['semantic'] = dict(type='mmseg.LoadAnnotations')
+pack['semantic'] = [dict(type='mmseg.PackSegInputs')]
+data = dict(
+    type='icconv_mm.ListedSegDataset',
+    data_prefix=dict(img_path=images_semantic),
+    metainfo=dict(classes=classes_semantic, palette=palette_semantic),
+)
+train_sets['semantic'] = dict(data, ann_file=train_labels_semantic)
+val_sets['semantic'] = dict(data, ann_file=val_labels_semantic)
+metric = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
+val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='semantic', metric=metric))
+# --- pose ---
+
+codec = dict(
+    type='icconv_mm.AECodec',
+    input_size=shape,
+    heatmap_size=(shape[0] // 4, shape[1] // 4),
+    sigma=2,
+    detection_threshold=0.2,
+)
+heads.pose.head.update(in_channels=width, num_keypoints=len(keypoints_pose['keypoints']), decoder=codec)
+pack['pose'] = [dict(type='icconv_mm.PackMultiScaleInputs')]
+encode = [dict(type='icconv_mm.WarpPeople'), dict(type='mmpose.GenerateTarget', encoder=codec)]
+train_pack = dict(pack, pose=[*encode, *pack['pose']])
+data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images_pose), metainfo=keypoints_pose)
+train_sets['pose'] = dict(data, ann_file=train_labels_pose, keep_empty=True)
+val_sets['pose'] = dict(data, ann_file=val_labels_pose)
+metric = dict(type='mmpose.CocoMetric', ann_file=val_labels_pose, score_mode='bbox', nms_mode='none')
+val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=metric))
+# --- all ---
+
+model = dict(
+    backbone=backbone,
+    neck=dict(in_channels=levels, out_channels=width),
+    tasks=dict(_delete_=True, **{name: heads[name] for name in train_sets}),
+    # raise that of a task that learns too little
+    loss_weights={name: _base_.loss_weights[name] for name in train_sets},
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load,
+    dict(
+        type='RandomResize',
+        scale=(size, size),
+        ratio_range=(0.8, 1.25),
+        keep_ratio=True,
+        resize_type='mmdet.Resize',
+    ),
+    dict(type='mmdet.RandomCrop', crop_size=shape, crop_type='absolute', allow_negative_crop=True),
+    dict(type='mmdet.Pad', size=shape),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    train_pack,
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.Resize', scale=(size, size), keep_ratio=True),
+    load,
+    pack,
+]
+one_set = dict(type='icconv_mm.MultiTaskDataset')
+train_set = dict(
+    type='icconv_mm.MultiTaskConcatDataset',
+    datasets=[
+        dict(one_set, datasets={name: train_sets[name] for name in group}, pipeline=train_pipeline)
+        for group in same_pictures
+    ],
+)
+val_set = dict(
+    type='icconv_mm.MultiTaskConcatDataset',
+    datasets=[
+        dict(one_set, datasets={name: val_sets[name] for name in group}, pipeline=test_pipeline, test_mode=True)
+        for group in same_pictures
+    ],
+)
+test_set, test_evaluator, val_batch_size = val_set, val_evaluator, 1

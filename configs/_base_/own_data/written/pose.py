@@ -1,0 +1,39 @@
+codec = dict(
+    type='icconv_mm.AECodec',
+    input_size=shape,
+    heatmap_size=(shape[0] // 4, shape[1] // 4),
+    sigma=2,
+    detection_threshold=0.2,
+)
+model = dict(
+    backbone=dict(backbone, out_indices=(0, 1, 2, 3)),
+    neck=dict(in_channels=levels, out_channels=width),
+    head=dict(in_channels=width, num_keypoints=len(keypoints['keypoints']), decoder=codec),
+)
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(
+        type='icconv_mm.BottomupAffine',
+        input_size=shape,
+        rotate_factor=30,
+        scale_factor=(0.75, 1.25),
+        shift_factor=0.1,
+        scale_type='long',
+    ),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='GenerateTarget', encoder=codec),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='icconv_mm.MultiScaleResize', input_size=shape, scales=[1], size_divisor=32),
+    dict(type='icconv_mm.PackMultiScaleInputs'),
+]
+data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images), metainfo=keypoints)
+train_set = dict(data, ann_file=train_labels, keep_empty=True, pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_labels, test_mode=True, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_labels)
+val_batch_size = 1
+val_evaluator = dict(type='CocoMetric', ann_file=val_labels, score_mode='bbox', nms_mode='none')
+test_evaluator = dict(val_evaluator, ann_file=test_labels)

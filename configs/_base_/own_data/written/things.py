@@ -1,0 +1,42 @@
+model = dict(
+    backbone=backbone,
+    neck=dict(in_channels=levels, out_channels=width),
+    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=anchors),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width),
+        bbox_head=dict(in_channels=width, num_classes=len(classes)),
+    ),
+)
+load = dict(type='LoadAnnotations', with_bbox=True)
+metric = ['bbox']
+# --- masks ---
+model['roi_head'].update(
+    mask_roi_extractor=dict(out_channels=width),
+    mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=len(classes)),
+)
+load['with_mask'] = True
+metric.append('segm')
+# --- all ---
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load,
+    dict(type='RandomResize', scale=(size, size), ratio_range=(0.8, 1.2), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion', brightness_delta=16, contrast_range=(0.8, 1.2), hue_delta=6),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(size, size), keep_ratio=True),
+    load,
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+data = dict(type='CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes, palette=palette))
+# pictures without things are learned from, too
+train_set = dict(data, ann_file=train_labels, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_labels, test_mode=True, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_labels)
+val_batch_size = 1
+val_evaluator = dict(type='CocoMetric', ann_file=val_labels, metric=metric, classwise=len(classes) > 1)
+test_evaluator = dict(val_evaluator, ann_file=test_labels)

@@ -1,0 +1,3 @@
+_base_ = ['../_base_/recipes/pyconv_8xb32-90e_in1k.py', '../_base_/backbones/resnet50.py']
+
+model = dict(backbone=_base_.backbone)

@@ -1,5 +1,0 @@
-_base_ = './faster-rcnn_pyconv-hgr50_fpn_1x_coco.py'
-_deprecation_ = dict(
-    expected='faster-rcnn_pyconv-hgr50_fpn_1x_coco.py',
-    reference='CHANGELOG.md; version 0.3.0 is without this name',
-)

@@ -1,0 +1,357 @@
+"""Conversion of released checkpoints: the sources by name, what became of which key, and a user's rename rules."""
+
+import hashlib
+import inspect
+import json
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from icconv_mm._version import __version__
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.checkpoints.metadata import class_names
+from icconv_mm.errors import InputError, naming, require_known
+from icconv_mm.files import read_small, whole_file
+
+PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm
+_REPEATED_GROUP = re.compile(r'(?<!\\)\)[*+{]')
+
+
+@dataclass(frozen=True)
+class RenameRule:
+    """Rename keys that ``pattern`` (a regular expression) matches as a whole; ``replace=None`` leaves them out.
+
+    Raises:
+        InputError: It is no regular expression, refers to a group that it has not, or repeats a group: ``(a+)+b`` can
+            take longer than anybody waits.
+    """
+
+    pattern: str
+    replace: str | None
+
+    def __post_init__(self) -> None:
+        if _REPEATED_GROUP.search(self.pattern):
+            raise InputError(f'rename rule {self.pattern!r}: a group must not be repeated, as this may take for ever')
+        try:
+            re.compile(self.pattern).sub(self.replace or '', '')  # a bad group reference fails here, not halfway
+            f'{self.pattern}{self.replace}'.encode()  # as do halves of surrogate pairs, which JSON may hold
+        except (re.error, IndexError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(f'rename rule {self.pattern!r} -> {self.replace!r}: {error}') from None
+
+    def matches(self, key: str) -> bool:
+        """Whether the rule speaks of ``key``."""
+        return re.fullmatch(self.pattern, key) is not None
+
+    def rename(self, key: str) -> str:
+        """The new name of a key that the rule matches."""
+        return re.fullmatch(self.pattern, key).expand(self.replace)
+
+
+def load_rules(path: str | Path) -> list[RenameRule]:
+    r"""Read rename rules from a JSON or YAML file: a list of ``{"pattern": REGEX, "replace": KEY or null}``.
+
+    ``replace`` may refer to groups of the pattern: ``neck\.p(\d)\.(.*)`` -> ``neck.fpn_convs.\1.conv.\2``.
+
+    Raises:
+        MissingFileError, InputError: The file is missing or malformed; the message names the file and the entry.
+    """
+    path = Path(path)
+    import yaml  # the one place that needs it
+
+    content = read_small(path, 'file of rename rules')
+    try:
+        entries = json.loads(content) if path.suffix == '.json' else yaml.safe_load(content.decode())
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f'{path}: not a {"JSON" if path.suffix == ".json" else "YAML"} file: {error}') from None
+    if not isinstance(entries, list):
+        raise InputError(f'{path}: expected a list of {{pattern, replace}}, found {type(entries).__name__}')
+    rules = []
+    for index, entry in enumerate(entries):
+        with naming(f'{path}: rule {index}'):
+            if not isinstance(entry, dict) or set(entry) != {'pattern', 'replace'}:
+                raise InputError(f'expected the fields pattern and replace, found {reprlib.repr(entry)}')
+            if not isinstance(entry['pattern'], str) or not isinstance(entry['replace'], (str, type(None))):
+                raise InputError(f'pattern must be text, replace text or null, found {reprlib.repr(entry)}')
+            rules.append(RenameRule(**entry))
+    return rules
+
+
+# Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
+SOURCES: dict[str, Callable[..., None]] = {}
+
+
+def register_source(name: str) -> Callable[[Callable], Callable]:
+    """Register a converter as that of the source ``name``."""
+    return lambda converter: SOURCES.setdefault(name, converter)
+
+
+def convert(
+    state_dict: Mapping, source: str, *, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
+) -> dict[str, Tensor]:
+    """Convert a released checkpoint to the keys of this package.
+
+    Backbone keys come out under ``backbone.``, a classifier under ``head.fc.``, other heads under the names of the task
+    library's current version. Tensors keep their dtype; none is changed except as the source's module says.
+
+    Args:
+        state_dict: The weights, or a checkpoint that wraps them (``state_dict``, ``module.``, beside optimiser states).
+        source: The repository that released the file: a key of :data:`SOURCES`.
+        rules: Rename rules for keys that the converter does not know.
+        allow_unmatched: Leave out keys that have no place instead of refusing them.
+        options: Further arguments of the source's converter.
+
+    Raises:
+        UnmatchedKeysError: Keys have no place and ``allow_unmatched`` is False.
+        InputError: Unknown source, an option that it does not have, or the file is not what the source releases.
+    """
+    return run_conversion(state_dict, source, rules, allow_unmatched, **options).state_dict
+
+
+def run_conversion(
+    state_dict: Mapping, source: str, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
+) -> 'Conversion':
+    """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
+    require_known([source], SOURCES, 'no source')
+    if unknown := sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters)):
+        raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
+    conversion = Conversion(checked_weights(state_dict))
+    SOURCES[source](conversion, rules, **options)
+    if conversion.left and not allow_unmatched:
+        raise UnmatchedKeysError(conversion)
+    return conversion
+
+
+def convert_file(
+    path: str | Path,
+    out: str | Path,
+    source: str,
+    *,
+    weights: str | None = None,
+    model: nn.Module | None = None,
+    **options,
+) -> 'Conversion':
+    """Convert the checkpoint ``path`` and write ``out``; nothing is written if the conversion fails.
+
+    The written file holds ``state_dict`` and ``meta``. ``meta['converted_from']`` records the source, the layout found,
+    and the name and SHA-256 of the input; class names that the input carries (``meta['CLASSES']``) become
+    ``meta['dataset_meta']``, where today's inferencers look for them.
+
+    Args:
+        path: The released file; it is read without running code from it.
+        out: The file to write; an existing one is replaced.
+        weights: The entry of the file that is meant, if it holds several networks, such as ``'ema'``.
+        model: The network that the converted weights must fit, if it is known.
+        source, options: The arguments of :func:`icconv_mm.checkpoints.convert`.
+
+    Raises:
+        MissingFileError, InputError: As :func:`read_checkpoint` and :func:`icconv_mm.checkpoints.convert`.
+        ArchitectureMismatchError: The converted weights do not fit ``model``.
+    """
+    path, out = Path(path), Path(out)
+    checkpoint = read_checkpoint(path)
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    if 'converted_from' in meta:
+        origin = meta['converted_from'] if isinstance(meta['converted_from'], Mapping) else {}
+        file, name, digest = (origin.get(key, 'unknown') for key in ('file', 'source', 'sha256'))
+        raise InputError(f'{path}: converted already, from {file} (source {name}, sha256 {digest}); it loads as it is')
+    with naming(str(path)):
+        classes = class_names(meta.get('CLASSES'), 'meta.CLASSES')
+        conversion = run_conversion(_network_in(checkpoint, weights), source, **options)
+    if model is not None:
+        check_fits(model, conversion.state_dict, f'{path}, converted,')
+    new_meta = {
+        'converted_from': dict(source=source, layout=conversion.layout, file=path.name, sha256=sha256(path)),
+        'icconv_mm_version': __version__,
+    }
+    if classes:
+        new_meta['dataset_meta'] = {'classes': classes}
+    write_checkpoint({'state_dict': conversion.state_dict, 'meta': new_meta}, out)
+    return conversion
+
+
+def read_checkpoint(path: str | Path) -> Mapping:
+    """Read a checkpoint without running code from it; a ``.pkl`` file as one of Detectron.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: As :func:`icconv_mm.checkpoints.load` and :func:`icconv_mm.checkpoints.load_detectron`, or the
+            file holds something else than a dict.
+    """
+    if Path(path).suffix == '.pkl':
+        return {'state_dict': reading.load_detectron(path)}
+    checkpoint = reading.load(path)
+    if not isinstance(checkpoint, Mapping):
+        raise InputError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
+    """Write ``checkpoint`` to ``path`` in one step: readers find the old file or the whole new one.
+
+    A name ``*.safetensors`` gets the weights in that form, without ``meta``.
+    """
+    if Path(path).suffix == '.safetensors':
+        tensors = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
+        content = reading.safetensors().save(tensors)
+        with whole_file(Path(path)) as file:
+            file.write(content)
+        return
+    with whole_file(Path(path)) as file:
+        torch.save(checkpoint, file)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class UnmatchedKeysError(InputError):
+    """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""
+
+    def __init__(self, conversion: 'Conversion'):
+        groups = group_keys(conversion.left)
+        shown = ', '.join(f'{name} ({count})' for name, count in groups[:8])
+        more = f' and {len(groups) - 8} more groups' if len(groups) > 8 else ''
+        super().__init__(
+            f'{len(conversion.left)} keys of a file of layout {conversion.layout!r} have no place in the converted '
+            f'one: {shown}{more}; give rename rules for them or allow them to be left out'
+        )
+        self.conversion = conversion
+
+
+@dataclass(frozen=True)
+class Move:
+    """What became of some keys: joined, renamed, reordered or dropped (``new`` is None)."""
+
+    old: tuple[str, ...]
+    new: str | None
+    how: str
+
+
+class Conversion:
+    """A conversion under way. A source's converter takes tensors from ``left`` and puts them into ``state_dict``.
+
+    Attributes:
+        left: The tensors that have no place yet, by their old key.
+        state_dict: The converted tensors by their new key.
+        moves: One entry per key that is no longer in ``left``, in order: what became of it.
+        layout: Name of the framework whose layout the converter recognised.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        self.left: dict[str, Tensor] = dict(tensors)
+        self.state_dict: dict[str, Tensor] = {}
+        self.moves: list[Move] = []
+        self.layout = 'unknown'
+        self._origin: dict[str, str] = {}  # name in the file of a key that rules renamed
+
+    def matching(self, expression: re.Pattern | str) -> list[str]:
+        """The keys that are left and match a regular expression as a whole."""
+        return [key for key in self.left if re.fullmatch(expression, key)]
+
+    def place(self, old: str | Iterable[str], new: str, tensor: Tensor | None = None, how: str = 'renamed') -> None:
+        """Put ``tensor`` (by default the one of key ``old``, as it is) under the key ``new``."""
+        old = (old,) if isinstance(old, str) else tuple(old)
+        if new in self.state_dict:
+            raise InputError(f'{", ".join(old)} would overwrite {new}, which another key of the file already became')
+        values = [self.left.pop(key) for key in old]
+        if tensor is None:
+            (tensor,) = values
+        names = tuple(self._origin.get(key, key) for key in old)
+        self.state_dict[new] = tensor
+        self.moves.append(Move(names, new, 'kept' if names == (new,) and how == 'renamed' else how))
+
+    def drop(self, old: str, how: str) -> None:
+        """Leave the key ``old`` out of the converted file."""
+        del self.left[old]
+        self.moves.append(Move((self._origin.get(old, old),), None, how))
+
+    def place_all(self, expression: re.Pattern | str, new: str = r'\g<0>') -> list[str]:
+        """Place every key that an expression matches under ``new``, a template of its groups; returns the old keys."""
+        keys = self.matching(expression)
+        for key in keys:
+            self.place(key, re.fullmatch(expression, key).expand(new))
+        return keys
+
+    def rename_left(self, rules: Iterable[RenameRule]) -> None:
+        """Rename what is left by the first rule that speaks of it, before any layout is recognised.
+
+        The renamed keys stay in ``left``: rules that yield the names of mmdet 1.x (``bbox_head.fc_cls``, background
+        first) get the class order changed as in a file of mmdet 1.x; rules that yield today's names
+        (``roi_head.bbox_head.fc_cls``, background last) do not.
+        """
+        renamed: dict[str, str] = {}
+        for old in list(self.left):
+            rule = next((rule for rule in rules if rule.matches(old)), None)
+            if rule is not None and rule.replace is None:
+                self.drop(old, 'dropped by a rule')
+                continue
+            new = rule.rename(old) if rule else old
+            if new in renamed:
+                raise InputError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
+            renamed[new] = old
+        self._origin = {new: self._origin.get(old, old) for new, old in renamed.items()}
+        self.left = {new: self.left[old] for new, old in renamed.items()}
+
+
+def _network_in(checkpoint: Mapping, wanted: str | None) -> Mapping:
+    """The entry of a checkpoint that holds a network, or the entry ``wanted``: a teacher or an average may lie beside.
+
+    Raises:
+        InputError: There are several and none is wanted, or there is no such entry.
+    """
+    networks = [name for name, value in checkpoint.items() if _has_kernels(value, depth=2)]
+    named = ', '.join(map(repr, networks))
+    if wanted is not None and wanted not in networks:
+        raise InputError(f'no weights under {wanted!r}; found {named or "weights without such a name"}')
+    if wanted is None and len(networks) > 1:
+        raise InputError(f'the file holds {len(networks)} networks, under {named}; say which (weights)')
+    return _network_in(checkpoint[wanted or networks[0]], None) if networks else checkpoint
+
+
+def _has_kernels(value: Any, depth: int) -> bool:
+    """Whether a dict, or one within, holds weights of convolutions: optimisers hold theirs by number, deeper."""
+    inner = value.values() if isinstance(value, Mapping) and depth else ()
+    return any(getattr(each, 'ndim', 0) == 4 or _has_kernels(each, depth - 1) for each in inner)
+
+
+def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The weights of a checkpoint by key (:func:`state_dict_of`), of a file from anywhere: checked to be weights.
+
+    Raises:
+        InputError: There is no tensor, something else than tensors lies among them, or a tensor is not finite.
+    """
+    tensors = {key: value for key, value in state_dict_of(checkpoint).items() if key != 'model_cfg'}  # EOD's config
+    foreign = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
+    if len(foreign) == len(tensors):
+        raise InputError(f'no weights found: the file holds {", ".join(map(repr, tensors)) or "nothing"}')
+    if foreign:
+        kinds = ', '.join(f'{key!r} ({type(tensors[key]).__name__})' for key in foreign[:5])
+        raise InputError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
+    for key, value in tensors.items():
+        if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
+            raise InputError(f'{key} has {int((~finite).sum())} of {value.numel()} values that are NaN or infinite')
+    return tensors
+
+
+def mask_numbers(key: str) -> str:
+    """``'layer1.0.bn2.weight'`` -> ``'layer*.*.bn2.weight'``: keys that differ by indices only look the same."""
+    return re.sub(r'(?:(?<=layer)|(?<![A-Za-z0-9]))\d+', '*', key)
+
+
+def group_keys(keys: Iterable[str]) -> list[tuple[str, int]]:
+    """Keys with their indices masked, and how many there are of each, in order of appearance."""
+    return list(Counter(map(mask_numbers, keys)).items())

@@ -1,0 +1,499 @@
+"""Reading checkpoints without running code from them, with every supported torch.
+
+A checkpoint is a pickle, and a pickle may name any importable function to be called and give any object a state.
+:func:`load` lets ``torch.load`` read its formats with an unpickler of ours, which imports nothing: a name in the file
+stands for what :data:`_STAND_INS` has under it. These functions make tensors, plain data, numpy arrays of numbers and
+the log buffers of mmengine, and :meth:`_Unpickler.load_build` checks the only states that there are.
+
+:func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
+"""
+
+import errno
+import importlib.util
+import os
+import pickle
+import re
+import sys
+import tarfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from math import prod
+from pathlib import Path
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icconv_mm import torch_private, versions
+from icconv_mm.errors import InputError, MissingLibraryError, naming
+from icconv_mm.files import require_file
+
+if versions.is_installed('mmengine'):
+    from mmengine.logging import HistoryBuffer
+else:
+
+    class HistoryBuffer:
+        """Stands for mmengine's: a log that nobody reads here."""
+
+        def __init__(self, max_length: int = 1) -> None: ...
+
+
+_CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
+
+
+class CheckpointError(InputError):
+    """A file that is no readable checkpoint (truncated, another format)."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint that names an object which is not allowed; nothing of it was executed."""
+
+
+class _Foreign(pickle.UnpicklingError):
+    """The file asks for a name that stands for nothing here."""
+
+
+def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint; like ``torch.load``, but nothing in the file can run code, with any torch.
+
+    Args:
+        path: A local file; one named ``*.safetensors`` is read by the library safetensors.
+        map_location: Device of the tensors, as for ``torch.load``.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
+        CheckpointError: The file is truncated or no checkpoint at all.
+        InputError: ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set.
+        MissingLibraryError: The file is one of safetensors, which is not installed.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path, map_location)
+    if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '').lower() in ('1', 'y', 'yes', 'true'):
+        raise InputError(
+            'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, and torch then reads with its own unpickler alone: unset it '
+            '(icconv_mm runs no code from a checkpoint either way)'
+        )
+    with _opened(path, 'a torch checkpoint') as file:
+        return _read(file, map_location)
+
+
+def safetensors() -> ModuleType:
+    """The library's functions for torch.
+
+    Raises:
+        MissingLibraryError: It is not installed.
+    """
+    try:
+        import safetensors.torch as functions
+    except ImportError as error:
+        raise MissingLibraryError(f'a .safetensors file takes safetensors ({error}): pip install safetensors') from None
+    return functions
+
+
+def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+    require_file(path, 'checkpoint')
+    functions = safetensors()
+    try:
+        return functions.load_file(path, str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu')
+    except Exception as error:  # of a class that only the library has
+        raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
+
+
+def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the blobs of a Detectron ``.pkl`` file; nothing in it can run code.
+
+    Args:
+        path: A local file, a dict of arrays or one under the key ``blobs``, pickled by Python 2 or 3.
+
+    Returns:
+        Tensors by the name of the blob. Entries that are no arrays (a configuration beside the blobs) are left out.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UnsafeCheckpointError: The file names an object that no checkpoint may hold.
+        CheckpointError: The file is truncated, or no such pickle.
+    """
+    path = Path(path).expanduser()
+    with _opened(path, 'a pickle') as file:
+        content = _Unpickler(file).load()
+    blobs = content.get('blobs', content) if isinstance(content, Mapping) else content
+    if not isinstance(blobs, Mapping):
+        raise CheckpointError(f'{path}: expected a dict of arrays, found {type(blobs).__name__}')
+    tensors = {}
+    for name, value in blobs.items():
+        if isinstance(value, np.ndarray):
+            try:
+                tensors[str(name)] = torch.from_numpy(np.ascontiguousarray(value))
+            except TypeError as error:  # of numbers that torch has no dtype for
+                raise CheckpointError(f'{path}: the array of {name!r} is damaged: {error}') from None
+    if not tensors:
+        raise CheckpointError(f'{path}: no arrays found; it holds {", ".join(map(repr, blobs)) or "nothing"}')
+    return tensors
+
+
+@contextmanager
+def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
+    """A file from anywhere, to be read as ``form``; errors name it.
+
+    Raises:
+        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
+    """
+    require_file(path, 'checkpoint')
+    with naming(str(path), OSError), open(path, 'rb') as file:
+        try:
+            yield file
+        except _Foreign as foreign:
+            raise UnsafeCheckpointError(
+                f'{path}: refused, and nothing in it was executed: it asks for {foreign}, '
+                'but it may hold only tensors, plain data, numpy arrays and the log buffers of mmengine'
+            ) from None
+        except Exception as error:  # whatever bytes out of order lead to
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk; that one: a place before 0
+                raise
+            raise CheckpointError(f'{path}: truncated, or not {form}: {_first_line(error)}') from error
+
+
+# --- how torch.load reads here
+
+
+def _read(file: BinaryIO, map_location: Any) -> Any:
+    """``torch.load`` with an unpickler of ours in every place where it takes Python's."""
+    size_of = _sizes(file)
+    storages: dict[str, _Storage] = {}
+
+    class Unpickler:
+        """What torch derives its own from, which has a ``persistent_load``, and a ``find_class`` that nobody asks."""
+
+        def __init__(self, file: BinaryIO, **_: Any) -> None:
+            self.file = file
+
+        def load(self) -> Any:
+            return _Unpickler(self.file, self.persistent_load, storages, size_of).load()
+
+    def load_beside(file: BinaryIO, **_: Any) -> Any:
+        """What stands before and after the objects in the format before torch 1.6; last, the storages that follow."""
+        value = _Unpickler(file).load()
+        if storages and storages.keys() - set(value):
+            raise pickle.UnpicklingError('a storage without its numbers')
+        return value
+
+    stand_in = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=load_beside)
+    content = torch.load(file, map_location, stand_in, weights_only=False, mmap=False)
+    for memory, dtype in storages.values():
+        if dtype == torch.bool:  # bytes other than 0 and 1 are no bool, and kernels rely on that
+            torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory).clamp_(max=1)
+    return content
+
+
+def _sizes(file: BinaryIO) -> Callable[[str], int] | None:
+    """How many bytes a zip archive has for a storage; None where torch itself compares that with what the file claims.
+
+    Raises:
+        _Foreign: A TorchScript archive, which ``torch.load`` would give to ``torch.jit.load``.
+        tarfile.TarError: A file from before torch 0.1.10, which ``torch.load`` would unpack to the disk.
+    """
+    start = file.read(4)
+    file.seek(0)
+    if start != b'PK\x03\x04':
+        if tarfile.is_tarfile(file):
+            raise tarfile.TarError('a tar archive')
+        return None
+    archive = torch_private.ArchiveReader(file)  # the one that torch.load has: no second opinion on the same bytes
+    records = archive.get_all_records()
+    if twice := [name for name, count in Counter(records).items() if count > 1]:
+        raise pickle.UnpicklingError(f'{twice[0]} is in it twice')
+    if 'constants.pkl' in records:
+        raise _Foreign('code: it is a TorchScript archive')
+    file.seek(0)
+    return (lambda key: len(archive.get_record(f'data/{key}'))) if torch_private.BELIEVES_SIZES else None
+
+
+class _Unpickler(pickle._Unpickler):
+    """Calls the functions of :data:`_STAND_INS` and no other, and gives a state to the types of :data:`_STATES` alone.
+
+    It derives from the form of ``pickle.Unpickler`` in Python, where an opcode can be replaced. The one in C hands any
+    state to the ``__setstate__`` of tensors, arrays and dtypes, which believe it.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+    for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+        del dispatch[_opcode[0]]  # they find and call past the methods below
+
+    def __init__(self, file: BinaryIO, make_storage: Callable | None = None, storages=None, size_of=None) -> None:
+        super().__init__(file, encoding='latin1')  # of text that Python 2 wrote
+        self.make_storage, self.storages, self.size_of = make_storage, storages, size_of
+
+    def find_class(self, module: str, name: str) -> Any:
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        if (text := f'{module}.{name}') not in _STAND_INS:
+            raise _Foreign(text)
+        return _STAND_INS[text]
+
+    def persistent_load(self, identity: Any) -> '_Storage':
+        """The storage ``('storage', type, key, location, count)``; in the old format also a view, None since 0.4."""
+        word, kind, key, location, count, *view = identity
+        kinds = [type(part) for part in (word, kind, key, location, count)]
+        if kinds != [str, _Storage, str, str, int] or word != 'storage' or view not in ([], [None]):
+            raise pickle.UnpicklingError('a persistent id that is no storage')
+        if key not in self.storages:
+            if self.size_of and self.size_of(key) != count * kind.dtype.itemsize:
+                raise pickle.UnpicklingError(f'storage {key} has {self.size_of(key)} bytes, not {count} {kind.dtype}')
+            made = self.make_storage(identity)
+            self.storages[key] = _Storage(torch_private.untyped(made), made.dtype)
+        return self.storages[key]
+
+    def load_call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(function) is not FunctionType or type(arguments) is not tuple:  # functions come from find_class alone
+            raise pickle.UnpicklingError(f'a call of a {type(function).__name__}')
+        self.append(function(*arguments))
+
+    def load_state(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        set_state = _STATES.get(np.dtype if isinstance(target, np.dtype) else type(target))
+        if set_state is None:
+            raise pickle.UnpicklingError(f'a state of a {type(target).__name__}')
+        set_state(target, state)
+
+    def load_setitem(self) -> None:
+        self._set_items([self.stack.pop(-2), self.stack.pop()])
+
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def _set_items(self, items: list) -> None:
+        """Of dicts, not of tensors and arrays."""
+        if not isinstance(self.stack[-1], dict):
+            raise pickle.UnpicklingError(f'items of a {type(self.stack[-1]).__name__}')
+        self.stack[-1].update(zip(items[::2], items[1::2]))
+
+    dispatch |= {pickle.REDUCE[0]: load_call, pickle.NEWOBJ[0]: load_call, pickle.BUILD[0]: load_state}
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
+
+
+# --- tensors
+
+
+class _Storage(NamedTuple):
+    """The memory of one or more tensors; without any, what stands for ``torch.FloatStorage`` and the like."""
+
+    memory: torch.UntypedStorage | None
+    dtype: torch.dtype
+
+
+def _tensor(storage, offset, size, stride, requires_grad=False, _=None, dtype=None, *__) -> Tensor:
+    """``torch._utils._rebuild_tensor``, ``_v2``, ``_v3``: a view into a storage, which must have all its numbers."""
+    numbers = (offset, *size, *stride)
+    if type(storage) is not _Storage or any(type(each) is not int or not 0 <= each < 2**48 for each in numbers):
+        raise pickle.UnpicklingError('a tensor without storage, shape and strides')
+    memory, dtype = storage.memory, dtype if type(dtype) is torch.dtype else storage.dtype
+    count, held = prod(size), memory.nbytes() // dtype.itemsize
+    last = offset + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
+    if len(size) > 64 or (count and last >= held):
+        raise pickle.UnpicklingError(f'a tensor of {list(size)} in a storage of {held} numbers')
+    if dtype == torch.bool and storage.dtype != torch.bool:
+        raise pickle.UnpicklingError('a tensor of bools in a storage of others')
+    tensor = torch.empty(0, dtype=dtype, device=memory.device).set_(memory, offset, size, stride)
+    return tensor.requires_grad_(requires_grad)
+
+
+def _parameter(data: Tensor, requires_grad: bool = True, *_: Any) -> torch.nn.Parameter:
+    return torch.nn.Parameter(data.detach(), requires_grad)
+
+
+def _tensor_of_type(function: Any, kind: Any, arguments: tuple, *_: Any) -> Tensor:
+    """``torch._tensor._rebuild_from_type_v2``: a tensor with attributes of its own, which are left out."""
+    if function not in (_tensor, _parameter) or kind not in ('torch.Tensor', _parameter):
+        raise _Foreign('a tensor of another type')
+    return function(*arguments)
+
+
+# --- numpy, mmengine, plain objects
+
+
+def _dtype(code: Any, *_: Any) -> np.dtype:
+    """``numpy.dtype``: a copy, because its byte order comes as a state, and others share the original."""
+    code = code.decode() if type(code) is bytes else code
+    if type(code) is not str or (dtype := np.dtype(code, False, True)).kind not in 'fiubc' or dtype.itemsize > 16:
+        raise pickle.UnpicklingError(f'a numpy dtype {code!r:.20}, which has no numbers')
+    return dtype
+
+
+def _set_byte_order(dtype: np.dtype, state: tuple) -> None:
+    order = state[1].decode() if type(state[1]) is bytes else state[1]
+    if order not in ('<', '>', '|') or any(part is not None for part in state[2:5]):
+        raise pickle.UnpicklingError('a numpy dtype with fields')
+    dtype.__setstate__((3, order, None, None, None, -1, -1, 0))
+
+
+def _array(kind: Any, *_: Any) -> np.ndarray:
+    """``numpy.core.multiarray._reconstruct``: all that counts comes with the state."""
+    if kind != 'numpy.ndarray':
+        raise pickle.UnpicklingError('a numpy array of another type')
+    return np.zeros(0, np.uint8)
+
+
+def _set_array(array: np.ndarray, state: tuple) -> None:
+    """What numpy trusts: that the shape is one, and that dtype and bytes fit it."""
+    _, shape, dtype, column_major, data = state
+    data = data.encode('latin1') if type(data) is str else data
+    if not isinstance(dtype, np.dtype) or type(data) is not bytes or any(type(side) is not int for side in shape):
+        raise pickle.UnpicklingError('a numpy array without numbers')
+    if len(shape) > 32 or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(data):
+        raise pickle.UnpicklingError(f'a numpy array of {list(shape)} {dtype} with {len(data)} bytes')
+    if dtype.kind == 'b':  # any other byte than 0 and 1 is no bool
+        data = (np.frombuffer(data, np.uint8) != 0).tobytes()
+    array.__setstate__((1, tuple(shape), dtype, bool(column_major), data))
+
+
+def _numpy_scalar(dtype: np.dtype, data: Any) -> np.generic:
+    _set_array(array := np.zeros(0, np.uint8), (1, (), dtype, False, data))
+    return array[()]
+
+
+def _log() -> HistoryBuffer:
+    return HistoryBuffer(max_length=1)
+
+
+def _set_log(log: HistoryBuffer, state: dict) -> None:
+    values, counts, longest = state['_log_history'], state['_count_history'], state.get('max_length', 1000000)
+    if not (type(values) is type(counts) is np.ndarray and values.ndim == 1 and values.shape == counts.shape):
+        raise pickle.UnpicklingError('a log buffer without values and their counts')
+    if type(longest) is not int or longest < 1:
+        raise pickle.UnpicklingError(f'a log buffer of the length {longest!r:.40}')
+    log._log_history, log._count_history, log.max_length = values, counts, longest
+
+
+def _statistic_of_log(owner: Any, name: Any) -> None:
+    """``getattr``, which mmengine's logs put into every checkpoint for statistics that all of them have."""
+    if owner is not _log or name not in ('min', 'max', 'current', 'mean'):
+        raise _Foreign('builtins.getattr')
+
+
+def _set_versions(weights: OrderedDict, state: dict) -> None:
+    """What ``Module.state_dict`` hangs on its result: the version of each module, by its name; the rest is left."""
+    if isinstance(found := state.get('_metadata'), dict):
+        weights._metadata = OrderedDict((name, value) for name, value in found.items() if isinstance(value, dict))
+
+
+def _bytes(text: str = '', encoding: str = 'latin1') -> bytes:
+    """``_codecs.encode``, by which protocol 2 writes bytes, and ``bytes``, of which it writes the empty ones."""
+    if encoding != 'latin1':
+        raise _Foreign(f'_codecs.encode({encoding})')
+    return text.encode('latin1')
+
+
+# What a name in a file stands for: a function, or a value that is the argument of one. No type is among them, because
+# there is more of a type to be called than its constructor.
+_STAND_INS: dict[str, Any] = {
+    **dict.fromkeys((f'torch._utils._rebuild_tensor{version}' for version in ('', '_v2', '_v3')), _tensor),
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch._utils._rebuild_parameter_with_state': _parameter,
+    'torch.nn.parameter.Parameter': _parameter,
+    'torch._tensor._rebuild_from_type_v2': _tensor_of_type,
+    'torch.Tensor': 'torch.Tensor',
+    'torch.Size': lambda sizes=(): torch.Size(sizes),
+    'torch.device': lambda kind, *index: torch.device(kind, *index),
+    'torch.storage.UntypedStorage': _Storage(None, torch.uint8),
+    'numpy.dtype': _dtype,
+    'numpy.ndarray': 'numpy.ndarray',
+    'mmengine.logging.history_buffer.HistoryBuffer': _log,
+    'builtins.getattr': _statistic_of_log,
+    'builtins.set': lambda items=(): set(items),
+    'builtins.frozenset': lambda items=(): frozenset(items),
+    'builtins.complex': lambda real, imaginary: complex(real, imaginary),
+    'builtins.bytes': _bytes,
+    '_codecs.encode': _bytes,
+    'collections.OrderedDict': lambda pairs=(): OrderedDict(pairs),
+    'collections.Counter': lambda counts=(): Counter(counts),
+}
+for _package in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # in numpy 1 and in numpy 2
+    _STAND_INS |= {f'{_package}._reconstruct': _array, f'{_package}.scalar': _numpy_scalar}
+for _name, _kind in vars(torch).items():
+    if isinstance(_kind, torch.dtype) and 'q' not in _name:  # quantised numbers have no meaning alone
+        _STAND_INS[f'torch.{_name}'] = _kind
+for _name, _kind in dict(Char='int8', Byte='uint8', ComplexFloat='cfloat', ComplexDouble='cdouble').items():
+    _STAND_INS[f'torch.{_name}Storage'] = _Storage(None, getattr(torch, _kind))
+for _name in ('Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Bool'):
+    _STAND_INS[f'torch.{_name}Storage'] = _Storage(None, getattr(torch, _name.lower()))
+
+_STATES: dict[type, Callable[[Any, Any], None]] = {
+    np.dtype: _set_byte_order,
+    np.ndarray: _set_array,
+    HistoryBuffer: _set_log,
+    OrderedDict: _set_versions,
+}
+
+
+# --- how mmengine loads
+
+
+def install_with_runner() -> None:
+    """Let mmengine load through :func:`load` from the first import of its runner on.
+
+    Importing the runner here would take seconds that the use of a layer does not need.
+    """
+    if _CHECKPOINTS_OF_MMENGINE in sys.modules:
+        install()
+    elif not any(isinstance(finder, _InstallsWithRunner) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _InstallsWithRunner())
+
+
+class _InstallsWithRunner(MetaPathFinder):
+    """Waits for the import of mmengine's loading of checkpoints, and calls :func:`install` after it."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != _CHECKPOINTS_OF_MMENGINE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (execute(module), install())
+        return spec
+
+
+def install() -> None:
+    """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
+    return _without_code(load(filename, map_location))
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """The ``CheckpointLoader`` of URLs: one rank of each machine downloads into torch's hub folder, then all read."""
+    from mmengine.dist import barrier, get_local_rank
+
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+    if get_local_rank() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
+    barrier()
+    return _without_code(load(path, map_location))
+
+
+def _without_code(content: Any) -> Any:
+    """Leave out ``meta.config``, which mmengine no longer writes and, to resume, runs as Python."""
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    sentence = re.split(r'\.\s|\n', str(error).strip())[0]
+    return f'{type(error).__name__}({sentence:.200})'

@@ -1,0 +1,146 @@
+"""Outlines of things in COCO's forms: made, turned, and as boxes and areas."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from icconv_mm.data.found import Found, Thing
+from icconv_mm.data.segmentations import segmentation_defect
+
+_MARGIN = 0.1  # of the longer side of the keypoints, around them
+_LEAST = 0.02  # of the longer side of the picture: people seen from far away are one keypoint
+
+
+def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> list | dict | None:
+    """A segmentation or a mask [H, W] as polygons or compressed run lengths; None, and a word, if there is none.
+
+    Args:
+        given: Polygons, run lengths in either form, a mask, or nothing.
+        size: Width and height of the image.
+        found: Takes down what is wrong.
+        where: Place of the label.
+    """
+    if given is None or (isinstance(given, list) and not given):
+        return None
+    if isinstance(given, np.ndarray):
+        if not given.any():
+            found.wrong(where, 'an empty mask: left out')
+            return None
+        return encoded(given)
+    if isinstance(given, list) and given and not isinstance(given[0], (list, tuple)):
+        given = [given]  # one polygon that is not in a list
+    if isinstance(given, list):
+        given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
+    width, height = size
+    if (defect := segmentation_defect(given, height, width)) is not None:
+        found.wrong(where, f'{defect}: the mask is left out')
+        return None
+    return _compressed(given) if isinstance(given, dict) else given
+
+
+def encoded(mask: np.ndarray) -> dict:
+    """A mask [H, W] as compressed run lengths that JSON can hold."""
+    from pycocotools.mask import encode
+
+    rle = encode(cv2.transpose((mask != 0).astype(np.uint8)).T)  # in the order of columns, faster than by numpy
+    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}
+
+
+def _compressed(rle: dict) -> dict:
+    from pycocotools.mask import frPyObjects
+
+    if not isinstance(rle['counts'], list):
+        return rle
+    made = frPyObjects(rle, *rle['size'])
+    return {'size': list(rle['size']), 'counts': made['counts'].decode('ascii')}
+
+
+def run_lengths_of(outline: list | dict, size: tuple[int, int]) -> dict:
+    """An outline as the run lengths that pycocotools reads."""
+    from pycocotools.mask import frPyObjects, merge
+
+    width, height = size
+    return merge(frPyObjects(outline, height, width)) if isinstance(outline, list) else outline
+
+
+def mask_of(outline: list | dict, size: tuple[int, int]) -> np.ndarray:
+    """The pixels [H, W] of an outline, uint8."""
+    from pycocotools.mask import decode
+
+    return decode(run_lengths_of(outline, size))
+
+
+def measure(thing: Thing, size: tuple[int, int]) -> None:
+    """Give a thing the box and the area that its outline has, where no file says them."""
+    if thing.box is not None and thing.area is not None:
+        return
+    if thing.outline is None:
+        thing.guessed = thing.area is None
+        thing.area = thing.box[2] * thing.box[3] if thing.area is None else thing.area
+        return
+    from pycocotools.mask import area, toBbox
+
+    runs = run_lengths_of(thing.outline, size)
+    thing.area = float(area(runs)) if thing.area is None else thing.area
+    if thing.box is None:
+        thing.box = [float(value) for value in toBbox(runs)]
+
+
+def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[float] | None:
+    """The box around labelled keypoints (x, y, visibility ...) with a margin, inside the picture; None without any."""
+    points = np.asarray(keypoints, dtype=float).reshape(-1, 3)
+    points = points[points[:, 2] > 0, :2]
+    if len(points) == 0:
+        return None
+    low, high = points.min(0), points.max(0)
+    margin = max(_MARGIN * float((high - low).max()), _LEAST * max(size))
+    low, high = np.maximum(low - margin, 0), np.minimum(high + margin, size)
+    return [float(value) for value in (*low, *(high - low))]
+
+
+def turned(thing: Thing, orientation: int, size: tuple[int, int]) -> None:
+    """Move a thing from the frame of the sensor, of a size, to where EXIF's orientation 5 to 8 puts the picture."""
+    width, height = size
+
+    def move(x: float, y: float) -> tuple[float, float]:
+        across = height - y if orientation in (6, 7) else y
+        return across, (width - x if orientation in (7, 8) else x)
+
+    if thing.box is not None:
+        x, y, w, h = thing.box
+        (x1, y1), (x2, y2) = move(x, y), move(x + w, y + h)
+        thing.box = [min(x1, x2), min(y1, y2), h, w]
+    if isinstance(thing.outline, list):
+        thing.outline = [
+            [value for x, y in zip(polygon[::2], polygon[1::2]) for value in move(x, y)] for polygon in thing.outline
+        ]
+    elif thing.outline is not None:
+        mask = mask_of(thing.outline, size).T
+        mask = mask[:, ::-1] if orientation in (6, 7) else mask
+        thing.outline = encoded(mask[::-1] if orientation in (7, 8) else mask)
+    if thing.keypoints is not None:
+        triples = zip(thing.keypoints[::3], thing.keypoints[1::3], thing.keypoints[2::3])
+        thing.keypoints = [value for x, y, v in triples for value in ((*move(x, y), v) if v else (0, 0, 0))]
+
+
+def class_map(path: Path, segments: dict[int, int] | None = None) -> np.ndarray:
+    """The numbers in a label map [H, W], or [H, W, 3] of one in colours; of a panoptic map the classes of segments.
+
+    Raises:
+        InputError: The file is missing or no image.
+    """
+    from icconv_mm.data.label_maps import read_label_map
+
+    labels = read_label_map(path)
+    if segments is None:
+        return labels[..., :3] if labels.ndim == 3 and labels.shape[2] == 4 else labels
+    ids = labels[..., 0].astype(np.int32) + 256 * labels[..., 1].astype(np.int32) + 65536 * labels[..., 2]
+    known = np.array(sorted(segments), dtype=ids.dtype)
+    if len(known) == 0:
+        return np.zeros_like(ids)
+    place = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    classes = np.array([segments[number] for number in known.tolist()], dtype=ids.dtype)
+    return np.where(known[place] == ids, classes[place], 0)

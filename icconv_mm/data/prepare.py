@@ -1,0 +1,438 @@
+"""From a folder as it lies to what networks train on: COCO's JSON and index PNGs beside the run, and what is wrong."""
+
+import hashlib
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from icconv_mm.data.checks import DatasetError
+from icconv_mm.data.found import SPLITS, TASKS, Files, Found, Picture, Thing, assign_splits
+from icconv_mm.data.label_maps import IGNORED, labels_in
+from icconv_mm.data.outlines import class_map, measure
+from icconv_mm.data.readers import coco, maps, others, voc, yolo
+from icconv_mm.errors import ArgumentError, InputError, UserError, require_known, sentence
+from icconv_mm.files import write_json
+
+_VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown')
+_SAMPLE = 200  # label maps that are read before a training; every one is checked as it is loaded
+_STRAY = 1e-3  # of the pixels: a label that nothing names, beyond a gap in the numbers
+_PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
+_FORMATS = (
+    "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside pictures, a mask PNG per instance, DeepLabCut, LabelMe, "
+    'CVAT, folders of classes'
+)
+
+
+def find(*places: str | Path) -> list[Found]:
+    """All that is labelled below folders, or in files of labels.
+
+    Raises:
+        MissingFileError: A place is not there.
+        DatasetError: Nothing there is of a format that is read; or a file is of none, though it looks like it.
+    """
+    found: list[Found] = []
+    for place in map(Path, places):
+        files = Files(place.absolute())
+        own = [_read(*source) for module in (coco, yolo, voc, maps, others) for source in module.sources(files)]
+        if not own and files.only is None:
+            own = [_read(*source) for source in others.class_folders(files)]
+        own = [each for each in own if each.tasks()]
+        if not own:
+            raise DatasetError(f'{place}: nothing there is labelled in a format that is read: {_FORMATS}')
+        found += own
+    return found
+
+
+def _read(kind: str, place: Path, read: Callable[[], Found]) -> Found:
+    """What a reader finds; whatever else it raises is a file that is not of its format."""
+    try:
+        return read()
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise DatasetError(f'{place}: not read as {kind}: {sentence(error)}') from error
+
+
+def choose(found: Sequence[Found], task: str) -> Found:
+    """The one that has labels for a task: of several, the one that has the fewest other labels.
+
+    Raises:
+        ArgumentError: None has, or several have alike.
+    """
+    fitting = [each for each in found if task in each.tasks()]
+    if not fitting:
+        there = '; '.join(f'{each.place} ({each.format}): {", ".join(each.tasks())}' for each in found)
+        raise ArgumentError('task', f'no labels for {task!r}: {there}')
+    least = min(len(each.tasks()) for each in fitting)
+    best = [each for each in fitting if len(each.tasks()) == least]
+    if len(best) > 1:
+        names = ', '.join(str(each.place) for each in best)
+        raise ArgumentError('data', f'{len(best)} sets have labels for {task!r}: name one of {names}')
+    return best[0]
+
+
+@dataclass
+class Prepared:
+    """One task's labels, as written for a training.
+
+    Attributes:
+        task: One of :data:`icconv_mm.data.found.TASKS`.
+        root: The folder that holds all pictures.
+        files: The file of each split; a validation is always there.
+        classes: Names by label.
+        counts: Things of each class; shares of the pixels for label maps.
+        splits: Pictures of each split.
+        paths: The pictures.
+        sizes: Width and height of each picture, [n, 2].
+        boxes: Width and height of each thing in shares of the longer side of its picture, [m, 2].
+        keypoints, skeleton, flips: As of :class:`icconv_mm.data.found.Found`.
+        notes: What was decided, in sentences.
+    """
+
+    task: str
+    root: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    keypoints: list[str] = field(default_factory=list)
+    skeleton: list[tuple[int, int]] = field(default_factory=list)
+    flips: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    found: Found,
+    task: str,
+    folder: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    void: Sequence[int] = (),
+    thorough: bool = False,
+) -> Prepared:
+    """Check what was found for a task, and write it below a folder.
+
+    Args:
+        found: What a reader found; its ``problems`` grow.
+        task: One of :data:`icconv_mm.data.found.TASKS`.
+        folder: Gets ``TASK_SPLIT.json`` and, where label maps are not as networks read them, ``maps``.
+        classes: The names to learn, in their order; for label maps without names, the name of each value from 0.
+        void: Values of label maps that mean nothing.
+        thorough: Whether every label map is read, and every picture compared with the others.
+
+    Raises:
+        DatasetError: Nothing is left to learn from.
+        InputError: A class that the data do not have.
+    """
+    pictures = found.labelled(task)
+    made = Prepared(task, _common_root(pictures))
+    if note := assign_splits(pictures):
+        made.notes.append(note)
+    pictures = _readable(found, pictures, thorough)
+    check_duplicates(found, pictures) if thorough else None
+    if task == 'semantic':
+        pictures = _prepare_maps(found, made, pictures, folder, classes, void, thorough)
+    elif task == 'classes':
+        there = sorted({picture.label for picture in pictures})
+        made.classes = require_known(classes, there, 'classes: no class') if classes else there
+        pictures = [picture for picture in pictures if picture.label in made.classes]
+        made.counts = {name: sum(p.label == name for p in pictures) for name in made.classes}
+    else:
+        _check_things(found, pictures, task)
+        made.classes = require_known(classes, found.classes, 'classes: no class') if classes else list(found.classes)
+        if task == 'pose':
+            made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, found.flips
+            made.classes = made.classes if len(made.classes) == 1 else ['object']
+        _count_things(made, pictures)
+    if not pictures or (not made.counts and task != 'semantic'):
+        raise DatasetError(f'{found.place}: no picture is left with labels for {task!r}')
+    made.paths = [picture.path for picture in pictures]
+    made.sizes = np.array([picture.size for picture in pictures])
+    for split in SPLITS:
+        own = [picture for picture in pictures if picture.split == split]
+        if own:
+            made.splits[split] = len(own)
+            made.files[split] = _write(made, own, folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}')
+    for missing, instead in (('val', 'test'), ('val', 'train'), ('train', 'val')):
+        if missing not in made.files and instead in made.files:
+            made.files[missing] = made.files[instead]
+            if instead == 'train':
+                made.notes.append('one picture trains and validates: its figures say nothing of others')
+    return made
+
+
+def _common_root(pictures: Sequence[Picture]) -> Path:
+    folders = [str(picture.path.parent) for picture in pictures]
+    return Path(os.path.commonpath(folders)) if folders else Path()
+
+
+def _readable(found: Found, pictures: Sequence[Picture], thorough: bool) -> list[Picture]:
+    """The pictures whose beginning can be read; if ``thorough``, all of them."""
+    for picture in pictures:
+        if min(picture.size) > 0 and thorough:
+            try:
+                with Image.open(picture.path) as image:
+                    image.load()
+            except (OSError, SyntaxError, ValueError) as error:
+                picture.problem = f'cannot be read ({error})'
+        if picture.problem and (str(picture.path), f'{picture.problem}: left out') not in found.problems:
+            found.wrong(picture.path, f'{picture.problem}: left out')
+    return [picture for picture in pictures if not picture.problem]
+
+
+def check_duplicates(found: Found, pictures: Sequence[Picture]) -> None:
+    """Take down pictures of equal content, above all those that are in different splits."""
+    by_content: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_content[hashlib.sha256(picture.path.read_bytes()).hexdigest()].append(picture)
+    for same in by_content.values():
+        if len(same) > 1:
+            splits = sorted({picture.split for picture in same})
+            others = ', '.join(str(picture.path) for picture in same[1:])
+            across = f'the splits {" and ".join(splits)} share it' if len(splits) > 1 else 'of the same split'
+            found.wrong(same[0].path, f'has the content of {others}: {across}')
+
+
+# --- things ---
+
+
+def _check_things(found: Found, pictures: Sequence[Picture], task: str) -> None:
+    """Leave out things that nothing can be learned from, and cut boxes at the border."""
+    for picture in pictures:
+        kept = []
+        for thing in picture.things:
+            if task == 'masks' and thing.outline is None and not thing.crowd:
+                found.wrong(thing.place, 'has no mask: left out')
+                continue
+            if problem := _settle(thing, picture.size):
+                found.wrong(thing.place, problem)
+            if not problem.endswith('left out'):
+                kept.append(thing)
+        picture.things = kept
+
+
+def _settle(thing: Thing, size: tuple[int, int]) -> str:
+    """Box and area of a thing, inside its picture; gives what is wrong with them."""
+    measure(thing, size)
+    x, y, w, h = thing.box
+    if not np.isfinite([x, y, w, h]).all():
+        return f'{thing.name}: the box {thing.box} is not finite: left out'
+    if w <= 0 or h <= 0:
+        return f'{thing.name}: the box has {w:g} x {h:g} pixels: left out'
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])
+    if right <= left or bottom <= top:
+        return f'{thing.name}: the box is outside the picture of {size[0]} x {size[1]}: left out'
+    thing.box = [left, top, right - left, bottom - top]
+    beyond = max(-x, -y, x + w - size[0], y + h - size[1])
+    return f'{thing.name}: the box goes {beyond:.1f} pixels beyond the picture: cut' if beyond > 1.5 else ''
+
+
+def _count_things(made: Prepared, pictures: Sequence[Picture]) -> None:
+    names = Counter(thing.name for picture in pictures for thing in picture.things)
+    if made.task == 'pose':
+        count = sum(thing.keypoints is not None for picture in pictures for thing in picture.things)
+        made.counts = {made.classes[0]: count} if count else {}
+    else:
+        made.counts = {name: names[name] for name in made.classes} if sum(names.values()) else {}
+    boxes = [
+        (thing.box[2] / max(picture.size), thing.box[3] / max(picture.size))
+        for picture in pictures
+        for thing in picture.things
+        if thing.name in made.classes or made.task == 'pose'
+    ]
+    made.boxes = np.array(boxes).reshape(-1, 2)
+
+
+# --- label maps ---
+
+
+def _prepare_maps(
+    found: Found,
+    made: Prepared,
+    pictures: list[Picture],
+    folder: Path,
+    classes: Sequence[str] | None,
+    void: Sequence[int],
+    thorough: bool,
+) -> list[Picture]:
+    """Settle which value is which class; write maps anew unless they are what networks read."""
+    step = 1 if thorough else -(-len(pictures) // _SAMPLE)
+    pixels: Counter[int] = Counter()
+    where: dict[int, Path] = {}
+    good, plain = [], True
+    for number, picture in enumerate(pictures):
+        if number % step == 0:
+            values, counts, is_plain, problem = _scanned(found, picture)
+            if problem:
+                found.wrong(picture.label_map, f'{problem}: left out')
+                continue
+            plain &= is_plain
+            pixels.update(dict(zip(values, counts)))
+            where.update((value, picture.label_map) for value in values)
+        good.append(picture)
+    names = _names_of_values(found, made, pixels, where, classes, set(void))
+    made.classes = list(names.values())
+    total = sum(pixels[value] for value in names) or 1
+    made.counts = {name: pixels[value] / total for value, name in names.items()}
+    others = set(pixels) - set(names)
+    if not (plain and list(names) == list(range(len(names))) and others <= {IGNORED}):
+        made.notes.append(
+            f'label maps are written anew, {len(names)} classes from 0 and 255 for void, to {folder / "maps"}'
+        )
+        _write_maps(found, good, {value: label for label, value in enumerate(names)}, folder / 'maps', made.root)
+    return good
+
+
+def _scanned(found: Found, picture: Picture) -> tuple[list[int], list[int], bool, str]:
+    """The values of a map and their pixels, whether networks can read it, and what is wrong with it."""
+    try:
+        labels = class_map(picture.label_map, picture.segments)
+    except InputError as error:
+        return [], [], False, str(error)
+    if labels.shape[1::-1] != picture.size:
+        width, height = picture.size
+        return [], [], False, f'has {labels.shape[1]} x {labels.shape[0]} pixels, its picture {width} x {height}'
+    if labels.ndim == 3:
+        if not found.colors:
+            channels = f'{labels.shape[2]} channels'
+            return [], [], False, f'{channels}, and no table (classes.txt, class_dict.csv) says what the colours mean'
+        labels = _of_colors(labels, found.colors)
+    if labels.dtype.kind not in 'ui':
+        return [], [], False, f'pixels are {labels.dtype}, expected integer labels'
+    is_plain = labels.dtype == np.uint8 and picture.segments is None and not found.colors
+    if labels.dtype == np.uint8:
+        counts = np.bincount(labels.ravel(), minlength=256)
+        values = labels_in(labels)
+        return values, counts[values].tolist(), is_plain, ''
+    values, counts = np.unique(labels, return_counts=True)
+    return values.tolist(), counts.tolist(), is_plain, ''
+
+
+def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np.ndarray:
+    """The value of each pixel [H, W] of an image in colours; 65535 where no table has its colour."""
+    codes = image.astype(np.int32) @ np.array([65536, 256, 1])
+    table = sorted((r * 65536 + g * 256 + b, value) for (r, g, b), value in colors.items())
+    known, values = np.array(table).T
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    return np.where(known[place] == codes, values[place], 65535)
+
+
+def _names_of_values(
+    found: Found,
+    made: Prepared,
+    pixels: Counter[int],
+    where: dict[int, Path],
+    classes: Sequence[str] | None,
+    void: set[int],
+) -> dict[int, str]:
+    """The name of each value that is a class, in the order of labels."""
+    values = sorted(set(pixels) - void - found.void)
+    known = dict(found.map_names) if classes is None or found.map_names else dict(enumerate(classes))
+    known = {value: name for value, name in known.items() if value not in void | found.void}
+    if known:
+        for value in [value for value, name in known.items() if name.lower() in _VOID_NAMES]:
+            made.notes.append(f'{known[value]!r}, value {value}, is void: not learned')
+            del known[value]
+            values = [each for each in values if each != value]
+        for value in values:
+            if value not in known and value != IGNORED:
+                what = 'a colour of no class' if value == 65535 else f'label {value}, which has no name'
+                found.wrong(where[value], f'{what}: {pixels[value]} pixels in all maps are void')
+        if classes and found.map_names:
+            chosen = require_known(classes, known.values(), 'classes: no class')
+            known = {value: name for name in chosen for value in known if known[value] == name}
+        return known
+    if set(values) == {0, IGNORED}:
+        made.notes.append('label maps have 0 and 255 alone: 255 is taken for the thing, not for void')
+        return {0: 'background', IGNORED: 'foreground'}
+    values = [value for value in values if value != IGNORED]
+    first_gap = next((i for i, value in enumerate(values) if value != values[0] + i), len(values))
+    total = sum(pixels.values())
+    for value in values[first_gap:]:
+        if pixels[value] < _STRAY * total:
+            found.wrong(where[value], f'label {value}, beyond a gap in the labels: {pixels[value]} pixels are void')
+            values.remove(value)
+    if len(values) < 2:
+        raise DatasetError(f'{found.place}: label maps hold label {values} alone: there is nothing to tell apart')
+    span = f'{values[0]} to {values[-1]}'
+    made.notes.append(f'nothing names the labels {span}: name them by --classes, and what means nothing by --void')
+    return {value: f'class_{value}' for value in values}
+
+
+def _write_maps(found: Found, pictures: Sequence[Picture], labels: dict[int, int], folder: Path, root: Path) -> None:
+    """Maps of one byte: the label of each value, 255 for the others."""
+    table = np.full(65536, IGNORED, dtype=np.uint8)
+    for value, label in labels.items():
+        table[value] = label
+    for picture in pictures:
+        values = class_map(picture.label_map, picture.segments)
+        if values.ndim == 3:
+            values = _of_colors(values, found.colors)
+        place = (folder / picture.path.relative_to(root)).with_suffix('.png')
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(table[values.clip(0, 65535)]).save(place, compress_level=1)
+        picture.label_map = place.absolute()
+
+
+# --- writing ---
+
+
+def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
+    """The labels of one split."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if made.task == 'classes':
+        lines = [f'{picture.path.relative_to(made.root)} {made.classes.index(picture.label)}' for picture in pictures]
+        path.write_text('\n'.join(lines) + '\n')
+        return path
+    images, annotations, numbers = [], [], itertools.count(1)
+    for number, picture in enumerate(pictures, 1):
+        width, height = picture.size
+        name = str(picture.path.relative_to(made.root))
+        images.append({'id': number, 'file_name': name, 'width': width, 'height': height})
+        if made.task == 'semantic':
+            images[-1]['label_map'] = str(picture.label_map)
+            continue
+        for thing in picture.things:
+            if (made.task == 'pose' or thing.name in made.classes) and (entry := _entry(made, thing, picture.size)):
+                annotations.append({'id': next(numbers), 'image_id': number, **entry})
+    categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
+    if made.task == 'pose':
+        skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
+        categories[0] |= {'keypoints': made.keypoints, 'skeleton': skeleton}
+    write_json(path, {'images': images, 'annotations': annotations, 'categories': categories})
+    return path
+
+
+def _entry(made: Prepared, thing: Thing, size: tuple[int, int]) -> dict | None:
+    entry: dict[str, Any] = {'bbox': [round(value, 3) for value in thing.box], 'area': round(thing.area, 3)}
+    entry['category_id'] = 1 if made.task == 'pose' else made.classes.index(thing.name) + 1
+    entry['iscrowd'] = int(thing.crowd)
+    if thing.outline is not None:
+        entry['segmentation'] = thing.outline
+    elif made.task == 'masks':  # a crowd without an outline
+        x, y, w, h = thing.box
+        entry['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    if made.task == 'pose':
+        entry['area'] *= _PERSON if thing.guessed else 1
+        none = [0] * (3 * len(made.keypoints))
+        entry['keypoints'] = [round(float(value), 3) for value in thing.keypoints or none]
+        entry['num_keypoints'] = sum(v > 0 for v in entry['keypoints'][2::3])
+    return entry
+
+
+def all_tasks(found: Sequence[Found]) -> list[str]:
+    """The tasks that one network can learn from all that was found: boxes only where there are no masks."""
+    there = {task for each in found for task in each.tasks()}
+    return [
+        task for task in TASKS if task in there and task != 'classes' and not (task == 'boxes' and 'masks' in there)
+    ]

@@ -1,0 +1,72 @@
+"""One's own keypoints in a few words, instead of the two tables that mmpose asks for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from icconv_mm.errors import InputError
+
+_SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
+# How exact people label a keypoint, in shares of the square root of the area: COCO's, by the last word of its name.
+_SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
+_SIGMAS |= dict(ankle=0.089)
+_SIGMA = 0.05  # of any other
+
+
+def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
+    """mmpose's metainfo of a short one; one that is long already stays as it is.
+
+    Args:
+        metainfo: ``keypoints``, names in their order; and, each optional, ``skeleton``, pairs of numbers from 0 that a
+            line joins; ``flip_pairs``, pairs of names that change places in the mirror, by default ``left...`` and
+            ``right...``; ``sigmas``, how exact each keypoint can be labelled, by default :func:`sigmas_of`;
+            ``classes``.
+
+    Raises:
+        InputError: A name is there twice, or a pair or a sigma does not fit the keypoints.
+    """
+    if 'keypoints' not in metainfo or 'keypoint_info' in metainfo:
+        return dict(metainfo)
+    names = list(metainfo['keypoints'])
+    if len(set(names)) < len(names):
+        raise InputError(f'metainfo.keypoints: a name is there twice: {names}')
+    pairs = metainfo.get('flip_pairs')
+    swap: dict[str, str] = {}
+    for a, b in find_flip_pairs(names) if pairs is None else pairs:
+        if not {a, b} <= set(names):
+            raise InputError(f'metainfo.flip_pairs: ({a!r}, {b!r}) are not both of the keypoints {names}')
+        swap |= {a: b, b: a}
+    links = [tuple(link) for link in metainfo.get('skeleton') or ()]
+    for link in links:
+        if len(link) != 2 or not all(isinstance(each, int) and 0 <= each < len(names) for each in link):
+            raise InputError(f'metainfo.skeleton: {link} is no pair of numbers from 0 to {len(names) - 1}')
+    sigmas = list(metainfo.get('sigmas') or sigmas_of(names))
+    if len(sigmas) != len(names) or min(sigmas) <= 0:
+        raise InputError(f'metainfo.sigmas: expected {len(names)} numbers above 0, got {sigmas}')
+    rest = {key: value for key, value in metainfo.items() if key not in ('keypoints', 'skeleton', 'flip_pairs')}
+    return {
+        'dataset_name': 'own keypoints',
+        **rest,
+        'keypoint_info': {i: dict(id=i, name=name, swap=swap.get(name, '')) for i, name in enumerate(names)},
+        'skeleton_info': {i: dict(id=i, link=(names[a], names[b])) for i, (a, b) in enumerate(links)},
+        'joint_weights': [1.0] * len(names),
+        'sigmas': sigmas,
+    }
+
+
+def sigmas_of(names: Sequence[str]) -> list[float]:
+    """COCO's values for eyes, shoulders, ... and 0.05 for the rest."""
+    return [_SIGMAS.get(re.split(r'[^a-z]', name.lower())[-1], _SIGMA) for name in names]
+
+
+def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Names that differ in their side alone: ``left_eye`` and ``right_eye``, ``L_paw`` and ``R_paw``."""
+    pairs = []
+    for name in names:
+        for left, right in _SIDES:
+            pattern = left if len(left) > 1 else rf'(?:(?<![A-Za-z]){left}(?![a-z])|(?<=[a-z_]){left}$)'
+            other = re.sub(pattern, right, name, count=1)
+            if other != name and other in names:
+                pairs.append((name, other))
+                break
+    return pairs

@@ -1,0 +1,86 @@
+"""Walking a config, and the datasets that OpenMMLab nests: as configs or built."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch.utils.data import Dataset
+
+
+def entries(node: Any) -> dict[str, Any]:
+    """What a dict or a list of a config holds, by the names that options of the command line have for it."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    return {str(key): value for key, value in items}
+
+
+def places_in(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict of a config or of a part of one with its dotted name, outer ones first; they may be changed."""
+    node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but holds one
+    if isinstance(node, dict):
+        yield name, node
+    for key, value in entries(node).items():
+        yield from places_in(value, f'{name}.{key}'.lstrip('.'))
+
+
+def dicts_in(cfg: Any) -> Iterator[dict]:
+    """The dicts of :func:`places_in`."""
+    return (node for _, node in places_in(cfg))
+
+
+def kind_of(node: Mapping[str, Any]) -> str:
+    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    kind = node.get('type') or ''
+    return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
+
+
+def as_list(value: Any) -> list:
+    """A setting that is one thing or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def join_root(root: str, path: str) -> str:
+    """The path that a dataset makes of ``data_root`` and a path in its config; an absolute one stays as it is."""
+    if not root or '://' in str(path):
+        return str(path)
+    return f'{root.rstrip("/")}/{path}' if '://' in root else str(Path(root, path))
+
+
+def phase_datasets(cfg: Mapping[str, Any], *phases: str) -> Iterator[tuple[str, Any]]:
+    """The datasets of the phases (``'train'``, ``'val'``, ``'test'``) that a config has, each after its dotted name."""
+    for phase in phases:
+        if loader := cfg.get(f'{phase}_dataloader'):
+            yield f'{phase}_dataloader.dataset', loader['dataset']
+
+
+def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
+    """A dataset and those below it if it is a wrapper (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
+
+    Args:
+        dataset: A dataset, or the config of one: wrappers call the parts by the same names.
+        name: Place of the dataset in the whole config, such as ``'train_dataloader.dataset'``.
+
+    Yields:
+        The dotted name of each in the config, and the dataset or its config.
+    """
+    yield name, dataset
+    for step, part in _parts(dataset):
+        yield from datasets_in(part, f'{name}.{step}')
+
+
+def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
+    """The datasets of :func:`datasets_in` that read files."""
+    return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
+
+
+def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
+    """The configs among :func:`datasets_in` that have a pipeline."""
+    return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
+
+
+def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
+    """What a wrapper wraps, and where: nothing for a dataset that reads files."""
+    members = dataset if isinstance(dataset, Mapping) else getattr(dataset, '__dict__', {})
+    if isinstance(members.get('dataset'), (Mapping, Dataset)):
+        return [('dataset', members['dataset'])]
+    return [(f'datasets.{name}', part) for name, part in entries(members.get('datasets')).items()]

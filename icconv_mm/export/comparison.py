@@ -1,0 +1,148 @@
+"""How far the results of a file are from those of the model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData, PixelData
+
+from icconv_mm.errors import InputError
+
+# The largest differences that a file may have: pixels, scores, and shares of pixels.
+LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'label_map': 1e-5, 'missing': 0}
+_SAME = 1.0  # pixels, beyond which boxes are not the same
+
+
+class Differences:
+    """Collects the largest differences.
+
+    Args:
+        tasks: Descriptions of the tasks, by name.
+
+    Attributes:
+        largest: By kind, which is one of :data:`LIMITS`; ``missing`` are boxes or people that only one of the two has.
+    """
+
+    def __init__(self, tasks: Mapping[str, Mapping[str, Any]]):
+        self.tasks = tasks
+        self.largest: dict[str, float] = {}
+        self._where: dict[str, str] = {}
+
+    def add(self, path: str, found: Mapping[str, Mapping[str, np.ndarray]], sample: Any) -> None:
+        """Compare what the file found in a picture with the sample of the model."""
+        for name, task in self.tasks.items():
+            own = sample.get(name) if name else sample
+            if most := task.get('most'):  # a file gives so many at most, the best ones
+                own = own.clone()
+                own.pred_instances = own.pred_instances[:most]
+            for kind, value in _COMPARED[task['kind']](found[name], own).items():
+                if kind not in self.largest or not value <= self.largest[kind]:
+                    self.largest[kind] = float(value)
+                    self._where[kind] = f'{path}{f" ({name})" if name else ""}'
+
+    def require_small(self) -> None:
+        """Raise InputError if a difference is over its limit; it names the one that is furthest over."""
+        over = {
+            kind: value / (LIMITS[kind] or 1e-9) for kind, value in self.largest.items() if not value <= LIMITS[kind]
+        }
+        if over:
+            kind = max(over, key=over.get)
+            raise InputError(
+                f'the results of the file differ from those of the model: {kind} by {self.largest[kind]:.3g} '
+                f'(limit {LIMITS[kind]:g}) on {self._where[kind]}; nothing is written'
+            )
+
+
+def _boxes(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    """Boxes of equal label and score stand for each other; nearest first."""
+    known = sample.pred_instances.cpu().numpy()
+    pairs, missing = _matched(found, known.scores, known.bboxes, found['boxes'], known.labels)
+    result = {'missing': missing, 'scores': 0.0, 'boxes': 0.0}
+    for own, other in pairs:
+        result['scores'] = max(result['scores'], abs(float(found['scores'][own] - known.scores[other])))
+        result['boxes'] = max(result['boxes'], float(np.abs(found['boxes'][own] - known.bboxes[other]).max()))
+    if 'masks' in found:
+        wrong = sum(int((found['masks'][own] != known.masks[other]).sum()) for own, other in pairs)
+        result['masks'] = wrong / max(sum(found['masks'][own].size for own, _ in pairs), 1)
+    return result
+
+
+def _matched(found: Mapping, scores: np.ndarray, places: np.ndarray, own: np.ndarray, labels: Any = None) -> tuple:
+    """Pairs of what belongs together, and how many are left over that no tie explains.
+
+    What scores as the last of a full list may be another one of the same score.
+    """
+    pairs, left = [], list(range(len(scores)))
+    for i in range(len(own)):
+        near = [j for j in left if abs(float(found['scores'][i] - scores[j])) <= LIMITS['scores']]
+        near = [j for j in near if labels is None or found['labels'][i] == labels[j]]
+        near = [j for j in near if np.abs(own[i] - places[j]).max() < _SAME]
+        if near:
+            best = min(near, key=lambda j: float(np.abs(own[i] - places[j]).max()))
+            left.remove(best)
+            pairs.append((i, best))
+    lonely = set(range(len(own))) - {i for i, _ in pairs}
+    least = min((float(score) for score in (*found['scores'], *scores)), default=0.0)
+    at_end = [i for i in lonely if found['scores'][i] - least <= LIMITS['scores']]
+    ends = [j for j in left if scores[j] - least <= LIMITS['scores']]
+    return pairs, len(lonely) + len(left) - len(at_end) - len(ends)
+
+
+def _people(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    known = sample.pred_instances
+    scores, places = np.asarray(known.bbox_scores), np.asarray(known.keypoints)
+    pairs, missing = _matched(found, scores, places, found['keypoints'])
+    result = {'missing': missing, 'scores': 0.0, 'keypoints': 0.0}
+    for own, other in pairs:
+        values = np.asarray(known.keypoint_scores)[other]
+        differences = np.abs(found['keypoint_scores'][own] - values).max(), abs(found['scores'][own] - scores[other])
+        result['scores'] = max(result['scores'], *map(float, differences))
+        result['keypoints'] = max(result['keypoints'], float(np.abs(found['keypoints'][own] - places[other]).max()))
+    return result
+
+
+def _label_map(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    """Pixels whose two classes score the same are ties: either is right."""
+    own, known = torch.from_numpy(found['label_map'].astype(np.int64)), sample.pred_sem_seg.data[0].cpu()
+    wrong = own != known
+    logits = sample.seg_logits.data.cpu()[:, wrong]
+    if len(logits) == 1:  # of one class against the rest
+        return {'label_map': float(wrong.float().mean())}
+    scores = logits.softmax(0)
+    apart = scores.gather(0, known[wrong][None]) - scores.gather(0, own[wrong][None])
+    return {'label_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
+
+
+def _classes(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    return {'scores': float(np.abs(found['scores'] - sample.pred_score.cpu().numpy()).max())}
+
+
+_COMPARED = {
+    'boxes': _boxes,
+    'instances': _boxes,
+    'semantic': _label_map,
+    'pose': _people,
+    'keypoints': _people,
+    'classification': _classes,
+}
+
+
+# --- what a file found in the place of what the model found
+
+
+def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
+    """Set the predictions of a sample to what the file found, so that the library's metric judges them."""
+    kind = task['kind']
+    if kind == 'classification':
+        scores = torch.from_numpy(found['scores'])
+        sample.set_pred_score(scores).set_pred_label(scores.argmax())
+    elif kind == 'semantic':
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(found['label_map'].astype(np.int64))[None])
+    elif kind in ('pose', 'keypoints'):
+        names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'bbox_scores': 'scores'}
+        sample.pred_instances = InstanceData(**{name: found[own] for name, own in names.items()})
+    else:
+        names = {'bboxes': 'boxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
+        tensors = {name: torch.from_numpy(found[own]) for name, own in names.items() if own in found}
+        sample.pred_instances = InstanceData(**tensors)

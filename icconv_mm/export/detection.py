@@ -1,0 +1,270 @@
+"""Detectors and instance segmentors of mmdet, decoded in tensors whose shapes do not depend on values.
+
+What mmdet cuts to the boxes that it found stays at the number of boxes that there may be at most; the score of what is
+none is -1. The arithmetic is mmdet's own: its priors, its coders, its order of steps.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    FCOSHead,
+    FreeAnchorRetinaHead,
+    FSAFHead,
+    RetinaHead,
+    RPNHead,
+)
+from mmdet.models.dense_heads.rtmdet_head import RTMDetHead, RTMDetSepBNHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoIExtractor
+from torch import Tensor, nn
+
+from icconv_mm.errors import InputError
+from icconv_mm.export.operators import NONE, best, nms_mask, roi_features, take
+from icconv_mm.tasks.detection.panet_heads import PANetMaskHead
+
+DENSE_HEADS = (RetinaHead, FreeAnchorRetinaHead, FSAFHead, ATSSHead, FCOSHead, RTMDetHead, RTMDetSepBNHead)
+ROI_HEADS = (StandardRoIHead, CascadeRoIHead)
+
+
+class DetectorOutputs(nn.Module):
+    """The network up to its boxes: ``boxes`` [N, k, 4], ``scores`` [N, k], ``labels`` [N, k], for some ``masks``.
+
+    Args:
+        detector: A detector of mmdet.
+        where: Its name in an error.
+
+    Raises:
+        InputError: A part of it is not covered; the message names the part, and what is.
+    """
+
+    def __init__(self, detector: nn.Module, where: str = 'model'):
+        super().__init__()
+        self.detector = detector
+        self.two_stages = isinstance(detector, TwoStageDetector)
+        if self.two_stages:
+            self.with_masks = _check_two_stages(detector, where)
+        else:
+            name = next((name for name, _ in detector.named_children() if name.endswith('_head')), 'bbox_head')
+            _check_kind(getattr(detector, name, None), DENSE_HEADS, f'{where}.{name}')
+            _check_kind(detector, (SingleStageDetector,), where, exact=False)
+            _check_nms(detector.bbox_head.test_cfg, f'{where}.test_cfg')
+            self.with_masks = False
+
+        self.kind = 'instances' if self.with_masks else 'boxes'
+        self.names = ('boxes', 'scores', 'labels', *(['masks'] if self.with_masks else []))
+
+    def details(self, meta: dict) -> dict[str, Any]:
+        """What the runtime needs to know."""
+        return {'mask_threshold': self.detector.test_cfg.rcnn.mask_thr_binary} if self.with_masks else {}
+
+    def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
+        """``[N, 3, H, W]`` normalised, and ``[N, 4]``: valid height and width, and the inverse scale (x, y)."""
+        features = self.detector.extract_feat(image)
+        if self.two_stages:
+            return _two_stages(self.detector, features, size, self.with_masks)
+        return _one_stage(self.detector.bbox_head, features, size)
+
+
+def _check_kind(module: nn.Module | None, known: Sequence[type], where: str, exact: bool = True) -> None:
+    """A subclass decodes in its own way, unless it says otherwise."""
+    if not (type(module) in known if exact else isinstance(module, tuple(known))):
+        names = ', '.join(kind.__name__ for kind in known)
+        raise InputError(f'{where}: {type(module).__name__} cannot be exported; those that can are {names}')
+
+
+def _check_nms(cfg: dict, where: str) -> None:
+    kind = cfg.get('nms', {}).get('type', 'nms')
+    if kind != 'nms':
+        raise InputError(f"{where}.nms.type: {kind!r} cannot be exported, only 'nms'")
+
+
+def _check_two_stages(detector: nn.Module, where: str) -> bool:
+    roi = detector.roi_head
+    _check_kind(detector.rpn_head, (RPNHead,), f'{where}.rpn_head')
+    _check_kind(roi, ROI_HEADS, f'{where}.roi_head')
+    _check_nms(detector.test_cfg.rpn, f'{where}.test_cfg.rpn')
+    _check_nms(detector.test_cfg.rcnn, f'{where}.test_cfg.rcnn')
+    for part in ('bbox', *(['mask'] if roi.with_mask else [])):
+        for extractor in _stages(getattr(roi, f'{part}_roi_extractor')):
+            kinds = (SingleRoIExtractor, GenericRoIExtractor)
+            _check_kind(extractor, kinds, f'{where}.roi_head.{part}_roi_extractor')
+    if roi.with_mask:
+        for head in _stages(roi.mask_head):
+            _check_kind(head, (FCNMaskHead, PANetMaskHead), f'{where}.roi_head.mask_head')
+    return roi.with_mask
+
+
+def _stages(part: nn.Module) -> Sequence[nn.Module]:
+    return part if isinstance(part, nn.ModuleList) else [part]
+
+
+# --- steps that all share
+
+
+def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """mmcv's ``batched_nms``: the best ``count`` boxes, their scores and places.
+
+    Args:
+        boxes: ``[B, N, 4]``.
+        scores: ``[B, N]``; :data:`NONE` for what is no box.
+        groups: ``[B, N]``; boxes of different groups do not suppress each other.
+        nms: Config with ``iou_threshold``.
+        count: At most so many.
+    """
+    is_box = scores > NONE
+    moved = boxes
+    if not nms.get('class_agnostic', False):  # by offsets, with the rounding that they cost
+        far = torch.where(is_box[..., None], boxes, torch.zeros_like(boxes)).amax((1, 2), keepdim=True) + 1
+        moved = boxes + groups[..., None].to(boxes.dtype) * far
+    keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
+    values, places = best(torch.where(keep > 0, scores, torch.full_like(scores, NONE)), count)
+    return take(boxes, places), values, places
+
+
+def decoded(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
+    """Boxes ``[B, N, 4]`` of priors ``[B, N, 2 or 4]`` and what the head said, inside the valid part."""
+    batch, count = deltas.shape[:2]
+    boxes = coder.decode(priors.reshape(-1, priors.shape[-1]), deltas.reshape(-1, 4)).reshape(batch, count, 4)
+    if not getattr(coder, 'clip_border', True):
+        return boxes
+    border = size[:, [1, 0, 1, 0]][:, None]
+    return torch.minimum(boxes.clamp(min=0), border)
+
+
+def _large(boxes: Tensor, least: float) -> Tensor:
+    return ((boxes[..., 2:] - boxes[..., :2]) > least).all(-1)
+
+
+def _rows(maps: Tensor, channels: int) -> Tensor:
+    """``[B, A * channels, H, W]`` -> ``[B, H * W * A, channels]``."""
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, channels)
+
+
+def _priors(head: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    first = maps[0]
+    return head.prior_generator.grid_priors([m.shape[-2:] for m in maps], dtype=first.dtype, device=first.device)
+
+
+def _scores(head: nn.Module, maps: Tensor) -> Tensor:
+    rows = _rows(maps, head.cls_out_channels)
+    return rows.sigmoid() if head.use_sigmoid_cls else rows.softmax(-1)[..., :-1]
+
+
+# --- one stage
+
+
+def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tuple[Tensor, ...]:
+    classes, deltas, *factors = head(features)
+    cfg, parts = head.test_cfg, []
+    for level, priors in enumerate(_priors(head, classes)):
+        scores = _scores(head, classes[level])
+        count = scores.shape[-1]
+        flat = scores.flatten(1)
+        flat = torch.where(flat > cfg.get('score_thr', 0), flat, torch.full_like(flat, NONE))
+        values, places = best(flat, cfg.nms_pre)
+        rows = places // count
+        chosen = priors[None].expand(flat.shape[0], -1, -1)
+        boxes = decoded(head.bbox_coder, take(chosen, rows), take(_rows(deltas[level], 4), rows), size)
+        if factors:
+            factor = _rows(factors[0][level], 1).sigmoid()
+            values = torch.where(values > NONE, values * take(factor, rows)[..., 0], values)
+        parts.append((boxes, values, places % count))
+    boxes, scores, labels = (torch.cat(each, 1) for each in zip(*parts))
+    boxes = boxes * size[:, [2, 3, 2, 3]][:, None]
+    if (least := cfg.get('min_bbox_size', -1)) >= 0:
+        scores = torch.where(_large(boxes, least), scores, torch.full_like(scores, NONE))
+    boxes, scores, places = suppressed(boxes, scores, labels, cfg.nms, cfg.max_per_img)
+    return boxes, scores, labels.gather(1, places)
+
+
+# --- two stages
+
+
+def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Tensor) -> tuple[Tensor, Tensor]:
+    classes, deltas = head(features)
+    parts = []
+    for level, priors in enumerate(_priors(head, classes)):
+        values, rows = best(_scores(head, classes[level])[..., 0], cfg.nms_pre)
+        chosen = priors[None].expand(values.shape[0], -1, -1)
+        boxes = decoded(head.bbox_coder, take(chosen, rows), take(_rows(deltas[level], 4), rows), size)
+        parts.append((boxes, values, torch.full_like(rows, level)))
+    boxes, scores, levels = (torch.cat(each, 1) for each in zip(*parts))
+    if (least := cfg.get('min_bbox_size', -1)) >= 0:
+        scores = torch.where(_large(boxes, least), scores, torch.full_like(scores, NONE))
+    boxes, scores, _ = suppressed(boxes, scores, levels, cfg.nms, cfg.max_per_img)
+    return boxes, scores
+
+
+def _pooled(extractor: nn.Module, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    """``[B * k, C, h, w]`` of boxes ``[B, k, 4]``."""
+    batch, count = boxes.shape[:2]
+    image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device)[:, None, None].expand(-1, count, 1)
+    rois = torch.cat([image, boxes], -1).reshape(-1, 5)
+    layers = extractor.roi_layers
+    features, first = list(features[: len(layers)]), layers[0]
+    scales = [layer.spatial_scale for layer in layers]
+    settings = list(first.output_size), int(first.sampling_ratio), first.aligned
+    if isinstance(extractor, SingleRoIExtractor):
+        level = extractor.map_roi_levels(rois, len(features))
+        return roi_features(features, rois, level, scales, *settings)
+    level = torch.zeros_like(rois[:, 0], dtype=torch.long)
+    pooled = [roi_features([maps], rois, level, [scale], *settings) for maps, scale in zip(features, scales)]
+    return torch.cat(pooled, 1) if extractor.aggregation == 'concat' else sum(pooled)
+
+
+def _regressed(head: nn.Module, boxes: Tensor, labels: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
+    """The boxes ``[B, k, 4]`` by the deltas of their labels."""
+    if not head.reg_class_agnostic:
+        deltas = deltas.reshape(*deltas.shape[:2], -1, 4)
+        deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+    return decoded(head.bbox_coder, boxes, deltas, size)
+
+
+def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, with_masks: bool) -> tuple[Tensor, ...]:
+    roi, cfg = detector.roi_head, detector.test_cfg
+    boxes, known = _proposals(detector.rpn_head, cfg.rpn, features, size)
+    batch, count = boxes.shape[:2]
+    heads, logits, deltas = _stages(roi.bbox_head), [], boxes
+    for head, extractor in zip(heads, _stages(roi.bbox_roi_extractor)):
+        if logits:
+            boxes = _regressed(heads[len(logits) - 1], boxes, logits[-1][..., :-1].argmax(-1), deltas, size)
+        classes, deltas = head(_pooled(extractor, features, boxes))
+        logits.append(classes.reshape(batch, count, -1))
+        deltas = deltas.reshape(batch, count, -1)
+    scores = (sum(logits) / len(logits)).softmax(-1)[..., :-1]
+    kinds = scores.shape[-1]
+    scores = torch.where(
+        (scores > cfg.rcnn.score_thr) & (known[..., None] > NONE), scores, torch.full_like(scores, NONE)
+    )
+    if head.reg_class_agnostic:
+        boxes = decoded(head.bbox_coder, boxes, deltas, size)[:, :, None].expand(-1, -1, kinds, -1)
+    else:
+        every = boxes[:, :, None].expand(-1, -1, kinds, -1).reshape(batch, -1, 4)
+        boxes = decoded(head.bbox_coder, every, deltas.reshape(batch, -1, 4), size)
+    boxes = boxes.reshape(batch, -1, 4)
+    scale = size[:, [2, 3, 2, 3]][:, None]
+    if not with_masks:  # mmdet then scales before it suppresses
+        boxes = boxes * scale
+    labels = torch.arange(kinds, device=boxes.device).expand(batch, count, -1).reshape(batch, -1)
+    boxes, scores, places = suppressed(boxes, scores.flatten(1), labels, cfg.rcnn.nms, cfg.rcnn.max_per_img)
+    labels = labels.gather(1, places)
+    if not with_masks:
+        return boxes, scores, labels
+    return boxes * scale, scores, labels, _masks(roi, features, boxes, labels)
+
+
+def _masks(roi: nn.Module, features: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+    """Probabilities ``[B, k, h, w]`` inside the boxes."""
+    found = []
+    for head, extractor in zip(_stages(roi.mask_head), _stages(roi.mask_roi_extractor)):
+        masks = head(_pooled(extractor, features, boxes))
+        if not head.class_agnostic:
+            own = labels.reshape(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:])
+            masks = masks.gather(1, own)
+        found.append(masks.sigmoid())
+    return (sum(found) / len(found)).reshape(*labels.shape, *found[0].shape[2:])

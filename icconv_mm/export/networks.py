@@ -1,0 +1,136 @@
+"""A whole network as one module: from pixels to what the runtime decodes."""
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from icconv_mm.errors import InputError
+from icconv_mm.export import operators
+from icconv_mm.tasks.task import library_of
+
+
+class Exported(nn.Module):
+    """Pixels in, the outputs of all tasks out, in one tuple.
+
+    Args:
+        model: The model, in evaluation mode or deployed.
+        metas: What each task's library knows of its classes, by the name of the task; '' for one alone.
+        scales: At which pictures come, for poses.
+
+    Attributes:
+        parts: The outputs of each task, in order.
+        sized: Whether pictures may be smaller than the input, or boxes are to be scaled: there is an input ``size``.
+
+    Raises:
+        InputError: A network or a part of one cannot be exported.
+    """
+
+    def __init__(self, model: nn.Module, metas: Mapping[str, dict], scales: Sequence[float]):
+        super().__init__()
+        self.model, self.scales, self.tasks, self.sized = model, scales, list(metas), True
+        networks = {'': (model, 'model')}
+        if '' not in metas:
+            networks = {name: (task, f'model.tasks.{name}') for name, task in model.tasks.items()}
+        self.parts = nn.ModuleList(_outputs(*networks[name], meta, scales) for name, meta in metas.items())
+        self.several = '' not in metas
+        self._keep_normalisation(model.data_preprocessor)
+
+    def _keep_normalisation(self, preprocessor: nn.Module) -> None:
+        spellings = ('_channel_conversion', 'channel_conversion', 'to_rgb')  # mmengine's, mmseg's, mmpretrain's
+        self.swaps = any(getattr(preprocessor, name, False) for name in spellings)
+        for name in ('mean', 'std'):
+            value = getattr(preprocessor, name, None) if preprocessor._enable_normalize else None
+            self.register_buffer(name, None if value is None else value.detach().clone().view(1, -1, 1, 1))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the outputs, in order."""
+        prefixes = [f'{name}.' if name else '' for name in self.tasks]
+        return [f'{prefix}{name}' for prefix, part in zip(prefixes, self.parts) for name in part.names]
+
+    def forward(self, images: list[Tensor], size: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Pixels ``[N, 3, H, W]``, uint8, one for each scale, and ``[N, 4]``: valid height, width, inverse scale."""
+        levels = [self._normalised(image, size) for image in images]
+        first = levels[0] if len(levels) == 1 else levels
+        if not self.several:
+            return self.parts[0](first, size)
+        outputs: list[Tensor] = []
+        with self.model._memory.holding(first, self.model._compute(first)):
+            for part in self.parts:
+                outputs += part(first, size)
+        return tuple(outputs)
+
+    def _normalised(self, image: Tensor, size: Tensor | None) -> Tensor:
+        image = (image.flip(1) if self.swaps else image).float()
+        if self.mean is not None:
+            image = (image - self.mean) / self.std
+        if size is None:
+            return image
+        # libraries fill up with zeros after they normalised
+        height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
+        inside = (height[None, :, None] < size[:, 0, None, None]) & (width[None, None] < size[:, 1, None, None])
+        return torch.where(inside[:, None], image, torch.zeros_like(image))
+
+
+def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
+    library = library_of(type(network))
+    if library == 'mmdet':
+        return _module('detection').DetectorOutputs(network, where)
+    if library == 'mmseg':
+        return _module('segmentation').SegmentorOutputs(network, where)
+    if library == 'mmpose':
+        return _module('pose').outputs_of(network, where, meta, scales)
+    if library == 'mmpretrain':
+        return _module('classification').ClassifierOutputs(network, where)
+    raise InputError(f'{where}: {type(network).__name__} is of no library whose networks can be exported')
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f'icconv_mm.export.{name}')  # whose library may be missing
+
+
+def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:
+    """The network as a program of ``torch.export``.
+
+    Args:
+        network: The network.
+        example: Its arguments, batch 2.
+        fixed: Whether height and width are those of the example; otherwise they are free, as the batch always is.
+
+    Raises:
+        InputError: Its code does what a program cannot hold; the message names the place.
+    """
+    free = torch.export.Dim.DYNAMIC
+    image = {0: free} if fixed else {0: free, 2: free, 3: free}
+    shapes = ([image] * len(example[0]), *({0: free} for _ in example[1:]))
+    network.requires_grad_(False)
+    try:
+        with torch.no_grad(), _standard_operators():
+            return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # of any code of any network
+        said = ' '.join(str(error).split())[:300]
+        raise InputError(f'torch.export cannot capture this network ({type(error).__name__}: {said})') from error
+
+
+@contextmanager
+def _standard_operators() -> Iterator[None]:
+    """Pooling and deformable convolutions by operators that every runtime has, for maps of any size."""
+
+    def of_mmcv(x, offset, weight, stride=1, padding=0, dilation=1, groups=1, deform_groups=1, *_):
+        numbers = [each[0] if isinstance(each, tuple) else each for each in (stride, padding, dilation)]
+        if groups != 1 or deform_groups != 1:
+            raise InputError(f'a deformable convolution of {groups} and {deform_groups} groups cannot be exported')
+        return operators.deform_conv(x, offset, weight, *numbers)
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch('torch.nn.functional.adaptive_avg_pool2d', operators.adaptive_mean))
+        own = mock.patch('icconv_mm.layers.pyramid_conv.padded_deform_conv2d', operators.deform_conv)
+        patches.enter_context(own)
+        with suppress(ImportError):  # without mmcv's compiled operators no network has them, either
+            patches.enter_context(mock.patch('mmcv.ops.deform_conv.deform_conv2d', of_mmcv))
+        yield

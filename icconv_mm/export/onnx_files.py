@@ -1,0 +1,155 @@
+"""From a program of ``torch.export`` to an ONNX model that every runtime reads."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnx_ir
+import torch
+from onnx import numpy_helper
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants
+
+from icconv_mm.errors import InputError
+from icconv_mm.export.operators import TRANSLATIONS
+
+OPSET = 18
+_NO_LIMIT = 1 << 40
+
+
+def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The model of standard operators.
+
+    Args:
+        program: What ``torch.export.export`` made.
+        inputs, outputs: Their names, in order.
+
+    Raises:
+        InputError: The model has an operator of another domain, or an input that nothing reads.
+    """
+    with _quiet():
+        # its own optimiser takes minutes where a network has thousands of nodes
+        made = torch.onnx.export(
+            program,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            custom_translation_table=TRANSLATIONS,
+            optimize=False,
+            verbose=False,
+        )
+    model = _folded(made.model)
+    _fold_orders(model)
+    _name_sizes(model)
+    _check(model)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own parts, and of what this package's operators are."""
+    level = logging.getLogger('torch.onnx').level
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+    logging.getLogger('torch.onnx').setLevel(level)
+
+
+def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
+    """The model with functions inlined, constants computed whatever their size, and nothing that is not used."""
+    common.InlinePass()(model)
+    limits = dict(input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    fold_constants(model, should_fold=lambda node: node.op_type == 'ConstantOfShape' or None, **limits)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    return onnx_ir.to_proto(model)
+
+
+def _fold_orders(model: onnx.ModelProto) -> None:
+    """Takes the order of channels behind an inception convolution into the filters of the convolutions that read it."""
+    graph = model.graph
+    values = {each.name: each for each in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    results = {output.name for output in graph.output}
+    done = []
+    for node in graph.node:
+        if node.op_type != 'Gather' or _attribute(node, 'axis', 0) != 1 or node.input[1] not in values:
+            continue
+        order = numpy_helper.to_array(values[node.input[1]])
+        users = readers.get(node.output[0], [])
+        width = _width(node.input[0], graph, values)
+        foldable = all(_reads_all(user, node.output[0], values, readers) for user in users)
+        if order.ndim != 1 or not users or width is None or node.output[0] in results or not foldable:
+            continue
+        for user in users:
+            filters = numpy_helper.to_array(values[user.input[1]])
+            wide = np.zeros((filters.shape[0], width, *filters.shape[2:]), filters.dtype)
+            wide[:, order] = filters
+            values[user.input[1]].CopyFrom(numpy_helper.from_array(wide, user.input[1]))
+            user.input[0] = node.input[0]
+        done.append(node)
+    for node in done:
+        graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input}
+    for value in [value for value in graph.initializer if value.name not in read]:
+        graph.initializer.remove(value)
+
+
+def _reads_all(user: onnx.NodeProto, name: str, values: Mapping, readers: Mapping) -> bool:
+    """Whether a node is a convolution of all channels with filters of its own."""
+    if user.op_type != 'Conv' or user.input[0] != name or user.input[1] not in values:
+        return False
+    return _attribute(user, 'group', 1) == 1 and len(readers[user.input[1]]) == 1
+
+
+def _width(name: str, graph: onnx.GraphProto, values: Mapping) -> int | None:
+    """Channels of what convolutions made, side by side; None where it is something else."""
+    maker = next((node for node in graph.node if name in node.output), None)
+    if maker is None:
+        return None
+    if maker.op_type == 'Conv' and maker.input[1] in values:
+        return values[maker.input[1]].dims[0]
+    if maker.op_type in ('Relu', 'Concat'):
+        widths = [_width(each, graph, values) for each in maker.input]
+        return None if None in widths else sum(widths)
+    return None
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((each.i for each in node.attribute if each.name == name), default)
+
+
+def _name_sizes(model: onnx.ModelProto) -> None:
+    """Sizes that are not fixed are called by what they are; those of outputs follow from them."""
+    for value in model.graph.input:
+        for dim, name in zip(value.type.tensor_type.shape.dim, ('batch', None, 'height', 'width')):
+            if dim.dim_param and name:
+                dim.dim_param = name if value.name in ('image', 'size') else f'{name}_{value.name.rpartition("_")[2]}'
+    for value in model.graph.output:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                dim.dim_param = f'{value.name}_{axis}' if axis else 'batch'
+    del model.graph.value_info[:]
+
+
+def _check(model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
+        raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
+    read = {name for node in model.graph.node for name in node.input}
+    if unread := [value.name for value in model.graph.input if value.name not in read]:
+        raise InputError(f'nothing in the network reads {", ".join(unread)}')
+
+
+def count_convolutions(model: onnx.ModelProto) -> int:
+    """How many convolutions a model has."""
+    return sum(node.op_type in ('Conv', 'ConvTranspose') for node in model.graph.node)

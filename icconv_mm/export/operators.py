@@ -1,0 +1,150 @@
+"""Two operators that stay whole in an exported program, each with its translation to ONNX.
+
+What they choose depends on values, their shapes do not: a mask of the boxes that a non-maximum suppression keeps, and
+the features of regions, each from its own level.
+"""
+
+import onnx
+import torch
+import torch.nn.functional as F
+from onnxscript import opset18 as op
+from torch import Tensor
+
+NONE = -1.0  # the score of what is nothing
+_ALL = 2**31 - 1
+
+
+@torch.library.custom_op('icconv_mm::export_nms_mask', mutates_args=())
+def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, least: float) -> Tensor:
+    """Which boxes ``[B, N, 4]`` of scores ``[B, N]`` above ``least`` stay: 1 or 0, ``[B, N]``."""
+    from mmcv.ops import nms
+
+    keep = torch.zeros_like(scores)
+    for row, own, score in zip(keep, boxes, scores):
+        (known,) = torch.nonzero(score > least, as_tuple=True)
+        if len(known):
+            row[known[nms(own[known], score[known], iou_threshold)[1]]] = 1
+    return keep
+
+
+@nms_mask.register_fake
+def _(boxes, scores, iou_threshold, least):
+    return torch.empty_like(scores)
+
+
+@torch.library.custom_op('icconv_mm::export_roi_features', mutates_args=())
+def roi_features(
+    levels: list[Tensor], rois: Tensor, level: Tensor, scales: list[float], size: list[int], samples: int, aligned: bool
+) -> Tensor:
+    """Features ``[n, C, *size]`` of regions ``[n, 5]`` (image, x1, y1, x2, y2), each from ``level`` ``[n]``."""
+    from mmcv.ops import roi_align
+
+    out = levels[0].new_zeros(len(rois), levels[0].shape[1], *size)
+    for number, (features, scale) in enumerate(zip(levels, scales)):
+        (own,) = torch.nonzero(level == number, as_tuple=True)
+        if len(own):
+            out[own] = roi_align(features, rois[own], tuple(size), scale, samples, 'avg', aligned)
+    return out
+
+
+@roi_features.register_fake
+def _(levels, rois, level, scales, size, samples, aligned):
+    return levels[0].new_empty(rois.shape[0], levels[0].shape[1], *size)
+
+
+# --- what is chosen, in tensors of fixed shapes
+
+
+def take(values: Tensor, places: Tensor) -> Tensor:
+    """``[B, N, k]`` at ``[B, n]`` -> ``[B, n, k]``."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest ``count`` of scores ``[B, N]`` and their places; where there are fewer, :data:`NONE` at place 0."""
+    filled = F.pad(scores, (0, count), value=NONE)
+    values, places = filled.topk(count, 1)
+    return values, torch.where(values > NONE, places, torch.zeros_like(places))
+
+
+# --- their translations
+
+
+def _nms_mask_onnx(boxes, scores, iou_threshold: float, least: float):
+    one_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))
+    limits = (op.Constant(value_floats=[value]) for value in (iou_threshold, least))
+    chosen = op.NonMaxSuppression(boxes, one_class, op.Constant(value_ints=[_ALL]), *limits)
+    places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
+    ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(chosen, start=0, end=1))
+    return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), places, ones)
+
+
+def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned: bool):
+    last = op.Constant(value_ints=[1])
+    shape = op.Concat(
+        op.Shape(rois, start=0, end=1), op.Shape(levels[0], start=1, end=2), op.Constant(value_ints=list(size)), axis=0
+    )
+    out = op.Expand(op.Constant(value_floats=[0.0]), shape)
+    for number, (features, scale) in enumerate(zip(levels, scales)):
+        own = op.Transpose(op.NonZero(op.Equal(level, op.Constant(value_int=number))), perm=[1, 0])
+        regions = op.Gather(rois, op.Squeeze(own, last), axis=0)
+        image = op.Cast(op.Gather(regions, op.Constant(value_int=0), axis=1), to=onnx.TensorProto.INT64)
+        corners = op.Slice(regions, last, op.Constant(value_ints=[5]), last)
+        pooled = op.RoiAlign(
+            features,
+            corners,
+            image,
+            coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
+            mode='avg',
+            output_height=size[0],
+            output_width=size[1],
+            sampling_ratio=samples,
+            spatial_scale=float(scale),
+        )
+        out = op.ScatterND(out, own, pooled)
+    return out
+
+
+TRANSLATIONS = {
+    torch.ops.icconv_mm.export_nms_mask.default: _nms_mask_onnx,
+    torch.ops.icconv_mm.export_roi_features.default: _roi_features_onnx,
+}
+
+
+# --- deformable convolutions, of operators that every runtime has
+
+
+def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1) -> Tensor:
+    """mmcv's deformable convolution without groups: a GridSample for each tap, and a 1x1 convolution.
+
+    ``[N, C, H, W]``, ``[N, 2 K K, H', W']``, ``[C_out, C, K, K]`` -> ``[N, C_out, H', W']``.
+    """
+    (rows, columns), (height, width), side = x.shape[-2:], offset.shape[-2:], weight.shape[-1]
+    ys = torch.arange(height, dtype=x.dtype, device=x.device)[:, None] * stride - padding
+    xs = torch.arange(width, dtype=x.dtype, device=x.device)[None] * stride - padding
+    taps = []
+    for tap in range(side * side):
+        y = ys + tap // side * dilation + offset[:, 2 * tap]
+        x_ = xs + tap % side * dilation + offset[:, 2 * tap + 1]
+        grid = torch.stack([(2 * x_ + 1) / columns - 1, (2 * y + 1) / rows - 1], -1)
+        taps.append(F.grid_sample(x, grid, mode='bilinear', padding_mode='zeros', align_corners=False))
+    return F.conv2d(torch.cat(taps, 1), weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1, 1, 1))
+
+
+def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """``F.adaptive_avg_pool2d`` for maps of any size: two products with matrices that follow from the size.
+
+    ``[N, C, H, W]`` -> ``[N, C, h, w]``.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if (height, width) == (1, 1):
+        return x.mean((2, 3), keepdim=True)
+    rows, columns = (_window_means(side, count, x) for side, count in ((x.shape[2], height), (x.shape[3], width)))
+    return rows @ x @ columns.t()
+
+
+def _window_means(side: int, count: int, like: Tensor) -> Tensor:
+    """``[count, side]``: row i averages the entries floor(i * side / count) to ceil((i + 1) * side / count)."""
+    entry, i = torch.arange(side, device=like.device), torch.arange(count, device=like.device)[:, None]
+    inside = ((entry >= i * side // count) & (entry < ((i + 1) * side + count - 1) // count)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)

@@ -1,0 +1,116 @@
+"""How a picture becomes the input of a network, as the runtime is to do it: from a test pipeline and a preprocessor."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from icconv_mm.data.tree import kind_of
+from icconv_mm.errors import InputError
+from icconv_mm.tasks.task import library_of
+
+# What a test pipeline holds that does not touch pixels, or reads what the runtime reads itself.
+_SILENT = ('LoadImageFromFile', 'LoadImage', 'LoadTaskAnnotations')
+
+
+def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The steps of the runtime for the transforms of a test pipeline that are not about annotations.
+
+    Raises:
+        InputError: There is no step for a transform, or for an option of one.
+    """
+    steps = []
+    for number, transform in enumerate(transforms):
+        kind, options = kind_of(transform), {key: value for key, value in transform.items() if key != 'type'}
+        if kind in _SILENT or kind.startswith('Pack'):
+            continue
+        if kind not in _STEPS:
+            known = ', '.join(_STEPS)
+            raise InputError(f'{where}.{number}: {kind} cannot be exported; transforms that can are {known}')
+        make, allowed = _STEPS[kind]
+        if others := {key: value for key, value in options.items() if key not in allowed and value is not None}:
+            raise InputError(f'{where}.{number}: {kind} with {others} cannot be exported')
+        steps.append(make(options))
+    return steps
+
+
+def _resize(options: Mapping[str, Any]) -> dict:
+    return {'op': 'resize', 'scale': list(options['scale']), 'keep_ratio': bool(options.get('keep_ratio', False))}
+
+
+def _resize_edge(options: Mapping[str, Any]) -> dict:
+    return {'op': 'resize_edge', 'scale': options['scale'], 'edge': options.get('edge', 'short')}
+
+
+def _center_crop(options: Mapping[str, Any]) -> dict:
+    size = options['crop_size']
+    return {'op': 'center_crop', 'size': [size, size] if isinstance(size, int) else list(size)}
+
+
+def _pad(options: Mapping[str, Any]) -> dict:
+    value = options.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, Mapping) else value
+    return {'op': 'pad', 'size': list(options['size']), 'value': [value] * 3 if isinstance(value, int) else list(value)}
+
+
+def _pyramid(options: Mapping[str, Any]) -> dict:
+    scales = sorted(options.get('scales', (1,)), reverse=True)
+    rule = {'size_divisor': options.get('size_divisor', 64), 'stride': options.get('stride', 32)}
+    return {'op': 'pyramid', 'input_size': list(options['input_size']), 'scales': scales, **rule}
+
+
+def _fit(options: Mapping[str, Any]) -> dict:
+    return {'op': 'fit', 'input_size': list(options['input_size']), 'value': list(options.get('pad_val', (0, 0, 0)))}
+
+
+_STEPS = {
+    'Resize': (_resize, ('scale', 'keep_ratio')),
+    'ResizeEdge': (_resize_edge, ('scale', 'edge')),
+    'CenterCrop': (_center_crop, ('crop_size',)),
+    'Pad': (_pad, ('size', 'pad_val')),
+    'MultiScaleResize': (_pyramid, ('input_size', 'scales', 'size_divisor', 'stride')),
+    'BottomupResize': (_fit, ('input_size', 'pad_val')),
+}
+
+
+def scales_of(transforms: Sequence[Mapping[str, Any]]) -> list[float]:
+    """At which scales the transforms of a test pipeline give pictures, largest first."""
+    pyramids = (each for each in transforms if kind_of(each) == 'MultiScaleResize')
+    return next((sorted(each.get('scales', (1,)), reverse=True) for each in pyramids), [1])
+
+
+def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:
+    """How pictures become a batch: to multiples of ``divisor``, with others of another size if ``pads``.
+
+    Args:
+        model: The model.
+        steps: The steps before.
+        fixed: Height and width of every input; None leaves them free.
+        where: Name of the preprocessor in an error.
+
+    Raises:
+        InputError: The preprocessor fills up in another way.
+    """
+    preprocessor = model.data_preprocessor
+    library = library_of(type(model)) or ('mmdet' if hasattr(model, 'tasks') else None)
+    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+    if library == 'mmseg':
+        rule = dict(preprocessor.test_cfg or {})
+        if (size := rule.get('size')) and model.test_cfg.get(
+            'mode', 'whole'
+        ) == 'whole':  # windows have a word of their own
+            raise InputError(f'{where}.test_cfg.size: {size} cannot be exported, only size_divisor')
+        divisor = rule.get('size_divisor') or 1
+    value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+    if divisor > 1 and value != 0:
+        raise InputError(f'{where}: filling up with {value} cannot be exported, only with 0')
+    ends_fixed = next((step for step in steps if step['op'] in ('fit', 'pad', 'center_crop')), None)
+    if fixed is None and ends_fixed is not None and ends_fixed['op'] == 'fit':
+        fixed = ends_fixed['input_size'][::-1]
+    sized = library == 'mmdet' or divisor > 1 or (fixed is not None and library == 'mmseg')
+    return {
+        'divisor': divisor,
+        'pads': library == 'mmdet',
+        'sized': sized,
+        'fixed': None if fixed is None else list(fixed),
+    }

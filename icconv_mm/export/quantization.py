@@ -1,0 +1,81 @@
+"""Exported networks that compute in integers of 8 bits: convolutions and products, the decoding stays as it is."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icconv_mm.errors import MissingLibraryError
+from icconv_mm.export import writers
+from icconv_mm_runtime.pictures import Picture, batches, prepare, read_all
+
+_PICTURES = 64  # by which ranges are measured at most
+_OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
+_ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+
+
+def write(model: Any, description: Mapping[str, Any], to: str, path: Path, pictures: Sequence[Path]) -> None:
+    """Write an ``onnx.ModelProto`` in 8 bits.
+
+    Args:
+        model: The model.
+        description: What the file says of itself.
+        to: 'onnx', by ONNX Runtime's quantiser, or 'openvino', by NNCF.
+        path: The file.
+        pictures: By which ranges of activations are measured.
+
+    Raises:
+        MissingLibraryError: NNCF is not installed.
+    """
+    if to == 'onnx':
+        _by_onnxruntime(model, path, _inputs(description, pictures))
+        return
+    writers.write_openvino(
+        _by_nncf(writers.to_openvino(model), list(_inputs(description, pictures))), description, path
+    )
+
+
+def _inputs(description: Mapping[str, Any], pictures: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
+    """What the network reads of each picture."""
+    paths = list(map(str, pictures))[:_PICTURES]
+    prepared = (prepare(Picture(path, image), description['steps']) for path, image in read_all(paths))
+    for _, arrays in batches(prepared, 1, description['batch']):
+        yield arrays
+
+
+def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]]) -> None:
+    import onnx
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(inputs, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, 'model.onnx')
+        onnx.save(model, str(source))
+        quantization.quantize_static(
+            str(source),
+            str(path),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_ONNX_TYPES),
+            per_channel=True,
+            reduce_range=True,  # processors without instructions for 8 bits would overflow
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def _by_nncf(model: Any, inputs: list[dict[str, np.ndarray]]) -> Any:
+    try:
+        import nncf
+    except ImportError:
+        raise MissingLibraryError(
+            "int8 with to='openvino' needs nncf, which is not installed: pip install nncf"
+        ) from None
+    others = {operation.get_type_name() for operation in model.get_ops()} - set(_OPENVINO_TYPES)
+    kept = nncf.IgnoredScope(types=sorted(others), validate=False)  # boxes are computed in floats
+    return nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs), ignored_scope=kept)

@@ -1,0 +1,96 @@
+"""Files of an exported network, each with its description inside, and how they run here."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from icconv_mm.errors import InputError, MissingLibraryError
+from icconv_mm.export.networks import Exported
+
+FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
+KEY = 'icconv_mm'  # of the description, as icconv_mm_runtime reads it
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
+    """An ``onnx.ModelProto`` as a file."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
+    onnx.save(model, str(path))
+
+
+def to_openvino(model: Any) -> Any:
+    """An OpenVINO model of an ONNX model."""
+    try:
+        import openvino
+    except ImportError:
+        raise MissingLibraryError(
+            "to='openvino' needs openvino, which is not installed: pip install openvino"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'model.onnx')
+        write_onnx(model, {}, path)
+        return openvino.convert_model(str(path))
+
+
+def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> None:
+    """An OpenVINO model as ``.xml``, with its ``.bin`` beside it."""
+    import openvino
+
+    model.set_rt_info(json.dumps(description), [KEY])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    """A package of AOTInductor: machine code for this kind of processor, which torch loads.
+
+    Raises:
+        InputError: The compiler fails, or there is none.
+    """
+    try:
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    except Exception as error:  # of whatever compiler is here
+        raise InputError(f"to='pt2': AOTInductor fails ({' '.join(str(error).split())[:300]})") from error
+
+
+def add_description(path: Path, description: Mapping[str, Any]) -> None:
+    """Puts the description into a package of AOTInductor, which is a zip archive."""
+    import zipfile
+
+    with zipfile.ZipFile(path, 'a') as archive:
+        folder = archive.namelist()[0].split('/')[0]
+        archive.writestr(f'{folder}/extra/{KEY}', json.dumps(description))
+
+
+def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> Run:
+    """What runs a package of AOTInductor in this process."""
+    loaded = torch._inductor.aoti_load_package(str(path))
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = [torch.from_numpy(array) for array in inputs.values()]
+        found = loaded(tensors[:scales], *tensors[scales:])
+        return {name: value.numpy() for name, value in zip(outputs, found)}
+
+    return run
+
+
+def standard_program(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without this package's convolutions: of those that torch has."""
+    own = [
+        operator
+        for operator in torch._decomp.decomposition_table
+        if isinstance(operator, torch._ops.OpOverload) and operator.namespace == 'icconv_mm'
+    ]
+    return program.run_decompositions({operator: torch._decomp.decomposition_table[operator] for operator in own})
+
+
+def input_names(network: Exported) -> list[str]:
+    """``image``, ``image_1``, ... and ``size``."""
+    images = ['image', *(f'image_{number}' for number in range(1, len(network.scales)))]
+    return [*images, *(['size'] if network.sized else [])]

@@ -1,0 +1,258 @@
+"""What residual networks do faster where nothing is recorded: packed filters, and norm, sum and ReLU in place.
+
+torch hands oneDNN the filters of a convolution in torch's own order, at every call, and for that order there are slower
+kernels; which order is the fastest depends on the size of the map. The compiled CPU operator keeps packed filters
+beside the weights, as inception convolutions do. After a convolution torch runs a step each for norm, sum and ReLU, and
+the norm makes a new map; the compiled operator passes over memory once, in the map that the convolution made.
+
+Both steps run by one rule (:func:`_may_run`), and in place only what is provably nobody else's: a map that a
+convolution has just made (:func:`makes_new_map`). Modules and their hooks are asked as they are at the call. Everywhere
+else torch's own operators run, which are the reference of both.
+
+Neither is an operator of ``torch.library``: its dispatch would cost more than a small map takes.
+"""
+
+import logging
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icconv_mm.ops.compiled_library import missing_kernel
+from icconv_mm.ops.dispatch import requested
+from icconv_mm.ops.tensors import is_autocast
+from icconv_mm.torch_private import in_transform_or_mode, is_compiling, is_jit_or_onnx_tracing, must_be_called
+
+_log = logging.getLogger(__name__)
+
+# exact types, whose output is a map of its own, whatever the input
+_NEW_MAPS = nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d
+
+
+# --- when steps may run
+
+
+def _may_run(x: Tensor, *others: Tensor | None) -> bool:
+    """The rule of both steps: ordinary tensors on the CPU, nothing that is recorded, the CPU's backend in use or none.
+
+    ``x`` is the map that is read, which :func:`_is_map`. Recorded are gradients, and calls that a transform, a mode or
+    a trace looks at.
+    """
+    if in_transform_or_mode() or is_jit_or_onnx_tracing() or requested() not in ('auto', 'cpu'):
+        return False
+    tensors = [x, *(each for each in others if each is not None)]
+    if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
+        return False
+    # quantised and sharded weights, say, are of types of their own
+    return all(type(each) in (Tensor, nn.Parameter) and each.device.type == 'cpu' for each in tensors)
+
+
+def _is_map(x: Tensor) -> bool:
+    """Whether x is a map ``[N, C, H, W]`` of numbers, and no symbol; asked before a parameter, whose reading is traced.
+
+    torch 2.1 compiles no type(x).
+    """
+    return not is_compiling() and type(x) is Tensor and x.ndim == 4
+
+
+def makes_new_map(module: nn.Module) -> bool:
+    """Whether what a module returns is memory of its own that nobody else has seen, as its class and hooks are now.
+
+    Classes of this package say so by the attribute ``makes_new_map``.
+    """
+    return (type(module) in _NEW_MAPS or declares(module, 'makes_new_map')) and not must_be_called(module)
+
+
+def declares(module: nn.Module, what: str) -> bool:
+    """Whether the very class of a module has an attribute that is true: a subclass may do otherwise than its base."""
+    return bool(vars(type(module)).get(what))
+
+
+# --- packed filters
+
+
+def convolve(x: Tensor, conv: nn.Module) -> Tensor:
+    """``conv(x)``; where nothing is recorded, an ordinary convolution of a channels_last map runs by packed filters.
+
+    Args:
+        x: ``[N, C_in, H, W]``.
+        conv: A convolution, of whatever kind.
+
+    Returns:
+        ``[N, C_out, H', W']``.
+    """
+    if not _is_map(x) or type(conv) is not nn.Conv2d or must_be_called(conv) or not is_packed(x, conv):
+        return conv(x)
+    return packed_conv2d(x, conv) if x.is_contiguous(memory_format=torch.channels_last) else conv(x)
+
+
+def is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether :func:`packed_conv2d` may run: its kernel serves such a call, and nothing looks at the single steps."""
+    if not (_is_map(x) and has_zero_border(conv) and _may_run(x, conv.weight, conv.bias)):
+        return False
+    if x.dtype != conv.weight.dtype or x.numel() == 0 or is_autocast('cpu'):
+        return False
+    return torch.backends.mkldnn.enabled and packs(x.dtype) and _fits(x, conv)
+
+
+def has_zero_border(conv: nn.Conv2d) -> bool:
+    """Whether a convolution has zeros at the border, in numbers of pixels."""
+    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+
+
+def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Whether torch takes such a map, else it says so, and oneDNN, which has crashed at borders beyond a kernel."""
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
+    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
+    return fits and x.shape[1] == conv.in_channels
+
+
+def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
+    """``conv(x)``, then ReLU if told so, without gradient.
+
+    Args:
+        x: ``[N, C_in, H, W]`` of which :func:`is_packed` says that it may.
+        conv: The convolution.
+        relu: Whether negative values become zero.
+
+    Returns:
+        ``[N, C_out, H', W']``, channels_last.
+
+    Raises:
+        RuntimeError: If shapes or dtypes do not fit; it names those found.
+    """
+    run = torch.ops.icconv_mm.packed_conv2d_compiled.default  # is there only after the library is
+    return run(x, conv.weight, conv.bias, *_settings(conv), relu)
+
+
+def packed_conv2d_add_relu_(z: Tensor, x: Tensor, conv: nn.Conv2d) -> None:
+    """``z = relu(conv(x) + z)``, in place and without gradient: no map is made.
+
+    Args:
+        z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
+        x, conv: As of :func:`packed_conv2d`.
+
+    Raises:
+        RuntimeError: If shapes, dtypes or the memory format of z do not fit; it names those found.
+    """
+    run = torch.ops.icconv_mm.packed_conv2d_add_relu__compiled.default
+    run(z, x, conv.weight, conv.bias, *_settings(conv))
+
+
+def _settings(conv: nn.Conv2d) -> tuple:
+    return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
+@cache
+def packs(dtype: torch.dtype) -> bool:
+    """Whether the operators are there and compute what they must, tried on a small map.
+
+    torch's build or the processor may lack a dtype.
+    """
+    if not torch.backends.mkldnn.is_available() or missing_kernel('packed_conv2d_compiled', 'cpu') is not None:
+        return False
+    conv = nn.Conv2d(16, 16, 3, padding=1, device='meta')
+    # no random numbers: what follows is to draw the same ones whether it comes here or not
+    x, weight = torch.arange(1024.0).sin().view(1, 16, 8, 8), torch.arange(2304.0).cos().view(16, 16, 3, 3)
+    x, weight = (each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, weight))
+    conv.weight, conv.bias = (nn.Parameter(each, False) for each in (weight, weight.new_ones(16)))
+    try:
+        z = x.clone()
+        packed_conv2d_add_relu_(z, x, conv)
+        found = packed_conv2d(x, conv), packed_conv2d(x, conv, relu=True), z
+    except RuntimeError as error:
+        _log.info('oneDNN does not serve convolutions in %s: %s', dtype, error)
+        return False
+    y = F.conv2d(x.float(), weight.float(), padding=1) + 1
+    expected = y, y.relu(), (y + x.float()).relu()
+    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(found, expected))
+
+
+# --- norm, sum and ReLU
+
+
+def norm_relu(
+    x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None = None, shortcut: Tensor | None = None
+) -> Tensor:
+    """``relu(norm(x) + shortcut)``.
+
+    In evaluation, where nothing is recorded, this runs in place, in one pass over memory: the maps are larger than
+    caches, so that each pass that is left out is time, and a map that is not made needs no memory.
+
+    Args:
+        x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.
+        conv: The module that made it. Unless it :func:`makes_new_map`, ``x`` is left as it is.
+        norm: A norm.
+        relu: An activation, or None.
+        shortcut: ``[N, C, H, W]``, or None.
+
+    Returns:
+        ``[N, C, H, W]``; x itself where batch norm runs in place.
+    """
+    if _runs_in_place(x, conv, norm, relu, shortcut):
+        _batch_norm_relu_(x, norm, shortcut, relu is not None)
+        return x
+    x = norm(x)
+    if shortcut is not None:
+        x = add(x, shortcut, conv, norm)
+    return x if relu is None else relu(x)
+
+
+def add(x: Tensor, shortcut: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """``x + shortcut``, in place where ``x``, the output of conv and norm, is a map that one of them has made."""
+    if is_compiling() or not (makes_new_map(conv) or makes_new_map(norm)):
+        return x + shortcut
+    x += shortcut  # no norm reads its output again
+    return x
+
+
+def _runs_in_place(
+    x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module | None, shortcut: Tensor | None
+) -> bool:
+    if not _is_map(x) or type(norm) is not nn.BatchNorm2d or norm.training or type(relu) not in (nn.ReLU, type(None)):
+        return False
+    if not _may_run(x, norm.weight, norm.bias, shortcut) or not has_batch_norm_kernel(x, norm, shortcut):
+        return False
+    return makes_new_map(conv) and not must_be_called(norm, relu)
+
+
+def has_batch_norm_kernel(x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | None = None) -> bool:
+    """Whether the compiled library has a kernel for such a map, norm and shortcut."""
+    weight, mean = norm.weight, norm.running_mean
+    if weight is None or mean is None:
+        return False
+    if shortcut is not None and (shortcut.shape != x.shape or shortcut.dtype != x.dtype):
+        return False
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    is_dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
+    return weight.dtype == mean.dtype and weight.dtype in (exact, x.dtype) and is_dense and _is_compiled()
+
+
+@cache
+def _is_compiled() -> bool:
+    return missing_kernel('batch_norm_relu__compiled', 'cpu') is None
+
+
+def _batch_norm_relu_(x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | None, relu: bool) -> None:
+    """``x = (x - mean) / sqrt(var + eps) * weight + bias``, then ``+ shortcut``, then ReLU, in place."""
+    run = torch.ops.icconv_mm.batch_norm_relu__compiled.default
+    run(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, shortcut, relu)
+
+
+class Shortcut(nn.Sequential):
+    """Pooling, a convolution and its norm: the way around a block whose maps change."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *before, conv, norm = self
+        for layer in before:
+            x = layer(x)
+        return norm_relu(convolve(x, conv), conv, norm)
+
+
+def set_norms_eval(network: nn.Module) -> None:
+    """Has the batch norms of a network, integrated ones included, normalise with the statistics that they have."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()

@@ -1,0 +1,104 @@
+"""Networks whose inception and pyramidal convolutions are torch's own, for tools that know no others."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from icconv_mm.layers.convert import convert_all
+from icconv_mm.layers.inception_conv import ICConv2d, ICConv2dReLU
+from icconv_mm.layers.pyconv import PyConv2d, PyConv2dReLU
+from icconv_mm.ops.inception_conv import make_parts
+
+
+class SplitConv2d(nn.Module):
+    """Ordinary convolutions, whose outputs together are those of one layer.
+
+    Args:
+        convolutions: The convolutions.
+        inputs: The channels of the input that each of them reads.
+        outputs: The channels of the output that each of them makes.
+        relu: Whether the output is rectified.
+    """
+
+    def __init__(
+        self,
+        convolutions: Iterable[nn.Conv2d],
+        inputs: Sequence[Sequence[int]],
+        outputs: Sequence[Sequence[int]],
+        relu: bool = False,
+    ):
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+        self.relu = nn.ReLU() if relu else None
+        channels = max(channel for part in inputs for channel in part) + 1
+        for number, part in enumerate(inputs):
+            self.register_buffer(f'inputs_{number}', torch.tensor(part) if len(part) < channels else None, False)
+        order = torch.tensor([channel for part in outputs for channel in part]).argsort()
+        self.register_buffer('order', None if order.equal(torch.arange(len(order))) else order, False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
+        maps = []
+        for number, convolution in enumerate(self.convolutions):
+            inputs = getattr(self, f'inputs_{number}')
+            maps.append(convolution(x if inputs is None else x.index_select(1, inputs)))
+        y = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+        y = y if self.order is None else y.index_select(1, self.order)
+        return y if self.relu is None else self.relu(y)
+
+
+def to_standard(module: nn.Module) -> nn.Module:
+    """Puts ordinary convolutions in the place of the inception and pyramidal ones of a network, in place.
+
+    For tools that know ``nn.Conv2d`` alone: quantisation, pruning, TorchScript. The network computes the same, more
+    slowly, and its state dict has other keys: one convolution for each dilation, one for each level. It trains.
+    Layers of a kind of their own, such as weight-standardised ones, stay as they are.
+
+    Args:
+        module: Any network, deployed or not, or a single layer.
+
+    Returns:
+        ``module`` (a new layer if it is itself such a convolution).
+
+    Example:
+        >>> network = nn.Sequential(ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)]), nn.ReLU())
+        >>> [(each.out_channels, each.dilation) for each in to_standard(network)[0].convolutions]
+        [(4, (1, 1)), (2, (2, 4))]
+    """
+    layers = [(name, each) for name, each in module.named_modules() if type(each) in _SPLITS]
+    return convert_all(module, layers, lambda layer, _: _SPLITS[type(layer)](layer), layers)
+
+
+def _split_inception(layer: ICConv2d) -> SplitConv2d:
+    parts = make_parts(layer.scaled_pattern.flat, layer.in_channels, layer.groups)
+    convolutions = []
+    for part in parts:
+        settings = dict(stride=layer.stride, padding=part.dilation, dilation=part.dilation, groups=part.groups)
+        conv = nn.Conv2d(len(part.inputs), len(part.outputs), 3, **settings, device='meta')
+        chosen = list(part.outputs)
+        conv.weight = nn.Parameter(layer.weight.detach()[chosen], layer.weight.requires_grad)
+        bias = layer.bias
+        conv.bias = None if bias is None else nn.Parameter(bias.detach()[chosen], bias.requires_grad)
+        convolutions.append(conv)
+    inputs, outputs = ([getattr(part, which) for part in parts] for which in ('inputs', 'outputs'))
+    new = SplitConv2d(convolutions, inputs, outputs, isinstance(layer, ICConv2dReLU))
+    return new.to(layer.weight.device).train(layer.training)
+
+
+def _split_pyramidal(layer: PyConv2d) -> SplitConv2d:
+    ends = [0]
+    for level in layer.pyconv_levels:
+        ends.append(ends[-1] + level.out_channels)
+    outputs = [range(*each) for each in pairwise(ends)]
+    inputs = [range(layer.in_channels)] * len(outputs)
+    return SplitConv2d(layer.pyconv_levels, inputs, outputs, isinstance(layer, PyConv2dReLU)).train(layer.training)
+
+
+_SPLITS = {
+    ICConv2d: _split_inception,
+    ICConv2dReLU: _split_inception,
+    PyConv2d: _split_pyramidal,
+    PyConv2dReLU: _split_pyramidal,
+}

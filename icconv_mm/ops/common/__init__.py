@@ -1,1 +1,0 @@
-"""What the folders beside it share: checks of tensors, scratch memory."""

@@ -1,1 +1,0 @@
-"""How an operator is defined: its schema, its ``torch.library`` definition, its gradients."""

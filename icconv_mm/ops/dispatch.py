@@ -1,0 +1,448 @@
+"""Which backend runs a call of an operator: the one chooser.
+
+Below it torch's own dispatcher finds the kernel of a device, and nothing else chooses.
+"""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+from functools import cache, lru_cache, partial
+from typing import Any, NamedTuple
+
+import torch
+
+from icconv_mm.ops.compiled_library import REBUILD, library_module, missing_kernel, missing_library
+from icconv_mm.torch_private import in_forward_ad, is_compiling
+
+BACKENDS = ('cpu', 'cuda', 'reference')  # best first
+VARIABLE = 'ICCONV_MM_BACKEND'
+_log = logging.getLogger(__name__)
+_requested: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
+
+
+# --- what a user asks and says
+
+
+class Status(NamedTuple):
+    """Whether a backend is there at all; true in a condition if it is.
+
+    Attributes:
+        available: Whether it is there.
+        reason: Why it is available, or why it is not, in one sentence.
+
+    Example:
+        >>> bool(backends()['reference'])
+        True
+    """
+
+    available: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+class Verdict(Enum):
+    """The kinds of answers of a backend to a call.
+
+    Attributes:
+        CAN_RUN: It serves the call, if no better backend does.
+        NOT_ADVISED: It serves the call within ``use_backend`` only: another is faster, or nothing was measured.
+        REFUSED: It cannot serve such a call.
+        ABSENT: It could, but is not installed.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
+        >>> answers['reference'].verdict is Verdict.CAN_RUN
+        True
+    """
+
+    CAN_RUN = 'can run'
+    NOT_ADVISED = 'can run within use_backend'
+    REFUSED = 'cannot run such a call'
+    ABSENT = 'is not installed'
+
+
+class Answer(NamedTuple):
+    """The answer of a backend to a call; true in a condition if it can run, as a string one sentence.
+
+    Attributes:
+        verdict: The kind of answer.
+        reason: Why it is no better one, in one sentence; empty where the backend can run.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> answer = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])['cuda']
+        >>> answer.verdict, bool(answer), str(answer)
+        (<Verdict.REFUSED: 'cannot run such a call'>, False, 'it takes tensors on a CUDA device, got cpu')
+    """
+
+    verdict: Verdict
+    reason: str = ''
+
+    @property
+    def serves(self) -> bool:
+        """Whether the backend runs the call within ``use_backend``."""
+        return self.verdict in (Verdict.CAN_RUN, Verdict.NOT_ADVISED)
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.CAN_RUN
+
+    def __str__(self) -> str:
+        if self.verdict is Verdict.NOT_ADVISED:
+            return f'{self.verdict.value}: {self.reason}'
+        return self.reason or self.verdict.value
+
+
+class Explanation(dict[str, Answer]):
+    """The answer of every backend of an operator, best first.
+
+    Attributes:
+        chosen: The backend that serves the call; None where the one in use cannot.
+
+    Example:
+        >>> x, weight, pattern = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3), [(2, 1, 1), (2, 2, 2)]
+        >>> with use_backend('reference'):
+        ...     explain('inception_conv2d', x, weight, None, pattern).chosen
+        'reference'
+    """
+
+    def __init__(self, answers: Mapping[str, Answer], chosen: str | None):
+        super().__init__(answers)
+        self.chosen = chosen
+
+    def __repr__(self) -> str:
+        sentences = {name: str(answer) for name, answer in self.items()}
+        return f'{type(self).__name__}(chosen={self.chosen!r}, {sentences})'
+
+
+def backends() -> dict[str, Status]:
+    """The backends that exist and whether each is available here, with the reason.
+
+    Example:
+        >>> backends()['reference']
+        Status(available=True, reason='plain PyTorch, always available')
+    """
+    missing = missing_library()
+    with_openmp = getattr(torch.ops.icconv_mm, 'compiled_with_openmp', None)
+    threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
+    cuda = 'torch sees no CUDA device'
+    if torch.cuda.is_available():  # any operator will do
+        reasons = [known['cuda'].absence() for known in _kernels.values() if 'cuda' in known]
+        cuda = None if None in reasons else reasons[0]
+    return {
+        'cpu': Status(missing is None, missing or f'compiled operators loaded{threads}'),
+        'cuda': Status(cuda is None, cuda or 'compiled operators loaded'),
+        'reference': Status(True, 'plain PyTorch, always available'),
+    }
+
+
+def explain(operator: str, *args, **named) -> Explanation:
+    """Which backend serves a call of ``operator`` here and now, and why not the others.
+
+    No backend is asked for a convolution with a single dilation or level, which is torch's own: this says what the
+    operator would run.
+
+    Args:
+        operator: Name of the operator, e.g. 'inception_conv2d'.
+        *args: The arguments of one call, as the function of this name takes them; a pattern may also be flat
+            (:attr:`DilationPattern.flat`). Of an operator without a function, such as a gradient, they are its own.
+        **named: Arguments by name.
+
+    Returns:
+        A dictionary from backends, best first, to their answers. Its ``chosen`` is the backend that serves the call,
+        ``use_backend`` and the environment variable considered.
+
+    Raises:
+        ValueError: If there is no such operator, or the arguments do not fit; then the message is that of the call.
+        TypeError: If it takes other arguments; the message says which.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
+        >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
+        >>> answers.chosen, str(answers['cpu'])
+        ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
+    """
+    if operator not in _kernels:
+        raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
+    args = _arguments[operator].of(operator, args, named)
+    name, asked = choose(operator, *args)
+    answers = {
+        each: asked[each] if each in asked else kernel.answer(*args) for each, kernel in _kernels[operator].items()
+    }
+    return Explanation(answers, name if asked[name].serves else None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within it, operators run on the backend ``name``: 'reference', 'cpu', 'cuda', or 'auto' (the best that can).
+
+    It concerns the current thread, and the backward passes of what was computed within. An operator that has no
+    implementation at all on that backend runs its reference. The environment variable ``ICCONV_MM_BACKEND`` does the
+    same for a whole process.
+
+    Raises:
+        ValueError: If there is no backend of this name.
+        RuntimeError: From the operator, if the backend cannot serve a call; the message says why.
+
+    Example:
+        >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
+        >>> with use_backend('reference'):
+        ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
+        torch.Size([1, 6, 32, 32])
+    """
+    token = _requested.set(_checked(name, 'use_backend'))
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def requested() -> str:
+    """The backend in use: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
+    return _requested.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
+
+
+def _checked(name: str, source: str) -> str:
+    if name != 'auto' and name not in BACKENDS:
+        raise ValueError(f'{source}: no backend {name!r}; there are {", ".join(("auto", *BACKENDS))}')
+    return name
+
+
+def forget_packed_weights() -> int:
+    """Frees the packed weights, and the memory for packed inputs, that inference on CPUs keeps.
+
+    Results do not depend on it: a weight that has changed is packed anew.
+
+    Returns:
+        How many packed weights there were.
+
+    Example:
+        >>> forget_packed_weights() >= 0
+        True
+    """
+    return 0 if missing_library() else torch.ops.icconv_mm.forget_packed_weights()
+
+
+# --- what operators register
+
+
+def _nothing(*_) -> None:
+    """No reason against any call."""
+
+
+class Kernel(NamedTuple):
+    """What serves the calls of one operator on one backend.
+
+    The first two take the operator's arguments and return one sentence with the value that was found, or None.
+    :func:`register` sets the rest.
+    """
+
+    refusal: Callable[..., str | None] = _nothing  # why it cannot serve a call
+    objection: Callable[..., str | None] = _nothing  # why it should serve a call within ``use_backend`` only
+    absence: Callable[[], str | None] = _nothing  # why it is not installed
+    run: Callable | None = None  # from the operator's arguments to the result
+    is_compiled: bool = False  # whether ``run`` is nothing but the operator of the compiled library
+
+    def answer(self, *args) -> Answer:
+        """Whether it runs a call: if it takes it, if it is installed, if it is advised."""
+        if reason := self.refusal(*args):
+            return Answer(Verdict.REFUSED, reason)
+        if reason := self.absence():
+            return Answer(Verdict.ABSENT, reason)
+        if reason := self.objection(*args):
+            return Answer(Verdict.NOT_ADVISED, reason)
+        return Answer(Verdict.CAN_RUN)
+
+
+class Arguments(NamedTuple):
+    """What a call of an operator takes: for ``explain``, which is asked with the same."""
+
+    function: Callable  # whose signature it is
+    check: Callable[..., None] = _nothing  # raises where the operator's arguments do not fit
+    converters: Mapping[str, Callable] = {}  # by argument, from what the function takes to what the operator takes
+
+    def of(self, operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
+        """All arguments of a call, as the operator takes them; raises what the call raises of them."""
+        signature = inspect.signature(self.function)
+        try:
+            call = signature.bind(*args, **named)
+        except TypeError as error:
+            names = ', '.join(signature.parameters)
+            raise TypeError(f'explain: {error}; {operator} takes {names}') from None
+        call.apply_defaults()
+        for name, convert in self.converters.items():
+            if name in call.arguments:
+                call.arguments[name] = convert(call.arguments[name])
+        self.check(*call.args)
+        return call.args
+
+
+class _Kernels(dict):
+    """Those of each operator by backend, best first; counts how often they were exchanged."""
+
+    generation = 0
+
+    def __setitem__(self, operator: str, by_backend: dict[str, Kernel]) -> None:
+        super().__setitem__(operator, by_backend)
+        self.generation += 1
+
+
+_kernels = _Kernels()
+_arguments: dict[str, Arguments] = {}  # by operator
+
+
+def register(
+    operator: str,
+    reference: Callable,
+    kernels: Mapping[str, Kernel],
+    compiled: Callable | None = None,
+    arguments: Arguments | None = None,
+) -> None:
+    """Registers what runs an operator, or a function that has backends and is no operator of ``torch.library``.
+
+    The latter is for what ``torch.library`` does not suit: an operator of it cannot both change a buffer and have a
+    gradient, and adds microseconds to a call.
+
+    Args:
+        operator: The name by which ``run`` and ``explain`` know it.
+        reference: Function that computes the results on tensors of any device.
+        kernels: What the compiled ``<operator>_compiled`` refuses, by backend.
+        compiled: Function that calls it, where that is more than the plain call.
+        arguments: What a call takes, for ``explain``; None for what ``compiled`` or else ``reference`` takes.
+    """
+    name = f'{operator}_compiled'
+
+    def run_compiled(*args):
+        return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
+
+    def complete(backend: str) -> Kernel:
+        absence = partial(missing_kernel, name, backend)
+        return kernels[backend]._replace(run=compiled or run_compiled, absence=absence, is_compiled=compiled is None)
+
+    _arguments[operator] = arguments or Arguments(compiled or reference)
+    _kernels[operator] = {each: complete(each) for each in BACKENDS if each in kernels} | {
+        'reference': Kernel(run=reference)
+    }
+
+
+# --- the choice
+
+
+def choose(operator: str, *args) -> tuple[str, dict[str, Answer]]:
+    """The backend for a call, and the answers of those that were considered: the one in use, or the best ones."""
+    known, name = _kernels[operator], requested()
+    if name != 'auto':
+        name = name if name in known else 'reference'
+        return name, {name: known[name].answer(*args)}
+    answers = {}
+    for name, kernel in known.items():
+        answers[name] = kernel.answer(*args)
+        if answers[name].verdict is Verdict.CAN_RUN:
+            break
+    return name, answers
+
+
+def run(operator: str, *args) -> Any:
+    """Runs ``operator`` on the backend in use, or else on the best one that can."""
+    name, answers = choose(operator, *args)
+    if not answers[name].serves:
+        raise RuntimeError(f'{operator}: the backend {name!r} is in use, but {answers[name].reason}')
+    if name == 'reference':
+        for other, answer in answers.items():
+            if answer.verdict is Verdict.ABSENT:
+                _notice_absence(other)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log_choice(operator, name, answers)
+    return _kernels[operator][name].run(*args)
+
+
+def is_compiled(operator: str, *args) -> bool:
+    """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
+    name, answers = choose(operator, *args)
+    return _kernels[operator][name].is_compiled and answers[name].serves
+
+
+def prepared(maker: str, settings: tuple, relu: bool, served: Callable) -> Callable | None:
+    """The calls of a layer without Python in between: from tensors to the result, with the gradient rule in C++.
+
+    The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
+    more than a small layer takes on a GPU. Here ordinary tensors go to ``csrc/python/fast_path.cpp`` instead. It
+    chooses nothing: it asks ``served`` once for each kind of call (backend requested, device, dtype and sizes, which is
+    all that a choice depends on besides the numbers of a layer) and keeps the answer.
+
+    Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
+    ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
+    logged.
+
+    Args:
+        maker: The function of the library that prepares the calls of a layer.
+        settings: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
+        relu: Whether a ReLU follows; such an operator has no gradient.
+        served: Function ``(relu, settings, x, weights, bias)``: which passes of a call compiled kernels serve.
+
+    Returns:
+        A function ``(x, weights, bias, requested())`` of unchecked tensors, which returns None for a call that the
+        operator itself must serve; None where all calls are such.
+    """
+    # first what dynamo knows, so that it traces none of the rest
+    if is_compiling() or in_forward_ad() or _log.isEnabledFor(logging.DEBUG):
+        return None
+    try:
+        return _prepared(maker, settings, relu, served, _kernels.generation)
+    except TypeError:  # numbers that are none, or that 64 bits do not hold: the operator says what is wrong
+        return None
+
+
+@lru_cache(maxsize=4096)  # layers of a process
+def _prepared(maker: str, settings: tuple, relu: bool, served: Callable, generation: int) -> Callable | None:
+    module = library_module()
+    if module is None:
+        return None
+    return getattr(module, maker)(list(settings[0]), *settings[1:], relu, partial(served, relu, settings))
+
+
+# --- what is said of a choice
+
+_logged: set[str] = set()
+_MOST_LOGGED = 1000  # reasons hold numbers of the calls
+
+
+def _log_choice(operator: str, name: str, answers: Mapping[str, Answer]) -> None:
+    """Logs at debug level what has not been logged yet: a network makes the same choice thousands of times."""
+    in_use = requested()
+    if in_use == 'auto':
+        others = [(other, answer.reason) for other, answer in answers.items() if other != name]
+        why = ''.join(f'; not on the backend {other!r}, because {reason}' for other, reason in others)
+        message = f'{operator}: on the backend {name!r}{why}'
+    elif in_use == name:
+        message = f'{operator}: on the backend {name!r}, which is in use'
+    else:
+        message = f'{operator}: on the reference; the backend {in_use!r}, which is in use, does not have it'
+    if message not in _logged:
+        if len(_logged) >= _MOST_LOGGED:
+            _logged.clear()
+        _logged.add(message)
+        _log.debug(message)
+
+
+def _notice_absence(name: str) -> None:
+    """Warns once that the reference serves calls because the kernel of a backend is not installed."""
+    if reason := missing_library():
+        _warn_once(f'{reason}. The slower reference operators are used.')
+    elif name == 'cpu':  # a build without CUDA is a choice
+        _warn_once(
+            f'the compiled operators are of another version of icconv_mm and lack some kernels; re{REBUILD}. '
+            'The slower reference operators are used instead of those.'
+        )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

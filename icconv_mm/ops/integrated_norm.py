@@ -1,0 +1,208 @@
+"""Integrated batch norm in training mode, for all levels of a pyramid at once."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from icconv_mm.ops.dispatch import Kernel, register, run
+from icconv_mm.ops.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
+from icconv_mm.torch_private import below_autograd, is_compiling
+
+
+def integrated_norm(
+    levels: Sequence[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    *,
+    group: 'dist.ProcessGroup | None' = None,
+) -> list[Tensor]:
+    """Batch norm with statistics of all pixels of all levels, then ReLU if wanted; once differentiable.
+
+    On a CPU two passes over memory serve the levels, and two their gradients.
+
+    Args:
+        levels: ``[N, C, H_l, W_l]`` each, unchecked.
+        weight, bias: ``[C]`` or None.
+        running_mean, running_var, batches: Statistics ``[C]``, ``[C]`` and number of batches ``[]``, which change; or
+            None.
+        momentum: Share of this batch in the statistics.
+        eps: What is added to the variance.
+        relu: Whether negative values become zero.
+        group: Processes that share the statistics. The reference serves such calls, and ``torch.compile``.
+
+    Returns:
+        Levels of the same shapes.
+    """
+    args = levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu
+    if group is not None or is_compiling():
+        return reference(*args, group=group)
+    return run('integrated_norm', *args)
+
+
+# --- the reference, in torch's own steps
+
+
+def reference(
+    levels: Sequence[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float,
+    eps: float,
+    relu: bool,
+    *,
+    group: 'dist.ProcessGroup | None' = None,
+) -> list[Tensor]:
+    """``[N, C, H_l, W_l]`` each -> the same shapes; arguments as those of ``integrated_norm``.
+
+    The pyramid is never concatenated: moments are taken per level and combined.
+    """
+    *outputs, mean, var, count = _Normalize.apply(weight, bias, eps, group, *levels)
+    if batches is not None:
+        with torch.no_grad():
+            batches.add_(1)
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
+
+
+class _Normalize(torch.autograd.Function):
+    """(weight, bias, eps, group, *levels) -> (*normalised levels, mean [C], biased variance [C], pixels [])."""
+
+    @staticmethod
+    def forward(ctx, weight, bias, eps, group, *levels):
+        mean, var, count = _combine(*_moments(levels))
+        if group is not None:
+            mean, var, count = _combine(*_gather(mean, var, count, group))
+        ctx.save_for_backward(weight, mean, var, count, *levels)
+        ctx.eps, ctx.group, ctx.has_bias = eps, group, bias is not None
+        scale, shift = (None if t is None else t.to(mean.dtype) for t in (weight, bias))
+        outputs = [F.batch_norm(x, mean, var, scale, shift, False, 0.0, eps) for x in levels]
+        ctx.mark_non_differentiable(mean, var, count)
+        return (*outputs, mean, var, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        weight, mean, var, count, *levels = ctx.saved_tensors
+        scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
+        grads = [grad.to(x.dtype) for grad, x in zip(grads, levels)]
+        # sum of grad * normalised x [C], and of grad [C], over this process's levels
+        inverse = torch.rsqrt(var + ctx.eps)
+        sums = torch.stack([_sums(grad, x, mean, inverse) for grad, x in zip(grads, levels)]).sum(0)
+        grad_weight = sums[0].to(weight.dtype) if weight is not None and ctx.needs_input_grad[0] else None
+        grad_bias = sums[1].to(weight.dtype) if ctx.has_bias and ctx.needs_input_grad[1] else None
+        grad_levels = [None] * len(levels)
+        if any(ctx.needs_input_grad[4:]):
+            if ctx.group is not None:
+                sums = sums.clone()
+                dist.all_reduce(sums, group=ctx.group)
+            # grad_x = factor * (grad - mean(grad) - x_hat * mean(grad * x_hat)), x_hat = inverse * (x - mean)
+            factor = scale * inverse
+            slope, shift = -factor * sums / count
+            # a batch norm of these is slope * x_hat + shift, in one pass over memory
+            affine = slope * inverse, shift, mean, torch.ones_like(mean), False, 0.0, 0.0, False
+            grad_levels = [
+                torch.batch_norm(x, *affine).addcmul_(grad, factor[:, None, None].to(grad.dtype))
+                for grad, x in zip(grads, levels)
+            ]
+        return (grad_weight, grad_bias, None, None, *grad_levels)
+
+
+def _moments(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Means [L, C], biased variances [L, C] and numbers of pixels [L] of the levels, in float32 or float64."""
+    dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+    unused = levels[0].new_zeros(2, levels[0].shape[1], dtype=dtype)  # running statistics, which set the dtype
+    parts = [torch.batch_norm_update_stats(x, *unused, 0.0) if x.numel() else tuple(unused) for x in levels]
+    means, variances = (torch.stack(column) for column in zip(*parts))
+    return means, variances, means.new_tensor([x.shape[0] * x.shape[2] * x.shape[3] for x in levels])
+
+
+def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and pixels [] of a union of parts, given theirs: [P, C], [P, C], [P]."""
+    count = counts.sum()
+    share = (counts / count)[:, None]
+    mean = (share * means).sum(0)
+    var = (share * (variances + (means - mean).square())).sum(0)
+    return mean, var, count
+
+
+def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
+    """The moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
+    own = torch.cat([mean, var, count[None]])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, own, group=group)
+    means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], 1)
+    return means, variances, counts[:, 0]
+
+
+def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
+    if x.numel() == 0:
+        return mean.new_zeros(2, len(mean))
+    # that of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
+    backward = torch.ops.aten.native_batch_norm_backward.default
+    ones, mask = torch.ones_like(mean), [False, True, True]
+    no_running = None, None  # mean and variance
+    _, weighted, plain = backward(grad, x, ones, *no_running, mean, inverse, True, 0.0, mask)
+    return torch.stack([weighted, plain])
+
+
+# --- the compiled kernel: its gradient, and which calls it gets
+
+
+def _compiled(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
+    statistics = running_mean, running_var, batches
+    return list(_IntegratedNorm.apply(weight, bias, statistics, momentum, eps, relu, *levels))
+
+
+class _IntegratedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight, bias, statistics, momentum, eps, relu, *levels):
+        forward = torch.ops.icconv_mm.integrated_norm_compiled.default
+        with below_autograd():
+            outputs, mean, inverse = forward(list(levels), weight, bias, *statistics, momentum, eps, relu)
+        ctx.save_for_backward(weight, bias, mean, inverse, *levels)
+        ctx.relu = relu
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        weight, bias, mean, inverse, *levels = ctx.saved_tensors
+        grads = [grad.to(level.dtype) for grad, level in zip(grads, levels)]
+        backward = torch.ops.icconv_mm.integrated_norm_grad_compiled.default
+        to_levels, to_weight, to_bias = backward(grads, levels, weight, bias, mean, inverse, ctx.relu)
+        need_weight, need_bias = ctx.needs_input_grad[:2]
+        return to_weight if need_weight else None, to_bias if need_bias else None, None, None, None, None, *to_levels
+
+
+def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | None:
+    first = levels[0]
+    if reason := device_refusal((first,), 'cpu') or mixture_refusal(levels, 'levels'):
+        return reason
+    if first.dtype not in FLOAT_DTYPES:
+        return f'it takes floating-point levels, got {first.dtype}'
+    if any(level.numel() == 0 for level in levels):
+        return 'it takes levels that are not empty'
+    wanted = torch.float64 if first.dtype == torch.float64 else torch.float32
+    for each in (weight, bias, running_mean):
+        if each is not None and each.dtype != wanted:
+            return f'it takes {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
+    return None
+
+
+# an operator of `torch.library` cannot both change running statistics and have a gradient
+register('integrated_norm', reference, {'cpu': Kernel(_refusal)}, compiled=_compiled)

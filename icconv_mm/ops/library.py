@@ -1,0 +1,175 @@
+"""What an operator is to torch: its definition in ``torch.library``, its gradient, its decomposition in traces."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+from torch.utils import flop_counter
+
+from icconv_mm.ops import dispatch
+from icconv_mm.ops.tensors import cast, memory_format, tensors_of
+from icconv_mm.patterns import DilationPattern
+from icconv_mm.torch_private import (
+    Operator,
+    below_autograd,
+    in_forward_ad,
+    is_jit_or_onnx_tracing,
+    register_decomposition,
+)
+
+# this interface is the same from torch 2.1 on
+fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
+
+
+def define(
+    name: str,
+    schema: str,
+    reference: Callable,
+    *,
+    fake: Callable,
+    autograd: Callable | None = None,
+    autocast: bool = False,
+    flops: Callable | None = None,
+    layout_of: int | None = None,
+    kernels: Mapping[str, dispatch.Kernel] | None = None,
+    arguments: dispatch.Arguments | None = None,
+    standard: Callable | None = None,
+) -> Operator:
+    """Define an operator: ``torch.ops.icconv_mm.<name>``.
+
+    Args:
+        name: Name of the operator.
+        schema: Arguments and results, ``(Tensor x, ...) -> Tensor``.
+        reference: Function that computes the results on tensors of any device.
+        fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
+            without data.
+        autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
+            operator whose gradient is never needed.
+        autocast: Whether ``torch.autocast`` casts the tensors.
+        flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
+        layout_of: Position of the argument whose memory format the results have; None for contiguous results.
+        kernels: What the compiled kernels ``<name>_compiled`` refuse, by backend; None where there are none.
+        arguments: What a call takes, for ``explain``; None where no Python function stands before the operator, and
+            ``reference`` has its arguments.
+        standard: What ``torch.onnx`` makes of the operator in an exported program: a function that computes the results
+            by operators that runtimes know, whatever the sizes; None where it is not exported.
+
+    Returns:
+        The overload of ``torch.ops``.
+    """
+    dispatch.register(name, reference, kernels or {}, arguments=arguments)
+    fragment.define(f'{name}{schema}')
+    packet = getattr(torch.ops.icconv_mm, name)
+    operator = packet.default
+
+    def implementation(*args):
+        out = dispatch.run(name, *args)
+        fmt = torch.contiguous_format if layout_of is None else memory_format(args[layout_of])
+        if isinstance(out, Tensor):
+            return out.contiguous(memory_format=fmt)
+        return type(out)(each.contiguous(memory_format=fmt) for each in out)
+
+    def with_gradient(*args):
+        if torch.is_grad_enabled() or in_forward_ad():  # tangents do not ask for gradients
+            return autograd(operator, *args)
+        with below_autograd():  # the same without the cost of preparing a gradient
+            return operator(*args)
+
+    def under_autocast(device: str) -> Callable:
+        def rule(*args):
+            with torch.autocast(device, enabled=False):
+                return operator(*(cast(arg, device) for arg in args))
+
+        return rule
+
+    fragment.impl(name, implementation, 'CompositeExplicitAutograd')
+    fragment.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
+    if autograd:
+        fragment.impl(name, with_gradient, 'Autograd')
+    if autocast:
+        fragment.impl(name, under_autocast('cpu'), 'AutocastCPU')
+        fragment.impl(name, under_autocast('cuda'), 'AutocastCUDA')
+    if standard is not None:
+        register_decomposition(operator, standard)
+    if flops and hasattr(flop_counter, 'register_flop_formula'):
+        flop_counter.register_flop_formula(packet)(flops)
+    elif flops:  # before torch 2.2
+        flop_counter.flop_mapping[packet] = flops
+    return operator
+
+
+def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
+    """Check the arguments and call the operator, or for a trace its decomposition, the reference."""
+    if is_jit_or_onnx_tracing():
+        return decomposed(reference, check, *args)
+    check(*args)
+    return operator(*args)
+
+
+def decomposed(reference: Callable, check: Callable, *args) -> Any:
+    """Check the arguments and call the reference without tracer warnings: a trace makes constants of shapes anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        check(*args)
+        return reference(*args)
+
+
+def differentiable_once(backward: Callable, count: int) -> Callable:
+    """A gradient rule that works once: its backward pass is an operator without a gradient of its own.
+
+    Args:
+        backward: Operator ``(grad, *args)`` that returns the gradients of the first ``count`` arguments.
+        count: Number of tensors, which come first among the arguments.
+    """
+
+    def rule(operator, *args):
+        return _Once.apply(operator, backward, args[count:], *args[:count])
+
+    return rule
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, operator, backward, settings, *tensors):
+        ctx.save_for_backward(*tensors)
+        ctx.operator, ctx.settings = backward, settings
+        with below_autograd():
+            return operator(*tensors, *settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        grads = ctx.operator(grad, *ctx.saved_tensors, *ctx.settings)
+        return None, None, None, *(each if need else None for each, need in zip(grads, ctx.needs_input_grad[3:]))
+
+
+def is_symbol(x: object) -> bool:
+    """Whether ``torch.fx`` records the call: there is control flow on tensors below a function, so that is one step."""
+    return isinstance(x, fx.Proxy)
+
+
+def recorded(function: Callable, x: fx.Proxy, *args: object) -> fx.Proxy:
+    """The call of a function as one step of a graph of ``torch.fx``; patterns are lists of runs there."""
+    args = [tuple(map(tuple, arg)) if isinstance(arg, DilationPattern) else arg for arg in args]
+    return x.tracer.create_proxy('call_function', function, (x, *args), {})
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def refuse_gradient(name: str, *args) -> None:
+    """Raise RuntimeError where a tensor among the arguments of an operator without a gradient requires one."""
+    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
+        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+
+
+def without_gradient(operator: Operator, *args) -> Any:
+    """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
+    refuse_gradient(operator._schema.name.removeprefix('icconv_mm::'), *args)
+    with below_autograd():
+        return operator(*args)

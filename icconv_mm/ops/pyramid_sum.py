@@ -1,0 +1,89 @@
+"""The sum of a level of a pyramid and of the next coarser one upsampled, in one pass over memory."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from icconv_mm.ops.dispatch import Kernel, register, run
+from icconv_mm.ops.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
+from icconv_mm.torch_private import below_autograd, in_transform_or_mode, is_jit_or_onnx_tracing
+
+
+def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
+    """``own + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
+
+    What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. torch makes a map for each step; the
+    compiled kernel reads its inputs once and writes the sum.
+
+    Args:
+        own: ``[N, C, H, W]``.
+        coarser: ``[N, C, h, w]``.
+        finer: ``[N, C, H, W]`` or None: what comes from the finer level, already of this one's size.
+
+    Returns:
+        ``[N, C, H, W]``, a new map of the dtype of ``own``.
+    """
+    if in_transform_or_mode() or is_jit_or_onnx_tracing():
+        return reference(own, coarser, finer)
+    return run('pyramid_sum', own, coarser, finer)
+
+
+# --- the reference, in torch's own steps
+
+
+def reference(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
+    """``[N, C, H, W]``, ``[N, C, h, w]``, ``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+    y = own if finer is None else own + finer
+    upsampled = F.interpolate(coarser, y.shape[-2:], mode='bilinear', align_corners=True)
+    return y + upsampled.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
+
+
+# --- the compiled kernel: its gradient, and which calls it gets
+
+
+def _compiled(own, coarser, finer=None):
+    if torch.is_grad_enabled():
+        return _PyramidSum.apply(own, coarser, finer)
+    return _compiled_sum(own, coarser, finer)
+
+
+def _compiled_sum(*args):
+    with below_autograd():
+        return torch.ops.icconv_mm.pyramid_sum_compiled.default(*args)
+
+
+class _PyramidSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, own, coarser, finer):
+        ctx.size = coarser.shape
+        return _compiled_sum(own, coarser, finer)
+
+    @staticmethod
+    def backward(ctx, grad):
+        need_own, need_coarser, need_finer = ctx.needs_input_grad
+        to_coarser = None
+        if need_coarser:  # torch's own, which has a gradient in turn
+            backward = torch.ops.aten.upsample_bilinear2d_backward.default
+            to_coarser = backward(grad, list(grad.shape[-2:]), list(ctx.size), True, None, None)
+        return grad if need_own else None, to_coarser, grad if need_finer else None
+
+
+def _refusal(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
+    maps = [own, coarser] if finer is None else [own, coarser, finer]
+    if reason := device_refusal(maps, 'cpu') or mixture_refusal(maps, 'maps'):
+        return reason
+    if own.dtype not in FLOAT_DTYPES:
+        return f'it takes floating-point maps, got {own.dtype}'
+    if coarser.numel() == 0:
+        return 'it takes levels that are not empty'
+    return None
+
+
+def _objection(own: Tensor, *_) -> str | None:
+    if own.dtype in (torch.float16, torch.bfloat16):
+        return f'in {own.dtype} the reference is faster'
+    return None
+
+
+# the dispatcher of `torch.library` would add some microseconds to each call, ten where a gradient is recorded
+register('pyramid_sum', reference, {'cpu': Kernel(_refusal, _objection)}, compiled=_compiled)

@@ -1,0 +1,266 @@
+"""Inception and pyramidal convolutions as few standard ones: what exports hold, at nearly the price of a dense network.
+
+Runtimes compute in blocks of channels, so a convolution of 3 channels costs as much as one of 16, and one for each
+dilation is far from the price of the dense layer. Here is the one place that decides how a layer is cut. An inception
+convolution keeps a convolution for each of its largest dilations. Its other channels take two steps: a 1x3 convolution
+for each dilation of the width gives the three partial sums of a channel, of the upper, middle and lower row of its
+filter; one depthwise convolution moves every sum up or down by the channel's dilation of the height, and a 1x1
+convolution adds the three. Both are exact: their filters are zeros and ones.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from itertools import accumulate
+from math import gcd
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from icconv_mm.ops.tensors import triples
+
+BLOCK = 16  # channels that a runtime computes at once, on processors with AVX-512; others have 8
+_MAP = 60  # price of a channel that a depthwise convolution writes and the next one reads, in products for a pixel
+
+
+class Direct(NamedTuple):
+    """One convolution of full filters.
+
+    Attributes:
+        dilation: Height and width.
+        channels: The output channels of the layer that it computes.
+    """
+
+    dilation: tuple[int, int]
+    channels: tuple[int, ...]
+
+
+class Sums(NamedTuple):
+    """The two steps of the other channels.
+
+    Attributes:
+        rows: For each dilation of the width the channels whose rows a 1x3 convolution sums.
+        heights: The dilation of the height, by channel.
+    """
+
+    rows: tuple[tuple[int, tuple[int, ...]], ...]
+    heights: dict[int, int]
+
+    @property
+    def channels(self) -> list[int]:
+        return [channel for _, own in self.rows for channel in own]
+
+    @property
+    def places(self) -> list[tuple[int, int] | None]:
+        """What the channels of the 1x3 convolutions are: a channel of the layer and a row of its filter, or padding."""
+        return [place for _, own in self.rows for place in _padded([(c, row) for row in range(3) for c in own], None)]
+
+    @property
+    def step_and_reach(self) -> tuple[int, int]:
+        """Dilation of the depthwise filters, and how many taps they reach up and down."""
+        step = reduce(gcd, self.heights.values())
+        return step, max(self.heights.values()) // step
+
+    def cost(self, in_channels: int) -> float:
+        """Products for a pixel."""
+        total, reach = len(self.places), self.step_and_reach[1]
+        return total * (3 * in_channels + _MAP + 2 * reach + 1 + _up(len(self.heights)))
+
+
+class Plan(NamedTuple):
+    """How a layer is cut.
+
+    Attributes:
+        direct: Convolutions of full filters.
+        sums: The two steps of the other channels, None where there are none.
+    """
+
+    direct: tuple[Direct, ...]
+    sums: Sums | None
+
+    @property
+    def convolutions(self) -> int:
+        """How many standard convolutions the layer becomes."""
+        return len(self.direct) + (len(self.sums.rows) + 2 if self.sums else 0)
+
+    @property
+    def order(self) -> list[int]:
+        """Where each channel of the layer is in the padded outputs, one after another."""
+        found = [channel for part in self.direct for channel in _padded(part.channels, -1)]
+        found += _padded(self.sums.channels, -1) if self.sums else []
+        return [found.index(channel) for channel in range(max(found) + 1)]
+
+
+@lru_cache(maxsize=1024)
+def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
+    """The cheapest cut of a layer without groups.
+
+    Args:
+        pattern: Flat table of runs.
+        in_channels: Of the layer.
+    """
+    by_dilation: dict[tuple[int, int], list[int]] = {}
+    position = 0
+    for count, height, width in triples(pattern):
+        by_dilation.setdefault((height, width), []).extend(range(position, position + count))
+        position += count
+    parts = sorted((Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own), key=_narrowest)
+    cuts = [Plan(tuple(parts[:count]), _sums(parts[count:])) for count in range(len(parts) + 1)]
+    return min(cuts, key=lambda cut: _cost(cut, in_channels))
+
+
+def _narrowest(part: Direct) -> int:
+    return -len(part.channels)
+
+
+def _sums(parts: Sequence[Direct]) -> Sums | None:
+    if not parts:
+        return None
+    rows: dict[int, list[int]] = {}
+    for part in parts:
+        rows.setdefault(part.dilation[1], []).extend(part.channels)
+    heights = {channel: part.dilation[0] for part in parts for channel in part.channels}
+    return Sums(tuple((width, tuple(own)) for width, own in sorted(rows.items())), heights)
+
+
+def _cost(cut: Plan, in_channels: int) -> float:
+    direct = sum(_up(len(part.channels)) * 9 * in_channels for part in cut.direct)
+    return direct + (cut.sums.cost(in_channels) if cut.sums else 0)
+
+
+def _up(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
+
+
+def _padded(entries: Sequence, filler: object) -> list:
+    """The entries and so many fillers that they are whole blocks."""
+    return [*entries, *[filler] * (_up(len(entries)) - len(entries))]
+
+
+# --- what a plan computes
+
+
+def inception_output(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pattern: Sequence[int],
+    stride: int = 1,
+    *,
+    relu: bool = False,
+) -> Tensor:
+    """``[N, C_in, H, W]``, ``[C_out, C_in, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``, of standard convolutions."""
+    cut = plan(tuple(pattern), int(x.shape[1]))
+    outputs = [
+        F.conv2d(x, _rows(weight, part.channels), _rows(bias, part.channels), stride, part.dilation, part.dilation)
+        for part in cut.direct
+    ]
+    if cut.sums:
+        outputs.append(_summed(x, weight, bias, cut.sums, stride))
+    outputs = [output.relu() for output in outputs] if relu else outputs  # runtimes fuse it with each convolution
+    joined = torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+    if cut.order == list(range(joined.shape[1])):
+        return joined
+    return joined.index_select(1, _vector(cut.order, x))
+
+
+def _vector(values: Sequence[int], like: Tensor) -> Tensor:
+    """Integers as a tensor, by operators alone: what an exported program is taken apart into may hold no constants."""
+    runs: list[list[int]] = []
+    for value in values:
+        run = runs[-1] if runs else []
+        step = run[1] - run[0] if len(run) > 1 else value - run[0] if run else None
+        if step in (0, 1) and value == run[-1] + step:
+            run.append(value)
+        else:
+            runs.append([value])
+    parts = [
+        torch.full((len(run),), run[0], dtype=torch.long, device=like.device)
+        if run[0] == run[-1]
+        else torch.arange(run[0], run[-1] + 1, device=like.device)
+        for run in runs
+    ]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _one_hot(values: Sequence[int], count: int, like: Tensor) -> Tensor:
+    """``[len(values), count]``: 1 where a value says, a row of zeros for -1."""
+    return (_vector(values, like)[:, None] == torch.arange(count, device=like.device)).to(like.dtype)
+
+
+def _rows(tensor: Tensor | None, channels: Sequence[int]) -> Tensor | None:
+    """These filters or biases, and zeros up to whole blocks."""
+    if tensor is None:
+        return None
+    chosen = tensor.index_select(0, _vector(channels, tensor))
+    return _fill(chosen, _up(len(channels)))
+
+
+def _fill(tensor: Tensor, count: int) -> Tensor:
+    missing = count - int(tensor.shape[0])
+    return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
+
+
+def _summed(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, stride: int) -> Tensor:
+    rows = []
+    for width, channels in sums.rows:
+        filters = weight.index_select(0, _vector(channels, weight))
+        # first the upper rows of all, then the middle ones, then the lower ones
+        filters = filters.permute(2, 0, 1, 3).reshape(3 * len(channels), -1, 1, 3)
+        rows.append(F.conv2d(x, _fill(filters, _up(3 * len(channels))), None, (1, stride), (0, width), (1, width)))
+    partial = torch.cat(rows, 1) if len(rows) > 1 else rows[0]
+    step, reach = sums.step_and_reach
+    channels, places = sums.channels, sums.places
+    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in places]
+    owners = [-1 if each is None else channels.index(each[0]) for each in places]
+    shifts = _one_hot(shifts, 2 * reach + 1, x)[:, None, :, None]
+    total = len(places)
+    shifted = F.conv2d(partial, shifts, None, (stride, 1), (step * reach, 0), (step, 1), groups=total)
+    ones = _one_hot(owners, _up(len(channels)), x).t()[..., None, None]
+    return F.conv2d(shifted, ones, _rows(bias, channels))
+
+
+def depthwise_parts(out_channels: int, in_channels: int, groups: int, kernel: tuple[int, int]) -> int:
+    """How many depthwise convolutions a level of a pyramidal convolution becomes, before their sum; 0 for itself.
+
+    Runtimes have no fast kernel for groups of a few channels. Output j of every group is the sum over the inputs of its
+    group, each convolved with a filter of its own: a depthwise convolution of all inputs, and a 1x1 convolution that
+    adds.
+    """
+    if groups == 1:
+        return 0
+    inside, taps, parts = in_channels // groups, kernel[0] * kernel[1], out_channels // groups
+    itself = groups * _up(parts) * inside * taps
+    return parts if parts * in_channels * (_MAP + taps + _up(out_channels)) < itself else 0
+
+
+def pyramidal_output(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    groups: Sequence[int],
+    stride: int,
+    dilation: int,
+    *,
+    relu: bool = False,
+) -> Tensor:
+    """``[N, C_in, H, W]``, weights of levels, ``[C_out]`` -> ``[N, C_out, H', W']``, of standard convolutions."""
+    ends = list(accumulate(int(weight.shape[0]) for weight in weights))
+    biases = [None if bias is None else bias[begin:end] for begin, end in zip([0, *ends], ends)]
+    outputs = [_level(x, *level, stride, dilation) for level in zip(weights, biases, groups)]
+    outputs = [output.relu() for output in outputs] if relu else outputs
+    return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+
+
+def _level(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride: int, dilation: int) -> Tensor:
+    out_channels, inside, *kernel = map(int, weight.shape)
+    border = [dilation * (side // 2) for side in kernel]
+    parts = depthwise_parts(out_channels, inside * groups, groups, tuple(kernel))
+    if not parts:
+        return F.conv2d(x, weight, bias, stride, border, dilation, groups)
+    filters = weight.view(groups, parts, inside, 1, *kernel).transpose(0, 1).reshape(parts, groups * inside, 1, *kernel)
+    maps = [F.conv2d(x, each, None, stride, border, dilation, groups * inside) for each in filters]
+    owners = [channel // inside * parts + part for part in range(parts) for channel in range(groups * inside)]
+    ones = _one_hot(owners, out_channels, x).t()[..., None, None]
+    return F.conv2d(torch.cat(maps, 1) if parts > 1 else maps[0], ones, bias)

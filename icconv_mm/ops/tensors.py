@@ -1,0 +1,234 @@
+"""What operators share: checks and casts of tensors, torch's own convolution where it is right, scratch memory."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
+# channels (1, 8 and 12 of them crash, 16 and more do not).
+LEAST_CHANNELS = 16
+# Bytes of scratch memory of one call: on a CPU what stays in its caches, on a GPU what fills it.
+SCRATCH = {'cpu': 16 << 20, 'cuda': 512 << 20}
+_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which is to be without the others
+
+
+def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> None:
+    """Raise ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
+
+    Args:
+        tensors: Tensors by name, the input first. None is left out. Under autocast dtypes may differ.
+        out_channels: Channels of the output.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if 'bias' in given and tuple(given['bias'].shape) != (out_channels,):
+        raise ValueError(f'bias must have the shape [{out_channels}], got {list(given["bias"].shape)}')
+    (first, x), *others = given.items()
+    for name, tensor in given.items():
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise ValueError(
+                f'{name} {list(tensor.shape)} has the dtype {tensor.dtype}, expected one of {FLOAT_DTYPES}'
+            )
+    for name, tensor in others:
+        if tensor.device != x.device:
+            raise ValueError(
+                f'{first} {list(x.shape)} is on {x.device}, {name} {list(tensor.shape)} on {tensor.device}: '
+                'expected one device'
+            )
+        if tensor.dtype != x.dtype and not is_autocast(x.device.type):
+            raise ValueError(
+                f'{first} {list(x.shape)} has the dtype {x.dtype}, {name} {list(tensor.shape)} {tensor.dtype}: '
+                'expected one dtype'
+            )
+
+
+def check_groups(x: Tensor, weight: Tensor, groups: int, name: str = '') -> None:
+    """Raise ValueError unless ``[N, C_in, H, W]`` and ``[C_out, C_in / groups, kh, kw]`` fit; ``name`` comes first."""
+    if groups < 1 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise ValueError(
+            f'{name}x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '
+            f'{weight.shape[1] * groups} channels and weight with a multiple of {groups} filters'
+        )
+
+
+def is_autocast(device: str) -> bool:
+    """Whether ``torch.autocast`` is on for a device type."""
+    if device != 'cpu':
+        return torch.is_autocast_enabled()
+    return torch.is_autocast_enabled('cpu') if _AUTOCAST_BY_DEVICE else torch.is_autocast_cpu_enabled()
+
+
+def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
+    """What a kernel of a device type says of a call whose tensors are elsewhere; None where all are on it."""
+    found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
+    if found is None:
+        return None
+    return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+
+
+def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
+    """What a kernel says of tensors of several dtypes or devices; None where all are alike."""
+    if any(x.dtype != tensors[0].dtype or x.device != tensors[0].device for x in tensors):
+        return f'it takes {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'
+    return None
+
+
+def is_list_of_tensors(arg: object) -> bool:
+    """Whether an argument of a call is a list of tensors; patterns are lists of numbers, and long."""
+    return isinstance(arg, (list, tuple)) and bool(arg) and isinstance(arg[0], Tensor)
+
+
+def tensors_of(args: Iterable[object]) -> list[Tensor]:
+    """The tensors among the arguments of a call, and those in lists of tensors."""
+    found = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif is_list_of_tensors(arg):
+            found += arg
+    return found
+
+
+def cast(arg: object, device: str) -> object:
+    """An argument of a call as ``torch.autocast`` of a device type has it: float64 and what is no float stay."""
+    if is_list_of_tensors(arg):
+        return [cast(each, device) for each in arg]
+    if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
+        return arg
+    return arg.to(_autocast_dtype(device))
+
+
+def _autocast_dtype(device: str) -> torch.dtype:
+    if _AUTOCAST_BY_DEVICE:
+        return torch.get_autocast_dtype(device)
+    return torch.get_autocast_gpu_dtype() if device == 'cuda' else torch.get_autocast_cpu_dtype()
+
+
+def triples(flat: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """What operators take flat: the runs of a pattern, or the channels and the kernel of each of the weights."""
+    return zip(*[iter(flat)] * 3)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """channels_last for an input that is channels_last and not contiguous as well; else contiguous."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Uninitialised values of the dtype, device and memory format of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like))
+
+
+def wide_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros to add many contributions to: in half precision that costs digits that a single convolution keeps."""
+    dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    return torch.zeros(shape, dtype=dtype, device=like.device).to(memory_format=memory_format(like))
+
+
+# --- torch's own convolution
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """``F.conv2d`` that keeps the size but for its stride, in float32 where bfloat16 cannot be trusted.
+
+    ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]``, ``[C_out]`` -> ``[N, C_out, H', W']``; kernels are odd.
+    """
+    settings = stride, _padding(weight, dilation), dilation, groups
+    if _is_narrow(x, weight, stride):
+        x = _plain(x)
+    if not _is_trusted(x, stride):
+        lowered = is_autocast('cpu') and x.dtype != torch.float64
+        dtype = _autocast_dtype('cpu') if lowered else x.dtype
+        if dtype == torch.bfloat16:
+            given = (None if each is None else each.to(dtype).float() for each in (x, weight, bias))
+            with torch.autocast('cpu', enabled=False):
+                return F.conv2d(*given, *settings).to(dtype)
+    return F.conv2d(x, weight, bias, *settings)
+
+
+def _is_trusted(x: Tensor, stride: int) -> bool:
+    """Whether torch's convolution of this input, ``[N, C, H, W]``, is right in bfloat16.
+
+    torch 2.11 on CPUs: with a stride and one column of outputs, the output may be wrong, and the gradient of the weight
+    is uninitialised memory for taps that meet no pixel.
+    """
+    return stride == 1 or x.device.type != 'cpu' or x.shape[-1] > stride
+
+
+def _is_narrow(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether the backward pass of torch's convolution takes contiguous maps alone (:data:`LEAST_CHANNELS`)."""
+    is_one_tap = weight.shape[2] == weight.shape[3] == 1
+    return stride > 1 and is_one_tap and x.device.type == 'cpu' and x.shape[1] < LEAST_CHANNELS
+
+
+def _plain(x: Tensor) -> Tensor:
+    """A contiguous copy; a map of one channel is contiguous and may have the strides of channels_last all the same."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def convolution_grad_input(
+    grad: Tensor, shape: Sequence[int], weight: Tensor, stride: int, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The gradient for an input of this shape: ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    return _backward(grad, grad.new_empty(1).expand(shape), weight, stride, dilation, groups, 0)
+
+
+def convolution_grad_weight(
+    grad: Tensor, x: Tensor, shape: Sequence[int], stride: int, dilation: Sequence[int], groups: int
+) -> Tensor:
+    """The gradient for a weight of this shape: ``[N, C_out, H', W']`` and the input -> that of the weight."""
+    return _backward(grad, x, grad.new_empty(1).expand(shape), stride, dilation, groups, 1)
+
+
+def _backward(grad, x, weight, stride, dilation, groups, index):
+    dtype = grad.dtype
+    if _is_narrow(x, weight, stride):
+        grad, x, weight = map(_plain, (grad, x, weight))
+    if dtype == torch.bfloat16 and not _is_trusted(x, stride):
+        grad, x, weight = grad.float(), x.float(), weight.float()
+    no_bias, transposed, output_padding = None, False, (0, 0)
+    settings = (stride, stride), _padding(weight, dilation), dilation, transposed, output_padding, groups
+    mask = [index == 0, index == 1, False]
+    return torch.ops.aten.convolution_backward(grad, x, weight, no_bias, *settings, mask)[index].to(dtype)
+
+
+def _padding(weight, dilation):
+    return tuple(int(side) // 2 * step for side, step in zip(weight.shape[2:], dilation))  # int: traces have tensors
+
+
+# --- scratch memory
+
+
+def computed_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the arithmetic: half precision has neither the range nor the digits for logits."""
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+@contextmanager
+def widened(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
+    """The tensors in the dtype of the arithmetic, where autocast does not change it again."""
+    dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    with torch.autocast(tensors[0].device.type, enabled=False), torch.no_grad():
+        yield [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+def rows_of_a_block(columns: int, buffers: int, like: Tensor) -> int:
+    """How many rows of ``buffers`` matrices with so many columns fit into the scratch memory; 16 at least."""
+    size = SCRATCH.get(like.device.type, SCRATCH['cuda'])
+    return max(16, size // (buffers * columns * like.element_size()) // 16 * 16)
+
+
+def in_blocks(rows: int, columns: int, buffers: int, like: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Cuts ``rows`` into blocks; with each comes scratch memory, ``buffers`` matrices [rows of the block, columns]."""
+    block = min(rows, rows_of_a_block(columns, buffers, like))
+    scratch = like.new_empty((buffers, block, columns))
+    for start in range(0, rows, block):
+        stop = min(start + block, rows)
+        yield slice(start, stop), list(scratch[:, : stop - start])

@@ -1,0 +1,159 @@
+"""The pattern of a network: an analytic or published name, a file, or a list; and the JSON form of files."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import read_small, write_json
+from icconv_mm.patterns.download import PUBLISHED, published_file
+from icconv_mm.patterns.pattern import DilationPattern, Run
+
+_ANALYTIC = re.compile(r'dense|geometric_d([1-9]\d?)')
+_NAMES = f"'dense', 'geometric_dN' (N, the largest dilation, from 1 to 99), {', '.join(map(repr, PUBLISHED))}"
+
+
+def load_pattern(
+    source: str | Path | Sequence,
+    channels: Sequence[int] | None = None,
+    groups: int | Sequence[int] = 1,
+    names: Sequence[str] | None = None,
+) -> list[DilationPattern]:
+    """The pattern of a whole network.
+
+    Args:
+        source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
+            list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A published pattern
+            is fetched when it is first used, with a line in the log; not if ``ICCONV_MM_OFFLINE=1``.
+        channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
+            analytic names; with it the pattern is checked against the network and comes back in channels.
+        groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
+            convolution may count in groups.
+        names: The names of these convolutions, for messages.
+
+    Returns:
+        One ``DilationPattern`` per layer, in forward order.
+
+    Raises:
+        MissingFileError: If the file is missing, or a published pattern that is not fetched or cannot be.
+        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
+            file, the layer, and the numbers expected and found.
+    """
+    network = None if channels is None else _network(channels, groups)
+    if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
+        if network is None:
+            raise InputError(f'the pattern {source!r} fits a network: pass the channels of its 3x3 convolutions')
+        # in whole groups, so that no run cuts a group
+        d_max = int(analytic[1] or 1)
+        layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
+    elif isinstance(source, (str, os.PathLike)):
+        layers = read_patterns(_find(source))
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+        layers, source = parse_layers(list(source), 'pattern'), 'pattern'
+    else:
+        raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
+    return layers if network is None else _fit(layers, network, str(source), names)
+
+
+def is_analytic(name: str) -> bool:
+    """Whether a pattern of this name is made for any network: 'dense', 'geometric_dN'."""
+    return bool(_ANALYTIC.fullmatch(name))
+
+
+def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
+    """Half the channels at dilation 1, a quarter at 2, and so on; the last dilation ``d_max`` takes what remains.
+
+    ``d_max = 1`` is the dense convolution. Needs no search and no file: the family that ships with the package.
+    """
+    ends = [round(channels * (1 - 0.5**step)) for step in range(d_max)] + [channels]
+    return DilationPattern(tuple(Run(end - start, d, d) for d, (start, end) in enumerate(pairwise(ends), start=1)))
+
+
+def read_patterns(path: str | Path) -> list[DilationPattern]:
+    """Reads a pattern file.
+
+    Returns:
+        One pattern per layer, counted as the file counts (a ResNeXt file in groups).
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
+    """
+    path = Path(path)
+    content = read_small(path, 'pattern file')
+    try:
+        layers = json.loads(content, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: not JSON ({error})') from None
+    if isinstance(layers, _Pairs) or not isinstance(layers, list):
+        found = 'an object' if isinstance(layers, _Pairs) else type(layers).__name__
+        raise InputError(f'{path}: expected a list with one entry per layer, got {found}')
+    return parse_layers(layers, str(path))
+
+
+def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
+    """Patterns from a list whose items are patterns, tables of runs or JSON layers; ``source`` names it in errors."""
+    if not layers:
+        raise InputError(f'{source}: the pattern has no layers')
+    patterns = []
+    for number, layer in enumerate(layers):
+        with naming(f'{source}: layer {number}', ValueError, RecursionError):
+            patterns.append(_parse_layer(layer))
+    return patterns
+
+
+def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
+    """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
+    write_json(Path(path), [pattern.to_json() for pattern in patterns], indent=1)
+
+
+class _Pairs(list):
+    """A JSON object as its pairs, because a dict would swallow a repeated key."""
+
+
+def _parse_layer(layer) -> DilationPattern:
+    if isinstance(layer, DilationPattern):
+        return layer
+    if isinstance(layer, _Pairs):
+        key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
+        if times > 1:
+            raise InputError(f'the key {key!r} appears {times} times')
+        layer = dict(layer)
+    return DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)
+
+
+def _find(source: str | Path) -> Path:
+    if str(source) in PUBLISHED:
+        return published_file(str(source))
+    path = Path(source)
+    if path.is_dir():
+        raise InputError(f'pattern {str(source)!r} is a folder; a pattern file is expected')
+    if not path.is_file() and path.suffix != '.json':
+        raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
+    return path
+
+
+def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple[int, int]]:
+    channels = list(channels)
+    groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
+    if len(groups) != len(channels):
+        raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
+    return list(zip(channels, groups))
+
+
+def _fit(
+    layers: list[DilationPattern], network: list[tuple[int, int]], source: str, names: Sequence[str] | None
+) -> list[DilationPattern]:
+    if len(layers) != len(network):
+        raise InputError(
+            f'{source}: the network has {len(network)} convolutions to convert, the pattern {len(layers)} layers'
+        )
+    fitted = []
+    for number, (layer, (channels, groups)) in enumerate(zip(layers, network)):
+        with naming(f'{source}: layer {number}' + (f' ({names[number]})' if names else ''), ValueError):
+            fitted.append(layer.for_convolution(channels, groups))
+    return fitted

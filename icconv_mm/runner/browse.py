@@ -1,0 +1,71 @@
+"""A look at what a model is trained on: images after the config's transforms, with their annotations."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from icconv_mm.errors import InputError
+from icconv_mm.runner.boundary import boundary
+from icconv_mm.runner.config import as_config
+from icconv_mm.runner.prepare import prepare
+
+
+def browse(
+    cfg: Config | str | Path,
+    out_dir: str | None = None,
+    *,
+    phase: str = 'train',
+    count: int | None = None,
+    show: bool = False,
+    wait_time: float = 2.0,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> list[Path]:
+    """Draw the annotations of a dataset on its images.
+
+    Args:
+        cfg: A config, which is changed in place, or its file.
+        out_dir: Folder for the images; None writes none.
+        phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
+        count: Number of images; all by default.
+        show: Show them on screen, each for ``wait_time`` seconds.
+        wait_time: Seconds.
+        progress: Wraps the sequence of indices, as ``rich.progress.track`` does.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError, DatasetError, ImageFileError: Bad input, named in the message.
+    """
+    cfg = as_config(cfg)
+    where = f'{phase}_dataloader'
+    if not cfg.get(where):
+        raise InputError(f'{cfg.filename}: no {where}')
+    with boundary(cfg):
+        task = prepare(cfg, where)
+    init_default_scope(task.library)
+    with boundary(cfg, where):
+        dataset = DATASETS.build(cfg[where].dataset)
+    task.check(None, dataset, f'{where}.dataset', training=False)
+    visualizer = task.visualizer(cfg, dataset.metainfo)
+    written = []
+    for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):
+        item = dataset[i]
+        sample = item['data_samples']
+        name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
+        out_file = None if out_dir is None else str(Path(out_dir, name))
+        options = dict(out_file=out_file, show=show, wait_time=wait_time)
+        task.draw_annotations(visualizer, _rgb(item['inputs']), sample, **options)
+        if out_file is not None:
+            written.append(Path(out_file))
+    return written
+
+
+def _rgb(inputs) -> np.ndarray:
+    """A packed image [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
+    inputs = inputs[0] if isinstance(inputs, list) else inputs  # an image at several test scales
+    image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
+    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

@@ -1,0 +1,223 @@
+"""What tools share: a parser, arguments named as in the tools of OpenMMLab, progress, errors as sentences.
+
+Nothing here imports mmengine before a config is read: some tools need none.
+"""
+
+import argparse
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from icconv_mm.errors import ArgumentError, InputError, UserError, sentence
+from icconv_mm.runner.other_tools import Parser
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
+
+# What the user's disk refuses, whatever the program does.
+_DISK = ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG', 'EFBIG')
+_DISK_ERRORS = frozenset(getattr(errno, name) for name in _DISK)
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
+    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
+        warnings.filterwarnings('ignore', message=known)
+    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
+    return made
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config file and what changes it."""
+    parser.add_argument('config', help='config file')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """What changes a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Options,
+        metavar='KEY=VALUE',
+        help='change settings of the config: model.backbone.depth=50, a list as key="[a,b]" or key=a,b, nested as '
+        'key="[(a,b),(c,d)]", without white space',
+    )
+
+
+class _Options(argparse.Action):
+    """mmengine's ``DictAction``, which ends in a traceback where it cannot read a value, or takes a list for text."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str], option: str = ''
+    ) -> None:
+        from mmengine.config import DictAction
+
+        for given in values:
+            key, is_given, value = given.partition('=')
+            if not key or not is_given:
+                raise argparse.ArgumentError(self, f'expected KEY=VALUE, got {given}')
+            if not _is_balanced(value.strip('\'"')):
+                raise argparse.ArgumentError(self, f'{given}: a bracket is open; quote lists: {key}="[a,b]"')
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option)
+
+
+def _is_balanced(value: str) -> bool:
+    """Whether the brackets of a value that is a list, or looks like one, are closed in order."""
+    if not value.startswith(('[', '(')) and not value.endswith((']', ')')) and ',' not in value:
+        return True
+    open_ones = []
+    for character in value:
+        if character in '([':
+            open_ones.append(character)
+        elif character in ')]' and (not open_ones or open_ones.pop() + character not in ('()', '[]')):
+            return False
+    return not open_ones
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """What is learned of pictures that have no config yet, the arguments of :func:`icconv_mm.apis.config_for`."""
+    group = parser.add_argument_group('for pictures without a config')
+    tasks = ('boxes', 'masks', 'semantic', 'pose', 'classes', 'all')
+    group.add_argument('--task', choices=tasks, help='what to learn; all: one network for all there are labels for')
+    group.add_argument('--backbone', metavar='NAME', help='such as ic_resnet18, resnet50 (default: ic_resnet50)')
+    group.add_argument('--size', type=int, help='of the longer side in pixels (default: as the data ask for)')
+    start = (
+        "weights to start from: a file, torchvision://NAME, none, or auto (default), torchvision's if they are there"
+    )
+    group.add_argument('--pretrained', metavar='FILE', help=start)
+    group.add_argument('--patience', type=int, metavar='N', help='end after N validations without progress')
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """What files of labels do not say of themselves."""
+    names = 'names to learn, in this order; for label maps that nothing names, the name of each value from 0'
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help=names)
+    parser.add_argument(
+        '--void', nargs='+', type=int, default=[], metavar='N', help='values of label maps to leave out'
+    )
+
+
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Where logs go."""
+    parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """How processes of a distributed run were started."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch, which mim starts, passes this one; torchrun sets the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> tuple['Config', dict[str, Any]]:
+    """The config as the arguments change it, and the arguments that are not of this module or are the launcher.
+
+    Raises:
+        InputError: As :func:`icconv_mm.apis.load_config`.
+    """
+    from icconv_mm.runner.config import load_config
+
+    rest = vars(args).copy()
+    config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
+    # mmengine reads the rank on this machine from the environment
+    os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
+    return load_config(config, options, work_dir), rest
+
+
+def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], 'Config | None']:
+    """As :func:`read_config` for a training, whose config may have to be written first: it comes as well, as written.
+
+    Raises:
+        ArgumentError: An option is for pictures without a config and a config is given, or the other way round.
+        InputError: As :func:`icconv_mm.apis.config_for`.
+    """
+    from icconv_mm.runner.config import set_length
+
+    of_data = {
+        name: vars(args).pop(name) for name in ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'void')
+    }
+    given = {name: value for name, value in of_data.items() if value not in (None, [])}
+    own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
+    is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
+    if len(args.config) == 1 and is_config:
+        for name in given:
+            raise ArgumentError(name, f'is for pictures without a config, and {args.config[0]} is one')
+        args.config = args.config[0]
+    else:
+        from icconv_mm.runner.own_data import config_for
+
+        if 'task' not in given:
+            raise ArgumentError('task', f'what is to be learned from {" ".join(args.config)}?')
+        if length['iters'] is not None:
+            raise ArgumentError('iters', 'the config of pictures counts epochs: give --epochs')
+        if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+            call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given["task"]!r})'
+            raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
+        written = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
+        args.config, args.work_dir = written.filename, written.work_dir
+        own = written
+    cfg, rest = read_config(args)
+    set_length(cfg, **length)
+    return cfg, rest, own
+
+
+def require_device(name: str) -> None:
+    """Refuse ``--device cuda`` where torch finds no GPU.
+
+    Raises:
+        InputError: A GPU was asked for, and there is none.
+    """
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
+
+
+def progress(items: Iterable, description: str) -> Iterable:
+    """The same items, with a bar on stderr, so that stdout holds results only."""
+    from rich.console import Console  # of the extra `tools`, which not every tool needs
+    from rich.progress import track
+
+    return track(items, description, console=Console(stderr=True))
+
+
+@contextmanager
+def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
+    """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
+
+    The message of an :class:`ArgumentError` names the option of the tool in the place of the argument.
+    What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
+
+    Args:
+        debug: Raise the error, with its traceback.
+        after: A second line, such as ``'Nothing was written.'``.
+        interrupted: Sentence that says how things stand after Ctrl-C.
+    """
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            raise
+        if isinstance(error, ArgumentError) and not error.place:  # one of a part of a config has no option
+            error.argument = _option(error.argument)
+        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
+    except OSError as error:
+        if debug or error.errno not in _DISK_ERRORS:
+            raise
+        where = f'{error.filename}: ' if error.filename else ''
+        sys.exit(f'error: {where}{os.strerror(error.errno)}\n{after}'.rstrip())
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
+        sys.exit(130)
+
+
+def _option(argument: str) -> str:
+    return f'--{_OPTIONS.get(argument, argument.replace("_", "-"))}'

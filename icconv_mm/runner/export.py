@@ -1,0 +1,295 @@
+"""A trained network as one file that runs without this package, checked against the model before it is written."""
+
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from icconv_mm import versions
+from icconv_mm._version import __version__
+from icconv_mm.checkpoints.convert import sha256
+from icconv_mm.data.loading import find_images
+from icconv_mm.data.tree import join_root, leaf_datasets, phase_datasets
+from icconv_mm.errors import (
+    ArgumentError,
+    InputError,
+    MissingLibraryError,
+    UserError,
+    naming,
+    require_known,
+    sentence,
+)
+from icconv_mm.export import comparison, writers
+from icconv_mm.export.networks import Exported, capture
+from icconv_mm.export.preparation import batch_of, scales_of, steps_of
+from icconv_mm.inference import deploy
+from icconv_mm.layers import ICConv2d
+from icconv_mm.runner.config import as_config
+from icconv_mm.runner.file_metrics import compare_metrics
+from icconv_mm.runner.infer import Predictor, inference_transforms
+from icconv_mm_runtime import RuntimeInputError, Session
+
+SCHEMA = 1  # of the description in the file
+_PICTURES = 4  # of the check, where none are given
+
+
+def export(
+    cfg: Config | str | Path,
+    checkpoint: str,
+    to: str = 'onnx',
+    out: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    fixed: Sequence[int] | None = None,
+    int8: str | Path | None = None,
+    operator: bool = False,
+) -> dict[str, Any]:
+    """Write a trained network as one file.
+
+    The file takes pixels and gives what :mod:`icconv_mm_runtime` makes boxes, masks, label maps, poses or classes of.
+    Before it is written, the same pictures go through :class:`Predictor` and through the file; where their results
+    differ by more than :data:`icconv_mm.export.comparison.LIMITS`, nothing is written.
+
+    Args:
+        cfg: Config of the model, or its file.
+        checkpoint: File with the weights of the model.
+        to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``) or 'pt2' (AOTInductor, which
+            needs torch).
+        out: The file; by default that of the checkpoint with another suffix.
+        images: Pictures of the check: a file, a folder or a pattern; by default some of the config's test dataset.
+        fixed: Height and width of every input; free by default.
+        int8: Pictures by which activations are measured, to compute in integers of 8 bits. Results then differ, and
+            nothing is refused for that; the report has what it costs, measured on the config's whole test dataset.
+        operator: With 'pt2', keep this package's own convolution, which needs it where the file is used.
+
+    Returns:
+        The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
+        model), ``check`` (the largest differences, by kind), ``milliseconds`` from a picture's file to its results, of
+        the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``.
+
+    Raises:
+        InputError: A part of the network cannot be exported, a picture cannot be used, or the results differ; the
+            message names the part, or the largest difference.
+        MissingLibraryError: A library that writes or runs such a file is not installed.
+    """
+    require_known([to], tuple(writers.FORMATS), 'to: there is no format')
+    _check_versions(to)
+    out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
+    if out.suffix != writers.FORMATS[to]:
+        raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
+    if int8 is not None and to == 'pt2':
+        raise ArgumentError('int8', "expected to='onnx' or 'openvino', got 'pt2'")
+    _check_writable(out)
+    cfg = as_config(cfg)
+    untouched = cfg.copy()
+    transforms = [dict(transform) for transform in inference_transforms(cfg)]  # as the config has them
+    predictor = Predictor(cfg, checkpoint, device='cpu')
+    pictures = find_images(images) if images is not None else _pictures_of(cfg)
+    with naming(str(cfg.filename)):
+        network, description = _described(predictor, transforms, fixed, checkpoint)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        file = Path(folder, out.name)
+        report = _made(network, description, to, file, int8, operator)
+        session = _session(network, description, to, file)
+        report['check'], report['milliseconds'] = _checked(predictor, session, pictures, limited=int8 is None)
+        if int8 is not None:
+            report['metrics'] = _metrics(untouched, checkpoint, session)
+        _describe(to, file, {**description, 'check': report['check']})
+        for part in sorted(Path(folder).iterdir()):
+            shutil.move(part, out.parent / part.name)
+    return {'file': str(out), 'bytes': out.stat().st_size, **report}
+
+
+def _check_versions(to: str) -> None:
+    release = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
+    if release < (2, 6):
+        raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
+    for name in (
+        'onnx',
+        'onnxscript',
+        *(['openvino'] if to == 'openvino' else []),
+        *(['onnxruntime'] if to == 'onnx' else []),
+    ):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise MissingLibraryError(f'to={to!r} needs {name}, which is not installed: pip install {name}') from None
+
+
+def _check_writable(out: Path) -> None:
+    with naming(str(out), OSError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent):
+            pass
+
+
+def _pictures_of(cfg: Config) -> list[Path]:
+    """Some pictures of the test dataset."""
+    for place, dataset in phase_datasets(cfg, 'test', 'val'):
+        for _, leaf in leaf_datasets(dataset, place):
+            prefixes = leaf.get('data_prefix') or {}
+            folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
+            path = Path(join_root(leaf.get('data_root') or '', folder or ''))
+            if path.is_dir():
+                return find_images(path)[:_PICTURES]
+    raise ArgumentError(
+        'images', f'{cfg.filename}: the pictures of the test dataset are not here; name some for the check'
+    )
+
+
+def _described(
+    predictor: Predictor, transforms: list[dict], fixed: Sequence[int] | None, checkpoint: str
+) -> tuple[Exported, dict]:
+    """The network as a module from pixels to outputs, and what the file says of it."""
+    model = predictor.model
+    metas = {}
+    for name, (adapter, meta) in predictor.task.parts(predictor.dataset_meta).items():
+        metas[name] = (adapter, adapter.model_input('', meta))
+    scales = scales_of(transforms)
+    network = Exported(_deployed(model), {name: meta for name, (_, meta) in metas.items()}, scales).eval()
+    steps = steps_of(transforms, 'test pipeline')
+    batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
+    network.sized = batch['sized']
+    tasks = []
+    for part, (name, (adapter, meta)) in zip(network.parts, metas.items()):
+        own = predictor.dataset_meta.get(name, {}) if name else predictor.dataset_meta
+        palette = own.get('palette')
+        described = {'name': name, 'kind': part.kind, 'outputs': list(part.names), 'classes': adapter.class_names(own)}
+        described['palette'] = (
+            [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
+        )
+        tasks.append({**described, **part.details(meta)})
+    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
+    pattern = hashlib.sha256(repr([layer.scaled_pattern.flat for layer in layers]).encode()).hexdigest()
+    return network, {
+        'schema': SCHEMA,
+        'steps': steps,
+        'batch': batch,
+        'tasks': tasks,
+        'pattern_sha256': pattern if layers else None,
+        'layers': len(layers),
+        'checkpoint_sha256': sha256(checkpoint),
+        'versions': {
+            'icconv_mm': __version__,
+            **{name: (versions.installed(name) or ('', ''))[1] for name in versions.SUPPORTED},
+        },
+    }
+
+
+def _deployed(model: nn.Module) -> nn.Module:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # that there is nothing to fold
+        return deploy(model)
+
+
+def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
+    """Arguments of the network, batch 2: free sizes are traced at one that no layer confuses with another."""
+    height, width = description['batch']['fixed'] or (512, 704)
+    images = [
+        torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=torch.uint8)
+        for scale in network.scales
+    ]
+    size = torch.tensor([[height, width, 1.0, 1.0], [height - 16, width - 16, 1.0, 1.0]])
+    return (images, size) if network.sized else (images,)
+
+
+def _made(
+    network: Exported, description: Mapping[str, Any], to: str, file: Path, int8: str | Path | None, operator: bool
+) -> dict[str, Any]:
+    """Write the file, still without the figures of the check."""
+    from icconv_mm.export.onnx_files import count_convolutions, to_onnx
+
+    program = capture(network, _example(network, description), fixed=description['batch']['fixed'] is not None)
+    if to == 'pt2':
+        writers.compile_pt2(program if operator else writers.standard_program(program), file)
+        return {'layers': description['layers']}
+    model = to_onnx(program, writers.input_names(network), network.names)
+    report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
+    if int8 is not None:
+        from icconv_mm.export import quantization
+
+        quantization.write(model, description, to, file, find_images(int8))
+    elif to == 'onnx':
+        writers.write_onnx(model, description, file)
+    else:
+        writers.write_openvino(writers.to_openvino(model), description, file)
+    return report
+
+
+def _session(network: Exported, description: Mapping[str, Any], to: str, file: Path) -> Session:
+    """What runs the file, which gets its description."""
+    if to == 'pt2':
+        return Session.of(description, writers.pt2_runner(file, network.names, len(network.scales)), str(file))
+    _describe(to, file, description)
+    return Session(file)
+
+
+def _checked(
+    predictor: Predictor, session: Session, pictures: Sequence[Path], limited: bool
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The largest differences between the model and the file, one and two pictures in a batch; and their times."""
+    differences = comparison.Differences(session.tasks)
+    for batch_size in (2, 1):
+        seconds: dict[str, list[float]] = {'model': [], 'file': []}
+        try:
+            found = _timed(session.predict(list(map(str, pictures)), batch_size), seconds['file'])
+        except RuntimeInputError as error:
+            raise InputError(str(error)) from error
+        samples = _timed(predictor.predict(pictures, batch_size if _is_even(found) else 1), seconds['model'])
+        for prediction, (path, sample) in zip(found, samples, strict=True):
+            if limited:
+                differences.add(str(path), prediction.tasks, sample)
+    differences.require_small()
+    milliseconds = {name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()}
+    return {'pictures': len(pictures), **differences.largest}, milliseconds
+
+
+def _metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
+    """What the model and the file reach on the test dataset, or a sentence that says why nobody knows."""
+    try:
+        return compare_metrics(cfg, checkpoint, session)
+    except UserError as error:
+        return f'not measured: {sentence(error)}'
+
+
+def _timed(results: Iterator, seconds: list[float]) -> list:
+    """All results, and how long each took."""
+    found, begin = [], time.perf_counter()
+    for each in results:
+        found.append(each)
+        seconds.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    return found
+
+
+def _is_even(found: Sequence[Any]) -> bool:
+    """Whether pictures are of one size, which some libraries need of a batch."""
+    return len({prediction.image.shape for prediction in found}) == 1
+
+
+def _describe(to: str, file: Path, description: Mapping[str, Any]) -> None:
+    """Put the description into the file, in the place of the one it has."""
+    if to == 'pt2':
+        writers.add_description(file, description)
+    elif to == 'onnx':
+        import onnx
+
+        model = onnx.load(str(file))
+        del model.metadata_props[:]
+        writers.write_onnx(model, description, file)
+    else:
+        import openvino
+
+        model = openvino.Core().read_model(str(file), config={'ENABLE_MMAP': False})
+        writers.write_openvino(model, description, file)

@@ -1,0 +1,281 @@
+"""A config for one's own pictures: what they are is found out, and what is written is short and for people to edit."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from icconv_mm import models
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.matching import state_dict_of
+from icconv_mm.data.found import TASKS, assign_splits
+from icconv_mm.data.prepare import Prepared, all_tasks, choose, find, prepare
+from icconv_mm.data.report import problem_lines
+from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, require_known
+from icconv_mm.files import command_of, configs_folder, require_file, whole_file
+from icconv_mm.runner.config import load_config
+from icconv_mm.runner.own_data_text import Choices, config_text
+from icconv_mm.versions import is_installed
+
+LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
+_SEEN = 30_000  # pictures that a training sees: 500 of them 60 times
+_EPOCHS = (12, 300)
+_STEPS = 1000  # a training has at least, by smaller batches where it is short
+_SIDES = (128, 640)  # of the default size; up to _FINE where things would be smaller than _LEAST pixels
+_FINE, _LEAST = 1024, 10
+_STRIDE = 32
+_TRIES = 5  # seconds to reach where weights are
+_WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
+
+
+def config_for(
+    data: str | Path | Sequence[str | Path],
+    task: str = 'boxes',
+    backbone: str = 'ic_resnet50',
+    size: int | None = None,
+    epochs: int | None = None,
+    *,
+    work_dir: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    void: Sequence[int] = (),
+    pretrained: str = 'auto',
+    patience: int | None = None,
+    say: Any = print,
+) -> Config:
+    """Write a config that trains a network on pictures as they lie, with the labels that it reads beside it.
+
+    Args:
+        data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: what
+            ``tools/prepare_data.py`` reads.
+        task: ``'boxes'``, ``'masks'``, ``'semantic'``, ``'pose'``, ``'classes'``, or ``'all'`` for one network that
+            learns all but ``'classes'`` of what there are labels for.
+        backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``.
+        size: Pixels of the longer side that pictures are brought to; by default what pictures and things ask for.
+        epochs: Length of the training; by default 30,000 pictures are seen.
+        work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
+        classes: Names to learn, in this order.
+        void: Values of label maps that mean nothing.
+        pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
+            random ones; else a file, or anything that mmengine loads.
+        patience: Validations without progress after which the training ends.
+        say: Called with each line about what was found and chosen.
+
+    Returns:
+        The config, whose ``filename`` is what was written.
+
+    Raises:
+        MissingFileError: A file or a folder is not there.
+        MissingLibraryError: The library of the task is not installed.
+        DatasetError: The data cannot be read, or nothing is left of them.
+        ArgumentError, InputError: Another argument cannot be used.
+    """
+    places = [data] if isinstance(data, (str, Path)) else list(data)
+    if task not in (*TASKS, 'all'):
+        raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
+    check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
+    network = backbone_of(backbone)
+    folder = Path(work_dir or Path('work_dirs', f'{Path(places[0]).absolute().stem}_{task}'))
+    path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
+    kept = folder / 'data' / 'config_as_written.py'
+    _check_unedited(path, kept)
+    prepared = _prepared(places, task, folder / 'data', classes, void, say)
+    init = weights_of(backbone, pretrained, say)
+    chosen = _choose(task, prepared, network, init, size, epochs, patience)
+    text = config_text(chosen, prepared, folder, [str(place) for place in places])
+    for place in (path, kept):
+        with whole_file(place) as file:
+            file.write(text.encode())
+    size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
+    say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name')
+    return load_config(path, work_dir=str(folder))
+
+
+def _check_unedited(path: Path, kept: Path) -> None:
+    """Raise ArgumentError if a config that was written is not as it was written, by the copy that was kept of it."""
+    if path.is_file() and not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
+        command = command_of('train', str(path), '--work-dir', str(path.with_suffix('')))
+        raise ArgumentError('work_dir', f'{path} has been edited: train it by its name, {command}, or choose another')
+
+
+def _prepared(
+    places: Sequence[str | Path],
+    task: str,
+    folder: Path,
+    classes: Sequence[str] | None,
+    void: Sequence[int],
+    say: Any,
+) -> dict[str, Prepared]:
+    """The labels of each task, written."""
+    found = find(*places)
+    tasks = all_tasks(found) if task == 'all' else [task]
+    if not tasks:
+        raise ArgumentError('task', 'only whole pictures have labels: use --task classes')
+    for each in tasks:
+        if not is_installed(LIBRARY[each]):
+            raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
+    sets = {each: choose(found, each) for each in tasks}
+    first = next((name for name in ('boxes', 'masks') if name in sets), None)
+    if first and 'pose' in sets and sets['pose'].pictures.keys() & sets[first].pictures.keys():
+        if 'masks' not in sets['pose'].tasks():
+            sets, first = {'boxes' if name == 'masks' else name: own for name, own in sets.items()}, 'boxes'
+        sets[first] = sets['pose']  # people and boxes of a picture are the same things
+    if len(tasks) > 1:  # a picture is in one split, for all tasks
+        shared = {}
+        for name, own in sets.items():
+            for picture in own.labelled(name):
+                shared.setdefault(picture.path, picture)
+        note = assign_splits(list(shared.values()))
+        say(note) if note else None
+        for own in sets.values():
+            for path, picture in own.pictures.items():
+                picture.split = shared[path].split if path in shared else picture.split
+    prepared = {}
+    for name, own in sets.items():
+        options = dict(classes=classes if name == 'semantic' or len(sets) == 1 else None, void=void)
+        made = prepared[name] = prepare(own, name, folder, **options)
+        counts = ', '.join(f'{split} {count}' for split, count in made.splits.items())
+        say(f'{own.place}: {own.format}, {name}: {len(made.classes)} classes ({counts})')
+        for line in made.notes:
+            say(f'  {line}')
+        if own.missing:
+            say(f'  {len(own.missing)} pictures are named and not there, the first: {own.missing[0]}')
+        for line in problem_lines(own, most=5) if own.problems else ():
+            say(line)
+    return prepared
+
+
+# --- the network ---
+
+
+def backbone_of(name: str) -> dict:
+    """The config of a backbone by its name.
+
+    Raises:
+        InputError: There is none.
+    """
+    files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
+    if name in files:
+        return Config.fromfile(files[name]).backbone.to_dict()
+    known = sorted({*files, *models.list_models()})
+    require_known([name], known, 'backbone: nothing is called')
+    kind, options = models.backbone_options(name)
+    pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
+    return dict(type=f'icconv_mm.{kind}', **options, **pattern)
+
+
+def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
+    """What the backbone starts from, as an ``init_cfg``; says what it costs where that is nothing.
+
+    Raises:
+        MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
+    """
+    if weights == 'none':
+        say(f'weights: {backbone} starts from random numbers, {_COST}')
+        return None
+    if weights == 'auto':
+        known = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
+        if known is None:
+            say(f'weights: none are published for {backbone} in this form: it starts from random numbers, {_COST}')
+            return None
+        weights = f'torchvision://resnet{known.group(1)}'
+        if (problem := _fetched(f'resnet{known.group(1)}')) is not None:
+            say(f'weights: {weights} cannot be fetched ({problem}): {backbone} starts from random numbers, {_COST}')
+            return None
+        say(f'weights: {weights}, trained on ImageNet with dense convolutions')
+    if '://' in weights:
+        return dict(type='Pretrained', checkpoint=weights)
+    require_file(weights, 'pretrained')
+    keys = state_dict_of(reading.load(weights))
+    prefix = dict(prefix='backbone.') if any(key.startswith('backbone.') for key in keys) else {}
+    return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
+
+
+_COST = 'which takes several times the pictures and epochs; --pretrained FILE gives others'
+
+
+def _fetched(name: str) -> str | None:
+    """Why torchvision's weights cannot be fetched; None if they are there now."""
+    import socket
+
+    import torch
+    from mmengine.runner.checkpoint import get_torchvision_models
+
+    if not is_installed('torchvision'):
+        return 'torchvision is not installed'
+    url = get_torchvision_models()[name]
+    if (Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]).is_file():
+        return None
+    if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
+        return 'ICCONV_MM_OFFLINE is set'
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TRIES)
+    try:
+        torch.hub.load_state_dict_from_url(url, progress=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        return str(getattr(error, 'reason', error))
+    finally:
+        socket.setdefaulttimeout(before)
+    return None
+
+
+def _choose(
+    task: str,
+    prepared: dict[str, Prepared],
+    network: dict,
+    init: dict | None,
+    size: int | None,
+    epochs: int | None,
+    patience: int | None,
+) -> Choices:
+    sizes = np.concatenate([made.sizes for made in prepared.values()])
+    boxes = np.concatenate([made.boxes for made in prepared.values()])
+    size = default_size(sizes, boxes, task) if size is None else size
+    if size < _STRIDE:
+        raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
+    count = max(made.splits.get('train', 1) for made in prepared.values())
+    is_deep = network.get('depth', 50) >= 50
+    low, high = _EPOCHS
+    epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
+    most = 32 if task == 'classes' else 4 if is_deep or task == 'all' else 8
+    batch = min(most, max(2, min(count // 2, epochs * count // _STEPS)))
+    rate = 2e-4 if init else 5e-4 if is_deep else 1e-3
+    return Choices(
+        task=task,
+        epochs=epochs,
+        size=size,
+        shape=shape_of(sizes, size),
+        backbone=network,
+        is_deep=is_deep,
+        batch=batch,
+        rate=float(f'{rate * (batch / most) ** 0.5:.2g}'),
+        weights=init,
+        patience=patience,
+    )
+
+
+def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
+    """Pixels of the longer side: those of most pictures, within limits; more where things would be too small.
+
+    Args:
+        sizes: Width and height of pictures, [n, 2].
+        boxes: Width and height of things in shares of the longer side, [m, 2].
+        task: The task.
+    """
+    if task == 'classes':
+        return 224
+    own = float(np.median(sizes.max(1)))
+    low, high = _SIDES
+    if len(boxes) and (least := float(np.percentile(np.sqrt(boxes.prod(1)), 5))) > 0:
+        high = int(np.clip(_LEAST / least, high, _FINE))
+    return int(-(-np.clip(own, low, high) // _STRIDE) * _STRIDE)
+
+
+def shape_of(sizes: np.ndarray, size: int) -> tuple[int, int]:
+    """Width and height, multiples of 32 of which the longer is at least ``size``, in the pictures' proportion."""
+    ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
+    sides = (size, size / ratio) if ratio >= 1 else (size * ratio, size)
+    return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

@@ -1,0 +1,204 @@
+"""The text of a config for one's own pictures: what a person edits on top, then the files of ``own_data/written``."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pprint import pformat
+from typing import Any
+
+import numpy as np
+
+from icconv_mm.data.drawing import palette
+from icconv_mm.data.prepare import Prepared
+from icconv_mm.data.skeleton import find_flip_pairs, sigmas_of
+from icconv_mm.files import command_of, configs_folder
+
+_WARM_UP = 200  # iterations, and a tenth of the training at most
+_SECTION = re.compile(r'# --- (.+) ---')
+BEST = {
+    'boxes': 'coco/bbox_mAP',
+    'masks': 'coco/segm_mAP',
+    'semantic': 'mIoU',
+    'pose': 'coco/AP',
+    'classes': 'accuracy/top1',
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a written config says beside its data.
+
+    Attributes:
+        task, epochs: As of :func:`icconv_mm.apis.config_for`.
+        size: Pixels of the longer side that pictures are brought to.
+        shape: Width and height of what is trained on, multiples of 32, in the proportion of the pictures.
+        backbone: Its config.
+        is_deep: Whether it has bottlenecks: four times the channels.
+        batch: Pictures of a step.
+        rate: Learning rate.
+        weights: ``init_cfg`` of the backbone, or None.
+        patience: Validations without progress that end the training; None for no end.
+    """
+
+    task: str
+    epochs: int
+    size: int
+    shape: tuple[int, int]
+    backbone: dict
+    is_deep: bool
+    batch: int
+    rate: float
+    weights: dict | None
+    patience: int | None
+
+
+def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: Sequence[str]) -> str:
+    """The whole file: commands, variables with what was chosen, and below them what follows from these."""
+    base = configs_folder() / '_base_' / 'own_data'
+    written = base / 'written'
+    name = 'things' if chosen.task in ('boxes', 'masks') else chosen.task
+    body = [
+        *_kept((written / f'{name}.py').read_text(), prepared),
+        '',
+        *(written / 'end.py').read_text().splitlines(),
+        *_stopping(chosen, prepared),
+    ]
+    used = set(re.findall(r'\w+', '\n'.join(body)))
+    variables = [
+        _literal(name, value, comment)
+        for name, value, comment in (*_labels(chosen, prepared), *_numbers(chosen, prepared))
+        if name in used
+    ]
+    tools = (('browse_dataset', '--not-show', '--out-dir', f'{folder}/browse'), ('train', '--work-dir', str(folder)))
+    lines = [
+        f'# {", ".join(prepared)} of {", ".join(places)}. Edit it, look at what is learned, train, test:',
+        *(
+            f'#   {command_of(tool, f"{folder}.py", *options).strip("`")}'
+            for tool, *options in (*tools, ('test', 'CHECKPOINT'))
+        ),
+        _literal('_base_', str(base / f'{chosen.task}.py')),
+        '',
+        *variables,
+        '',
+        *body,
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
+    """Scale and ratios of anchors on strides 4 to 64.
+
+    Args:
+        boxes: Width and height of things in shares of the longer side of their pictures, [m, 2].
+        size: Pixels of the longer side.
+    """
+    if not len(boxes):
+        return dict(scales=[8], ratios=[0.5, 1.0, 2.0])
+    least = float(np.percentile(np.sqrt(boxes.prod(1)) * size, 5))
+    scale = next((scale for scale in (8, 4) if 4 * scale <= 1.3 * least), 2)
+    low, high = np.percentile(boxes[:, 1] / boxes[:, 0], [5, 95])
+    ratios = [0.5, 1.0, 2.0]
+    if low < 0.3:
+        ratios.insert(0, round(float(max(low, 0.1)), 2))
+    if high > 3.3:
+        ratios.append(round(float(min(high, 10)), 2))
+    return dict(scales=[scale], ratios=ratios)
+
+
+def _kept(text: str, prepared: dict[str, Prepared]) -> Iterator[str]:
+    """The lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
+    is_kept = True
+    for line in text.splitlines():
+        if heading := _SECTION.fullmatch(line):
+            is_kept = heading[1] == 'all' or not prepared.keys().isdisjoint(heading[1].split(', '))
+        elif is_kept:
+            yield line
+
+
+def _literal(name: str, value: Any, comment: str = '') -> str:
+    """``name = value  # comment`` in lines of at most 120 characters; a dict as a call of ``dict``."""
+    text = repr(value)
+    if isinstance(value, dict):
+        members = [f'{key}={each!r}' for key, each in value.items()]
+        text = f'dict({", ".join(members)})'
+    line = f'{name} = {text}{f"  # {comment}" if comment else ""}'
+    if len(line) <= 120:
+        return line
+    if isinstance(value, dict):
+        members = [_literal(key, each).replace(' = ', '=', 1).replace('\n', '\n    ') for key, each in value.items()]
+        text = ''.join(['dict(\n', *(f'    {member},\n' for member in members), ')'])
+    else:
+        text = pformat(value, width=112 - len(name), compact=True).replace('\n', '\n' + ' ' * (len(name) + 3))
+    return f'# {comment}\n{name} = {text}' if comment else f'{name} = {text}'
+
+
+def _labels(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
+    """Files, classes and keypoints: name, value and comment; beside things, the names end in the task."""
+    for task, made in prepared.items():
+        end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
+        yield f'images{end}', f'{made.root}{os.sep}', 'the labels name files below it'
+        for split in ('train', 'val', 'test'):
+            yield f'{split}_labels{end}', str(made.files.get(split, made.files['val'])), ''
+        if task == 'pose':
+            keypoints = dict(
+                classes=(made.classes[0],),
+                keypoints=tuple(made.keypoints),
+                skeleton=made.skeleton,
+                flip_pairs=_flip_pairs(made),
+                sigmas=sigmas_of(made.keypoints),
+            )
+            comment = 'sigmas: how exact each can be labelled, in shares of the size of its owner'
+            yield f'keypoints{end}', keypoints, comment
+        else:
+            yield f'classes{end}', tuple(made.classes), ''
+            yield f'palette{end}', palette(len(made.classes)), ''
+
+
+def _flip_pairs(made: Prepared) -> list[tuple[str, str]]:
+    """Keypoints that change places in the mirror: as a file says, else by their names."""
+    if len(made.flips) == len(made.keypoints):
+        return [(made.keypoints[i], made.keypoints[k]) for i, k in enumerate(made.flips) if i < k]
+    return find_flip_pairs(made.keypoints)
+
+
+def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
+    """What was chosen: name, value and comment."""
+    most = max(made.splits.get('train', 1) for made in prepared.values())
+    steps = -(-most // chosen.batch) * chosen.epochs
+    things = next((task for task in ('masks', 'boxes') if task in prepared), None)
+    yield 'things', things, ''
+    yield 'same_pictures', _groups(prepared), 'tasks whose labels are of the same pictures'
+    yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
+    yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
+    if things is not None:
+        yield 'anchors', anchors(prepared[things].boxes, chosen.size), 'on strides 4 to 64'
+    yield 'batch_size', chosen.batch, ''
+    yield 'epochs', chosen.epochs, ''
+    yield 'learning_rate', chosen.rate, ''
+    yield 'warm_up', max(1, min(_WARM_UP, steps // 10)), 'iterations'
+    yield 'backbone', {**chosen.backbone, **({'init_cfg': chosen.weights} if chosen.weights else {})}, ''
+    yield 'levels', [256, 512, 1024, 2048] if chosen.is_deep else [64, 128, 256, 512], 'channels of its stages'
+    yield 'width', 256 if chosen.is_deep else 128, 'channels of what stands on them'
+
+
+def _groups(prepared: dict[str, Prepared]) -> list[list[str]]:
+    """Tasks whose sets share pictures, together."""
+    pictures = {name: set(made.paths) for name, made in prepared.items()}
+    groups: list[list[str]] = []
+    for name in prepared:
+        joined = [group for group in groups if any(pictures[name] & pictures[each] for each in group)]
+        groups = [group for group in groups if group not in joined] + [[*(n for g in joined for n in g), name]]
+    return groups
+
+
+def _stopping(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
+    """What decides which checkpoint is the best, and when there is no progress."""
+    first = next(iter(prepared))
+    best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
+    if chosen.task == 'all':
+        yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
+    if chosen.patience is not None:
+        rule = f"dict(type='EarlyStoppingHook', monitor={best!r}, rule='greater', patience={chosen.patience})"
+        yield f'custom_hooks = [{rule}]'

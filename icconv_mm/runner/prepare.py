@@ -1,0 +1,250 @@
+"""Everything that a run changes in its config, and what it needs to be there.
+
+Each function takes a config as :func:`icconv_mm.apis.load_config` returns it, changes it in place and returns the
+adapter of its task, which makes the changes that differ between tasks (``show_predictions``, ``enable_tta``).
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device, is_cuda_available
+from mmengine.runner import find_latest_checkpoint
+
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.metadata import seed_of
+from icconv_mm.data.checks import MissingDataError
+from icconv_mm.data.loading import LoadImageFromFile
+from icconv_mm.data.tree import as_list, dicts_in, join_root, kind_of, places_in
+from icconv_mm.errors import ArgumentError, InputError, naming, require_known
+from icconv_mm.files import require_file, require_folder, require_writable
+from icconv_mm.registry import scoped
+from icconv_mm.runner.amp import CPUAmpOptimWrapper
+from icconv_mm.runner.hooks import AtomicCheckpointHook
+from icconv_mm.tasks.task import TaskAdapter, task_of
+
+
+def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdapter:
+    """What every purpose needs, in one pass over the config.
+
+    Images are checked as they are read, a CPU gets plain batch norm, no two runs share a visualiser, and the files that
+    some parts of the config name are there.
+
+    Args:
+        cfg: The config.
+        parts: The parts of the config of which all files are read, such as ``'train_dataloader'``.
+        skip_bad_images: Whether to train without images that cannot be read.
+    """
+    task = task_of(cfg, str(cfg.filename))
+    reading.install()
+    on_cpu = get_device() == 'cpu'
+    for place, node in places_in(cfg):
+        part, kind = place.split('.')[0], kind_of(node)
+        if kind in ('LoadImageFromFile', 'LoadImage'):
+            node['type'] = scoped(LoadImageFromFile)
+            if skip_bad_images and part == 'train_dataloader':
+                node['skip_bad'] = True
+        elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
+            node['type'] = 'BN'
+        elif part in parts:
+            _require_files(node, place)
+    task.prepare_loaders(cfg)
+    # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
+    (cfg.get('visualizer') or {}).pop('name', None)
+    return task
+
+
+def _require_files(node: Mapping[str, Any], place: str) -> None:
+    """Raise MissingFileError for the first path of a dataset, a metric or pretrained weights that does not exist.
+
+    Paths with a scheme (``s3://``) are left alone, but for folders that somebody would have to list over HTTP.
+    """
+    if kind_of(node) == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
+        require_file(Path(path).expanduser(), f'{place}.checkpoint')
+    with naming(place, TypeError):  # a number in the place of a path
+        root, prefixes = node.get('data_root') or '', node.get('data_prefix')
+        prefixes = prefixes if isinstance(prefixes, Mapping) else {}
+        maps = join_root(str(root), prefixes.get('seg_map_path') or '')
+        if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not node.get('ann_file'):
+            raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
+        if '://' in str(root):
+            return
+        if root:
+            require_folder(root, f'{place}.data_root', MissingDataError)
+        if '://' not in str(node.get('ann_file') or '://'):
+            require_file(join_root(root, node['ann_file']), f'{place}.ann_file', MissingDataError)
+        for key, prefix in prefixes.items():
+            if '://' not in str(prefix or '://'):
+                require_folder(join_root(root, prefix), f"{place}.data_prefix['{key}']", MissingDataError)
+
+
+def prepare_training(
+    cfg: Config,
+    *,
+    resume: str | bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    validate: bool = True,
+    skip_bad_images: bool = False,
+) -> TaskAdapter:
+    """Arguments and errors as of :func:`icconv_mm.apis.train`."""
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
+    task = prepare(cfg, *parts, skip_bad_images=skip_bad_images)
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
+        saving['type'] = scoped(AtomicCheckpointHook)
+    _distribute(cfg, launcher)
+    if amp:
+        _use_amp(cfg, task)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        _resume(cfg, resume)
+    elif cfg.get('load_from'):
+        _require_checkpoint(cfg.load_from, 'load_from')
+    return task
+
+
+def prepare_test(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    out_item: str = 'pred',
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    launcher: str = 'none',
+) -> TaskAdapter:
+    """Arguments and errors as of :func:`icconv_mm.apis.test`."""
+    task = prepare(cfg, 'test_dataloader', 'test_evaluator')
+    require_file(checkpoint, 'checkpoint')
+    _distribute(cfg, launcher)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show or show_dir:
+        task.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
+    if tta:
+        task.enable_tta(cfg)
+    require_known([out_item], ('pred', 'metrics'), 'out_item: nothing is called')
+    if out is not None:
+        endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
+        if not out.endswith(endings):
+            raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
+        require_writable(Path(out), 'out')  # it is written after the test
+    if out is not None and out_item == 'pred':
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
+    return task
+
+
+def without_own_weights(cfg: Config) -> dict:
+    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    cfg.model.pop('pretrained', None)
+    for node in dicts_in(cfg.model):
+        node.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def _distribute(cfg: Config, launcher: str) -> None:
+    """Set ``cfg.launcher``; without an accelerator, make distributed runs use gloo."""
+    cfg.launcher = launcher
+    if (strategy := cfg.get('strategy') or {}).get('type') == 'FSDPStrategy':
+        _share_whole_files(strategy)
+    if get_device() != 'cpu' or launcher == 'none':
+        return
+    # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
+    timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if launcher == 'pytorch' and not torch.distributed.is_initialized():
+        try:
+            torch.distributed.init_process_group(
+                'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+            )
+        except ValueError as error:  # the environment has no RANK, WORLD_SIZE, ...
+            raise ArgumentError('launcher', f'pytorch: the process was not started by torchrun ({error})') from None
+    cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
+    wrapper = {
+        'type': 'MMDistributedDataParallel',
+        'device_ids': None,  # required on CPU
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+    }
+    if 'runner_type' not in cfg:
+        cfg.setdefault('model_wrapper_cfg', wrapper)
+    elif strategy.get('type') == 'DDPStrategy':
+        strategy.setdefault('model_wrapper', wrapper)
+    elif strategy.get('type') == 'FSDPStrategy':
+        strategy.setdefault('model_wrapper', {'type': 'MMFullyShardedDataParallel'}).setdefault('device_id', 'cpu')
+        if strategy.state_dict_cfg == 'full':  # which moves shards to the CPU; torch 2.11 crashes where they are there
+            strategy.state_dict_cfg = {
+                'state_dict_type': 'FULL_STATE_DICT',
+                'state_dict_config': {'type': 'FullStateDictConfig'},
+                'optim_state_dict_config': {'type': 'FullOptimStateDictConfig'},
+            }
+
+
+def _share_whole_files(strategy: dict) -> None:
+    """Have FSDP write whole checkpoints; its default is a folder of shards, which nothing here reads."""
+    if strategy.setdefault('state_dict_cfg', 'full') == 'local':
+        raise InputError(
+            "strategy.state_dict_cfg: 'local' writes the shards of each process, which are no plain tensors, and no "
+            "run could resume from them: give 'full'"
+        )
+
+
+def _use_amp(cfg: Config, task: TaskAdapter) -> None:
+    """Mixed precision by the wrapper that fits the machine."""
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
+        raise ArgumentError('amp', f'optim_wrapper.type is {kind!r}, expected OptimWrapper')
+    if is_cuda_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
+            wrapper.pop(option, None)
+        wrapper.type = scoped(CPUAmpOptimWrapper)
+        wrapper.setdefault('modules', task.autocast_modules)
+
+
+def _resume(cfg: Config, resume: str | bool) -> None:
+    """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
+    path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
+    cfg.resume, cfg.load_from = True, path
+    if path is None:
+        return
+    _require_checkpoint(path, 'resume')
+    if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
+        content = reading.load(path)
+        with naming(path):
+            seed = seed_of(content)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+
+
+def _require_checkpoint(path: str, name: str) -> None:
+    if not Path(path).is_dir():  # as strategies that share out a model save it
+        require_file(path, name)
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint that ``last_checkpoint`` names; None without that file.
+
+    Raises:
+        ArgumentError: It is gone; the message names the newest that is there.
+    """
+    named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    if named is None or '://' in named or (named and Path(named).exists()):
+        return named
+    there = sorted(Path(work_dir).glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    newest = f'the newest one there is: {there[-1]}' if there else 'there is no other'
+    raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named or "nothing"}, which is gone; {newest}')

@@ -1,0 +1,190 @@
+"""Training and testing of any task by its config: prepare, build, run, under one boundary for errors."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import dump
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from icconv_mm.files import alone_in
+from icconv_mm.runner.boundary import Progress, boundary
+from icconv_mm.runner.config import as_config
+from icconv_mm.runner.hooks import (
+    CheckpointMatchHook,
+    DeployHook,
+    FiniteLossHook,
+    ImageCheckHook,
+    ResumableRandomnessHook,
+)
+from icconv_mm.runner.prepare import prepare_test, prepare_training
+from icconv_mm.runner.results import CurvesHook, OpeningHook
+from icconv_mm.versions import is_installed
+
+if TYPE_CHECKING:  # loads every strategy, of which most runs have none
+    from mmengine._strategy import BaseStrategy
+
+
+def train(
+    cfg: Config | str | Path,
+    *,
+    resume: str | bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    validate: bool = True,
+    skip_bad_images: bool = False,
+    allow_mismatch: Sequence[str] = (),
+    keep_going: bool = False,
+) -> Runner:
+    """Train a model, as the task library's own tool does, with bad input told apart from faults.
+
+    Args:
+        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
+            file.
+        resume: Continue from this checkpoint; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
+        launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+        validate: Whether to validate during the training, as the config says.
+        skip_bad_images: Warn about unreadable images and train without them.
+        allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
+        keep_going: Go on where a loss is not finite, which otherwise ends the run.
+
+    Returns:
+        The runner, after training.
+
+    Raises:
+        MissingFileError: A file that is named is not there.
+        InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+    cfg = as_config(cfg)
+    with boundary(cfg) as progress:
+        prepare_training(
+            cfg,
+            resume=resume,
+            amp=amp,
+            auto_scale_lr=auto_scale_lr,
+            launcher=launcher,
+            validate=validate,
+            skip_bad_images=skip_bad_images,
+        )
+        runner = build_runner(cfg, progress, allow_mismatch=allow_mismatch)
+        if not keep_going:
+            runner.register_hook(FiniteLossHook())
+        with _alone(Path(cfg.work_dir)):
+            runner.train()
+    return runner
+
+
+def test(
+    cfg: Config | str | Path,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    out_item: str = 'pred',
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    deploy: bool = False,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluate a checkpoint with the metrics of the config.
+
+    Args:
+        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
+            file.
+        checkpoint: The file to test. It must fit the model in every key.
+        out: Write to this file what ``out_item`` says.
+        out_item: ``'pred'``, the predictions to a pickle file, or ``'metrics'``, what is returned to a JSON file.
+        show: Show predictions on screen, each for ``wait_time`` seconds.
+        show_dir: Write images with predictions below this folder.
+        wait_time: Seconds.
+        tta: Average over augmented copies of each image.
+        deploy: Test the deployed model (:func:`icconv_mm.deploy`).
+        launcher: The arguments of :func:`icconv_mm.apis.train`.
+
+    Returns:
+        Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.
+
+    Raises:
+        MissingFileError: A file that is named is not there.
+        InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+    cfg = as_config(cfg)
+    with boundary(cfg) as progress:
+        prepare_test(
+            cfg,
+            checkpoint,
+            out=out,
+            out_item=out_item,
+            show=show,
+            show_dir=show_dir,
+            wait_time=wait_time,
+            tta=tta,
+            launcher=launcher,
+        )
+        runner = build_runner(cfg, progress)
+        if deploy:
+            runner.register_hook(DeployHook())
+        metrics = runner.test()
+    if out is not None and out_item == 'metrics':
+        master_only(dump)(metrics, out)
+    return metrics
+
+
+def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+    """The runner of a prepared config, with the hooks that every run of the tools has.
+
+    They are not added to the config, so that the file that the runner writes stays the user's.
+    """
+    logging.disable(logging.INFO)  # mmengine's hundreds of lines: environment, whole config, order of hooks
+    try:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    finally:
+        logging.disable(logging.NOTSET)
+    runner.logger.setLevel(runner.logger.level)  # forgets what was disabled
+    if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
+        runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
+    runner.register_hook(progress)
+    runner.register_hook(OpeningHook())
+    checkpoint = str(cfg.get('load_from') or 'the checkpoint')
+    runner.register_hook(CheckpointMatchHook(allow_mismatch, checkpoint, bool(cfg.get('resume'))))
+    runner.register_hook(ImageCheckHook())
+    if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
+        runner.register_hook(ResumableRandomnessHook())
+    if cfg.get('train_cfg'):
+        runner.register_hook(CurvesHook())
+    return runner
+
+
+def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
+    """mmengine's ``load_optim_state_dict``, which has the arguments in the order of torch 2.0."""
+    wrapper = strategy.optim_wrapper
+    wrapper.load_state_dict(
+        FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
+    )
+
+
+@contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """Holds the folder of a run against other runs, which would mix their checkpoints, where the system has locks.
+
+    Raises:
+        ArgumentError: Another run is at work there.
+    """
+    if not is_main_process() or not is_installed('fcntl'):
+        yield
+        return
+    with alone_in(work_dir, 'another run saves its checkpoints', '.run.lock'):
+        for left in work_dir.glob('.*.part'):  # by a run that was killed while it saved
+            left.unlink()
+        yield

@@ -1,0 +1,264 @@
+"""What goes into one network for several tasks, and how a task of it is judged: sets, batches, metric."""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.model import ImgDataPreprocessor
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import METRICS as ROOT_METRICS
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import Tensor
+from torch.nn.functional import pad
+
+from icconv_mm.data.tree import datasets_in
+from icconv_mm.errors import InputError, naming
+from icconv_mm.registry import DATASETS, METRICS, MODELS
+from icconv_mm.tasks.multitask.model import MultiTaskSample
+from icconv_mm.tasks.task import library_of, registered_class
+
+
+@DATASETS.register_module()
+class MultiTaskDataset(BaseDataset):
+    """One set of images, labelled for several tasks by files that the libraries' own datasets read.
+
+    The datasets are joined by the path of the image. An image that a dataset does not list is unlabelled for its task,
+    not empty. Keep empty images with
+    ``filter_cfg=dict(filter_empty_gt=False)`` (mmdet) or ``keep_empty=True`` (``BottomupCocoDataset``). Sets of
+    different images go into a :class:`MultiTaskConcatDataset`.
+
+    An item has ``img_path``, ``img_id`` and ``labels``: what each task's dataset says of the image, by name.
+
+    Args:
+        datasets: The config of a dataset for each task, by the name that the task has in the model, without pipeline.
+        pipeline: The transforms of all tasks.
+        test_mode: Whether the dataset is for tests; given to the datasets that do not say it themselves.
+        lazy_init: Whether to read no file yet, for who wants class names alone; given to the datasets as well.
+        kwargs: Arguments of mmengine's ``BaseDataset``.
+
+    Raises:
+        InputError: If ``datasets`` is empty, one cannot be built or has an image twice, or two share no image.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Mapping[str, Any]],
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        **kwargs,
+    ) -> None:
+        if not datasets:
+            raise InputError('datasets: no task')
+        self.datasets: dict[str, BaseDataset] = {}
+        for name, cfg in datasets.items():
+            registered_class(DATASETS, cfg.get('type'), f'datasets.{name}.type')
+            with naming(f'datasets.{name}', Exception):
+                self.datasets[name] = ROOT_DATASETS.build({'test_mode': test_mode, **_copied(cfg, lazy_init)})
+        metainfo = {name: dataset.metainfo for name, dataset in self.datasets.items()}
+        super().__init__(
+            metainfo=metainfo,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            serialize_data=False,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """For each image its path and its index in the dataset of every task that has it."""
+        images: dict[str, dict[str, int]] = {}
+        for name, dataset in self.datasets.items():
+            dataset.full_init()
+            for index in range(len(dataset)):
+                indices = images.setdefault(path := _path_of(dataset, index), {})
+                if name in indices:
+                    ids = ' and '.join(str(dataset.get_data_info(i).get('img_id', i)) for i in (indices[name], index))
+                    raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which labels are meant?')
+                indices[name] = index
+        self._check_joined(images)
+        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
+
+    def get_data_info(self, idx: int) -> dict:
+        """``img_path``, ``img_id`` and the ``labels`` of an image, and its place ``sample_idx``."""
+        entry = super().get_data_info(idx)
+        labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
+        ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
+        return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
+
+    def _check_joined(self, images: Mapping[str, Mapping[str, int]]) -> None:
+        (first, dataset), *others = self.datasets.items()
+        for name, other in others:
+            if not any(first in indices and name in indices for indices in images.values()):
+                paths = [_path_of(each, 0) if len(each) else 'none' for each in (dataset, other)]
+                raise InputError(
+                    f'datasets.{first} has {len(dataset)} images and datasets.{name} has {len(other)}, none in '
+                    f'common ({paths[0]}; {paths[1]}): sets of different images go into '
+                    'icconv_mm.MultiTaskConcatDataset'
+                )
+
+
+def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
+    """A copy of the config of a dataset, in which it and those that it wraps read no file yet if ``lazy_init``."""
+    copied = copy.deepcopy(dict(cfg))
+    for _, each in datasets_in(copied, '') if lazy_init else ():
+        each['lazy_init'] = True
+    return copied
+
+
+def _path_of(dataset: BaseDataset, index: int) -> str:
+    return os.path.abspath(dataset.get_data_info(index)['img_path'])
+
+
+@DATASETS.register_module()
+class MultiTaskConcatDataset(ConcatDataset):
+    """mmengine's ``ConcatDataset`` of :class:`MultiTaskDataset` that are labelled for different tasks.
+
+    ``mmdet.MultiSourceSampler`` draws from them by a ratio.
+
+    Args:
+        datasets: Datasets, or configs of them.
+        lazy_init: As of :class:`MultiTaskDataset`.
+        kwargs: Arguments of ``ConcatDataset``.
+
+    Raises:
+        InputError: Two of them say something different of one task, such as other classes.
+    """
+
+    def __init__(self, datasets: Sequence[BaseDataset | Mapping[str, Any]], lazy_init: bool = False, **kwargs) -> None:
+        built = []
+        for i, dataset in enumerate(datasets):
+            with naming(f'datasets.{i}', Exception):
+                given = _copied(dataset, lazy_init) if isinstance(dataset, Mapping) else dataset
+                built.append(ROOT_DATASETS.build(given) if isinstance(given, Mapping) else given)
+        merged: dict[str, Any] = {}
+        for i, dataset in enumerate(built):
+            for name, meta in dataset.metainfo.items():
+                first = merged.setdefault(name, meta)
+                for key in ('classes', 'num_keypoints', 'dataset_keypoint_weights'):
+                    if str(first.get(key)) != str(meta.get(key)):
+                        raise InputError(f'datasets.{i}, {name}: {key} {meta.get(key)}, before it {first.get(key)}')
+        super().__init__(built, lazy_init=lazy_init, ignore_keys=list(merged), **kwargs)
+        self._metainfo = merged
+
+
+@MODELS.register_module()
+class MultiTaskDataPreprocessor(ImgDataPreprocessor):
+    """Normalises and stacks images as mmdet does, once for all tasks.
+
+    Each sample learns where its image lies in the batch, in the words of its library; label maps are padded to the
+    batch in training.
+
+    Args:
+        mean, std, pad_size_divisor, pad_value, bgr_to_rgb, rgb_to_bgr, non_blocking: The arguments of mmengine's
+            ``ImgDataPreprocessor``.
+        pad_mask: Whether masks of instances are padded as well, which mmdet's Mask2Former and its kin need.
+        seg_pad_val: Label of padding in label maps.
+    """
+
+    def __init__(self, *args, pad_mask: bool = False, seg_pad_val: int = 255, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.pad_mask = pad_mask
+        self.seg_pad_val = seg_pad_val
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """``inputs`` [N, 3, H, W], float32, and ``data_samples``, of ``inputs`` that may differ in size."""
+        sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
+        data = super().forward(data, training)
+        shape = tuple(data['inputs'].shape[-2:])
+        for size, sample in zip(sizes, data.get('data_samples') or ()):
+            for own in _tasks_of(sample):
+                own.set_metainfo(self._place(own, size, shape))
+                _boxes_to_tensors(own)
+                if training:
+                    self._pad_labels(own, shape)
+        return data
+
+    def _place(self, sample: BaseDataElement, size: tuple[int, int], shape: tuple[int, int]) -> dict[str, Any]:
+        """Where an image of ``size`` (height, width) lies in a batch of ``shape``."""
+        divisor = self.pad_size_divisor
+        padded = tuple(-(-side // divisor) * divisor for side in size)
+        place = dict(batch_input_shape=shape, pad_shape=padded)
+        library = library_of(type(sample))
+        if library == 'mmseg':  # its heads resize logits to pad_shape, its networks cut padding_size off
+            place['pad_shape'] = shape
+            place['padding_size'] = place['img_padding_size'] = [0, shape[1] - size[1], 0, shape[0] - size[0]]
+        if library == 'mmpose':
+            place.update(_region(size, shape, sample.metainfo.get('ori_shape', size)))
+        return place
+
+    def _pad_labels(self, sample: BaseDataElement, shape: tuple[int, int]) -> None:
+        if 'gt_sem_seg' in sample:
+            labels = sample.gt_sem_seg.data
+            beyond = (0, shape[1] - labels.shape[-1], 0, shape[0] - labels.shape[-2])
+            sample.gt_sem_seg = PixelData(data=pad(labels, beyond, value=self.seg_pad_val))
+        if self.pad_mask and 'masks' in sample.get('gt_instances', ()):
+            sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
+
+
+def _tasks_of(sample: MultiTaskSample) -> Sequence[BaseDataElement]:
+    return [value for value in sample.values() if isinstance(value, BaseDataElement)]
+
+
+def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
+    """What mmpose maps keypoints back by: the part of the original image that the batch shows, padding included.
+
+    A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
+    """
+    sides = torch.tensor([shape[1], shape[0]], dtype=torch.float64)
+    scale = torch.tensor([size[1] / ori_shape[1], size[0] / ori_shape[0]], dtype=torch.float64)
+    extent = sides / scale
+    center = extent / 2 + (0.5 / scale - 0.5)
+    values = dict(input_size=(shape[1], shape[0]), input_center=center.numpy(), input_scale=extent.numpy())
+    return {key: value if key == 'input_size' else value.astype('float32') for key, value in values.items()}
+
+
+def _boxes_to_tensors(sample: BaseDataElement) -> None:
+    """mmdet's boxes of the pipeline as plain tensors [N, 4], which its heads expect."""
+    for instances in sample.values():
+        if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
+            boxes = instances.bboxes
+            instances.bboxes = getattr(boxes, 'tensor', boxes)
+
+
+@METRICS.register_module()
+class TaskMetric(BaseMetric):
+    """A library's own metric on the samples of a task, with the task's class names; its values get ``TASK/`` in front.
+
+    Args:
+        task: Name of the task.
+        metric: Config of the metric, such as ``dict(type='mmdet.CocoMetric', ann_file=...)``.
+    """
+
+    def __init__(self, task: str, metric: Mapping[str, Any]) -> None:
+        super().__init__(prefix=task)
+        registered_class(ROOT_METRICS, metric.get('type'), f'metric of {task}')
+        self.task = task
+        self.metric = ROOT_METRICS.build(metric)
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the dataset says of the task."""
+        return self.metric.dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Mapping[str, dict]) -> None:
+        self.metric.dataset_meta = meta.get(self.task)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Hand on the samples that have the task."""
+        own = [sample[self.task] for sample in data_samples if self.task in sample]
+        if own:
+            self.metric.process(data_batch, own)
+
+    def evaluate(self, size: int) -> dict:
+        """The metric's values of ``size`` images at most."""
+        return {f'{self.task}/{key}': value for key, value in self.metric.evaluate(size).items()}
+
+    def compute_metrics(self, results: list) -> dict:
+        """Values of the metric of the task, by name."""
+        return self.metric.compute_metrics(results)

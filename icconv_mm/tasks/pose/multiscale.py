@@ -1,0 +1,195 @@
+"""Testing at several scales: sizes and frames of the image pyramid, and its maps merged into one set.
+
+Sizes are ``(width, height)`` in pixels. All levels of a pyramid show exactly the same region of the image, so their
+heatmaps align after a plain resize. Scales are added one at a time, so only one scale's features and maps are alive at
+any moment. Semantics of mmpose 0.x: heatmaps are averaged over stages, then over image and mirror image, then over
+scales; tags are taken from one scale only (1, or the only one) because tags of different scales are not comparable; the
+tags of image and mirror image stay beside each other in the last dimension.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from icconv_mm.errors import InputError
+from icconv_mm_runtime.pictures import pyramid_layout
+
+_MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-bit coordinates
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """What an image is resized to, and where that region lies in the image."""
+
+    sizes: tuple[tuple[int, int], ...]  # one per test scale, in the order of the scales
+    base_size: tuple[int, int]  # at scale 1; predictions are projected to it
+    center: tuple[float, float]  # (x, y) of the region in the image
+    extent: tuple[float, float]  # (width, height) of the region; exceeds the image where a side was rounded up
+
+
+def check_source(image_size: tuple[int, int]) -> None:
+    """Raise InputError for an image [width, height] that has no pixels, or more on a side than can be warped."""
+    width, height = image_size
+    if width < 1 or height < 1:
+        raise InputError(f'an image of {width} x {height} pixels has no content')
+    if max(width, height) > _MAX_SIDE:
+        raise InputError(
+            f'an image of {width} x {height} pixels is too large: a side has more than {_MAX_SIDE}; shrink it first'
+        )
+
+
+def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    """Test scales in the order they are run, largest first.
+
+    Raises:
+        InputError: If there is none, or one is not a positive finite number, or one occurs twice.
+    """
+    if isinstance(scales, str | bytes) or not isinstance(scales, Sequence):
+        raise InputError(f'test scales must be a list of numbers, got {scales!r}')
+    if len(scales) == 0:
+        raise InputError('the list of test scales is empty; give at least one, e.g. scales=[1]')
+    for scale in scales:
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not (0 < scale < math.inf):
+            raise InputError(f'every test scale must be a positive number, got {scale!r} in {list(scales)}')
+    if len(set(scales)) != len(scales):
+        raise InputError(f'a test scale occurs twice in {list(scales)}; its heatmaps would count twice')
+    return tuple(sorted(scales, reverse=True))
+
+
+def image_pyramid(
+    image_size: tuple[int, int],
+    input_size: tuple[int, int],
+    scales: Sequence[float] = (1,),
+    size_divisor: int = 64,
+    stride: int = 32,
+) -> Pyramid:
+    """Lay out the pyramid of one image.
+
+    The short side becomes ``min(scales) x input_size`` rounded up to ``size_divisor``, the long side keeps the ratio
+    and is rounded up likewise; the other levels are multiples of that smallest one, so all levels share one region.
+    This is the rule of mmpose 0.x (``_get_multi_scale_size``), with one addition: a level whose side is no multiple of
+    the network's ``stride`` (possible for lists such as [1, 0.75]) goes to the nearest multiple, because the network
+    would pad it and its heatmaps would no longer align with the others.
+
+    Args:
+        image_size: ``(width, height)`` of the image.
+        input_size: ``(width, height)`` that the network was trained on.
+        scales: Positive numbers without repetition.
+        size_divisor: Number to whose multiples the sides of the smallest level are rounded up.
+        stride: Largest stride of the network.
+
+    Raises:
+        InputError: If the scales are unusable (see :func:`check_scales`), a side of the image is empty or exceeds
+            32766 pixels, or the image is so long and thin that a level would.
+    """
+    scales = check_scales(scales)
+    check_source(image_size)
+    width, height = image_size
+    layout = pyramid_layout(image_size, input_size, scales, size_divisor, stride)
+    sizes, base_size, *_ = layout
+    if max(max(size) for size in sizes + (base_size,)) > _MAX_SIDE:
+        raise InputError(
+            f'an image of {width} x {height} pixels is too long and thin: at scales {list(scales)} and '
+            f'input size {input_size} its sides become {list(sizes)}, more than {_MAX_SIDE}'
+        )
+    return Pyramid(*layout)
+
+
+def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
+    """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right keypoints.
+
+    ``flip_indices`` names the counterpart of every channel; None swaps no channels (one tag map for all keypoints).
+    """
+    maps = maps.flip(-1)
+    return maps if flip_indices is None else maps[:, list(flip_indices)]
+
+
+def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Bilinear resize of [B, C, H, W] to ``size`` (height, width); a map of that size already is returned as it is."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return interpolate(maps, size=tuple(size), mode='bilinear', align_corners=align_corners)
+
+
+class MapAggregator:
+    """Running average of heatmaps over test scales, and the tags of one of them.
+
+    Args:
+        base_size: ``(width, height)`` of the input at scale 1. All maps are resized to it. None keeps the resolution
+            of the network: maps are then resized to the last stage of the first scale added (add the largest first).
+        align_corners: Whether bilinear resizing aligns the corners of the grids.
+
+    Example::
+
+        aggregator = MapAggregator(base_size=(640, 512))
+        for image in scales:
+            heatmaps, tags = network(image)
+            aggregator.add([heatmaps], [tags])
+        heatmaps, tags = aggregator.result()   # [B, K, 512, 640], [B, K, 512, 640, 1]
+    """
+
+    def __init__(self, base_size: tuple[int, int] | None = None, align_corners: bool = False):
+        self.size = None if base_size is None else (base_size[1], base_size[0])
+        self.project = base_size is not None
+        self.align_corners = align_corners
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._tags: Tensor | None = None
+
+    def add(
+        self,
+        heatmaps: Sequence[Tensor],
+        tags: Sequence[Tensor] | None,
+        flipped_heatmaps: Sequence[Tensor] | None = None,
+        flipped_tags: Sequence[Tensor] | None = None,
+        flip_indices: Sequence[int] | None = None,
+    ) -> None:
+        """Add one scale.
+
+        Args:
+            heatmaps: One [B, K, h, w] per stage of the network, last stage last.
+            tags: One [B, K, h, w] (or [B, 1, h, w], shared by all keypoints) per stage that predicts tags; None if the
+                tags of this scale are not to be used.
+            flipped_heatmaps, flipped_tags: Heatmaps and tags of the mirrored image, as the network gives them.
+            flip_indices: Counterpart of every keypoint; required with flipped maps.
+        """
+        stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
+        self.size = self.size or stage_size
+        merged = self._average(heatmaps, stage_size)
+        if flipped_heatmaps is not None:
+            if flip_indices is None:
+                raise InputError('merging maps of the mirrored image needs flip_indices (which keypoint becomes which)')
+            mirrored = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
+            merged = (merged + self._average(mirrored, stage_size)) * 0.5
+        merged = resize(merged, self.size, self.align_corners)
+        self._sum = merged if self._sum is None else self._sum + merged
+        self._count += 1
+        if tags is not None:
+            mirrored = [unflip(maps, flip_indices if maps.shape[1] > 1 else None) for maps in flipped_tags or ()]
+            self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *mirrored)]
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the mirrored image.
+
+        The tags are a view whose last dimension is the slowest in memory.
+        """
+        if self._tags is None:
+            raise RuntimeError(f'no scale {"" if self._sum is None else "with tags "}was added')
+        heatmaps = self._sum if self._count == 1 else self._sum / self._count
+        tags = [maps.expand(-1, heatmaps.shape[1], -1, -1) for maps in self._tags]
+        if len(tags) == 1:
+            return heatmaps, tags[0].unsqueeze(-1)
+        return heatmaps, torch.stack(tags).permute(1, 2, 3, 4, 0)
+
+    def _average(self, stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        resized = [resize(maps, size, self.align_corners) for maps in stages]
+        return resized[0] if len(resized) == 1 else sum(resized) / len(resized)
+
+
+def tag_scale(scales: Sequence[float]) -> float:
+    """The scale whose tags are used: 1 if it is among ``scales``, else the one closest to it (as a ratio)."""
+    return min(scales, key=lambda scale: max(scale, 1 / scale))

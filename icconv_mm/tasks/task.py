@@ -1,0 +1,399 @@
+"""Which task a config is, what the tools need to know about it, and results in COCO format.
+
+Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
+"""
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, VISUALIZERS, Registry
+
+from icconv_mm import versions
+from icconv_mm.checkpoints.metadata import dataset_meta_of
+from icconv_mm.data.checks import DatasetError
+from icconv_mm.data.drawing import Content, palette
+from icconv_mm.data.tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
+from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
+from icconv_mm.registry import SCOPE, TASKS, import_task
+
+if TYPE_CHECKING:  # it loads what draws, for which reading a config has no use
+    from mmengine.visualization import Visualizer
+    from torch import nn
+
+NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
+# top-level keys of a config that a test with augmented copies needs
+TTA_KEYS = ('tta_model', 'tta_pipeline')
+
+
+class NotSupportedError(ArgumentError):
+    """The task or the config lacks what an argument needs."""
+
+
+class UnknownTaskError(InputError):
+    """A config that belongs to no task known here."""
+
+
+def task_of(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
+    """The adapter of the task that a config describes.
+
+    Args:
+        cfg: A config with ``default_scope`` (or a scoped ``model.type``).
+        name: Name of the config in an error.
+
+    Raises:
+        MissingLibraryError: The library is not installed.
+        UnknownTaskError: The config belongs to no task known here.
+    """
+    require_library(cfg, name)
+    if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
+        # by name, as the folders of the libraries: it stands above them
+        return importlib.import_module('icconv_mm.tasks.multitask.adapter').Adapter(cfg)
+    if (scope := scope_of(cfg)) not in TASKS:
+        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(TASKS)}')
+    return adapter_of(scope)
+
+
+def adapter_for(cfg: Mapping[str, Any]) -> 'TaskAdapter':
+    """As :func:`task_of`, but with the defaults for a network and data that are of no task known here."""
+    try:
+        return task_of(cfg)
+    except UnknownTaskError:
+        return TaskAdapter()
+
+
+def scope_of(cfg: Mapping[str, Any]) -> str | None:
+    """The task library that a config is written for: its ``default_scope``, else the scope of its model's type."""
+    scope = cfg.get('default_scope')
+    if scope in NO_LIBRARY:
+        kind = (cfg.get('model') or {}).get('type')
+        return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
+    return scope
+
+
+def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
+    """Raise MissingLibraryError unless the library that ``cfg`` is written for can be imported.
+
+    Args:
+        cfg: A config.
+        name: Name of the config in the message, such as its file name.
+    """
+    scope = scope_of(cfg)
+    if scope in NO_LIBRARY:
+        return
+    known = versions.SUPPORTED.get(scope)
+    if not versions.is_installed(scope):
+        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
+        raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
+    if known:
+        with naming(name):
+            versions.check((scope,))
+
+
+def adapter_of(library: str) -> 'TaskAdapter':
+    """What the tools know about the task of a library, given its import name."""
+    return import_task(library, 'adapter').Adapter()
+
+
+def library_of(cls: type) -> str | None:
+    """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
+    packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
+    return next((package for package in packages if package in TASKS), None)
+
+
+def registered_class(registry: Registry, kind: Any, where: str) -> type:
+    """The class that a ``type`` of a config names.
+
+    A type of this package may live in the folder of a task, which is imported with its library: where it is not found,
+    the installed libraries are imported.
+
+    Args:
+        registry: Registry where to look.
+        kind: The type: a scoped name or a class.
+        where: Name of the config in an error.
+
+    Raises:
+        InputError: There is none; MissingLibraryError if its library is not installed.
+    """
+    if not isinstance(kind, str):
+        if kind is None:
+            raise InputError(f"{where}: no 'type'")
+        return kind
+    scope = kind.split('.')[0]
+    if scope in TASKS and not versions.is_installed(scope):
+        raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
+    if (found := registry.get(kind)) is None and scope == SCOPE:
+        for library in filter(versions.is_installed, TASKS):
+            import_task(library)
+        found = registry.get(kind)
+    if found is None:
+        hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
+        raise InputError(f'{where}: no registered {kind!r}{hint}')
+    return found
+
+
+def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a class of datasets and the config of one say of its classes, by lower-case name; the config wins."""
+    sources = getattr(kind, 'METAINFO', {}), dataset_cfg.get('metainfo') or {}
+    return {key.lower(): value for source in sources for key, value in source.items()}
+
+
+def metainfo_of_built(dataset: Any) -> Mapping[str, Any]:
+    """What a dataset that was built says of its classes; of a wrapper that says nothing, its first part."""
+    found = getattr(dataset, 'metainfo', None)
+    return found if isinstance(found, Mapping) else getattr(next(leaf_datasets(dataset, ''))[1], 'metainfo', {})
+
+
+class TaskAdapter:
+    """Defaults that hold for every OpenMMLab library; a task overrides what differs.
+
+    Attributes:
+        library: Import name of the library, the ``default_scope`` of its configs.
+        dump_metric: Metric that writes predictions to a pickle file (``out`` of :func:`icconv_mm.apis.test`).
+        autocast_modules: Names of the model's children that run in bfloat16 where a CPU trains with ``amp``; None for
+            the whole model. Where a head calls an operator of mmcv, only what comes before it can.
+        visualization_hook: Config of the hook that shows predictions.
+        shown_dir: The hook's argument for the folder of the images that it writes.
+        layer_visualizer: Config of the visualiser that draws on top of those of other tasks.
+        coco_datasets: Classes of datasets that read annotation files in COCO format.
+        layer: Place of its drawing among those of other tasks: what fills the image first, lines last.
+        other_heads: Names or types of heads whose ``num_classes`` is not the number of classes of the data.
+    """
+
+    library: str = ''
+    dump_metric: str = 'DumpResults'
+    autocast_modules: tuple[str, ...] | None = None
+    visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
+    shown_dir: str = 'out_dir'
+    layer_visualizer: Mapping[str, Any] = {}
+    coco_datasets: tuple[type, ...] = ()
+    layer: int = 0
+    other_heads: tuple[str, ...] = ()
+
+    # --- tests ---
+
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
+        """Change ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
+        hook = dict(self.visualization_hook, show=show, wait_time=wait_time)
+        cfg.default_hooks.visualization = hook | {self.shown_dir: out_dir}
+
+    def enable_tta(self, cfg: Config) -> None:
+        """Change ``cfg`` so that testing averages over augmented copies of each image."""
+        missing = [name for name in TTA_KEYS if name not in cfg]
+        if missing:
+            raise NotSupportedError('tta', f'{cfg.filename} does not define {" and ".join(missing)}')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        for dataset in with_pipeline(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
+
+    def enable_scales(self, model: dict) -> bool:
+        """Change the config of a model so that it tests at several scales by itself; False if it cannot."""
+        return False
+
+    # --- datasets ---
+
+    def check(self, model: 'nn.Module | None', dataset: Any, where: str, training: bool) -> None:
+        """Raise DatasetError or InputError for data that cannot be right, or that a model cannot learn.
+
+        Args:
+            model: The model, without wrappers; None where there is none.
+            dataset: What the loader of a phase reads, built.
+            where: Name of the dataset in the config.
+            training: Whether the model is trained with it.
+        """
+        found = []
+        for name, leaf, loaders in self.with_loaders(dataset, where):
+            if len(leaf) == 0:
+                raise DatasetError(f'{name}: the dataset is empty')
+            self.check_dataset(leaf, name, loaders)
+            found.append((leaf, loaders))
+        if training:
+            with naming(where):
+                self.check_together(found)
+        if model is not None:
+            self.check_model(model, dataset, where, training)
+
+    def with_loaders(self, dataset: Any, where: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
+        """The datasets that read files, each after its name in the config, with the transforms that load for it."""
+        for name, leaf in leaf_datasets(dataset, where):
+            yield name, leaf, getattr(getattr(leaf, 'pipeline', None), 'transforms', ())
+
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """The part of :meth:`check` that is about one dataset that reads files, with the transforms that load them."""
+
+    def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """The part of :meth:`check` that is about all that a model is trained with: datasets, and what loads them."""
+
+    def check_model(self, model: 'nn.Module', dataset: Any, where: str, training: bool) -> None:
+        """The part of :meth:`check` that is about model and data together."""
+        self.check_heads(model, metainfo_of_built(dataset), 'model', where)
+
+    def check_heads(self, network: 'nn.Module', meta: Mapping[str, Any], name: str, where: str) -> None:
+        """Raise InputError unless heads have as many classes and keypoints as the data.
+
+        Args:
+            network: A network of the library.
+            meta: What the data say of their classes.
+            name: Name of the network in the config.
+            where: Name of the data in the config.
+        """
+        classes, count = meta.get('classes') or (), meta.get('num_keypoints')
+        numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # heads of panoptic networks have things
+        for path, module in network.named_modules():
+            own = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
+            found = getattr(module, 'num_classes', None)
+            is_head = own.endswith('head') and not {own, type(module).__name__} & set(self.other_heads)
+            if classes and is_head and isinstance(found, int) and found not in numbers:
+                raise InputError(
+                    f'{name}.{path}.num_classes is {found}, but {where} has {len(classes)} classes: '
+                    f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
+                )
+            found = getattr(module, 'num_keypoints', None)
+            if count and isinstance(found, int) and found != count:
+                raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
+
+    def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
+        """Raise DatasetError if annotations that a metric has read are not those of the data, or not what it needs.
+
+        Args:
+            metric: The metric, built.
+            meta: What the data say of their classes.
+            where: Name of the metric in the config.
+            source: The file of the annotations.
+        """
+
+    def explain_empty(self, dataset_cfg: Mapping[str, Any], where: str) -> None:
+        """Raise DatasetError if the task knows why no image of a dataset is found; ``where`` names it in the config."""
+
+    def prepare_loaders(self, cfg: Config) -> None:
+        """Change ``cfg`` so that annotations are checked as they are read, where they cannot be checked before."""
+        for place, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
+            for _, leaf in leaf_datasets(dataset, place):
+                for node in dicts_in(leaf.get('pipeline')):
+                    self.prepare_loader(node, leaf, cfg.get('model') or {})
+
+    def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
+        """The part of :meth:`prepare_loaders` that is about one transform of a dataset for a model, as configs."""
+
+    def is_coco(self, dataset_type: str) -> bool:
+        """Whether datasets of this type read annotation files in COCO format."""
+        kind = DATASETS.get(self._scoped(dataset_type))
+        return isinstance(kind, type) and issubclass(kind, self.coco_datasets)
+
+    def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
+        """Class names of a dataset config: its ``metainfo``, else those of its type."""
+        return tuple(metainfo_of(DATASETS.get(dataset_cfg['type']), dataset_cfg).get('classes') or ())
+
+    # --- inference ---
+
+    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
+        """Class names and colours: those that a checkpoint says, else those of the config's dataset.
+
+        Raises:
+            InputError: What the checkpoint says of them is not of the form that libraries write.
+        """
+        meta = dataset_meta_of(checkpoint)
+        for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
+            if not {'classes', 'palette'} <= meta.keys():
+                _, leaf = next(leaf_datasets(dataset, where))
+                meta = {**metainfo_of(DATASETS.get(leaf.type), leaf), **meta}
+        return meta
+
+    def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':
+        """The tasks of a network by name, each with its adapter and class names; '' where there is one without name."""
+        return {'': (self, dataset_meta)}
+
+    def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
+        """Class names by label."""
+        return tuple(dataset_meta.get('classes') or ())
+
+    def model_input(self, path: str, dataset_meta: dict) -> dict:
+        """What the first transform of the test pipeline gets for the image at ``path``."""
+        return {'img_path': path, 'img_id': 0}
+
+    def visualizer(self, cfg: Config, dataset_meta: dict) -> 'Visualizer':
+        """The visualiser of a config, with class names and colours, not bound to a folder."""
+        options = {**self.visualizer_config(cfg), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
+        visualizer = VISUALIZERS.build(options)
+        self.set_dataset_meta(visualizer, dataset_meta)
+        return visualizer
+
+    def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
+        """The visualiser of a config, to be built whatever default scope the process has by now."""
+        return {**cfg.visualizer, 'type': self._scoped(cfg.visualizer.type)}
+
+    def _scoped(self, kind: str) -> str:
+        return kind if '.' in kind else f'{self.library}.{kind}'
+
+    def set_dataset_meta(self, visualizer: 'Visualizer', dataset_meta: dict) -> None:
+        """Give a visualiser the class names and colours of a dataset."""
+        visualizer.dataset_meta = dataset_meta
+
+    def draw_predictions(
+        self, visualizer: 'Visualizer', image: np.ndarray, sample: Any, score_thr: float, out_file: str
+    ) -> None:
+        """Draw the predictions in ``sample`` on ``image`` [H, W, 3] (RGB, uint8) and write ``out_file``."""
+        options = self.drawing_options(score_thr)
+        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file, **options)
+
+    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+        """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
+        raise NotImplementedError
+
+    def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+        """The colour (R, G, B) of each class: those of the data, else some that can be told apart."""
+        count, own = len(self.class_names(dict(dataset_meta))), dataset_meta.get('palette')
+        known = own if isinstance(own, (list, tuple)) and len(own) >= count else palette(count)
+        return [tuple(map(int, color)) for color in known]
+
+    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
+        """Turn predictions for a reduced image into those for the whole one, of ``size``: height and width."""
+        sample.set_metainfo(dict(ori_shape=size))
+
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
+        """One prediction of those for the tiles of an image of ``size``, each with the top and the left of its tile."""
+        raise NotSupportedError('tile', 'only boxes and label maps are put together again')
+
+    def drawing_options(self, score_thr: float) -> dict[str, Any]:
+        """Further arguments of the library's visualiser for predictions that score ``score_thr`` or more."""
+        return {}
+
+    def draw_annotations(self, visualizer: 'Visualizer', image: np.ndarray, sample: Any, **options: Any) -> None:
+        """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8).
+
+        ``options`` are ``out_file``, ``show`` and ``wait_time`` of the library's visualiser.
+        """
+        visualizer.add_datasample('annotations', image, sample, draw_pred=False, **options)
+
+    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
+        """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.
+
+        Args:
+            sample: What the model returned for the image.
+            image_id: Id of the image in the results.
+            category_ids: The COCO category of each label.
+            score_thr: Entries that score less are left out.
+        """
+        raise NotImplementedError
+
+
+def xywh(box: Iterable[float]) -> list[float]:
+    """Corners (x1, y1, x2, y2) to COCO's (x, y, width, height), rounded to a thousandth of a pixel."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+
+
+def run_lengths(mask: np.ndarray, size: Sequence[int] = ()) -> dict:
+    """A boolean mask [H, W] as compressed run lengths that JSON can hold; brought to ``size`` if it has another."""
+    import cv2
+    from pycocotools.mask import encode
+
+    mask = np.asarray(mask, dtype=np.uint8)
+    if size and mask.shape != tuple(size[:2]):
+        # the other way round, which is the order of run lengths: no second copy of a large mask
+        turned = np.ascontiguousarray(mask.T)
+        mask = cv2.resize(turned, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST).T
+    rle = encode(np.asfortranarray(mask))
+    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}

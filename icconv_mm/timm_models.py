@@ -1,0 +1,40 @@
+"""The networks of this package in timm: ``import icconv_mm.timm_models``, and ``timm.create_model`` knows their names.
+
+timm's tools build a network by its name alone. For a network that needs a dilation pattern, an analytic one may follow
+the name: ``'ic_resnet50.geometric_d4'``.
+"""
+
+from typing import Any
+
+from timm.models import generate_default_cfgs, register_model, resolve_pretrained_cfg
+from torch import nn
+
+from icconv_mm.models import create_model, default_cfg, list_models
+
+default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in list_models()})
+
+
+def _register(name: str) -> None:
+    def build(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: dict | None = None,
+        cache_dir: Any = None,
+        **options: Any,
+    ) -> nn.Module:
+        """As :func:`icconv_mm.create_model`; weights come from the ``file`` of a ``pretrained_cfg``."""
+        if isinstance(pretrained_cfg, str):  # what follows the name
+            options, pretrained_cfg = {'pattern': pretrained_cfg, **options}, None
+        cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
+        if pretrained and cfg.get('file'):
+            options['checkpoint_path'], pretrained = cfg['file'], False
+        network = create_model(name, pretrained=pretrained, **options)
+        network.default_cfg = network.pretrained_cfg = cfg
+        return network
+
+    build.__name__ = build.__qualname__ = name
+    register_model(build)
+
+
+for _name in list_models():
+    _register(_name)

@@ -1,0 +1,15 @@
+"""Runs networks that ``icconv_mm.apis.export`` wrote: numpy, OpenCV, and ONNX Runtime or OpenVINO; no torch.
+
+Example::
+
+    from icconv_mm_runtime import Session
+
+    for prediction in Session('network.onnx').predict('photographs/'):
+        print(prediction.path, prediction.tasks[''])
+"""
+
+from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.session import Prediction, Session
+
+__all__ = ['Prediction', 'RuntimeInputError', 'Session']
+__version__ = '0.1.0'

@@ -1,0 +1,198 @@
+"""People from heatmaps and tags (associative embedding, https://arxiv.org/abs/1611.05424), as icconv_mm groups them."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+# Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
+COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+_BLOCK = 16  # side of the squares that the search for missing keypoints rules out
+
+
+def group_keypoints(
+    heatmaps: np.ndarray,
+    tags: np.ndarray,
+    *,
+    max_num_people: int,
+    nms_kernel: int,
+    detection_threshold: float,
+    tag_threshold: float,
+    ignore_too_much: bool,
+    adjust: bool,
+    refine: bool,
+    keypoint_order: Sequence[int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``[K, H, W]`` and ``[L, K, H, W]`` -> people ``[P, K, 3]``, as (x, y, score), and their scores ``[P]``.
+
+    The options are those of ``icconv_mm.tasks.pose.group_keypoints``.
+    """
+    count = len(heatmaps)
+    order = keypoint_order or (COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count))
+    peaks = [_peaks(heatmaps[k], tags[:, k], max_num_people, nms_kernel, detection_threshold) for k in range(count)]
+    people = assign_by_tag(peaks, order, tag_threshold, max_num_people if ignore_too_much else None)
+    scores = people[..., 2].mean(1) if len(people) else np.zeros(0, np.float32)
+    found, pixels = people[..., 2] > 0, people[..., :2].astype(int)
+    if adjust:
+        people[..., :2] = np.where(found[..., None], _shifted(heatmaps, pixels), people[..., :2])
+    if refine and len(people):
+        _fill(heatmaps, tags, people, pixels, found)
+    return people, scores
+
+
+def _peaks(heatmap: np.ndarray, tags: np.ndarray, limit: int, kernel: int, threshold: float) -> tuple:
+    """Pixels (x, y), scores and tags of the highest peaks of a keypoint, best first."""
+    y = x = np.zeros(0, int)
+    if heatmap.max() > threshold:
+        highest = cv2.dilate(heatmap, np.ones((kernel, kernel), np.uint8))
+        y, x = np.nonzero((heatmap == highest) & (highest > threshold))
+    scores = heatmap[y, x].astype(np.float64)
+    best = np.argsort(-scores, kind='stable')[:limit]
+    y, x = y[best], x[best]
+    return np.stack([x, y], 1), scores[best], tags[:, y, x].T.astype(np.float64)
+
+
+def assign_by_tag(
+    peaks: Sequence[tuple],
+    order: Sequence[int],
+    threshold: float,
+    most: int | None = None,
+    solve: Callable | None = None,
+) -> np.ndarray:
+    """Group peaks keypoint by keypoint, each time by the cheapest assignment to the people found so far.
+
+    The cost of giving peak i to person j is ``100 round(|tag_i - mean tag_j|) - score_i``; a pair further apart than
+    the threshold opens a new person instead.
+
+    Args:
+        peaks: Pixels (x, y) ``[C, 2]``, scores ``[C]`` and tags ``[C, L]`` of each keypoint, best first.
+        order: In which keypoints are grouped.
+        threshold: Largest distance of tags.
+        most: Only the first so many people are matched and returned; None for all.
+        solve: What finds the assignment, by default :func:`assignment`.
+
+    Returns:
+        ``[P, K, 3]``, float32: (x, y, score), zeros for a keypoint not found.
+    """
+    people: list[np.ndarray] = []
+    sums: list[np.ndarray] = []
+    counts: list[int] = []
+    for keypoint in order:
+        pixels, scores, tags = peaks[keypoint]
+        if len(scores) == 0:
+            continue
+        owner = np.full(len(scores), -1)
+        if people:
+            means = np.stack(sums[:most]) / np.array(counts[:most])[:, None]
+            distance = np.linalg.norm(tags[:, None] - means[None], axis=2)
+            rows, columns = (solve or assignment)(np.round(distance) * 100 - scores[:, None])
+            near = distance[rows, columns] < threshold
+            owner[rows[near]] = columns[near]
+        for number, person in enumerate(owner):
+            if person < 0:
+                people.append(np.zeros((len(peaks), 3), np.float32))
+                sums.append(np.zeros(tags.shape[1]))
+                counts.append(0)
+                person = -1
+            people[person][keypoint] = (*pixels[number], scores[number])
+            sums[person] = sums[person] + tags[number]
+            counts[person] += 1
+    return np.stack(people[:most]) if people else np.zeros((0, len(peaks), 3), np.float32)
+
+
+def assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the cheapest assignment ``[n, m]``, of several the one that scipy's function gives.
+
+    Costs are often equal, as distances of tags are rounded: which assignment it is matters.
+    """
+    if cost.shape[0] > cost.shape[1]:
+        columns, rows = assignment(cost.T)
+        order = np.argsort(rows)
+        return rows[order], columns[order]
+    count, width = cost.shape
+    u, v = np.zeros(count), np.zeros(width)
+    of_row, of_column = np.full(count, -1), np.full(width, -1)
+    for current in range(count):  # a shortest path that gives one more row a column
+        shortest, before = np.full(width, np.inf), np.full(width, -1)
+        remaining, rows, row, least = np.arange(width)[::-1].copy(), [], current, 0.0
+        while True:
+            rows.append(row)
+            through = least + cost[row, remaining] - u[row] - v[remaining]
+            shorter = through < shortest[remaining]
+            shortest[remaining[shorter]], before[remaining[shorter]] = through[shorter], row
+            least = shortest[remaining].min()
+            nearest = np.flatnonzero(shortest[remaining] == least)
+            free = nearest[of_column[remaining[nearest]] < 0]
+            place = free[-1] if len(free) else nearest[0]
+            column = remaining[place]
+            remaining[place] = remaining[-1]
+            remaining = remaining[:-1]
+            if of_column[column] < 0:
+                break
+            row = of_column[column]
+        u[current] += least
+        for row in rows[1:]:
+            u[row] += least - shortest[of_row[row]]
+        done = np.ones(width, bool)
+        done[remaining] = False
+        v[done] -= least - shortest[done]
+        row = -1
+        while row != current:
+            row = before[column]
+            of_column[column] = row
+            of_row[row], column = column, of_row[row]
+    return np.arange(count), of_row
+
+
+def _shifted(heatmaps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Centres of pixels, a quarter of a pixel towards the larger neighbour."""
+    height, width = heatmaps.shape[1:]
+    x, y = pixels[..., 0], pixels[..., 1]
+    keypoint = np.broadcast_to(np.arange(len(heatmaps)), x.shape)
+    right = heatmaps[keypoint, y, np.minimum(x + 1, width - 1)] > heatmaps[keypoint, y, np.maximum(x - 1, 0)]
+    below = heatmaps[keypoint, np.minimum(y + 1, height - 1), x] > heatmaps[keypoint, np.maximum(y - 1, 0), x]
+    return (pixels + 0.5 + np.where(np.stack([right, below], -1), 0.25, -0.25)).astype(np.float32)
+
+
+def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np.ndarray, found: np.ndarray) -> None:
+    """Missing keypoints, in place: the pixel with the largest ``heatmap - round(|tag - mean tag of the person|)``."""
+    every = np.broadcast_to(np.arange(len(heatmaps)), found.shape)
+    own = tags[:, every, pixels[..., 1], pixels[..., 0]] * found  # [L, P, K]
+    means = (own.sum(2) / found.sum(1)).astype(np.float32)
+    blocks: dict[int, tuple] = {}
+    for person, keypoint in zip(*np.nonzero(~found)):
+        if keypoint not in blocks:
+            blocks[keypoint] = _blocks(heatmaps[keypoint], tags[:, keypoint])
+        pixels[person, keypoint] = _best_pixel(*blocks[keypoint], means[:, person], heatmaps.shape[2])
+    scores = heatmaps[every, pixels[..., 1], pixels[..., 0]]
+    accepted = ~found & (scores > 0)
+    filled = np.concatenate([_shifted(heatmaps, pixels), scores[..., None]], -1)
+    people[accepted] = filled[accepted]
+
+
+def _blocks(heatmap: np.ndarray, tags: np.ndarray) -> tuple:
+    """Squares of a map and of its tags, ``[n, side * side]`` each, the place of each pixel, and what bounds them."""
+    height, width = heatmap.shape
+    border = ((0, -height % _BLOCK), (0, -width % _BLOCK))
+
+    def cut(values: np.ndarray, filler: float) -> np.ndarray:
+        filled = np.pad(values, border, constant_values=filler)
+        rows, columns = (side // _BLOCK for side in filled.shape)
+        return filled.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2).reshape(rows * columns, -1)
+
+    heat, tag = cut(heatmap, -np.inf), np.stack([cut(each, 0) for each in tags])
+    places = cut(np.arange(height * width).reshape(height, width), height * width)
+    return heat, tag, places, heat.max(1), tag.min(2), tag.max(2)
+
+
+def _best_pixel(heat, tag, places, highest, low, high, mean, width) -> tuple[int, int]:
+    outside = np.maximum(np.maximum(low - mean[:, None], mean[:, None] - high), 0)
+    bound = highest - np.round(np.sqrt((outside**2).sum(0)))
+    most, chosen = -np.inf, np.argsort(-bound)[:8]
+    for _ in range(2):  # a few promising squares say which others can hold the best pixel
+        values = heat[chosen] - np.round(np.sqrt(((tag[:, chosen] - mean[:, None, None]) ** 2).sum(0)))
+        most = max(most, values.max())
+        if _ == 0:
+            chosen = np.flatnonzero(bound >= most)
+    place = places[chosen][values == most].min()
+    return place % width, place // width

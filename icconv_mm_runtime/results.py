@@ -1,0 +1,178 @@
+"""From what a network gives to boxes, masks, label maps, poses and classes in the picture, and to COCO records."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from icconv_mm_runtime.grouping import group_keypoints
+from icconv_mm_runtime.pictures import Picture
+
+Found = dict[str, np.ndarray]
+
+
+def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """What a task, as the file describes it, found in the picture that is ``row`` of a batch."""
+    return _DECODERS[task['kind']](task, outputs, row, picture)
+
+
+def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
+    found = outputs['scores'][row] > 0
+    result = {name: outputs[name][row][found] for name in ('boxes', 'scores', 'labels')}
+    if 'masks' in outputs:
+        masks = outputs['masks'][row][found]
+        size = picture.image.shape[:2]
+        pasted = [paste(mask, box, size, task['mask_threshold']) for mask, box in zip(masks, result['boxes'])]
+        result['masks'] = np.array(pasted, bool).reshape(-1, *size)
+    return result
+
+
+def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
+    """The probabilities ``[h, w]`` inside a box as a mask of the picture; nothing is outside."""
+    low = np.maximum(np.floor(box[:2]) - 1, 0).astype(int)
+    high = np.minimum(np.ceil(box[2:]) + 1, size[::-1]).astype(int)
+    whole = np.zeros(size, bool)
+    if (high > low).all():
+        values = np.pad(mask, 1)[None]  # with a border of nothing
+        for axis in (0, 1):
+            centers, count = np.arange(low[axis], high[axis], dtype=np.float32) + 0.5, mask.shape[1 - axis]
+            extent = box[axis + 2] - box[axis]
+            cells = ((centers - box[axis]) / extent * 2 - 1 + 1) * count / 2 - 0.5 if extent else (count - 1) / 2
+            cells = np.broadcast_to(np.clip(cells + 1, 0, count + 1), centers.shape)
+            values = _between(values, 2 - axis, _pairs(cells, count + 2))
+        whole[low[1] : high[1], low[0] : high[0]] = values[0] >= threshold
+    return whole
+
+
+def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """``label_map`` [H, W], the class of each pixel."""
+    height, width = picture.valid
+    logits = outputs['logits'][row][:, :height, :width]
+    size = picture.image.shape[:2]
+    rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
+    wide = _between(logits, 2, columns)
+    label_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
+    for start in range(0, size[0], 64):  # the logits of the whole picture would be large
+        part = slice(start, start + 64)
+        scores = _between(wide, 1, tuple(each[part] for each in rows))
+        if len(logits) > 1:
+            label_map[part] = scores.argmax(0)
+        else:
+            label_map[part] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
+    return {'label_map': label_map}
+
+
+def _neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of ``target`` pixels two of ``source``, and the weight of the second, as torch has them."""
+    pixels = np.arange(target, dtype=np.float32)
+    if align_corners:
+        places = pixels * np.float32((source - 1) / (target - 1) if target > 1 else 0)
+    else:
+        places = np.maximum((pixels + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5), 0)
+    return _pairs(places, source)
+
+
+def _pairs(places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first = np.minimum(places.astype(int), count - 1)
+    return first, np.minimum(first + 1, count - 1), (places - first).astype(np.float32)
+
+
+def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    first, second, share = neighbours
+    if np.array_equal(first, np.arange(maps.shape[axis])) and not share.any():
+        return maps
+    share = share.reshape(-1, *[1] * (2 - axis))
+    return maps.take(first, axis) * (1 - share) + maps.take(second, axis) * share
+
+
+def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """``keypoints`` [n, K, 2] in pixels of the picture, ``keypoint_scores`` [n, K], ``scores`` [n]."""
+    heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
+    people, scores = group_keypoints(heatmaps, tags, **task['grouping'])
+    size, center, extent = picture.region or _region(picture, heatmaps.shape[:0:-1])
+    keypoints = people[..., :2] * np.divide(size, heatmaps.shape[:0:-1]).astype(np.float32)
+    keypoints = keypoints / np.array(size) * extent + center - 0.5 * extent
+    return {'keypoints': keypoints, 'keypoint_scores': people[..., 2], 'scores': scores}
+
+
+def _region(picture: Picture, size: Sequence[int]) -> tuple:
+    """Size, centre and extent of what an input shows that was resized and filled up; pixels are their centres."""
+    scale = np.array(picture.scale, np.float64)
+    extent = np.array(size, np.float64) / scale
+    center = extent / 2 + (0.5 / scale - 0.5)
+    return tuple(size), center.astype(np.float32), extent.astype(np.float32)
+
+
+def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """As of :func:`_pose`, of a network that gives poses itself."""
+    found = outputs['scores'][row] > 0
+    size, center, extent = picture.region
+    keypoints = outputs['keypoints'][row][found] / np.array(size) * extent + center - 0.5 * extent
+    scores = {name: outputs[name][row][found] for name in ('keypoint_scores', 'scores')}
+    return {'keypoints': keypoints, **scores}
+
+
+def _classification(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+    """``scores`` [C] of the classes."""
+    return {'scores': outputs['scores'][row]}
+
+
+_DECODERS: dict[str, Callable[..., Found]] = {
+    'boxes': _boxes,
+    'instances': _boxes,
+    'semantic': _semantic,
+    'pose': _pose,
+    'keypoints': _keypoints,
+    'classification': _classification,
+}
+
+
+# --- COCO
+
+
+def coco_records(task: Mapping[str, Any], found: Found, image_id: int, score_thr: float = 0.0) -> list[dict]:
+    """Entries of a COCO results file; the category of a label is the label plus 1."""
+    entry = {'image_id': image_id}
+    if task['kind'] == 'semantic':
+        labels = np.unique(found['label_map'])
+        return [
+            {**entry, 'category_id': int(label) + 1, 'segmentation': run_lengths(found['label_map'] == label)}
+            for label in labels
+        ]
+    scores = found['scores']
+    rounded = [round(float(score), 5) for score in scores]
+    if task['kind'] == 'classification':
+        order = [int(label) for label in np.argsort(-scores, kind='stable') if scores[label] >= score_thr]
+        return [{**entry, 'category_id': label + 1, 'score': rounded[label]} for label in order]
+    kept = np.flatnonzero(scores >= score_thr)
+    if 'keypoints' in found:
+        triples = np.concatenate([found['keypoints'], found['keypoint_scores'][..., None]], 2).round(4)
+        return [
+            {**entry, 'category_id': 1, 'keypoints': triples[i].ravel().tolist(), 'score': rounded[i]} for i in kept
+        ]
+    records = []
+    for i in kept:
+        x1, y1, x2, y2 = (float(value) for value in found['boxes'][i])
+        box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+        record = {**entry, 'category_id': int(found['labels'][i]) + 1, 'bbox': box, 'score': rounded[i]}
+        if 'masks' in found:
+            record['segmentation'] = run_lengths(found['masks'][i])
+        records.append(record)
+    return records
+
+
+def run_lengths(mask: np.ndarray) -> dict:
+    """A mask ``[H, W]`` as COCO's compressed run lengths: columns first, zeros first, numbers of 5 bits as letters."""
+    flat = np.asarray(mask, bool).ravel(order='F')
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *([0] if flat.size and flat[0] else []), *changes, flat.size]).tolist()
+    letters = []
+    for position, count in enumerate(counts):
+        value = count - counts[position - 2] if position > 2 else count
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            letters.append(chr(bits + (32 if more else 0) + 48))
+    return {'size': [int(side) for side in mask.shape], 'counts': ''.join(letters)}

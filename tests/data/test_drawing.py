@@ -1,0 +1,55 @@
+"""Drawn pictures: nothing is cut, large ones are reduced, skeletons have only what is shown."""
+
+import numpy as np
+import pytest
+
+from icconv_mm.data.drawing import LONGEST, Content, Mark, color_of, draw, palette, tiles
+
+
+def test_large_pictures_are_reduced_and_marks_with_them():
+    image = np.full((3000, 9000, 3), 128, dtype=np.uint8)
+    drawn = draw(image, Content([Mark((255, 0, 0), '', [4500, 1500, 6000, 2400])]))
+    assert drawn.shape == (round(3000 * LONGEST / 9000), LONGEST, 3)
+    red = np.argwhere((drawn[..., 0] > 200) & (drawn[..., 1] < 90))
+    scale = LONGEST / 9000
+    expected = np.array([[1500, 4500], [2400, 6000]]) * scale
+    assert np.abs([red.min(0), red.max(0)] - expected).max() < 8
+    again = draw(image[::3, ::3], Content([Mark((255, 0, 0), '', [4500, 1500, 6000, 2400])]), (3000, 9000))
+    assert again.shape == (1000, 3000, 3) and np.abs(np.argwhere(again[..., 0] > 200).min(0) - [500, 1500]).max() < 8
+
+
+@pytest.mark.parametrize('box', [[-5, -5, 20, 20], [190, 2, 199, 30], [180, 90, 199, 99]])
+@pytest.mark.parametrize('size', [(100, 200), (1000, 2000)])
+def test_words_are_whole_wherever_the_box_is(box, size):
+    """The ground of the words has the same pixels in a corner as in the middle."""
+    scale = size[0] // 100
+
+    def ground(place):
+        content = Content([Mark((0, 0, 255), 'a long name 0.99', [value * scale for value in place])])
+        drawn = draw(np.full((*size, 3), 200, dtype=np.uint8), content)
+        plain = draw(np.full((*size, 3), 200, dtype=np.uint8), Content([Mark((0, 0, 255), '', content.marks[0].box)]))
+        return (drawn != plain).any(-1).sum()
+
+    assert ground(box) >= 0.85 * ground([60, 50, 75, 65])
+
+
+def test_skeletons_have_only_keypoints_that_are_shown():
+    points = np.array([[20, 20], [80, 20], [50, 80]], dtype=float)
+    mark = Mark((0, 255, 0), keypoints=points, shown=np.array([True, True, False]))
+    drawn = draw(np.zeros((100, 100, 3), dtype=np.uint8), Content([mark], skeleton=[(0, 1), (1, 2)]))
+    assert drawn[20, 50].any() and not drawn[40:, :].any()
+
+
+def test_label_maps_leave_void_alone_and_colours_differ():
+    labels = np.full((60, 60), 255, dtype=np.uint8)
+    labels[:, :20], labels[:, 20:40] = 0, 1
+    image = np.full((60, 60, 3), 100, dtype=np.uint8)
+    drawn = draw(image, Content(label_map=labels, names=('', '')))
+    assert (drawn[:, 42:] == 100).all() and (drawn[30, 5] != drawn[30, 25]).any() and (drawn[30, 5] != 100).any()
+    colors = np.array(palette(20), dtype=int)
+    apart = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(20, dtype=int)
+    assert apart.min() > 40 and color_of(3) == palette(4)[3]
+
+
+def test_tiles():
+    assert tiles([np.zeros((30, 60, 3), np.uint8)] * 5, side=50, columns=4).shape == (100, 200, 3)

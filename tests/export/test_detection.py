@@ -1,0 +1,100 @@
+"""Detectors decoded in fixed shapes find what mmdet finds."""
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmcv.ops')
+pytest.importorskip('onnxscript')
+
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+
+from icconv_mm.errors import InputError
+from icconv_mm.export.detection import DetectorOutputs
+from icconv_mm.tasks.task import import_task
+
+KINDS = {
+    'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'fsaf': 'fsaf/fsaf_r50_fpn_1x_coco.py',
+    'freeanchor': 'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+    'atss': 'atss/atss_r50_fpn_1x_coco.py',
+    'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'faster': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mask': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'cascade': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+}
+
+
+def narrow(node):
+    """A config of mmdet with ResNet-18 and 32 channels in neck and heads, and few proposals."""
+    if isinstance(node, dict):
+        for key, value in list(node.items()):
+            if key in ('in_channels', 'feat_channels', 'out_channels', 'conv_out_channels', 'fc_out_channels'):
+                node[key] = 32 if isinstance(value, int) else value
+            elif key == 'max_per_img' or (key == 'nms_pre' and value > 0):
+                node[key] = 40
+            else:
+                narrow(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            narrow(value)
+
+
+def detector(kind):
+    import_task('mmdet')
+    init_default_scope('mmdet')
+    cfg = get_config(f'mmdet::{KINDS[kind]}').model
+    narrow(cfg)
+    cfg.backbone = dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'))
+    cfg.neck.in_channels = [64, 128, 256, 512]
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).eval()
+    for name, module in model.named_modules():
+        if name.rpartition('.')[2] in ('retina_cls', 'atss_cls', 'conv_cls', 'rpn_cls', 'fc_cls', 'conv_logits'):
+            # else all scores are alike, or all are 1
+            module.weight.data.normal_(0, 0.02 if name.endswith('retina_cls') else 0.3)
+            if module.bias is not None:
+                module.bias.data.normal_(-1, 0.1)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_boxes_are_those_of_mmdet(kind):
+    model = detector(kind)
+    image = torch.randn(2, 3, 128, 160)
+    shapes, scales = [(128, 160), (117, 150)], [(0.5, 0.5), (0.8, 0.75)]
+    samples = [model_sample(shape, scale) for shape, scale in zip(shapes, scales)]
+    size = torch.tensor([[*shape, 1 / scale[0], 1 / scale[1]] for shape, scale in zip(shapes, scales)])
+    outputs = DetectorOutputs(model)
+    found = dict(zip(outputs.names, outputs(image, size)))
+    known = model.predict(image, samples, rescale=True)
+    for row, sample in enumerate(known):
+        instances: InstanceData = sample.pred_instances
+        count = len(instances)
+        assert count > 5 and int((found['scores'][row] > 0).sum()) == count
+        torch.testing.assert_close(found['scores'][row, :count], instances.scores, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found['boxes'][row, :count], instances.bboxes, rtol=0, atol=1e-3)
+        assert (found['labels'][row, :count] == instances.labels).all()
+
+
+def model_sample(shape, scale):
+    from mmdet.structures import DetDataSample
+
+    original = tuple(round(side / factor) for side, factor in zip(shape, scale[::-1]))
+    meta = dict(
+        img_shape=shape, ori_shape=original, scale_factor=scale, pad_shape=(128, 160), batch_input_shape=(128, 160)
+    )
+    return DetDataSample(metainfo=meta)
+
+
+def test_what_cannot_be_exported_is_named():
+    model = detector('faster')
+    model.test_cfg.rcnn.nms.type = 'soft_nms'
+    with pytest.raises(InputError, match=r"model.test_cfg.rcnn.nms.type: 'soft_nms' cannot be exported, only 'nms'"):
+        DetectorOutputs(model)
+    model = detector('retinanet')
+    model.bbox_head.__class__ = type('OwnHead', (type(model.bbox_head),), {})
+    with pytest.raises(InputError, match=r'model.bbox_head: OwnHead cannot be exported; those that can are RetinaHead'):
+        DetectorOutputs(model)

@@ -1,0 +1,243 @@
+"""From a checkpoint to a file, and to results without torch."""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('onnxscript')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmpose')
+if tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) < (2, 6):
+    pytest.skip('this torch is too old for exports', allow_module_level=True)
+
+from icconv_mm import apis
+from icconv_mm.errors import InputError, MissingLibraryError
+from icconv_mm.export.networks import Exported
+from icconv_mm.runner.file_metrics import compare_metrics
+from icconv_mm.runner.infer import build_model
+from icconv_mm.runner.prepare import prepare
+from icconv_mm_runtime import Session
+
+JOINT = 'multitask/multitask_ic-r18_fpn_miniature.py'
+SEGMENTOR = 'semantic_segmentation/fpn_ic-r18_miniature.py'
+AUGMENTED = dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale=(64, 64))], [dict(type='PackSegInputs')]])
+WITHOUT_TORCH = (
+    'import sys\n'
+    'for name in "torch mmengine mmcv mmdet mmseg mmpose scipy icconv_mm".split(): sys.modules[name] = None\n'
+    'from icconv_mm_runtime.__main__ import main\n'
+    'main(sys.argv[1:])\n'
+)
+
+
+@pytest.fixture(scope='module')
+def weights(workspace):
+    """Checkpoints of random weights, by config, whose scores are not all alike."""
+
+    def make(name: str) -> str:
+        cfg = apis.load_config(workspace.config(name))
+        prepare(cfg)
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        for key, module in model.named_modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.7, 1.3)
+            elif key.rpartition('.')[2] in ('fc_cls', 'rpn_cls', 'conv_logits', 'conv_seg'):
+                module.weight.data.normal_(0, 0.3)
+        path = workspace.root / f'{name.replace("/", "_")}.pth'
+        torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, monkeypatch):
+    if to == 'openvino':
+        pytest.importorskip('openvino')
+    file = tmp_path / {'onnx': 'net.onnx', 'openvino': 'net.xml'}[to]
+    pictures = str(workspace.root / 'data/miniature/val')
+    checkpoint, config = weights(JOINT), workspace.config(JOINT)
+    report = apis.export(config, checkpoint, to=to, out=file, images=pictures)
+    assert report['check']['missing'] == 0 and report['check']['masks'] <= 1e-5 and report['check']['boxes'] <= 1e-2
+    assert report['layers'] == 12 and file.stat().st_size == report['bytes']
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ([file.suffix] if to == 'onnx' else ['.bin', '.xml'])
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH, str(file), pictures, '--out-dir', str(tmp_path / 'found')],
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': str(workspace.repo)},
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(workspace.root)
+    for name, values in compare_metrics(apis.load_config(config), checkpoint, Session(file)).items():
+        assert values['file'] == pytest.approx(values['model'], abs=1e-3), name
+    apis.infer(config, checkpoint, pictures, str(tmp_path / 'known'), device='cpu', draw=False)
+    for task in ('instance', 'semantic', 'pose'):
+        own, known = (
+            json.loads((tmp_path / folder / f'predictions.{task}.json').read_text()) for folder in ('found', 'known')
+        )
+        assert len(own) == len(known) and (own or task == 'pose')
+        for one, other in zip(own, known):
+            assert one.keys() == other.keys() and one['image_id'] == other['image_id']
+            for key in {'bbox', 'score', 'keypoints'} & one.keys():
+                np.testing.assert_allclose(one[key], other[key], atol=1.1e-2 if key != 'score' else 2e-5)
+            assert one.get('segmentation') == other.get('segmentation')
+    assert len(list((tmp_path / 'found/vis').iterdir())) == 4
+
+
+def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkeypatch):
+    """A session that finds what the model finds, but for one picture, where it finds nothing but the first class."""
+    monkeypatch.chdir(workspace.root)
+    checkpoint, config = weights(SEGMENTOR), workspace.config(SEGMENTOR)
+    predictor = apis.Predictor(config, checkpoint, device='cpu')
+
+    class Pretended:
+        tasks = {'': {'kind': 'semantic'}}
+        spoilt = None
+
+        def predict(self, paths):
+            for path, sample in predictor.predict(paths):
+                found = sample.pred_sem_seg.data[0].numpy() * (Path(path).name != self.spoilt)
+                yield SimpleNamespace(tasks={'': {'label_map': found}})
+
+    metrics = compare_metrics(apis.load_config(config), checkpoint, Pretended())
+    assert metrics['mIoU']['file'] == metrics['mIoU']['model']
+    Pretended.spoilt = sorted(Path('data/miniature/val').iterdir())[0].name
+    metrics = compare_metrics(apis.load_config(config), checkpoint, Pretended())
+    assert metrics['aAcc']['file'] != metrics['aAcc']['model']
+
+
+@pytest.mark.slow
+def test_eight_bits_say_what_they_cost(workspace, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace.root)
+    pictures, config, checkpoint = 'data/miniature/val', workspace.config(SEGMENTOR), weights(SEGMENTOR)
+    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=pictures, int8=pictures)
+    assert set(report['metrics']['mIoU']) == {'model', 'file'}
+    assert report['check'] == {'pictures': 4}
+    monkeypatch.chdir(tmp_path)  # where there are no labels
+    pictures = str(workspace.root / pictures)
+    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=pictures, int8=pictures)
+    assert report['metrics'].startswith('not measured: ') and 'data/miniature' in report['metrics']
+
+
+def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
+    """A segmentor whose file is given other weights than the model."""
+    from icconv_mm.runner import export as module
+
+    captured = module.capture
+
+    def disturbed(network, *args, **options):
+        network.model.decode_head.conv_seg.bias.data += torch.arange(7.0)
+        return captured(network, *args, **options)
+
+    monkeypatch.setattr(module, 'capture', disturbed)
+    pictures = str(workspace.root / 'data/miniature/val')
+    with pytest.raises(InputError, match=r'label_map by .* \(limit 1e-05\) on .*; nothing is written'):
+        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), out=tmp_path / 'net.onnx', images=pictures)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'to': 'tflite'}, 'to: there is no format tflite'),
+        ({'out': 'net.pth'}, 'expected a name that ends in .onnx, got net.pth'),
+        ({'to': 'pt2', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'pt2'"),
+        ({'images': 'nowhere'}, 'nowhere'),
+        (
+            {'changes': {'model.test_cfg': {'mode': 'slide', 'crop_size': (64, 64), 'stride': (32, 32)}}},
+            "'slide' cannot",
+        ),
+        ({'changes': {'test_dataloader.dataset.pipeline.1.type': 'RandomResize'}}, 'RandomResize cannot be exported'),
+        (
+            {'changes': {'test_dataloader.dataset.pipeline': [{'type': 'LoadImageFromFile'}, AUGMENTED]}},
+            'TestTimeAug cannot be exported; transforms that can are Resize',
+        ),
+        ({'checkpoint': 'absent.pth'}, 'no such file'),
+        ({'out': '/proc/net.onnx'}, '/proc/net.onnx'),
+    ],
+)
+def test_what_cannot_be_exported(workspace, weights, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {'images': str(workspace.root / 'data/miniature/val'), **options}
+    cfg = apis.load_config(workspace.config(SEGMENTOR), options.pop('changes', {}))
+    checkpoint = options.pop('checkpoint', None) or weights(SEGMENTOR)
+    with pytest.raises(InputError) as error:
+        apis.export(cfg, checkpoint, **{'out': None if options.get('to') == 'pt2' else 'net.onnx', **options})
+    assert message in str(error.value) and '\n' not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def unusual(path, change):
+    """A checkpoint with changed weights, beside the original."""
+    content = torch.load(path)
+    change(content['state_dict'])
+    made = f'{path}.changed.pth'
+    torch.save(content, made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda state: state.pop('decode_head.conv_seg.bias'), 'does not fit EncoderDecoder, nothing was loaded'),
+        (
+            lambda state: state['decode_head.conv_seg.bias'].fill_(float('nan')),
+            'the output logits for .* is not finite',
+        ),
+    ],
+    ids=['missing', 'not finite'],
+)
+def test_weights_that_cannot_be_exported(workspace, weights, change, message, tmp_path):
+    pictures = str(workspace.root / 'data/miniature/val')
+    checkpoint = unusual(weights(SEGMENTOR), change)
+    with pytest.raises(InputError, match=message):
+        apis.export(workspace.config(SEGMENTOR), checkpoint, out=tmp_path / 'net.onnx', images=pictures)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runtime_that_is_missing(workspace, weights, monkeypatch, tmp_path):
+    known = metadata.version
+
+    def version(name):
+        if name == 'onnxruntime':
+            raise metadata.PackageNotFoundError
+        return known(name)
+
+    monkeypatch.setattr(metadata, 'version', version)
+    with pytest.raises(MissingLibraryError, match="to='onnx' needs onnxruntime, which is not installed: pip install"):
+        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), out=tmp_path / 'net.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'message'),
+    [
+        ('detection/dino-4scale_ic-r50-k9_8xb2-12e_coco.py', 'model.bbox_head: DINOHead cannot be exported; those'),
+        (
+            'instance_segmentation/mask2former_ic-r50-k9-seg_8xb2-lsj-50e_coco.py',
+            'model.panoptic_head: Mask2FormerHead cannot be exported; those that can are RetinaHead',
+        ),
+        (
+            'pose/dekr_ic-r50-k13_8xb10-140e_coco-512x512.py',
+            'model.head: DEKRHead of BottomupPoseEstimator cannot be exported; of mmpose, AEHead',
+        ),
+    ],
+)
+def test_heads_that_are_not_covered(workspace, recipe, message):
+    cfg = apis.load_config(workspace.config(recipe), {'model.backbone.pattern': 'geometric_d4'})
+    prepare(cfg)
+    with pytest.raises(InputError) as error:
+        Exported(build_model(cfg), {'': {}}, scales=[1])
+    assert message in str(error.value) and '\n' not in str(error.value)

@@ -1,0 +1,179 @@
+"""From pictures as they lie to a trained network, by one command and without a file that is edited."""
+
+import os
+import shutil
+from pathlib import Path
+
+import labelled
+import pytest
+import torch
+from mmengine.config import Config
+
+from icconv_mm.errors import ArgumentError
+
+pytestmark = pytest.mark.slow
+QUICK = ('--backbone', 'ic_resnet18', '--pretrained', 'none', '--epochs', '1')
+
+
+def _train(workspace, run, *places, size=64, options=()):
+    """Train by the tool; gives the folder of the run."""
+    error = workspace.tool('train', *places, *QUICK, '--size', size, '--work-dir', f'runs/{run}', *options)
+    assert error is None, error
+    folder = workspace.root / 'runs' / run
+    assert Path(f'{folder}.py').is_file() and (folder / 'last_checkpoint').is_file()
+    assert (folder / 'results.png').is_file()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('task', 'write', 'library'),
+    [
+        ('boxes', labelled.voc, 'mmdet'),
+        ('boxes', labelled.yolo, 'mmdet'),
+        ('masks', labelled.masks, 'mmdet'),
+        ('semantic', labelled.label_maps, 'mmseg'),
+        ('pose', labelled.deeplabcut, 'mmpose'),
+        ('classes', labelled.folders, 'mmpretrain'),
+    ],
+)
+def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
+    """It trains, validates, keeps a checkpoint, draws curves and failures, and its config trains again by its name."""
+    pytest.importorskip(library)
+    data = write(tmp_path / 'data')
+    run = f'{task}_{write.__name__}'
+    options = ['--void', '11'] if task == 'semantic' else []
+    folder = _train(workspace, run, data, options=['--task', task, *options])
+    if task != 'classes':
+        assert (folder / f'worst_{task}.jpg').is_file()
+    written = Config.fromfile(folder.with_suffix('.py'))
+    lines = folder.with_suffix('.py').read_text().splitlines()
+    long = [line for line in lines if len(line) > 120 and '/' not in line]  # paths are as long as they are
+    assert len(lines) < 110 and not long
+    names = {'pose': ('animal',), 'semantic': ('class_0', 'class_1', 'class_2'), 'masks': ('object',)}
+    classes = written.keypoints['classes'] if task == 'pose' else written.classes
+    assert tuple(classes) == names.get(task, labelled.NAMES)
+    assert workspace.tool('train', folder.with_suffix('.py'), '--work-dir', folder) is None
+    checkpoint = (folder / 'last_checkpoint').read_text()
+    pictures = next(
+        path for path in sorted(data.rglob('*.png')) if 'mask' not in str(path) and 'annot' not in str(path)
+    )
+    assert (
+        workspace.tool('infer', folder.with_suffix('.py'), checkpoint, pictures, '--out-dir', folder / 'found') is None
+    )
+    assert (folder / 'found' / 'vis' / pictures.name).is_file()
+
+
+@pytest.mark.parametrize('disjoint', [False, True])
+def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
+    """Masks and label maps of the same pictures, or of others, and keypoints."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    pytest.importorskip('mmpose')
+    data = tmp_path / 'data'
+    labelled.coco(data / 'things')
+    labelled.label_maps(data / 'maps', void=255)
+    if not disjoint:
+        for path in data.glob('maps/*/*.png'):
+            if 'annot' not in path.parent.name:
+                path.unlink()
+                os.symlink(data / 'things' / 'images' / path.name, path)
+    labelled.coco(data / 'people', 'keypoints')
+    folder = _train(workspace, f'all_{disjoint}', data, options=['--task', 'all'])
+    written = Config.fromfile(folder.with_suffix('.py'))
+    assert list(written.model.tasks) == ['masks', 'semantic', 'pose']
+    assert written.train_dataloader.dataset.type.endswith('ConcatDataset')
+    groups = [sorted(each.datasets) for each in written.train_dataloader.dataset.datasets]
+    assert sorted(groups) == sorted(
+        [['masks'], ['pose'], ['semantic']] if disjoint else [['masks', 'semantic'], ['pose']]
+    )
+    assert {path.name for path in folder.glob('worst_*.jpg')} == {f'worst_{name}.jpg' for name in written.model.tasks}
+
+
+def test_weights_of_a_file(workspace, tmp_path):
+    """A backbone starts from a file, whether its keys have a prefix or not."""
+    from icconv_mm import create_model
+
+    pytest.importorskip('mmdet')
+    data = labelled.yolo(tmp_path / 'data')
+    network = create_model('ic_resnet18', pattern='geometric_d4')
+    for name, state in (('plain', network.backbone.state_dict()), ('whole', network.state_dict())):
+        torch.save(state, tmp_path / f'{name}.pth')
+        options = ['--task', 'boxes', '--pretrained', tmp_path / f'{name}.pth']
+        folder = _train(workspace, name, data, options=options)
+        text = folder.with_suffix('.py').read_text()
+        assert f'{name}.pth' in text and ("prefix='backbone.'" in text or "'prefix': 'backbone.'" in text) == (
+            name == 'whole'
+        )
+
+
+def test_mistakes_are_sentences(workspace, tmp_path, monkeypatch):
+    data = labelled.yolo(tmp_path / 'data')
+    for options, words in (
+        ((data,), '--task: what is to be learned'),
+        ((data, '--task', 'pose'), "--task: no labels for 'pose'"),
+        ((data, '--task', 'boxes', '--backbone', 'ic_resnet17'), 'nothing is called ic_resnet17'),
+        (
+            (data, '--task', 'boxes', '--backbone', 'ic_resnet18', '--classes', 'cow'),
+            'no class cow; there are: cat, dog',
+        ),
+        ((data, '--task', 'boxes', '--size', '8', '--pretrained', 'none'), '--size: expected 32 pixels or more, got 8'),
+        ((data, '--task', 'boxes', '--iters', '3'), '--iters: the config of pictures counts epochs'),
+        ((tmp_path / 'nothing.yaml', '--task', 'boxes'), 'data: no such file'),
+        ((tmp_path / 'nothing.py', '--task', 'boxes'), '--task: is for pictures without a config'),
+    ):
+        assert words in workspace.tool('train', *options, '--work-dir', tmp_path / 'run'), options
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert 'write it first by icconv_mm.apis.config_for(' in workspace.tool('train', data, '--task', 'boxes')
+
+
+REAL = [
+    ('bccd_voc', 'boxes', ()),
+    ('nuclei', 'masks', ()),
+    ('camvid', 'semantic', ('--void', '11')),
+    ('openfield', 'pose', ()),
+    ('coco128_yolo', 'all', ()),
+    ('mmpose_samples/coco/test_coco.json', 'all', ()),
+    ('mmpose_samples/ap10k', 'pose', ()),
+    ('mmpose_samples/mpii/test_mpii.json', 'pose', ()),
+]
+
+
+@pytest.mark.parametrize(('place', 'task', 'options'), REAL)
+def test_real_pictures(workspace, real_samples, place, task, options):
+    _train(workspace, Path(place).parts[-1], real_samples / place, size=128, options=['--task', task, *options])
+    shutil.rmtree(workspace.root / 'runs' / Path(place).parts[-1])
+
+
+def test_lengths_belong_to_their_configs(workspace, tmp_path):
+    from icconv_mm.runner.config import load_config, set_length
+
+    path = workspace.derive('short', 'detection/faster-rcnn_ic-r18_fpn_miniature.py', '')
+    with pytest.raises(ArgumentError, match='counts its training in iters: give --iters'):
+        set_length(load_config(path), epochs=3)
+
+
+def test_films_and_tiles(workspace, detector, tmp_path):
+    """A film of the frames of a film, with numbered results; a picture in tiles."""
+    import json
+
+    import cv2
+
+    from icconv_mm.runner.inputs import Film, FilmWriter, read
+
+    config = workspace.config('detection/faster-rcnn_ic-r18_fpn_miniature.py')
+    pictures = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))
+    writer = FilmWriter(tmp_path / 'street.mp4', 4)
+    for picture in pictures:
+        writer.add(read(picture))
+    writer.close()
+    assert (
+        workspace.tool('infer', config, detector, writer.path, '--out-dir', tmp_path / 'a', '--batch-size', 3) is None
+    )
+    assert len(list(Film(str(tmp_path / 'a' / 'street.mp4')))) == len(pictures)
+    about = json.loads((tmp_path / 'a' / 'images.json').read_text())
+    assert [image['id'] for image in about['images']] == list(range(1, len(pictures) + 1))
+    assert {'image_id', 'bbox'} <= json.loads((tmp_path / 'a' / 'predictions.json').read_text())[0].keys()
+    cv2.imwrite(str(tmp_path / 'large.jpg'), cv2.resize(read(pictures[0]), (300, 200)))
+    options = ('--tile', 128, '--out-dir', tmp_path / 'b')
+    assert workspace.tool('infer', config, detector, tmp_path / 'large.jpg', *options) is None
+    assert read(tmp_path / 'b' / 'vis' / 'large.jpg').shape == (200, 300, 3)

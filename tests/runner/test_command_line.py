@@ -1,0 +1,49 @@
+"""Bad input is one sentence; a fault of ours keeps its traceback."""
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from icconv_mm.data.loading import ImageFileError
+from icconv_mm.errors import InputError, naming
+from icconv_mm.runner.command_line import reporting
+
+
+def test_bad_input_exits_with_a_sentence(capsys):
+    with pytest.raises(SystemExit) as end, reporting():
+        raise InputError('config: no such file: c.py')
+    assert end.value.code == 'error: config: no such file: c.py'  # printed to stderr, status 1
+
+
+def test_debug_raises():
+    with pytest.raises(InputError), reporting(debug=True):
+        raise InputError('x')
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), reporting():
+        1 / 0  # noqa: B018
+
+
+def test_a_second_line_says_how_things_stand(capsys):
+    with pytest.raises(SystemExit, match=r'^error: a\nNothing was written\.$'), reporting(after='Nothing was written.'):
+        raise InputError('a')
+    with pytest.raises(SystemExit) as end, reporting(interrupted='the same command goes on'):
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err == '\ninterrupted; the same command goes on\n'
+
+
+class Bad(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ImageFileError('a.jpg: truncated or corrupt (broken data stream)')
+
+
+def test_error_from_a_worker_of_the_data_loader():
+    with pytest.raises(SystemExit) as end, reporting():
+        next(iter(DataLoader(Bad(), num_workers=1)))
+    assert end.value.code == 'error: a.jpg: truncated or corrupt (broken data stream)'
+    with pytest.raises(SystemExit) as end, reporting(), naming('c.py'):
+        next(iter(DataLoader(Bad(), num_workers=1)))
+    assert end.value.code == 'error: c.py: a.jpg: truncated or corrupt (broken data stream)'

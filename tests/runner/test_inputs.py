@@ -1,0 +1,100 @@
+"""Pictures, films and addresses that predictions are asked for."""
+
+import http.server
+import threading
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from icconv_mm.data.loading import ImageFileError
+from icconv_mm.errors import InputError, MissingFileError
+from icconv_mm.runner import inputs
+from icconv_mm.runner.infer import tile_corners
+
+
+def test_large_pictures_are_read_reduced(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, 'LARGE', 100_000)
+    monkeypatch.setattr(inputs, 'REDUCED', 300)
+    Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(tmp_path / 'a.jpg')
+    Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(tmp_path / 'b.jpg')
+    large, small = inputs.opened(tmp_path / 'a.jpg'), inputs.opened(tmp_path / 'b.jpg')
+    assert large.size == (400, 600) and 150 <= max(large.image.shape) <= 400
+    assert small.image is None and inputs.opened(tmp_path / 'none.jpg').image is None
+
+
+def test_films_frame_by_frame(tmp_path):
+    frames = [np.full((40, 60, 3), value, np.uint8) for value in (10, 120, 240)]
+    writer = inputs.FilmWriter(tmp_path / 'a' / 'film.mp4', 5)
+    for frame in frames:
+        writer.add(frame)
+    writer.close()
+    film = inputs.Film(str(writer.path))
+    found = list(film)
+    assert [each.path.name for each in found] == [f'film_{n:06d}.jpg' for n in (1, 2, 3)] and round(film.rate) == 5
+    assert all(abs(each.image.mean() - frame.mean()) < 8 for each, frame in zip(found, frames))
+    stills = [Image.fromarray(frame) for frame in frames]
+    stills[0].save(tmp_path / 'b.gif', save_all=True, append_images=stills[1:])
+    assert [round(each.image.mean(), -1) for each in inputs.Film(str(tmp_path / 'b.gif'))] == [10, 120, 240]
+    with pytest.raises(MissingFileError, match=r'no such file: .*c\.mp4'):
+        inputs.Film(str(tmp_path / 'c.mp4'))
+    (tmp_path / 'd.mp4').write_bytes(b'no film')
+    with pytest.raises(InputError, match=r'd\.mp4: OpenCV cannot open it'):
+        inputs.Film(str(tmp_path / 'd.mp4'))
+    with pytest.raises(InputError, match='camera 97: OpenCV cannot open it'):
+        inputs.Film('97')
+
+
+def test_what_is_a_film():
+    assert all(map(inputs.is_film, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif')))
+    assert not any(map(inputs.is_film, ('a.jpg', 'http://x/a.jpg', 'folder', '*.png')))
+
+
+def test_addresses(tmp_path, monkeypatch):
+    _, jpeg = cv2.imencode('.jpg', np.full((8, 9, 3), 77, np.uint8))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if 'a.jpg' in self.path else 404)
+            self.end_headers()
+            self.wfile.write(jpeg.tobytes())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}'
+    (path,) = inputs.find_pictures(f'{address}/a.jpg?width=3', tmp_path)
+    assert path.name == 'a.jpg' and inputs.read(path).shape == (8, 9, 3)
+    with pytest.raises(InputError, match=r'/gone\.jpg: cannot be fetched \(Not Found\)'):
+        inputs.find_pictures(f'{address}/gone.jpg', tmp_path)
+    server.shutdown()
+
+
+def test_folders_of_films_and_of_heic(tmp_path, monkeypatch):
+    (tmp_path / 'a.mp4').touch()
+    with pytest.raises(MissingFileError, match=r'no pictures, but films: give one of them by name: a\.mp4'):
+        inputs.find_pictures(str(tmp_path), tmp_path)
+    (tmp_path / 'b.heic').touch()
+    assert [path.name for path in inputs.find_pictures(str(tmp_path), tmp_path)] == ['b.heic']
+    monkeypatch.setattr(inputs, 'is_installed', lambda name: False)
+    with pytest.raises(InputError, match='pip install pillow-heif'):
+        inputs.opened(tmp_path / 'b.heic')
+    (tmp_path / 'c.jpg').write_bytes(b'no picture')
+    with pytest.raises(ImageFileError, match=r'c\.jpg: cannot be read'):
+        inputs.read(tmp_path / 'c.jpg')
+
+
+@pytest.mark.parametrize('size', [(50, 100), (100, 100), (250, 1000), (101, 99)])
+def test_tiles_cover_a_picture_and_overlap(size):
+    covered = np.zeros(size, dtype=int)
+    corners = tile_corners(size, 100)
+    for top, left in corners:
+        assert covered[top : top + 100, left : left + 100].shape == (min(size[0], 100), min(size[1], 100))
+        covered[top : top + 100, left : left + 100] += 1
+    assert covered.min() == 1
+    lefts = sorted({left for _, left in corners})
+    assert all(b - a <= 80 for a, b in pairwise(lefts))

@@ -1,0 +1,87 @@
+"""Configs for pictures as they lie: what is chosen from the data, and what is written."""
+
+import labelled
+import numpy as np
+import pytest
+
+from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
+from icconv_mm.runner.own_data_text import anchors
+
+QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ('task', 'write', 'library', 'best'),
+    [
+        ('boxes', labelled.voc, 'mmdet', 'coco/bbox_mAP'),
+        ('masks', labelled.masks, 'mmdet', 'coco/segm_mAP'),
+        ('semantic', labelled.label_maps, 'mmseg', 'mIoU'),
+        ('pose', labelled.deeplabcut, 'mmpose', 'coco/AP'),
+        ('classes', labelled.folders, 'mmpretrain', 'accuracy/top1'),
+    ],
+)
+def test_a_config_for_each_task(tmp_path, task, write, library, best):
+    """It says what was asked for, keeps the best, and its data sets are there and of its length."""
+    from mmengine.registry import DATASETS, init_default_scope
+
+    pytest.importorskip(library)
+    data = write(tmp_path / 'data')
+    cfg = config_for(data, task, size=64, epochs=7, work_dir=tmp_path / 'run', patience=3, **QUICK)
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].T_max == 7 and cfg.default_scope == library
+    assert cfg.default_hooks.checkpoint.save_best == best == cfg.custom_hooks[0].monitor
+    assert cfg.custom_hooks[0].patience == 3
+    init_default_scope(library)
+    lengths = [len(DATASETS.build(cfg[f'{phase}_dataloader'].dataset)) for phase in ('train', 'val')]
+    assert lengths == ([6, 2] if task == 'classes' else [2, 1])
+
+
+def test_a_config_that_was_edited_is_kept(tmp_path):
+    pytest.importorskip('mmdet')
+    data = labelled.yolo(tmp_path / 'data')
+    path = config_for(data, 'boxes', epochs=1, work_dir=tmp_path / 'run', **QUICK).filename
+    assert config_for(data, 'boxes', epochs=2, work_dir=tmp_path / 'run', **QUICK).epochs == 2
+    with open(path, 'a') as file:
+        file.write('epochs = 5\n')
+    with pytest.raises(ArgumentError, match=r'work_dir: .*run\.py has been edited: train it by its name'):
+        config_for(data, 'boxes', epochs=1, work_dir=tmp_path / 'run', **QUICK)
+
+
+def test_classes_in_the_order_that_is_asked_for(tmp_path):
+    pytest.importorskip('mmdet')
+    data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
+    assert config_for(data, 'boxes', work_dir=run, classes=['dog'], **QUICK).classes == ('dog',)
+    assert config_for(data, 'boxes', work_dir=run, classes=['dog', 'cat'], **QUICK).classes == ('dog', 'cat')
+
+
+def test_sizes_and_anchors_are_those_of_the_data():
+    sizes = np.array([[640, 480]] * 9 + [[100, 100]])
+    large, small = np.full((50, 2), 0.3), np.full((50, 2), 0.012)
+    assert default_size(sizes, large, 'boxes') == 640 and shape_of(sizes, 640) == (640, 480)
+    assert default_size(2 * sizes, large, 'boxes') == 640 and default_size(2 * sizes, small, 'boxes') == 864
+    assert default_size(sizes // 8, large, 'boxes') == 128 and default_size(sizes, large, 'classes') == 224
+    assert shape_of(sizes[:, ::-1], 300) == (256, 320)
+    assert anchors(large, 640)['scales'] == [8] and anchors(small, 640)['scales'] == [2]
+    thin = np.stack([np.full(50, 0.3), np.full(50, 0.04)], 1)
+    assert anchors(thin, 640)['ratios'][0] == 0.13 and anchors(thin[:, ::-1], 640)['ratios'][-1] == 7.5
+
+
+def test_backbones_by_name():
+    assert backbone_of('ic_resnet50') == dict(type='icconv_mm.ICResNet', depth=50, pattern='geometric_d4')
+    assert backbone_of('ic_resnet50_k9')['pattern'] == 'detection/ic_resnet50_k9'
+    assert backbone_of('pyconv_resnet18_two') == dict(type='icconv_mm.PyConvResNet', depth=18, two_pyconvs=True)
+    with pytest.raises(InputError, match='backbone: nothing is called resnet5; there are: ic_resnet101'):
+        backbone_of('resnet5')
+
+
+def test_what_it_costs_to_have_no_weights(monkeypatch):
+    said = []
+    monkeypatch.setenv('ICCONV_MM_OFFLINE', '1')
+    monkeypatch.setattr('torch.hub.get_dir', lambda: '/nowhere')
+    assert weights_of('pyconv_resnet50', 'auto', said.append) is None
+    assert weights_of('ic_resnet50', 'auto', said.append) is None
+    assert 'none are published for pyconv_resnet50' in said[0] and 'torchvision://resnet50 cannot be fetched' in said[1]
+    assert all('several times the pictures and epochs' in line for line in said)
+    assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
+    with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
+        weights_of('ic_resnet50', 'none.pth', said.append)

@@ -1,0 +1,42 @@
+"""The set-up that `make` runs: steps, progress, and one sentence for whatever is missing."""
+
+import subprocess
+
+import pytest
+
+import setup_env
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return setup_env.Environment(tmp_path / 'venv', '2.11', 'cpu')
+
+
+def test_step_runs_again_until_complete_then_only_for_another_key(environment):
+    calls = []
+
+    def interrupted():
+        calls.append('interrupted')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        environment.step('libraries', 'a', interrupted)
+    for key in 'aab':
+        environment.step('libraries', key, lambda key=key: calls.append(key))
+    assert calls == ['interrupted', 'a', 'b']
+
+
+@pytest.mark.parametrize('torch', ['2.11', '2.15'])
+def test_what_tests_need_is_pinned(tmp_path, torch):
+    pins = setup_env.Environment(tmp_path, torch, 'cpu').versions.pins
+    needed = *setup_env.FOR_EXPORT, *setup_env.FOR_TESTS, *setup_env.FOR_TESTS_WITHOUT_DEPENDENCIES
+    assert pins.keys() >= {name.partition(';')[0] for name in needed}
+
+
+@pytest.mark.parametrize(('torch', 'wanted'), [('2.1', '3.10 to 3.11'), ('2.11', '3.10 to 3.12'), ('2.15', '3.13')])
+def test_no_suitable_python_is_one_sentence(repo, torch, wanted):
+    command = ['sh', repo / 'tools/dev/setup/setup_env.sh', torch, '--venv', 'nowhere']
+    done = subprocess.run(command, env={'PYTHON': 'false', 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count('\n') == 1 and 'install one' in done.stderr
+    assert f'torch {torch} needs Python {wanted}, ' in done.stderr

@@ -1,0 +1,93 @@
+"""Export recipes of configs/ with random weights, check each file, and print what became of them as a table.
+
+Backbones have one block in each stage and pictures are small: what leaves PyTorch does not depend on that. Scores are
+spread and thresholds lowered, so that there is something to compare.
+
+Examples:
+  python tools/dev/export_survey.py photographs/
+  python tools/dev/export_survey.py photographs/ configs/pose/ae_ic-r18_miniature.py --to openvino
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from icconv_mm import apis
+from icconv_mm.backbones import ResNet
+from icconv_mm.data.tree import dicts_in, kind_of
+from icconv_mm.errors import UserError, sentence
+from icconv_mm.export.writers import FORMATS
+from icconv_mm.runner import command_line
+from icconv_mm.runner.infer import build_model, inference_transforms
+from icconv_mm.runner.prepare import prepare
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SIZE = 320, 192  # of pictures, in place of what a recipe resizes to
+LAST = ('retina_cls', 'atss_cls', 'rtm_cls', 'fc_cls', 'rpn_cls', 'conv_cls', 'conv_logits', 'conv_seg', 'final_layer')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_line.parser(__doc__)
+    parser.add_argument('images', help='a folder of a few photographs')
+    parser.add_argument('recipes', nargs='*', type=Path, metavar='CONFIG', help='default: all')
+    parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
+    args = parser.parse_args(argv)
+    for kind in (ResNet, *ResNet.__subclasses__()):
+        kind.arch_settings = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}
+    print('| recipe | largest differences, or the reason |\n|---|---|')
+    for path in args.recipes or sorted(CONFIGS.glob('[!_]*/*.py')):
+        print(f'| `{path.parent.name}/{path.stem}` | {_outcome(path, args.images, args.to)} |', flush=True)
+
+
+def _outcome(path: Path, images: str, to: str) -> str:
+    """The check of the file, or why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, file = f'{folder}/weights.pth', Path(folder, f'network{FORMATS[to]}')
+        try:
+            cfg = apis.load_config(path)
+            _make_small(cfg)
+            _save_random(cfg.copy(), checkpoint)
+            check = apis.export(cfg, checkpoint, to, file, images=images)['check']
+        except UserError as error:
+            return sentence(error)
+    return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
+
+
+def _make_small(cfg: Config) -> None:
+    """Small pictures, patterns that are at hand, and thresholds that let pass what random weights find, in place."""
+    for node in dicts_in(cfg):
+        for key, value in list(node.items()):
+            if key in ('score_thr', 'detection_threshold'):
+                node[key] = 0.0
+            elif key in ('max_per_img', 'nms_pre') and value > 0:
+                node[key] = min(value, 100)
+            elif key == 'pattern':
+                node[key] = 'geometric_d4'
+    for transform in inference_transforms(cfg):
+        if kind_of(transform) == 'Resize':
+            transform['scale'] = SIZE
+        elif kind_of(transform) in ('MultiScaleResize', 'BottomupResize'):
+            transform['input_size'] = (SIZE[1], SIZE[1])
+
+
+def _save_random(cfg: Config, checkpoint: str) -> None:
+    """A checkpoint whose scores are not all alike."""
+    prepare(cfg)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.7, 1.3)
+        elif name.rpartition('.')[2] in LAST:
+            module.weight.data.normal_(0, 0.5 / module.weight[0].numel() ** 0.5)
+            module.bias.data.zero_()
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, checkpoint)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,116 @@
+"""Suite 'export': backbones as exported files, against the dense ResNet-50 in the same runtime."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import openvino
+import torch
+from torch import Tensor, nn
+
+from icconv_mm.backbones import ICResNet, PyConvResNet
+from icconv_mm.export.onnx_files import count_convolutions, to_onnx
+from icconv_mm.export.writers import compile_pt2, standard_program
+from icconv_mm.inference import deploy
+from icconv_mm.patterns.receptive_field import randomize
+from icconv_workshop.benchmark.harness import check_equal
+from icconv_workshop.benchmark.patterns import find_pattern
+from icconv_workshop.benchmark.report import Figure
+from icconv_workshop.benchmark.suites.backbone import torchvision_resnet
+from icconv_workshop.benchmark.timing import Options, interleave
+
+PATTERNS = 'detection/ic_resnet50_k9', 'geometric_d4'
+LIMITS = {'IC-R50-k9': 1.20, 'PyConvResNet-50': 1.25}  # against the dense network in the same runtime
+IN_TORCH = {(800, 1088): 1.0, (224, 224): 1.15}  # of the deployed IC-R50-k9 against the dense network in ONNX Runtime
+RUNTIMES = 'onnxruntime', 'openvino'
+TOLERANCE = 1e-4
+
+Run = Callable[[], list[Tensor]]
+
+
+def run(options: Options) -> Iterator[Figure]:
+    """Figures of both sizes, all contenders of a size in turn.
+
+    Raises:
+        Disagreement: If a file gives other maps than its network.
+    """
+    used = find_pattern(*PATTERNS)
+    makers = {
+        'ResNet-50': partial(torchvision_resnet, 50),
+        'IC-R50-k9': partial(ICResNet, 50, used),
+        'PyConvResNet-50': partial(PyConvResNet, 50),
+    }
+    for size in IN_TORCH:
+        label = f'1x3x{size[0]}x{size[1]}'
+        if not any(options.wants(f'{name} {label}') for name in makers):
+            continue
+        x = torch.randn(1, 3, *options.scaled(*size))
+        calls: dict[str, Run] = {}
+        counts = {}
+        for name, make in makers.items():
+            with tempfile.TemporaryDirectory() as folder:
+                counts[name] = _add(calls, name, make(), x, options, Path(folder))
+        times = interleave(calls, options)
+        limited = options.scale == 1 and used == PATTERNS[0]
+        for name, limit in LIMITS.items():
+            notes = {'convolutions': f'{counts[name]} / {counts["ResNet-50"]}', 'pattern': used}
+            for runtime in RUNTIMES:
+                ours, dense = times[f'{name} {runtime}'], times[f'ResNet-50 {runtime}']
+                yield Figure('export', f'{name} {label} {runtime}', ours, dense, limit if limited else None, notes)
+            for form in ('eager', 'deployed', 'pt2', 'pt2 with our operator'):
+                wanted = IN_TORCH[size] if limited and (name, form) == ('IC-R50-k9', 'deployed') else None
+                figure = f'{name} {label}: {form} / dense in onnxruntime'
+                yield Figure('export', figure, times[f'{name} {form}'], times['ResNet-50 onnxruntime'], wanted)
+
+
+@torch.no_grad()
+def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, options: Options, folder: Path) -> int:
+    """All forms of a network among the calls, after they have given equal maps; the convolutions of its file."""
+    randomize(network)
+    network = network.eval().requires_grad_(False)
+    deployed, threads = deploy(network), options.threads or torch.get_num_threads()
+    free = torch.export.Dim.DYNAMIC
+    example = torch.randn(2, 3, 128, 160)
+    program = torch.export.export(deployed, (example,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
+    model = to_onnx(program, ['image'], [f'map{number}' for number in range(4)])
+    onnx.save(model, str(folder / 'network.onnx'))
+    fixed = torch.export.export(deployed, (x,), strict=False)
+    own = {
+        'eager': partial(_in_torch, network, x),
+        'deployed': partial(_in_torch, deployed, x.to(memory_format=torch.channels_last)),
+        'onnxruntime': _onnxruntime(folder / 'network.onnx', x, threads),
+        'openvino': _openvino(folder / 'network.onnx', x, threads),
+        'pt2': _pt2(standard_program(fixed), x, folder / 'standard.pt2'),
+        'pt2 with our operator': _pt2(fixed, x, folder / 'operator.pt2'),
+    }
+    for form, call in own.items():
+        check_equal(f'{name} {form}', call(), own['eager'](), TOLERANCE)
+        calls[f'{name} {form}'] = call
+    return count_convolutions(model)
+
+
+@torch.no_grad()
+def _in_torch(network: Callable, x: Tensor) -> list[Tensor]:
+    return list(network(x))
+
+
+def _onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.add_session_config_entry('session.intra_op.allow_spinning', '0')  # which would take time of the others
+    session = onnxruntime.InferenceSession(str(file), settings, providers=['CPUExecutionProvider'])
+    return lambda: [torch.from_numpy(each) for each in session.run(None, {'image': x.numpy()})]
+
+
+def _openvino(file: Path, x: Tensor, threads: int) -> Run:
+    settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
+    request = openvino.Core().compile_model(str(file), 'CPU', settings).create_infer_request()
+    return lambda: [torch.from_numpy(each) for each in request.infer([x.numpy()]).values()]
+
+
+def _pt2(program: torch.export.ExportedProgram, x: Tensor, file: Path) -> Run:
+    compile_pt2(program, file)
+    return partial(_in_torch, torch._inductor.aoti_load_package(str(file)), x)

@@ -1,0 +1,175 @@
+"""How much is drawn and trained, and the config of a run."""
+
+import copy
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from icconv_mm.apis import load_config
+from icconv_mm.data.tree import dicts_in
+from icconv_mm.errors import InputError
+from icconv_mm.patterns import read_patterns
+from icconv_mm.runner.config import move_data, set_iterations
+from icconv_tools.recorded_runs import digest, find_result
+from icconv_workshop.evidence.arms import ARMS, DATA, PATTERN_KEY, RATE_KEY, Arm
+from icconv_workshop.evidence.scales import CLASSES, ScalesOptions
+
+CONFIGS = Path(__file__).resolve().parent / 'configs'
+# of each config, before the factors of arm and budget
+ITERATIONS = {
+    'classification': 300,
+    'joint': 600,
+    'mask_rcnn': 600,
+    'pose': 800,
+    'pose_pyramid': 600,
+    'pspnet': 300,
+    'retinanet': 400,
+    'semantic_fpn': 600,
+    'sepc': 800,
+}
+_VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
+_COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may cost.
+
+    Attributes:
+        name: What ``--budget`` calls it.
+        train, val, test: Images of each split.
+        length: Factor of the iterations of every config.
+        iterations: The iterations of every run, instead.
+    """
+
+    name: str
+    train: int = 400
+    val: int = 100
+    test: int = 200
+    length: float = 1.0
+    iterations: int | None = None
+
+    def drawing(self, data: str) -> ScalesOptions:
+        """What is drawn for a key of ``DATA``."""
+        return ScalesOptions(self.train, self.val, test=self.test, distances=DATA[data])
+
+
+BUDGETS = {
+    budget.name: budget
+    for budget in (
+        Budget('cpu'),
+        Budget('gpu', train=4000, val=400, test=1000, length=8.0),
+        Budget('quick', train=8, val=2, test=2, iterations=2),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm with a seed under a budget, in a folder of its own.
+
+    Attributes:
+        arm: The arm.
+        seed: Seed of the weights and of the order of the images.
+        budget: The budget.
+        root: The folder of all runs and of the data.
+    """
+
+    arm: Arm
+    seed: int
+    budget: Budget
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """As the reports call it."""
+        return f'{self.arm.name}/seed{self.seed}'
+
+    @property
+    def folder(self) -> Path:
+        """Its result, weights and logs."""
+        return self.root / 'runs' / self.name
+
+    @property
+    def data(self) -> Path:
+        """Its dataset."""
+        return self.root / 'data' / self.arm.data
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / 'result.json'
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / 'weights.pth'
+
+    @property
+    def pattern_file(self) -> Path:
+        """What a supernet has found."""
+        return self.folder / 'pattern.json'
+
+    @property
+    def needs(self) -> 'Run | None':
+        """The run that must come before."""
+        name = self.arm.pattern_of
+        return None if name is None else Run(ARMS[name], self.seed, self.budget, self.root)
+
+    def settings(self) -> str:
+        """A digest of all that was set: a result with another one is not of this run."""
+        tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
+        drawing = repr(self.budget.drawing(self.arm.data))
+        return digest(self.config(), self.root, drawing, tests)
+
+    def result(self) -> dict | None:
+        """What the finished run found, or None."""
+        return find_result(self.result_file, self.settings())
+
+    def config(self, test: str = '') -> Config:
+        """The config that trains it and makes one of its tests."""
+        cfg = copy.deepcopy(_base(self.arm.base))
+        cfg.work_dir = str(self.folder)
+        cfg.merge_from_dict({RATE_KEY: self.arm.rate, **copy.deepcopy(dict(self.arm.changes))})
+        if (source := self.needs) is not None:
+            if not source.pattern_file.is_file():
+                raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
+            cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(source.pattern_file)]})
+        self._use_data(cfg)
+        length = self.arm.length * self.budget.length * ITERATIONS[self.arm.base]
+        set_iterations(cfg, self.budget.iterations or round(length))
+        cfg.randomness = {'seed': self.seed}
+        for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
+            cfg[name] = None
+        cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
+        cfg.default_hooks.checkpoint = None
+        if test:
+            cfg.merge_from_dict(copy.deepcopy(dict(self.arm.tests[test])))
+        return cfg
+
+    def _use_data(self, cfg: Config) -> None:
+        """The drawn set of scales in the place of the miniature one, and its split."""
+        cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
+        for node in (*dicts_in(cfg.test_dataloader), *dicts_in(cfg.test_evaluator)):
+            node.update({key: _VAL.sub('test', value) for key, value in node.items() if isinstance(value, str)})
+            if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
+                node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+        move_data(cfg, f'{self.data}/')
+        for node in dicts_in(cfg):
+            if 'classes' in (node.get('metainfo') or {}):
+                background = ('background',) * (node.metainfo.classes[0] == 'background')
+                node.metainfo = dict(classes=(*background, *CLASSES))
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            loader.num_workers, loader.persistent_workers = 0, False
+
+    @property
+    def results(self) -> dict[str, Path]:
+        """What the metrics of COCO have written, by its name of the kind."""
+        return {kind: path for kind, name in _COCO.items() if (path := self.folder / name).is_file()}
+
+
+@functools.cache
+def _base(name: str) -> Config:
+    return load_config(str(CONFIGS / f'{name}.py'))

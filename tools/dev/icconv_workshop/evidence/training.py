@@ -1,0 +1,76 @@
+"""One run: train, search if it is a supernet, test, and write what was found."""
+
+from datetime import datetime, timezone
+
+import torch
+
+from icconv_mm.apis import test
+from icconv_mm.files import write_json
+from icconv_mm.patterns import write_patterns
+from icconv_mm.runner.hooks import unwrapped
+from icconv_mm.runner.search import search_checkpoint
+from icconv_tools.miniature import ensure_miniature
+from icconv_tools.recorded_runs import train_once
+from icconv_workshop.evidence.arms import D_MAX
+from icconv_workshop.evidence.costs import StepTimes, network_costs
+from icconv_workshop.evidence.runs import Run
+from icconv_workshop.evidence.scores import scores_of
+from icconv_workshop.origin import origin
+
+_SEARCHED = r'^backbone\.layer\d\.'
+KEPT = ('mIoU', 'aAcc', 'accuracy/top1')  # metrics of the libraries, in percent; those of COCO are computed here
+
+
+def perform(run: Run, threads: int = 1) -> dict:
+    """Do a run, unless it is done, and return its result.
+
+    Args:
+        run: The run.
+        threads: Threads of torch.
+
+    Raises:
+        InputError: The supernet whose pattern it takes has not run.
+    """
+    if (known := run.result()) is not None:
+        return known
+    torch.set_num_threads(threads)
+    ensure_miniature(run.data, run.budget.drawing(run.arm.data))
+    config = run.config()
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='mmengine.StepTimes')]
+    runner, seconds = train_once(config, run.weights)
+    loader = runner.build_dataloader(run.config().test_dataloader)
+    if run.arm.searches:
+        _search(run)
+    result = {
+        'run': run.name,
+        'arm': run.arm.name,
+        'seed': run.seed,
+        'budget': run.budget.name,
+        'settings': run.settings(),
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **origin('cuda' if torch.cuda.is_available() else 'cpu'),
+        'iterations': runner.max_iters,
+        'seconds': seconds,
+        'seconds_of_step': next(hook.median for hook in runner.hooks if isinstance(hook, StepTimes)),
+        'costs': network_costs(unwrapped(runner.model), next(iter(loader))),
+        'tests': {name: _test(run, name) for name in ('', *run.arm.tests)},
+    }
+    run.weights.unlink()  # hundreds of them would fill a disk
+    write_json(run.result_file, result, indent=1)
+    return result
+
+
+def _test(run: Run, name: str) -> dict[str, float]:
+    """The scores of one test."""
+    for path in run.results.values():
+        path.unlink()  # of the test before
+    metrics = test(run.config(name), str(run.weights))
+    found = {key.split('/')[-1]: value for key, value in metrics.items()}
+    scores = {key: float(found[key.split('/')[-1]]) for key in KEPT if key.split('/')[-1] in found}
+    return scores | scores_of(run.results, run.data / 'annotations', 'test')
+
+
+def _search(run: Run) -> None:
+    """Search a supernet; the pattern stays in its folder."""
+    results = search_checkpoint(run.weights, D_MAX, run.folder / 'unsorted.json', filter=_SEARCHED)
+    write_patterns([result.pattern(sort=True) for result in results], run.pattern_file)

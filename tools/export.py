@@ -1,0 +1,46 @@
+"""Write a trained network as one file that runs without this package and, but for pt2, without torch.
+
+The results of the file are compared with those of the model before it is written; the report says how far they are from
+each other. What runs the file: python -m icconv_mm_runtime, see docs/export.md.
+
+Examples:
+  python tools/export.py CONFIG CHECKPOINT --to onnx --out network.onnx
+  python tools/export.py CONFIG CHECKPOINT --to openvino --images photographs/
+  python tools/export.py CONFIG CHECKPOINT --to onnx --int8 photographs/ --out network_int8.onnx
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from icconv_mm.runner import command_line
+
+
+def size(text: str) -> tuple[int, int]:
+    """``HxW`` as two numbers."""
+    height, _, width = text.partition('x')
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH, such as 640x640, got {text}')
+    return int(height), int(width)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_line.parser(__doc__)
+    command_line.add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
+    parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
+    parser.add_argument('--out', metavar='FILE', help='the file (default: that of the checkpoint with another suffix)')
+    parser.add_argument('--images', metavar='DIR', help="pictures of the check; default: some of the config's test set")
+    parser.add_argument('--fixed', type=size, metavar='HxW', help='size of every input; free by default')
+    parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these pictures')
+    parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")
+    args = parser.parse_args(argv)
+    with command_line.reporting(args.debug, after='Nothing was written.'):
+        from icconv_mm.apis import export
+
+        cfg, options = command_line.read_config(args)
+        print(json.dumps(export(cfg, **options), indent=2))
+
+
+if __name__ == '__main__':
+    main()

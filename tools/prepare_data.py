@@ -1,0 +1,34 @@
+"""Say what a folder of labelled pictures holds, what is wrong with it by file, and draw a page of it.
+
+Examples:
+  python tools/prepare_data.py data/bccd
+  python tools/prepare_data.py data/camvid --void 11 --out-dir work_dirs/camvid_data
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from icconv_mm.runner import command_line
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_line.parser(__doc__)
+    parser.add_argument('data', nargs='+', help='folders, or files of labels: data.yaml, a COCO file')
+    command_line.add_labels(parser)
+    parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
+    args = parser.parse_args(argv)
+    with command_line.reporting(args.debug):
+        from icconv_mm.data.prepare import find, prepare
+        from icconv_mm.data.report import draw_page, summary
+
+        out = Path(args.out_dir or Path('work_dirs', f'{Path(args.data[0]).absolute().stem}_data'))
+        for number, found in enumerate(find(*args.data)):
+            folder = out / str(number) if number else out
+            options = dict(classes=args.classes, void=args.void, thorough=True)
+            made = [prepare(found, task, folder, **options) for task in found.tasks()]
+            print('\n'.join(summary(found, made)))
+            print(f'  written to {folder}; pictures: {draw_page(found, made, folder / "page.jpg")}')
+
+
+if __name__ == '__main__':
+    main()
