@@ -1,5 +1,6 @@
 """What the package uses of torch and torch does not promise, with the versions in which it is known."""
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -24,12 +25,25 @@ ArchiveReader = torch._C.PyTorchFileReader
 BELIEVES_SIZES = tuple(map(int, torch.__version__.split('.')[:2])) < (2, 11)
 
 
-def register_decomposition(operator: Operator, function: Callable) -> None:
-    """What ``torch.onnx`` takes an operator of an exported program apart into; shapes of symbols follow from it, too.
+def register_decomposition(operator: Operator, function: Callable, fake: Callable) -> None:
+    """What ``torch.onnx`` takes an operator of an exported program apart into.
 
-    torch 2.1 to 2.15; ``torch.onnx`` reads it from 2.5 on.
+    Shapes with symbols would follow from it, too, and lose the memory format; of an operator with a Python meta
+    function they do not. torch 2.1 to 2.15; ``torch.onnx`` reads it from 2.5 on.
     """
     torch._decomp.decomposition_table[operator] = function
+    torch._decomp.meta_table[operator] = fake
+
+
+def keep_in_inductor(operator: Operator) -> None:
+    """Have inductor call an operator that has a decomposition; by itself it refuses to where ``CI`` is set.
+
+    Does nothing before inductor is imported, which takes seconds. torch 2.1 to 2.15.
+    """
+    lowering = sys.modules.get('torch._inductor.lowering')
+    if lowering is not None and operator not in lowering.lowerings:
+        same_strides = getattr(lowering, 'constrain_to_fake_tensors', lowering.constrain_to_fx_strides)
+        lowering.make_fallback(operator, layout_constraint=same_strides, warn=False)
 
 
 def refuse_script(module: nn.Module) -> None:

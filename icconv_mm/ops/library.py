@@ -18,6 +18,7 @@ from icconv_mm.torch_private import (
     below_autograd,
     in_forward_ad,
     is_jit_or_onnx_tracing,
+    keep_in_inductor,
     register_decomposition,
 )
 
@@ -87,14 +88,20 @@ def define(
         return rule
 
     fragment.impl(name, implementation, 'CompositeExplicitAutograd')
-    fragment.impl(name, fake, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
+
+    def without_data(*args):
+        if standard is not None:  # the compiler asks for shapes before it looks for code
+            keep_in_inductor(operator)
+        return fake(*args)
+
+    fragment.impl(name, without_data, 'Meta')  # the dispatch key of fake tensors; `register_fake` came with torch 2.4
     if autograd:
         fragment.impl(name, with_gradient, 'Autograd')
     if autocast:
         fragment.impl(name, under_autocast('cpu'), 'AutocastCPU')
         fragment.impl(name, under_autocast('cuda'), 'AutocastCUDA')
     if standard is not None:
-        register_decomposition(operator, standard)
+        register_decomposition(operator, standard, fake)
     if flops and hasattr(flop_counter, 'register_flop_formula'):
         flop_counter.register_flop_formula(packet)(flops)
     elif flops:  # before torch 2.2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import dump
+from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -154,6 +155,9 @@ def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[st
     runner.logger.setLevel(runner.logger.level)  # forgets what was disabled
     if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
         runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
+    for hook in runner.hooks:
+        if isinstance(hook, LoggerHook):  # all processes would write the metrics of a test into one file, at once
+            hook.after_test_epoch = master_only(hook.after_test_epoch)
     runner.register_hook(progress)
     runner.register_hook(OpeningHook())
     checkpoint = str(cfg.get('load_from') or 'the checkpoint')

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import LoggerHook
 from small_runs import ERRORS, loader
 
 from icconv_mm.data.checks import DatasetError
@@ -83,3 +84,14 @@ def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
     torch.save(content, tmp_path / 'b.pth')
     with pytest.raises(InputError, match=re.escape(f'{tmp_path}/b.pth: ')):
         run(cfg(load_from=str(tmp_path / 'b.pth'), resume=True, train_cfg__max_iters=2))
+
+
+def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
+    """mmengine's hook writes the file in each: what two write at once cannot be read."""
+    made = cfg(train_cfg__max_iters=1)
+    with boundary(made) as progress:
+        hook = next(hook for hook in build_runner(made, progress).hooks if isinstance(hook, LoggerHook))
+    with pytest.raises(AttributeError):  # it goes about it
+        hook.after_test_epoch(None)
+    monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
+    hook.after_test_epoch(None)

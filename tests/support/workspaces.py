@@ -1,5 +1,6 @@
 """A folder with a tiny miniature dataset in which the tools run."""
 
+import gc
 import json
 import os
 import runpy
@@ -41,6 +42,8 @@ class Workspace:
         """Run a tool in this process, where the libraries are loaded already; returns its error message, if any."""
         before = os.getcwd(), sys.argv
         os.chdir(self.root)
+        # Python 3.11 cannot parse a config while it collects garbage whose finalizer parses, too (cpython 106905).
+        gc.collect()
         sys.argv = [name, *map(str, args)]
         try:
             runpy.run_path(str(self.repo / 'tools' / f'{name}.py'), run_name='__main__')
