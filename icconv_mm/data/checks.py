@@ -6,11 +6,14 @@ What a library takes in silence is checked of the dataset that was built: its cl
 
 import difflib
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
 
 from icconv_mm.errors import InputError, MissingFileError, naming
 
@@ -96,6 +99,20 @@ def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequen
         image = images.get(annotation['image_id'])  # nobody reads what is of none
         if image and (defect := pose_defect(annotation, needed=needed)):
             raise DatasetError(f'{place_of(annotation, image, path)}: {defect}')
+
+
+def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
+    """Count the people of images that the file does not have: mmpose reads by image, and passes over them in silence.
+
+    Args:
+        content: Content of the annotation file.
+        path: The file it is from.
+    """
+    images = {image['id'] for image in content.get('images') or ()}
+    people = [each for each in content.get('annotations') or () if each.get('keypoints')]
+    if lost := sum(each['image_id'] not in images for each in people):
+        text = f'{path}: mmpose leaves out {lost} of the {len(people)} people: of no image of the file'
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def place_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:

@@ -110,8 +110,8 @@ def _explain_data(cfg: Config, phase: str, error: Exception) -> None:
             if isinstance(leaf, Mapping) and leaf.get('ann_file') and task.is_coco(leaf['type']):
                 path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
                 explain_coco(path, task.classes(leaf), where, empty=is_empty)
-            elif isinstance(leaf, Mapping) and is_empty:
-                task.explain_empty(leaf, where)
+            elif isinstance(leaf, Mapping):
+                task.explain_data(leaf, where, empty=is_empty)
         if is_empty:
             what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
             raise DatasetError(f'{place}: no image is found, or none is left: see its {what}') from error

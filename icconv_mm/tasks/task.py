@@ -264,8 +264,14 @@ class TaskAdapter:
             source: The file of the annotations.
         """
 
-    def explain_empty(self, dataset_cfg: Mapping[str, Any], where: str) -> None:
-        """Raise DatasetError if the task knows why no image of a dataset is found; ``where`` names it in the config."""
+    def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
+        """Raise DatasetError if the task knows why a dataset, other than of COCO files, cannot be built.
+
+        Args:
+            dataset_cfg: Config of the dataset.
+            where: Its name in the config of the run.
+            empty: Whether no image was left.
+        """
 
     def prepare_loaders(self, cfg: Config) -> None:
         """Change ``cfg`` so that annotations are checked as they are read, where they cannot be checked before."""

@@ -4,12 +4,13 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.errors import InputError
+from icconv_mm.runner.boundary import boundary
 from icconv_mm.tasks.task import TaskAdapter, adapter_of
 
 RESNET = dict(type='icconv_mm.ICResNet', depth=18, pattern='dense', base_channels=8)
@@ -170,6 +171,30 @@ def test_a_file_in_another_order(tmp_path):
         check('CocoDataset', coco(tmp_path, 'cat', 'dog'), ('dog', 'cat'))
     with pytest.raises(DatasetError, match=r"lacks \['bird'\] of metainfo\.classes, so that 'cat' would be .* 'bird'"):
         check('CocoDataset', coco(tmp_path, 'cat', 'dog'), ('bird', 'cat', 'dog'))
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'said'),
+    [
+        ('bndbox', 'box', r'object 1 \(thing\) has no <bndbox> of <xmin>, <ymin>, <xmax>, <ymax>$'),
+        ('<xmax>9</xmax>', '<xmax>wide</xmax>', r'object 1 \(thing\) has no <bndbox> of'),
+        ('<name>thing</name>', '', 'object 1 has no <name>$'),
+        ('<width>64</width>', '', '<size> has no <width> and <height> in pixels$'),
+        ('</annotation>', '', r'cannot be read \(no element found: line 1'),
+    ],
+    ids=str,
+)
+def test_a_file_of_voc_that_lacks_something(tmp_path, old, new, said):
+    voc(tmp_path, 'other', 'thing')
+    path = tmp_path / 'Annotations/thing.xml'
+    path.write_text(path.read_text().replace(old, new))
+    data = dict(type='mmdet.XMLDataset', data_root=str(tmp_path), ann_file='list.txt', metainfo={'classes': ('thing',)})
+    loader = dict(dataset={**data, 'data_prefix': dict(sub_data_root=''), 'pipeline': []}, batch_size=1, num_workers=0)
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
+    pytest.importorskip('mmdet')
+    message = rf'^train_dataloader\.dataset: {path}: {said}'
+    with pytest.raises(DatasetError, match=message), boundary(cfg, 'train_dataloader'):
+        DATASETS.build(cfg.train_dataloader.dataset)
 
 
 def test_a_metric_in_another_order(tmp_path):

@@ -352,7 +352,7 @@ def test_pictures_of_another_suffix(maps, tmp_path):
     with pytest.raises(
         DatasetError, match=r"^d: no file in .*img ends in '\.png', its img_suffix; the folder has '\.jpg' \(1 files"
     ):
-        adapter_of('mmseg').explain_empty(cfg, 'd')
+        adapter_of('mmseg').explain_data(cfg, 'd', empty=True)
 
 
 # --- levels and copies

@@ -2,10 +2,11 @@
 
 import copy
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import parse
+from xml.etree.ElementTree import Element, ParseError, parse
 
 import numpy as np
 from mmcv.ops import batched_nms
@@ -33,6 +34,7 @@ from icconv_mm.data.drawing import Content, Mark, color_of
 from icconv_mm.data.segmentations import check_segmentations, first_defect
 from icconv_mm.data.tree import dicts_in, kind_of, with_pipeline
 from icconv_mm.errors import naming
+from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, run_lengths, xywh
 
@@ -74,6 +76,15 @@ class Adapter(TaskAdapter):
                 _check_boxes(dataset, where, names, ignored)
         elif load is XMLDataset.load_data_list:
             _check_xml(dataset, where)
+
+    def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
+        """The XML file that lacks what mmdet reads."""
+        kind = self._scoped(dataset_cfg['type'])
+        if isinstance(found := DATASETS.get(kind), type) and issubclass(found, XMLDataset):
+            dataset = DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True})
+            for file in _xml_files(dataset):
+                if defect := _xml_defect(file):
+                    raise DatasetError(f'{where}: {file}: {defect}')
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         """Raise DatasetError unless one image at least has something to learn."""
@@ -249,10 +260,42 @@ def _check_xml(dataset: XMLDataset, where: str) -> None:
     classes = dataset.metainfo['classes']
     found = {entry['bbox_label'] for i in range(len(dataset)) for entry in dataset.get_data_info(i)['instances']}
     if len(found) < len(classes):
-        folder = Path(dataset.sub_data_root, dataset.ann_subdir)
-        files = [folder / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
-        names = {each.findtext('name') for file in files if file.is_file() for each in parse(file).iter('object')}
-        check_known(classes, sorted(filter(None, names)), where, f'the files of {folder}')
+        files = [file for file in _xml_files(dataset) if file.is_file()]
+        names = {each.findtext('name') for file in files for each in parse(file).iter('object')}
+        check_known(classes, sorted(filter(None, names)), where, f'the files of {_xml_folder(dataset)}')
+
+
+def _xml_folder(dataset: XMLDataset) -> Path:
+    return Path(dataset.sub_data_root, dataset.ann_subdir)
+
+
+def _xml_files(dataset: XMLDataset) -> list[Path]:
+    return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
+
+
+def _xml_defect(path: Path) -> str | None:
+    """What a file in Pascal VOC's format lacks of what mmdet reads; None if nothing."""
+    try:
+        root = parse(path).getroot()
+    except (OSError, ParseError) as error:
+        return f'cannot be read ({error})'
+    size = root.find('size')
+    if size is not None and not _has_numbers(size, ('width', 'height')):
+        return '<size> has no <width> and <height> in pixels'
+    for i, element in enumerate(root.iterfind('object'), 1):
+        if not element.findtext('name'):
+            return f'object {i} has no <name>'
+        box = element.find('bndbox')
+        if box is None or not _has_numbers(box, ('xmin', 'ymin', 'xmax', 'ymax')):
+            return f'object {i} ({element.findtext("name")}) has no <bndbox> of <xmin>, <ymin>, <xmax>, <ymax>'
+    return None
+
+
+def _has_numbers(element: Element, fields: Sequence[str]) -> bool:
+    try:
+        return all(math.isfinite(float(element.findtext(field) or 'nan')) for field in fields)
+    except ValueError:
+        return False
 
 
 def _flip_pipeline(pipeline: list) -> list:

@@ -88,9 +88,9 @@ class Adapter(TaskAdapter):
                     for node in joined:
                         self.tasks[name].prepare_loader(node.get(name) or {}, leaf, cfg.model.tasks[name])
 
-    def explain_empty(self, dataset_cfg: Mapping[str, Any], where: str) -> None:
+    def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         if library := library_of(registered_class(DATASETS, dataset_cfg.get('type'), where)):
-            adapter_of(library).explain_empty(dataset_cfg, where)
+            adapter_of(library).explain_data(dataset_cfg, where, empty=empty)
 
     def is_coco(self, dataset_type: str) -> bool:
         library = library_of(registered_class(DATASETS, dataset_type, 'dataset'))

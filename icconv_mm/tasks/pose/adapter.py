@@ -12,7 +12,7 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
 
-from icconv_mm.data.checks import DatasetError, check_coco_file, check_once, check_people
+from icconv_mm.data.checks import DatasetError, check_coco_file, check_once, check_people, warn_of_lost_people
 from icconv_mm.data.drawing import Content, Mark, color_of
 from icconv_mm.data.segmentations import check_segmentations
 from icconv_mm.data.skeleton import keypoint_metainfo
@@ -71,6 +71,7 @@ class Adapter(TaskAdapter):
         with naming(where):
             if is_plain:
                 check_once(content, dataset.ann_file)
+                warn_of_lost_people(content, dataset.ann_file)
                 check_people({**content, 'annotations': people}, dataset.ann_file, needed=('bbox',))
                 check_segmentations(content, dataset.ann_file)
             if nobody and people:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
-from icconv_mm.data.checks import check_once, place_of, pose_defect
+from icconv_mm.data.checks import check_once, place_of, pose_defect, warn_of_lost_people
 from icconv_mm.data.segmentations import segmentation_defect
 from icconv_mm.data.skeleton import keypoint_metainfo
 from icconv_mm.errors import InputError
@@ -56,6 +56,7 @@ class BottomupMixin:
 
     def _get_bottomup_data_infos(self, instance_list: Sequence[dict], image_list: Sequence[dict]) -> list[dict]:
         check_once(self.coco.dataset, self.ann_file)  # who shares an id has been given another one's keypoints
+        warn_of_lost_people(self.coco.dataset, self.ann_file)
         data_list = super()._get_bottomup_data_infos(instance_list, image_list)
         if self.keep_empty and not self.test_mode:
             annotated = {info['img_id'] for info in data_list}

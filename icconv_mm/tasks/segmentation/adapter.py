@@ -88,13 +88,13 @@ class Adapter(TaskAdapter):
         if found and (problem := nothing_to_learn(found, loader.num_classes)):
             raise DatasetError(problem)
 
-    def explain_empty(self, dataset_cfg: Mapping[str, Any], where: str) -> None:
+    def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         """Files of another suffix."""
         kind = DATASETS.get(self._scoped(dataset_cfg['type']))
         suffix = dataset_cfg.get('img_suffix', '.jpg')
         prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
         folder = Path(join_root(dataset_cfg.get('data_root') or '', prefix))
-        if kind is not None and folder.is_dir() and not any(folder.rglob(f'*{suffix}')):
+        if empty and kind is not None and folder.is_dir() and not any(folder.rglob(f'*{suffix}')):
             raise DatasetError(
                 f'{where}: no file in {folder} ends in {suffix!r}, its img_suffix; the folder has {suffixes_in(folder)}'
             )

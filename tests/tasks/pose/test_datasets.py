@@ -66,6 +66,19 @@ def test_what_would_drop_people_or_end_in_pycocotools_is_named(write):
     assert write([{}]).get_data_info(0)['width'] == 20
 
 
+@pytest.mark.parametrize('kind', ['BottomupCocoDataset', 'mmpose.CocoDataset'])
+def test_people_of_no_image_are_counted(write, kind, monkeypatch):
+    from icconv_mm.tasks.task import adapter_of
+
+    adapter, said = adapter_of('mmpose'), []
+    monkeypatch.setattr('icconv_mm.data.checks.print_log', lambda text, **_: said.append(text))
+    adapter.check(None, write([{}, {}], kind=kind), 'd', training=True)
+    assert not said
+    dataset = write([{}, {'image_id': 7}], kind=kind)
+    adapter.check(None, dataset, 'd', training=True)
+    assert said == [f'{dataset.ann_file}: mmpose leaves out 1 of the 2 people: of no image of the file']
+
+
 def test_mmposes_own_dataset_is_looked_at(write):
     from icconv_mm.tasks.task import adapter_of
 
