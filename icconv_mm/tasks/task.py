@@ -290,7 +290,7 @@ class TaskAdapter:
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Class names of a dataset config: its ``metainfo``, else those of its type."""
-        return tuple(metainfo_of(DATASETS.get(dataset_cfg['type']), dataset_cfg).get('classes') or ())
+        return tuple(metainfo_of(DATASETS.get(self._scoped(dataset_cfg['type'])), dataset_cfg).get('classes') or ())
 
     # --- inference ---
 
@@ -304,7 +304,7 @@ class TaskAdapter:
         for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
             if not {'classes', 'palette'} <= meta.keys():
                 _, leaf = next(leaf_datasets(dataset, where))
-                meta = {**metainfo_of(DATASETS.get(leaf.type), leaf), **meta}
+                meta = {**metainfo_of(DATASETS.get(self._scoped(leaf.type)), leaf), **meta}
         return meta
 
     def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':
@@ -331,7 +331,7 @@ class TaskAdapter:
         return {**cfg.visualizer, 'type': self._scoped(cfg.visualizer.type)}
 
     def _scoped(self, kind: str) -> str:
-        return kind if '.' in kind else f'{self.library}.{kind}'
+        return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
 
     def set_dataset_meta(self, visualizer: 'Visualizer', dataset_meta: dict) -> None:
         """Give a visualiser the class names and colours of a dataset."""

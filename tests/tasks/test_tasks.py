@@ -6,10 +6,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from pycocotools.mask import decode
 
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.tasks.task import run_lengths, scope_of, task_of, xywh
+from icconv_mm.tasks.task import adapter_of, run_lengths, scope_of, task_of, xywh
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,22 @@ def test_unsupported_version(monkeypatch):
     monkeypatch.setattr('icconv_mm.versions.installed', lambda name: ('mmdet', '2.28.0'))
     with pytest.raises(MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
         task_of({'default_scope': 'mmdet'}, 'c.py')
+
+
+@pytest.mark.parametrize(
+    ('library', 'kind', 'key', 'said'),
+    [
+        ('mmdet', 'CocoDataset', 'classes', 'person'),
+        ('mmseg', 'CityscapesDataset', 'classes', 'road'),
+        ('mmpose', 'CocoDataset', 'from_file', 'coco.py'),
+    ],
+)
+def test_what_a_dataset_of_the_library_says_where_the_checkpoint_says_nothing(library, kind, key, said):
+    pytest.importorskip(library)
+    dataset = dict(type=kind, ann_file='a.json')  # as upstream's configs: without scope
+    cfg = Config(dict(default_scope=library, test_dataloader=dict(dataset=dataset)))
+    assert said in str(adapter_of(library).dataset_meta({}, cfg)[key])
+    assert key != 'classes' or said in adapter_of(library).classes(dataset)
 
 
 def test_a_task_is_imported_with_its_library_and_not_before():

@@ -26,8 +26,8 @@ from icconv_mm.runner.infer import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-SIZE = 320, 192  # of pictures, in place of what a recipe resizes to
-LAST = ('retina_cls', 'atss_cls', 'rtm_cls', 'fc_cls', 'rpn_cls', 'conv_cls', 'conv_logits', 'conv_seg', 'final_layer')
+SIZE = 480, 288  # of pictures, in place of what a recipe resizes to; SEPC needs 257 pixels a side
+LAST = {'retina_cls', 'atss_cls', 'rtm_cls', 'fc_cls', 'rpn_cls', 'conv_cls', 'conv_logits', 'conv_seg', 'final_layer'}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,7 +83,7 @@ def _save_random(cfg: Config, checkpoint: str) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.7, 1.3)
-        elif name.rpartition('.')[2] in LAST:
+        elif isinstance(module, nn.Conv2d | nn.Linear) and set(name.split('.')[-2:]) & LAST:
             module.weight.data.normal_(0, 0.5 / module.weight[0].numel() ** 0.5)
             module.bias.data.zero_()
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, checkpoint)
