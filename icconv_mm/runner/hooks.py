@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
@@ -27,7 +28,7 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.files import command_of, require_file, whole_file
 from icconv_mm.inference import deploy
 from icconv_mm.registry import HOOKS
-from icconv_mm.tasks.task import adapter_for, metainfo_of_built
+from icconv_mm.tasks.task import TaskAdapter, adapter_for, metainfo_of_built
 
 
 @HOOKS.register_module()
@@ -35,7 +36,8 @@ class CheckpointMatchHook(Hook):
     """Checks what was built and what is loaded, where mmengine takes anything and at best logs what it leaves out.
 
     Before the run: datasets that are empty or have other classes than the config, heads with another number of classes,
-    pretrained weights that do not cover their module. When a checkpoint is read: whether it fits the model.
+    pretrained weights that do not cover their module. When a checkpoint is read: whether it fits the model and, to test
+    or to resume, whether its classes have the labels of the data.
 
     Args:
         allow: Names of modules where differences are accepted, such as ``'roi_head.bbox_head'`` when the number of
@@ -47,7 +49,8 @@ class CheckpointMatchHook(Hook):
         DatasetError, InputError: Data cannot be right, or the model cannot learn them.
         MissingFileError, ArchitectureMismatchError: Pretrained weights are missing, or keys or shapes differ elsewhere;
             the message lists them.
-        InputError: The run is to continue from the checkpoint, and what it says about the run cannot be.
+        InputError: The run is to continue from the checkpoint, and what it says about the run cannot be; or classes of
+            the checkpoint have other labels in the data.
     """
 
     priority = 'HIGHEST'  # before hooks that change the checkpoint, such as the one for averaged weights
@@ -79,9 +82,25 @@ class CheckpointMatchHook(Hook):
             runner.model.state_dict()  # gathers shards for the main process, which checks
         else:
             check_fits(runner.model if is_sharded else unwrapped(runner.model), checkpoint, self.name, self.allow)
-        if self.resume:
-            with naming(self.name):
+        with naming(self.name):
+            if self.resume:
                 _check_resumable(runner, checkpoint)
+            for phase in ('train',) * self.resume + ('test',):
+                if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
+                    _check_labels(adapter_for(runner.cfg), checkpoint, loop.dataloader.dataset, f'{phase}_dataloader')
+
+
+def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str) -> None:
+    """Raise InputError for a class that has one label in the checkpoint and another in the data."""
+    learned = task.parts(task.dataset_meta(checkpoint, Config()))
+    for part, (adapter, meta) in task.parts(dict(metainfo_of_built(dataset))).items():
+        labels = {name: label for label, name in enumerate(adapter.class_names(meta))}
+        for label, name in enumerate(adapter.class_names(learned[part][1])):
+            if labels.get(name, label) != label:
+                raise InputError(
+                    f'{name!r} was learned with label {label}, but has label {labels[name]} in {where}.dataset: '
+                    'set metainfo=dict(classes=...) in the order of the training'
+                )
 
 
 class FiniteLossHook(Hook):

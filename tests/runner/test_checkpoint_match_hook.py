@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseTTAModel
+from mmengine.runner import EpochBasedTrainLoop, TestLoop
 from torch import nn
 
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
+from icconv_mm.errors import InputError
 from icconv_mm.runner.hooks import CheckpointMatchHook
 
 
@@ -35,3 +38,40 @@ def test_accepts_where_told():
     CheckpointMatchHook(allow=['1']).after_load_checkpoint(runner, {'state_dict': weights})
     with pytest.raises(ArchitectureMismatchError, match=r'1\.weight \[3, 3\] in the model, \[5, 3\]'):
         CheckpointMatchHook(allow=['0']).after_load_checkpoint(runner, {'state_dict': weights})
+
+
+def loop_over(kind: type, *classes: str):
+    loop = object.__new__(kind)
+    loop.dataloader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'classes': classes}))
+    return loop
+
+
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('resume', [True, False])
+def test_classes_that_were_learned_in_another_order(library, resume):
+    pytest.importorskip(library)
+
+    def load(*classes: str) -> None:
+        phase, kind = ('train', EpochBasedTrainLoop) if resume else ('test', TestLoop)
+        model, cfg = nn.Linear(2, 3), Config(dict(default_scope=library))
+        runner = SimpleNamespace(model=model, cfg=cfg, **{f'_{phase}_loop': loop_over(kind, *classes)})
+        meta = {'dataset_meta': {'CLASSES': ('cat', 'dog')}}
+        hook = CheckpointMatchHook(name='a.pth')
+        hook.resume = resume
+        content = {'state_dict': model.state_dict(), 'meta': meta}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('icconv_mm.runner.hooks._check_resumable', lambda *_: None)
+            hook.after_load_checkpoint(runner, content)
+
+    for classes in (('cat', 'dog'), ('cat', 'dog', 'cow'), ('horse', 'cow'), ()):
+        load(*classes)
+    with pytest.raises(InputError, match=r"^a\.pth: 'cat' was learned with label 0, but has label 1 in t"):
+        load('dog', 'cat')
+
+
+def test_weights_to_begin_with_may_have_other_classes():
+    pytest.importorskip('mmdet')
+    model, loop = nn.Linear(2, 3), loop_over(EpochBasedTrainLoop, 'dog', 'cat')
+    runner = SimpleNamespace(model=model, cfg=Config(dict(default_scope='mmdet')), _train_loop=loop)
+    content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': ('cat', 'dog')}}}
+    CheckpointMatchHook().after_load_checkpoint(runner, content)
