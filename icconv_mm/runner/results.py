@@ -160,7 +160,7 @@ def judge(predictor: Predictor, labels: Mapping[str, Path], folders: Mapping[str
     """
     judged = {}
     for task, file in labels.items():
-        truth = _truth(task, file, Path(folders[task]))
+        truth = _truth(task, file, Path(folders[task]), predictor.classes)
         names = truth.classes + (['(none)'] if task in ('boxes', 'masks') else [])
         own = Judged(names, np.zeros((len(names), len(names)), dtype=np.int64))
         drawn: dict[Path, tuple[Content, Content]] = {}
@@ -208,7 +208,10 @@ class _Truth:
         return Content(marks, skeleton=self.skeleton, title='truth')
 
 
-def _truth(task: str, file: Path, folder: Path) -> _Truth:
+def _truth(task: str, file: Path, folder: Path, classes: Sequence[str]) -> _Truth:
+    if task == 'classes':
+        lines = (line.rpartition(' ') for line in file.read_text().splitlines())
+        return _Truth(task, list(classes), [], {folder / name: int(label) for name, _, label in lines})
     content = json.loads(Path(file).read_text())
     classes = [category['name'] for category in content['categories']]
     links = [(a - 1, b - 1) for a, b in content['categories'][0].get('skeleton') or ()]
@@ -269,7 +272,14 @@ def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.n
     return near / total if total else 1.0
 
 
+def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarray) -> float:
+    """The score of the class that it is."""
+    confusion[told, int(sample.pred_score.argmax())] += 1
+    return float(sample.pred_score[told])
+
+
 _COMPARE = {
+    'classes': _compare_classes,
     'boxes': _compare_things,
     'masks': _compare_things,
     'semantic': _compare_maps,

@@ -43,8 +43,8 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     run = f'{task}_{write.__name__}'
     options = ['--void', '11'] if task == 'semantic' else []
     folder = _train(workspace, run, data, options=['--task', task, *options])
-    if task != 'classes':
-        assert (folder / f'worst_{task}.jpg').is_file()
+    assert (folder / f'worst_{task}.jpg').is_file()
+    assert (folder / f'confusion_{task}.png').is_file() == (task != 'pose')
     written = Config.fromfile(folder.with_suffix('.py'))
     lines = folder.with_suffix('.py').read_text().splitlines()
     long = [line for line in lines if len(line) > 120 and '/' not in line]  # paths are as long as they are
