@@ -172,17 +172,6 @@ def move_data(cfg: Config, root: str) -> None:
                 node[key] = root + value.removeprefix(former)
 
 
-def iterations_of(cfg: Config) -> int:
-    """How long a config trains.
-
-    Raises:
-        InputError: The schedule is in epochs.
-    """
-    if 'max_iters' not in cfg.train_cfg:
-        raise InputError(f'{cfg.filename}: train_cfg has no max_iters: a schedule in iterations is needed')
-    return cfg.train_cfg.max_iters
-
-
 def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = None) -> None:
     """Train for so many epochs or iterations, with all that is counted in them in proportion.
 
@@ -215,16 +204,6 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     for hook in cfg.get('custom_hooks') or ():
         if 'switch_epoch' in hook:  # of the library's PipelineSwitchHook
             hook['switch_epoch'] = round(ratio * hook['switch_epoch'])
-
-
-def set_iterations(cfg: Config, iterations: int) -> None:
-    """:func:`set_length` for a config that counts iterations.
-
-    Raises:
-        InputError: ``iterations`` is less than 1, or the schedule is in epochs.
-    """
-    iterations_of(cfg)
-    set_length(cfg, iters=iterations)
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from icconv_mm.data.checks import MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
-from icconv_mm.runner.config import set_iterations, set_length
+from icconv_mm.runner.config import set_length
 from icconv_mm.runner.infer import inference_transforms
 from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training, without_own_weights
 from icconv_mm.tasks.task import TaskAdapter
@@ -205,14 +205,14 @@ def test_iterations_stretch_the_schedule(cfg):
         {'type': 'CosineAnnealingLR', 'begin': 30, 'end': 300, 'T_max': 270},
     ]
     tiny = Config(cfg.to_dict())
-    set_iterations(cfg, 100)
+    set_length(cfg, iters=100)
     assert cfg.train_cfg.max_iters == 100
     assert [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler] == [(0, 10), (10, 100)]
     assert cfg.param_scheduler[1].T_max == 90
-    set_iterations(tiny, 1)
+    set_length(tiny, iters=1)
     assert all(scheduler.end > scheduler.begin for scheduler in tiny.param_scheduler)
     with pytest.raises(ValueError, match='iters: a training needs 1 or more, got 0'):
-        set_iterations(cfg, 0)
+        set_length(cfg, iters=0)
 
 
 def test_epochs_stretch_all_that_counts(cfg):

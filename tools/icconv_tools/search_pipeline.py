@@ -22,7 +22,7 @@ from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import LayerResult
-from icconv_mm.runner.config import as_config, iterations_of, set_iterations
+from icconv_mm.runner.config import as_config, set_length
 from icconv_mm.runner.search import search_checkpoint
 from icconv_mm.tasks.task import scope_of
 from icconv_tools.recorded_runs import digest, find_result, train_once
@@ -94,11 +94,8 @@ class SearchPipeline:
         variants = require_known(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
-        iterations_of(cfg)
-        self.config = cfg
-        if iters is not None:
-            self.config = copy.deepcopy(cfg)
-            set_iterations(self.config, iters)
+        self.config = copy.deepcopy(cfg)
+        set_length(self.config, iters=cfg.train_cfg.get('max_iters', 1) if iters is None else iters)
         self.work_dir = Path(work_dir)
         self.pattern_file = self.work_dir / 'pattern.json'  # channels sorted by dilation
         # the initial checkpoint of the searched network; its pattern lies beside it

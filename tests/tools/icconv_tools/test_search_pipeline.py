@@ -94,5 +94,5 @@ def test_a_config_without_supernet_and_unknown_variants_are_refused(config, tmp_
         SearchPipeline(dense, tmp_path)
     epochs = copy.deepcopy(config)
     epochs.train_cfg = dict(by_epoch=True, max_epochs=3)
-    with pytest.raises(InputError, match='train_cfg has no max_iters'):
+    with pytest.raises(InputError, match='counts its training in epochs'):
         SearchPipeline(epochs, tmp_path)

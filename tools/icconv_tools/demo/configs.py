@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
-from icconv_mm.runner.config import move_data, set_iterations
+from icconv_mm.runner.config import move_data, set_length
 from icconv_tools import HOME
 from icconv_tools.demo.tasks import DemoTask
 
@@ -47,7 +47,7 @@ def prepare_config(
     if start is not None:
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(start), 'prefix': 'backbone.'}
         if task.fine_tuning and task.fine_tuning < cfg.train_cfg.max_iters:
-            set_iterations(cfg, task.fine_tuning)
+            set_length(cfg, iters=task.fine_tuning)
             cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = task.fine_tuning
     move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}

@@ -13,7 +13,7 @@ from icconv_mm.apis import load_config
 from icconv_mm.data.tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
-from icconv_mm.runner.config import move_data, set_iterations
+from icconv_mm.runner.config import move_data, set_length
 from icconv_tools.recorded_runs import digest, find_result
 from icconv_workshop.evidence.arms import ARMS, DATA, PATTERN_KEY, RATE_KEY, Arm
 from icconv_workshop.evidence.scales import CLASSES, ScalesOptions
@@ -139,7 +139,7 @@ class Run:
             cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(source.pattern_file)]})
         self._use_data(cfg)
         length = self.arm.length * self.budget.length * ITERATIONS[self.arm.base]
-        set_iterations(cfg, self.budget.iterations or round(length))
+        set_length(cfg, iters=self.budget.iterations or round(length))
         cfg.randomness = {'seed': self.seed}
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
             cfg[name] = None
