@@ -115,6 +115,14 @@ def sentence(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def short(value: Any, most: int = 60) -> str:
+    """The beginning of a value's repr; its type where there is none, as of lists within a thousand lists. Internal."""
+    try:
+        return f'{value!r:.{most}}'
+    except (ValueError, RecursionError):  # the former: an integer of more than 4300 digits
+        return f'a {type(value).__name__}'
+
+
 def check_positive(**numbers: Any) -> None:
     """Raise InputError, with the name of the argument, unless each is an integer above 0."""
     for name, given in numbers.items():

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import queue
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +33,30 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def within(seconds: float, function: Callable[[], bytes]) -> bytes:
+    """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    done: queue.Queue = queue.Queue()
+
+    def work() -> None:
+        try:
+            done.put((function(), None))
+        except Exception as error:
+            done.put((b'', error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        content, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f'no whole answer in {seconds:g} seconds') from None
+    if error is not None:
+        raise error
+    return content
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError, naming
+from icconv_mm.errors import InputError, naming, short
 
 _GROUPS_SHOWN = 12
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -82,7 +82,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         weights = weights[wrapper]
     odd = [key for key in weights if not isinstance(key, str)]
     if odd:
-        raise InputError(f'expected weights by name, found the key {odd[0]!r:.40} ({type(odd[0]).__name__})')
+        raise InputError(f'expected weights by name, found the key {short(odd[0], 40)} ({type(odd[0]).__name__})')
     while weights and all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     return weights

@@ -12,7 +12,7 @@ import numpy as np
 
 from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.reading import HistoryBuffer
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, short
 
 _MAX_SEED = 2**32 - 1
 
@@ -46,7 +46,7 @@ def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
         except (TypeError, ValueError):
             shape = ()
         if len(shape) != 2 or shape[1] != 3:
-            raise InputError(f'meta.dataset_meta.palette is {palette!r:.60}, expected colours (R, G, B)')
+            raise InputError(f'meta.dataset_meta.palette is {short(palette)}, expected colours (R, G, B)')
     return meta
 
 
@@ -59,7 +59,7 @@ def class_names(classes: Any, name: str) -> tuple[str, ...]:
     names = classes if isinstance(classes, (list, tuple)) else [classes] if classes is not None else []
     names = [each.get('name') if isinstance(each, dict) else each for each in names]
     if not all(isinstance(each, str) for each in names):
-        raise InputError(f'{name} is {classes!r:.60}, expected a list of class names')
+        raise InputError(f'{name} is {short(classes)}, expected a list of class names')
     return tuple(names)
 
 
@@ -109,19 +109,19 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     hub = mapping(checkpoint.get('message_hub'), 'message_hub')
     for key, value in mapping(hub.get('log_scalars'), 'message_hub.log_scalars').items():
         if not isinstance(value, HistoryBuffer):
-            raise InputError(f'message_hub.log_scalars[{key!r:.60}] is {in_words(value)}, expected a HistoryBuffer')
+            raise InputError(f'message_hub.log_scalars[{short(key)}] is {in_words(value)}, expected a HistoryBuffer')
     for key, value in mapping(hub.get('resumed_keys'), 'message_hub.resumed_keys').items():
         if not isinstance(value, bool):
-            raise InputError(f'message_hub.resumed_keys[{key!r:.60}] is {value!r:.60}, expected True or False')
+            raise InputError(f'message_hub.resumed_keys[{short(key)}] is {short(value)}, expected True or False')
     info = mapping(hub.get('runtime_info'), 'message_hub.runtime_info')
     kept = info.get('keep_ckpt_ids', [])
     if not isinstance(kept, list) or any(type(each) is not int for each in kept):
-        raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {kept!r:.60}, expected a list of integers')
+        raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {short(kept)}, expected a list of integers')
     roots = [folder.resolve() for folder in folders]
     best = {key: value for key, value in info.items() if str(key).startswith('best_ckpt')}
     for key, value in list(best.items()):
         if not isinstance(value, str):
-            raise InputError(f'message_hub.runtime_info.{key} is {value!r:.60}, expected a path')
+            raise InputError(f'message_hub.runtime_info.{key} is {short(value)}, expected a path')
         if any(Path(value).resolve().is_relative_to(root) for root in roots):
             del best[key]
     for key in best:
@@ -131,5 +131,5 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
 
 def _number(value: Any, name: str, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise InputError(f'{name} is {value!r:.40}, expected a number from 0 to {most}')
+        raise InputError(f'{name} is {short(value, 40)}, expected a number from 0 to {most}')
     return value

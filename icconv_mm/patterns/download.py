@@ -7,15 +7,13 @@ import hashlib
 import http.client
 import logging
 import os
-import queue
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
-from icconv_mm.files import MAX_BYTES, command_of, whole_file
+from icconv_mm.files import MAX_BYTES, command_of, whole_file, within
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without a byte
@@ -153,7 +151,7 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
     commit, path = location(name)
     address = f'{source.rstrip("/")}/{commit}/{path}'
     try:
-        return address, _within(_LIMIT, lambda: _read_url(address))
+        return address, within(_LIMIT, lambda: _read_url(address))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
         raise InputError(
@@ -165,23 +163,3 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
 def _read_url(address: str) -> bytes:
     with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
         return answer.read(MAX_BYTES)
-
-
-def _within(seconds: float, function: Callable[[], bytes]) -> bytes:
-    """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer."""
-    done: queue.Queue = queue.Queue()
-
-    def work() -> None:
-        try:
-            done.put((function(), None))
-        except Exception as error:
-            done.put((b'', error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        content, error = done.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f'no whole answer in {seconds:g} seconds') from None
-    if error is not None:
-        raise error
-    return content

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from icconv_mm.data.found import oriented_size
 from icconv_mm.data.loading import IMAGE_SUFFIXES, ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
+from icconv_mm.files import within
 from icconv_mm.versions import is_installed
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
@@ -22,6 +23,7 @@ HEIC_SUFFIXES = ('.heic', '.heif')
 # Pixels of a picture that is read reduced, and the longer side then: no network here sees more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
 _SECONDS = 30  # an address may take to answer
+_LIMIT = 600  # seconds for a whole answer, which may be a film
 _MOST_BYTES = 1 << 30
 
 
@@ -86,14 +88,18 @@ def fetch(address: str, folder: Path) -> Path:
         path = Path(f'{path}.jpg')
     try:
         request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some refuse Python's
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-            content = answer.read(_MOST_BYTES + 1)
+        content = within(_LIMIT, lambda: _read_url(request))
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise InputError(f'{address}: cannot be fetched ({getattr(error, "reason", error)})') from None
     if len(content) > _MOST_BYTES:
         raise InputError(f'{address}: more than {_MOST_BYTES >> 20} MB')
     path.write_bytes(content)
     return path
+
+
+def _read_url(request: urllib.request.Request) -> bytes:
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        return answer.read(_MOST_BYTES + 1)
 
 
 def read(path: Path, longest: int | None = None) -> np.ndarray:

@@ -38,6 +38,11 @@ def test_forms_that_libraries_write():
     assert class_names(None, 'classes') == ()
 
 
+NESTED: list = []
+for _ in range(5000):
+    NESTED = [NESTED]
+
+
 @pytest.mark.parametrize(
     ('meta', 'message'),
     [
@@ -49,6 +54,8 @@ def test_forms_that_libraries_write():
         ({'epoch': 0, 'iter': True}, 'meta.iter is True'),
         ({'epoch': 0, 'iter': 3, 'seed': 'abc'}, "meta.seed is 'abc'"),
         ({'epoch': 0, 'iter': 3, 'seed': 2**32}, 'meta.seed is 4294967296'),
+        ({'epoch': 0, 'iter': 3, 'seed': 1 << 20_000}, 'meta.seed is a int'),  # more digits than Python writes
+        ({'epoch': NESTED, 'iter': 3}, 'meta.epoch is a list'),
     ],
 )
 def test_progress(meta, message):

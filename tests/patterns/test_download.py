@@ -75,10 +75,14 @@ def test_fetches_all_once(form, folder, address, cache, tmp_path):
     assert download_patterns(source=source) == dict.fromkeys(PUBLISHED, False)
 
 
-def test_a_clone_of_the_repository(folder, cache):
+def test_a_clone_of_the_repository(folder, cache, monkeypatch):
     """What its last commit has arrives; how to get the one file of an older commit is said, and no program runs."""
     (folder / location(RESNEXT)[1]).unlink()
     (folder / '.git').mkdir()
+    remote = '[remote "o"]\n\turl = .\n\tpromisor = true\n\tuploadpack = touch /tmp/icconv_mm_ran; false'
+    (folder / '.git' / 'config').write_text(remote)
+    monkeypatch.setattr('subprocess.Popen', None)
+    monkeypatch.setattr('os.system', None)
     with pytest.raises(DownloadError, match=r'1 of 7 published patterns are missing:\n  detection/ic_resnext') as e:
         download_patterns(source=folder)
     assert list(e.value.failed) == [RESNEXT] and len(e.value.fetched) == 6

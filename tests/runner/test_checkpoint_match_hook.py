@@ -1,15 +1,18 @@
 """The hook stops mmengine before it loads half of a checkpoint."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
-from mmengine.runner import EpochBasedTrainLoop, TestLoop
+from mmengine.registry import DATASETS, METRICS
+from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch import nn
 
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
+from icconv_mm.data.checks import DatasetError
 from icconv_mm.errors import InputError
 from icconv_mm.runner.hooks import CheckpointMatchHook
 
@@ -75,3 +78,26 @@ def test_weights_to_begin_with_may_have_other_classes():
     runner = SimpleNamespace(model=model, cfg=Config(dict(default_scope='mmdet')), _train_loop=loop)
     content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': ('cat', 'dog')}}}
     CheckpointMatchHook().after_load_checkpoint(runner, content)
+
+
+def test_what_the_validation_reads_is_looked_at_before_the_first_epoch(tmp_path):
+    pytest.importorskip('mmdet')
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)
+    content = dict(images=[dict(id=1, file_name='a.jpg', width=20, height=20)], categories=[dict(id=1, name='cat')])
+    for name in ('whole', 'lacking'):
+        (tmp_path / f'{name}.json').write_text(json.dumps({**content, 'annotations': [box]}))
+        box.pop('area', None)
+    file, prefix = str(tmp_path / 'whole.json'), dict(img='')
+    data = dict(
+        type='mmdet.CocoDataset', ann_file=file, data_prefix=prefix, metainfo={'classes': ('cat',)}, pipeline=[]
+    )
+    lacking = str(tmp_path / 'lacking.json')
+    loop = loop_over(ValLoop)
+    loop.dataloader.dataset = DATASETS.build(data)
+    loop.evaluator = SimpleNamespace(metrics=[METRICS.build(dict(type='mmdet.CocoMetric', ann_file=lacking))])
+    cfg = Config(dict(default_scope='mmdet', val_evaluator=dict(ann_file=lacking)))
+    runner = SimpleNamespace(model=nn.Linear(2, 3), cfg=cfg, _val_loop=loop, _train_loop=None)
+    with pytest.raises(
+        DatasetError, match=r"^val_evaluator\.ann_file: .*lacking\.json: annotations\[0\]: no field 'area'"
+    ):
+        CheckpointMatchHook().before_run(runner)

@@ -1,5 +1,8 @@
 """Bad input is one sentence; a fault of ours keeps its traceback."""
 
+import errno
+import os
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +20,12 @@ def test_bad_input_exits_with_a_sentence(capsys):
 def test_debug_raises():
     with pytest.raises(InputError), reporting(debug=True):
         raise InputError('x')
+
+
+@pytest.mark.parametrize('number', [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOTDIR])
+def test_what_the_disk_refuses(number):
+    with pytest.raises(SystemExit, match=f'^error: runs/a: {os.strerror(number)}$'), reporting():
+        raise OSError(number, '', 'runs/a')
 
 
 def test_other_errors_keep_their_traceback():

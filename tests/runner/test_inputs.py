@@ -74,6 +74,25 @@ def test_addresses(tmp_path, monkeypatch):
     server.shutdown()
 
 
+def test_an_address_that_drips(tmp_path, monkeypatch):
+    class Dripping(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            try:
+                while not stopped.wait(0.05):
+                    self.wfile.write(b'H')
+            except OSError:
+                pass
+
+    stopped = threading.Event()
+    monkeypatch.setattr(inputs, '_LIMIT', 0.5)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Dripping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match=r'a\.jpg: cannot be fetched \(no whole answer in 0\.5 seconds\)'):
+            inputs.find_pictures(f'http://127.0.0.1:{server.server_port}/a.jpg', tmp_path)
+        stopped.set()
+        server.shutdown()
+
+
 def test_folders_of_films_and_of_heic(tmp_path, monkeypatch):
     (tmp_path / 'a.mp4').touch()
     with pytest.raises(MissingFileError, match=r'no pictures, but films: give one of them by name: a\.mp4'):

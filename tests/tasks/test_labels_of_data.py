@@ -401,3 +401,6 @@ def test_masks_of_augmented_copies(repo):
         NotSupportedError, match=r'^tta: .*miniature\.py: DetTTAModel merges boxes, not the masks of mask'
     ):
         adapter_of('mmdet').enable_tta(cfg)
+    cfg.model.panoptic_head = cfg.model.roi_head.pop('mask_head')
+    with pytest.raises(NotSupportedError, match='not the masks of panoptic_head'):
+        adapter_of('mmdet').enable_tta(cfg)

@@ -1,3 +1,4 @@
+from icconv_tools.demo.html_report import _table
 from icconv_tools.demo.report import Result, rows_of_both
 
 
@@ -21,3 +22,7 @@ def test_one_network_against_four():
         ('mIoU', '0.500', '0.400', '+0.100'),
     ]
     assert seconds[2:5] == ('90', '40', '+50')
+
+
+def test_names_that_are_html_stay_text():
+    assert '<td>&lt;script&gt;a&lt;/script&gt;</td>' in _table([('class',), ('<script>a</script>',)])
