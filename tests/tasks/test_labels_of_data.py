@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
 
+from icconv_mm import apis
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.loading import ImageFileError
 from icconv_mm.errors import InputError
@@ -88,6 +89,19 @@ def test_masks_of_a_metric(coco, message):
     adapter.check_metric(boxes, meta, 'val_evaluator', file)
     with pytest.raises(DatasetError, match=rf'^val_evaluator\.ann_file: {file}: image 2 .* annotation 6: {message}'):
         adapter.check_metric(masks, meta, 'val_evaluator', file)
+
+
+def test_masks_that_are_browsed(coco, tmp_path):
+    pytest.importorskip('mmdet')
+    file = coco({'size': [HEIGHT, WIDTH], 'counts': [100, 200]})
+    load = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    data = dict(type='CocoDataset', ann_file=file, metainfo={'classes': ('thing',)}, data_prefix={'img': ''})
+    (tmp_path / 'c.py').write_text(
+        "default_scope = 'mmdet'\nmodel = dict(type='MaskRCNN')\nvisualizer = dict(type='DetLocalVisualizer')\n"
+        f'train_dataloader = dict(dataset=dict(**{data}, pipeline=[{load}]))\n'
+    )
+    with pytest.raises(DatasetError, match=r'^train_dataloader\.dataset: .*annotation 6: the runs have 300 pixels'):
+        apis.browse(apis.load_config(tmp_path / 'c.py'))
 
 
 def test_annotations_without_an_image(coco):
