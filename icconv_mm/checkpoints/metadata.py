@@ -43,7 +43,7 @@ def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
     if palette is not None and not isinstance(palette, str):
         try:
             shape = np.asarray(palette, dtype=float).shape
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             shape = ()
         if len(shape) != 2 or shape[1] != 3:
             raise InputError(f'meta.dataset_meta.palette is {short(palette)}, expected colours (R, G, B)')

@@ -20,6 +20,7 @@ from icconv_mm.errors import InputError
         ({'meta': {'dataset_meta': {'classes': [torch.ones(2)]}}}, 'expected a list of class names'),
         ({'meta': {'dataset_meta': {'palette': [(1, 2)]}}}, r'palette is \[\(1, 2\)\], expected colours'),
         ({'meta': {'dataset_meta': {'palette': [[1], [1, 2]]}}}, 'expected colours'),
+        ({'meta': {'dataset_meta': {'palette': [[10**400]]}}}, 'expected colours'),
     ],
 )
 def test_other_forms_are_refused(checkpoint, message):
