@@ -5,6 +5,7 @@ What a library takes in silence is checked of the dataset that was built: its cl
 """
 
 import difflib
+import gc
 import json
 import logging
 import re
@@ -51,6 +52,17 @@ def check_coco_file(path: str | Path) -> dict:
     _check_references(content, path)
     check_once(content, path)
     return content
+
+
+def read_large(path: str | Path) -> Any:
+    """Content of a JSON file, without the search for garbage among what is being made: it takes most of the time."""
+    text, was_enabled = Path(path).read_bytes(), gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_measures(content: dict, path: str | Path) -> None:

@@ -1,8 +1,6 @@
 """The tools' view of mmpose."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,14 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
 
-from icconv_mm.data.checks import DatasetError, check_coco_file, check_once, check_people, warn_of_lost_people
+from icconv_mm.data.checks import (
+    DatasetError,
+    check_coco_file,
+    check_once,
+    check_people,
+    read_large,
+    warn_of_lost_people,
+)
 from icconv_mm.data.drawing import Content, Mark, color_of
 from icconv_mm.data.segmentations import check_segmentations
 from icconv_mm.data.skeleton import keypoint_metainfo
@@ -66,7 +71,7 @@ class Adapter(TaskAdapter):
             return
         nobody = not _has_keypoints(dataset)
         is_plain = not isinstance(dataset, BottomupMixin)
-        content = json.loads(Path(dataset.ann_file).read_bytes()) if nobody or is_plain else {}
+        content = read_large(dataset.ann_file) if nobody or is_plain else {}
         people = [each for each in content.get('annotations', ()) if each.get('keypoints')]
         with naming(where):
             if is_plain:
