@@ -120,7 +120,7 @@ def short(value: Any, most: int = 60) -> str:
     try:
         return f'{value!r:.{most}}'
     except (ValueError, RecursionError):  # the former: an integer of more than 4300 digits
-        return f'a {type(value).__name__}'
+        return f'of type {type(value).__name__}'
 
 
 def check_positive(**numbers: Any) -> None:

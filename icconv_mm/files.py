@@ -38,6 +38,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def within(seconds: float, function: Callable[[], bytes]) -> bytes:
     """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer.
 
+    Args:
+        seconds: How long it may take; the thread that runs it is left behind then.
+        function: Called in a thread of its own; what it raises is raised here.
+
     Raises:
         TimeoutError: It took longer.
     """

@@ -118,7 +118,7 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     if not isinstance(kept, list) or any(type(each) is not int for each in kept):
         raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {short(kept)}, expected a list of integers')
     roots = [folder.resolve() for folder in folders]
-    best = {key: value for key, value in info.items() if str(key).startswith('best_ckpt')}
+    best = {key: value for key, value in info.items() if isinstance(key, str) and key.startswith('best_ckpt')}
     for key, value in list(best.items()):
         if not isinstance(value, str):
             raise InputError(f'message_hub.runtime_info.{key} is {short(value)}, expected a path')

@@ -94,11 +94,11 @@ def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str)
     """Raise InputError for a class that has one label in the checkpoint and another in the data."""
     learned = task.parts(task.dataset_meta(checkpoint, Config()))
     for part, (adapter, meta) in task.parts(dict(metainfo_of_built(dataset))).items():
-        labels = {name: label for label, name in enumerate(adapter.class_names(meta))}
+        names = adapter.class_names(meta)
         for label, name in enumerate(adapter.class_names(learned[part][1])):
-            if labels.get(name, label) != label:
+            if name in names and name not in names[label : label + 1]:  # ImageNet has names twice
                 raise InputError(
-                    f'{name!r} was learned with label {label}, but has label {labels[name]} in {where}.dataset: '
+                    f'{name!r} was learned with label {label}, but has label {names.index(name)} in {where}.dataset: '
                     'set metainfo=dict(classes=...) in the order of the training'
                 )
 

@@ -55,8 +55,8 @@ for _ in range(5000):
         ({'epoch': 0, 'iter': True}, 'meta.iter is True'),
         ({'epoch': 0, 'iter': 3, 'seed': 'abc'}, "meta.seed is 'abc'"),
         ({'epoch': 0, 'iter': 3, 'seed': 2**32}, 'meta.seed is 4294967296'),
-        ({'epoch': 0, 'iter': 3, 'seed': 1 << 20_000}, 'meta.seed is a int'),  # more digits than Python writes
-        ({'epoch': NESTED, 'iter': 3}, 'meta.epoch is a list'),
+        ({'epoch': 0, 'iter': 3, 'seed': 1 << 20_000}, 'meta.seed is of type int'),  # more digits than Python writes
+        ({'epoch': NESTED, 'iter': 3}, 'meta.epoch is of type list'),
     ],
 )
 def test_progress(meta, message):

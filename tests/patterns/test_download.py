@@ -8,6 +8,7 @@ import shutil
 import threading
 
 import pytest
+from servers import dripping_server
 
 from icconv_mm.patterns import PUBLISHED, download, load_pattern
 from icconv_mm.patterns.download import DownloadError, download_patterns, location
@@ -177,19 +178,6 @@ def test_tool(tool, folder, address, cache, capsys):
 def test_a_server_that_drips(cache, monkeypatch):
     """A byte now and then keeps a socket from timing out, in the head as in the body of an answer."""
 
-    class Dripping(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            try:
-                while not stopped.wait(0.05):
-                    self.wfile.write(b'H')
-            except OSError:
-                pass
-
-    stopped = threading.Event()
     monkeypatch.setattr(download, '_LIMIT', 0.5)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Dripping) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(DownloadError, match=r'no whole answer in 0\.5 seconds'):
-            download_patterns([NAME], f'http://127.0.0.1:{server.server_port}')
-        stopped.set()
-        server.shutdown()
+    with dripping_server() as address, pytest.raises(DownloadError, match=r'no whole answer in 0\.5 seconds'):
+        download_patterns([NAME], address)

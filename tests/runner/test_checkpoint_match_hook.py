@@ -101,3 +101,16 @@ def test_what_the_validation_reads_is_looked_at_before_the_first_epoch(tmp_path)
         DatasetError, match=r"^val_evaluator\.ann_file: .*lacking\.json: annotations\[0\]: no field 'area'"
     ):
         CheckpointMatchHook().before_run(runner)
+
+
+def test_classes_of_upstreams_datasets_are_in_their_own_order():
+    """ImageNet's have two cranes."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.datasets import ImageNet
+
+    names = ImageNet.METAINFO['classes']
+    assert len(set(names)) < len(names)
+    model, loop = nn.Linear(2, 3), loop_over(TestLoop, *names)
+    runner = SimpleNamespace(model=model, cfg=Config(dict(default_scope='mmpretrain')), _test_loop=loop)
+    content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': names}}}
+    CheckpointMatchHook().after_load_checkpoint(runner, content)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from servers import dripping_server
 
 from icconv_mm.data.loading import ImageFileError
 from icconv_mm.errors import InputError, MissingFileError
@@ -75,22 +76,10 @@ def test_addresses(tmp_path, monkeypatch):
 
 
 def test_an_address_that_drips(tmp_path, monkeypatch):
-    class Dripping(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            try:
-                while not stopped.wait(0.05):
-                    self.wfile.write(b'H')
-            except OSError:
-                pass
-
-    stopped = threading.Event()
     monkeypatch.setattr(inputs, '_LIMIT', 0.5)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Dripping) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(InputError, match=r'a\.jpg: cannot be fetched \(no whole answer in 0\.5 seconds\)'):
-            inputs.find_pictures(f'http://127.0.0.1:{server.server_port}/a.jpg', tmp_path)
-        stopped.set()
-        server.shutdown()
+    said = r'a\.jpg: cannot be fetched \(no whole answer in 0\.5 seconds\)'
+    with dripping_server() as address, pytest.raises(InputError, match=said):
+        inputs.find_pictures(f'{address}/a.jpg', tmp_path)
 
 
 def test_folders_of_films_and_of_heic(tmp_path, monkeypatch):
