@@ -1,8 +1,8 @@
 """What predictions are asked for: pictures in files, folders, globs and addresses; frames of films and cameras."""
 
+import http.client
 import itertools
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def fetch(address: str, folder: Path) -> Path:
     try:
         request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some refuse Python's
         content = within(_LIMIT, lambda: _read_url(request))
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise InputError(f'{address}: cannot be fetched ({getattr(error, "reason", error)})') from None
     if len(content) > _MOST_BYTES:
         raise InputError(f'{address}: more than {_MOST_BYTES >> 20} MB')

@@ -285,12 +285,16 @@ class TaskAdapter:
 
     def is_coco(self, dataset_type: str) -> bool:
         """Whether datasets of this type read annotation files in COCO format."""
-        kind = DATASETS.get(self._scoped(dataset_type))
+        kind = self.dataset_class(dataset_type)
         return isinstance(kind, type) and issubclass(kind, self.coco_datasets)
+
+    def dataset_class(self, kind: str | type) -> Any:
+        """The class of a dataset by its ``type``, which may lack the library's scope, or be the class; None unknown."""
+        return DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Class names of a dataset config: its ``metainfo``, else those of its type."""
-        return tuple(metainfo_of(DATASETS.get(self._scoped(dataset_cfg['type'])), dataset_cfg).get('classes') or ())
+        return tuple(metainfo_of(self.dataset_class(dataset_cfg['type']), dataset_cfg).get('classes') or ())
 
     # --- inference ---
 
@@ -304,7 +308,7 @@ class TaskAdapter:
         for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
             if not {'classes', 'palette'} <= meta.keys():
                 _, leaf = next(leaf_datasets(dataset, where))
-                meta = {**metainfo_of(DATASETS.get(self._scoped(leaf.type)), leaf), **meta}
+                meta = {**metainfo_of(self.dataset_class(leaf.type), leaf), **meta}
         return meta
 
     def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':

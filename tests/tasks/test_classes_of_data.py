@@ -195,6 +195,9 @@ def test_a_file_of_voc_that_lacks_something(tmp_path, old, new, said):
     message = rf'^train_dataloader\.dataset: {path}: {said}'
     with pytest.raises(DatasetError, match=message), boundary(cfg, 'train_dataloader'):
         DATASETS.build(cfg.train_dataloader.dataset)
+    cfg.train_dataloader.dataset.an_file = 'list.txt'  # then it is not the file
+    with pytest.raises(InputError, match='an_file'), boundary(cfg, 'train_dataloader'):
+        DATASETS.build(cfg.train_dataloader.dataset)
 
 
 def test_a_metric_in_another_order(tmp_path):

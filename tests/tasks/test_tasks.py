@@ -52,6 +52,10 @@ def test_what_a_dataset_of_the_library_says_where_the_checkpoint_says_nothing(li
     cfg = Config(dict(default_scope=library, test_dataloader=dict(dataset=dataset)))
     assert said in str(adapter_of(library).dataset_meta({}, cfg)[key])
     assert key != 'classes' or said in adapter_of(library).classes(dataset)
+    dataset['type'] = adapter_of(library).dataset_class(kind)  # as in configs in pure Python
+    assert isinstance(dataset['type'], type)
+    cfg = Config(dict(default_scope=library, test_dataloader=dict(dataset=dataset)))
+    assert said in str(adapter_of(library).dataset_meta({}, cfg)[key])
 
 
 def test_a_task_is_imported_with_its_library_and_not_before():

@@ -79,12 +79,16 @@ class Adapter(TaskAdapter):
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         """The XML file that lacks what mmdet reads."""
-        kind = self._scoped(dataset_cfg['type'])
-        if isinstance(found := DATASETS.get(kind), type) and issubclass(found, XMLDataset):
-            dataset = DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True})
-            for file in _xml_files(dataset):
-                if defect := _xml_defect(file):
-                    raise DatasetError(f'{where}: {file}: {defect}')
+        kind = self.dataset_class(dataset_cfg['type'])
+        if not isinstance(kind, type) or not issubclass(kind, XMLDataset):
+            return
+        try:
+            files = _xml_files(DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True}))
+        except Exception:  # it is not the files
+            return
+        for file in files:
+            if defect := _xml_defect(file):
+                raise DatasetError(f'{where}: {file}: {defect}')
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         """Raise DatasetError unless one image at least has something to learn."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from mmengine.structures import PixelData
 
 from icconv_mm.data.checks import DatasetError
@@ -90,7 +89,7 @@ class Adapter(TaskAdapter):
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         """Files of another suffix."""
-        kind = DATASETS.get(self._scoped(dataset_cfg['type']))
+        kind = self.dataset_class(dataset_cfg['type'])
         suffix = dataset_cfg.get('img_suffix', '.jpg')
         prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
         folder = Path(join_root(dataset_cfg.get('data_root') or '', prefix))
@@ -104,7 +103,7 @@ class Adapter(TaskAdapter):
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
         kind = dataset_cfg['type']
-        classes = metainfo_of(DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind, dataset_cfg)
+        classes = metainfo_of(self.dataset_class(kind), dataset_cfg)
         heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
         ignored = [{head.get('ignore_index', IGNORED)} for head in heads] or [{IGNORED}]
         node['type'] = scoped(LoadLabelMap)
