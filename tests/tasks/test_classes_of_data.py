@@ -7,6 +7,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
+from torch.utils.data import DataLoader
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.errors import InputError
@@ -198,6 +199,19 @@ def test_a_file_of_voc_that_lacks_something(tmp_path, old, new, said):
     cfg.train_dataloader.dataset.an_file = 'list.txt'  # then it is not the file
     with pytest.raises(InputError, match='an_file'), boundary(cfg, 'train_dataloader'):
         DATASETS.build(cfg.train_dataloader.dataset)
+
+
+def test_files_of_voc_of_other_classes(tmp_path):
+    voc(tmp_path, 'other', 'thing')
+    path = tmp_path / 'Annotations/other.xml'
+    path.write_text(path.read_text().replace('bndbox', 'box'))  # mmdet reads nothing of an object of no class
+    data = dict(type='mmdet.XMLDataset', data_root=str(tmp_path), ann_file='list.txt', metainfo={'classes': ('thin',)})
+    loader = dict(dataset={**data, 'data_prefix': dict(sub_data_root=''), 'pipeline': []}, batch_size=1, num_workers=0)
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
+    pytest.importorskip('mmdet')
+    said = r"^train_dataloader\.dataset: no 'thin' of metainfo\.classes in the files of .*; did you mean 'thing'\?$"
+    with pytest.raises(DatasetError, match=said), boundary(cfg, 'train_dataloader'):
+        DataLoader(DATASETS.build({**cfg.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=True)}))
 
 
 def test_a_metric_in_another_order(tmp_path):

@@ -78,17 +78,20 @@ class Adapter(TaskAdapter):
             _check_xml(dataset, where)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
-        """The XML file that lacks what mmdet reads."""
+        """The XML file that lacks what mmdet reads, or classes that no file names."""
         kind = self.dataset_class(dataset_cfg['type'])
         if not isinstance(kind, type) or not issubclass(kind, XMLDataset):
             return
         try:
-            files = _xml_files(DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True}))
+            dataset = DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True})
+            files = _xml_files(dataset)
         except Exception:  # it is not the files
             return
         for file in files:
-            if defect := _xml_defect(file):
+            if defect := _xml_defect(file, dataset.metainfo['classes']):
                 raise DatasetError(f'{where}: {file}: {defect}')
+        if empty:
+            _check_xml_names(dataset, where)
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         """Raise DatasetError unless one image at least has something to learn."""
@@ -264,9 +267,13 @@ def _check_xml(dataset: XMLDataset, where: str) -> None:
     classes = dataset.metainfo['classes']
     found = {entry['bbox_label'] for i in range(len(dataset)) for entry in dataset.get_data_info(i)['instances']}
     if len(found) < len(classes):
-        files = [file for file in _xml_files(dataset) if file.is_file()]
-        names = {each.findtext('name') for file in files for each in parse(file).iter('object')}
-        check_known(classes, sorted(filter(None, names)), where, f'the files of {_xml_folder(dataset)}')
+        _check_xml_names(dataset, where)
+
+
+def _check_xml_names(dataset: XMLDataset, where: str) -> None:
+    files = [file for file in _xml_files(dataset) if file.is_file()]
+    names = {each.findtext('name') for file in files for each in parse(file).iter('object')}
+    check_known(dataset.metainfo['classes'], sorted(filter(None, names)), where, f'the files of {_xml_folder(dataset)}')
 
 
 def _xml_folder(dataset: XMLDataset) -> Path:
@@ -277,8 +284,8 @@ def _xml_files(dataset: XMLDataset) -> list[Path]:
     return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
 
 
-def _xml_defect(path: Path) -> str | None:
-    """What a file in Pascal VOC's format lacks of what mmdet reads; None if nothing."""
+def _xml_defect(path: Path, classes: Sequence[str]) -> str | None:
+    """What a file in Pascal VOC's format lacks of what mmdet reads of these classes; None if nothing."""
     try:
         root = parse(path).getroot()
     except (OSError, ParseError) as error:
@@ -287,11 +294,11 @@ def _xml_defect(path: Path) -> str | None:
     if size is not None and not _has_numbers(size, ('width', 'height')):
         return '<size> has no <width> and <height> in pixels'
     for i, element in enumerate(root.iterfind('object'), 1):
-        if not element.findtext('name'):
+        if (name := element.findtext('name')) is None:
             return f'object {i} has no <name>'
         box = element.find('bndbox')
-        if box is None or not _has_numbers(box, ('xmin', 'ymin', 'xmax', 'ymax')):
-            return f'object {i} ({element.findtext("name")}) has no <bndbox> of <xmin>, <ymin>, <xmax>, <ymax>'
+        if name in classes and (box is None or not _has_numbers(box, ('xmin', 'ymin', 'xmax', 'ymax'))):
+            return f'object {i} ({name}) has no <bndbox> of <xmin>, <ymin>, <xmax>, <ymax>'
     return None
 
 
