@@ -16,6 +16,7 @@ from icconv_mm.data.skeleton import find_flip_pairs, sigmas_of
 from icconv_mm.files import command_of, configs_folder
 
 _WARM_UP = 200  # iterations, and a tenth of the training at most
+_LEAST_CROP = 256  # pixels
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'boxes': 'coco/bbox_mAP',
@@ -107,6 +108,11 @@ def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
     return dict(scales=[scale], ratios=ratios)
 
 
+def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the part of a label map that a step sees: two thirds of a side, but 256 pixels of it."""
+    return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
+
+
 def _kept(text: str, prepared: dict[str, Prepared]) -> Iterator[str]:
     """The lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
     is_kept = True
@@ -172,6 +178,7 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     yield 'same_pictures', _groups(prepared), 'tasks whose labels are of the same pictures'
     yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
     yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
+    yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
     if things is not None:
         yield 'anchors', anchors(prepared[things].boxes, chosen.size), 'on strides 4 to 64'
     yield 'batch_size', chosen.batch, ''

@@ -6,7 +6,7 @@ import pytest
 
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
-from icconv_mm.runner.own_data_text import anchors
+from icconv_mm.runner.own_data_text import anchors, crop_of
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 
@@ -61,6 +61,7 @@ def test_sizes_and_anchors_are_those_of_the_data():
     assert default_size(2 * sizes, large, 'boxes') == 640 and default_size(2 * sizes, small, 'boxes') == 864
     assert default_size(sizes // 8, large, 'boxes') == 128 and default_size(sizes, large, 'classes') == 224
     assert shape_of(sizes[:, ::-1], 300) == (256, 320)
+    assert crop_of((480, 384)) == (320, 256) and crop_of((640, 128)) == (416, 128)
     assert anchors(large, 640)['scales'] == [8] and anchors(small, 640)['scales'] == [2]
     thin = np.stack([np.full(50, 0.3), np.full(50, 0.04)], 1)
     assert anchors(thin, 640)['ratios'][0] == 0.13 and anchors(thin[:, ::-1], 640)['ratios'][-1] == 7.5
