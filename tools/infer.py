@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward pass')
-    ahead = 'threads that read and draw while the network computes; 0 for none (default: 2)'
+    ahead = 'threads that read and draw while the network computes; 0 for none (default: 1)'
     parser.add_argument('--workers', type=int, default=1, metavar='N', help=ahead)
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icconv_mm.errors import ArgumentError, InputError, UserError, sentence
-from icconv_mm.runner.other_tools import Parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -31,7 +30,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
     """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
     for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
         warnings.filterwarnings('ignore', message=known)
-    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    formatter = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
     made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
     return made
 

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import batch_of, scales_of, steps_of
 from icconv_mm.inference import deploy
 from icconv_mm.layers import ICConv2d
+from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
-from icconv_mm.runner.file_metrics import compare_metrics
 from icconv_mm.runner.infer import Predictor, inference_transforms
+from icconv_mm.runner.prepare import prepare_test
+from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import RuntimeInputError, Session
 
 SCHEMA = 1  # of the description in the file
@@ -293,3 +296,40 @@ def _describe(to: str, file: Path, description: Mapping[str, Any]) -> None:
 
         model = openvino.Core().read_model(str(file), config={'ENABLE_MMAP': False})
         writers.write_openvino(model, description, file)
+
+
+def compare_metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
+    """Test a model, and then its file in its place.
+
+    Args:
+        cfg: The config, which is changed in place.
+        checkpoint: File with the weights of the model.
+        session: The file.
+
+    Returns:
+        For each metric of the config its value of the ``model`` and of the ``file``.
+
+    Raises:
+        MissingFileError: The test dataset is not here.
+        InputError, DatasetError: As :func:`icconv_mm.apis.test`.
+    """
+    with tempfile.TemporaryDirectory() as folder, boundary(cfg) as progress:
+        cfg.work_dir = folder
+        prepare_test(cfg, checkpoint)
+        runner = build_runner(cfg, progress)
+        model = runner.test()
+        runner.model.test_step = partial(_found, runner.model, session)
+        file = runner.test()
+    return {name: {'model': model.get(name, 0.0), 'file': file.get(name, 0.0)} for name in sorted({**model, **file})}
+
+
+def _found(model: nn.Module, session: Session, data: dict) -> list[Any]:
+    """What ``test_step`` of a model returns for a batch, with what the file finds."""
+    samples = model.data_preprocessor(data, False)['data_samples']
+    paths = [sample.img_path for sample in samples]
+    for sample, prediction in zip(samples, session.predict(paths), strict=True):
+        for name, task in session.tasks.items():
+            own = sample.get(name) if name else sample
+            if own is not None:  # a picture may have no labels for a task
+                comparison.put_into(own, task, prediction.tasks[name])
+    return list(samples)

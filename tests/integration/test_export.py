@@ -22,7 +22,7 @@ if tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) < (2, 6):
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
-from icconv_mm.runner.file_metrics import compare_metrics
+from icconv_mm.runner.export import compare_metrics
 from icconv_mm.runner.infer import build_model
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session

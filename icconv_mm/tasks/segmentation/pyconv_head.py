@@ -96,28 +96,6 @@ class PyConvHead(BaseDecodeHead):
                 f'PyConvHead: a feature map of {size[0]}x{size[1]} is smaller than its global pooling of '
                 f'{self.pool_size}x{self.pool_size}: train on larger crops, or at a smaller output stride'
             )
-        context = self.global_context(adaptive_mean(x, self.pool_size))
+        context = self.global_context(F.adaptive_avg_pool2d(x, self.pool_size))
         context = F.interpolate(context, size=size, mode='bilinear', align_corners=self.align_corners)
         return self.merge(torch.cat([self.local_context(x), context], 1))
-
-
-def adaptive_mean(x: Tensor, size: int) -> Tensor:
-    """``[N, C, H, W]`` -> ``[N, C, size, size]``, as ``F.adaptive_avg_pool2d``.
-
-    In a trace or an ONNX export it is written as two products with matrices, made in the graph for maps of any size: no
-    runtime has the operator for sizes that do not divide those of the map.
-    """
-    if not (torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()):
-        return F.adaptive_avg_pool2d(x, size)
-    rows, columns = (_window_means(side, size, x) for side in x.shape[2:])
-    return torch.matmul(rows, torch.matmul(x, columns.t()))
-
-
-def _window_means(side: int | Tensor, size: int, like: Tensor) -> Tensor:
-    """[size, side]: row i averages the entries floor(i * side / size) to ceil((i + 1) * side / size)."""
-    entry = torch.arange(side, device=like.device)
-    i = torch.arange(size, device=like.device)[:, None]
-    begin = torch.div(i * side, size, rounding_mode='floor')
-    end = torch.div((i + 1) * side + size - 1, size, rounding_mode='floor')
-    inside = ((entry >= begin) & (entry < end)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)

@@ -1,8 +1,5 @@
-import warnings
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 pytest.importorskip('mmseg')
@@ -11,7 +8,6 @@ from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.segmentation import PyConvHead
-from icconv_mm.tasks.segmentation.pyconv_head import adaptive_mean
 
 SMALL = {'in_channels': 32, 'channels': 16, 'pyconv_channels': 64, 'num_classes': 5, 'norm_cfg': {'type': 'BN'}}
 
@@ -64,18 +60,6 @@ def test_errors(settings, got):
         PyConvHead(**(SMALL | settings))
 
 
-@pytest.mark.parametrize('shape', [(12, 11), (9, 27), (7, 30), (60, 64)])
-def test_pooling_of_a_trace(shape):
-    """The matrices of a trace average what torch's pooling averages."""
-    x = torch.randn(2, 3, *shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', torch.jit.TracerWarning)
-        traced = torch.jit.trace(lambda x: adaptive_mean(x, 9), x, check_trace=False)
-    assert 'adaptive_avg_pool2d' not in str(traced.graph)
-    for other in (x, torch.randn(1, 3, 33, 20)):
-        torch.testing.assert_close(traced(other), F.adaptive_avg_pool2d(other, 9))
-
-
 def test_autocast(head, maps):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         out = head(maps)
@@ -94,35 +78,3 @@ def test_compiles_to_one_graph(head, maps, train):
     got = torch.compile(head, backend='aot_eager', fullgraph=True)(maps)
     expected = head(maps)
     assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('dynamo', [False, True])
-def test_exports_to_onnx(head, maps, dynamo, tmp_path):
-    onnx = pytest.importorskip('onnx')
-    runtime = pytest.importorskip('onnxruntime')
-    newer = 'dynamo' in torch.onnx.export.__code__.co_varnames and hasattr(torch.onnx, 'ONNXProgram')
-    if dynamo and not newer:
-        pytest.skip('this torch exports with TorchScript only')
-
-    class OneMap(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = head
-
-        def forward(self, x):
-            return self.head([None, x])
-
-    path = tmp_path / 'head.onnx'
-    settings = {'dynamo': dynamo} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
-    if dynamo:
-        settings['dynamic_shapes'] = {'x': {2: torch.export.Dim('height'), 3: torch.export.Dim('width')}}
-    else:
-        settings['dynamic_axes'] = {'x': {2: 'height', 3: 'width'}}
-    torch.onnx.export(OneMap().eval(), (maps[1],), str(path), input_names=['x'], **settings)
-    assert {node.domain for node in onnx.load(path).graph.node} <= {'', 'ai.onnx'}
-    session = runtime.InferenceSession(str(path))
-    for x in (maps[1], torch.randn(2, 32, 25, 9)):
-        got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-        expected = head([None, x]).detach().numpy()
-        assert abs(got - expected).max() <= 1e-4 * abs(expected).max()
