@@ -1,5 +1,6 @@
 """The text of a config for one's own pictures: what a person edits on top, then the files of ``own_data/written``."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,13 @@ def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
     return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
 
 
+def class_weights(shares: Sequence[float]) -> list[float]:
+    """Weights of classes by their shares of the pixels, 1 for the mean pixel (ENet, https://arxiv.org/abs/1606.02147)."""
+    weights = [1 / math.log(1.02 + share) for share in shares]
+    mean = sum(share * weight for share, weight in zip(shares, weights)) / (sum(shares) or 1)
+    return [round(weight / mean, 2) for weight in weights]
+
+
 def _kept(text: str, prepared: dict[str, Prepared]) -> Iterator[str]:
     """The lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
     is_kept = True
@@ -179,6 +187,8 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
     yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
     yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
+    if chosen.task == 'semantic':
+        yield 'class_weight', class_weights(list(prepared['semantic'].counts.values())), 'rare classes count more'
     if things is not None:
         yield 'anchors', anchors(prepared[things].boxes, chosen.size), 'on strides 4 to 64'
     yield 'batch_size', chosen.batch, ''

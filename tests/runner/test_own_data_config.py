@@ -6,7 +6,7 @@ import pytest
 
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
-from icconv_mm.runner.own_data_text import anchors, crop_of
+from icconv_mm.runner.own_data_text import anchors, class_weights, crop_of
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 
@@ -65,6 +65,12 @@ def test_sizes_and_anchors_are_those_of_the_data():
     assert anchors(large, 640)['scales'] == [8] and anchors(small, 640)['scales'] == [2]
     thin = np.stack([np.full(50, 0.3), np.full(50, 0.04)], 1)
     assert anchors(thin, 640)['ratios'][0] == 0.13 and anchors(thin[:, ::-1], 640)['ratios'][-1] == 7.5
+
+
+def test_rare_classes_count_more():
+    shares = [0.6, 0.35, 0.05]
+    weights = class_weights(shares)
+    assert weights == sorted(weights) and sum(s * w for s, w in zip(shares, weights)) == pytest.approx(1, abs=0.01)
 
 
 def test_backbones_by_name():

@@ -45,11 +45,13 @@ class BottomupMixin:
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
         image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
+        outline = annotation['segmentation']
+        if found and not self.test_mode:  # mmpose copies all of it, number by number, for tests without a file
+            annotation.update(segmentation=[], keypoints=np.array(annotation['keypoints'], np.float32))
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
-        if info and info['segmentation']:
-            defect = segmentation_defect(info['segmentation'], image['height'], image['width'])
-            if defect and not self._is_valid_instance(info):  # of a region that training masks; nobody reads others
-                problem = defect
+        if info and outline and not self._is_valid_instance(info):  # a region that training masks; nobody reads others
+            info['segmentation'] = outline
+            problem = segmentation_defect(outline, image['height'], image['width'])
         if problem is not None:
             raise InputError(f'{place_of(annotation, image, self.ann_file)}: {problem}')
         return info

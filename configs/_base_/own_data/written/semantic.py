@@ -3,7 +3,15 @@ visualizer = dict(type='icconv_mm.SegVisualizer', vis_backends=[dict(type='Local
 model = dict(
     backbone=backbone,
     neck=dict(in_channels=levels, out_channels=width),
-    decode_head=dict(in_channels=[width] * 4, channels=width // 2, num_classes=len(classes)),
+    decode_head=dict(
+        in_channels=[width] * 4,
+        channels=width // 2,
+        num_classes=len(classes),
+        loss_decode=[
+            dict(type='icconv_mm.WeightedCrossEntropyLoss', class_weight=class_weight),
+            dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none', loss_weight=0.5),
+        ],
+    ),
 )
 
 train_pipeline = [
@@ -12,7 +20,7 @@ train_pipeline = [
     dict(type='RandomResize', scale=(size, size), ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop[::-1], cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion', brightness_delta=16, contrast_range=(0.8, 1.2), hue_delta=6),
+    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
