@@ -10,7 +10,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,23 @@ def check_coco_file(path: str | Path) -> dict:
     return content
 
 
-def read_large(path: str | Path) -> Any:
-    """Content of a JSON file, without the search for garbage among what is being made: it takes most of the time."""
-    text, was_enabled = Path(path).read_bytes(), gc.isenabled()
+@contextmanager
+def no_garbage_search() -> Iterator[None]:
+    """While millions of objects are made that stay, Python's search among them takes most of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return json.loads(text)
+        yield
     finally:
         if was_enabled:
             gc.enable()
+
+
+def read_large(path: str | Path) -> Any:
+    """Content of a JSON file."""
+    text = Path(path).read_bytes()
+    with no_garbage_search():
+        return json.loads(text)
 
 
 def check_measures(content: dict, path: str | Path) -> None:

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
-from icconv_mm.data.checks import check_once, place_of, pose_defect, warn_of_lost_people
+from icconv_mm.data.checks import check_once, no_garbage_search, place_of, pose_defect, warn_of_lost_people
 from icconv_mm.data.segmentations import segmentation_defect
 from icconv_mm.data.skeleton import keypoint_metainfo
 from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
+
+
+class _Kept(dict):
+    """An annotation that mmpose's deep copy takes as it is: number by number, it takes half of the time."""
+
+    def __deepcopy__(self, memo: dict) -> dict:
+        return dict(self)
 
 
 class BottomupMixin:
@@ -33,9 +40,15 @@ class BottomupMixin:
     def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict:
         return super()._load_metainfo(metainfo and keypoint_metainfo(metainfo))
 
+    def load_data_list(self) -> list[dict]:
+        """What mmpose reads: an entry for each image."""
+        with no_garbage_search():
+            return super().load_data_list()
+
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
         # A segmentation that is null ends mmpose's joining of people where others have one.
-        annotation = {key: value for key, value in raw_data_info['raw_ann_info'].items() if value is not None}
+        raw, image = raw_data_info['raw_ann_info'], raw_data_info['raw_img_info']
+        annotation = _Kept((key, value) for key, value in raw.items() if value is not None)
         annotation.setdefault('segmentation', [])
         expected = self._metainfo['num_keypoints']  # the property copies all of it
         found = len(annotation.get('keypoints', ()))
@@ -44,12 +57,13 @@ class BottomupMixin:
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
-        image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
-        outline = annotation['segmentation']
-        if found and not self.test_mode:  # mmpose copies all of it, number by number, for tests without a file
-            annotation.update(segmentation=[], keypoints=np.array(annotation['keypoints'], np.float32))
+        problem = pose_defect(annotation) if found else None
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
-        if info and outline and not self._is_valid_instance(info):  # a region that training masks; nobody reads others
+        outline = annotation['segmentation']
+        if info and not self.test_mode:  # in training nobody reads these, which take most of the memory
+            info.update(raw_ann_info=None, segmentation=[])
+            raw.update(keypoints=None, segmentation=None)
+        if info and outline and not self._is_valid_instance(info):  # but for regions, which it masks
             info['segmentation'] = outline
             problem = segmentation_defect(outline, image['height'], image['width'])
         if problem is not None:
