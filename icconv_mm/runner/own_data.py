@@ -24,7 +24,7 @@ from icconv_mm.versions import is_installed
 LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
 _SEEN = 30_000  # pictures that a training sees: 500 of them 60 times
 _EPOCHS = (12, 300)
-_STEPS = 1000  # a training has at least, by smaller batches where it is short
+_STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller batches where it is short
 _SIDES = (128, 640)  # of the default size; up to _FINE where things would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
@@ -241,7 +241,7 @@ def _choose(
     low, high = _EPOCHS
     epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
     most = 32 if task == 'classes' else 4 if is_deep or task == 'all' else 8
-    batch = min(most, max(2, min(count // 2, epochs * count // _STEPS)))
+    batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
     rate = 2e-4 if init else 5e-4 if is_deep else 1e-3
     return Choices(
         task=task,
