@@ -47,8 +47,7 @@ class BottomupMixin:
 
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
         # A segmentation that is null ends mmpose's joining of people where others have one.
-        raw, image = raw_data_info['raw_ann_info'], raw_data_info['raw_img_info']
-        annotation = _Kept((key, value) for key, value in raw.items() if value is not None)
+        annotation = _Kept((key, value) for key, value in raw_data_info['raw_ann_info'].items() if value is not None)
         annotation.setdefault('segmentation', [])
         expected = self._metainfo['num_keypoints']  # the property copies all of it
         found = len(annotation.get('keypoints', ()))
@@ -57,12 +56,11 @@ class BottomupMixin:
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
                 f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
-        problem = pose_defect(annotation) if found else None
+        image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
         outline = annotation['segmentation']
         if info and not self.test_mode:  # in training nobody reads these, which take most of the memory
             info.update(raw_ann_info=None, segmentation=[])
-            raw.update(keypoints=None, segmentation=None)
         if info and outline and not self._is_valid_instance(info):  # but for regions, which it masks
             info['segmentation'] = outline
             problem = segmentation_defect(outline, image['height'], image['width'])
