@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
-from icconv_mm_runtime.drawing import draw
+from icconv_mm_runtime.drawing import content_of, draw, joined
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.results import coco_records
-from icconv_mm_runtime.session import Session
+from icconv_mm_runtime.session import Prediction, Session
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         for task, found in prediction.tasks.items():
             records[task] += coco_records(session.tasks[task], found, number, args.json_score_thr)
         if args.draw:
-            _write(out / 'vis', name, draw(prediction.image, session.tasks, prediction.tasks, args.score_thr), number)
+            _write(out / 'vis', name, _drawn(session, prediction, args.score_thr), number)
     for task, description in session.tasks.items():
         suffix = f'.{task}' if task else ''
         categories = [{'id': i, 'name': known} for i, known in enumerate(description['classes'], start=1)]
@@ -61,6 +62,12 @@ def run(args: argparse.Namespace) -> None:
             path = out / f'{kind}{suffix}.json'
             path.write_text(json.dumps(content))
             print(path)
+
+
+def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.ndarray:
+    """The picture [h, w, 3], BGR, with what all tasks found, on at most 4096 pixels."""
+    parts = [content_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
+    return draw(prediction.image[..., ::-1], joined(parts))[..., ::-1]
 
 
 def _write(folder: Path, name: str, image, number: int) -> None:

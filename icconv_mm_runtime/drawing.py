@@ -1,90 +1,249 @@
-"""Pictures with what was found in them."""
+"""One picture with all that is known or predicted of it: legible at any size, on at most 4096 pixels."""
 
-from collections.abc import Mapping
+import colorsys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
-from icconv_mm_runtime.results import Found
+LONGEST = 4096  # pixels of a drawn picture: the file of a larger one is for the network, not for the eye
+_GOLDEN = 0.61803398875  # of the circle of hues from one colour to the next
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_MASK, _MAP = 0.45, 0.5  # how much of the colour lies over the picture
+_LEAST = 0.004  # of the picture: smaller regions of a label map get no name
+KEYPOINT_SCORE = 0.1  # from which a keypoint is drawn: the detection threshold of published models
 
-_KEYPOINT_SCORE = 0.1  # from which a keypoint is drawn
+
+@dataclass
+class Mark:
+    """What is drawn of one object, in pixels of the picture.
+
+    Attributes:
+        color: R, G and B, such as :func:`color_of` its class.
+        text: The words beside it.
+        box: x1, y1, x2, y2.
+        mask: Boolean [H, W].
+        keypoints: x, y of each, [K, 2], and ``shown`` says which ones are drawn.
+        skeleton: Pairs of keypoints that a line joins.
+    """
+
+    color: Sequence[int]
+    text: str = ''
+    box: Sequence[float] | None = None
+    mask: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    shown: np.ndarray | None = None
+    skeleton: Sequence[tuple[int, int]] = ()
+
+
+@dataclass
+class Content:
+    """What there is to be drawn on a picture.
+
+    Attributes:
+        marks: Objects, in pixels of the picture.
+        label_map: Class of each pixel, of any size; 255 stays as it is.
+        names: Names of the classes of the label map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
+        title: Words in the corner.
+    """
+
+    marks: list[Mark] = field(default_factory=list)
+    label_map: np.ndarray | None = None
+    names: Sequence[str] = ()
+    colors: Sequence[Sequence[int]] = ()
+    title: str = ''
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    """A colour (R, G, B) for a class: neighbours in number are far apart in hue, and further ones in lightness."""
+    lightness = (0.5, 0.36, 0.66)[(label // 8) % 3]
+    return tuple(round(255 * value) for value in colorsys.hls_to_rgb((0.02 + label * _GOLDEN) % 1, lightness, 0.9))
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """The colours of so many classes."""
+    return [color_of(label) for label in range(count)]
+
+
+def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, float]:
+    """A copy of a picture with no side longer than that, and its scale."""
+    scale = min(1.0, longest / max(image.shape[:2]))
+    if scale == 1.0:
+        return image.copy(), scale
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
 
 
 def draw(
-    image: np.ndarray, tasks: Mapping[str, Mapping[str, Any]], found: Mapping[str, Found], score_thr: float
+    image: np.ndarray, content: Content, size: tuple[int, int] | None = None, *, longest: int = LONGEST
 ) -> np.ndarray:
-    """A copy of ``[H, W, 3]``, BGR, with what tasks found that scores enough; label maps first, poses last."""
-    canvas = image.copy()
-    order = ('semantic', 'boxes', 'instances', 'pose', 'keypoints', 'classification')
-    for name in sorted(found, key=lambda name: order.index(tasks[name]['kind'])):
-        _PAINTERS[tasks[name]['kind']](canvas, tasks[name], found[name], score_thr)
+    """A copy of a picture with regions, masks, boxes, skeletons and words on it, in this order.
+
+    Args:
+        image: [H, W, 3], RGB.
+        content: What is drawn, in pixels of a picture of ``size``.
+        size: Height and width that the content refers to, where ``image`` is reduced already; by default its own.
+        longest: Most pixels of a side.
+
+    Returns:
+        [h, w, 3], RGB, reduced in proportion.
+    """
+    canvas, scale = reduced(image, longest)
+    height, width = canvas.shape[:2]
+    scale = width / size[1] if size else scale
+    unit = max(1.0, (height * width) ** 0.5 / 600)  # a line of one pixel at 600 x 600
+    words: list[tuple[str, float, float, tuple[int, int, int]]] = []
+    if content.label_map is not None:
+        small = cv2.resize(content.label_map.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        words += _draw_map(canvas, small, content)
+    for mark in content.marks:
+        if mark.mask is not None:
+            _draw_mask(canvas, mark, unit)
+    for mark in content.marks:
+        if mark.box is not None:
+            color = tuple(int(value) for value in mark.color)
+            x1, y1, x2, y2 = (round(float(value) * scale) for value in mark.box)
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(1.5 * unit)), cv2.LINE_AA)
+            if mark.text:
+                words.append((mark.text, x1, y1, color))
+    for mark in content.marks:
+        if mark.keypoints is not None:
+            _draw_skeleton(canvas, mark, scale, unit)
+    for text, x, y, color in words:
+        _write(canvas, text, x, y, color, unit)
+    if content.title:
+        _write(canvas, content.title, 0, height, (30, 30, 30), unit)
     return canvas
 
 
-def _color(task: Mapping[str, Any], label: int) -> tuple[int, int, int]:
-    palette = task.get('palette') or []
-    if label < len(palette):
-        return tuple(int(value) for value in palette[label][::-1])  # a palette is RGB
-    hue = np.uint8([[[label * 67 % 180, 200, 230]]])
-    return tuple(int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0])
+def _draw_map(canvas: np.ndarray, labels: np.ndarray, content: Content) -> list[tuple]:
+    """Colour the regions; gives the name of each class and the middle of its largest region."""
+    names, own = content.names, [tuple(color) for color in content.colors]
+    table = np.array([own[i] if i < len(own) else color_of(i) for i in range(256)], dtype=np.uint8)
+    known = labels != 255
+    _blend(canvas, table[labels], known, _MAP)
+    words = []
+    for label in np.unique(labels[known]).tolist():
+        if label >= len(names):
+            continue
+        count, _, stats, centers = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
+        if count > 1:
+            largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+            if stats[largest, cv2.CC_STAT_AREA] >= _LEAST * labels.size:
+                words.append((names[label], *centers[largest], tuple(table[label].tolist())))
+    return words
 
 
-def _name(task: Mapping[str, Any], label: int) -> str:
-    return task['classes'][label] if label < len(task['classes']) else str(label)
+def _draw_mask(canvas: np.ndarray, mark: Mark, unit: float) -> None:
+    height, width = canvas.shape[:2]
+    mask = mark.mask.astype(np.uint8)
+    if mask.shape != (height, width):
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    color = tuple(int(value) for value in mark.color)
+    x, y, w, h = cv2.boundingRect(mask)
+    part = canvas[y : y + h, x : x + w]
+    _blend(part, np.full_like(part, color), mask[y : y + h, x : x + w] > 0, _MASK)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, outlines, -1, color, max(1, round(unit)), cv2.LINE_AA)
 
 
-def _text(canvas: np.ndarray, text: str, place: tuple[int, int], color: tuple[int, int, int]) -> None:
-    size = max(0.35, min(canvas.shape[:2]) / 1500)
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-    x, y = max(0, min(place[0], canvas.shape[1] - width)), max(height + below, place[1])
-    cv2.rectangle(canvas, (x, y - height - below), (x + width, y), color, -1)
-    ink = (0, 0, 0) if sum(color) > 380 else (255, 255, 255)
-    cv2.putText(canvas, text, (x, y - below // 2), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:
+    """Lay colours over the pixels that are ``where``, in bytes: floats of a large picture would fill the memory."""
+    if canvas.size:
+        np.copyto(canvas, cv2.addWeighted(canvas, 1 - share, colors, share, 0), where=where[..., None])
 
 
-def _blend(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    canvas[mask] = canvas[mask] * 0.55 + np.array(color) * 0.45
+def _draw_skeleton(canvas: np.ndarray, mark: Mark, scale: float, unit: float) -> None:
+    """Only keypoints that are shown, and lines between two of them."""
+    points = np.round(np.asarray(mark.keypoints) * scale).astype(int)
+    shown = np.ones(len(points), bool) if mark.shown is None else np.asarray(mark.shown, bool)
+    color = tuple(int(value) for value in mark.color)
+    for a, b in mark.skeleton:
+        if shown[a] and shown[b]:
+            cv2.line(canvas, points[a].tolist(), points[b].tolist(), color, round(2 * unit), cv2.LINE_AA)
+    for number in np.flatnonzero(shown):
+        center = points[number].tolist()
+        cv2.circle(canvas, center, round(3.2 * unit), (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, center, round(2.4 * unit), color_of(number), -1, cv2.LINE_AA)
 
 
-def _semantic(canvas: np.ndarray, task: Mapping[str, Any], found: Found, score_thr: float) -> None:
-    for label in np.unique(found['label_map']):
-        _blend(canvas, found['label_map'] == label, _color(task, int(label)))
+def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit: float) -> None:
+    """Words on a ground of their colour, above a point, moved so that no part is cut."""
+    height, width = canvas.shape[:2]
+    size, thick = 0.42 * unit, max(1, round(unit))
+    text = text.encode('ascii', 'replace').decode()  # what the font of OpenCV has
+    (w, h), base = cv2.getTextSize(text, _FONT, size, thick)
+    if w > width - 4:  # a narrow picture
+        size *= max(width - 4, 1) / w
+        (w, h), base = cv2.getTextSize(text, _FONT, size, thick)
+    pad = max(1, round(1.5 * unit))
+    left = int(np.clip(x, 0, max(0, width - w - 2 * pad)))
+    bottom = int(np.clip(y, h + base + 2 * pad, height))
+    cv2.rectangle(canvas, (left, bottom - h - base - 2 * pad), (left + w + 2 * pad, bottom), color, -1)
+    light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    ink = (0, 0, 0) if light > 130 else (255, 255, 255)
+    cv2.putText(canvas, text, (left + pad, bottom - base - pad), _FONT, size, ink, thick, cv2.LINE_AA)
 
 
-def _boxes(canvas: np.ndarray, task: Mapping[str, Any], found: Found, score_thr: float) -> None:
-    for i in np.flatnonzero(found['scores'] >= score_thr)[::-1]:  # the best on top
-        label = int(found['labels'][i])
-        color = _color(task, label)
-        if 'masks' in found:
-            _blend(canvas, found['masks'][i], color)
-        x1, y1, x2, y2 = (round(float(value)) for value in found['boxes'][i])
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, 2)
-        _text(canvas, f'{_name(task, label)} {found["scores"][i]:.2f}', (x1, y1), color)
+def tiles(pictures: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np.ndarray:
+    """Pictures [h, w, 3] beside and below each other, each in a square of ``side`` pixels."""
+    columns = min(columns, max(len(pictures), 1))
+    rows = -(-len(pictures) // columns)
+    page = np.full((rows * side, columns * side, 3), 245, dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        scale = (side - 8) / max(picture.shape[:2])
+        w, h = (max(1, round(scale * length)) for length in picture.shape[1::-1])
+        small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        top, left = (number // columns) * side + (side - h) // 2, (number % columns) * side + (side - w) // 2
+        page[top : top + h, left : left + w] = small
+    return page
 
 
-def _poses(canvas: np.ndarray, task: Mapping[str, Any], found: Found, score_thr: float) -> None:
-    radius = max(2, min(canvas.shape[:2]) // 200)
-    for i in np.flatnonzero(found['scores'] >= score_thr):
-        points, seen = found['keypoints'][i].round().astype(int), found['keypoint_scores'][i] >= _KEYPOINT_SCORE
-        for start, end in task.get('skeleton') or ():
-            if seen[start] and seen[end]:
-                cv2.line(canvas, tuple(points[start].tolist()), tuple(points[end].tolist()), (90, 220, 90), radius)
-        for k in np.flatnonzero(seen):
-            color = _color({'palette': task.get('keypoint_colors')}, int(k))
-            cv2.circle(canvas, tuple(points[k].tolist()), radius + 1, color, -1, cv2.LINE_AA)
+# --- what a network found
 
 
-def _classes(canvas: np.ndarray, task: Mapping[str, Any], found: Found, score_thr: float) -> None:
-    label = int(found['scores'].argmax())
-    _text(canvas, f'{_name(task, label)} {found["scores"][label]:.2f}', (0, 0), _color(task, label))
+def content_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float) -> Content:
+    """What a task found, as :func:`icconv_mm_runtime.results.decode` gives it, to be drawn.
+
+    Args:
+        task: Its ``kind`` and ``classes``, and where there are such, ``palette`` (R, G, B) and ``skeleton``.
+        found: Arrays by name.
+        score_thr: Least score of what is drawn.
+    """
+    classes, colors = task['classes'], task.get('palette') or ()
+
+    def name(label: int) -> str:
+        return classes[label] if label < len(classes) else str(label)
+
+    if 'label_map' in found:
+        return Content(label_map=found['label_map'], names=classes, colors=colors)
+    scores = found['scores']
+    if task['kind'] == 'classification':
+        label = int(scores.argmax())
+        return Content(title=f'{name(label)} {scores[label]:.2f}')
+    marks = []
+    for i in np.argsort(scores, kind='stable'):  # the best on top
+        if scores[i] < score_thr:
+            continue
+        if 'keypoints' in found:
+            shown = found['keypoint_scores'][i] >= KEYPOINT_SCORE
+            links = task.get('skeleton') or ()
+            marks.append(Mark(color_of(int(i)), keypoints=found['keypoints'][i], shown=shown, skeleton=links))
+        else:
+            label = int(found['labels'][i])
+            color = colors[label] if label < len(colors) else color_of(label)
+            mask = found['masks'][i] if 'masks' in found else None
+            marks.append(Mark(color, f'{name(label)} {scores[i]:.2f}', found['boxes'][i], mask))
+    return Content(marks)
 
 
-_PAINTERS = {
-    'semantic': _semantic,
-    'boxes': _boxes,
-    'instances': _boxes,
-    'pose': _poses,
-    'keypoints': _poses,
-    'classification': _classes,
-}
+def joined(parts: Iterable[Content]) -> Content:
+    """What several tasks found, on one picture: one label map and one title at most."""
+    whole = Content()
+    for part in parts:
+        whole.marks += part.marks
+        if part.label_map is not None:
+            whole.label_map, whole.names, whole.colors = part.label_map, part.names, part.colors
+        whole.title = whole.title or part.title
+    return whole

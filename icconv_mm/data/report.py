@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from icconv_mm.data.drawing import Content, Mark, color_of, draw, tiles
 from icconv_mm.data.found import Found, Picture
 from icconv_mm.data.outlines import class_map, mask_of
 from icconv_mm.data.prepare import Prepared
+from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
 
 _MOST = 20  # problems of one kind that are listed
 
@@ -82,7 +82,7 @@ def _drawn(found: Found, prepared: Sequence[Prepared], picture: Picture) -> np.n
     marks = []
     for thing in picture.things or ():
         label = classes.index(thing.name) if thing.name in classes else 0
-        mark = Mark(color_of(label), thing.name)
+        mark = Mark(color_of(label), thing.name, skeleton=found.skeleton)
         if thing.box is not None:
             x, y, w, h = thing.box
             mark.box = [x, y, x + w, y + h]
@@ -96,5 +96,5 @@ def _drawn(found: Found, prepared: Sequence[Prepared], picture: Picture) -> np.n
         values = class_map(picture.label_map, None if picture.label_map.parts[-2:-1] == ('maps',) else picture.segments)
         label_map, names = values if values.ndim == 2 else None, by_task['semantic'].classes
     title = f'{picture.split}: {picture.path.name}' + (f' {picture.label}' if picture.label else '')
-    content = Content(marks, label_map, names, skeleton=found.skeleton, title=title)
+    content = Content(marks, label_map, names, title=title)
     return draw(image, content, longest=1200)

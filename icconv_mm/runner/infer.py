@@ -25,7 +25,6 @@ from torch import nn
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.data.checks import check_coco_file
-from icconv_mm.data.drawing import LONGEST, draw
 from icconv_mm.data.tree import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, naming, sentence
 from icconv_mm.files import require_file, write_json
@@ -34,6 +33,7 @@ from icconv_mm.runner.config import as_config
 from icconv_mm.runner.inputs import Film, FilmWriter, Picture, fetch, find_pictures, is_film, opened, read, scratch
 from icconv_mm.runner.prepare import prepare, without_own_weights
 from icconv_mm.tasks.task import NO_LIBRARY, TaskAdapter, scope_of
+from icconv_mm_runtime.drawing import LONGEST, draw
 
 
 class Predictor:

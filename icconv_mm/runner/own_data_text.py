@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.data.drawing import palette
 from icconv_mm.data.prepare import Prepared
 from icconv_mm.data.skeleton import find_flip_pairs, sigmas_of
 from icconv_mm.files import command_of, configs_folder
+from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and a tenth of the training at most
 _LEAST_CROP = 256  # pixels

@@ -15,7 +15,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from PIL import Image
 
-from icconv_mm.data.drawing import Content, Mark, color_of, draw, tiles
 from icconv_mm.data.found import oriented_size
 from icconv_mm.data.label_maps import read_label_map
 from icconv_mm.data.tree import kind_of
@@ -23,6 +22,7 @@ from icconv_mm.errors import UserError
 from icconv_mm.runner.infer import Predictor
 from icconv_mm.runner.inputs import read
 from icconv_mm.versions import is_installed
+from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
 
 _WORST = 10
 _SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of a thing
@@ -202,10 +202,11 @@ class _Truth:
             x, y, w, h = entry['bbox']
             if self.task == 'pose':
                 points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
-                marks.append(Mark(color_of(i), keypoints=points[:, :2], shown=points[:, 2] > 0))
+                shown = points[:, 2] > 0
+                marks.append(Mark(color_of(i), keypoints=points[:, :2], shown=shown, skeleton=self.skeleton))
             else:
                 marks.append(Mark(color_of(label), self.classes[label], [x, y, x + w, y + h]))
-        return Content(marks, skeleton=self.skeleton, title='truth')
+        return Content(marks, title='truth')
 
 
 def _truth(task: str, file: Path, folder: Path, classes: Sequence[str]) -> _Truth:

@@ -14,10 +14,10 @@ from mmengine.registry import DATASETS, VISUALIZERS, Registry
 from icconv_mm import versions
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.drawing import Content, palette
 from icconv_mm.data.tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
 from icconv_mm.registry import SCOPE, TASKS, import_task
+from icconv_mm_runtime.drawing import Content, palette
 
 if TYPE_CHECKING:  # it loads what draws, for which reading a config has no use
     from mmengine.visualization import Visualizer

@@ -83,4 +83,4 @@ def test_reduced_pictures():
     adapter_of('mmpose').enlarge(sample, (20, 40))
     content = adapter_of('mmpose').content(sample, dict(keypoints=['a', 'b'], skeleton=[(0, 1)]), 0.3)
     assert np.allclose(content.marks[0].keypoints, [[6.5, 2.5], [10.5, 4.5]])
-    assert content.marks[0].shown.tolist() == [True, False] and content.skeleton == [(0, 1)]
+    assert content.marks[0].shown.tolist() == [True, False] and content.marks[0].skeleton == [(0, 1)]

@@ -7,8 +7,8 @@ import numpy as np
 from mmengine.visualization import Visualizer
 
 from icconv_mm.data.checks import check_order
-from icconv_mm.data.drawing import Content
 from icconv_mm.tasks.task import TaskAdapter
+from icconv_mm_runtime.drawing import Content
 
 
 class Adapter(TaskAdapter):

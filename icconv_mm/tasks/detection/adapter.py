@@ -30,13 +30,13 @@ from icconv_mm.data.checks import (
     check_order,
     place_of,
 )
-from icconv_mm.data.drawing import Content, Mark, color_of
 from icconv_mm.data.segmentations import check_segmentations, first_defect
 from icconv_mm.data.tree import dicts_in, kind_of, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, run_lengths, xywh
+from icconv_mm_runtime.drawing import Content, Mark, color_of
 
 
 class Adapter(TaskAdapter):

@@ -11,7 +11,6 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.data.drawing import Content
 from icconv_mm.data.tree import datasets_in, dicts_in, kind_of, leaf_datasets, phase_datasets
 from icconv_mm.registry import VISUALIZERS, scoped
 from icconv_mm.tasks.multitask.checks import check_model
@@ -19,6 +18,7 @@ from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, adapter_of, library_of, metainfo_of, registered_class
+from icconv_mm_runtime.drawing import Content, joined
 
 
 class Adapter(TaskAdapter):
@@ -128,18 +128,10 @@ class Adapter(TaskAdapter):
         return own if kind_of(own) == MultiTaskVisualizer.__name__ else dict(type=scoped(MultiTaskVisualizer))
 
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        """All tasks on one picture: regions below masks and boxes, and skeletons on top."""
-        whole = Content()
-        for name, (adapter, meta) in sorted(self.parts(dict(dataset_meta)).items(), key=lambda item: item[1][0].layer):
-            if (own := sample.get(name)) is None:
-                continue
-            part = adapter.content(own, meta, score_thr)
-            whole.marks += part.marks
-            if part.label_map is not None:
-                whole.label_map, whole.names, whole.colors = part.label_map, part.names, part.colors
-            whole.skeleton = whole.skeleton or part.skeleton
-            whole.title = whole.title or part.title
-        return whole
+        """All tasks on one picture."""
+        parts = self.parts(dict(dataset_meta)).items()
+        known = [(adapter, sample.get(name), meta) for name, (adapter, meta) in parts if sample.get(name) is not None]
+        return joined(adapter.content(own, meta, score_thr) for adapter, own, meta in known)
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         for name, adapter in self.tasks.items():

@@ -18,7 +18,6 @@ from icconv_mm.data.checks import (
     read_large,
     warn_of_lost_people,
 )
-from icconv_mm.data.drawing import Content, Mark, color_of
 from icconv_mm.data.segmentations import check_segmentations
 from icconv_mm.data.skeleton import keypoint_metainfo
 from icconv_mm.data.tree import kind_of, with_pipeline
@@ -26,16 +25,16 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, Mark, color_of
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
-KEYPOINT_THRESHOLD = 0.1  # heatmap value from which a keypoint is drawn: the detection threshold of published models
 
 
 class Adapter(TaskAdapter):
     """Bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'
-    visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=KEYPOINT_THRESHOLD)
+    visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=KEYPOINT_SCORE)
     layer_visualizer = dict(type='mmpose.PoseLocalVisualizer')
     coco_datasets = (BaseCocoStyleDataset,)
     layer = 3
@@ -123,7 +122,7 @@ class Adapter(TaskAdapter):
         super().draw_predictions(visualizer, image, sample, score_thr, out_file)
 
     def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        return dict(kpt_thr=KEYPOINT_THRESHOLD)
+        return dict(kpt_thr=KEYPOINT_SCORE)
 
     def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
         sample = sample.clone()
@@ -139,11 +138,12 @@ class Adapter(TaskAdapter):
         """A skeleton for each person, each in a colour, of keypoints that score enough."""
         people = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
         links = [tuple(link) for link in _parsed(dict(dataset_meta)).get('skeleton_links') or ()]
-        shown = people.keypoint_scores >= KEYPOINT_THRESHOLD
+        shown = people.keypoint_scores >= KEYPOINT_SCORE
         marks = [
-            Mark(color_of(i), keypoints=own, shown=seen) for i, (own, seen) in enumerate(zip(people.keypoints, shown))
+            Mark(color_of(i), keypoints=own, shown=seen, skeleton=links)
+            for i, (own, seen) in enumerate(zip(people.keypoints, shown))
         ]
-        return Content(marks, skeleton=links)
+        return Content(marks)
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         people, scale = sample.pred_instances, size[1] / sample.ori_shape[1]

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 
 from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.drawing import Content
 from icconv_mm.data.label_maps import (
     IGNORED,
     label_map_defect,
@@ -26,6 +25,7 @@ from icconv_mm.data.tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
 from icconv_mm.tasks.task import TaskAdapter, metainfo_of, run_lengths
+from icconv_mm_runtime.drawing import Content
 
 _MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
 

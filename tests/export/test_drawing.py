@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icconv_mm.data.drawing import LONGEST, Content, Mark, color_of, draw, palette, tiles
+from icconv_mm_runtime.drawing import LONGEST, Content, Mark, color_of, content_of, draw, joined, palette, tiles
 
 
 def test_large_pictures_are_reduced_and_marks_with_them():
@@ -35,8 +35,8 @@ def test_words_are_whole_wherever_the_box_is(box, size):
 
 def test_skeletons_have_only_keypoints_that_are_shown():
     points = np.array([[20, 20], [80, 20], [50, 80]], dtype=float)
-    mark = Mark((0, 255, 0), keypoints=points, shown=np.array([True, True, False]))
-    drawn = draw(np.zeros((100, 100, 3), dtype=np.uint8), Content([mark], skeleton=[(0, 1), (1, 2)]))
+    mark = Mark((0, 255, 0), keypoints=points, shown=np.array([True, True, False]), skeleton=[(0, 1), (1, 2)])
+    drawn = draw(np.zeros((100, 100, 3), dtype=np.uint8), Content([mark]))
     assert drawn[20, 50].any() and not drawn[40:, :].any()
 
 
@@ -53,3 +53,31 @@ def test_label_maps_leave_void_alone_and_colours_differ():
 
 def test_tiles():
     assert tiles([np.zeros((30, 60, 3), np.uint8)] * 5, side=50, columns=4).shape == (100, 200, 3)
+
+
+def test_what_several_tasks_found_is_one_picture():
+    """The best on top, nothing below the score; two kinds of skeletons beside each other."""
+    masks = np.zeros((2, 40, 60), dtype=bool)
+    found = {
+        'things': {'boxes': np.array([[1, 2, 9, 9], [3, 3, 8, 8]]), 'scores': np.array([0.9, 0.5]), 'masks': masks},
+        'regions': {'label_map': np.zeros((40, 60), np.uint8)},
+        'people': {'keypoints': np.full((2, 3, 2), 20.0), 'scores': np.array([0.1, 0.8])},
+        'hands': {'keypoints': np.full((1, 2, 2), 30.0), 'scores': np.array([0.7])},
+        'weather': {'scores': np.array([0.25, 0.75])},
+    }
+    found['things']['labels'] = np.array([1, 2])
+    for name, count in (('people', 2), ('hands', 1)):
+        found[name]['keypoint_scores'] = np.tile([0.9, 0.9, 0.01], (count, 1))[:, : found[name]['keypoints'].shape[1]]
+    tasks = {
+        'things': {'kind': 'instances', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
+        'regions': {'kind': 'semantic', 'classes': ['sky'], 'palette': None},
+        'people': {'kind': 'pose', 'classes': ['person'], 'skeleton': [[0, 2], [0, 1]]},
+        'hands': {'kind': 'keypoints', 'classes': ['hand'], 'skeleton': [[0, 1]]},
+        'weather': {'kind': 'classification', 'classes': ['rain', 'sun']},
+    }
+    whole = joined(content_of(tasks[name], found[name], 0.3) for name in tasks)
+    assert [mark.text for mark in whole.marks] == ['2 0.50', 'dog 0.90', '', '']
+    assert [mark.color for mark in whole.marks[:2]] == [color_of(2), [4, 5, 6]]
+    assert [mark.shown.tolist() for mark in whole.marks[2:]] == [[True, True, False], [True, True]]
+    assert whole.names == ['sky'] and whole.title == 'sun 0.75'
+    assert draw(np.zeros((40, 60, 3), np.uint8), whole).any()
