@@ -99,7 +99,7 @@ def draw(
         words += _draw_map(canvas, small, content)
     for mark in content.marks:
         if mark.mask is not None:
-            _draw_mask(canvas, mark, unit)
+            _draw_mask(canvas, mark, unit, filled=content.label_map is None)
     for mark in content.marks:
         if mark.box is not None:
             color = tuple(int(value) for value in mark.color)
@@ -135,17 +135,19 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, content: Content) -> list[
     return words
 
 
-def _draw_mask(canvas: np.ndarray, mark: Mark, unit: float) -> None:
+def _draw_mask(canvas: np.ndarray, mark: Mark, unit: float, filled: bool) -> None:
+    """In its colour, or as a white outline on a label map, which would not be seen below it."""
     height, width = canvas.shape[:2]
     mask = mark.mask.astype(np.uint8)
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    color = tuple(int(value) for value in mark.color)
-    x, y, w, h = cv2.boundingRect(mask)
-    part = canvas[y : y + h, x : x + w]
-    _blend(part, np.full_like(part, color), mask[y : y + h, x : x + w] > 0, _MASK)
+    color = tuple(int(value) for value in mark.color) if filled else (255, 255, 255)
+    if filled:
+        x, y, w, h = cv2.boundingRect(mask)
+        part = canvas[y : y + h, x : x + w]
+        _blend(part, np.full_like(part, color), mask[y : y + h, x : x + w] > 0, _MASK)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outlines, -1, color, max(1, round(unit)), cv2.LINE_AA)
+    cv2.drawContours(canvas, outlines, -1, color, max(1, round(unit if filled else 1.5 * unit)), cv2.LINE_AA)
 
 
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:

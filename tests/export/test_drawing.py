@@ -51,6 +51,16 @@ def test_label_maps_leave_void_alone_and_colours_differ():
     assert apart.min() > 40 and color_of(3) == palette(4)[3]
 
 
+def test_masks_on_label_maps_are_outlines():
+    image, mask = np.full((60, 60, 3), 100, dtype=np.uint8), np.zeros((60, 60), dtype=bool)
+    mask[10:50, 10:50] = True
+    content = Content([Mark((255, 0, 0), mask=mask)])
+    assert draw(image, content)[30, 30, 0] > 150
+    content.label_map, content.colors = np.zeros((60, 60), np.uint8), [(0, 0, 255)]
+    drawn = draw(image, content)
+    assert (drawn[30, 30] == drawn[2, 2]).all() and (drawn[10, 30] > 200).all()
+
+
 def test_tiles():
     assert tiles([np.zeros((30, 60, 3), np.uint8)] * 5, side=50, columns=4).shape == (100, 200, 3)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
+from icconv_mm_runtime.drawing import Content, Mark, draw
 from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS, Kind
 from icconv_tools.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
-_TILE = 512  # pixels of one drawn scene
+_TILE = 384  # pixels of one drawn scene: words have a least size, and are read on a page that shows 900 pixels
 _EXAMPLES = 3
 _MARGIN = 34  # for titles
 _SEEN = 0.5  # of a keypoint's score: the height of its peak in the heatmap
@@ -76,42 +77,24 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
     """A scene enlarged to a tile, with label map, masks, boxes with names, and keypoints on top of each other."""
     factor = _TILE / scene.shape[1]
     tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
+    content = Content(colors=SEMANTIC_PALETTE)
     if LABELS in sources:
-        labels = cv2.resize(sources[LABELS](image), tile.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        tile = cv2.addWeighted(tile, 0.55, np.array(SEMANTIC_PALETTE, np.uint8)[:, ::-1][labels], 0.45, 0)
-    for kind, draw in ((MASKS, _draw_mask), (KEYPOINTS, _draw_keypoints), (BOXES, _draw_box)):
+        content.label_map = sources[LABELS](image)
+    for kind in (MASKS, KEYPOINTS, BOXES):
         for each in sources[kind](image) if kind in sources else ():
-            draw(tile, each, factor, PALETTE[each['category_id'] - 1][::-1], coco)
-    return tile
-
-
-def _draw_mask(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
-    """Its outline, smoothed as the scene is."""
-    mask = cv2.GaussianBlur(cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1]), (0, 0), factor)
-    outlines, _ = cv2.findContours((mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(tile, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
-
-
-def _draw_box(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
-    x, y, *_ = whole = np.rint(np.array(each['bbox']) * factor).astype(int).tolist()
-    name = CLASSES[each['category_id'] - 1]
-    cv2.rectangle(tile, whole, color, 2)
-    (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
-    x, base = min(x, _TILE - width - 8), max(y, height + 8)  # never cut by the border
-    cv2.rectangle(tile, (x, base - height - 8), (x + width + 8, base), color, -1)
-    cv2.putText(tile, name, (x + 4, base - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
-
-
-def _draw_keypoints(tile: np.ndarray, each: dict, factor: float, color: Sequence[int], coco: COCO) -> None:
-    keypoints = np.array(each['keypoints']).reshape(-1, 3)
-    points = np.rint(keypoints[:, :2] * factor).astype(int).tolist()
-    seen = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has visibilities, 1 or 2
-    for a, b in SKELETON:
-        if seen[a - 1] and seen[b - 1]:
-            cv2.line(tile, points[a - 1], points[b - 1], color, 3, cv2.LINE_AA)
-    for point, visible in zip(points, seen):
-        if visible:
-            cv2.circle(tile, point, 4, (255, 255, 255), -1, cv2.LINE_AA)
+            mark = Mark(PALETTE[each['category_id'] - 1])
+            if kind is MASKS:  # smoothed as the scene is
+                smooth = cv2.GaussianBlur(cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1]), (0, 0), factor)
+                mark.mask = smooth > 127
+            elif kind is KEYPOINTS:
+                keypoints = np.array(each['keypoints']).reshape(-1, 3)
+                mark.keypoints, mark.skeleton = keypoints[:, :2], [(a - 1, b - 1) for a, b in SKELETON]
+                mark.shown = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has 1 or 2
+            else:
+                x, y, width, height = each['bbox']
+                mark.box, mark.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
+            content.marks.append(mark)
+    return draw(tile[..., ::-1], content, scene.shape[:2])[..., ::-1]
 
 
 def _text(text: str, width: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_one_network_is_judged_for_each_task(home, data, tmp_path):
     assert '--cfg-options' not in (tmp_path / 'work/joint/test.log').read_text()
     cfg = Config.fromfile(tmp_path / 'work/joint/config.py', import_custom_modules=False)
     assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
-    assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 2 * 512  # truth and prediction
+    assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 2 * 384  # truth and prediction
     assert 'four networks' not in printed
     exported = '1.0 MiB, 20.0 ms a picture where PyTorch takes 40.0; largest differences: boxes 1e-05'
     page = (tmp_path / 'work/report.html').read_text()
