@@ -47,6 +47,7 @@ class Content:
         label_map: Class of each pixel, of any size; 255 stays as it is.
         names: Names of the classes of the label map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
         title: Words in the corner.
+        size: Height and width of the picture in whose pixels the marks are; by default of the one drawn on.
     """
 
     marks: list[Mark] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Content:
     names: Sequence[str] = ()
     colors: Sequence[Sequence[int]] = ()
     title: str = ''
+    size: tuple[int, int] | None = None
 
 
 def color_of(label: int) -> tuple[int, int, int]:
@@ -75,15 +77,12 @@ def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, floa
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
 
 
-def draw(
-    image: np.ndarray, content: Content, size: tuple[int, int] | None = None, *, longest: int = LONGEST
-) -> np.ndarray:
+def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndarray:
     """A copy of a picture with regions, masks, boxes, skeletons and words on it, in this order.
 
     Args:
         image: [H, W, 3], RGB.
-        content: What is drawn, in pixels of a picture of ``size``.
-        size: Height and width that the content refers to, where ``image`` is reduced already; by default its own.
+        content: What is drawn.
         longest: Most pixels of a side.
 
     Returns:
@@ -91,7 +90,7 @@ def draw(
     """
     canvas, scale = reduced(image, longest)
     height, width = canvas.shape[:2]
-    scale = width / size[1] if size else scale
+    scale = width / content.size[1] if content.size else scale
     unit = max(1.0, (height * width) ** 0.5 / 600)  # a line of one pixel at 600 x 600
     words: list[tuple[str, float, float, tuple[int, int, int]]] = []
     if content.label_map is not None:
@@ -205,39 +204,40 @@ def tiles(pictures: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> 
 # --- what a network found
 
 
-def content_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float) -> Content:
-    """What a task found, as :func:`icconv_mm_runtime.results.decode` gives it, to be drawn.
+def content_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float = 0.0) -> Content:
+    """What a task found, as :func:`icconv_mm_runtime.results.decode` gives it, to be drawn; the best on top.
 
     Args:
         task: Its ``kind`` and ``classes``, and where there are such, ``palette`` (R, G, B) and ``skeleton``.
-        found: Arrays by name.
+        found: Arrays by name; without ``scores``, as labels of people have none, all is drawn.
         score_thr: Least score of what is drawn.
     """
-    classes, colors = task['classes'], task.get('palette') or ()
+    classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
 
-    def name(label: int) -> str:
-        return classes[label] if label < len(classes) else str(label)
+    def words(label: int, place: int) -> str:
+        name = classes[label] if label < len(classes) else str(label)
+        return name if scores is None else f'{name} {scores[place]:.2f}'
 
+    content = Content()
     if 'label_map' in found:
-        return Content(label_map=found['label_map'], names=classes, colors=colors)
-    scores = found['scores']
+        content.label_map, content.names, content.colors = found['label_map'], classes, colors
     if task['kind'] == 'classification':
-        label = int(scores.argmax())
-        return Content(title=f'{name(label)} {scores[label]:.2f}')
-    marks = []
-    for i in np.argsort(scores, kind='stable'):  # the best on top
-        if scores[i] < score_thr:
-            continue
+        labels = found['labels'] if scores is None else [scores.argmax()]
+        content.title = ', '.join(words(int(label), label) for label in labels)
+        return content
+    order = range(len(found.get('keypoints', found.get('boxes', ()))))
+    if scores is not None:
+        order = [int(i) for i in np.argsort(scores, kind='stable') if scores[i] >= score_thr]
+    for i in order:
         if 'keypoints' in found:
-            shown = found['keypoint_scores'][i] >= KEYPOINT_SCORE
-            links = task.get('skeleton') or ()
-            marks.append(Mark(color_of(int(i)), keypoints=found['keypoints'][i], shown=shown, skeleton=links))
+            shown, links = found['keypoint_scores'][i] >= KEYPOINT_SCORE, task.get('skeleton') or ()
+            content.marks.append(Mark(color_of(i), keypoints=found['keypoints'][i], shown=shown, skeleton=links))
         else:
             label = int(found['labels'][i])
             color = colors[label] if label < len(colors) else color_of(label)
             mask = found['masks'][i] if 'masks' in found else None
-            marks.append(Mark(color, f'{name(label)} {scores[i]:.2f}', found['boxes'][i], mask))
-    return Content(marks)
+            content.marks.append(Mark(color, words(label, i), found['boxes'][i], mask))
+    return content
 
 
 def joined(parts: Iterable[Content]) -> Content:

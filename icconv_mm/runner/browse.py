@@ -3,14 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.visualization import Visualizer
 
 from icconv_mm.errors import InputError
 from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.prepare import prepare
+from icconv_mm_runtime.drawing import draw
+
+_LEAST = 512  # pixels of a drawn image: on a smaller one, words would cover what they name
 
 
 def browse(
@@ -50,17 +55,21 @@ def browse(
     with boundary(cfg, where):
         dataset = DATASETS.build(cfg[where].dataset)
     task.check(None, dataset, f'{where}.dataset', training=False)
-    visualizer = task.visualizer(cfg, dataset.metainfo)
+    window = Visualizer() if show else None
     written = []
     for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):
         item = dataset[i]
         sample = item['data_samples']
+        image, content = _rgb(item['inputs']), task.annotations(sample, dataset.metainfo)
+        content.size = content.size or image.shape[:2]
+        factor = -(-_LEAST // max(image.shape[:2]))
+        drawn = draw(image.repeat(factor, 0).repeat(factor, 1), content)
         name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
-        out_file = None if out_dir is None else str(Path(out_dir, name))
-        options = dict(out_file=out_file, show=show, wait_time=wait_time)
-        task.draw_annotations(visualizer, _rgb(item['inputs']), sample, **options)
-        if out_file is not None:
-            written.append(Path(out_file))
+        if out_dir is not None:
+            written.append(Path(out_dir, name))
+            mmcv.imwrite(drawn[..., ::-1], str(written[-1]))
+        if window is not None:
+            window.show(drawn, win_name=name, wait_time=wait_time)
     return written
 
 

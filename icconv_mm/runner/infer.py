@@ -144,7 +144,8 @@ class Predictor:
         """The picture with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
         image = given.image if isinstance(given, Picture) else read(given, LONGEST)
         content = self.task.content(sample, self.dataset_meta, score_thr)
-        return draw(image[..., ::-1], content, tuple(sample.ori_shape[:2]))[..., ::-1]
+        content.size = tuple(sample.ori_shape[:2])
+        return draw(image[..., ::-1], content)[..., ::-1]
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
         """Write the image at ``path`` with its predictions to ``out_file``."""

@@ -293,10 +293,10 @@ def _draw_worst(drawn: Mapping[Path, tuple[Content, Content]], judged: Judged, p
     shown = []
     for each in sorted(drawn, key=judged.scores.get):
         image = read(each, 1600)[..., ::-1]
-        truth, found = drawn[each]
-        found.title = f'{judged.scores[each]:.0%} right: {each.name}'
-        size = oriented_size(each)[0][::-1]
-        shown += [draw(image, content, size, longest=900) for content in (truth, found)]
+        drawn[each][1].title = f'{judged.scores[each]:.0%} right: {each.name}'
+        for content in drawn[each]:  # the truth, and what was found
+            content.size = oriented_size(each)[0][::-1]
+            shown.append(draw(image, content, longest=900))
     if shown:
         Image.fromarray(tiles(shown, side=640, columns=2)).save(path)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, VISUALIZERS, Registry
+from mmengine.registry import DATASETS, Registry
 
 from icconv_mm import versions
 from icconv_mm.checkpoints.metadata import dataset_meta_of
@@ -19,8 +19,7 @@ from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, nam
 from icconv_mm.registry import SCOPE, TASKS, import_task
 from icconv_mm_runtime.drawing import Content, palette
 
-if TYPE_CHECKING:  # it loads what draws, for which reading a config has no use
-    from mmengine.visualization import Visualizer
+if TYPE_CHECKING:
     from torch import nn
 
 NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
@@ -151,25 +150,23 @@ class TaskAdapter:
 
     Attributes:
         library: Import name of the library, the ``default_scope`` of its configs.
+        kind: What it finds, as :mod:`icconv_mm_runtime` calls it.
         dump_metric: Metric that writes predictions to a pickle file (``out`` of :func:`icconv_mm.apis.test`).
         autocast_modules: Names of the model's children that run in bfloat16 where a CPU trains with ``amp``; None for
             the whole model. Where a head calls an operator of mmcv, only what comes before it can.
         visualization_hook: Config of the hook that shows predictions.
         shown_dir: The hook's argument for the folder of the images that it writes.
-        layer_visualizer: Config of the visualiser that draws on top of those of other tasks.
         coco_datasets: Classes of datasets that read annotation files in COCO format.
-        layer: Place of its drawing among those of other tasks: what fills the image first, lines last.
         other_heads: Names or types of heads whose ``num_classes`` is not the number of classes of the data.
     """
 
     library: str = ''
+    kind: str = ''
     dump_metric: str = 'DumpResults'
     autocast_modules: tuple[str, ...] | None = None
     visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
     shown_dir: str = 'out_dir'
-    layer_visualizer: Mapping[str, Any] = {}
     coco_datasets: tuple[type, ...] = ()
-    layer: int = 0
     other_heads: tuple[str, ...] = ()
 
     # --- tests ---
@@ -292,6 +289,9 @@ class TaskAdapter:
         """The class of a dataset by its ``type``, which may lack the library's scope, or be the class; None unknown."""
         return DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind
 
+    def _scoped(self, kind: str) -> str:
+        return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
+
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Class names of a dataset config: its ``metainfo``, else those of its type."""
         return tuple(metainfo_of(self.dataset_class(dataset_cfg['type']), dataset_cfg).get('classes') or ())
@@ -323,34 +323,18 @@ class TaskAdapter:
         """What the first transform of the test pipeline gets for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
-    def visualizer(self, cfg: Config, dataset_meta: dict) -> 'Visualizer':
-        """The visualiser of a config, with class names and colours, not bound to a folder."""
-        options = {**self.visualizer_config(cfg), 'vis_backends': None, 'name': f'icconv_mm_{id(cfg)}'}
-        visualizer = VISUALIZERS.build(options)
-        self.set_dataset_meta(visualizer, dataset_meta)
-        return visualizer
-
-    def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
-        """The visualiser of a config, to be built whatever default scope the process has by now."""
-        return {**cfg.visualizer, 'type': self._scoped(cfg.visualizer.type)}
-
-    def _scoped(self, kind: str) -> str:
-        return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
-
-    def set_dataset_meta(self, visualizer: 'Visualizer', dataset_meta: dict) -> None:
-        """Give a visualiser the class names and colours of a dataset."""
-        visualizer.dataset_meta = dataset_meta
-
-    def draw_predictions(
-        self, visualizer: 'Visualizer', image: np.ndarray, sample: Any, score_thr: float, out_file: str
-    ) -> None:
-        """Draw the predictions in ``sample`` on ``image`` [H, W, 3] (RGB, uint8) and write ``out_file``."""
-        options = self.drawing_options(score_thr)
-        visualizer.add_datasample('predictions', image, sample, draw_gt=False, out_file=out_file, **options)
-
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
         """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
         raise NotImplementedError
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        """The labels in a packed item of a dataset, as marks to be drawn on its image."""
+        raise NotImplementedError
+
+    def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
+        """What an exported file says of a task: its kind, and the names and colours of its classes."""
+        names = self.class_names(dict(dataset_meta))
+        return {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """The colour (R, G, B) of each class: those of the data, else some that can be told apart."""
@@ -365,17 +349,6 @@ class TaskAdapter:
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
         """One prediction of those for the tiles of an image of ``size``, each with the top and the left of its tile."""
         raise NotSupportedError('tile', 'only boxes and label maps are put together again')
-
-    def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        """Further arguments of the library's visualiser for predictions that score ``score_thr`` or more."""
-        return {}
-
-    def draw_annotations(self, visualizer: 'Visualizer', image: np.ndarray, sample: Any, **options: Any) -> None:
-        """Draw the ground truth in ``sample``, a packed item of a dataset, on ``image`` [H, W, 3] (RGB, uint8).
-
-        ``options`` are ``out_file``, ``show`` and ``wait_time`` of the library's visualiser.
-        """
-        visualizer.add_datasample('annotations', image, sample, draw_pred=False, **options)
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.

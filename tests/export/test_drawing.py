@@ -14,7 +14,7 @@ def test_large_pictures_are_reduced_and_marks_with_them():
     scale = LONGEST / 9000
     expected = np.array([[1500, 4500], [2400, 6000]]) * scale
     assert np.abs([red.min(0), red.max(0)] - expected).max() < 8
-    again = draw(image[::3, ::3], Content([Mark((255, 0, 0), '', [4500, 1500, 6000, 2400])]), (3000, 9000))
+    again = draw(image[::3, ::3], Content([Mark((255, 0, 0), '', [4500, 1500, 6000, 2400])], size=(3000, 9000)))
     assert again.shape == (1000, 3000, 3) and np.abs(np.argwhere(again[..., 0] > 200).min(0) - [500, 1500]).max() < 8
 
 

@@ -3,19 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from mmengine.visualization import Visualizer
-
 from icconv_mm.data.checks import check_order
 from icconv_mm.tasks.task import TaskAdapter
-from icconv_mm_runtime.drawing import Content
+from icconv_mm_runtime.drawing import Content, content_of
 
 
 class Adapter(TaskAdapter):
     """Classifiers of mmpretrain."""
 
     library = 'mmpretrain'
-    layer_visualizer = dict(type='mmpretrain.UniversalVisualizer')
+    kind = 'classification'
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         """Labels by name where the folders have them: mmpretrain numbers folders by the alphabet."""
@@ -24,13 +21,9 @@ class Adapter(TaskAdapter):
         labels = {name: label for name, label in folders.items() if name in classes}
         check_order(classes, labels, where, 'the order of folders')
 
-    def draw_predictions(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
-    ) -> None:
-        visualizer.visualize_cls(image, sample, draw_gt=False, out_file=out_file)
-
-    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
-        visualizer.visualize_cls(image, sample, draw_pred=False, **options)
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        labels = sample.gt_label.tolist() if 'gt_label' in sample else []
+        return content_of(self.described(dataset_meta), {'labels': labels})
 
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
         score, label = sample.pred_score.cpu().max(0)

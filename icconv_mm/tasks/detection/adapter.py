@@ -18,7 +18,6 @@ from mmdet.visualization import get_palette
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
-from mmengine.visualization import Visualizer
 from torch import nn
 
 from icconv_mm.data.checks import (
@@ -36,20 +35,19 @@ from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, run_lengths, xywh
-from icconv_mm_runtime.drawing import Content, Mark, color_of
+from icconv_mm_runtime.drawing import Content, Mark, color_of, content_of
 
 
 class Adapter(TaskAdapter):
     """Detectors and instance segmentors of mmdet."""
 
     library = 'mmdet'
+    kind = 'boxes'
     dump_metric = 'DumpDetResults'
     autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
     visualization_hook = dict(type='DetVisualizationHook', draw=True)
     shown_dir = 'test_out_dir'
-    layer_visualizer = dict(type='mmdet.DetLocalVisualizer')
     coco_datasets = (CocoDataset,)
-    layer = 2
     other_heads = ('rpn_head', 'semantic_head')  # objects or none; labels of another kind
 
     def enable_tta(self, cfg: Config) -> None:
@@ -126,18 +124,6 @@ class Adapter(TaskAdapter):
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
             check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
-    def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        return dict(pred_score_thr=score_thr)
-
-    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
-        sample = sample.numpy()
-        instances = sample.gt_instances
-        if isinstance(instances.get('bboxes'), BaseBoxes):
-            instances.bboxes = instances.bboxes.tensor
-        if 'masks' in instances:
-            instances.masks = mask2ndarray(instances.masks).astype(bool)
-        super().draw_annotations(visualizer, image, sample, **options)
-
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
         """Boxes and masks, those of the largest score last."""
         found = sample.pred_instances[sample.pred_instances.scores >= score_thr].cpu().numpy()
@@ -149,6 +135,17 @@ class Adapter(TaskAdapter):
             color = colors[label] if label < len(colors) else color_of(label)
             marks.append(Mark(color, text, found.bboxes[i], found.masks[i] if 'masks' in found else None))
         return Content(marks)
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        """Boxes and masks; of panoptic data also the classes of pixels."""
+        known = sample.gt_instances
+        boxes = known.bboxes.tensor if isinstance(known.bboxes, BaseBoxes) else known.bboxes
+        found = {'boxes': np.asarray(boxes), 'labels': np.asarray(known.labels)}
+        if 'masks' in known:
+            found['masks'] = mask2ndarray(known.masks).astype(bool)
+        if 'gt_sem_seg' in sample:
+            found['label_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
+        return content_of(self.described(dataset_meta), found)
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """As of every task; mmdet has colours by name, such as ``'coco'``."""

@@ -1,24 +1,24 @@
 """The tools' view of one network for several tasks: each task is left to the adapter of its library."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mmcv
 import numpy as np
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.data.tree import datasets_in, dicts_in, kind_of, leaf_datasets, phase_datasets
-from icconv_mm.registry import VISUALIZERS, scoped
+from icconv_mm.registry import VISUALIZERS
 from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, adapter_of, library_of, metainfo_of, registered_class
-from icconv_mm_runtime.drawing import Content, joined
+from icconv_mm_runtime.drawing import Content, draw, joined
 
 
 class Adapter(TaskAdapter):
@@ -122,16 +122,11 @@ class Adapter(TaskAdapter):
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def visualizer_config(self, cfg: Config) -> Mapping[str, Any]:
-        """The visualiser of the config, if a ``MultiTaskVisualizer``; else one with those of the libraries."""
-        own = cfg.get('visualizer') or {}
-        return own if kind_of(own) == MultiTaskVisualizer.__name__ else dict(type=scoped(MultiTaskVisualizer))
-
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        """All tasks on one picture."""
-        parts = self.parts(dict(dataset_meta)).items()
-        known = [(adapter, sample.get(name), meta) for name, (adapter, meta) in parts if sample.get(name) is not None]
-        return joined(adapter.content(own, meta, score_thr) for adapter, own, meta in known)
+        return _found(sample, dataset_meta, score_thr)
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        return _labels(sample, dataset_meta)
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         for name, adapter in self.tasks.items():
@@ -139,53 +134,12 @@ class Adapter(TaskAdapter):
                 adapter.enlarge(own, size)
         super().enlarge(sample, size)
 
-    def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        return dict(pred_score_thr=score_thr)
-
-    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
-        if sample.get(LABELS_OF_FILE):
-            height, width = sample.ori_shape[:2]
-            image = mmcv.imresize(image, (width, height))
-        super().draw_annotations(visualizer, image, sample, **options)
-
 
 @VISUALIZERS.register_module()
 class MultiTaskVisualizer(Visualizer):
-    """Draws each task with the visualiser of its library, on top of each other.
+    """Draws labels and predictions of all tasks, each on a copy of the image."""
 
-    Args:
-        name, vis_backends, ...: The arguments of mmengine's ``Visualizer``.
-        visualizers: Config of the visualiser of a library by its name (``mmdet=dict(type=...)``), where another than
-            the library's own default is wanted.
-    """
-
-    def __init__(
-        self, name: str = 'visualizer', *args, visualizers: Mapping[str, Mapping[str, Any]] | None = None, **kwargs
-    ) -> None:
-        super().__init__(name, *args, **kwargs)
-        self._configs = visualizers or {}
-        self._painters: dict[str, Visualizer] = {}
-        self._dataset_meta: Mapping[str, dict] = {}
-
-    @property
-    def dataset_meta(self) -> Mapping[str, dict]:
-        """What the dataset says of each task, by name."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: Mapping[str, dict] | None) -> None:
-        self._dataset_meta = meta or {}
-        self._painters = {}
-
-    def _painter(self, name: str, adapter: TaskAdapter) -> Visualizer:
-        """The visualiser of a task's library with the classes and colours of the task."""
-        if name not in self._painters:
-            config = copy.deepcopy(dict(self._configs.get(adapter.library, adapter.layer_visualizer)))
-            config.update(name=f'{self.instance_name}_{name}_{id(self)}', vis_backends=None)
-            self._painters[name] = VISUALIZERS.build(config)
-            adapter.set_dataset_meta(self._painters[name], self._dataset_meta[name])
-        return self._painters[name]
-
+    @master_only
     def add_datasample(  # noqa: PLR0917 - called by the hooks of the libraries
         self,
         name: str,
@@ -203,14 +157,12 @@ class MultiTaskVisualizer(Visualizer):
 
         Without ``out_file`` the image goes to the backends, as with any visualiser.
         """
-        known = [(library_of(type(sample)), task) for task, sample in data_sample.items() if task in self._dataset_meta]
-        adapters = {task: adapter_of(library) for library, task in known if library}
-        for task, adapter in sorted(adapters.items(), key=lambda each: each[1].layer):
-            sample, painter = data_sample.get(task), self._painter(task, adapter)
-            if draw_gt and any(key.startswith('gt_') for key in sample.all_keys()):
-                image = _painted(painter, adapter.draw_annotations, image, sample)
-            if draw_pred and any(key.startswith('pred_') for key in sample.all_keys()):
-                image = _painted(painter, adapter.draw_predictions, image, sample, pred_score_thr, None)
+        sample, meta, shown = data_sample.to('cpu'), self.dataset_meta or {}, []
+        if draw_gt and _parts(sample, meta, 'gt_'):
+            shown.append(_labels(sample, meta))
+        if draw_pred:
+            shown.append(_found(sample, meta, pred_score_thr))
+        image = np.concatenate([draw(image, content) for content in shown or [Content()]], axis=1)
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
@@ -220,12 +172,25 @@ class MultiTaskVisualizer(Visualizer):
             self.add_image(name, image, step)
 
 
-def _painted(painter: Visualizer, draw: Any, image: np.ndarray, *args) -> np.ndarray:
-    """What an adapter draws: without a file, the libraries give it to ``add_image``."""
-    kept: list[np.ndarray] = []
-    painter.add_image = lambda name, image, *_, **__: kept.append(image)  # shadows the method of the class
-    try:
-        draw(painter, image, *args)
-    finally:
-        del painter.add_image
-    return kept[-1]
+def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+    """What a model found for all tasks."""
+    parts = _parts(sample, dataset_meta, 'pred_')
+    return joined(adapter.content(own, meta, score_thr) for adapter, own, meta in parts)
+
+
+def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    """The labels of all tasks; where the image went ahead of them, they are in pixels of the file."""
+    parts = _parts(sample, dataset_meta, 'gt_')
+    content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)
+    content.size = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
+    return content
+
+
+def _parts(sample: Any, dataset_meta: Mapping[str, Any], prefix: str) -> list[tuple[TaskAdapter, Any, dict]]:
+    """The tasks of a sample that have labels (``gt_``) or predictions (``pred_``), and what the data say of each."""
+    parts = []
+    for name, own in sample.items():
+        library = library_of(type(own))
+        if library and any(key.startswith(prefix) for key in own.all_keys()):
+            parts.append((adapter_of(library), own, dataset_meta.get(name, {})))
+    return parts

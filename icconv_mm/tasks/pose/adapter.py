@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.visualization import Visualizer
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
@@ -25,7 +24,7 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, Mark, color_of
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, Mark, color_of, content_of
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
 
@@ -34,10 +33,9 @@ class Adapter(TaskAdapter):
     """Bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'
+    kind = 'pose'
     visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=KEYPOINT_SCORE)
-    layer_visualizer = dict(type='mmpose.PoseLocalVisualizer')
     coco_datasets = (BaseCocoStyleDataset,)
-    layer = 3
 
     def enable_tta(self, cfg: Config) -> None:
         """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
@@ -110,34 +108,28 @@ class Adapter(TaskAdapter):
     def model_input(self, path: str, dataset_meta: dict) -> dict:
         return {**super().model_input(path, dataset_meta), **_parsed(dataset_meta)}
 
-    def set_dataset_meta(self, visualizer: Visualizer, dataset_meta: dict) -> None:
-        super().set_dataset_meta(visualizer, dataset_meta)
-        visualizer.set_dataset_meta(_parsed(dataset_meta))
+    def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
+        links = _parsed(dict(dataset_meta)).get('skeleton_links') or ()
+        return {**super().described(dataset_meta), 'skeleton': [tuple(link) for link in links]}
 
-    def draw_predictions(
-        self, visualizer: Visualizer, image: np.ndarray, sample: Any, score_thr: float, out_file: str
-    ) -> None:
-        sample = sample.clone()
-        sample.pred_instances = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
-        super().draw_predictions(visualizer, image, sample, score_thr, out_file)
-
-    def drawing_options(self, score_thr: float) -> dict[str, Any]:
-        return dict(kpt_thr=KEYPOINT_SCORE)
-
-    def draw_annotations(self, visualizer: Visualizer, image: np.ndarray, sample: Any, **options: Any) -> None:
-        sample = sample.clone()
-        if 'input_scale' in sample and 'keypoints' in sample.gt_instances:
-            # Test pipelines resize the image and leave the annotations in the coordinates of the file.
-            size = image.shape[1::-1]
-            sample.gt_instances = sample.gt_instances.clone()
-            corner = sample.input_center - sample.input_scale / 2
-            sample.gt_instances.keypoints = (sample.gt_instances.keypoints - corner) / sample.input_scale * size
-        super().draw_annotations(visualizer, image, sample, **options)
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        people = sample.gt_instances
+        if 'keypoints' not in people:
+            return Content()
+        points, size = np.asarray(people.keypoints), None
+        if 'input_scale' in sample:
+            # Test pipelines resize the image and leave the annotations in the pixels of the file, of which the image
+            # shows a part.
+            points, size = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
+        found = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
+        content = content_of(self.described(dataset_meta), found)
+        content.size = size
+        return content
 
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
         """A skeleton for each person, each in a colour, of keypoints that score enough."""
         people = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
-        links = [tuple(link) for link in _parsed(dict(dataset_meta)).get('skeleton_links') or ()]
+        links = self.described(dataset_meta)['skeleton']
         shown = people.keypoint_scores >= KEYPOINT_SCORE
         marks = [
             Mark(color_of(i), keypoints=own, shown=seen, skeleton=links)

@@ -25,7 +25,7 @@ from icconv_mm.data.tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
 from icconv_mm.tasks.task import TaskAdapter, metainfo_of, run_lengths
-from icconv_mm_runtime.drawing import Content
+from icconv_mm_runtime.drawing import Content, content_of
 
 _MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
 
@@ -34,8 +34,7 @@ class Adapter(TaskAdapter):
     """Semantic segmentors of mmseg."""
 
     library = 'mmseg'
-    layer_visualizer = dict(type='mmseg.SegLocalVisualizer', alpha=0.4)
-    layer = 1
+    kind = 'semantic'
     other_heads = ('STDCHead', 'SideAdapterCLIPHead')  # borders of objects; words for the classes
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
@@ -116,6 +115,10 @@ class Adapter(TaskAdapter):
         names = self.class_names(dict(dataset_meta))
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         return Content(label_map=labels, names=names, colors=self.colors(dataset_meta))
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+        labels = {'label_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
+        return content_of(self.described(dataset_meta), labels)
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
         """The labels of all tiles in one map; where two overlap, each gives the half that is farther from its edge."""

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from icconv_mm.tasks.task import NotSupportedError
+from icconv_mm_runtime.drawing import draw
 
 
 @pytest.fixture
@@ -45,14 +46,8 @@ def test_coco_records_can_be_written_and_loaded(adapter, predictions, tmp_path):
 
 
 @pytest.mark.parametrize(('score_thr', 'drawn'), [(0.1, 2), (0.5, 1), (0.95, 0)])
-def test_people_above_the_threshold_are_drawn(adapter, predictions, coco_meta, tmp_path, score_thr, drawn):
-    import mmcv
-
-    cfg = Config(dict(visualizer=dict(type='PoseLocalVisualizer', name='v')))
-    visualizer = adapter.visualizer(cfg, coco_meta)
-    image = np.zeros((100, 150, 3), dtype=np.uint8)
-    adapter.draw_predictions(visualizer, image, predictions, score_thr, str(tmp_path / 'drawn.png'))
-    picture = mmcv.imread(str(tmp_path / 'drawn.png'))
+def test_people_above_the_threshold_are_drawn(adapter, predictions, coco_meta, score_thr, drawn):
+    picture = draw(np.zeros((100, 150, 3), dtype=np.uint8), adapter.content(predictions, coco_meta, score_thr))
     shown = [
         np.mean([picture[int(y), int(x)].max() > 30 for x, y in person])
         for person in predictions.pred_instances.keypoints
@@ -61,18 +56,15 @@ def test_people_above_the_threshold_are_drawn(adapter, predictions, coco_meta, t
     assert len(predictions.pred_instances) == 2  # the sample itself is not changed
 
 
-def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, coco_meta, sample, tmp_path):
-    import mmcv
-
+def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, coco_meta, sample):
     from icconv_mm.tasks.pose import MultiScaleResize, PackMultiScaleInputs
 
     sample['img'][:] = 0
     packed = PackMultiScaleInputs()(MultiScaleResize((64, 64), [2, 1], size_divisor=32)(sample))
     original = copy.deepcopy(packed['data_samples'].gt_instances.keypoints)
-    visualizer = adapter.visualizer(Config(dict(visualizer=dict(type='PoseLocalVisualizer', name='v'))), coco_meta)
     image = np.ascontiguousarray(packed['inputs'][0].permute(1, 2, 0).numpy())
-    adapter.draw_annotations(visualizer, image, packed['data_samples'], out_file=str(tmp_path / 'drawn.png'))
-    y, x = np.nonzero(mmcv.imread(str(tmp_path / 'drawn.png')).max(-1) > 30)
+    drawn = draw(image, adapter.annotations(packed['data_samples'], coco_meta))
+    y, x = np.nonzero(drawn.max(-1) > 30)
     people = 1.28 * original[:2][sample['keypoints_visible'][:2] > 0]  # 100 pixels become 64 at scale 1, 128 at scale 2
     np.testing.assert_allclose([x.min(), y.min()], people.min(0), atol=8)
     np.testing.assert_allclose([x.max(), y.max()], people.max(0), atol=8)

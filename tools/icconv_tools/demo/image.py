@@ -77,7 +77,7 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
     """A scene enlarged to a tile, with label map, masks, boxes with names, and keypoints on top of each other."""
     factor = _TILE / scene.shape[1]
     tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
-    content = Content(colors=SEMANTIC_PALETTE)
+    content = Content(colors=SEMANTIC_PALETTE, size=scene.shape[:2])
     if LABELS in sources:
         content.label_map = sources[LABELS](image)
     for kind in (MASKS, KEYPOINTS, BOXES):
@@ -94,7 +94,7 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
                 x, y, width, height = each['bbox']
                 mark.box, mark.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
             content.marks.append(mark)
-    return draw(tile[..., ::-1], content, scene.shape[:2])[..., ::-1]
+    return draw(tile[..., ::-1], content)[..., ::-1]
 
 
 def _text(text: str, width: int) -> np.ndarray:
