@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from icconv_mm.data.found import Found, Thing
 from icconv_mm.data.segmentations import segmentation_defect
+from icconv_mm_runtime.results import run_lengths
 
 _MARGIN = 0.1  # of the longer side of the keypoints, around them
 _LEAST = 0.02  # of the longer side of the picture: people seen from far away are one keypoint
@@ -29,7 +29,7 @@ def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> l
         if not given.any():
             found.wrong(where, 'an empty mask: left out')
             return None
-        return encoded(given)
+        return run_lengths(given)
     if isinstance(given, list) and given and not isinstance(given[0], (list, tuple)):
         given = [given]  # one polygon that is not in a list
     if isinstance(given, list):
@@ -39,14 +39,6 @@ def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> l
         found.wrong(where, f'{defect}: the mask is left out')
         return None
     return _compressed(given) if isinstance(given, dict) else given
-
-
-def encoded(mask: np.ndarray) -> dict:
-    """A mask [H, W] as compressed run lengths that JSON can hold."""
-    from pycocotools.mask import encode
-
-    rle = encode(cv2.transpose((mask != 0).astype(np.uint8)).T)  # in the order of columns, faster than by numpy
-    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}
 
 
 def _compressed(rle: dict) -> dict:
@@ -120,7 +112,7 @@ def turned(thing: Thing, orientation: int, size: tuple[int, int]) -> None:
     elif thing.outline is not None:
         mask = mask_of(thing.outline, size).T
         mask = mask[:, ::-1] if orientation in (6, 7) else mask
-        thing.outline = encoded(mask[::-1] if orientation in (7, 8) else mask)
+        thing.outline = run_lengths(mask[::-1] if orientation in (7, 8) else mask)
     if thing.keypoints is not None:
         triples = zip(thing.keypoints[::3], thing.keypoints[1::3], thing.keypoints[2::3])
         thing.keypoints = [value for x, y, v in triples for value in ((*move(x, y), v) if v else (0, 0, 0))]

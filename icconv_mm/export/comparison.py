@@ -8,6 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from icconv_mm.errors import InputError
+from icconv_mm.tasks.task import TaskAdapter
 
 # The largest differences that a file may have: pixels, scores, and shares of pixels.
 LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'label_map': 1e-5, 'missing': 0}
@@ -19,13 +20,15 @@ class Differences:
 
     Args:
         tasks: Descriptions of the tasks, by name.
+        adapters: The adapter of each.
 
     Attributes:
         largest: By kind, which is one of :data:`LIMITS`; ``missing`` are boxes or people that only one of the two has.
     """
 
-    def __init__(self, tasks: Mapping[str, Mapping[str, Any]]):
+    def __init__(self, tasks: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, TaskAdapter]):
         self.tasks = tasks
+        self.adapters = adapters
         self.largest: dict[str, float] = {}
         self._where: dict[str, str] = {}
 
@@ -33,10 +36,10 @@ class Differences:
         """Compare what the file found in a picture with the sample of the model."""
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
+            known = self.adapters[name].found(own)
             if most := task.get('most'):  # a file gives so many at most, the best ones
-                own = own.clone()
-                own.pred_instances = own.pred_instances[:most]
-            for kind, value in _COMPARED[task['kind']](found[name], own).items():
+                known = {key: values[:most] for key, values in known.items()}
+            for kind, value in _COMPARED[task['kind']](found[name], known, own).items():
                 if kind not in self.largest or not value <= self.largest[kind]:
                     self.largest[kind] = float(value)
                     self._where[kind] = f'{path}{f" ({name})" if name else ""}'
@@ -54,76 +57,66 @@ class Differences:
             )
 
 
-def _boxes(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
-    """Boxes of equal label and score stand for each other; nearest first."""
-    known = sample.pred_instances.cpu().numpy()
-    pairs, missing = _matched(found, known.scores, known.bboxes, found['boxes'], known.labels)
-    result = {'missing': missing, 'scores': 0.0, 'boxes': 0.0}
+def _objects(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    """Boxes or people of equal label and score stand for each other; nearest first."""
+    place = 'keypoints' if 'keypoints' in found else 'boxes'
+    pairs, missing = _matched(found, known, place)
+    result = {'missing': missing, 'scores': 0.0, place: 0.0}
     for own, other in pairs:
-        result['scores'] = max(result['scores'], abs(float(found['scores'][own] - known.scores[other])))
-        result['boxes'] = max(result['boxes'], float(np.abs(found['boxes'][own] - known.bboxes[other]).max()))
+        for name in {'scores', 'keypoint_scores', place} & found.keys():
+            kind = place if name == place else 'scores'
+            difference = np.abs(found[name][own] - known[name][other]).max()
+            result[kind] = max(result[kind], float(difference))
     if 'masks' in found:
-        wrong = sum(int((found['masks'][own] != known.masks[other]).sum()) for own, other in pairs)
+        wrong = sum(int((found['masks'][own] != known['masks'][other]).sum()) for own, other in pairs)
         result['masks'] = wrong / max(sum(found['masks'][own].size for own, _ in pairs), 1)
     return result
 
 
-def _matched(found: Mapping, scores: np.ndarray, places: np.ndarray, own: np.ndarray, labels: Any = None) -> tuple:
+def _matched(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], place: str) -> tuple:
     """Pairs of what belongs together, and how many are left over that no tie explains.
 
     What scores as the last of a full list may be another one of the same score.
     """
+    scores, places, labels = known['scores'], known[place], known.get('labels')
     pairs, left = [], list(range(len(scores)))
-    for i in range(len(own)):
+    for i, own in enumerate(found[place]):
         near = [j for j in left if abs(float(found['scores'][i] - scores[j])) <= LIMITS['scores']]
         near = [j for j in near if labels is None or found['labels'][i] == labels[j]]
-        near = [j for j in near if np.abs(own[i] - places[j]).max() < _SAME]
+        near = [j for j in near if np.abs(own - places[j]).max() < _SAME]
         if near:
-            best = min(near, key=lambda j: float(np.abs(own[i] - places[j]).max()))
+            best = min(near, key=lambda j: float(np.abs(own - places[j]).max()))
             left.remove(best)
             pairs.append((i, best))
-    lonely = set(range(len(own))) - {i for i, _ in pairs}
+    lonely = set(range(len(found[place]))) - {i for i, _ in pairs}
     least = min((float(score) for score in (*found['scores'], *scores)), default=0.0)
     at_end = [i for i in lonely if found['scores'][i] - least <= LIMITS['scores']]
     ends = [j for j in left if scores[j] - least <= LIMITS['scores']]
     return pairs, len(lonely) + len(left) - len(at_end) - len(ends)
 
 
-def _people(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
-    known = sample.pred_instances
-    scores, places = np.asarray(known.bbox_scores), np.asarray(known.keypoints)
-    pairs, missing = _matched(found, scores, places, found['keypoints'])
-    result = {'missing': missing, 'scores': 0.0, 'keypoints': 0.0}
-    for own, other in pairs:
-        values = np.asarray(known.keypoint_scores)[other]
-        differences = np.abs(found['keypoint_scores'][own] - values).max(), abs(found['scores'][own] - scores[other])
-        result['scores'] = max(result['scores'], *map(float, differences))
-        result['keypoints'] = max(result['keypoints'], float(np.abs(found['keypoints'][own] - places[other]).max()))
-    return result
-
-
-def _label_map(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+def _label_map(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
     """Pixels whose two classes score the same are ties: either is right."""
-    own, known = torch.from_numpy(found['label_map'].astype(np.int64)), sample.pred_sem_seg.data[0].cpu()
-    wrong = own != known
+    own, labels = (torch.from_numpy(each['label_map'].astype(np.int64)) for each in (found, known))
+    wrong = own != labels
     logits = sample.seg_logits.data.cpu()[:, wrong]
     if len(logits) == 1:  # of one class against the rest
         return {'label_map': float(wrong.float().mean())}
     scores = logits.softmax(0)
-    apart = scores.gather(0, known[wrong][None]) - scores.gather(0, own[wrong][None])
+    apart = scores.gather(0, labels[wrong][None]) - scores.gather(0, own[wrong][None])
     return {'label_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
 
 
-def _classes(found: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
-    return {'scores': float(np.abs(found['scores'] - sample.pred_score.cpu().numpy()).max())}
+def _classes(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+    return {'scores': float(np.abs(found['scores'] - known['scores']).max())}
 
 
 _COMPARED = {
-    'boxes': _boxes,
-    'instances': _boxes,
+    'boxes': _objects,
+    'instances': _objects,
     'semantic': _label_map,
-    'pose': _people,
-    'keypoints': _people,
+    'pose': _objects,
+    'keypoints': _objects,
     'classification': _classes,
 }
 

@@ -42,12 +42,11 @@ def outputs_of(estimator: nn.Module, where: str, meta: dict, scales: Sequence[fl
 
 
 def keypoints_of(meta: dict) -> dict[str, Any]:
-    """Names and links of the keypoints, as JSON holds them."""
+    """What the keypoints are, as JSON holds it."""
     names = meta.get('keypoint_id2name') or {}
     return {
         'keypoints': [names[i] for i in sorted(names)],
         'flip_indices': list(map(int, meta.get('flip_indices') or ())),
-        'skeleton': [list(map(int, link)) for link in meta.get('skeleton_links') or ()],
     }
 
 

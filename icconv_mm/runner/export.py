@@ -154,23 +154,16 @@ def _described(
 ) -> tuple[Exported, dict]:
     """The network as a module from pixels to outputs, and what the file says of it."""
     model = predictor.model
-    metas = {}
-    for name, (adapter, meta) in predictor.task.parts(predictor.dataset_meta).items():
-        metas[name] = (adapter, adapter.model_input('', meta))
-    scales = scales_of(transforms)
-    network = Exported(_deployed(model), {name: meta for name, (_, meta) in metas.items()}, scales).eval()
+    known = predictor.task.parts(predictor.dataset_meta)
+    metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
+    network = Exported(_deployed(model), metas, scales_of(transforms)).eval()
     steps = steps_of(transforms, 'test pipeline')
     batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
     network.sized = batch['sized']
     tasks = []
-    for part, (name, (adapter, meta)) in zip(network.parts, metas.items()):
-        own = predictor.dataset_meta.get(name, {}) if name else predictor.dataset_meta
-        palette = own.get('palette')
-        described = {'name': name, 'kind': part.kind, 'outputs': list(part.names), 'classes': adapter.class_names(own)}
-        described['palette'] = (
-            [list(map(int, color)) for color in palette] if isinstance(palette, (list, tuple)) else None
-        )
-        tasks.append({**described, **part.details(meta)})
+    for part, (name, (adapter, meta)) in zip(network.parts, known.items()):
+        described = {**adapter.described(meta), 'name': name, 'kind': part.kind, 'outputs': list(part.names)}
+        tasks.append({**described, **part.details(metas[name])})
     layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
     pattern = hashlib.sha256(repr([layer.scaled_pattern.flat for layer in layers]).encode()).hexdigest()
     return network, {
@@ -242,7 +235,8 @@ def _checked(
     predictor: Predictor, session: Session, pictures: Sequence[Path], limited: bool
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The largest differences between the model and the file, one and two pictures in a batch; and their times."""
-    differences = comparison.Differences(session.tasks)
+    adapters = {name: adapter for name, (adapter, _) in predictor.task.parts(predictor.dataset_meta).items()}
+    differences = comparison.Differences(session.tasks, adapters)
     for batch_size in (2, 1):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
         try:

@@ -4,10 +4,9 @@ Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``
 """
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, Registry
 
@@ -17,7 +16,8 @@ from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
 from icconv_mm.registry import SCOPE, TASKS, import_task
-from icconv_mm_runtime.drawing import Content, palette
+from icconv_mm_runtime.drawing import Content, content_of, palette
+from icconv_mm_runtime.results import Found, coco_records
 
 if TYPE_CHECKING:
     from torch import nn
@@ -323,9 +323,16 @@ class TaskAdapter:
         """What the first transform of the test pipeline gets for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
+    def found(self, sample: Any) -> Found:
+        """What a model returned for an image, as :mod:`icconv_mm_runtime` names the results of an exported file.
+
+        Masks may be smaller than the image.
+        """
+        raise NotImplementedError
+
     def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
         """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
-        raise NotImplementedError
+        return content_of(self.described(dataset_meta), self.found(sample), score_thr)
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
         """The labels in a packed item of a dataset, as marks to be drawn on its image."""
@@ -359,24 +366,5 @@ class TaskAdapter:
             category_ids: The COCO category of each label.
             score_thr: Entries that score less are left out.
         """
-        raise NotImplementedError
-
-
-def xywh(box: Iterable[float]) -> list[float]:
-    """Corners (x1, y1, x2, y2) to COCO's (x, y, width, height), rounded to a thousandth of a pixel."""
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
-
-
-def run_lengths(mask: np.ndarray, size: Sequence[int] = ()) -> dict:
-    """A boolean mask [H, W] as compressed run lengths that JSON can hold; brought to ``size`` if it has another."""
-    import cv2
-    from pycocotools.mask import encode
-
-    mask = np.asarray(mask, dtype=np.uint8)
-    if size and mask.shape != tuple(size[:2]):
-        # the other way round, which is the order of run lengths: no second copy of a large mask
-        turned = np.ascontiguousarray(mask.T)
-        mask = cv2.resize(turned, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST).T
-    rle = encode(np.asfortranarray(mask))
-    return {'size': [int(side) for side in rle['size']], 'counts': rle['counts'].decode('ascii')}
+        found, size = self.found(sample), sample.get('ori_shape')
+        return coco_records({'kind': self.kind}, found, image_id, score_thr, category_ids, size)

@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 
 from icconv_mm.errors import InputError
 from icconv_mm.export.comparison import Differences
+from icconv_mm.tasks.task import adapter_of
 
 TASKS = {'': {'kind': 'semantic'}}
 
@@ -25,7 +26,7 @@ def test_a_pixel_whose_classes_score_the_same_is_a_tie():
     logits[1, 0, 0] = 1 - 1e-6  # nearly the first
     found = np.zeros((4, 5), np.uint8)
     found[0, 0] = 1
-    differences = Differences(TASKS)
+    differences = Differences(TASKS, {'': adapter_of('mmseg')})
     differences.add('a.jpg', {'': {'label_map': found}}, segmented(logits))
     assert differences.largest == {'label_map': 0}
     differences.require_small()

@@ -118,11 +118,15 @@ def test_logits_are_enlarged_as_torch_enlarges_them(align_corners):
 
 @pytest.mark.parametrize('shape', [(1, 1), (7, 5), (64, 48)])
 @pytest.mark.parametrize('share', [0.0, 0.03, 0.5, 1.0])
-def test_run_lengths_are_those_of_coco(shape, share):
+def test_run_lengths_are_those_of_coco(shape, share, monkeypatch):
     coco = pytest.importorskip('pycocotools.mask')
     mask = np.random.default_rng(1).random(shape) < share
     known = coco.encode(np.asfortranarray(mask, np.uint8))
-    assert run_lengths(mask) == {'size': list(shape), 'counts': known['counts'].decode()}
+    large = coco.encode(np.asfortranarray(mask.repeat(3, 0).repeat(2, 1), np.uint8))
+    for _ in range(2):
+        assert run_lengths(mask) == {'size': list(shape), 'counts': known['counts'].decode()}
+        assert run_lengths(mask, (3 * shape[0], 2 * shape[1]))['counts'] == large['counts'].decode()
+        monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)  # as where the runtime is alone
 
 
 def test_the_assignment_is_that_of_scipy_also_where_costs_are_equal():
@@ -163,6 +167,17 @@ def test_records_of_classes():
         {'image_id': 7, 'category_id': 2, 'score': 0.75},
         {'image_id': 7, 'category_id': 1, 'score': 0.25},
     ]
+
+
+def test_records_of_boxes_and_label_maps():
+    found = {'boxes': np.array([[1.0, 2.5, 4.00049, 8.0]] * 2), 'scores': np.array([0.123456, 0.1])}
+    found['labels'] = np.array([1, 0])
+    (record,) = coco_records({'kind': 'boxes'}, found, 7, 0.12, category_ids=[30, 20])
+    assert record == {'image_id': 7, 'category_id': 20, 'bbox': [1.0, 2.5, 3.0, 5.5], 'score': 0.12346}
+    maps = {'label_map': np.array([[0, 2], [255, 2]])}
+    records = coco_records({'kind': 'semantic'}, maps, 7, category_ids=[30, 20, 10])  # 255 is of no class
+    assert [record['category_id'] for record in records] == [30, 10]
+    assert records[1]['segmentation'] == run_lengths(maps['label_map'] == 2)
 
 
 # --- what is refused

@@ -4,13 +4,11 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
 import pytest
 from mmengine.config import Config
-from pycocotools.mask import decode
 
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.tasks.task import adapter_of, run_lengths, scope_of, task_of, xywh
+from icconv_mm.tasks.task import adapter_of, scope_of, task_of
 
 
 @pytest.mark.parametrize(
@@ -81,15 +79,3 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split('\n')[0] == 'imported loaded_library'
-
-
-def test_boxes():
-    assert xywh(np.array([1.0, 2.5, 4.00049, 8.0])) == [1.0, 2.5, 3.0, 5.5]
-
-
-def test_masks():
-    mask = np.zeros((5, 7), dtype=bool)
-    mask[1:3, 2:6] = True
-    rle = run_lengths(mask)
-    assert rle['size'] == [5, 7]
-    np.testing.assert_array_equal(decode({**rle, 'counts': rle['counts'].encode()}), mask)

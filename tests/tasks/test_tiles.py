@@ -6,7 +6,8 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from icconv_mm.runner.infer import tile_corners
-from icconv_mm.tasks.task import NotSupportedError, adapter_of, run_lengths
+from icconv_mm.tasks.task import NotSupportedError, adapter_of
+from icconv_mm_runtime.results import run_lengths
 
 SIZE, TILE = (90, 150), 64
 

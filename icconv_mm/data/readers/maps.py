@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Thing, followed, located, split_of
-from icconv_mm.data.outlines import class_map, encoded
+from icconv_mm.data.outlines import class_map
 from icconv_mm.data.readers.yolo import read_yaml
+from icconv_mm_runtime.results import run_lengths
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
 _ENDINGS = (
@@ -95,7 +96,7 @@ def _mask(path: Path) -> tuple[np.ndarray, dict | None]:
     )  # sets have tens of thousands, and Pillow takes half as long again
     mask = class_map(path) if mask is None else mask  # which says what is wrong
     mask = (mask[..., :3].max(-1) if mask.ndim == 3 else mask) != 0
-    return mask, encoded(mask) if mask.any() else None
+    return mask, run_lengths(mask) if mask.any() else None
 
 
 # --- a class for each pixel ---

@@ -9,7 +9,8 @@ import numpy as np
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Picture, Thing, split_of
-from icconv_mm.data.outlines import box_of_keypoints, encoded
+from icconv_mm.data.outlines import box_of_keypoints
+from icconv_mm_runtime.results import run_lengths
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -163,7 +164,7 @@ def _cvat_thing(found: Found, element: Element, size: tuple[int, int], where: st
         values = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
         part = mask[top : top + height, left : left + width]
         part[:] = values[: part.shape[0], : part.shape[1]]
-        thing.outline = encoded(mask)
+        thing.outline = run_lengths(mask)
     elif element.tag == 'skeleton':
         points = {each.get('label', ''): each for each in element.iter('points')}
         if not found.keypoints:

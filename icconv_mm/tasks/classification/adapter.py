@@ -6,6 +6,7 @@ from typing import Any
 from icconv_mm.data.checks import check_order
 from icconv_mm.tasks.task import TaskAdapter
 from icconv_mm_runtime.drawing import Content, content_of
+from icconv_mm_runtime.results import Found
 
 
 class Adapter(TaskAdapter):
@@ -25,16 +26,5 @@ class Adapter(TaskAdapter):
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []
         return content_of(self.described(dataset_meta), {'labels': labels})
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        score, label = sample.pred_score.cpu().max(0)
-        classes = self.class_names(dataset_meta)
-        return Content(title=f'{classes[int(label)] if classes else int(label)} {float(score):.2f}')
-
-    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        """One entry per class that scores enough, best first: a category, a score and no box."""
-        scores = sample.pred_score.cpu()
-        labels = [label for label in scores.argsort(descending=True).tolist() if scores[label] >= score_thr]
-        return [
-            dict(image_id=image_id, category_id=category_ids[label], score=round(float(scores[label]), 5))
-            for label in labels
-        ]
+    def found(self, sample: Any) -> Found:
+        return {'scores': sample.pred_score.cpu().numpy()}

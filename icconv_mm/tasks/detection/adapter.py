@@ -34,8 +34,9 @@ from icconv_mm.data.tree import dicts_in, kind_of, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
-from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, run_lengths, xywh
-from icconv_mm_runtime.drawing import Content, Mark, color_of, content_of
+from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
+from icconv_mm_runtime.drawing import Content, content_of
+from icconv_mm_runtime.results import Found
 
 
 class Adapter(TaskAdapter):
@@ -124,17 +125,10 @@ class Adapter(TaskAdapter):
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
             check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        """Boxes and masks, those of the largest score last."""
-        found = sample.pred_instances[sample.pred_instances.scores >= score_thr].cpu().numpy()
-        classes, colors = self.class_names(dict(dataset_meta)), self.colors(dataset_meta)
-        marks = []
-        for i in np.argsort(found.scores):
-            label = int(found.labels[i])
-            text = f'{classes[label] if label < len(classes) else label} {found.scores[i]:.2f}'
-            color = colors[label] if label < len(colors) else color_of(label)
-            marks.append(Mark(color, text, found.bboxes[i], found.masks[i] if 'masks' in found else None))
-        return Content(marks)
+    def found(self, sample: Any) -> Found:
+        found = sample.pred_instances.cpu().numpy()
+        names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
+        return {name: found[own] for name, own in names.items() if own in found}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
         """Boxes and masks; of panoptic data also the classes of pixels."""
@@ -173,21 +167,6 @@ class Adapter(TaskAdapter):
         found, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
         found.bboxes = found.bboxes * scale
         super().enlarge(sample, size)
-
-    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        instances = sample.pred_instances.cpu().numpy()
-        records = []
-        for i in (instances.scores >= score_thr).nonzero()[0]:
-            record = dict(
-                image_id=image_id,
-                category_id=category_ids[int(instances.labels[i])],
-                bbox=xywh(instances.bboxes[i]),
-                score=round(float(instances.scores[i]), 5),
-            )
-            if 'masks' in instances:
-                record['segmentation'] = run_lengths(instances.masks[i], sample.ori_shape)
-            records.append(record)
-        return records
 
 
 def _is_ours(module: nn.Module) -> bool:

@@ -24,7 +24,8 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, Mark, color_of, content_of
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, content_of
+from icconv_mm_runtime.results import Found
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
 
@@ -110,7 +111,7 @@ class Adapter(TaskAdapter):
 
     def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
         links = _parsed(dict(dataset_meta)).get('skeleton_links') or ()
-        return {**super().described(dataset_meta), 'skeleton': [tuple(link) for link in links]}
+        return {**super().described(dataset_meta), 'skeleton': [tuple(map(int, link)) for link in links]}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
         people = sample.gt_instances
@@ -126,34 +127,14 @@ class Adapter(TaskAdapter):
         content.size = size
         return content
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        """A skeleton for each person, each in a colour, of keypoints that score enough."""
-        people = sample.pred_instances[sample.pred_instances.bbox_scores >= score_thr]
-        links = self.described(dataset_meta)['skeleton']
-        shown = people.keypoint_scores >= KEYPOINT_SCORE
-        marks = [
-            Mark(color_of(i), keypoints=own, shown=seen, skeleton=links)
-            for i, (own, seen) in enumerate(zip(people.keypoints, shown))
-        ]
-        return Content(marks)
+    def found(self, sample: Any) -> Found:
+        names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
+        return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         people, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
         people.keypoints = (people.keypoints + 0.5) * scale - 0.5
         super().enlarge(sample, size)
-
-    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        people = sample.pred_instances
-        return [
-            dict(
-                image_id=image_id,
-                category_id=category_ids[0],
-                keypoints=np.column_stack([keypoints, scores]).round(4).ravel().tolist(),
-                score=round(float(score), 5),
-            )
-            for keypoints, scores, score in zip(people.keypoints, people.keypoint_scores, people.bbox_scores)
-            if score >= score_thr
-        ]
 
 
 def _is_bottomup(dataset: Any) -> bool:

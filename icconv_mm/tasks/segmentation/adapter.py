@@ -24,8 +24,9 @@ from icconv_mm.data.label_maps import (
 from icconv_mm.data.tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
-from icconv_mm.tasks.task import TaskAdapter, metainfo_of, run_lengths
+from icconv_mm.tasks.task import TaskAdapter, metainfo_of
 from icconv_mm_runtime.drawing import Content, content_of
+from icconv_mm_runtime.results import Found
 
 _MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
 
@@ -111,10 +112,8 @@ class Adapter(TaskAdapter):
 
     # --- inference ---
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
-        names = self.class_names(dict(dataset_meta))
-        labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        return Content(label_map=labels, names=names, colors=self.colors(dataset_meta))
+    def found(self, sample: Any) -> Found:
+        return {'label_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
         labels = {'label_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
@@ -131,19 +130,6 @@ class Adapter(TaskAdapter):
         whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
         whole.set_metainfo(dict(ori_shape=size))
         return whole
-
-    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        """One entry per class that occurs, as in COCO's stuff results: a mask and no score."""
-        labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        present = [label for label in range(len(category_ids)) if (labels == label).any()]
-        return [
-            dict(
-                image_id=image_id,
-                category_id=category_ids[label],
-                segmentation=run_lengths(labels == label, sample.ori_shape),
-            )
-            for label in present
-        ]
 
 
 def _label_loader(loaders: Sequence[Any]) -> LoadLabelMap | None:
