@@ -93,14 +93,6 @@ def test_channels_last_and_autocast(dtype):
         assert (one - other).abs().max() <= (1e-4 if dtype == torch.float32 else 0.1) * other.abs().max()
 
 
-@pytest.mark.slow
-def test_compiles_to_one_graph():
-    net = ICResNet(18, 'geometric_d4', **TINY).eval()
-    x = torch.randn(1, 3, 64, 64)
-    got = torch.compile(net, backend='aot_eager', fullgraph=True)(x)
-    torch.testing.assert_close(got, net(x))
-
-
 @pytest.mark.parametrize(('pattern', 'depth'), [('detection/ic_resnet50_k9', 50), ('human_pose/ic_resnet101_k13', 101)])
 def test_published_patterns(pattern, depth, published_patterns, monkeypatch, tmp_path):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))

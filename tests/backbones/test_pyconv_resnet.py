@@ -113,31 +113,6 @@ def test_official_checkpoints_name_the_converter(prefix):
         net.load_state_dict(state)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(('cls', 'settings'), [(PyConvResNet, TINY), (PyConvHGResNet, TINY_HG)])
-def test_compiles_to_one_graph(cls, settings, x):
-    net = cls(50, **settings).eval()
-    got = torch.compile(net, backend='aot_eager', fullgraph=True)(x)
-    for one, other in zip(got, net(x)):
-        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(('cls', 'settings'), [(PyConvResNet, TINY), (PyConvHGResNet, TINY_HG)])
-def test_exports_to_onnx(cls, settings, x, tmp_path):
-    onnx = pytest.importorskip('onnx')
-    runtime = pytest.importorskip('onnxruntime')
-    net, path = cls(50, **settings).eval(), tmp_path / 'net.onnx'
-    legacy = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
-    torch.onnx.export(net, (x,), str(path), input_names=['x'], dynamic_axes={'x': [0, 2, 3]}, **legacy)
-    assert {node.domain for node in onnx.load(path).graph.node} <= {'', 'ai.onnx'}
-    session = runtime.InferenceSession(str(path))
-    for batch in (x, torch.randn(1, 3, 96, 64)):
-        for one, other in zip(session.run(None, {'x': batch.numpy()}), net(batch), strict=True):
-            other = other.detach().numpy()
-            assert abs(one - other).max() <= 1e-4 * abs(other).max()
-
-
 @pytest.mark.parametrize(
     ('cls', 'settings', 'message'),
     [

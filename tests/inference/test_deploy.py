@@ -7,7 +7,7 @@ import mmcv.ops  # noqa: F401  registers DCNv2
 import pytest
 import torch
 import torch.nn.functional as F
-from deployed_checks import TOLERANCE, assert_same, checked, count, norms, trained
+from deployed_checks import assert_same, checked, count, norms, trained
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
@@ -17,7 +17,6 @@ from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.inference.layers import PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
-from icconv_mm.ops import use_backend
 
 RUNS = [(4, 1, 1), (4, 2, 3)]
 
@@ -304,57 +303,6 @@ def test_state_dict_round_trip(network):
         parameter.zero_()
     other.load_state_dict(deployed.state_dict())
     assert_same(network, other, IMAGE)
-
-
-def test_compile(network):
-    deployed = deploy(network)
-    compiled = torch.compile(deployed, backend='aot_eager', fullgraph=True)
-    assert_same(network, compiled, IMAGE)
-    with use_backend('reference'):  # the choice is made at every call
-        assert_same(network, compiled, IMAGE)
-
-
-def test_export(network):
-    deployed = deploy(network)
-    program = torch.export.export(
-        nn.Sequential(deployed) if torch.__version__.startswith('2.1.') else deployed, (IMAGE,)
-    )
-    nodes = [str(node.target) for node in program.graph.nodes]
-    fused = count(deployed, ICConv2dReLU) + count(deployed, PyConv2dReLU)
-    assert sum('_relu' in node and 'icconv_mm' in node for node in nodes) == fused > 0
-    assert not any('batch_norm' in node for node in nodes)
-    assert_same(network, program.module(), IMAGE)
-
-
-@pytest.mark.parametrize('dynamo', [False, True])
-def test_onnx(network, dynamo, tmp_path):
-    onnx, runtime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
-    settings = {}
-    if 'dynamo' in torch.onnx.export.__code__.co_varnames and hasattr(torch.onnx, 'ONNXProgram'):
-        settings['dynamo'] = dynamo
-    elif dynamo:
-        pytest.skip('this torch exports with TorchScript only')
-    if dynamo:
-        pytest.importorskip('onnxscript')
-    path = str(tmp_path / 'net.onnx')
-    torch.onnx.export(deploy(network), (IMAGE,), path, **settings)
-    nodes = onnx.load(path).graph.node
-    assert {node.domain for node in nodes} <= {'', 'ai.onnx'}
-    assert not any(node.op_type == 'BatchNormalization' for node in nodes)
-    session = runtime.InferenceSession(path)
-    got = session.run(None, {session.get_inputs()[0].name: IMAGE.numpy()})
-    with torch.no_grad():
-        expected = network(IMAGE)
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected):
-        assert abs(one - other.numpy()).max() <= TOLERANCE * other.abs().max()
-
-
-def test_trace(network):
-    deployed = deploy(network)
-    traced = torch.jit.trace(deployed, IMAGE)
-    assert 'icconv_mm::' not in str(traced.inlined_graph)
-    assert_same(network, traced, IMAGE)
 
 
 def test_autocast(network):

@@ -100,10 +100,10 @@ def test_a_misspelt_format_names_those_there_are():
         small('channel_last')
 
 
-def test_compiles_copies_and_pickles():
+def test_copies_and_pickles():
     net, x = small('auto').eval(), torch.randn(1, 3, 64, 64)
     expected = net(x)
-    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net)), torch.compile(net, backend='eager')):
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         torch.testing.assert_close(other(x), expected)
         assert all(map(is_channels_last, other(x)))
 

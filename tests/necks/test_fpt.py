@@ -1,5 +1,4 @@
 import logging
-import warnings
 
 import pytest
 import torch
@@ -206,49 +205,6 @@ def test_half_precision_with_large_values_is_finite():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         outputs = neck([1e3 * x for x in pyramid()])
     assert all(out.isfinite().all() for out in outputs)
-
-
-@pytest.mark.parametrize('form', ['detection', 'segmentation'])
-class TestTools:
-    @pytest.fixture(autouse=True)
-    def make(self, form):
-        settings = dict(in_channels=CHANNELS[:2], **SMALL) if form == 'detection' else {**SEGMENTATION, **TWO}
-        self.neck = randomize(FPT(**settings)).eval()
-        ratio = 2 if form == 'detection' else 1
-        self.inputs = pyramid((13, 11), settings['in_channels'], ratio=ratio)
-
-    @pytest.mark.slow
-    def test_compile(self, form):
-        compiled = torch.compile(self.neck, backend='aot_eager', fullgraph=True)
-        expected, got = self.neck(self.inputs), compiled(self.inputs)
-        torch.testing.assert_close(got, expected)
-        grads = [
-            torch.autograd.grad(sum(out.square().sum() for out in outputs), list(self.neck.parameters()))
-            for outputs in (got, expected)
-        ]
-        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
-
-    def test_export(self, form):
-        program = torch.export.export(self.neck, (self.inputs,))
-        names = [str(node.target) for node in program.graph.nodes]
-        expected = 3 if form == 'detection' else 2  # self- and grounding transformers; self-transformers
-        assert sum('icconv_mm.mixture_attention' in name for name in names) == expected
-        assert sum('icconv_mm.window_attention' in name for name in names) == 3 - expected
-        torch.testing.assert_close(program.module()(self.inputs), self.neck(self.inputs))
-
-    def test_onnx(self, form, tmp_path):
-        """Written out in ONNX's own operators."""
-        onnx, runtime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
-        settings = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
-        path = tmp_path / 'neck.onnx'
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            torch.onnx.export(self.neck, (self.inputs,), str(path), opset_version=17, **settings)
-        assert {node.domain for node in onnx.load(path).graph.node} <= {'', 'ai.onnx'}
-        session = runtime.InferenceSession(str(path))
-        feeds = {slot.name: x.numpy() for slot, x in zip(session.get_inputs(), self.inputs, strict=True)}
-        for got, expected in zip(session.run(None, feeds), self.neck(self.inputs), strict=True):
-            assert abs(got - expected.detach().numpy()).max() <= 1e-3
 
 
 def test_unscathed_pyramid():

@@ -150,29 +150,6 @@ def test_sequence_neck_needs_necks():
         MODELS.build({'type': 'icconv_mm.SequenceNeck', 'necks': []})
 
 
-def test_exports_to_onnx_without_deformation(tmp_path):
-    pytest.importorskip('onnx')
-    ort = pytest.importorskip('onnxruntime')
-    neck, levels = SEPC(4, 6, 4, ibn=True).eval(), pyramid(batch=1)
-    names = [f'level{i}' for i in range(4)]
-
-    class Flat(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.neck = neck
-
-        def forward(self, *inputs):
-            return tuple(x for pair in self.neck(inputs) for x in pair)
-
-    model, path = Flat().eval(), tmp_path / 'neck.onnx'
-    options = {'dynamo': False} if torch.__version__ >= '2.5' else {}
-    torch.onnx.export(model, tuple(levels), path, input_names=names, opset_version=17, **options)
-    session = ort.InferenceSession(str(path))
-    got = session.run(None, {name: x.numpy() for name, x in zip(names, levels)})
-    for one, other in zip(got, model(*levels), strict=True):
-        torch.testing.assert_close(torch.from_numpy(one), other, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     'options, message',
     [
@@ -233,12 +210,3 @@ def test_levels_that_are_no_pyramid(kind):
         neck([*pyramid()[:3], torch.randn(2, 4, 4, 3)])
     with pytest.raises(InputError, match=rf'^{name}: level 0: expected \[2, 4, H, W\], got \[2, 5, 17, 20\]'):
         neck(pyramid(channels=5))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', [PConv, SEPC])
-def test_compiles_to_one_graph(kind):
-    neck, levels = kind(4, 6, 4, ibn=True).eval(), pyramid()
-    compiled = torch.compile(neck, backend='eager', fullgraph=True)
-    for got, expected in zip(compiled(levels), neck(levels), strict=True):
-        torch.testing.assert_close(got, expected)

@@ -66,15 +66,3 @@ def test_autocast(head, maps):
     expected = head(maps)
     assert out.dtype == torch.bfloat16
     assert (out - expected).abs().max() <= 0.05 * expected.abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('train', [False, True])
-def test_compiles_to_one_graph(head, maps, train):
-    head.train(train).dropout.eval()
-    for module in head.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0
-    got = torch.compile(head, backend='aot_eager', fullgraph=True)(maps)
-    expected = head(maps)
-    assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
