@@ -4,7 +4,6 @@ import os
 import random
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 from inception_calls import Call, per_run, random_pattern
@@ -234,38 +233,6 @@ def test_large_maps(instructions, channels, height, width, layout, dtype):
                     assert_near(one, other, TOLERANCE[dtype], (stride, count, 'pyramid, gradient of a weight'))
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize('frozen', [False, True])
-def test_kept_weights_follow_changes(frozen):
-    """Inference packs a weight once; whatever changes it afterwards is seen."""
-    forget_packed_weights()
-    weight = torch.nn.Parameter(torch.randn(6, 4, 3, 3), requires_grad=not frozen)
-    memory = weight.detach().numpy()
-    x, pattern = torch.randn(1, 4, 5, 5), [(4, 1, 1), (2, 2, 2)]
-
-    def check():
-        with torch.no_grad(), use_backend('cpu'):
-            got = inception_conv2d(x, weight, None, pattern)
-        assert_near(got, per_run(Call(x.double(), weight.detach().double(), None, pattern, 1, 1)), 1e-5, 'kept')
-
-    changes = [lambda: None, lambda: None, lambda: weight.mul_(2), lambda: None, lambda: None]
-    changes += [lambda: weight.copy_(torch.randn(6, 4, 3, 3)), lambda: None, lambda: None]
-    # around the version counter, as hooks do that average weights, and from another process
-    changes += [
-        lambda: weight.data.copy_(torch.randn(6, 4, 3, 3)),
-        lambda: None,
-        lambda: weight.data[5, 3, 2].add_(1),
-        lambda: None,
-        lambda: numpy.multiply(memory, 1.1, out=memory),
-    ]
-    for change in changes:
-        with torch.no_grad():
-            change()
-        check()
-    check()
-    assert forget_packed_weights() == 1
-    check()
 
 
 @pytest.mark.skipif(not hasattr(torch.utils, 'swap_tensors'), reason='swap_tensors came with torch 2.3')
