@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from layouts import classifier, resnet, with_prefix
+from pickled_calls import Call
 
 from icconv_mm import create_model
 from icconv_mm.checkpoints import CheckpointError, convert, convert_file, load
@@ -68,41 +69,11 @@ def test_a_converted_file_is_recognized(released, tmp_path):
     assert not (tmp_path / 'again.pth').exists()
 
 
-class Payload:
-    """Runs a command when a careless reader unpickles it."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
 def test_foreign_pickle_is_refused_and_not_executed(tmp_path, state):
     path, witness = tmp_path / 'ckpt.pth.tar', tmp_path / 'executed'
-    torch.save({'state_dict': state, 'hook': Payload(f'touch {witness}')}, path)
+    torch.save({'state_dict': state, 'hook': Call(os.system, f'touch {witness}')}, path)
     with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: refused.*system'):
         convert_file(path, tmp_path / 'out.pth', 'ic-conv')
-    assert only_input_left(tmp_path)
-
-
-def damaged(path, kind):
-    content = path.read_bytes()
-    if kind == 'truncated':
-        path.write_bytes(content[: len(content) // 2])
-    elif kind == 'empty':
-        path.write_bytes(b'')
-    elif kind == 'text':
-        path.write_text('<html>Quota exceeded</html>')
-    elif kind == 'plain pickle':
-        path.write_bytes(pickle.dumps({'a': 1}))
-
-
-@pytest.mark.parametrize('kind', ['truncated', 'empty', 'text', 'plain pickle'])
-def test_unreadable_files_are_named_and_nothing_is_written(released, tmp_path, kind):
-    damaged(released, kind)
-    with pytest.raises(ValueError, match=r'ckpt\.pth\.tar: '):
-        convert_file(released, tmp_path / 'out.pth', 'ic-conv')
     assert only_input_left(tmp_path)
 
 
@@ -157,7 +128,7 @@ def test_tool_refuses_unmatched_keys_unless_told(tool, tmp_path, capsys):
 
 
 def test_tool_names_the_file_that_is_wrong(tool, released, tmp_path):
-    damaged(released, 'truncated')
+    released.write_bytes(released.read_bytes()[:1000])
     with pytest.raises(SystemExit) as end:
         tool.main([str(released), str(tmp_path / 'out.pth')])
     assert 'ckpt.pth.tar: ' in str(end.value)

@@ -78,7 +78,7 @@ def test_truncated_file_is_named(tmp_path, checkpoint, keep):
         reading.load(path)
 
 
-@pytest.mark.parametrize('content', [b'not a checkpoint', pickle.dumps({'weight': 1.0}), b'\x80\x02}q\x00.'])
+@pytest.mark.parametrize('content', [b'<html>Quota exceeded</html>', pickle.dumps({'weight': 1.0}), b'\x80\x02}q\x00.'])
 def test_other_files_are_named(tmp_path, content):
     path = tmp_path / 'other.pth'
     path.write_bytes(content)

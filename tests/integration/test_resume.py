@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from pickled_calls import Call
 from workspaces import DETECTION, short
 
 from icconv_mm.checkpoints import load
@@ -49,20 +50,10 @@ def test_killed_run_resumes_on_the_same_curve(workspace):
         torch.testing.assert_close(ends[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
 
 
-class Payload:
-    """Pickles as a call that leaves a file behind."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize('tool', ['resume', 'load_from', 'test', 'infer'])
 def test_foreign_payload_is_refused(workspace, detector, tool):
     mark, path = workspace.root / 'executed', workspace.root / 'foreign.pth'
-    torch.save({**load(detector), 'extra': Payload(mark)}, path)
+    torch.save({**load(detector), 'extra': Call(os.mkdir, str(mark))}, path)
     config = workspace.config(DETECTION)
     name, args = {
         'resume': ('train', (config, '--resume', path, *short(5))),
