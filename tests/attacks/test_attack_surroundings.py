@@ -1,14 +1,13 @@
-"""The operators where programs take them: threads, forks, spawned processes, loaders, compilers, transforms."""
+"""The operators where programs take them: forks, spawned processes, loaders."""
 
 import multiprocessing
-import threading
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.ops import inception_conv2d, use_backend
+from icconv_mm.layers import ICConv2d
+from icconv_mm.ops import use_backend
 
 PATTERN = [(4, 1, 1), (2, 2, 2), (2, 1, 3)]
 
@@ -25,30 +24,6 @@ def expected(conv, x):
 
 def same(got, other):
     torch.testing.assert_close(got, other, rtol=1e-4, atol=1e-4)
-
-
-def test_threads():
-    """Eight at once on one weight, forwards and backwards."""
-    conv, failures = layer(), []
-    inputs = [torch.randn(1, 8, 9, 7 + i) for i in range(8)]
-    outputs = [expected(conv, x) for x in inputs]
-
-    def work(i):
-        try:
-            for _ in range(20):
-                with torch.no_grad():
-                    same(conv(inputs[i]), outputs[i])
-                weight = conv.weight.detach().clone().requires_grad_()
-                inception_conv2d(inputs[i], weight, None, PATTERN).sum().backward()
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def _in_process(queue, x):
@@ -93,23 +68,3 @@ class Convolved(Dataset):
 def test_workers_of_a_loader():
     got = torch.cat(list(DataLoader(Convolved(), batch_size=2, num_workers=2)))
     same(got, torch.stack([expected(layer(), torch.full((1, 8, 5, 5), float(i)))[0] for i in range(6)]))
-
-
-def test_inference_tensors():
-    conv, x = layer(), torch.randn(1, 8, 6, 6)
-    with torch.inference_mode():
-        same(conv(x.clone()).clone(), expected(conv, x))
-        frozen = layer()
-        for _ in range(3):
-            frozen.weight.data.mul_(2)
-            same(frozen(x.clone()).clone(), expected(frozen, x))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('make', [layer, lambda: PyConv2d(8, [4, 4], [3, 5], [1, 2]).eval()])
-def test_compiled_with_sizes_that_change(make):
-    conv = make()
-    compiled = torch.compile(conv, dynamic=True, backend='aot_eager')
-    for height, width, batch in ((6, 7, 1), (9, 5, 2), (1, 1, 1), (13, 30, 3), (2, 64, 1)):
-        x = torch.randn(batch, 8, height, width)
-        same(compiled(x), expected(conv, x))

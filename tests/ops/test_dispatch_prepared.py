@@ -297,14 +297,20 @@ def test_threads_at_once():
     """One layer in several threads, which ask for different backends, while its first calls are prepared."""
     pattern = DilationPattern(((10, 1, 1), (14, 2, 5)))
     expected = inception_conv2d(X, WEIGHT, None, [(10, 1, 1), (14, 2, 5)])
+    gradient = inception_conv.grad_input(torch.ones_like(expected), WEIGHT, (9, 8), pattern.flat, 1, 1)
 
     def run(number):
+        x = X.clone().requires_grad_(number % 2 == 1)
         with use_backend(('auto', 'reference', 'cpu')[number % 3]):
-            return inception_conv2d(X, WEIGHT, None, pattern)
+            out = inception_conv2d(x, WEIGHT, None, pattern)
+            if x.requires_grad:
+                out.sum().backward()
+        return out.detach(), x.grad
 
     with ThreadPoolExecutor(4) as pool:
-        for out in pool.map(run, range(60)):
+        for out, grad in pool.map(run, range(60)):
             assert_equal(out, expected)
+            assert grad is None or torch.allclose(grad, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_profilers_know_the_operator():
