@@ -7,7 +7,7 @@ import mmcv.ops  # noqa: F401  registers DCNv2
 import pytest
 import torch
 import torch.nn.functional as F
-from deployed_checks import assert_same, checked, count, norms, trained
+from deployed_checks import assert_same, checked, count, flat, norms, trained
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
@@ -17,6 +17,7 @@ from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.inference.layers import PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
+from icconv_mm.ops import use_backend
 
 RUNS = [(4, 1, 1), (4, 2, 3)]
 
@@ -89,16 +90,26 @@ def test_what_cannot_be_traced_is_counted(caplog):
     assert caplog.messages == [f'deploy: Sequential: 3 norms folded, 3 ReLUs fused, {left}']
 
 
-@pytest.mark.parametrize('kind', ['IC', 'PyConv', 'plain'])
-def test_values_that_are_none_stay_so(kind):
-    """A network that has diverged must not look finite."""
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('where', ['pixel', 'bias', 'running_mean'])
+@pytest.mark.parametrize('kind', ['IC', 'PyConv', 'plain', 'network'])
+def test_values_that_are_none_stay_so(kind, where, value):
+    """A network that has diverged must not look finite, plain or deployed."""
     kinds = {'IC': ICConv2d(8, 8, RUNS), 'PyConv': PyConv2d(8, [4, 4], [3, 5], [1, 4]), 'plain': nn.Conv2d(8, 8, 1)}
+    kinds['network'] = ICResNet(18, 'geometric_d4', base_channels=16, in_channels=8)
     model = trained(nn.Sequential(kinds[kind], nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU()))
-    x = WIDE.clone()
-    x[1, 2, 7, 6] = float('nan')
+    model, x = model[0] if kind == 'network' else model, WIDE.clone()
+    if where == 'pixel':
+        x[1, 2, 7, 6] = value
+    else:
+        norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+        getattr(norm, where).data[3] = value
     with torch.no_grad():
-        got, expected = deploy(model)(x), model(x)
-    assert expected.isnan().any() and torch.equal(got.isnan(), expected.isnan())
+        with use_backend('reference'):
+            expected = flat(model(x))
+        for run in (model, deploy(model)):
+            for one, other in zip(flat(run(x)), expected, strict=True):
+                assert torch.equal(one.isnan(), other.isnan()) and torch.equal(one.isfinite(), other.isfinite())
 
 
 # --- which chains are found
