@@ -127,6 +127,19 @@ def test_nobody_found_gives_ap_0(workspace, miniature):
     assert _tested(workspace, 'runs/pose_nobody')['coco/AP'] == 0
 
 
+def test_amp_trains_like_float32(workspace):
+    losses = {}
+    for name, options in (('float32', []), ('amp', ['--amp'])):
+        args = ('--work-dir', f'runs/pose_{name}', *options, *short(3))
+        assert workspace.tool('train', workspace.config(POSE), *args) is None
+        losses[name] = [line for line in workspace.scalars(f'runs/pose_{name}') if 'loss' in line]
+    assert len(losses['amp']) == 3
+    for low, full in zip(losses['amp'], losses['float32']):
+        for key in ('loss_kpt', 'loss_push', 'loss_pull'):
+            assert low[key] == pytest.approx(full[key], rel=0.05, abs=1e-5), key
+    assert losses['amp'][-1]['loss_kpt'] != losses['float32'][-1]['loss_kpt']
+
+
 def test_two_processes_give_the_same_ap_as_one(workspace, photographs):
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
     tool = (workspace.repo / 'tools/test.py', *photographs, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two')
