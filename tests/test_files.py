@@ -1,8 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole, files and folders that are not there, and commands of tools in messages."""
+
+from pathlib import Path
 
 import pytest
 
-from icconv_mm.files import whole_file
+from icconv_mm import files
+from icconv_mm.data.checks import DatasetError, MissingDataError
+from icconv_mm.errors import MissingFileError
+from icconv_mm.files import command_of, read_small, require_file, require_folder, whole_file
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -23,3 +28,43 @@ def test_names_until_then_cannot_be_guessed(tmp_path):
         with whole_file(tmp_path / 'a'):
             names |= {path.name for path in tmp_path.iterdir() if path.name != 'a'}
     assert len(names) == 3
+
+
+def test_what_is_there_passes(tmp_path):
+    file = tmp_path / 'a.json'
+    file.touch()
+    for path in (file, str(file), 's3://bucket/a.json'):
+        require_file(path, 'ann_file')
+    for path in (tmp_path, 's3://bucket'):
+        require_folder(path, 'data_root')
+
+
+def test_the_error_says_what_is_missing_and_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError) as error:
+        require_file('a.json', 'load_from')
+    assert str(error.value) == f'load_from: no such file: a.json (in {tmp_path})'
+    with pytest.raises(MissingFileError, match=r'^load_from: no such file: /a\.json$'):
+        require_file('/a.json', 'load_from')
+    with pytest.raises(MissingFileError, match=r'^config: no such file: http:/a\.py'):  # a path is local
+        require_file(Path('http://a.py'), 'config')
+    with pytest.raises(MissingFileError, match=rf'^pattern file: no such file: {tmp_path}$'):  # a folder
+        read_small(tmp_path, 'pattern file')
+
+
+def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):
+    for require in (require_file, require_folder):
+        with pytest.raises(MissingDataError, match=r'^d: no such f') as error:
+            require(tmp_path / 'none', 'd', MissingDataError)
+        assert isinstance(error.value, DatasetError) and isinstance(error.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ('with_mim', 'expected'),
+    [(True, 'mim run icconv_mm infer -h'), (False, 'python {package}/.mim/tools/infer.py -h')],
+)
+def test_from_an_installation(with_mim, expected, tmp_path, monkeypatch):
+    package = tmp_path / 'site-packages/icconv_mm'
+    monkeypatch.setattr(files, '_PACKAGE', package)
+    monkeypatch.setattr('icconv_mm.versions.is_installed', lambda name: with_mim and name == 'mim')
+    assert command_of('infer', '-h') == f'`{expected.format(package=package)}`'

@@ -3,17 +3,19 @@
 import pytest
 from pages import REPO, runnable_blocks
 
-# their code is run, and looked at more closely, in a file of their own
-ELSEWHERE = {
-    'README.md': 'test_readme_page.py',
-    'docs/deploy.md': 'test_deploy_page.py',
-}
-NEEDS = {'docs/pose.md': ['mmpose'], 'docs/search.md': ['mmdet']}
+from icconv_mm.registry import HOOKS
+
+# its code is run, and looked at more closely, in a file of its own
+ELSEWHERE = {'README.md': 'test_readme_page.py'}
+NEEDS = {'docs/pose.md': ['mmpose'], 'docs/search.md': ['mmdet'], 'docs/deploy.md': ['onnxruntime']}
+SLOW = ('docs/deploy.md',)
 PAGES = ['README.md', *(f'docs/{path.name}' for path in sorted((REPO / 'docs').glob('*.md')))]
 WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and runnable_blocks(page)]
 
 
-@pytest.mark.parametrize('page', WITH_CODE)
+@pytest.mark.parametrize(
+    'page', [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in WITH_CODE]
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     for library in NEEDS.get(page, ()):
         pytest.importorskip(library)
@@ -21,8 +23,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     names: dict = {}
     for block in runnable_blocks(page):
         exec(compile(block, page, 'exec'), names)
+    for hook in names.get('custom_hooks', ()):
+        HOOKS.build(hook)
 
 
 def test_pages_with_code_are_found():
-    assert {'docs/operators.md', 'docs/patterns.md', 'docs/pose.md', 'docs/multitask.md'} <= set(WITH_CODE)
+    assert {'docs/operators.md', 'docs/patterns.md', 'docs/pose.md', 'docs/multitask.md', 'docs/deploy.md'} <= set(
+        WITH_CODE
+    )
     assert all(runnable_blocks(page) and (REPO / 'tests/docs' / file).is_file() for page, file in ELSEWHERE.items())
