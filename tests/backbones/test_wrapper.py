@@ -1,5 +1,7 @@
 """Backbones of other libraries with inception and pyramidal convolutions: as their own class, under their own keys."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -188,14 +190,29 @@ def test_the_weights_of_the_wrapper_win_and_it_says_so(recwarn):
     assert len(said) == 1 and 'inner.pth' in said[0] and 'outer.pth' in said[0] and 'mmdet.ResNet' in said[0]
 
 
-def test_a_built_network_and_the_search():
-    torchvision = pytest.importorskip('torchvision')
-    net = icconv_mm.ICBackbone(torchvision.models.resnet18(), supernet_d_max=2)
-    assert net.layer1[0].conv1.kernel_size == (5, 5) and net.conv1.kernel_size == (7, 7)
+@pytest.mark.parametrize(('name', 'layers'), [('resnet18', 16), ('regnet_x_400mf', 22), ('mobilenet_v2', 17)])
+def test_a_built_network_and_the_search(name, layers):
+    """The supernet computes what the network does, and what is found in it takes its place."""
+    theirs = getattr(pytest.importorskip('torchvision').models, name)().eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = theirs(x)
+    net = icconv_mm.ICBackbone(copy.deepcopy(theirs), supernet_d_max=2)
+    torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
+    wide = [conv for conv in net.modules() if isinstance(conv, nn.Conv2d) and conv.kernel_size == (5, 5)]
+    assert len(wide) == layers
+    with torch.no_grad():
+        for conv in wide:
+            conv.weight += 0.1 * torch.randn_like(conv.weight)
     patterns = edo_search(net, 2)
+    assert max(pattern.max_dilation for pattern in patterns) == 2
     net = icconv_mm.ICBackbone(net, patterns)
-    assert [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)] == patterns
-    assert isinstance(icconv_mm.PyConvBackbone(torchvision.models.resnet18()).layer1[0].conv1, PyConv2d)
+    found = [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)]
+    assert len(found) == layers and (found == patterns or name.startswith('regnet'))  # which counts in groups
+    assert net(x).shape == expected.shape
+    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (net, theirs)]
+    assert shapes[0] == shapes[1]
+    if name == 'resnet18':
+        assert isinstance(icconv_mm.PyConvBackbone(theirs).layer1[0].conv1, PyConv2d)
 
 
 @pytest.mark.parametrize('kind', ['ICBackbone', 'PyConvBackbone'])

@@ -54,12 +54,6 @@ def test_class_names_go_where_inferencers_look(tmp_path, state):
     assert torch.load(tmp_path / 'out.pth', weights_only=True)['meta']['dataset_meta'] == {'classes': ('cat', 'dog')}
 
 
-def test_files_of_the_old_format_are_read(tmp_path, state):
-    path = tmp_path / 'ckpt.pth.tar'
-    torch.save(state, path, _use_new_zipfile_serialization=False)  # torch before 1.6, when the files were released
-    assert convert_file(path, tmp_path / 'out.pth', 'ic-conv').layout == 'classifier'
-
-
 def test_a_converted_file_is_recognized(released, tmp_path):
     convert_file(released, tmp_path / 'out.pth', 'ic-conv')
     with pytest.raises(

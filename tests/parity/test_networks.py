@@ -1,4 +1,4 @@
-"""Networks against tensors computed with the official implementations (tests/data/README.md).
+"""Networks with converted weights against tensors that the official implementations computed (tests/data/README.md).
 
 ICResNet, PyConvResNet and PyConvHGResNet as classifiers; PyConvSegNet: backbone, PyConvHead, auxiliary head.
 """
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.backbones import ICResNet, PyConvHGResNet, PyConvResNet
-from icconv_mm.checkpoints import convert
+from icconv_mm.checkpoints.convert import run_conversion
 from icconv_mm.ops import use_backend
 from icconv_mm.registry import MODELS
 
@@ -45,6 +45,7 @@ SLOW = {
         f'pyconvsegnet50_{net}_os{stride}' for net in ('pyconvresnet', 'pyconvhgresnet', 'resnet') for stride in (8, 16)
     ],
 }
+SOURCES = {'icconv': 'ic-conv', 'pyconv': 'pyconv', 'pyconvseg': 'pyconvsegnet'}
 BACKBONES = {
     'pyconvresnet': {'type': 'icconv_mm.PyConvResNet', 'depth': 50},
     'pyconvhgresnet': {'type': 'icconv_mm.PyConvHGResNet', 'depth': 50},
@@ -59,22 +60,6 @@ def cases(*families):
         *(pytest.param(case, id=case[1]) for case in fast),
         *(pytest.param(case, id=case[1], marks=pytest.mark.slow) for case in slow),
     ]
-
-
-def concatenated(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One weight per inception convolution instead of one per run, which the official keys number."""
-    pieces: dict[str, list] = {}
-    for key, value in state.items():
-        match = re.fullmatch(r'(.*)\.conv_list\.(\d+)\.weight', key)
-        name, position = (f'{match[1]}.weight', int(match[2])) if match else (key, 0)
-        name = f'head.{name}' if name.startswith('fc.') else f'backbone.{name}'
-        pieces.setdefault(name, []).append((position, value))
-    return {
-        name: torch.cat([value for _, value in sorted(found, key=lambda item: item[0])])
-        if len(found) > 1
-        else found[0][1]
-        for name, found in pieces.items()
-    }
 
 
 class Classifier(nn.Module):
@@ -133,15 +118,15 @@ def case(request, reference):
         pytest.importorskip('mmseg')
     stored = reference(family, name)
     meta = stored.meta
-    state = official_state_dict(meta)
     if family == 'icconv':
-        net, state = Classifier(ICResNet(int(re.search(r'resnet(\d+)', name)[1]), path)), concatenated(state)
-    elif family == 'pyconv':
-        net, state = Classifier(pyconv_backbone(name)), convert(state, 'pyconv')
+        net = Classifier(ICResNet(int(re.search(r'resnet(\d+)', name)[1]), path))
     else:
-        net, state = Segmentor(**meta['constructor']['kwargs']), convert(state, 'pyconvsegnet')
+        net = Classifier(pyconv_backbone(name)) if family == 'pyconv' else Segmentor(**meta['constructor']['kwargs'])
+    options = {'pattern': path} if family == 'icconv' else {}
+    conversion = run_conversion(official_state_dict(meta), SOURCES[family], **options)
+    assert conversion.layout == ('PyConvSegNet' if family == 'pyconvseg' else 'classifier')
     net = net.double().eval()
-    net.load_state_dict(state)
+    net.load_state_dict(conversion.state_dict)
     return meta, stored, net, official_input(meta)
 
 

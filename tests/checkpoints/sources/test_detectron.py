@@ -152,13 +152,3 @@ def test_a_resnet_with_torchvisions_names(source, depth):
 def test_a_file_without_a_resnet_is_no_caffe_file():
     with pytest.raises(ValueError, match=r'the stages have \[0, 0, 0, 0\] blocks, expected \[3, 4, 6, 3\]'):
         convert({'conv.weight': torch.zeros(3)}, 'caffe')
-
-
-def test_the_tool(tool, tmp_path, capsys):
-    path = write(tmp_path / 'R-50-GN.pkl', detectron_blobs(network(norm='gn'), 'gn'))
-    tool.main([str(path), str(tmp_path / 'out.pth'), '--source', 'detectron'])
-    assert 'Detectron ResNet-50, group norm' in capsys.readouterr().out
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(SystemExit) as end:
-        tool.main([str(path), str(tmp_path / 'cut.pth'), '--source', 'detectron'])
-    assert 'truncated' in str(end.value) and not (tmp_path / 'cut.pth').exists()

@@ -133,6 +133,8 @@ def test_of_a_student_and_its_teacher_one_is_converted_with_its_heads(student, c
     both = with_prefix(student, small()) | with_prefix('teacher.', other)
     with pytest.raises(ValueError, match=r'2 IC-Conv backbones, under .*; say which'):
         convert(both, 'ic-conv')
+    with pytest.raises(ValueError, match=r"prefix 'ema\.'; found '.*', 'teacher\.backbone\.'"):
+        convert(both, 'ic-conv', backbone_prefix='ema.')
     prefix = chosen if chosen == 'teacher.' else student
     converted = convert(both, 'ic-conv', backbone_prefix=f'{prefix}backbone.')
     expected = convert(other if chosen == 'teacher.' else small(), 'ic-conv')

@@ -5,9 +5,7 @@ import json
 
 import pytest
 import torch
-from crc_fill import deviations, official_input, official_state_dict
 from layouts import BLOCKS, bottom_up_pose, classifier, resnet, runs_of, with_prefix
-from reference import pattern_of
 
 from icconv_mm.checkpoints import UnmatchedKeysError, convert
 from icconv_mm.checkpoints.convert import run_conversion
@@ -86,16 +84,6 @@ def test_outer_prefix_comes_off_the_heads_too(released):
     converted = run_conversion(with_prefix('model.', bottom_up_pose(18, WIDTH, 32)), 'ic-conv')
     assert converted.layout == 'mmpose 0.x bottom-up'
     assert 'head.final_layer.bias' in converted.state_dict
-
-
-def test_of_two_backbones_one_is_chosen():
-    state = with_prefix('student.', resnet(18, WIDTH)) | with_prefix('teacher.', resnet(18, 2 * WIDTH))
-    with pytest.raises(ValueError, match=r"2 IC-Conv backbones, under 'student\.', 'teacher\.'"):
-        convert(state, 'ic-conv')
-    with pytest.raises(ValueError, match=r"prefix 'ema\.'; found 'student\.', 'teacher\.'"):
-        convert(state, 'ic-conv', backbone_prefix='ema.')
-    converted = convert(state, 'ic-conv', backbone_prefix='teacher.', allow_unmatched=True)
-    assert converted['backbone.conv1.weight'].shape[0] == 2 * WIDTH
 
 
 def test_bottom_up_pose_head():
@@ -203,42 +191,3 @@ def test_grouped_file_agrees_with_a_pattern_that_counts_in_groups(tmp_path):
     (tmp_path / 'x.json').write_text(json.dumps([{'(0, 0)': 2, '(0, 1)': 1, '(3, 0)': 1}]))
     converted = convert(state, 'ic-conv', pattern=str(tmp_path / 'x.json'))
     assert converted['backbone.layer1.0.conv2.weight'].shape == (4 * groups, 4, 3, 3)
-
-
-OFFICIAL = [
-    'ic_resnet18_selfmade',
-    'ic_resnet34_selfmade',
-    'ic_resnet50_selfmade',
-    'ic_resnet50_detection_k9',
-    'ic_resnet50_segmentation_k9',
-    'ic_resnet50_human_pose_k13',
-    'ic_resnet101_detection_k9',
-    'ic_resnet101_human_pose_k13',
-]
-
-
-@pytest.mark.parametrize('case', OFFICIAL)
-def test_official_key_lists_convert_without_a_leftover(request, reference, case):
-    pattern = pattern_of(request, case)
-    meta = reference('icconv', case).meta
-    state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
-    conversion = run_conversion(state, 'ic-conv', pattern=str(pattern))
-    assert conversion.layout == 'classifier' and not conversion.left
-    sub_convolutions = sum('.conv_list.' in key for key in state)
-    inception = {key.partition('.conv_list.')[0] for key in state if '.conv_list.' in key}
-    assert len(conversion.state_dict) == len(state) - sub_convolutions + len(inception)
-
-
-def test_converted_classifier_gives_the_official_features(request, reference):
-    """Round trip: official keys and values -> converter -> ICResNet -> the reference tensors."""
-    from icconv_mm.backbones import ICResNet
-
-    stored = reference('icconv', 'ic_resnet50_selfmade')
-    converted = convert({'state_dict': with_prefix('module.', official_state_dict(stored.meta))}, 'ic-conv')
-    net = ICResNet(50, pattern=str(pattern_of(request, 'ic_resnet50_selfmade'))).double().eval()
-    net.load_state_dict(
-        {key.removeprefix('backbone.'): value for key, value in converted.items() if key.startswith('backbone.')}
-    )
-    with torch.no_grad():
-        outputs = net(official_input(stored.meta))
-    assert max(deviations(stored, dict(zip(('c2', 'c3', 'c4', 'c5'), outputs))).values()) <= 1e-6

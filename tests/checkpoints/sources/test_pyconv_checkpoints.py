@@ -6,16 +6,10 @@ import pytest
 import torch
 from layouts import pyconv as official
 
-from icconv_mm.backbones import PyConvHGResNet, PyConvResNet
+from icconv_mm.backbones import PyConvResNet
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.checkpoints import UnmatchedKeysError, convert, load_rules
 from icconv_mm.checkpoints.convert import run_conversion
-
-CLASSIFIERS = [
-    *(f'pyconvresnet{depth}' for depth in (18, 34, 50, 101, 152)),
-    *(f'pyconvhgresnet{depth}' for depth in (50, 101, 152)),
-]
-SEGMENTERS = [f'pyconvsegnet50_{net}_os8' for net in ('pyconvresnet', 'pyconvhgresnet', 'resnet')]
 
 
 @pytest.fixture(scope='module')
@@ -41,35 +35,6 @@ def test_converted_weights_load(released):
     net = PyConvResNet(18, base_channels=16, stage_groups=[(1, 2, 4, 4), (1, 2, 4), (1, 4), (1,)])
     net.load_state_dict(convert(released, 'pyconv'))
     assert torch.equal(net.layer2[1].conv1.pyconv_levels[0].weight, released['layer2.1.conv1.conv2_1.weight'])
-
-
-@pytest.mark.parametrize('case', CLASSIFIERS)
-def test_official_key_lists_of_classifiers(reference, case):
-    """Every official key has the place and the shape that the network expects."""
-    meta = reference('pyconv', case).meta
-    state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
-    converted = convert(state, 'pyconv')
-    cls = PyConvHGResNet if 'hg' in case else PyConvResNet
-    with torch.device('meta'):
-        net = cls(int(re.search(r'\d+', case)[0]))
-    expected = {f'backbone.{key}': value.shape for key, value in net.state_dict().items()}
-    got = {key: value.shape for key, value in converted.items()}
-    assert got == expected | {'head.fc.weight': (1000, net.out_channels[-1]), 'head.fc.bias': (1000,)}
-
-
-@pytest.mark.parametrize('case', SEGMENTERS)
-def test_official_key_lists_of_segmentors(reference, case):
-    meta = reference('pyconvseg', case).meta
-    state = {key: torch.zeros(()).expand(shape) for key, shape in meta['state_dict'].items()}
-    conversion = run_conversion(state, 'pyconvsegnet')
-    assert conversion.layout == 'PyConvSegNet' and not conversion.left
-    cls = {'resnet': ResNet, 'pyconvresnet': PyConvResNet, 'pyconvhgresnet': PyConvHGResNet}[case.split('_')[1]]
-    with torch.device('meta'):
-        net = cls(50)
-    expected = {f'backbone.{key}': value.shape for key, value in net.state_dict().items()}
-    got = {key: value.shape for key, value in conversion.state_dict.items()}
-    assert {key: shape for key, shape in got.items() if key.startswith('backbone.')} == expected
-    assert {key.split('.')[0] for key in got} == {'backbone', 'decode_head', 'auxiliary_head'}
 
 
 def head_keys():
@@ -138,18 +103,3 @@ def test_unknown_keys_are_refused_or_ruled(released, tmp_path):
     assert len(convert(state, 'pyconv', allow_unmatched=True)) == len(released)
     with pytest.raises(UnmatchedKeysError, match=r"^1 keys of .*'PyConvSegNet'.*ppm\.weight"):
         convert(head_keys() | {'ppm.weight': torch.ones(1)}, 'pyconvsegnet')
-
-
-@pytest.mark.parametrize('source', ['pyconv', 'pyconvsegnet'])
-def test_tool(tool, released, tmp_path, capsys, source):
-    state = released if source == 'pyconv' else head_keys()
-    path, out = tmp_path / 'released.pth', tmp_path / 'out.pth'
-    torch.save({'state_dict': {f'module.{key}': value for key, value in state.items()}}, path)
-    tool.main([str(path), str(out), '--source', source])
-    assert f'layout: {"classifier" if source == "pyconv" else "PyConvSegNet"}' in capsys.readouterr().out
-    written = torch.load(out, weights_only=True)
-    assert written['meta']['converted_from']['source'] == source
-    assert len(written['state_dict']) == len(state)
-    with pytest.raises(SystemExit) as end:
-        tool.main([str(path), str(tmp_path / 'other.pth'), '--source', source, '--pattern', 'dense'])
-    assert 'has no option pattern' in str(end.value)
