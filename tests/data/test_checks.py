@@ -96,23 +96,6 @@ def test_not_empty_by_its_annotations(tmp_path, coco):
     checks.explain_coco(str(write(tmp_path / 'a.json', coco)), ('ball', 'cat'), 'd', empty=True)
 
 
-def test_order_of_the_data():
-    checks.check_order(('ball', 'cat'), {'ball': 0}, 'd', 'a.json')
-    with pytest.raises(DatasetError, match=r"d: a\.json lacks \['cat'\] of .*'ball' would be learned as 'cat'"):
-        checks.check_order(('cat', 'ball'), {'ball': 0}, 'd', 'a.json')
-    with pytest.raises(DatasetError, match=r"another order than .*'cat' would be .* 'dog': set .*=\['cat', 'dog'\]"):
-        checks.check_order(('dog', 'cat'), {'cat': 0, 'dog': 1}, 'd', 'a.json')
-
-
-def test_classes_that_the_data_do_not_know():
-    checks.check_known(('ball', 'cat'), ['ball'], 'd', 'a.json')  # none of the file's is left over
-    checks.check_known(('ball',), ['ball', 'cat'], 'd', 'a.json')
-    with pytest.raises(DatasetError, match=r"^d: no 'othr' of metainfo\.classes in a\.json; did you mean 'other'\?"):
-        checks.check_known(('thing', 'othr'), ['thing', 'other'], 'd', 'a.json')
-    with pytest.raises(DatasetError, match=r"no 'helmet' of .*; there are \['person', 'zebra'\]"):
-        checks.check_known(('person', 'helmet'), ['person', 'zebra'], 'd', 'a.json')
-
-
 @pytest.mark.parametrize('first', [True, False])
 def test_categories_are_read_alone(tmp_path, first):
     entries = [{'id': 2, 'name': 'b'}, {'id': 1, 'name': 'a'}]
@@ -123,16 +106,7 @@ def test_categories_are_read_alone(tmp_path, first):
     assert checks.category_names(write(tmp_path / 'a.json', {'x': '', 'categories': entries})) == {2: 'b', 1: 'a'}
 
 
-@pytest.mark.parametrize(
-    'damage, message',
-    [
-        (lambda c: c['images'][0].pop('width'), r"images\[0\]: 'width' is None, expected pixels"),
-        (lambda c: c['annotations'][0].pop('iscrowd'), r"annotations\[0\]: no field 'iscrowd'"),
-        (lambda c: c['annotations'][0].pop('bbox'), r"annotations\[0\]: no field 'bbox'"),
-        (lambda c: c['annotations'][0].update(area=None), r"annotations\[0\]: no field 'area'"),
-    ],
-)
-def test_what_metrics_need(tmp_path, coco, damage, message):
-    damage(coco)
-    with pytest.raises(DatasetError, match=message):
+def test_what_metrics_need(tmp_path, coco):
+    del coco['images'][0]['width']
+    with pytest.raises(DatasetError, match=r"images\[0\]: 'width' is None, expected pixels"):
         checks.explain_coco(str(write(tmp_path / 'a.json', coco)), ('ball',), 'd', empty=False)

@@ -9,8 +9,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.errors import ArgumentError
-
 pytestmark = pytest.mark.slow
 QUICK = ('--backbone', 'ic_resnet18', '--pretrained', 'none', '--epochs', '1')
 
@@ -142,14 +140,6 @@ REAL = [
 def test_real_pictures(workspace, real_samples, place, task, options):
     _train(workspace, Path(place).parts[-1], real_samples / place, size=128, options=['--task', task, *options])
     shutil.rmtree(workspace.root / 'runs' / Path(place).parts[-1])
-
-
-def test_lengths_belong_to_their_configs(workspace, tmp_path):
-    from icconv_mm.runner.config import load_config, set_length
-
-    path = workspace.derive('short', 'detection/faster-rcnn_ic-r18_fpn_miniature.py', '')
-    with pytest.raises(ArgumentError, match='counts its training in iters: give --iters'):
-        set_length(load_config(path), epochs=3)
 
 
 def test_films_and_tiles(workspace, detector, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import nn
 
 from icconv_mm.errors import InputError, UserError
@@ -123,26 +123,6 @@ def test_initialization():
     assert len(weights) == 28 and len(offsets) == 28
     assert all(0.0095 < w.std() < 0.0105 for w in weights if w.shape[0] == 64)
     assert not any(p.any() for p in offsets)
-
-
-@pytest.mark.parametrize('first', ['FPN', 'PAFPN', 'BFP'])
-def test_behind_the_necks_of_mmdet(first):
-    pytest.importorskip('mmdet.models')
-    fpn = {'type': 'FPN', 'in_channels': [8, 16, 32], 'out_channels': 8, 'num_outs': 4, 'add_extra_convs': 'on_input'}
-    before = [fpn]
-    if first == 'PAFPN':
-        before = [{**fpn, 'type': 'PAFPN'}]
-    elif first == 'BFP':
-        before = [fpn, {'type': 'BFP', 'in_channels': 8, 'num_levels': 4}]
-    init_default_scope('mmdet')
-    neck = MODELS.build([*before, {'type': 'icconv_mm.SEPC', 'in_channels': 8, 'out_channels': 8, 'num_outs': 4}])
-    outputs = neck([torch.randn(1, 8 * 2**i, 40 // 2**i, 24 // 2**i) for i in range(3)])
-    assert shapes(cls for cls, _ in outputs) == [(1, 8, h, w) for h, w in ((38, 22), (18, 10), (8, 4), (3, 1))]
-
-
-BACKBONE = {'type': 'icconv_mm.ICResNet', 'depth': 18, 'pattern': 'geometric_d4', 'base_channels': 8}
-BACKBONE['out_indices'] = (0, 1, 2, 3)  # in a config of mmpose the last stage alone is the default, as it is there
-FPN = {'type': 'FPN', 'in_channels': [8, 16, 32, 64], 'out_channels': 8, 'num_outs': 4}
 
 
 def test_sequence_neck_needs_necks():

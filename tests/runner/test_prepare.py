@@ -213,6 +213,8 @@ def test_iterations_stretch_the_schedule(cfg):
     assert all(scheduler.end > scheduler.begin for scheduler in tiny.param_scheduler)
     with pytest.raises(ValueError, match='iters: a training needs 1 or more, got 0'):
         set_length(cfg, iters=0)
+    with pytest.raises(ValueError, match='counts its training in iters: give --iters'):
+        set_length(cfg, epochs=3)
 
 
 def test_epochs_stretch_all_that_counts(cfg):

@@ -150,10 +150,15 @@ def test_a_class_that_the_config_misspells(tmp_path, kind, draw, settings):
     file = draw(tmp_path, 'thing', 'other', 'last')
     check(kind, file, ('thing', 'other', 'last'), **settings)
     check(kind, file, ('thing', 'last'), **settings)  # some of them
-    for classes, meant in ((('thing', 'othr'), 'other'), (('thing', 'other', 'lsat'), 'last'), (('thin',), 'thing')):
+    for classes, hint in (
+        (('thing', 'othr'), "did you mean 'other'"),
+        (('thing', 'other', 'lsat'), "did you mean 'last'"),
+        (('thing', 'helmet'), r"there are \['"),
+        (('thin',), "did you mean 'thing'"),
+    ):
         if settings and classes == ('thin',):  # nothing is left: not built
             continue
-        said = rf"no '{classes[-1]}' of metainfo\.classes in .*; did you mean '{meant}'"
+        said = rf"no '{classes[-1]}' of metainfo\.classes in .*; {hint}"
         with pytest.raises(DatasetError, match=said):
             check(kind, file, classes, **settings)
 
