@@ -66,19 +66,6 @@ def test_features_of_no_classes():
     assert len(net(IMAGES)) == 4
 
 
-def test_classifier():
-    net = icconv_mm.create_model('ic_resnet18', pattern='geometric_d2', num_classes=7, in_chans=1).eval()
-    images = IMAGES[:, :1]
-    features = net.forward_features(images)
-    pooled = net.forward_head(features, pre_logits=True)
-    torch.testing.assert_close(pooled, features.mean((2, 3)))
-    torch.testing.assert_close(net(images), net.get_classifier()(pooled))
-    assert net(images).shape == (2, 7) and net.num_classes == 7 and net.num_features == 512
-    net.reset_classifier(0)
-    torch.testing.assert_close(net(images), pooled)
-    torch.testing.assert_close(icconv_mm.deploy(net)(images), pooled, rtol=1e-4, atol=1e-4)
-
-
 def test_dropout_is_before_the_classifier():
     net = icconv_mm.create_model('ic_resnet18', pattern='dense', num_classes=3, drop_rate=0.5)
     assert net.drop_rate == 0.5

@@ -11,7 +11,6 @@ from icconv_mm.registry import MODELS
 CHANNELS = [4, 6, 8, 12]
 GN = {'type': 'GN', 'num_groups': 4}
 SMALL = dict(out_channels=16, norm_cfg=GN, drop_prob=0.0)
-TWO = dict(in_channels=[8] * 2, strides=[8] * 2)
 SEGMENTATION = dict(in_channels=[8] * 3, strides=[8] * 3, window=3, **SMALL)
 
 
