@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 from torch.nn.functional import pad
 
+from icconv_mm.data.checks import no_garbage_search
 from icconv_mm.data.tree import datasets_in
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, METRICS, MODELS
@@ -57,7 +58,7 @@ class MultiTaskDataset(BaseDataset):
         self.datasets: dict[str, BaseDataset] = {}
         for name, cfg in datasets.items():
             registered_class(DATASETS, cfg.get('type'), f'datasets.{name}.type')
-            with naming(f'datasets.{name}', Exception):
+            with naming(f'datasets.{name}', Exception), no_garbage_search():
                 self.datasets[name] = ROOT_DATASETS.build({'test_mode': test_mode, **_copied(cfg, lazy_init)})
         metainfo = {name: dataset.metainfo for name, dataset in self.datasets.items()}
         super().__init__(
