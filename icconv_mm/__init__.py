@@ -97,7 +97,9 @@ _TYPES = {
         'FinestFPN', 'MaskedHeatmapLoss', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs',
         'TagLoss',
     ),
-    'tasks.segmentation': ('ListedSegDataset', 'LoadLabelMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer'),
+    'tasks.segmentation': (
+        'ListedSegDataset', 'LoadLabelMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss',
+    ),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}
 # What `from icconv_mm import *` gives is what torch alone is enough for: it asks for every name, and one whose library
