@@ -228,7 +228,7 @@ class TaskAdapter:
         self.check_heads(model, metainfo_of_built(dataset), 'model', where)
 
     def check_heads(self, network: 'nn.Module', meta: Mapping[str, Any], name: str, where: str) -> None:
-        """Raise InputError unless heads have as many classes and keypoints as the data.
+        """Raise InputError unless heads have as many classes and keypoints as the data, and losses weights for them.
 
         Args:
             network: A network of the library.
@@ -238,15 +238,26 @@ class TaskAdapter:
         """
         classes, count = meta.get('classes') or (), meta.get('num_keypoints')
         numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # heads of panoptic networks have things
+        others: tuple[str, ...] = ()
         for path, module in network.named_modules():
             own = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
-            found = getattr(module, 'num_classes', None)
-            is_head = own.endswith('head') and not {own, type(module).__name__} & set(self.other_heads)
-            if classes and is_head and isinstance(found, int) and found not in numbers:
-                raise InputError(
-                    f'{name}.{path}.num_classes is {found}, but {where} has {len(classes)} classes: '
-                    f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
-                )
+            if {own, type(module).__name__} & set(self.other_heads):
+                others += (f'{path}.',)
+            elif classes and own.endswith('head'):
+                found = getattr(module, 'num_classes', None)
+                if isinstance(found, int) and found not in numbers:
+                    raise InputError(
+                        f'{name}.{path}.num_classes is {found}, but {where} has {len(classes)} classes: '
+                        f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
+                    )
+            weights = getattr(module, 'class_weight', None)
+            if classes and isinstance(weights, list | tuple) and not path.startswith(others):
+                # detectors may weigh the background, too; a single value is that of one output
+                known = numbers | {1} | (set() if 'loss_decode' in path else {number + 1 for number in numbers})
+                if len(weights) not in known:
+                    raise InputError(
+                        f'{name}.{path}.class_weight has {len(weights)} values, but {where} has {len(classes)} classes'
+                    )
             found = getattr(module, 'num_keypoints', None)
             if count and isinstance(found, int) and found != count:
                 raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')

@@ -88,6 +88,24 @@ def test_heads_have_the_classes_of_the_data(key, wrong):
     adapter_of(library).check(other, Labelled(), 'd', training=True)  # data without names
 
 
+@pytest.mark.parametrize(
+    ('key', 'path'), [('auxiliary_head.0', 'decode_head.loss_decode'), ('head', 'head.loss_module')]
+)
+def test_losses_weigh_the_classes_of_the_data(key, path):
+    """torch says no more than that a weight is not defined for all classes, in the first iteration."""
+    library, network = NETWORKS[key]
+    model = network(3)
+    loss = model.get_submodule(path)
+    for weights in (None, [1.0, 2.0, 3.0]):
+        loss.class_weight = weights
+        adapter_of(library).check(model, of(3), 'd', training=True)
+    for wrong in (2, 4) if 'loss_decode' in path else (2, 5):  # elsewhere the background may have a weight
+        loss.class_weight = [1.0] * wrong
+        said = rf'^model\.{path}\.class_weight has {wrong} values, but d has 3 classes$'
+        with pytest.raises(InputError, match=said):
+            adapter_of(library).check(model, of(3), 'd', training=True)
+
+
 def test_heads_have_the_keypoints_of_the_data():
     pytest.importorskip('mmpose')
     head = dict(type='icconv_mm.AEHead', in_channels=64, num_keypoints=17)

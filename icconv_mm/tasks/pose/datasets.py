@@ -27,6 +27,8 @@ class BottomupMixin:
         keep_empty: Whether images without a single annotation take part in training, as pure background.
         *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
+    In training ``raw_ann_info`` is None for each person, and ``segmentation`` holds regions that are masked alone.
+
     Raises:
         InputError: If an annotation has another number of keypoints than the dataset, keypoints without a box, the id
             of another, or a segmentation that is none of its image, naming file, image and annotation.
