@@ -83,7 +83,8 @@ def clean(tmp_path, repo):
         site = Path(sysconfig.get_path('purelib', vars={'base': str(tmp_path / 'venv')}))
         link(requirements(list(names)), site)
         (site / 'checkout').mkdir()
-        (site / 'checkout/icconv_mm').symlink_to(repo / 'icconv_mm')
+        for package in ('icconv_mm', 'icconv_mm_runtime'):
+            (site / 'checkout' / package).symlink_to(repo / package)
         (site / 'checkout.pth').write_text(str(site / 'checkout'))
 
         def run(code: str) -> str:
