@@ -1,5 +1,6 @@
 """What is trained: the arms, each by what differs from a base config."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,15 @@ RATES = {
     'head': 1.6e-2,
     'fpt': 4e-3,  # of which joint-masks has the baseline: one rate
     'joint': 4e-3,
+    'camvid': 1e-3,
+    'camvid-backbone': 1e-3,
+    'camvid-head': 1e-3,
+    'camvid-fpt': 1e-3,
+    'bccd': 1e-3,
+    'bccd-neck': 1e-3,
+    'nuclei-backbone': 1e-3,
+    'nuclei-fpt': 1e-3,
+    'nuclei-joint': 1e-3,
 }
 
 
@@ -27,10 +37,12 @@ class Arm:
 
     Attributes:
         name: ``<family>/<what>``; also its folder.
-        base: A file of ``evidence/configs``, without ``.py``.
+        base: A file of ``evidence/configs``, without ``.py``; a task where the data are real.
         changes: What differs from the base: dotted keys of the config and their values.
-        data: A key of :data:`DATA`.
-        searches: Whether it is a supernet, whose dilations are searched after training.
+        data: A key of :data:`DATA`, or of :data:`icconv_workshop.evidence.real.REAL`.
+        model: A file of ``evidence/configs`` whose network takes the place of the base's.
+        only: The task that a network for all tasks has alone; all by default.
+        searches: Whether dilations are found in it: after the training in a supernet, during it by RF-Next.
         pattern_of: The supernet whose pattern, of the same seed, it takes.
         length: Iterations, in terms of those of its base.
         tests: Further tests of the trained network, by name: what they change.
@@ -40,6 +52,8 @@ class Arm:
     base: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     data: str = 'far'
+    model: str | None = None
+    only: str | None = None
     searches: bool = False
     pattern_of: str | None = None
     length: float = 1.0
@@ -126,6 +140,76 @@ _BOXES_ALONE = {'model.type': 'FasterRCNN', 'model.roi_head.mask_head': None, 'm
 _MULTI_SCALE = {'multi-scale': {'test_dataloader.dataset.pipeline.1.scales': [2, 1, 0.5]}}
 _HEAD = {'model.decode_head.type': 'icconv_mm.PyConvHead', 'model.decode_head.pyconv_channels': 64}
 
+# --- real sets ---
+
+_NARROW = dict(type='icconv_mm.ICResNet', depth=18, pattern='dense', base_channels=32, _delete_=True)
+# the settings of mmdetection's configs/rfnext, on the backbone alone, as the search of IC-Conv is
+_RF_NEXT = dict(exp_rate=0.5, init_alphas=0.01, mmin=1, mmax=24, num_branches=2, skip_layer=['module.conv1', 'layer1'])
+
+
+def _real(name: str, base: str, changes: Mapping[str, Any] | None = None, **options) -> Arm:
+    """An arm on a real set, whose name begins that of the arm."""
+    backbone = {} if 'model' in options else {'model.backbone': _NARROW}
+    return Arm(name, base, {**backbone, **(changes or {})}, re.split('[-/]', name)[0], **options)
+
+
+def _real_search(name: str, base: str) -> list[Arm]:
+    """Dense, analytic and searched pattern; RF-Next with both its branches, and with one."""
+    rf_next = dict(type='mmengine.RFNextResNet', depth=18, base_channels=32, search=_RF_NEXT, _delete_=True)
+    return [
+        _real(f'{name}/dense', base),
+        _real(f'{name}/analytic', base, {PATTERN_KEY: f'geometric_d{D_MAX}'}),
+        _real(f'{name}/supernet', base, _SUPERNET, searches=True),
+        _real(f'{name}/searched', base, pattern_of=f'{name}/supernet'),
+        _real(f'{name}/rf-next', base, {'model.backbone': rf_next}, searches=True),
+        _real(f'{name}/rf-next-single', base, pattern_of=f'{name}/rf-next'),
+    ]
+
+
+def _real_backbones(name: str, base: str) -> list[Arm]:
+    """ResNet-50 and PyConvResNet-50, a quarter as wide."""
+    return [
+        _real(
+            f'{name}/{arm}',
+            base,
+            {
+                'model.backbone': dict(type=f'icconv_mm.{kind}', depth=50, base_channels=16, _delete_=True),
+                'model.neck.in_channels': [64, 128, 256, 512],
+            },
+        )
+        for arm, kind in (('resnet', 'ResNet'), ('pyconv', 'PyConvResNet'))
+    ]
+
+
+_UFP = dict(type='icconv_mm.UnscathedPyramid', in_channels=128, out_channels=32, kernel_sizes=(1, 7, 15), norm_cfg=_GN)
+_CELLS = {'model.bbox_head.num_classes': 3}
+_STREET = {'model.decode_head.num_classes': 11}
+_PSP = {**_STREET, 'model.auxiliary_head.num_classes': 11}
+_FOUR_LEVELS = {'model.rpn_head.anchor_generator.strides': [4, 8, 16, 32]}
+_NUCLEI_FPT = dict(_FPT, in_channels=[32, 64, 128, 256], out_channels=64, _delete_=True)
+_BOXES_OF_MASKS = {f'model.tasks.masks.{key.removeprefix("model.")}': value for key, value in _BOXES_ALONE.items()}
+_BOXES_OF_MASKS |= {'model.tasks.masks.type': 'mmdet.FasterRCNN', 'test_evaluator.0.metric.metric': ['bbox']}
+_ALL_REAL = [
+    *_real_search('camvid', 'semantic'),
+    *_real_search('bccd', 'boxes'),
+    *_real_backbones('camvid-backbone', 'semantic'),
+    *_real_backbones('nuclei-backbone', 'masks'),
+    _real('camvid-head/psp', 'semantic', _PSP, model='pspnet'),
+    _real('camvid-head/pyconv', 'semantic', {**_PSP, **_HEAD}, model='pspnet'),
+    _real('camvid-fpt/ufp', 'semantic', {**_STREET, 'model.neck': [_UFP]}, model='ufp_fpt'),
+    _real('camvid-fpt/ufp-fpt', 'semantic', _STREET, model='ufp_fpt'),
+    _real('bccd-neck/retinanet', 'boxes', _CELLS, model='sepc'),
+    _real('bccd-neck/lite', 'boxes', {**_CELLS, **_pyramid(**_LITE, ibn=True)}, model='sepc'),
+    _real('bccd-neck/sepc', 'boxes', {**_CELLS, **_pyramid(**_FULL, ibn=True)}, model='sepc'),
+    _real('nuclei-fpt/fpn', 'masks', {**_FOUR_LEVELS, 'model.neck.num_outs': 4}),
+    _real('nuclei-fpt/fpt', 'masks', {**_FOUR_LEVELS, 'model.neck': _NUCLEI_FPT}),
+    _real('nuclei-joint/joint', 'all', {'model.log_gradients': True}),
+    _real('nuclei-joint/upgrad', 'all', {'model.aggregator': 'UPGrad', 'model.log_gradients': True}),
+    _real('nuclei-joint/masks', 'all', only='masks'),
+    _real('nuclei-joint/semantic', 'all', only='semantic'),
+    _real('nuclei-joint/boxes', 'all', _BOXES_OF_MASKS, only='masks'),
+]
+
 ARMS = {
     arm.name: arm
     for arm in (
@@ -144,5 +228,6 @@ ARMS = {
         Arm('joint/boxes', 'mask_rcnn', _BOXES_ALONE, SCALES),
         Arm('joint/semantic', 'semantic_fpn', data=SCALES),
         Arm('joint/pose', 'pose_pyramid', data=SCALES),
+        *_ALL_REAL,
     )
 }

@@ -44,6 +44,72 @@ _NETS = {'resnet': 'ResNet-50 / 4', 'pyconv': 'PyConvResNet-50 / 4', 'pyconv-hg'
 _IC = 'Searched dilations gain 2 to 4 AP at equal cost (IC-Conv, CVPR 2021).'
 _PYCONV = 'Pyramidal convolutions gain 1 to 2 points at equal cost (PyConv, 2020).'
 
+_REAL_PATTERNS = {
+    **_PATTERNS,
+    'rf-next-single': 'RF-Next, one branch',
+    'rf-next': 'RF-Next, two branches',
+}
+_REAL = [
+    *(
+        Comparison(
+            name,
+            _IC + ' RF-Next gains 1 to 2 AP with branches (2022).',
+            (metric,),
+            _rows(name, _REAL_PATTERNS),
+            costs=_rows(name, {'supernet': 'supernet, of which the pattern is'}),
+        )
+        for name, metric in (('camvid', 'mIoU'), ('bccd', 'box/AP'))
+    ),
+    Comparison(
+        'camvid-backbone',
+        _PYCONV,
+        ('mIoU',),
+        _rows('camvid-backbone', {key: _NETS[key] for key in ('resnet', 'pyconv')}),
+    ),
+    Comparison(
+        'nuclei-backbone',
+        _PYCONV,
+        ('mask/AP', 'box/AP'),
+        _rows('nuclei-backbone', {key: _NETS[key] for key in ('resnet', 'pyconv')}),
+    ),
+    Comparison(
+        'camvid-head',
+        "PyConvSegNet's head gains over that of PSPNet (PyConv, 2020).",
+        ('mIoU',),
+        _rows('camvid-head', {'psp': 'PSPHead', 'pyconv': 'PyConvHead'}),
+    ),
+    Comparison(
+        'camvid-fpt',
+        'FPT gains over the pyramid that it stands on (ECCV 2020).',
+        ('mIoU',),
+        _rows('camvid-fpt', {'ufp': 'UFP', 'ufp-fpt': 'UFP and FPT'}),
+    ),
+    Comparison(
+        'bccd-neck',
+        'SEPC gains 3.5 AP on RetinaNet (CVPR 2020).',
+        ('box/AP',),
+        _rows('bccd-neck', {'retinanet': 'RetinaNet', 'lite': 'SEPC-lite', 'sepc': 'SEPC'}),
+    ),
+    Comparison(
+        'nuclei-fpt',
+        'FPT gains 2 AP of boxes and 3 of masks over FPN (ECCV 2020).',
+        ('mask/AP', 'box/AP'),
+        _rows('nuclei-fpt', {'fpn': 'FPN', 'fpt': 'FPT'}),
+    ),
+    *(
+        Comparison(
+            f'nuclei-joint-{what}',
+            'One network for all tasks comes close to one for each, at a fraction of the cost.',
+            (metric,),
+            _rows(
+                'nuclei-joint',
+                {what: 'a network of its own', 'joint': 'one for all', 'upgrad': 'one for all, UPGrad'},
+            ),
+        )
+        for what, metric in (('boxes', 'box/AP'), ('masks', 'mask/AP'), ('semantic', 'mIoU'))
+    ),
+]
+
 COMPARISONS = {
     comparison.name: comparison
     for comparison in (
@@ -99,6 +165,7 @@ COMPARISONS = {
                 {'fpn': 'FPN', 'fpt': 'FPT', **{f'without-{each}': f'FPT without {each}' for each in INTERACTIONS}},
             ),
         ),
+        *_REAL,
         *(
             Comparison(
                 f'joint-{what}',

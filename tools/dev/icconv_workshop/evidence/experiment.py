@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from icconv_mm.errors import InputError, require_known
 from icconv_mm.files import alone_in
 from icconv_mm.runner.command_line import require_device
 from icconv_tools.processes import Children, Ended
-from icconv_workshop.evidence.arms import ARMS
+from icconv_workshop.evidence.arms import ARMS, RATE_KEY, Arm
 from icconv_workshop.evidence.comparisons import COMPARISONS, groups_of
 from icconv_workshop.evidence.runs import BUDGETS, Budget, Run
 
@@ -71,13 +72,14 @@ class Experiment:
         return [self.run_of(*key) for key in keys]
 
     def run_of(self, arm: str, seed: int) -> Run:
-        """A run by name.
+        """A run by the name of its arm, with ``@RATE`` or ``@xLENGTH`` behind it for a trial.
 
         Raises:
             InputError: There is no such arm.
         """
-        require_known([arm], ARMS, 'no arm')
-        return Run(ARMS[arm], seed, self.budget, self.root)
+        name, *trials = arm.split('@')
+        require_known([name], ARMS, 'no arm')
+        return Run(trial_of(ARMS[name], trials), seed, self.budget, self.root)
 
     def run_one(self, arm: str, seed: str) -> None:
         """One run in this process."""
@@ -128,6 +130,18 @@ class Experiment:
                     pool.shutdown(wait=False, cancel_futures=True)  # no other begins
                     raise
         return not failures
+
+
+def trial_of(arm: Arm, trials: Sequence[str]) -> Arm:
+    """An arm at another learning rate (``2e-3``), or for longer (``x4``)."""
+    for text in trials:
+        try:
+            number = float(text.removeprefix('x'))
+        except ValueError:
+            raise InputError(f'--run: expected {arm.name}@RATE or {arm.name}@xLENGTH, got {text!r}') from None
+        change = dict(length=number) if text.startswith('x') else dict(changes={**arm.changes, RATE_KEY: number})
+        arm = replace(arm, name=f'{arm.name}@{text}', **change)
+    return arm
 
 
 def finished(run: Run) -> bool:

@@ -16,6 +16,7 @@ from icconv_mm.patterns import read_patterns
 from icconv_mm.runner.config import move_data, set_length
 from icconv_tools.recorded_runs import digest, find_result
 from icconv_workshop.evidence.arms import ARMS, DATA, PATTERN_KEY, RATE_KEY, Arm
+from icconv_workshop.evidence.real import REAL, config_file, labels_digest
 from icconv_workshop.evidence.scales import CLASSES, ScalesOptions
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
@@ -31,6 +32,15 @@ ITERATIONS = {
     'semantic_fpn': 600,
     'sepc': 800,
 }
+# of each real set and task, before these factors
+EPOCHS = {
+    ('camvid', 'semantic'): 8,
+    ('bccd', 'boxes'): 6,
+    ('nuclei', 'masks'): 4,
+    ('nuclei', 'semantic'): 4,
+    ('nuclei', 'all'): 4,
+}
+TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
 
@@ -96,8 +106,13 @@ class Run:
 
     @property
     def data(self) -> Path:
-        """Its dataset."""
+        """Its dataset, if it is a drawn one."""
         return self.root / 'data' / self.arm.data
+
+    def truth(self, kind: str) -> Path:
+        """The COCO file of what it is tested on: of ``'bbox'``, ``'segm'`` or ``'keypoints'``."""
+        metrics = [node for node in dicts_in(self.config().test_evaluator) if 'CocoMetric' in node.get('type', '')]
+        return Path(next(each.ann_file for each in metrics if kind in each.get('metric', 'keypoints')))
 
     @property
     def result_file(self) -> Path:
@@ -118,11 +133,24 @@ class Run:
         name = self.arm.pattern_of
         return None if name is None else Run(ARMS[name], self.seed, self.budget, self.root)
 
+    @property
+    def is_real(self) -> bool:
+        """Whether its pictures are of a public set, not drawn."""
+        return self.arm.data in REAL
+
+    @property
+    def split(self) -> str:
+        """What it is tested on."""
+        return 'val' if self.seed >= TUNING else 'test'
+
     def settings(self) -> str:
         """A digest of all that was set: a result with another one is not of this run."""
         tests = json.dumps({name: dict(change) for name, change in self.arm.tests.items()}, sort_keys=True)
-        drawing = repr(self.budget.drawing(self.arm.data))
-        return digest(self.config(), self.root, drawing, tests)
+        if self.is_real:
+            data = labels_digest(self.root, self.arm.data, self.arm.base)
+        else:
+            data = repr(self.budget.drawing(self.arm.data))
+        return digest(self.config(), self.root, data, tests)
 
     def result(self) -> dict | None:
         """What the finished run found, or None."""
@@ -130,39 +158,68 @@ class Run:
 
     def config(self, test: str = '') -> Config:
         """The config that trains it and makes one of its tests."""
-        cfg = copy.deepcopy(_base(self.arm.base))
+        cfg = self._real_config() if self.is_real else self._drawn_config()
         cfg.work_dir = str(self.folder)
         cfg.merge_from_dict({RATE_KEY: self.arm.rate, **copy.deepcopy(dict(self.arm.changes))})
         if (source := self.needs) is not None:
             if not source.pattern_file.is_file():
                 raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
             cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(source.pattern_file)]})
-        self._use_data(cfg)
-        length = self.arm.length * self.budget.length * ITERATIONS[self.arm.base]
-        set_length(cfg, iters=self.budget.iterations or round(length))
+        self._set_length(cfg)
         cfg.randomness = {'seed': self.seed}
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
             cfg[name] = None
-        cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
         cfg.default_hooks.checkpoint = None
+        for node in (*dicts_in(cfg.test_evaluator),):
+            if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
+                node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            loader.num_workers, loader.persistent_workers = 0, False
+        if 'search' in cfg.model.backbone:
+            search = dict(cfg.model.backbone.search, step=0, max_step=cfg.train_cfg.max_epochs, search_interval=1)
+            hook = dict(type='mmengine.RFSearchHook', mode='search', config=dict(search=search), verbose=False)
+            cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
         if test:
             cfg.merge_from_dict(copy.deepcopy(dict(self.arm.tests[test])))
         return cfg
 
-    def _use_data(self, cfg: Config) -> None:
+    def _set_length(self, cfg: Config) -> None:
+        length = self.arm.length * self.budget.length
+        if self.is_real:
+            epochs = 1 if self.budget.iterations else max(1, round(length * EPOCHS[self.arm.data, self.arm.base]))
+            set_length(cfg, epochs=epochs)
+            cfg.train_cfg.val_interval = epochs + 1
+        else:
+            set_length(cfg, iters=self.budget.iterations or round(length * ITERATIONS[self.arm.base]))
+            cfg.train_cfg.val_interval = cfg.train_cfg.max_iters + 1
+
+    def _real_config(self) -> Config:
+        """That of a user's data; with another network where the arm has one, or with one of its tasks alone."""
+        cfg = copy.deepcopy(_base(config_file(self.root, self.arm.data, self.arm.base)))
+        if self.arm.model is not None:
+            preprocessor, cfg.model = cfg.model.data_preprocessor, copy.deepcopy(_base(_file(self.arm.model)).model)
+            cfg.model.data_preprocessor = preprocessor
+        if self.arm.only is not None:
+            keep_task(cfg, self.arm.only)
+        if self.split == 'val':
+            cfg.test_dataloader, cfg.test_evaluator = (
+                copy.deepcopy(cfg.val_dataloader),
+                copy.deepcopy(cfg.val_evaluator),
+            )
+        return cfg
+
+    def _drawn_config(self) -> Config:
         """The drawn set of scales in the place of the miniature one, and its split."""
+        cfg = copy.deepcopy(_base(_file(self.arm.base)))
         cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
         for node in (*dicts_in(cfg.test_dataloader), *dicts_in(cfg.test_evaluator)):
-            node.update({key: _VAL.sub('test', value) for key, value in node.items() if isinstance(value, str)})
-            if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
-                node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
+            node.update({key: _VAL.sub(self.split, value) for key, value in node.items() if isinstance(value, str)})
         move_data(cfg, f'{self.data}/')
         for node in dicts_in(cfg):
             if 'classes' in (node.get('metainfo') or {}):
                 background = ('background',) * (node.metainfo.classes[0] == 'background')
                 node.metainfo = dict(classes=(*background, *CLASSES))
-        for loader in (cfg.train_dataloader, cfg.test_dataloader):
-            loader.num_workers, loader.persistent_workers = 0, False
+        return cfg
 
     @property
     def results(self) -> dict[str, Path]:
@@ -170,6 +227,25 @@ class Run:
         return {kind: path for kind, name in _COCO.items() if (path := self.folder / name).is_file()}
 
 
+def keep_task(cfg: Config, task: str) -> None:
+    """One task of a network for all: its head, labels and figures alone, with the same pictures and augmentation."""
+    cfg.model.tasks = {task: cfg.model.tasks[task]}
+    cfg.model.loss_weights = {task: 1.0}
+    for node in dicts_in([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]):
+        kind = str(node.get('type', '')).rpartition('.')[2]
+        if kind in ('LoadTaskAnnotations', 'PackTaskInputs'):
+            for other in [key for key, value in node.items() if key != task and isinstance(value, (dict, list))]:
+                del node[other]
+        elif kind == 'MultiTaskDataset':
+            node.datasets = {task: node.datasets[task]}
+    for name in ('val_evaluator', 'test_evaluator'):
+        cfg[name] = [each for each in cfg[name] if each.task == task]
+
+
+def _file(name: str) -> Path:
+    return CONFIGS / f'{name}.py'
+
+
 @functools.cache
-def _base(name: str) -> Config:
-    return load_config(str(CONFIGS / f'{name}.py'))
+def _base(file: Path) -> Config:
+    return load_config(str(file))

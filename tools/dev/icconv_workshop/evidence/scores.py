@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ def average_precision(annotations: Path, results: Path, kind: str) -> dict[str, 
         kind: 'bbox', 'segm' or 'keypoints'.
 
     Returns:
-        ``AP``, ``AP50``, ``AP_small``, ``AP_medium``, ``AP_large`` and, of boxes and masks, ``AP_context``,
-        ``AP_texture``. Where there is no such object there is no figure.
+        ``AP``, ``AP50``, ``AP_small``, ``AP_medium``, ``AP_large`` and, of boxes and masks that are drawn,
+        ``AP_context``, ``AP_texture``. Where there is no such object there is no figure.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
@@ -43,7 +43,8 @@ def average_precision(annotations: Path, results: Path, kind: str) -> dict[str, 
     if kind != 'keypoints':
         names = [category['name'] for category in truth.loadCats(evaluation.params.catIds)]
         for group, classes in {'context': CONTEXT, 'texture': TEXTURE}.items():
-            scores[f'AP_{group}'] = precision[:, :, [names.index(each) for each in classes], 0]
+            if set(classes) <= set(names):
+                scores[f'AP_{group}'] = precision[:, :, [names.index(each) for each in classes], 0]
     return {name: 100 * float(mean) for name, part in scores.items() if (mean := _mean(part)) is not None}
 
 
@@ -60,17 +61,15 @@ def _mean(precision: np.ndarray) -> float | None:
     return counted.mean() if counted.size else None
 
 
-def scores_of(results: Mapping[str, Path], annotations: Path, split: str) -> dict[str, float]:
+def scores_of(results: Mapping[str, Path], truth: Callable[[str], Path]) -> dict[str, float]:
     """All of :func:`average_precision` of a run, as ``box/AP``.
 
     Args:
         results: Files by kind.
-        annotations: The folder of the annotation files.
-        split: The split that was tested.
+        truth: The COCO file of a kind.
     """
     scores = {}
     for kind, path in results.items():
-        document = 'person_keypoints' if kind == 'keypoints' else 'instances'
-        found = average_precision(annotations / f'{document}_{split}.json', path, kind)
+        found = average_precision(truth(kind), path, kind)
         scores |= {f'{NAMES[kind]}/{name}': value for name, value in found.items()}
     return scores

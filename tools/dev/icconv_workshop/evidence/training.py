@@ -1,8 +1,12 @@
 """One run: train, search if it is a supernet, test, and write what was found."""
 
+import json
+import statistics
 from datetime import datetime, timezone
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from icconv_mm.apis import test
 from icconv_mm.files import write_json
@@ -13,6 +17,7 @@ from icconv_tools.miniature import ensure_miniature
 from icconv_tools.recorded_runs import train_once
 from icconv_workshop.evidence.arms import D_MAX
 from icconv_workshop.evidence.costs import StepTimes, network_costs
+from icconv_workshop.evidence.rf_next import RFNextResNet
 from icconv_workshop.evidence.runs import Run
 from icconv_workshop.evidence.scores import scores_of
 from icconv_workshop.origin import origin
@@ -34,13 +39,14 @@ def perform(run: Run, threads: int = 1) -> dict:
     if (known := run.result()) is not None:
         return known
     torch.set_num_threads(threads)
-    ensure_miniature(run.data, run.budget.drawing(run.arm.data))
+    if not run.is_real:
+        ensure_miniature(run.data, run.budget.drawing(run.arm.data))
     config = run.config()
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='mmengine.StepTimes')]
     runner, seconds = train_once(config, run.weights)
     loader = runner.build_dataloader(run.config().test_dataloader)
     if run.arm.searches:
-        _search(run)
+        _search(run, unwrapped(runner.model).backbone)
     result = {
         'run': run.name,
         'arm': run.arm.name,
@@ -53,6 +59,7 @@ def perform(run: Run, threads: int = 1) -> dict:
         'seconds': seconds,
         'seconds_of_step': next(hook.median for hook in runner.hooks if isinstance(hook, StepTimes)),
         'costs': network_costs(unwrapped(runner.model), next(iter(loader))),
+        'cosines': _cosines(run.folder),
         'tests': {name: _test(run, name) for name in ('', *run.arm.tests)},
     }
     run.weights.unlink()  # hundreds of them would fill a disk
@@ -67,10 +74,24 @@ def _test(run: Run, name: str) -> dict[str, float]:
     metrics = test(run.config(name), str(run.weights))
     found = {key.split('/')[-1]: value for key, value in metrics.items()}
     scores = {key: float(found[key.split('/')[-1]]) for key in KEPT if key.split('/')[-1] in found}
-    return scores | scores_of(run.results, run.data / 'annotations', 'test')
+    return scores | scores_of(run.results, run.truth)
 
 
-def _search(run: Run) -> None:
-    """Search a supernet; the pattern stays in its folder."""
+def _search(run: Run, backbone: nn.Module) -> None:
+    """Search a supernet, or take what RF-Next has found; the pattern stays in its folder."""
+    if isinstance(backbone, RFNextResNet):
+        write_patterns(backbone.patterns(), run.pattern_file)
+        return
     results = search_checkpoint(run.weights, D_MAX, run.folder / 'unsorted.json', filter=_SEARCHED)
     write_patterns([result.pattern(sort=True) for result in results], run.pattern_file)
+
+
+def _cosines(folder: Path) -> dict[str, float]:
+    """The mean cosine of the gradients of each pair of tasks over the training, if it was logged."""
+    found: dict[str, list[float]] = {}
+    for file in folder.glob('*/vis_data/scalars.json'):
+        for line in file.read_text().splitlines():
+            for key, value in json.loads(line).items():
+                if key.endswith('.grad_cosine'):
+                    found.setdefault(key.removesuffix('.grad_cosine'), []).append(value)
+    return {key: statistics.fmean(values) for key, values in found.items()}
