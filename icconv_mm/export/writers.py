@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant
 
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
@@ -80,14 +81,28 @@ def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> Run:
     return run
 
 
-def standard_program(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without this package's convolutions: of those that torch has."""
+def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
+    """The program as a module of torch's own convolutions, whose weights are computed here and not in each call."""
     own = [
         operator
         for operator in torch._decomp.decomposition_table
         if isinstance(operator, torch._ops.OpOverload) and operator.namespace == 'icconv_mm'
     ]
-    return program.run_decompositions({operator: torch._decomp.decomposition_table[operator] for operator in own})
+    table = {operator: torch._decomp.decomposition_table[operator] for operator in own}
+    module = program.run_decompositions(table).module()
+    folder = _Folder(module)
+    with torch.no_grad():
+        folder.run()
+    for node, constant in folder.node_replacements.items():
+        replace_node_with_constant(module, node, constant)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+class _Folder(ConstantFolder):
+    def is_impure(self, node: torch.fx.Node) -> bool:
+        return False  # torch asks for operators of quantisation, which may not be loaded
 
 
 def input_names(network: Exported) -> list[str]:

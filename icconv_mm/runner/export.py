@@ -206,9 +206,11 @@ def _made(
     """Write the file, still without the figures of the check."""
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
-    program = capture(network, _example(network, description), fixed=description['batch']['fixed'] is not None)
+    example, fixed = _example(network, description), description['batch']['fixed'] is not None
+    program = capture(network, example, fixed)
     if to == 'pt2':
-        writers.compile_pt2(program if operator else writers.standard_program(program), file)
+        program = program if operator else capture(writers.standard_module(program), example, fixed)
+        writers.compile_pt2(program, file)
         return {'layers': description['layers']}
     model = to_onnx(program, writers.input_names(network), network.names)
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.export.onnx_files import count_convolutions, to_onnx
-from icconv_mm.export.writers import compile_pt2, standard_program
+from icconv_mm.export.writers import compile_pt2, standard_module
 from icconv_mm.inference import deploy
 from icconv_mm.patterns.receptive_field import randomize
 from icconv_workshop.benchmark.harness import check_equal
@@ -26,7 +26,7 @@ PATTERNS = 'detection/ic_resnet50_k9', 'geometric_d4'
 LIMITS = {'IC-R50-k9': 1.20, 'PyConvResNet-50': 1.25}  # against the dense network in the same runtime
 IN_TORCH = {(800, 1088): 1.0, (224, 224): 1.15}  # of the deployed IC-R50-k9 against the dense network in ONNX Runtime
 RUNTIMES = 'onnxruntime', 'openvino'
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4  # in float32, this random network in PyTorch is itself 1e-4 from double precision
 
 Run = Callable[[], list[Tensor]]
 
@@ -83,7 +83,7 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
         'deployed': partial(_in_torch, deployed, x.to(memory_format=torch.channels_last)),
         'onnxruntime': _onnxruntime(folder / 'network.onnx', x, threads),
         'openvino': _openvino(folder / 'network.onnx', x, threads),
-        'pt2': _pt2(standard_program(fixed), x, folder / 'standard.pt2'),
+        'pt2': _pt2(torch.export.export(standard_module(fixed), (x,), strict=False), x, folder / 'standard.pt2'),
         'pt2 with our operator': _pt2(fixed, x, folder / 'operator.pt2'),
     }
     for form, call in own.items():
