@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.export.operators import NONE, best, nms_mask, roi_features, take
+from icconv_mm.tasks.detection.eod import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor
 from icconv_mm.tasks.detection.panet_heads import PANetMaskHead
 
 DENSE_HEADS = (RetinaHead, FreeAnchorRetinaHead, FSAFHead, ATSSHead, FCOSHead, RTMDetHead, RTMDetSepBNHead)
-ROI_HEADS = (StandardRoIHead, CascadeRoIHead)
+ROI_HEADS = (StandardRoIHead, CascadeRoIHead, EODCascadeRoIHead)
+EXTRACTORS = (SingleRoIExtractor, GenericRoIExtractor, EODRoIExtractor)
 
 
 class DetectorOutputs(nn.Module):
@@ -91,8 +93,7 @@ def _check_two_stages(detector: nn.Module, where: str) -> bool:
     _check_nms(detector.test_cfg.rcnn, f'{where}.test_cfg.rcnn')
     for part in ('bbox', *(['mask'] if roi.with_mask else [])):
         for extractor in _stages(getattr(roi, f'{part}_roi_extractor')):
-            kinds = (SingleRoIExtractor, GenericRoIExtractor)
-            _check_kind(extractor, kinds, f'{where}.roi_head.{part}_roi_extractor')
+            _check_kind(extractor, EXTRACTORS, f'{where}.roi_head.{part}_roi_extractor')
     if roi.with_mask:
         for head in _stages(roi.mask_head):
             _check_kind(head, (FCNMaskHead, PANetMaskHead), f'{where}.roi_head.mask_head')
@@ -132,8 +133,9 @@ def decoded(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> T
     boxes = coder.decode(priors.reshape(-1, priors.shape[-1]), deltas.reshape(-1, 4)).reshape(batch, count, 4)
     if not getattr(coder, 'clip_border', True):
         return boxes
-    border = size[:, [1, 0, 1, 0]][:, None]
-    return torch.minimum(boxes.clamp(min=0), border)
+    least = getattr(coder, 'least_side', 0)
+    low, less = boxes.new_tensor([0, 0, least, least]), boxes.new_tensor([least, least, 0, 0])
+    return torch.minimum(torch.maximum(boxes, low), size[:, [1, 0, 1, 0]][:, None] - less)
 
 
 def _large(boxes: Tensor, least: float) -> Tensor:
@@ -205,6 +207,8 @@ def _pooled(extractor: nn.Module, features: Sequence[Tensor], boxes: Tensor) -> 
     batch, count = boxes.shape[:2]
     image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device)[:, None, None].expand(-1, count, 1)
     rois = torch.cat([image, boxes], -1).reshape(-1, 5)
+    if isinstance(extractor, EODRoIExtractor):
+        rois = rois - rois.new_tensor(TO_EDGES)
     layers = extractor.roi_layers
     features, first = list(features[: len(layers)]), layers[0]
     scales = [layer.spatial_scale for layer in layers]
@@ -236,7 +240,11 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
         classes, deltas = head(_pooled(extractor, features, boxes))
         logits.append(classes.reshape(batch, count, -1))
         deltas = deltas.reshape(batch, count, -1)
-    scores = (sum(logits) / len(logits)).softmax(-1)[..., :-1]
+    if isinstance(roi, EODCascadeRoIHead):
+        scores = sum(each.softmax(-1) for each in logits) / len(logits)
+    else:
+        scores = (sum(logits) / len(logits)).softmax(-1)
+    scores = scores[..., :-1]
     kinds = scores.shape[-1]
     scores = torch.where(
         (scores > cfg.rcnn.score_thr) & (known[..., None] > NONE), scores, torch.full_like(scores, NONE)

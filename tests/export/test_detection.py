@@ -7,12 +7,14 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmcv.ops')
 pytest.importorskip('onnxscript')
 
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 from icconv_mm.errors import InputError
 from icconv_mm.export.detection import DetectorOutputs
+from icconv_mm.files import configs_folder
 from icconv_mm.tasks.task import import_task
 
 KINDS = {
@@ -24,6 +26,7 @@ KINDS = {
     'faster': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'mask': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'cascade': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'eod': 'cascade-mask-rcnn_ic-r50-k9-seg_fpn_1x_coco.py',  # of this package
 }
 
 
@@ -45,7 +48,8 @@ def narrow(node):
 def detector(kind):
     import_task('mmdet')
     init_default_scope('mmdet')
-    cfg = get_config(f'mmdet::{KINDS[kind]}').model
+    own = configs_folder() / 'instance_segmentation' / KINDS[kind]
+    cfg = (Config.fromfile(own) if own.is_file() else get_config(f'mmdet::{KINDS[kind]}')).model
     narrow(cfg)
     cfg.backbone = dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'))
     cfg.neck.in_channels = [64, 128, 256, 512]

@@ -8,6 +8,7 @@ Examples:
   python tools/dev/export_survey.py photographs/ configs/pose/ae_ic-r18_miniature.py --to openvino
 """
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def _outcome(path: Path, images: str, to: str) -> str:
         try:
             cfg = apis.load_config(path)
             _make_small(cfg)
-            _save_random(cfg.copy(), checkpoint)
+            _save_random(copy.deepcopy(cfg), checkpoint)
             check = apis.export(cfg, checkpoint, to, file, images=images)['check']
         except UserError as error:
             return sentence(error)

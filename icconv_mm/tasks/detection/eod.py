@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icconv_mm.registry import MODELS, TASK_UTILS
 
-_TO_EDGES = (0, 0, 0, 1, 1)  # of RoIs: image, x1, y1, x2, y2
+TO_EDGES = (0, 0, 0, 1, 1)  # of RoIs: image, x1, y1, x2, y2
 
 
 @TASK_UTILS.register_module()
@@ -47,6 +47,8 @@ class EODBBoxCoder(DeltaXYWHBBoxCoder):
     Args: Those of ``DeltaXYWHBBoxCoder``; ``clip_border`` alone changes how boxes are decoded.
     """
 
+    least_side = 1  # pixels of a clipped box
+
     def decode(
         self, bboxes: Tensor, pred_bboxes: Tensor, max_shape: Any = None, wh_ratio_clip: float = 16 / 1000
     ) -> Tensor:
@@ -59,7 +61,8 @@ class EODBBoxCoder(DeltaXYWHBBoxCoder):
         first, last = middle - half, middle + half
         if self.clip_border and max_shape is not None:
             size = like(max_shape[1::-1])
-            first, last = first.clamp(size * 0, size - 1), last.clamp(size * 0 + 1, size)
+            least = self.least_side
+            first, last = first.clamp(size * 0, size - least), last.clamp(size * 0 + least, size)
         return torch.cat([first, last], -1).flatten(1)
 
 
@@ -72,10 +75,10 @@ class EODRoIExtractor(SingleRoIExtractor):
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
         """Features ``[N, C, H, W]`` of RoIs ``[N, 5]`` (image and edges) on the maps of all levels."""
-        return super().forward(feats, rois - rois.new_tensor(_TO_EDGES), roi_scale_factor)
+        return super().forward(feats, rois - rois.new_tensor(TO_EDGES), roi_scale_factor)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
-        return super().map_roi_levels(rois + rois.new_tensor(_TO_EDGES), num_levels)
+        return super().map_roi_levels(rois + rois.new_tensor(TO_EDGES), num_levels)
 
 
 @MODELS.register_module()
