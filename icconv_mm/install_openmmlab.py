@@ -110,7 +110,8 @@ class Versions:
         """Arguments of ``pip install`` by step, in the order in which they build; mmcv comes after them."""
         return {
             'build tools': BUILD_TOOLS,
-            'torch': [*TORCH, 'numpy'],
+            # mmcv's setup.py imports OpenCV where there is one, also a half written one
+            'torch': [*TORCH, 'numpy', *self.those(['opencv-python', 'opencv-python-headless'])],
             'libraries': [*self.those(LIBRARIES), *TORCH],
             'task libraries': ['--no-deps', '--no-build-isolation', *self.those(WITHOUT_DEPENDENCIES)],
         }
