@@ -235,6 +235,21 @@ def depthwise_parts(out_channels: int, in_channels: int, groups: int, kernel: tu
     return parts if parts * in_channels * (_MAP + taps + _up(out_channels)) < itself else 0
 
 
+def _whole_groups(weight: Tensor, groups: int) -> tuple[Tensor, int]:
+    """The filters ``[C_out, C_in / groups, ...]`` in groups of whole blocks of outputs, by zeros; and how many groups.
+
+    A group of fewer outputs costs a runtime as much as one of a block, and ONNX Runtime leaves its fast layout for it.
+    """
+    outputs, inside, *kernel = map(int, weight.shape)
+    parts = outputs // groups
+    joined = BLOCK // parts if BLOCK % parts == 0 else 1  # groups that become one
+    if joined == 1 or groups % joined:
+        return weight, groups
+    own = _one_hot(range(joined), joined, weight)[None, :, None, :, None, None, None]
+    filters = weight.view(-1, joined, parts, 1, inside, *kernel) * own
+    return filters.reshape(outputs, joined * inside, *kernel), groups // joined
+
+
 def pyramidal_output(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -258,6 +273,7 @@ def _level(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride: 
     border = [dilation * (side // 2) for side in kernel]
     parts = depthwise_parts(out_channels, inside * groups, groups, tuple(kernel))
     if not parts:
+        weight, groups = _whole_groups(weight, groups)
         return F.conv2d(x, weight, bias, stride, border, dilation, groups)
     filters = weight.view(groups, parts, inside, 1, *kernel).transpose(0, 1).reshape(parts, groups * inside, 1, *kernel)
     maps = [F.conv2d(x, each, None, stride, border, dilation, groups * inside) for each in filters]
