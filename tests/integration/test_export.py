@@ -131,6 +131,15 @@ def test_eight_bits_say_what_they_cost(workspace, weights, tmp_path, monkeypatch
     assert report['metrics'].startswith('not measured: ') and 'data/miniature' in report['metrics']
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('operator', [False, True])
+def test_machine_code_finds_the_same(workspace, weights, operator, tmp_path):
+    pictures = str(workspace.root / 'data/miniature/val')
+    options = dict(to='pt2', out=tmp_path / 'net.pt2', images=pictures, operator=operator)
+    report = apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), **options)
+    assert report['check']['pictures'] == 4 and report['check']['label_map'] <= 1e-5
+
+
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
     """A segmentor whose file is given other weights than the model."""
     from icconv_mm.runner import export as module
