@@ -34,7 +34,8 @@ class Session:
         file: ``.onnx`` or ``.xml``.
         threads: Of the processor; None leaves it to the runtime.
 
-    ``metadata`` is what the file says of itself, ``tasks`` the part about each task, by name.
+    ``metadata`` is what the file says of itself, ``tasks`` the part about each task, by name; ``run`` takes arrays by
+    input and gives arrays by output.
 
     Raises:
         RuntimeInputError: The file cannot be used; one sentence says why.
@@ -46,7 +47,7 @@ class Session:
     """
 
     def __init__(self, file: str | Path, threads: int | None = None):
-        self.metadata, self._run = open_file(file, threads)
+        self.metadata, self.run = open_file(file, threads)
         self.file = str(file)
         self.tasks = {task['name']: task for task in self.metadata['tasks']}
 
@@ -54,7 +55,7 @@ class Session:
     def of(cls, metadata: Mapping[str, Any], run: Run, file: str) -> 'Session':
         """A session of another runtime: ``run`` takes arrays by input and gives arrays by output."""
         session = cls.__new__(cls)
-        session.metadata, session._run, session.file = metadata, run, file
+        session.metadata, session.run, session.file = metadata, run, file
         session.tasks = {task['name']: task for task in metadata['tasks']}
         return session
 
@@ -84,7 +85,7 @@ class Session:
 
     def _outputs(self, arrays: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
         try:
-            outputs = self._run(arrays)
+            outputs = self.run(arrays)
         except Exception as error:  # the runtimes have kinds of their own
             sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())
             said = ' '.join(str(error).split())[:200]

@@ -1,6 +1,6 @@
 """How far the results of a file are from those of the model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,41 @@ class Differences:
 
     Attributes:
         largest: By kind, which is one of :data:`LIMITS`; ``missing`` are boxes or people that only one of the two has.
+        ties: Pictures whose people differ for a rounding alone.
     """
 
     def __init__(self, tasks: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, TaskAdapter]):
         self.tasks = tasks
         self.adapters = adapters
         self.largest: dict[str, float] = {}
+        self.ties: set[str] = set()
         self._where: dict[str, str] = {}
 
-    def add(self, path: str, found: Mapping[str, Mapping[str, np.ndarray]], sample: Any) -> None:
-        """Compare what the file found in a picture with the sample of the model."""
+    def add(
+        self,
+        path: str,
+        found: Mapping[str, Mapping[str, np.ndarray]],
+        sample: Any,
+        is_tie: Callable[[str, str], bool] = lambda *_: False,
+    ) -> None:
+        """Compare what the file found in a picture with the sample of the model.
+
+        Args:
+            path: The picture.
+            found: Of each task.
+            sample: Of the model.
+            is_tie: Whether the people that a task found in a picture differ for a rounding alone.
+        """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
             known = self.adapters[name].found(own)
             if most := task.get('most'):  # a file gives so many at most, the best ones
                 known = {key: values[:most] for key, values in known.items()}
-            for kind, value in _COMPARED[task['kind']](found[name], known, own).items():
+            values = compared(task, found[name], known, own)
+            if task['kind'] == 'pose' and not within(values) and is_tie(path, name):
+                self.ties.add(path)
+                continue
+            for kind, value in values.items():
                 if kind not in self.largest or not value <= self.largest[kind]:
                     self.largest[kind] = float(value)
                     self._where[kind] = f'{path}{f" ({name})" if name else ""}'
@@ -55,6 +74,16 @@ class Differences:
                 f'the results of the file differ from those of the model: {kind} by {self.largest[kind]:.3g} '
                 f'(limit {LIMITS[kind]:g}) on {self._where[kind]}; nothing is written'
             )
+
+
+def compared(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any = None) -> dict[str, float]:
+    """Differences by kind of what a file and a model found for a task; label maps need the model's sample."""
+    return _COMPARED[task['kind']](found, known, sample)
+
+
+def within(values: Mapping[str, float]) -> bool:
+    """Whether all differences are within their limits."""
+    return all(value <= LIMITS[kind] for kind, value in values.items())
 
 
 def _objects(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:

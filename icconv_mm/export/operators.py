@@ -43,7 +43,7 @@ def roi_features(
     for number, (features, scale) in enumerate(zip(levels, scales)):
         (own,) = torch.nonzero(level == number, as_tuple=True)
         if len(own):
-            out[own] = roi_align(features, rois[own], tuple(size), scale, samples, 'avg', aligned)
+            out[own] = roi_align(features.contiguous(), rois[own], tuple(size), scale, samples, 'avg', aligned)
     return out
 
 
