@@ -2,7 +2,9 @@
 
 import pytest
 
-helper = pytest.importorskip('onnx.helper')
+pytest.importorskip('onnx')
+
+from onnx import helper
 
 from icconv_mm.export.quantization import predictors
 
