@@ -34,11 +34,10 @@ ITERATIONS = {
 }
 # of each real set and task, before these factors
 EPOCHS = {
-    ('camvid', 'semantic'): 8,
+    ('camvid', 'semantic'): 6,
     ('bccd', 'boxes'): 6,
-    ('nuclei', 'masks'): 4,
-    ('nuclei', 'semantic'): 4,
-    ('nuclei', 'all'): 4,
+    ('nuclei', 'masks'): 3,
+    ('nuclei', 'all'): 3,
 }
 TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
