@@ -176,7 +176,9 @@ def _blocks(heatmap: np.ndarray, tags: np.ndarray) -> tuple:
     border = ((0, -height % _BLOCK), (0, -width % _BLOCK))
 
     def cut(values: np.ndarray, filler: float) -> np.ndarray:
-        filled = np.pad(values, border, constant_values=filler)
+        filled = values
+        if height % _BLOCK or width % _BLOCK:
+            filled = np.pad(values, border, constant_values=filler)
         rows, columns = (side // _BLOCK for side in filled.shape)
         return filled.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2).reshape(rows * columns, -1)
 

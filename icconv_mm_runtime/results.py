@@ -35,7 +35,8 @@ def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: flo
     high = np.minimum(np.ceil(box[2:]) + 1, size[::-1]).astype(int)
     whole = np.zeros(size, bool)
     if (high > low).all():
-        values = np.pad(mask, 1)[None]  # with a border of nothing
+        values = np.zeros((1, mask.shape[0] + 2, mask.shape[1] + 2), mask.dtype)  # with a border of nothing
+        values[0, 1:-1, 1:-1] = mask
         for axis in (0, 1):
             centers, count = np.arange(low[axis], high[axis], dtype=np.float32) + 0.5, mask.shape[1 - axis]
             extent = box[axis + 2] - box[axis]
