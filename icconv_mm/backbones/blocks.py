@@ -105,7 +105,8 @@ class Block(nn.Module):
         *inner, last = self.plugin_names
         recomputation = nullcontext()
         for number in inner:
-            conv, norm, relu = (getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu'))
+            # a list, as the compiler of torch 2.1 cannot unpack a generator
+            conv, norm, relu = [getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu')]
             with recomputation:
                 x = convolve(x, conv)  # in a line of its own: narrow maps are free before a norm makes wide ones
             if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps what it reads
@@ -113,7 +114,7 @@ class Block(nn.Module):
             else:
                 x, recomputation = self.apply_plugins(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
-        if type(x) is Tensor and not is_compiling() and self.adds_in_convolution():
+        if not is_compiling() and type(x) is Tensor and self.adds_in_convolution():
             return conv.add_relu(x, shortcut, can_overwrite_input or self._can_overwrite_shortcut())
         with recomputation:
             x = convolve(x, conv)

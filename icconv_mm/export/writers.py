@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant
 
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
@@ -83,6 +82,12 @@ def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> Run:
 
 def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
     """The program as a module of torch's own convolutions, whose weights are computed here and not in each call."""
+    from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant  # torch 2.1 has none
+
+    class Folder(ConstantFolder):
+        def is_impure(self, node: torch.fx.Node) -> bool:
+            return False  # torch asks for operators of quantisation, which may not be loaded
+
     own = [
         operator
         for operator in torch._decomp.decomposition_table
@@ -90,7 +95,7 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
     ]
     table = {operator: torch._decomp.decomposition_table[operator] for operator in own}
     module = program.run_decompositions(table).module()
-    folder = _Folder(module)
+    folder = Folder(module)
     with torch.no_grad():
         folder.run()
     for node, constant in folder.node_replacements.items():
@@ -98,11 +103,6 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
-
-
-class _Folder(ConstantFolder):
-    def is_impure(self, node: torch.fx.Node) -> bool:
-        return False  # torch asks for operators of quantisation, which may not be loaded
 
 
 def input_names(network: Exported) -> list[str]:

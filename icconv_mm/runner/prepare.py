@@ -166,9 +166,8 @@ def _distribute(cfg: Config, launcher: str) -> None:
     timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
         try:
-            torch.distributed.init_process_group(
-                'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
-            )
+            options = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}  # torch 2.1 takes no None
+            torch.distributed.init_process_group('gloo', **options)
         except ValueError as error:  # the environment has no RANK, WORLD_SIZE, ...
             raise ArgumentError('launcher', f'pytorch: the process was not started by torchrun ({error})') from None
     cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}

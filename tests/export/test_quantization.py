@@ -1,8 +1,11 @@
 """Which convolutions of a file keep their floats in 8 bits."""
 
 import pytest
+import torch
 
 pytest.importorskip('onnx')
+if not hasattr(torch.library, 'custom_op'):
+    pytest.skip('this torch is too old for exports', allow_module_level=True)
 
 from onnx import helper
 

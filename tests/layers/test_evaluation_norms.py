@@ -173,6 +173,8 @@ def test_tangents_pass():
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 def test_a_model_of_lower_precision_is_normalised_in_place(dtype, calls):
+    if dtype == torch.float16 and tuple(map(int, torch.__version__.split('.')[:2])) < (2, 2):
+        pytest.skip('this torch has no convolution of float16 for the CPU')
     net, x = network().to(dtype), torch.randn(1, 3, 64, 96, dtype=dtype)
     with torch.no_grad():
         outputs, count = net(x), len(calls)
