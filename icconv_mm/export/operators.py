@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from onnxscript import opset18 as op
 from torch import Tensor
 
+from icconv_mm.errors import MissingLibraryError
+
+if not hasattr(torch.library, 'custom_op'):
+    raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
+
 NONE = -1.0  # the score of what is nothing
 _ALL = 2**31 - 1
 
