@@ -26,7 +26,8 @@ PYRAMIDAL = (
     dict(in_channels=16, out_channels=[8, 4], kernel_sizes=[(1, 3), 7], groups=[2, 2], stride=2, dilation=2, bias=True),
     (X,),
 )
-NORM = (dict(num_features=8), dict(num_features=4, eps=0.1, momentum=0.5, affine=False), ([FINE, COARSE],))
+NEW = dict(bias=False) if 'bias' in inspect.signature(nn.BatchNorm2d).parameters else {}  # of a newer torch
+NORM = (dict(num_features=8), dict(num_features=4, eps=0.1, momentum=0.5, affine=False, **NEW), ([FINE, COARSE],))
 # layer -> arguments that it needs, another value of each argument, and what it is called with
 LAYERS = {
     'DropBlock2d': (dict(drop_prob=0.2, block_size=3), dict(drop_prob=0.5, block_size=5), (X,)),
