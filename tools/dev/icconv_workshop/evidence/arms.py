@@ -25,9 +25,9 @@ RATES = {
     'camvid-fpt': 4e-3,
     'bccd': 2e-3,
     'bccd-neck': 2e-3,
-    'nuclei-backbone': 1e-3,
-    'nuclei-fpt': 1e-3,
-    'nuclei-joint': 1e-3,
+    'nuclei-backbone': 2e-3,
+    'nuclei-fpt': 2e-3,
+    'nuclei-joint': 2e-3,
 }
 
 
