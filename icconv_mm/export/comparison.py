@@ -39,7 +39,7 @@ class Differences:
         path: str,
         found: Mapping[str, Mapping[str, np.ndarray]],
         sample: Any,
-        is_tie: Callable[[str, str], bool] = lambda *_: False,
+        is_tie: Callable[[str, str], bool],
     ) -> None:
         """Compare what the file found in a picture with the sample of the model.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icconv_mm.errors import MissingLibraryError
 
-if not hasattr(torch.library, 'custom_op'):
+if tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2]) < (2, 6):
     raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
 
 NONE = -1.0  # the score of what is nothing

@@ -115,9 +115,6 @@ def export(
 
 
 def _check_versions(to: str) -> None:
-    release = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
-    if release < (2, 6):
-        raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
     for name in (
         'onnx',
         'onnxscript',
@@ -274,7 +271,7 @@ def _is_tie(predictor: Predictor, session: Session, path: str, name: str) -> boo
     tags = own.pred_fields.tags.cpu().numpy().reshape(len(heatmaps), -1, *heatmaps.shape[1:]).swapaxes(0, 1)
     maps = {f'{prefix}heatmaps': heatmaps[None], f'{prefix}tags': tags[None]}
     for key, known in maps.items():
-        if np.abs(outputs[key] - known).max() > comparison.LIMITS['scores'] * max(1, np.abs(known).max()):
+        if not np.abs(outputs[key] - known).max() <= comparison.LIMITS['scores'] * max(1, np.abs(known).max()):
             return False
     grouped = next(Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file).predict(path)).tasks[name]
     adapter, _ = predictor.task.parts(predictor.dataset_meta)[name]

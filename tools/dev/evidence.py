@@ -23,7 +23,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--work-dir', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='default: %(default)s'
     )
     parser.add_argument(
-        '--comparisons', nargs='+', action='extend', metavar='NAME', help='those of docs/evidence.md; default: all'
+        '--comparisons',
+        nargs='+',
+        action='extend',
+        metavar='NAME',
+        help='those of docs/evidence.md; default: all whose pictures are there',
     )
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=list(range(5)), help='default: 0 1 2 3 4')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')

@@ -14,6 +14,7 @@ from icconv_mm.runner.command_line import require_device
 from icconv_tools.processes import Children, Ended
 from icconv_workshop.evidence.arms import ARMS, RATE_KEY, Arm
 from icconv_workshop.evidence.comparisons import COMPARISONS, groups_of
+from icconv_workshop.evidence.real import REAL
 from icconv_workshop.evidence.runs import BUDGETS, Budget, Run
 
 FAILED, _LOG = 'failed.log', 'output.log'  # in the folder of a run: what it said, if it failed and while it runs
@@ -50,20 +51,26 @@ class Experiment:
         root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
-        comparisons: Names of comparisons; all by default.
+        comparisons: Names of comparisons; by default all whose pictures are there or can be drawn.
 
     Raises:
         InputError: There is no such comparison, or no seed.
     """
 
     def __init__(self, root: Path, budget: Budget, seeds: Sequence[int], comparisons: Sequence[str] | None = None):
-        names = require_known(comparisons or COMPARISONS, COMPARISONS, '--comparisons: no comparison')
+        self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
+        comparisons = comparisons or [name for name in COMPARISONS if self._has_pictures(name)]
+        names = require_known(comparisons, COMPARISONS, '--comparisons: no comparison')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
-        self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
         self.seeds = tuple(dict.fromkeys(seeds))
         self.comparisons = [COMPARISONS[name] for name in names]
         self.console = Console()
+
+    def _has_pictures(self, comparison: str) -> bool:
+        """Whether its set is drawn, or has been cloned."""
+        data = ARMS[COMPARISONS[comparison].rows[0].arm].data
+        return data not in REAL or REAL[data].clone(self.root).is_dir()
 
     def runs(self) -> list[Run]:
         """What is compared comes first, seed by seed, so that an interrupted one has whole pairs."""

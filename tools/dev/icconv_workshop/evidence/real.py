@@ -44,13 +44,17 @@ class RealSet:
     options: Mapping[str, Any] = field(default_factory=dict)
     convert: Callable[[Path, Path], None] | None = None
 
+    def clone(self, root: Path) -> Path:
+        """Where a user clones it to, for the experiment of a folder."""
+        return root.parent / 'sets' / self.repository.split('/')[1]
+
     def place(self, root: Path) -> Path:
         """The folder of the set, below that of an experiment.
 
         Raises:
             InputError: It has not been cloned.
         """
-        clone = root.parent / 'sets' / self.repository.split('/')[1]
+        clone = self.clone(root)
         if not clone.is_dir():
             raise InputError(f'no {clone}: git clone https://github.com/{self.repository} {clone}')
         return clone / self.folder
@@ -116,7 +120,7 @@ def config_file(root: Path, name: str, task: str) -> Path:
     place = chosen.place(root)
     if chosen.convert is not None:
         place = root / 'data' / name
-        if not (place / 'nuclei_val.json').is_file():
+        if not (place / 'nuclei_test.json').is_file():  # the last to be written
             chosen.convert(chosen.place(root), place)
     folder = root / 'data' / f'{name}_{task}'
     options = dict(chosen.options, size=chosen.size, work_dir=folder, pretrained='none', say=lambda line: None)

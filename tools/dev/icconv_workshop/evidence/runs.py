@@ -169,7 +169,7 @@ class Run:
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
             cfg[name] = None
         cfg.default_hooks.checkpoint = None
-        for node in (*dicts_in(cfg.test_evaluator),):
+        for node in list(dicts_in(cfg.test_evaluator)):
             if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
                 node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
         for loader in (cfg.train_dataloader, cfg.test_dataloader):

@@ -11,7 +11,8 @@ pytest.importorskip('mmseg')
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 from icconv_workshop.evidence.arms import ARMS
-from icconv_workshop.evidence.experiment import trial_of
+from icconv_workshop.evidence.comparisons import COMPARISONS
+from icconv_workshop.evidence.experiment import Experiment, trial_of
 from icconv_workshop.evidence.real import REAL
 from icconv_workshop.evidence.rf_next import RFNextResNet
 from icconv_workshop.evidence.runs import BUDGETS, Run
@@ -68,6 +69,12 @@ def test_a_set_that_is_not_there_is_named_with_its_address(tmp_path):
         Run(ARMS['camvid/dense'], 0, BUDGETS['quick'], tmp_path / 'quick').config()
 
 
+def test_sets_that_are_not_there_are_left_out_unless_they_are_named(clones, tmp_path):
+    here, elsewhere = (Experiment(root, BUDGETS['quick'], [0]).comparisons for root in (clones.parent, tmp_path))
+    assert [each.name for each in here] == list(COMPARISONS)
+    assert [each.name for each in elsewhere] == [n for n in COMPARISONS if n.split('-')[0] not in REAL]
+
+
 def test_trials_have_a_rate_or_a_length_of_their_own(tmp_path):
     arm = ARMS['search/dense']
     trial = trial_of(arm, ['2e-3', 'x4'])
@@ -77,7 +84,3 @@ def test_trials_have_a_rate_or_a_length_of_their_own(tmp_path):
     assert 'val' in config.test_dataloader.dataset.ann_file  # seeds from 1000 on are for trials
     with pytest.raises(InputError, match='@xLENGTH'):
         trial_of(arm, ['fast'])
-
-
-def test_all_real_arms_are_of_a_set_that_is_known():
-    assert {arm.data for arm in ARMS.values()} - {'far', 'mixed'} == set(REAL)
