@@ -78,7 +78,7 @@ class Differences:
 
 def compared(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any = None) -> dict[str, float]:
     """Differences by kind of what a file and a model found for a task; label maps need the model's sample."""
-    return _COMPARED[task['kind']](found, known, sample)
+    return _COMPARED[task['kind']](task, found, known, sample)
 
 
 def within(values: Mapping[str, float]) -> bool:
@@ -86,10 +86,10 @@ def within(values: Mapping[str, float]) -> bool:
     return all(value <= LIMITS[kind] for kind, value in values.items())
 
 
-def _objects(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+def _objects(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
     """Boxes or people of equal label and score stand for each other; nearest first."""
     place = 'keypoints' if 'keypoints' in found else 'boxes'
-    pairs, missing = _matched(found, known, place)
+    pairs, missing = _matched(task, found, known, place)
     result = {'missing': missing, 'scores': 0.0, place: 0.0}
     for own, other in pairs:
         for name in {'scores', 'keypoint_scores', place} & found.keys():
@@ -102,10 +102,10 @@ def _objects(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], s
     return result
 
 
-def _matched(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], place: str) -> tuple:
+def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str) -> tuple:
     """Pairs of what belongs together, and how many are left over that no tie explains.
 
-    What scores as the last of a full list may be another one of the same score.
+    What scores as the last of a full list, or as the threshold, may be another one of the same score, or none.
     """
     scores, places, labels = known['scores'], known[place], known.get('labels')
     pairs, left = [], list(range(len(scores)))
@@ -118,13 +118,14 @@ def _matched(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], p
             left.remove(best)
             pairs.append((i, best))
     lonely = set(range(len(found[place]))) - {i for i, _ in pairs}
-    least = min((float(score) for score in (*found['scores'], *scores)), default=0.0)
-    at_end = [i for i in lonely if found['scores'][i] - least <= LIMITS['scores']]
-    ends = [j for j in left if scores[j] - least <= LIMITS['scores']]
-    return pairs, len(lonely) + len(left) - len(at_end) - len(ends)
+    ends = [task.get('least', np.inf)]  # the threshold
+    if len(scores) >= task.get('most', np.inf):
+        ends.append(min(float(score) for score in (*found['scores'], *scores)))
+    alone = [*(found['scores'][i] for i in lonely), *(scores[j] for j in left)]
+    return pairs, sum(all(abs(score - end) > LIMITS['scores'] for end in ends) for score in alone)
 
 
-def _label_map(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+def _label_map(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
     """Pixels whose two classes score the same are ties: either is right."""
     own, labels = (torch.from_numpy(each['label_map'].astype(np.int64)) for each in (found, known))
     wrong = own != labels
@@ -136,7 +137,7 @@ def _label_map(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray],
     return {'label_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
 
 
-def _classes(found: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], sample: Any) -> dict[str, float]:
+def _classes(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
     return {'scores': float(np.abs(found['scores'] - known['scores']).max())}
 
 

@@ -62,7 +62,9 @@ class DetectorOutputs(nn.Module):
 
     def details(self, meta: dict) -> dict[str, Any]:
         """What the runtime needs to know."""
-        return {'mask_threshold': self.detector.test_cfg.rcnn.mask_thr_binary} if self.with_masks else {}
+        cfg = self.detector.test_cfg.rcnn if self.two_stages else self.detector.bbox_head.test_cfg
+        masks = {'mask_threshold': cfg.mask_thr_binary} if self.with_masks else {}
+        return {'most': cfg.max_per_img, 'least': cfg.get('score_thr', 0), **masks}
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """``[N, 3, H, W]`` normalised, and ``[N, 4]``: valid height and width, and the inverse scale (x, y)."""

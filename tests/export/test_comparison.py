@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.comparison import Differences
+from icconv_mm.export.comparison import Differences, compared
 from icconv_mm.tasks.task import adapter_of
 
 TASKS = {'': {'kind': 'semantic'}}
@@ -18,6 +18,34 @@ TASKS = {'': {'kind': 'semantic'}}
 
 def segmented(logits):
     return SegDataSample(seg_logits=PixelData(data=logits), pred_sem_seg=PixelData(data=logits.argmax(0, keepdim=True)))
+
+
+class Anybody:
+    """An adapter whose model found one person."""
+
+    def found(self, sample):
+        return person(0.0)
+
+
+def person(x):
+    return {'keypoints': np.full((1, 2, 2), x), 'keypoint_scores': np.ones((1, 2)), 'scores': np.ones(1)}
+
+
+def test_people_who_differ_for_a_rounding_are_counted_alone():
+    differences = Differences({'': {'kind': 'pose'}}, {'': Anybody()})
+    differences.add('a.jpg', {'': person(0.0)}, None, lambda *_: pytest.fail('nobody differs'))
+    differences.add('b.jpg', {'': person(9.0)}, None, lambda path, name: (path, name) == ('b.jpg', ''))
+    assert differences.ties == {'b.jpg'}
+    differences.require_small()
+    differences.add('c.jpg', {'': person(9.0)}, None, lambda *_: False)
+    with pytest.raises(InputError, match=r'missing by 2 \(limit 0\) on c.jpg; nothing is written'):
+        differences.require_small()
+
+
+@pytest.mark.parametrize(('settings', 'missing'), [({}, 2), ({'most': 1}, 0), ({'most': 2}, 2), ({'least': 1.0}, 0)])
+def test_a_box_elsewhere_is_a_tie_at_the_end_of_a_full_list_or_at_the_threshold_alone(settings, missing):
+    found, known = ({'boxes': np.full((1, 4), x), 'scores': np.ones(1), 'labels': np.zeros(1)} for x in (0.0, 50.0))
+    assert compared({'kind': 'boxes', **settings}, found, known)['missing'] == missing
 
 
 def test_a_pixel_whose_classes_score_the_same_is_a_tie():

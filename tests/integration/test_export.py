@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from skips import EXPORTS
 
 pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
-if tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) < (2, 6):
+if not EXPORTS:
     pytest.skip('this torch is too old for exports', allow_module_level=True)
 
 from icconv_mm import apis

@@ -46,6 +46,7 @@ def test_a_pyramidal_convolution_is_its_reference(stride, dilation):
     shapes = [(16, 64, 3, 3), (16, 16, 5, 5), (16, 8, 7, 7), (32, 4, 9, 3)]
     weights, groups, bias = [torch.randn(shape) for shape in shapes], [1, 4, 8, 16], torch.randn(80)
     assert [standard.depthwise_parts(s[0], 64, g, s[2:]) for s, g in zip(shapes, groups)] == [0, 0, 2, 2]
+    assert [standard._whole_groups(w, g)[1] for w, g in zip(weights, groups)] == [1, 1, 1, 2]  # of 16 outputs or more
     for each in (bias, None):
         expected = pyconv.output(x, weights, each, groups, stride, dilation)
         close(standard.pyramidal_output(x, weights, each, groups, stride, dilation), expected)

@@ -116,7 +116,7 @@ def test_data_behind_addresses():
 
 def test_a_number_in_the_place_of_a_path():
     pytest.importorskip('mmdet')
-    with pytest.raises(InputError, match=r'^train_dataloader\.dataset: .*not .?int'):
+    with pytest.raises(InputError, match=r"^train_dataloader\.dataset: .*not '?int"):
         require({'dataset': {'type': 'CocoDataset', 'data_root': 3}})
 
 

@@ -2,6 +2,10 @@
 
 import re
 
+import torch
+
+EXPORTS = tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) >= (2, 6)  # whether this torch has them
+
 REASONS = {
     'a GPU': r'CUDA',
     'photographs and patterns, which are of others': r'(photographs|published patterns) not found in',
