@@ -1,9 +1,12 @@
 """Configs for pictures as they lie: what is chosen from the data, and what is written."""
 
+import json
+
 import labelled
 import numpy as np
 import pytest
 
+from icconv_mm.data.tree import dicts_in
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
 from icconv_mm.runner.own_data_text import anchors, class_weights, crop_of
@@ -92,3 +95,28 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
     assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
     with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
         weights_of('ic_resnet50', 'none.pth', said.append)
+
+
+@pytest.mark.parametrize('task', ['boxes', 'masks', 'semantic', 'pose', 'all'])
+def test_a_third_split_is_what_is_tested(tmp_path, task):
+    """One of the two pictures for training becomes that of the test: of data set and metric, alone or with others."""
+    for library in ('mmdet', 'mmseg', 'mmpose'):
+        pytest.importorskip(library)
+    things = labelled.coco(tmp_path / 'data' / 'things')
+    people = labelled.coco(tmp_path / 'data' / 'people', 'keypoints')
+    for folder in (things, people):
+        labels = json.loads((folder / 'train.json').read_text())
+        for split, image in zip(('train', 'test'), labels['images']):
+            own = [each for each in labels['annotations'] if each['image_id'] == image['id']]
+            (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=own)))
+    maps = labelled.label_maps(tmp_path / 'data' / 'maps')
+    for end in ('', 'annot'):
+        (maps / f'test{end}').mkdir()
+        (maps / f'train{end}' / 'p1.png').rename(maps / f'test{end}' / 'p1.png')
+    place = {'semantic': maps, 'pose': people, 'all': tmp_path / 'data'}.get(task, things)
+    cfg = config_for(place, task, size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
+    for split in ('val', 'test'):
+        nodes = dicts_in([cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator']])
+        files = [node.ann_file for node in nodes if 'ann_file' in node]
+        assert len(files) == dict(semantic=1, all=5).get(task, 2)
+        assert all(path.endswith(f'_{split}.json') for path in files), files

@@ -1,4 +1,5 @@
-heads, train_sets, val_sets, val_evaluator = _base_.heads, {}, {}, []
+heads, train_sets, val_sets, test_sets = _base_.heads, {}, {}, {}
+val_evaluator, test_evaluator = [], []
 load = dict(type='icconv_mm.LoadTaskAnnotations')
 pack = train_pack = dict(type='icconv_mm.PackTaskInputs')
 # --- boxes, masks ---
@@ -14,8 +15,11 @@ data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=images), metainfo=dic
 # pictures without things are learned from, too
 train_sets[things] = dict(data, ann_file=train_labels, filter_cfg=dict(filter_empty_gt=False))
 val_sets[things] = dict(data, ann_file=val_labels)
+test_sets[things] = dict(data, ann_file=test_labels)
 metric = dict(type='mmdet.CocoMetric', ann_file=val_labels, metric=['bbox'])
+test_metric = dict(metric, ann_file=test_labels)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=metric))
+test_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=test_metric))
 # --- masks ---
 head.roi_head.mask_roi_extractor.out_channels = width
 head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=len(classes))
@@ -33,8 +37,10 @@ data = dict(
 )
 train_sets['semantic'] = dict(data, ann_file=train_labels_semantic)
 val_sets['semantic'] = dict(data, ann_file=val_labels_semantic)
+test_sets['semantic'] = dict(data, ann_file=test_labels_semantic)
 metric = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='semantic', metric=metric))
+test_evaluator.append(val_evaluator[-1])
 # --- pose ---
 
 codec = dict(
@@ -51,8 +57,11 @@ train_pack = dict(pack, pose=[*encode, *pack['pose']])
 data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images_pose), metainfo=keypoints_pose)
 train_sets['pose'] = dict(data, ann_file=train_labels_pose, keep_empty=True)
 val_sets['pose'] = dict(data, ann_file=val_labels_pose)
+test_sets['pose'] = dict(data, ann_file=test_labels_pose)
 metric = dict(type='mmpose.CocoMetric', ann_file=val_labels_pose, score_mode='bbox', nms_mode='none')
+test_metric = dict(metric, ann_file=test_labels_pose)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=metric))
+test_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=test_metric))
 # --- all ---
 
 model = dict(
@@ -91,11 +100,14 @@ train_set = dict(
         for group in same_pictures
     ],
 )
-val_set = dict(
-    type='icconv_mm.MultiTaskConcatDataset',
-    datasets=[
-        dict(one_set, datasets={name: val_sets[name] for name in group}, pipeline=test_pipeline, test_mode=True)
-        for group in same_pictures
-    ],
+val_set, test_set = (
+    dict(
+        type='icconv_mm.MultiTaskConcatDataset',
+        datasets=[
+            dict(one_set, datasets={name: sets[name] for name in group}, pipeline=test_pipeline, test_mode=True)
+            for group in same_pictures
+        ],
+    )
+    for sets in (val_sets, test_sets)
 )
-test_set, test_evaluator, val_batch_size = val_set, val_evaluator, 1
+val_batch_size = 1
