@@ -103,7 +103,12 @@ _REAL = [
             (metric,),
             _rows(
                 'nuclei-joint',
-                {what: 'a network of its own', 'joint': 'one for all', 'upgrad': 'one for all, UPGrad'},
+                {
+                    what: 'a network of its own',
+                    'joint': 'one for all, at half the cost of three',
+                    'upgrad': 'the same, by UPGrad',
+                    'joint-long': 'one for all, at the cost of three',
+                },
             ),
         )
         for what, metric in (('boxes', 'box/AP'), ('masks', 'mask/AP'), ('semantic', 'mIoU'))

@@ -37,7 +37,7 @@ EPOCHS = {
     ('camvid', 'semantic'): 6,
     ('bccd', 'boxes'): 6,
     ('nuclei', 'masks'): 3,
-    ('nuclei', 'all'): 3,
+    ('nuclei', 'all'): 6,
 }
 TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
