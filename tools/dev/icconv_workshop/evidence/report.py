@@ -1,4 +1,4 @@
-"""Tables of what was found: report.json, report.md and the terminal."""
+"""What was found: report.json, tables in report.md and on the terminal, and a plot for each set."""
 
 import os
 import statistics
@@ -9,14 +9,16 @@ from rich.console import Console
 
 from icconv_mm.files import write_json
 from icconv_tools.tables import markdown, table
+from icconv_workshop.evidence.arms import ARMS
 from icconv_workshop.evidence.comparisons import Comparison, Row
 from icconv_workshop.evidence.differences import Difference, paired
 from icconv_workshop.evidence.experiment import Experiment, finished
+from icconv_workshop.evidence.plot import plot_intervals
 from icconv_workshop.evidence.scores import SIZES
 
 
 def write_report(experiment: Experiment) -> dict:
-    """Write report.json and report.md below the experiment's folder, and print the tables.
+    """Write report.json, report.md and report_SET.png below the experiment's folder, and print the tables.
 
     Returns:
         What report.json holds.
@@ -35,6 +37,8 @@ def write_report(experiment: Experiment) -> dict:
             parts.append(f'## {each["name"]}\n\n{each["claim"]}\n\n{markdown(cells)}')
             console.print(table(each['name'], cells, {'arm'}))
     (experiment.root / 'report.md').write_text('\n'.join(['# Evidence\n', *parts]))
+    for data in dict.fromkeys(each['data'] for each in found):
+        plot_intervals([each for each in found if each['data'] == data], experiment.root / f'report_{data}.png')
     console.out(f'report: {experiment.root / "report.md"}', highlight=False)
     return report
 
@@ -65,7 +69,13 @@ def _comparison(experiment: Experiment, comparison: Comparison) -> dict:
                 'costs': _costs(list(results.values())),
             }
         )
-    return {'name': comparison.name, 'claim': comparison.claim, 'metrics': list(comparison.metrics), 'rows': rows}
+    return {
+        'name': comparison.name,
+        'claim': comparison.claim,
+        'data': ARMS[comparison.rows[0].arm].data,
+        'metrics': list(comparison.metrics),
+        'rows': rows,
+    }
 
 
 def _differences(comparison: Comparison, scores: dict[int, dict], baseline: dict[int, dict]) -> dict[str, dict]:

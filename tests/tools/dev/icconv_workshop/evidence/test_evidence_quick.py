@@ -45,7 +45,7 @@ def test_the_command_continues_and_lists(repo, tmp_path):
     first = subprocess.run([*command, '--workers', '2'], capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert '6 runs are left' in first.stdout and 'PyConvHead' in first.stdout
-    assert (tmp_path / 'quick/report.md').is_file()
+    assert all((tmp_path / 'quick' / name).is_file() for name in ('report.md', 'report_mixed.png'))
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert '0 runs are left' in again.stdout
     state = subprocess.run([*command, '--list'], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
