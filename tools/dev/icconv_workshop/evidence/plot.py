@@ -22,7 +22,8 @@ def plot_intervals(comparisons: Sequence[dict], path: Path) -> None:
             rows = {row['title']: row['differences'][metric] for row in each['rows'] if metric in row['differences']}
             if rows:
                 baseline = each['rows'][0]
-                title = f'{each["name"]}: {metric} less that of {baseline["title"]}, {baseline["scores"][metric]["mean"]:.1f}'
+                score = baseline['scores'][metric]['mean']
+                title = f'{each["name"]}: {metric} less that of {baseline["title"]}, {score:.1f}'
                 panels.append((title, rows))
     if not panels:
         return
