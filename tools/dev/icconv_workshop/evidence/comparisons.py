@@ -176,7 +176,13 @@ COMPARISONS = {
                 f'joint-{what}',
                 'One network for all tasks comes close to one for each, at a fraction of the cost.',
                 (metric,),
-                [Row('a network of its own', alone), Row('one for all', 'joint/joint')],
+                [
+                    Row('a network of its own', alone),
+                    Row('one for all', 'joint/joint'),
+                    Row('one for all, at half the cost of four', 'joint/joint-half'),
+                    Row('the same, by UPGrad', 'joint/upgrad'),
+                    Row('one for all, at the cost of four', 'joint/joint-long'),
+                ],
             )
             for what, metric, alone in (
                 ('boxes', 'box/AP', 'joint/boxes'),
