@@ -141,6 +141,7 @@ _MULTI_SCALE = {'multi-scale': {'test_dataloader.dataset.pipeline.1.scales': [2,
 _HEAD = {'model.decode_head.type': 'icconv_mm.PyConvHead', 'model.decode_head.pyconv_channels': 64}
 
 _LOGGED = {'model.log_gradients': True}
+_UPGRAD = {**_LOGGED, 'model.aggregator': 'UPGrad'}
 # Lengths at which one network for all tasks costs half of what the networks for each cost together: a step of it takes
 # 0.61 of the steps of the four for drawn pictures, and 0.59 of those of the three for nuclei, on one CPU core.
 _HALF_OF_FOUR, _HALF_OF_THREE = 0.82, 5 / 6  # the latter in whole epochs
@@ -209,9 +210,11 @@ _ALL_REAL = [
     _real('nuclei-fpt/fpn', 'masks', {**_FOUR_LEVELS, 'model.neck.num_outs': 4}),
     _real('nuclei-fpt/fpt', 'masks', {**_FOUR_LEVELS, 'model.neck': _NUCLEI_FPT}),
     _real('nuclei-joint/joint', 'all', _LOGGED, length=_HALF_OF_THREE),
-    _real('nuclei-joint/upgrad', 'all', {**_LOGGED, 'model.aggregator': 'UPGrad'}, length=_HALF_OF_THREE),
+    _real('nuclei-joint/upgrad', 'all', _UPGRAD, length=_HALF_OF_THREE),
     _real('nuclei-joint/joint-long', 'all', _LOGGED, length=2 * _HALF_OF_THREE),
+    _real('nuclei-joint/upgrad-long', 'all', _UPGRAD, length=2 * _HALF_OF_THREE),
     _real('nuclei-joint/masks', 'all', only='masks'),
+    _real('nuclei-joint/masks-short', 'all', only='masks', length=_HALF_OF_THREE),
     _real('nuclei-joint/semantic', 'all', only='semantic'),
     _real('nuclei-joint/boxes', 'all', _BOXES_OF_MASKS, only='masks'),
 ]
@@ -232,7 +235,7 @@ ARMS = {
         *(_fpt(f'without-{kind}', [each for each in INTERACTIONS if each != kind]) for kind in INTERACTIONS),
         Arm('joint/joint', 'joint', data=SCALES),
         Arm('joint/joint-half', 'joint', _LOGGED, SCALES, length=_HALF_OF_FOUR),
-        Arm('joint/upgrad', 'joint', {**_LOGGED, 'model.aggregator': 'UPGrad'}, SCALES, length=_HALF_OF_FOUR),
+        Arm('joint/upgrad', 'joint', _UPGRAD, SCALES, length=_HALF_OF_FOUR),
         Arm('joint/joint-long', 'joint', _LOGGED, SCALES, length=2 * _HALF_OF_FOUR),
         Arm('joint/boxes', 'mask_rcnn', _BOXES_ALONE, SCALES),
         Arm('joint/semantic', 'semantic_fpn', data=SCALES),

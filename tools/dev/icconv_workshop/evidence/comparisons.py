@@ -44,6 +44,13 @@ _NETS = {'resnet': 'ResNet-50 / 4', 'pyconv': 'PyConvResNet-50 / 4', 'pyconv-hg'
 _IC = 'Searched dilations gain 2 to 4 AP at equal cost (IC-Conv, CVPR 2021).'
 _PYCONV = 'Pyramidal convolutions gain 1 to 2 points at equal cost (PyConv, 2020).'
 
+_JOINT = {
+    'joint': 'one for all, at half the cost of three',
+    'upgrad': 'one for all, by UPGrad, at half the cost of three',
+    'joint-long': 'one for all, at the cost of three',
+    'upgrad-long': 'one for all, by UPGrad, at the cost of three',
+}
+_SHORT = {'masks-short': 'a network of its own, as many steps as at half the cost'}
 _REAL_PATTERNS = {
     **_PATTERNS,
     'rf-next-single': 'RF-Next, one branch',
@@ -101,15 +108,7 @@ _REAL = [
             f'nuclei-joint-{what}',
             'One network for all tasks comes close to one for each, at a fraction of the cost.',
             (metric,),
-            _rows(
-                'nuclei-joint',
-                {
-                    what: 'a network of its own',
-                    'joint': 'one for all, at half the cost of three',
-                    'upgrad': 'the same, by UPGrad',
-                    'joint-long': 'one for all, at the cost of three',
-                },
-            ),
+            _rows('nuclei-joint', {what: 'a network of its own', **_JOINT, **(_SHORT if what == 'masks' else {})}),
         )
         for what, metric in (('boxes', 'box/AP'), ('masks', 'mask/AP'), ('semantic', 'mIoU'))
     ),
@@ -180,7 +179,7 @@ COMPARISONS = {
                     Row('a network of its own', alone),
                     Row('one for all', 'joint/joint'),
                     Row('one for all, at half the cost of four', 'joint/joint-half'),
-                    Row('the same, by UPGrad', 'joint/upgrad'),
+                    Row('one for all, by UPGrad, at half the cost of four', 'joint/upgrad'),
                     Row('one for all, at the cost of four', 'joint/joint-long'),
                 ],
             )
