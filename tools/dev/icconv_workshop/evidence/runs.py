@@ -36,7 +36,7 @@ ITERATIONS = {
 EPOCHS = {
     ('camvid', 'semantic'): 6,
     ('bccd', 'boxes'): 6,
-    ('nuclei', 'masks'): 3,
+    ('nuclei', 'masks'): 6,
     ('nuclei', 'all'): 6,
 }
 TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation
