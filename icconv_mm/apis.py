@@ -12,6 +12,7 @@ _HOMES = {
     'Predictor': 'infer',
     'browse': 'browse',
     'config_for': 'own_data',
+    'convert_rf_next': 'search',
     'export': 'export',
     'infer': 'infer',
     'load_config': 'config',

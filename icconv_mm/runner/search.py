@@ -15,6 +15,8 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.convolutions import LayerFilter
 from icconv_mm.patterns.inherit import inherit_taps
+from icconv_mm.patterns.pattern import DilationPattern
+from icconv_mm.patterns.rf_next import rf_next_patterns
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.infer import build_model
@@ -78,8 +80,7 @@ def search_checkpoint(
         )
     for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
         if path is not None:
-            with naming(str(path), OSError):
-                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+            _make_folder_of(path)
     patterns = [result.pattern(sort=True) for result in results]
     if checkpoint_out is not None:
         patterns, state = inherit_taps(state, results)
@@ -88,6 +89,35 @@ def search_checkpoint(
         write_checkpoint({'state_dict': state, 'meta': meta}, checkpoint_out)
     write_patterns(patterns, pattern_out)
     return results
+
+
+def convert_rf_next(
+    structure: str | Path, cfg: Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
+) -> dict[str, DilationPattern]:
+    """Writes what mmcv's ``RFSearchHook`` has found as a pattern file.
+
+    Args:
+        structure: A ``local_search_config_stepN.json`` of the search.
+        cfg: The config that was searched, or its file; changed in place.
+        pattern_out: The pattern file.
+        filter: Selects layers of the backbone, as for ``edo_search``.
+
+    Returns:
+        The pattern of each layer by its name, those that were not searched among them.
+
+    Raises:
+        MissingFileError, InputError: As ``rf_next_patterns``, or the config's model cannot be built. Nothing is written
+            then.
+    """
+    patterns = rf_next_patterns(structure, build_model(as_config(cfg)), filter)
+    _make_folder_of(pattern_out)
+    write_patterns(list(patterns.values()), pattern_out)
+    return patterns
+
+
+def _make_folder_of(path: str | Path) -> None:
+    with naming(str(path), OSError):
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def read_images(folder: str | Path, cfg: Config, longest: int = 512) -> Iterator[Tensor]:

@@ -146,3 +146,92 @@ def test_nothing_is_written_if_one_file_cannot_be(tool, supernet, tmp_path):
     with pytest.raises(SystemExit, match=f'error: {tmp_path}/file/pattern.json: '):
         tool.main([f'{tmp_path}/supernet.pth', '--d-max', '2', *arguments])
     assert not (tmp_path / 'init.pth').exists()
+
+
+RF_NEXT = """
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet', init_cfg=None,
+    backbone=dict(type='ResNet', depth=18, base_channels=8, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
+    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=4),
+    bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=0,
+                   anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[1.0], strides=[4, 8, 16, 32])))
+"""
+
+
+@pytest.fixture
+def rf_next(tmp_path):
+    """A config and what RFSearchHook has written of its network; the network with the dilations that it found."""
+    from mmcv.cnn.rfsearch.search import RFSearchHook
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    (tmp_path / 'config.py').write_text(RF_NEXT)
+    init_default_scope('mmdet')
+    settings = dict(exp_rate=0.5, init_alphas=0.01, mmin=1, mmax=24, num_branches=2, search_interval=1, max_step=9)
+    skipped = ['module.backbone.conv1', 'layer1', 'layer4', 'bbox_head']
+    hook = RFSearchHook(config=dict(search=dict(settings, step=0, skip_layer=skipped)), verbose=False)
+    torch.manual_seed(0)
+    network = MODELS.build(Config.fromfile(tmp_path / 'config.py').model)
+    hook.init_model(network)
+    for _ in range(2):
+        for number, weights in enumerate(p for name, p in network.named_parameters() if 'branch_weights' in name):
+            weights.data = torch.tensor([0.1, 0.1 + number % 3])
+        hook.step(network, str(tmp_path))
+    hook.mode = 'fixed_single_branch'
+    hook.config['structure'] = {f'module.{name}': pair for name, pair in hook.config['structure'].items()}
+    fixed = MODELS.build(Config.fromfile(tmp_path / 'config.py').model)
+    hook.init_model(fixed)
+    return str(tmp_path / 'local_search_config_step2.json'), str(tmp_path / 'config.py'), fixed.eval()
+
+
+def test_what_rf_next_has_found(tool, rf_next, tmp_path, capsys, caplog):
+    """A backbone with the pattern computes what mmcv's own network computes with the dilations that were found."""
+    found, config, fixed = rf_next
+    tool.main([found, '--config', config, '--out', f'{tmp_path}/out/pattern.json'])
+    shown = capsys.readouterr().out
+    assert 'backbone.layer2.0.conv1' in shown and 'pattern.json' in shown and 'neck' not in shown
+    assert 'neck.fpn_convs.0.conv' in caplog.text
+    patterns = read_patterns(tmp_path / 'out/pattern.json')
+    assert {layer.max_dilation for layer in patterns} > {1, 2}
+    options = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), base_channels=8)
+    network = ICResNet(18, pattern=tmp_path / 'out/pattern.json', **options).eval()
+    network.load_state_dict(fixed.backbone.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(network(image), fixed.backbone(image), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('[]', 'expected JSON with the dilations of layers below "structure"'),
+        ('{"structure": {}}', 'it holds no layer'),
+        ('{"structure": {"module.backbone.layer2.0.conv1": [2, 0]}}', 'two whole dilations above 0, got (2, 0)'),
+        ('{"structure": {"module.backbone.layer9.0.conv1": 2}}', '1 of its 1 layers are not in the network'),
+        ('{"structure": {"neck.fpn_convs.0.conv": [2, 2]}}', 'none of its layers is a 3x3 convolution of the backbone'),
+        ('{"structure": {"backbone.layer4.1.conv1": 3}}', '(3, 3) is no multiple of that in the network, (2, 2)'),
+    ],
+)
+def test_unsuitable_results_of_rf_next(tool, tmp_path, content, message):
+    (tmp_path / 'found.json').write_text(content)
+    (tmp_path / 'config.py').write_text(RF_NEXT)
+    with pytest.raises(SystemExit) as end:
+        tool.main([f'{tmp_path}/found.json', '--config', f'{tmp_path}/config.py', '--out', f'{tmp_path}/pattern.json'])
+    assert f'{tmp_path}/found.json: ' in str(end.value) and message in str(end.value)
+    assert not (tmp_path / 'pattern.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['found.json'], 'needs --config'),
+        (['found.json', '--config', 'config.py', '--d-max', '4'], '--d-max is of a supernet'),
+        (['supernet.pth'], '--d-max is needed'),
+    ],
+)
+def test_options_of_either_search(tool, arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        tool.main([*arguments, '--out', 'pattern.json'])
+    assert end.value.code == 2 and message in capsys.readouterr().err

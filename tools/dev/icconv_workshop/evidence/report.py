@@ -67,7 +67,7 @@ def _comparison(experiment: Experiment, comparison: Comparison) -> dict:
                 'values': {metric: [each.get(metric) for each in scores.values()] for metric in comparison.metrics},
                 'differences': {} if row is comparison.rows[0] else _differences(comparison, scores, baseline),
                 'costs': _costs(list(results.values())),
-                'cosines': _means([each['cosines'] for each in results.values()]),
+                'cosines': _means([each.get('cosines', {}) for each in results.values()]),
             }
         )
     return {
