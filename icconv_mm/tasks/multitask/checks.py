@@ -1,7 +1,7 @@
 """What must hold between a network for several tasks and its data, checked before the first step."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from icconv_mm.data.checks import DatasetError
@@ -10,11 +10,22 @@ from icconv_mm.errors import InputError
 from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.multitask.data import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
-from icconv_mm.tasks.multitask.transforms import PackTaskInputs, WarpPeople
+from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations, PackTaskInputs, WarpPeople
 from icconv_mm.tasks.task import library_of
 
-# Of mmdet: they move the image and do not record how, so that keypoints stay behind.
-_UNRECORDED = ('Expand', 'MinIoURandomCrop', 'RandomShift', 'CopyPaste', 'CutMix', 'MixUp', 'Mosaic', 'YOLOXMixUp')
+# Transforms of the libraries that move nothing, beside those that load, pack or change colours.
+_STILL = (
+    *('Pad', 'Normalize', 'RandomGrayscale', 'RGB2Gray', 'CLAHE', 'AdjustGamma', 'GaussianBlur', 'Corrupt'),
+    *('PhotoMetricDistortion', 'PhotometricDistortion', 'YOLOXHSVRandomAug', 'ColorJitter', 'Lighting'),
+    *('CutOut', 'RandomCutOut', 'RandomErasing'),
+)
+_STILL_MODULES = ('loading', 'formatting', 'colorspace')
+# Those that take boxes, masks and label maps along, but do not record how they moved the image.
+_UNRECORDED = {
+    'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
+    'mmdet': ('Expand', 'MinIoURandomCrop'),
+}
+_LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
@@ -46,15 +57,45 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
     packs = [t for t in dataset.pipeline.transforms if isinstance(t, PackTaskInputs)]
     if not packs:
         raise InputError(f'{where}.pipeline: no icconv_mm.PackTaskInputs')
-    warps = any(isinstance(t, WarpPeople) for pack in packs[0].packs.values() for t in pack.transforms)
-    for transform in dataset.pipeline.transforms:
-        kind = type(transform).__name__
-        if warps and kind.removeprefix('Cached') in _UNRECORDED:
-            raise InputError(f'{where}.pipeline: {kind} does not record how it moves the image: keypoints stay behind')
+    _check_moves(dataset.pipeline.transforms, packs[0], f'{where}.pipeline')
     for name in dataset.datasets:
         if name not in packs[0].packs:
             known = ', '.join(packs[0].packs)
             raise InputError(f'{where}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
+
+
+def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:
+    """Raise InputError for a transform that moves the image, and leaves keypoints or label maps where they were.
+
+    A transform from elsewhere than the libraries is taken at its word.
+    """
+    loads = [i for i, each in enumerate(transforms) if isinstance(each, LoadTaskAnnotations)]
+    if any(isinstance(each, WarpPeople) for own in pack.packs.values() for each in own.transforms):
+        behind = 'keypoints'
+    elif loads and any(getattr(load, 'with_seg', False) for load in transforms[loads[0]].loaders.values()):
+        behind, transforms = 'label maps', transforms[loads[0] :]
+    else:
+        return
+    for kind in map(type, _leaves(transforms)):
+        library, *_, module = kind.__module__.split('.')
+        still = kind.__name__ in _STILL or module in _STILL_MODULES
+        if still or library not in _LIBRARIES or hasattr(kind, '_record_homography_matrix'):  # by which people move
+            continue
+        if behind == 'keypoints' or kind.__name__ not in _UNRECORDED.get(library, ()):
+            raise InputError(
+                f'{where}: {kind.__name__} of {library} moves the image, and {behind} stay behind; Resize, RandomFlip, '
+                "RandomCrop, Rotate, ShearX and the like of mmdet take them along (type='mmdet.Resize')"
+            )
+
+
+def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
+    """The transforms themselves, in the place of what chooses from some (RandomChoice) or sets one (RandomResize)."""
+    for transform in transforms:
+        inner = getattr(transform, 'transforms', None) or [getattr(transform, 'resize', None)]
+        if all(callable(each) for each in inner):
+            yield from _leaves(inner)
+        else:
+            yield transform
 
 
 def _check_levels(model: MultiTaskModel) -> None:

@@ -172,24 +172,27 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         data = super().forward(data, training)
         shape = tuple(data['inputs'].shape[-2:])
         for size, sample in zip(sizes, data.get('data_samples') or ()):
+            content = tuple(map(min, size, sample.metainfo.get('content_shape', size)))
             for own in _tasks_of(sample):
-                own.set_metainfo(self._place(own, size, shape))
+                own.set_metainfo(self._place(own, size, content, shape))
                 _boxes_to_tensors(own)
                 if training:
                     self._pad_labels(own, shape)
         return data
 
-    def _place(self, sample: BaseDataElement, size: tuple[int, int], shape: tuple[int, int]) -> dict[str, Any]:
-        """Where an image of ``size`` (height, width) lies in a batch of ``shape``."""
+    def _place(
+        self, sample: BaseDataElement, size: tuple[int, int], content: tuple[int, int], shape: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Where an image of ``size`` (height, width), which shows the picture in ``content``, lies in a batch."""
         divisor = self.pad_size_divisor
         padded = tuple(-(-side // divisor) * divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)
         library = library_of(type(sample))
         if library == 'mmseg':  # its heads resize logits to pad_shape, its networks cut padding_size off
             place['pad_shape'] = shape
-            place['padding_size'] = place['img_padding_size'] = [0, shape[1] - size[1], 0, shape[0] - size[0]]
+            place['padding_size'] = place['img_padding_size'] = [0, shape[1] - content[1], 0, shape[0] - content[0]]
         if library == 'mmpose':
-            place.update(_region(size, shape, sample.metainfo.get('ori_shape', size)))
+            place.update(_region(content, shape, sample.metainfo.get('ori_shape', content)))
         return place
 
     def _pad_labels(self, sample: BaseDataElement, shape: tuple[int, int]) -> None:

@@ -55,7 +55,7 @@ class LoadTaskAnnotations(BaseTransform):
                 maps[name] = loaded.pop('gt_seg_map')
             results['labels'][name] = {key: value for key, value in loaded.items() if key not in image}
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
-        results[LABELS_OF_FILE] = results.get('homography_matrix') is not None  # the image went ahead
+        results[LABELS_OF_FILE] = 'scale_factor' in results  # the image went ahead
         if boxes:
             results.update(_joined(boxes))
         if maps:
@@ -147,6 +147,7 @@ class PackTaskInputs(BaseTransform):
         common['img'] = image[:1, :1].copy()
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', LABELS_OF_FILE)
         sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
+        sample.set_metainfo(dict(content_shape=_content_shape(results)))
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:
                 packed = pack({**labels, **common, **_own(results, name), **_identity(labels)})
@@ -155,6 +156,14 @@ class PackTaskInputs(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({", ".join(self.packs)})'
+
+
+def _content_shape(results: dict) -> tuple[int, int]:
+    """Height and width of the resized picture, to which ``Pad`` may have put something."""
+    width, height = results.get('scale_factor', (1, 1))
+    if 'homography_matrix' in results:  # of all resizes, where the factor is that of the last
+        width, height = np.abs(np.diag(results['homography_matrix'])[:2])
+    return tuple(round(side * scale) for side, scale in zip(results['ori_shape'][:2], (height, width)))
 
 
 def _own(results: dict, name: str) -> dict:

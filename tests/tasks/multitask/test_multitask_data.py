@@ -242,13 +242,55 @@ def test_masks_for_some_boxes_only(joint_cfg):
         dataset[0]
 
 
-def test_transform_that_leaves_keypoints_behind(joint_cfg, joint_model):
+@pytest.mark.parametrize(
+    ('transform', 'behind'),
+    [
+        (dict(type='mmdet.MinIoURandomCrop'), 'keypoints'),
+        (dict(type='mmdet.RandomAffine'), 'both'),
+        (dict(type='RandomChoice', transforms=[[dict(type='mmdet.RandomShift')]]), 'both'),
+        (dict(type='mmseg.RandomCrop', crop_size=(96, 96)), 'both'),
+        (dict(type='RandomFlip', prob=0.5), 'keypoints'),
+        (dict(type='RandomResize', scale=(96, 96)), 'keypoints'),
+        (dict(type='RandomResize', scale=(96, 96), resize_type='mmdet.Resize'), None),
+        (dict(type='mmdet.Rotate'), None),
+        (dict(type='mmdet.AutoAugment', policies=[[dict(type='mmdet.Equalize'), dict(type='mmdet.ShearX')]]), None),
+        (dict(type='mmdet.PhotoMetricDistortion'), None),
+    ],
+    ids=lambda each: each['type'] if isinstance(each, dict) else str(each),
+)
+def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, behind):
     from icconv_mm.tasks.multitask.checks import check_model
 
-    settings = joint_cfg.train_dataloader.dataset
-    settings.pipeline.insert(2, dict(type='mmdet.MinIoURandomCrop'))
-    with pytest.raises(InputError, match=r'train\.pipeline: MinIoURandomCrop does not record how it moves the image'):
-        check_model(joint_model, DATASETS.build(settings), 'train', training=True)
+    def check(names):
+        settings = copy.deepcopy(joint_cfg.train_dataloader.dataset)
+        settings.datasets = {name: settings.datasets[name] for name in names}
+        settings.pipeline[-1] = {key: value for key, value in settings.pipeline[-1].items() if key in ('type', *names)}
+        settings.pipeline.insert(2, transform)
+        check_model(joint_model, DATASETS.build(settings), 'train', training=False)
+
+    for names, label in ((['instance', 'pose'], 'keypoints'), (['instance', 'semantic'], 'label maps')):
+        if behind in (label, 'both'):
+            with pytest.raises(
+                InputError, match=rf'train\.pipeline: \w+ of \w+ moves the image, and {label} stay behind'
+            ):
+                check(names)
+        else:
+            check(names)
+
+
+def test_padding_of_a_test_pipeline_is_no_part_of_the_picture(joint_cfg):
+    """Where a network finds something is where it is in the file, as without the padding."""
+    settings = joint_cfg.val_dataloader.dataset
+    resize = next(each for each in settings.pipeline if each.type == 'mmdet.Resize')
+    resize.update(scale=(96, 64), keep_ratio=True)
+    settings.pipeline.insert(settings.pipeline.index(resize) + 1, dict(type='mmdet.Pad', size=(128, 96)))
+    preprocessor = MODELS.build(joint_cfg.model.data_preprocessor)
+    item = DATASETS.build(settings)[0]
+    data = preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False)
+    sample = data['data_samples'][0]
+    assert data['inputs'].shape == (1, 3, 96, 128) and sample.labels_of_file
+    assert sample.semantic.padding_size == [0, 64, 0, 32]  # 64 x 64 of 96 x 128 pixels
+    np.testing.assert_allclose(sample.pose.input_scale, [256, 192])
 
 
 def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
