@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     images: list[dict] = []
     records: dict[str, list[dict]] = {name: [] for name in session.tasks}
+    drawn: set[str] = set()
     for number, prediction in enumerate(session.predict(args.pictures, args.batch_size), start=1):
         height, width = prediction.image.shape[:2]
         name = Path(prediction.path).name
@@ -53,7 +54,10 @@ def run(args: argparse.Namespace) -> None:
         for task, found in prediction.tasks.items():
             records[task] += coco_records(session.tasks[task], found, number, args.json_score_thr)
         if args.draw:
-            _write(out / 'vis', name, _drawn(session, prediction, args.score_thr), number)
+            shown = name if Path(name).suffix else f'{name}.jpg'
+            shown = f'{number}_{shown}' if shown in drawn else shown  # of another folder
+            drawn.add(shown)
+            _write(out / 'vis' / shown, _drawn(session, prediction, args.score_thr))
     for task, description in session.tasks.items():
         suffix = f'.{task}' if task else ''
         categories = [{'id': i, 'name': known} for i, known in enumerate(description['classes'], start=1)]
@@ -70,11 +74,8 @@ def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.nda
     return draw(prediction.image[..., ::-1], joined(parts))[..., ::-1]
 
 
-def _write(folder: Path, name: str, image, number: int) -> None:
-    """A drawn picture under its name, or with its number before it if there is such a one already."""
-    folder.mkdir(exist_ok=True)
-    path = folder / (name if Path(name).suffix else f'{name}.jpg')
-    path = path if not path.exists() else folder / f'{number}_{path.name}'
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
     if not cv2.imwrite(str(path), image):
         raise RuntimeInputError(f'{path}: cannot be written')
 

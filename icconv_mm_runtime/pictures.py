@@ -13,6 +13,7 @@ import numpy as np
 from icconv_mm_runtime.errors import RuntimeInputError
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+_LONGEST = 32766  # pixels of a side that OpenCV can warp to
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 
 
@@ -24,6 +25,7 @@ class Picture:
     image: np.ndarray  # [H, W, 3], uint8, BGR
     levels: list[np.ndarray] = field(default_factory=list)  # what the network reads, one for each test scale
     valid: tuple[int, int] = (0, 0)  # height and width of the first level without what a batch adds
+    input_size: tuple[int, int] = (0, 0)  # and with it
     scale: tuple[float, float] = (1.0, 1.0)  # factors (x, y) from the picture to the first level
     region: tuple | None = None  # of poses: the size at scale 1, centre and extent of what it shows, all (x, y)
 
@@ -65,8 +67,8 @@ def _frames(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         raise RuntimeInputError(f'{path}: no such file, or no video that OpenCV can read')
     count = 0
     while (grabbed := video.read())[0]:
-        yield f'{path.stem}_{count:06d}.jpg', grabbed[1]
         count += 1
+        yield f'{path.stem}_{count:06d}.jpg', grabbed[1]
     video.release()
 
 
@@ -81,8 +83,15 @@ def prepare(picture: Picture, steps: Sequence[Mapping[str, Any]]) -> Picture:
     return picture
 
 
+def _check_size(picture: Picture, size: Sequence[int]) -> None:
+    if min(size) < 1 or max(size) > _LONGEST:
+        height, width = picture.image.shape[:2]
+        raise RuntimeInputError(f'{picture.path}: {width}x{height} pixels would become {size[0]}x{size[1]}')
+
+
 def _to_size(picture: Picture, size: tuple[int, int]) -> None:
     """``size`` is (width, height)."""
+    _check_size(picture, size)
     (image,) = picture.levels
     height, width = image.shape[:2]
     picture.levels = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)]
@@ -148,6 +157,7 @@ def warp_matrix(size: Sequence[int], center: Sequence[float], extent: Sequence[f
 def _pyramid(picture: Picture, **rule: Any) -> None:
     """icconv_mm's ``MultiScaleResize``: every level shows the same region of the picture."""
     sizes, base, center, extent = pyramid_layout(picture.image.shape[1::-1], **rule)
+    _check_size(picture, sizes[0])
     matrices = [warp_matrix(size, center, extent) for size in sizes]
     picture.levels = [
         cv2.warpAffine(picture.image, matrix, size, flags=cv2.INTER_LINEAR) for matrix, size in zip(matrices, sizes)
@@ -213,6 +223,8 @@ def _arrays(pictures: Sequence[Picture], batch: Mapping[str, Any]) -> dict[str, 
         for row, level in zip(stack, levels):
             row[:, : level.shape[0], : level.shape[1]] = level.transpose(2, 0, 1)
         arrays[f'image_{number}' if number else 'image'] = stack
+        for picture in pictures if number == 0 else ():
+            picture.input_size = stack.shape[2:]
     if batch['sized']:
         # the inverse of the scale, as the libraries multiply boxes by it
         sizes = [(*picture.valid, *(1 / factor for factor in picture.scale)) for picture in pictures]

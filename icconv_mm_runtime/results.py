@@ -92,15 +92,15 @@ def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, 
     """``keypoints`` [n, K, 2] in pixels of the picture, ``keypoint_scores`` [n, K], ``scores`` [n]."""
     heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
     people, scores = group_keypoints(heatmaps, tags, **task['grouping'])
-    size, center, extent = picture.region or _region(picture, heatmaps.shape[:0:-1])
+    size, center, extent = picture.region or _region(picture)
     keypoints = people[..., :2] * np.divide(size, heatmaps.shape[:0:-1]).astype(np.float32)
     keypoints = keypoints / np.array(size) * extent + center - 0.5 * extent
     return {'keypoints': keypoints, 'keypoint_scores': people[..., 2], 'scores': scores}
 
 
-def _region(picture: Picture, size: Sequence[int]) -> tuple:
+def _region(picture: Picture) -> tuple:
     """Size, centre and extent of what an input shows that was resized and filled up; pixels are their centres."""
-    scale = np.array(picture.scale, np.float64)
+    size, scale = picture.input_size[::-1], np.array(picture.scale, np.float64)
     extent = np.array(size, np.float64) / scale
     center = extent / 2 + (0.5 / scale - 0.5)
     return tuple(size), center.astype(np.float32), extent.astype(np.float32)

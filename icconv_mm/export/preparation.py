@@ -9,8 +9,8 @@ from icconv_mm.data.tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.task import library_of
 
-# What a test pipeline holds that does not touch pixels, or reads what the runtime reads itself.
-_SILENT = ('LoadImageFromFile', 'LoadImage', 'LoadTaskAnnotations')
+# How the runtime reads a picture: options of what loads one that may stand in a test pipeline.
+_READING = {'to_float32': False, 'color_type': 'color', 'imdecode_backend': 'cv2'}
 
 
 def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -22,7 +22,11 @@ def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[s
     steps = []
     for number, transform in enumerate(transforms):
         kind, options = kind_of(transform), {key: value for key, value in transform.items() if key != 'type'}
-        if kind in _SILENT or kind.startswith('Pack'):
+        if kind == 'LoadTaskAnnotations' or kind.startswith('Pack'):
+            continue
+        if kind in ('LoadImageFromFile', 'LoadImage'):
+            if others := {key: value for key, value in options.items() if _READING.get(key, value) != value}:
+                raise InputError(f'{where}.{number}: {kind} with {others} cannot be exported')
             continue
         if kind not in _STEPS:
             known = ', '.join(_STEPS)
@@ -35,7 +39,9 @@ def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[s
 
 
 def _resize(options: Mapping[str, Any]) -> dict:
-    return {'op': 'resize', 'scale': list(options['scale']), 'keep_ratio': bool(options.get('keep_ratio', False))}
+    scale = options['scale']
+    scale = [scale, scale] if isinstance(scale, int) else list(scale)
+    return {'op': 'resize', 'scale': scale, 'keep_ratio': bool(options.get('keep_ratio', False))}
 
 
 def _resize_edge(options: Mapping[str, Any]) -> dict:
@@ -50,7 +56,11 @@ def _center_crop(options: Mapping[str, Any]) -> dict:
 def _pad(options: Mapping[str, Any]) -> dict:
     value = options.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, Mapping) else value
-    return {'op': 'pad', 'size': list(options['size']), 'value': [value] * 3 if isinstance(value, int) else list(value)}
+    return {
+        'op': 'pad',
+        'size': list(options['size']),
+        'value': [value] * 3 if isinstance(value, (int, float)) else list(value),
+    }
 
 
 def _pyramid(options: Mapping[str, Any]) -> dict:
@@ -104,6 +114,8 @@ def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequen
     value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
     if divisor > 1 and value != 0:
         raise InputError(f'{where}: filling up with {value} cannot be exported, only with 0')
+    if fixed is not None and any(len(step.get('scales', ())) > 1 for step in steps):
+        raise InputError('fixed: inputs of several test scales differ in size; leave it out, or test at one scale')
     ends_fixed = next((step for step in steps if step['op'] in ('fit', 'pad', 'center_crop')), None)
     if fixed is None and ends_fixed is not None and ends_fixed['op'] == 'fit':
         fixed = ends_fixed['input_size'][::-1]

@@ -39,6 +39,7 @@ from icconv_mm.layers import ICConv2d
 from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.infer import Predictor, inference_transforms
+from icconv_mm.runner.inputs import Picture, is_large, read
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import RuntimeInputError, Session
@@ -244,7 +245,8 @@ def _checked(
             found = _timed(session.predict(list(map(str, pictures)), batch_size), seconds['file'])
         except RuntimeInputError as error:
             raise InputError(str(error)) from error
-        samples = _timed(predictor.predict(pictures, batch_size if _is_even(found) else 1), seconds['model'])
+        whole = [_whole(path) for path in pictures]
+        samples = _timed(predictor.predict(whole, batch_size if _is_even(found) else 1), seconds['model'])
         for prediction, (path, sample) in zip(found, samples, strict=True):
             if limited:
                 differences.add(str(path), prediction.tasks, sample, partial(_is_tie, predictor, session))
@@ -252,6 +254,11 @@ def _checked(
     milliseconds = {name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()}
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'pictures': len(pictures), **differences.largest, **ties}, milliseconds
+
+
+def _whole(path: Path) -> Path | Picture:
+    """A picture that the model is not to read reduced, as the runtime never does."""
+    return Picture(path, read(path)) if is_large(path) else path
 
 
 def _is_tie(predictor: Predictor, session: Session, path: str, name: str) -> bool:
@@ -265,7 +272,7 @@ def _is_tie(predictor: Predictor, session: Session, path: str, name: str) -> boo
     next(Session.of(session.metadata, partial(_recorded, session, outputs), session.file).predict(path))
     estimator = predictor.model.tasks[name] if name else predictor.model
     with mock.patch.dict(estimator.test_cfg, output_heatmaps=True):
-        _, sample = next(iter(predictor.predict([path])))
+        _, sample = next(iter(predictor.predict([_whole(Path(path))])))
     own = sample.get(name) if name else sample
     heatmaps = own.pred_fields.heatmaps.cpu().numpy()
     tags = own.pred_fields.tags.cpu().numpy().reshape(len(heatmaps), -1, *heatmaps.shape[1:]).swapaxes(0, 1)

@@ -63,13 +63,17 @@ class Predictor:
             self.task = prepare(cfg)
         content = reading.load(checkpoint)
         self.model = build_model(cfg)
+        transforms = inference_transforms(cfg)
+        self._turned = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
         with naming(str(cfg.filename), Exception):
-            self.pipeline = Compose(inference_transforms(cfg))
+            self.pipeline = Compose(transforms)
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
             self.dataset_meta = self.task.dataset_meta(content, cfg)
         if palette is not None:
+            if '' not in self.task.parts(self.dataset_meta):
+                raise ArgumentError('palette', 'of a network for several tasks, each has colours of its own')
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta
@@ -111,13 +115,13 @@ class Predictor:
             for given, each in zip(batch, inputs):
                 yield _name_of(given), each if isinstance(each, Exception) else next(left)
 
-    def predict_tiles(self, image: np.ndarray, tile: int) -> Any:
-        """What the model finds in a picture [H, W, 3], BGR, that is cut into overlapping squares of ``tile`` pixels.
+    def predict_tiles(self, path: Path, tile: int) -> Any:
+        """What the model finds in a picture that is cut into overlapping squares of ``tile`` pixels.
 
         Raises:
             NotSupportedError: The task cannot be put together again.
         """
-        parts = []
+        parts, image = [], read(path, turned=self._turned)
         for top, left in tile_corners(image.shape[:2], tile):
             piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
             sample = self._forward([self._load(Picture(Path('tile'), piece))])[0]
@@ -126,7 +130,7 @@ class Predictor:
 
     def _load(self, given: str | Path | Picture) -> tuple[dict, tuple[int, int] | None]:
         """What the pipeline makes of a picture, and its whole size where it was reduced."""
-        picture = given if isinstance(given, Picture) else opened(Path(given))
+        picture = given if isinstance(given, Picture) else opened(Path(given), self._turned)
         results = self.task.model_input(str(picture.path), self.dataset_meta)
         if picture.image is not None:
             results['img'] = picture.image
@@ -142,7 +146,7 @@ class Predictor:
 
     def drawn(self, given: Path | Picture, sample: Any, score_thr: float = 0.3) -> np.ndarray:
         """The picture with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
-        image = given.image if isinstance(given, Picture) else read(given, LONGEST)
+        image = given.image if isinstance(given, Picture) else read(given, LONGEST, self._turned)
         content = self.task.content(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
@@ -261,7 +265,7 @@ def infer(
         if tile is None:
             samples = predictor.try_predict(paths, batch_size, workers)
         else:
-            samples = ((path, _attempt(lambda p: predictor.predict_tiles(read(p), tile), path)) for path in paths)
+            samples = ((path, _attempt(lambda each: predictor.predict_tiles(each, tile), path)) for path in paths)
 
         def drawn(found: tuple[Path, tuple[str, Any]]) -> tuple[Path, Any]:
             path, (_, sample) = found

@@ -44,7 +44,9 @@ class Picture:
 
 def is_film(text: str) -> bool:
     """Whether an input is a film, a stream or the number of a camera."""
-    return text.isdigit() or text.startswith(('rtsp://', 'rtmp://')) or Path(text).suffix.lower() in VIDEO_SUFFIXES
+    if text.isdigit():
+        return not Path(text).exists()
+    return text.startswith(('rtsp://', 'rtmp://')) or Path(text).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_pictures(text: str, folder: str | Path) -> list[Path]:
@@ -102,40 +104,84 @@ def _read_url(request: urllib.request.Request) -> bytes:
         return answer.read(_MOST_BYTES + 1)
 
 
-def read(path: Path, longest: int | None = None) -> np.ndarray:
-    """A picture [H, W, 3] as BGR, turned as its EXIF says, reduced to ``longest`` pixels of its longer side or so.
+def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
+    """A picture [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
+
+    Args:
+        path: The file.
+        longest: It is reduced to about so many pixels of its longer side.
+        turned: Whether as its EXIF says.
 
     Raises:
         ImageFileError: It is no picture. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
     """
     if path.suffix.lower() in HEIC_SUFFIXES:
-        if not is_installed('pillow_heif'):
-            raise MissingLibraryError(f'{path}: HEIC needs pillow-heif: pip install pillow-heif')
-        from pillow_heif import register_heif_opener
+        return _shrunk(_read_heic(path), longest)
+    flags = cv2.IMREAD_COLOR if turned else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
+        flags |= _decoded_smaller(max(_size_of(path)) // longest)
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageFileError(f'{path}: cannot be read ({error.strerror})') from None
+    image = cv2.imdecode(content, flags) if content.size else None
+    if image is None:
+        raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such picture)')
+    return _shrunk(image, longest)
 
-        register_heif_opener()
+
+def _read_heic(path: Path) -> np.ndarray:
+    if not is_installed('pillow_heif'):
+        raise MissingLibraryError(f'{path}: HEIC needs pillow-heif: pip install pillow-heif')
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
     try:
         with Image.open(path) as image:
-            if longest is not None and max(image.size) > longest:
-                step = max(image.size) / longest
-                image.draft('RGB', tuple(int(side / step) for side in image.size))  # of JPEG: decodes less
-                if (step := max(image.size) // longest) > 1:
-                    image = image.reduce(step)
-            image = ImageOps.exif_transpose(image)
-            return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+            return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFileError(f'{path}: cannot be read ({error})') from None
 
 
-def opened(path: Path) -> Picture:
+def _size_of(path: Path) -> tuple[int, int]:
+    """The sides of a picture, zeros of what Pillow cannot open."""
+    try:
+        return oriented_size(path)[0]
+    except InputError:
+        return 0, 0
+
+
+def _decoded_smaller(step: int) -> int:
+    """The flag by which OpenCV decodes a JPEG with each side a 2nd, 4th or 8th of its own, at most ``step``."""
+    flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+    return next((flag for factor, flag in flags.items() if factor <= step), 0)
+
+
+def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
+    """An image with its sides divided by a whole number."""
+    step = 1 if longest is None else max(image.shape[:2]) // longest
+    if step < 2:
+        return image
+    size = tuple(max(1, side // step) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def is_large(path: Path) -> bool:
+    """Whether a picture is read reduced."""
+    width, height = _size_of(path)
+    return width * height > LARGE
+
+
+def opened(path: Path, turned: bool = True) -> Picture:
     """A picture as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
     if path.suffix.lower() in HEIC_SUFFIXES:
         return Picture(path, read(path))
-    try:
-        (width, height), _ = oriented_size(path)
-    except InputError:
-        return Picture(path)  # the pipeline says what is wrong with it
-    return Picture(path) if width * height <= LARGE else Picture(path, read(path, REDUCED), (height, width))
+    if not is_large(path):  # or the pipeline says what is wrong with it
+        return Picture(path)
+    image = read(path, REDUCED, turned)
+    # OpenCV turns other formats than Pillow
+    height, width = sorted(_size_of(path), reverse=image.shape[0] > image.shape[1])
+    return Picture(path, image, (height, width))
 
 
 class Film:

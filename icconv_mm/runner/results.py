@@ -1,11 +1,14 @@
 """What a run says of itself: what matters first, curves when it ends, and where the network fails."""
 
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -42,7 +45,7 @@ class OpeningHook(Hook):
         data = [f'{len(loop.dataloader.dataset)} pictures to train']
         if isinstance(runner._val_loop, BaseLoop):
             data.append(f'{len(runner.val_loop.dataloader.dataset)} to validate')
-        batch = loop.dataloader.batch_size
+        batch = loop.dataloader.batch_size or getattr(loop.dataloader.batch_sampler, 'batch_size', 'several')
         self._say(runner, [*data, f'batches of {batch}', length])
 
     def before_test(self, runner: Runner) -> None:
@@ -81,14 +84,19 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
     """``results.png`` of all that the runs in a folder have logged; None if they have not.
 
     Args:
-        work_dir: The folder; what a resumed run logs anew counts.
+        work_dir: The folder; of what was logged before, a run that goes on or begins anew takes the place.
         steps: Iterations of an epoch, where validations are numbered by epochs.
     """
     groups: dict[str, dict[str, dict[int, float]]] = {'loss': {}, 'metric': {}, 'learning rate': {}}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for entry in map(json.loads, file.read_text().splitlines()):
-            is_training = 'lr' in entry or 'iter' in entry
-            place = entry.get('step', entry.get('iter', 0)) * (1 if is_training else steps)
+        entries = [json.loads(line) for line in file.read_text().splitlines()]
+        trained = [('lr' in entry or 'iter' in entry) for entry in entries]
+        places = [
+            entry.get('step', entry.get('iter', 0)) * (1 if is_training else steps)
+            for entry, is_training in zip(entries, trained)
+        ]
+        _forget(groups, min(itertools.compress(places, trained), default=math.inf))
+        for entry, is_training, place in zip(entries, trained, places):
             for key, value in entry.items():
                 if not isinstance(value, (int, float)):  # one for each class
                     continue
@@ -114,6 +122,13 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
     path = work_dir / 'results.png'
     figure.savefig(path, dpi=110)
     return path
+
+
+def _forget(groups: Mapping[str, Mapping[str, dict[int, float]]], begin: float) -> None:
+    """Drop what was logged from an iteration on."""
+    for values in (values for group in groups.values() for values in group.values()):
+        for place in [place for place in values if place >= begin]:
+            del values[place]
 
 
 # --- where the network fails ---
@@ -254,6 +269,8 @@ def _compare_things(truth: _Truth, told: list[dict], sample: Any, confusion: np.
 def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) -> float:
     labels = read_label_map(told).astype(np.int64)
     found = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
+    if found.shape != labels.shape:  # of a large picture, which is read reduced
+        found = cv2.resize(found.astype(np.int32), labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
     known = (labels < len(confusion)) & (found < len(confusion))
     pairs = np.bincount(labels[known] * len(confusion) + found[known], minlength=confusion.size)
     confusion += pairs.reshape(confusion.shape)

@@ -217,6 +217,64 @@ def test_a_bad_network():
         next(broken.predict(picture(8, 8), batch_size=0))
 
 
+@pytest.mark.parametrize(
+    ('step', 'size', 'message'),
+    [
+        (
+            {'op': 'resize', 'scale': [200, 90], 'keep_ratio': True},
+            (1, 4000),
+            'array: 4000x1 pixels would become 200x0',
+        ),
+        ({'op': 'resize_edge', 'scale': 51, 'edge': 'long'}, (4000, 8), 'array: 8x4000 pixels would become 0x51'),
+        (
+            {'op': 'pyramid', 'input_size': [512, 512], 'scales': [1], 'size_divisor': 64, 'stride': 32},
+            (4, 4000),
+            'array: 4000x4 pixels would become ',
+        ),
+    ],
+)
+def test_a_picture_that_is_too_thin(step, size, message):
+    with pytest.raises(RuntimeInputError, match=message):
+        next(Session.of(described(steps=[step]), dict, 'net').predict(picture(*size)))
+
+
+def test_keypoints_of_maps_that_are_smaller_than_the_input():
+    """A bottom-up network without restored size, of a picture that was resized and filled up."""
+    grouping = dict(max_num_people=30, nms_kernel=5, detection_threshold=0.1, tag_threshold=1.0)
+    grouping |= dict(ignore_too_much=False, adjust=False, refine=False, keypoint_order=None)
+    task = {'name': '', 'kind': 'pose', 'outputs': ['heatmaps', 'tags'], 'grouping': grouping}
+    heatmaps = np.zeros((1, 1, 16, 24), np.float32)
+    heatmaps[0, 0, 8, 12] = 1
+
+    def run(arrays):
+        assert arrays['image'].shape == (1, 3, 64, 96)
+        return {'heatmaps': heatmaps, 'tags': np.zeros((1, 1, 1, 16, 24), np.float32)}
+
+    rule = {**RULE, 'divisor': 32, 'pads': True}
+    steps = [{'op': 'resize', 'scale': [80, 60], 'keep_ratio': False}]
+    session = Session.of(described(steps=steps, batch=rule, tasks=[task]), run, 'net')
+    (keypoint,) = next(session.predict(picture(120, 160))).tasks['']['keypoints'][0]
+    np.testing.assert_allclose(keypoint, [96.5, 64.5])  # 12 and 8 of cells of 4 pixels, each of 2 of the picture
+
+
+def test_pictures_of_a_second_run_replace_those_of_the_first(tmp_path):
+    import argparse
+
+    from icconv_mm_runtime import __main__ as command
+
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'x.png'), picture(20, 30, ord(folder)))
+    session = Session.of(described(), lambda inputs: {'scores': np.ones((len(inputs['image']), 2), np.float32)}, 'net')
+    arguments = argparse.Namespace(file='', threads=None, batch_size=1, score_thr=0.3, json_score_thr=0.0, draw=True)
+    arguments.pictures, arguments.out_dir = [tmp_path / 'a', tmp_path / 'b'], tmp_path / 'out'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, 'Session', lambda *_: session)
+        for _ in range(2):
+            command.run(arguments)
+    assert sorted(file.name for file in (tmp_path / 'out' / 'vis').iterdir()) == ['2_x.png', 'x.png']
+
+
 def onnx_file(path, metadata):
     onnx = pytest.importorskip('onnx')
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in 'xy']

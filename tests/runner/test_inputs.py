@@ -5,6 +5,7 @@ import threading
 from itertools import pairwise
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +25,31 @@ def test_large_pictures_are_read_reduced(tmp_path, monkeypatch):
     large, small = inputs.opened(tmp_path / 'a.jpg'), inputs.opened(tmp_path / 'b.jpg')
     assert large.size == (400, 600) and 150 <= max(large.image.shape) <= 400
     assert small.image is None and inputs.opened(tmp_path / 'none.jpg').image is None
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
+@pytest.mark.parametrize('turned', [True, False])
+def test_pictures_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, turned):
+    """Whole and reduced, and with the size of what mmcv reads."""
+    monkeypatch.setattr(inputs, 'LARGE', 100)
+    monkeypatch.setattr(inputs, 'REDUCED', 300)
+    rows, columns = np.mgrid[:800, :1200]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f'a{suffix}'
+    Image.fromarray(np.stack([rows / 4, columns / 6, rows / 8], -1).astype(np.uint8)).save(path, exif=exif)
+    known = mmcv.imfrombytes(path.read_bytes(), 'color' if turned else 'color_ignore_orientation')
+    np.testing.assert_array_equal(inputs.read(path, turned=turned), known)
+    picture = inputs.opened(path, turned)
+    assert picture.size == known.shape[:2] and max(picture.image.shape) == 300
+    reduced = cv2.resize(known, picture.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - picture.image).mean() < 2
+
+
+def test_grey_of_16_bits_is_what_the_pipelines_read(tmp_path):
+    grey = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), grey)
+    np.testing.assert_array_equal(inputs.read(tmp_path / 'a.png'), cv2.imread(str(tmp_path / 'a.png')))
 
 
 def test_films_frame_by_frame(tmp_path):
@@ -48,7 +74,10 @@ def test_films_frame_by_frame(tmp_path):
         inputs.Film('97')
 
 
-def test_what_is_a_film():
+def test_what_is_a_film(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / '2024').mkdir()
+    assert not inputs.is_film('2024')  # a folder, not a camera
     assert all(map(inputs.is_film, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif')))
     assert not any(map(inputs.is_film, ('a.jpg', 'http://x/a.jpg', 'folder', '*.png')))
 

@@ -180,6 +180,8 @@ def test_augmented_test_below_wrappers(cfg, tmp_path):
     prepare_test(cfg, str(tmp_path / 'weights.pth'), tta=True)
     for part in cfg.test_dataloader.dataset.datasets:
         assert [transform.type for transform in part.pipeline] == [LOADING, 'TestTimeAug']
+        flips, _ = part.pipeline[-1].transforms
+        assert [flip.prob for flip in flips] == [0.0, 1.0]  # metrics read the labels of the first
 
 
 def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):

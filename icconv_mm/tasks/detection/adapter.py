@@ -289,6 +289,7 @@ def _flip_pipeline(pipeline: list) -> list:
     """A test pipeline whose last transform, the packing, runs on the image and on its mirror image."""
     *transforms, pack = copy.deepcopy(pipeline)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    # the image first: a metric that reads labels from the sample gets those of the first
+    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
     test_time = dict(type='TestTimeAug', transforms=[flips, [dict(type=pack['type'], meta_keys=keys)]])
     return [ConfigDict(transform) for transform in (*transforms, test_time)]

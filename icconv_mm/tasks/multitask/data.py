@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -243,6 +244,7 @@ class TaskMetric(BaseMetric):
         registered_class(ROOT_METRICS, metric.get('type'), f'metric of {task}')
         self.task = task
         self.metric = ROOT_METRICS.build(metric)
+        self._images, self._results = 0, 0  # seen by this process; results of the metric before the last of them
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -255,12 +257,21 @@ class TaskMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Hand on the samples that have the task."""
-        own = [sample[self.task] for sample in data_samples if self.task in sample]
-        if own:
-            self.metric.process(data_batch, own)
+        for sample in data_samples:
+            self._images, self._results = self._images + 1, len(self.metric.results)
+            if self.task in sample:
+                self.metric.process(data_batch, [sample[self.task]])
 
     def evaluate(self, size: int) -> dict:
-        """The metric's values of ``size`` images at most."""
+        """The metric's values of ``size`` images.
+
+        A sampler that gives every process as many images repeats some at the end. mmengine cuts off what is beyond
+        ``size``, which is nothing where not all images have the task: so the repeated one is dropped here.
+        """
+        rank, processes = get_dist_info()
+        if (self._images - 1) * processes + rank >= size:
+            del self.metric.results[self._results :]
+        self._images = 0
         return {f'{self.task}/{key}': value for key, value in self.metric.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:

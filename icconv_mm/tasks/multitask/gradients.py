@@ -63,6 +63,8 @@ class SharedGradient:
         """The weight of each task [n], the same in all processes; 1 for one that has no image."""
         device = gramian.device
         all_reduce(gramian)
+        if not gramian.isfinite().all():  # float16 has overflown: the loss scaler finds it and skips the step
+            return torch.ones(len(gramian), dtype=gramian.dtype, device=device)
         there = gramian.diagonal() > 0
         weights = torch.ones(len(gramian), dtype=gramian.dtype, device=device)
         if there.sum() > 1:

@@ -175,7 +175,8 @@ class MultiTaskModel(BaseModel):
 
 
 def _usable(name: str) -> str:
-    if not name.isidentifier() or hasattr(MultiTaskSample, name) or hasattr(nn.ModuleDict, name):
+    taken = hasattr(MultiTaskSample, name) or hasattr(nn.ModuleDict, name)
+    if taken or not name.isidentifier() or 'loss' in name:  # mmengine adds up what has it in its name
         raise InputError(f'model.tasks: {name!r} cannot be the name of a task; choose another identifier')
     return name
 

@@ -97,6 +97,15 @@ def test_a_task_without_images_has_no_say():
     torch.testing.assert_close(found, network.gradient(SharedGradient('UPGrad')))
 
 
+@pytest.mark.parametrize('name', AGGREGATORS)
+def test_an_overflow_is_left_to_the_loss_scaler(name):
+    """A gradient that is not finite stays so, and ends nothing."""
+    pytest.importorskip('torchjd')
+    pytest.importorskip('quadprog')
+    found = Network().gradient(SharedGradient(name), c=lambda fine, coarse: (fine * torch.inf).sum())
+    assert not found.isfinite().all()
+
+
 def test_unknown_aggregator():
     with pytest.raises(InputError, match=r"model\.aggregator: 'upgrade', expected one of UPGrad, "):
         SharedGradient('upgrade')

@@ -12,6 +12,7 @@ from multitask_recipes import SINGLE
 from icconv_mm.data.tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
+from icconv_mm.tasks.multitask.data import TaskMetric
 
 FLIP = 'RandomFlip'
 
@@ -322,3 +323,36 @@ def test_class_names_need_no_file(joint_cfg, concatenated):
     assert len(built.metainfo['instance']['classes']) == 6
     with pytest.raises(FileNotFoundError, match='gone'):
         built.full_init()
+
+
+# --- metrics
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+def test_images_that_a_sampler_repeats_count_once(monkeypatch, round_up):
+    """Three processes, seven images, three of them labelled for poses."""
+    from mmengine.dataset import DefaultSampler
+    from mmengine.evaluator import BaseMetric
+
+    class Seen(BaseMetric):
+        default_prefix = 'seen'
+
+        def process(self, data_batch, data_samples):
+            self.results.extend(sample['img_id'] for sample in data_samples)
+
+        def compute_metrics(self, results):
+            return {'images': list(results)}
+
+    metric = TaskMetric('pose', {'type': Seen})
+    sampler, found = DefaultSampler(range(7), shuffle=False, round_up=round_up), []
+    for rank in range(3):
+        monkeypatch.setattr('icconv_mm.tasks.multitask.data.get_dist_info', lambda rank=rank: (rank, 3))
+        sampler.rank, sampler.world_size = rank, 3
+        sampler.num_samples = 3 if round_up else len(range(rank, 7, 3))
+        sampler.total_size = 9 if round_up else 7
+        own = [{'pose': {'img_id': i}} if i in (0, 1, 6) else {} for i in sampler]
+        assert len(own) == sampler.num_samples
+        for batch in (own[:2], own[2:]):
+            metric.process(None, batch)
+        found += metric.evaluate(7)['pose/seen/images']
+    assert sorted(found) == [0, 1, 6]

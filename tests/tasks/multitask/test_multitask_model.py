@@ -287,6 +287,7 @@ def test_single_task_checkpoint_starts_its_parts(load, joint_cfg, tmp_path, name
         (lambda model: model.tasks.semantic.update(type='EncoderDecoder'), r'name its library, as in mmdet\.'),
         (lambda model: model.tasks.semantic.update(backbone=dict(type='x')), r'semantic\.backbone: .* model\.backbone'),
         (lambda model: model.tasks.__setitem__('keys', model.tasks.pose), r"'keys' cannot be the name of a task"),
+        (lambda model: model.tasks.__setitem__('floss', model.tasks.pose), r"'floss' cannot be the name of a task"),
         (lambda model: model.__setitem__('tasks', {}), r'model\.tasks: no task'),
         (
             lambda model: model.update(loss_weights=dict(depth=1.0)),
