@@ -365,7 +365,9 @@ def _load(network: nn.Module, path: str | os.PathLike) -> None:
     from icconv_mm.checkpoints.convert import read_checkpoint
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 
-    weights = dict(state_dict_of(read_checkpoint(path)))
+    content = read_checkpoint(path)
+    averaged = content.get('state_dict_ema', content.get('model_ema'))  # which timm prefers
+    weights = dict(state_dict_of(content if averaged is None else averaged))
     if isinstance(network, ImageClassifier):
         _take_flat_keys(network, weights, '')  # before the check, whose message then has the names of the network
     check_fits(network, weights, str(path))

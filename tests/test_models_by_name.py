@@ -91,6 +91,12 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         'ic_resnet18', pattern='dense', num_classes=5, checkpoint_path=tmp_path / 'flat.pth'
     ).eval()
     torch.testing.assert_close(net(IMAGES), theirs(IMAGES))
+    other = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save({'state_dict': other, 'state_dict_ema': net.state_dict()}, tmp_path / 'averaged.pth')
+    averaged = icconv_mm.create_model(
+        'ic_resnet18', pattern='dense', num_classes=5, checkpoint_path=tmp_path / 'averaged.pth'
+    )
+    torch.testing.assert_close(averaged.eval()(IMAGES), theirs(IMAGES))  # as timm takes it
     torch.save({'state_dict': net.state_dict(), 'meta': {}}, tmp_path / 'ours.pth')
     assert {key.split('.')[0] for key in net.state_dict()} == {'backbone', 'head'}
     options = dict(num_classes=5, checkpoint_path=tmp_path / 'ours.pth')

@@ -384,8 +384,9 @@ class ResNet(BaseModule):
             super().init_weights()
         if self.zero_init_residual and not initialized and not files:
             for module in self.modules():
-                if name := getattr(module, 'last_norm_name', None):
-                    nn.init.zeros_(getattr(module, name).weight)
+                norm = getattr(module, getattr(module, 'last_norm_name', None) or '', None)
+                if getattr(norm, 'weight', None) is not None:  # mmcv's IN has none
+                    nn.init.zeros_(norm.weight)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -17,9 +17,10 @@ from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
-from icconv_mm.layers import to_inception, to_supernet
+from icconv_mm.layers import PyConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
 from icconv_mm.patterns.convolutions import LayerFilter, select_convs, selects
+from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')
 
@@ -74,7 +75,7 @@ def ICBackbone(
     check_choice('ICBackbone', pattern, supernet_d_max)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
-        return to_supernet(network, supernet_d_max, filter)
+        return _refuse_dense(to_supernet(network, supernet_d_max, filter))
 
     def chosen(name: str, conv: nn.Module) -> bool:
         """Convert the large kernels of a supernet to nine taps, but leave a network's own large kernels alone."""
@@ -140,12 +141,39 @@ def PyConvBackbone(
     def convert(conv: nn.Conv2d, stage: int) -> nn.Module:
         return to_pyconv(conv, stage_kernels[stage], groups[stage], exact=stage_groups is not None)
 
-    return convert_all(network, convs.items(), convert, [stages[name] for name in convs])
+    return _refuse_dense(convert_all(network, convs.items(), convert, [stages[name] for name in convs]))
+
+
+def _refuse_dense(network: nn.Module) -> nn.Module:
+    """Has loading fail where a file holds dense 3x3 kernels for layers that have others, and keep random ones."""
+    for module in network.modules():
+        if isinstance(module, PyConv2d) or hasattr(module, 'supernet_d_max'):
+            register_load_state_dict_pre_hook(module, check_kernel)
+    return network
+
+
+def check_kernel(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
+    """Called before the weights of a converted layer are loaded.
+
+    Raises:
+        InputError: They are those of the dense convolution that it was.
+    """
+    weight = state_dict.get(f'{prefix}weight')
+    if weight is not None and weight.shape[2:] == (3, 3):
+        raise InputError(
+            f'{prefix}weight of the checkpoint is a dense 3x3 kernel, and the layer has none: set init_cfg=None, or '
+            'load the weights of a converted network'
+        )
 
 
 def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn.Module:
     if isinstance(backbone, nn.Module):
         if init_cfg is not None:
+            if not hasattr(backbone, 'init_weights') or getattr(backbone, 'is_init', False):
+                raise InputError(
+                    f'{type(backbone).__name__}: init_cfg would not be read: the network has no init_weights, or '
+                    'it has run; load the weights into the network before'
+                )
             backbone.init_cfg = init_cfg
         return backbone
     if init_cfg is not None:
@@ -175,11 +203,9 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
         for name, conv in convs.items()
     ]
     modes = {module: module.training for module in network.modules()}
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     try:
         network.eval()
-        with torch.no_grad():
-            network(first.weight.new_zeros(1, first.in_channels, side, side))
+        _run_on_zeros(network, side)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -188,3 +214,13 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
     if missing := [name for name in convs if name not in stages]:
         raise InputError(f'{type(network).__name__}: {missing[0]} never runs in a forward pass: filter it out')
     return stages
+
+
+def _run_on_zeros(network: nn.Module, side: int) -> None:
+    """Run a network on an image of as many channels as its first convolution reads, or of three (YOLOX slices it)."""
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    with torch.no_grad():
+        try:
+            network(first.weight.new_zeros(1, first.in_channels, side, side))
+        except RuntimeError:
+            network(first.weight.new_zeros(1, 3, side, side))

@@ -200,7 +200,8 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     A name ``*.safetensors`` gets the weights in that form, without ``meta``.
     """
     if Path(path).suffix == '.safetensors':
-        tensors = {name: tensor.contiguous() for name, tensor in checkpoint['state_dict'].items()}
+        # copies: some stages of a cascade share a head, which the form cannot say
+        tensors = {name: tensor.clone().contiguous() for name, tensor in checkpoint['state_dict'].items()}
         content = reading.safetensors().save(tensors)
         with whole_file(Path(path)) as file:
             file.write(content)

@@ -290,12 +290,14 @@ class _Storage(NamedTuple):
     dtype: torch.dtype
 
 
-def _tensor(storage, offset, size, stride, requires_grad=False, _=None, dtype=None, *__) -> Tensor:
+def _tensor(storage, offset, size, stride, requires_grad=False, _=None, *others) -> Tensor:
     """``torch._utils._rebuild_tensor``, ``_v2``, ``_v3``: a view into a storage, which must have all its numbers."""
     numbers = (offset, *size, *stride)
     if type(storage) is not _Storage or any(type(each) is not int or not 0 <= each < 2**48 for each in numbers):
         raise pickle.UnpicklingError('a tensor without storage, shape and strides')
-    memory, dtype = storage.memory, dtype if type(dtype) is torch.dtype else storage.dtype
+    if any(each.get('conj') or each.get('neg') for each in others if type(each) is dict):
+        raise pickle.UnpicklingError('a tensor that is still to be conjugated or negated: save its resolve_conj()')
+    memory, dtype = storage.memory, next((each for each in others if type(each) is torch.dtype), storage.dtype)
     count, held = prod(size), memory.nbytes() // dtype.itemsize
     last = offset + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
     if len(size) > 64 or (count and last >= held):
@@ -464,10 +466,12 @@ class _InstallsWithRunner(MetaPathFinder):
 
 def install() -> None:
     """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
+    from mmengine.runner import checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    checkpoint.load_from_http = load_from_http  # by which it fetches torchvision:// and open-mmlab://
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -475,7 +479,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     return _without_code(load(filename, map_location))
 
 
-def load_from_http(filename: str, map_location: Any = None) -> Any:
+def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
     """The ``CheckpointLoader`` of URLs: one rank of each machine downloads into torch's hub folder, then all read."""
     from mmengine.dist import barrier, get_local_rank
 

@@ -3,8 +3,8 @@
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 # exact types: a subclass may do something else with its weight
 CONVOLUTIONS = (*compat.CONVOLUTIONS, ICConv2d, PyConv2d)
+# Of the libraries: they take layers out of their parts one by one, in code that cannot be traced.
+_TAKE_PARTS = ('mmdet.models.dense_heads.tood_head.TaskDecomposition',)
 _PLAIN = tuple(kind for kind in compat.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
 
 
@@ -47,6 +49,21 @@ def find_chains(container: nn.Module) -> list[Chain] | None:
     return None if graph is None else _in_graph(container, graph)
 
 
+def taken_apart(model: nn.Module) -> set[nn.Module]:
+    """Modules whose layers other code calls one by one, or reads: their own code does not show what uses them."""
+    apart: set[nn.Module] = set()
+    for container in model.modules():
+        if f'{type(container).__module__}.{type(container).__qualname__}' in _TAKE_PARTS:
+            apart |= set(container.modules())
+        below = any(True for child in container.children() for _ in child.children())
+        for node in (trace(container) or fx.Graph()).nodes if below else ():
+            if node.op in ('call_module', 'get_attr'):
+                *parents, _ = str(node.target).split('.')
+                parents = parents[:-1] if node.op == 'get_attr' else parents
+                apart |= {container.get_submodule('.'.join(parents[: i + 1])) for i in range(len(parents))}
+    return apart
+
+
 def _called(container: nn.Module) -> Iterator[nn.Module]:
     """Submodules that the container can call as its own: children, also those in lists."""
     for child in container.children():
@@ -71,18 +88,34 @@ def _of_conv_module(module: ConvModule) -> list[Chain]:
 def trace(container: nn.Module) -> fx.Graph | None:
     """The graph of a module's code, its submodules being single steps; None where nothing is known of it."""
     parameters = inspect.signature(container.forward).parameters.values()
-    if any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
+    several = any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters)
+    code = getattr(container.forward, '__code__', None)
+    if several or code is None or 'isinstance' in code.co_names:
         return None  # a trace would show one of several ways through the code
+    held = [(values, dict(values)) for values in (vars(container), container._buffers)]
     try:
-        return _Tracer().trace(container)
+        graph = _Tracer().trace(container)
     except Exception as error:  # whatever the code of a module does with something that is no tensor
         _log.debug('%s is not traced, its convolutions stay: %s', type(container).__name__, error)
         return None
+    finally:
+        keeps = False
+        for values, before in held:  # what the code keeps from one call to the next
+            keeps |= any(before.get(name, container) is not value for name, value in values.items())
+            values.clear()
+            values.update(before)
+    return None if keeps else graph
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        """A module that the code itself makes, such as a slice of an ``nn.Sequential``, is part of the code."""
+        if all(m is not each for each in self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
@@ -90,8 +123,12 @@ def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
     # parameters that the code reads itself are not to change
     read = {str(node.target).rpartition('.')[0] for node in graph.nodes if node.op == 'get_attr'}
 
+    whole = tuple(f'{node.target}.' for node in graph.nodes if node.op == 'call_module')
+
     def called_once(node: fx.Node | None) -> bool:
-        return node is not None and node.target not in read and calls[id(container.get_submodule(node.target))] == 1
+        if node is None or node.target in read or node.target.startswith(whole):
+            return False
+        return calls[id(container.get_submodule(node.target))] == 1
 
     chains = []
     for node in graph.nodes:
@@ -148,4 +185,4 @@ def is_plain(module: nn.Module) -> bool:
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
     known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return known and not has_hooks(module) and has_statistics(module)
+    return known and not module.training and not has_hooks(module) and has_statistics(module)

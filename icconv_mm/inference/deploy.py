@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from icconv_mm.compat import is_model_wrapper
-from icconv_mm.inference.chains import CONVOLUTIONS, Chain, find_chains, is_plain
+from icconv_mm.inference.chains import CONVOLUTIONS, Chain, find_chains, is_plain, taken_apart
 from icconv_mm.inference.folding import Folded, fold_integrated_norms, fold_norm
 from icconv_mm.inference.layers import PackedConv2d, PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
@@ -55,12 +55,12 @@ def deploy(model: nn.Module) -> nn.Module:
     model.requires_grad_(False)
     norms = relus = 0
     untraced = Counter()
-    kept = with_contiguous_maps(model)
+    kept, apart = with_contiguous_maps(model), taken_apart(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
             module.with_cp = False
         norms += fold_integrated_norms(module)
-        chains = find_chains(module)
+        chains = [] if module in apart else find_chains(module)
         if chains is None:
             untraced[type(module).__name__] += 1
         for chain in chains or []:

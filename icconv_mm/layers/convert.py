@@ -15,6 +15,9 @@ from icconv_mm.layers.settings import layer_like
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.convolutions import LayerFilter, conv_layers, select_convs
 from icconv_mm.patterns.supernet import check_d_max, embed_taps, keep_taps
+from icconv_mm.torch_private import has_hooks
+
+_MERGING = ('switch_to_deploy', 'reparameterize', 'fuse')  # methods that merge branches
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
@@ -82,7 +85,21 @@ def to_inception(
     if not convs:
         raise InputError(none_selected_message(module, filter))
     patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern)
-    return convert_all(module, convs, inception_conv, patterns)
+    converted = convert_all(module, convs, inception_conv, patterns)
+    if any(layer.max_dilation > 1 for layer in patterns):
+        for parent in converted.modules():
+            if any(isinstance(part, ICConv2d) for part in parent.modules()):
+                vars(parent).update((name, refuse_merging) for name in _MERGING if hasattr(parent, name))
+    return converted
+
+
+def refuse_merging(*_: object, **__: object) -> None:
+    """Stands for the methods by which RepVGG, MobileOne and their kin merge branches into dense convolutions.
+
+    Raises:
+        InputError: Always.
+    """
+    raise InputError('branches with dilations of their own make no dense convolution; icconv_mm.deploy folds the norms')
 
 
 def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
@@ -167,6 +184,10 @@ def convert_all(
     table = {}
     for (name, conv), setting in zip(convs, settings):
         with naming(name or type(conv).__name__, ValueError):
+            if isinstance(conv, nn.Conv2d) and 'weight' not in conv._parameters:
+                raise InputError('its weight is computed (pruning, weight norm): convert the network before that')
+            if has_hooks(conv):
+                raise InputError('it has hooks, which would be lost: register them after the conversion')
             table[conv] = convert(conv, setting)
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):

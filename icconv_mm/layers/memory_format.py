@@ -55,7 +55,7 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     if memory_format not in MEMORY_FORMATS:
         raise InputError(f'memory_format must be one of {MEMORY_FORMATS}, got {memory_format!r}')
     if not hasattr(network, 'memory_format'):
-        network.register_forward_pre_hook(_convert)
+        network.register_forward_pre_hook(_convert, with_kwargs=True)
     network.memory_format = memory_format
     network.is_narrow = any(map(_is_narrow, network.modules()))
     if memory_format != 'preserve':
@@ -97,13 +97,15 @@ def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, di
     return tuple(map(made, args)), {name: made(value) for name, value in kwargs.items()}
 
 
-def _convert(network: nn.Module, args: tuple) -> tuple:
-    maps, *rest = args
-    if isinstance(maps, Tensor):
-        return (converted(maps, network), *rest)
-    if isinstance(maps, Sequence):
-        return (tuple(converted(x, network) for x in maps), *rest)
-    return args
+def _convert(network: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def made(maps):
+        if isinstance(maps, Tensor):
+            return converted(maps, network)
+        return tuple(converted(x, network) for x in maps) if isinstance(maps, Sequence) else maps
+
+    if args:
+        return (made(args[0]), *args[1:]), kwargs
+    return args, {name: made(value) for name, value in kwargs.items()}
 
 
 def converted(x: Tensor, network: nn.Module) -> Tensor:

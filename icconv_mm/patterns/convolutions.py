@@ -10,7 +10,7 @@ from icconv_mm.errors import InputError
 
 _IMAGE_CHANNELS = 3  # a convolution of three input channels reads the image
 # where ResNets of mmdet, mmseg, mmpretrain and timm have the 3x3 convolutions of a deep stem
-_DEEP_STEM = re.compile(r'((timm_)?model\.)?(stem|conv1\.)')
+_DEEP_STEM = re.compile(r'((timm_)?model\.)?(stem|conv_stem|conv1\.)')
 
 LayerFilter = str | Callable[[str, nn.Conv2d | Tensor], bool] | None
 
@@ -55,7 +55,7 @@ def select_convs(
             padded in another way) are passed over.
         filter: Selects convolutions: a regular expression searched in the name, or a callable (name, convolution) ->
             bool. None takes all but the stem, which published patterns do not count: what reads the image (3 input
-            channels), and a deep stem (``stem`` or a ``conv1`` of several layers).
+            channels), and a deep stem (``stem``, ``conv_stem`` or a ``conv1`` of several layers).
         kinds: Subclasses that are not passed over.
     """
     for name, layer in conv_layers(module, filter):

@@ -266,6 +266,7 @@ def test_initialization(x):
     net.init_weights()  # a second call, as mmengine makes for nested modules, changes nothing
     assert net.layer1[0].bn3.weight.all()
 
+    ResNet(18, **TINY, norm_cfg=dict(type='IN')).init_weights()  # whose norms have no weights
     net = ResNet(18, **TINY, zero_init_residual=False)
     net.init_weights()
     assert (net.layer1[0].bn2.weight == 1).all()

@@ -180,6 +180,27 @@ def test_behaves_as_the_wrapped_backbone(tmp_path):
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
+@pytest.mark.parametrize(
+    'settings',
+    [{'type': 'icconv_mm.PyConvBackbone'}, {'type': 'icconv_mm.ICBackbone', 'supernet_d_max': 2}],
+    ids=['pyramids', 'supernet'],
+)
+def test_dense_weights_do_not_leave_layers_random(tmp_path, settings):
+    cfg = {'type': 'mmdet.ResNet', **TINY}
+    torch.save(build(cfg).state_dict(), path := str(tmp_path / 'net.pth'))
+    net = build({**settings, 'backbone': cfg, 'pretrained': path})
+    with pytest.raises(ValueError, match=r'layer1\.0\.conv2\.weight of the checkpoint is a dense 3x3 kernel'):
+        net.init_weights()
+    torch.save(build({**settings, 'backbone': cfg}).state_dict(), path)
+    net.init_weights()
+    assert torch.equal(net.layer1[0].conv1.weight, torch.load(path)['layer1.0.conv1.weight'])
+
+
+def test_a_network_that_slices_its_image():
+    net = build({'type': 'icconv_mm.PyConvBackbone', 'backbone': {'type': 'mmdet.CSPDarknet', 'widen_factor': 0.25}})
+    assert any(isinstance(layer, PyConv2d) for layer in net.modules())
+
+
 def test_the_weights_of_the_wrapper_win_and_it_says_so(recwarn):
     inner = {'type': 'mmdet.ResNet', **TINY, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'inner.pth'}}
     settings = {'backbone': inner, 'pattern': 'dense', 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'outer.pth'}}
@@ -240,6 +261,7 @@ PATTERN = {'ICBackbone': {'pattern': 'geometric_d4'}, 'PyConvBackbone': {}}
         ),
         ('PyConvBackbone', {'stage_kernels': [(3,)]}, 'for each of the 4 stages of the backbone, got 1 and 4'),
         ('ICBackbone', {'pattern': 'dense', 'pretrained': 'a', 'init_cfg': {'type': 'x'}}, 'both say where weights'),
+        ('PyConvBackbone', {'pretrained': 'a'}, 'ResNet: init_cfg would not be read'),
     ],
 )
 def test_bad_input(kind, settings, message):

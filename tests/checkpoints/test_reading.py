@@ -104,6 +104,9 @@ def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
     path.rename(tmp_path / 'checkpoints' / path.name)  # as if downloaded before
     with pytest.raises(reading.UnsafeCheckpointError):
         CheckpointLoader.load_checkpoint(url)
+    monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models', lambda: {'foreign': url})
+    with pytest.raises(reading.UnsafeCheckpointError):
+        CheckpointLoader.load_checkpoint('torchvision://foreign')
 
 
 @pytest.mark.parametrize('imports', ['icconv_mm, mmengine.runner', 'mmengine.runner, icconv_mm'])
@@ -341,3 +344,12 @@ def test_map_location(tmp_path, where, zip_format):
     torch.save({'weight': torch.ones(3)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=zip_format)
     device = reading.load(tmp_path / 'a.pth', where)['weight'].device.type
     assert device == ('cpu' if callable(where) else 'meta')
+
+
+@pytest.mark.parametrize('tensor', [torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag])
+def test_lazy_signs_are_not_lost(tmp_path, tensor):
+    torch.save({'w': tensor}, tmp_path / 'a.pth')
+    with pytest.raises(reading.CheckpointError, match='still to be conjugated or negated'):
+        reading.load(tmp_path / 'a.pth')
+    torch.save({'w': tensor.resolve_conj().resolve_neg()}, tmp_path / 'a.pth')
+    assert torch.equal(reading.load(tmp_path / 'a.pth')['w'], tensor)

@@ -200,6 +200,29 @@ class Lists(Block):
         return x
 
 
+class OfTheKind(Block):
+    """A trace, which has no tensors, would show the other way."""
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.bn(y) + y if isinstance(x, torch.Tensor) else self.bn(y)
+
+
+class Keeps(Block):
+    def forward(self, x):
+        self.last = self.bn(self.conv(x))
+        return self.relu(self.last)
+
+
+class StatisticsOfTheBatch(Block):
+    """In evaluation, too."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn.train()
+        return self
+
+
 # block -> norms left, inception convolutions with ReLU; None: nothing is found, which is said
 BLOCKS = {
     Block: (0, 1),
@@ -212,6 +235,9 @@ BLOCKS = {
     ReadsTheWeight: None,
     OfTheSize: None,
     Option: None,
+    OfTheKind: None,
+    Keeps: None,
+    StatisticsOfTheBatch: None,
     Lists: (0, 0),
 }
 
@@ -224,6 +250,48 @@ def test_only_what_the_code_shows_is_folded(kind):
     left, fused = BLOCKS[kind] or (1, 0)
     assert (len(norms(deployed)), count(deployed, ICConv2dReLU)) == (left, fused)
     assert_same(model, deployed, WIDE[:, :, :3])  # the other way through the code, where there are two
+
+
+class Reader(nn.Module):
+    """Takes the layers of a part one by one; subclasses in other ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = Block()
+
+    def forward(self, x):
+        found = []
+        for layer in self.part:
+            x = layer(x)
+            found.append(x.clone())
+        return [*found, self.block(x)]
+
+
+class Slices(Reader):
+    def forward(self, x):
+        return self.part[:1](x) + self.part(x) + self.block(x)
+
+
+class Method(Reader):
+    def forward(self, x):
+        return self.part(x) + self.block.conv(x) + self.block(x)
+
+
+@pytest.mark.parametrize(('kind', 'left'), [(Reader, 1), (Slices, 1), (Method, 1)])
+def test_parts_whose_layers_others_call_stay(kind, left):
+    deployed = checked(kind(), WIDE)
+    assert len(norms(deployed)) == left
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='BN'), None])
+def test_tood_takes_convolutions_from_their_modules(norm_cfg):
+    tood = pytest.importorskip('mmdet.models.dense_heads.tood_head')
+    part = trained(tood.TaskDecomposition(8, 2, 4, norm_cfg=norm_cfg)).eval()
+    part.init_weights()
+    maps = torch.randn(2, 16, 9, 7)
+    with torch.no_grad(), pytest.warns(UserWarning, match='has no norm to fold'):
+        assert_same(part, deploy(part), maps)
 
 
 def test_a_hook_keeps_its_module():

@@ -1,10 +1,12 @@
 """Conversion of any network: outputs kept, weights kept, filters, whole-or-nothing, and the search between."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from icconv_mm.backbones import ICBackbone, ResNet
 from icconv_mm.errors import InputError
@@ -179,3 +181,42 @@ def test_layers_that_cannot_be_converted_are_named():
     with pytest.raises(ValueError, match=r'0: a 5x5 kernel holds dilations up to 2'):
         to_inception(to_supernet(network[1], 2), [[(12, 3, 1)]])
     assert _unchanged(network[:1]) and _unchanged(network[2:])
+
+
+def _hooked(conv):
+    conv.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (_hooked, '1: it has hooks, which would be lost'),
+        (lambda conv: prune.random_unstructured(conv, 'weight', 0.5), '1: its weight is computed'),
+        (parametrizations.spectral_norm, '1: its weight is computed'),
+    ],
+)
+def test_what_a_conversion_would_lose(change, message):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    change(network[1])
+    for convert in (lambda: to_inception(network, 'geometric_d2'), lambda: to_supernet(network, 2)):
+        with pytest.raises(ValueError, match=message):
+            convert()
+
+
+@pytest.mark.parametrize(('pattern', 'merges'), [('dense', True), ('geometric_d2', False)])
+def test_branches_with_dilations_are_not_merged(pattern, merges):
+    """RepVGG's own merging would leave the dilations out."""
+    backbones = pytest.importorskip('mmpretrain.models.backbones')
+    arch = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25] * 4, group_layer_map=None, se_cfg=None)
+    network = backbones.RepVGG(arch)
+    network.eval()  # which returns nothing
+    to_inception(network, pattern)
+    image = torch.rand(1, 3, 64, 64)
+    expected = network(image)[0]
+    network = pickle.loads(pickle.dumps(network))
+    if merges:
+        network.switch_to_deploy()
+        torch.testing.assert_close(network(image)[0], expected, rtol=1e-4, atol=1e-5)
+    else:
+        with pytest.raises(ValueError, match='branches with dilations of their own make no dense convolution'):
+            network.switch_to_deploy()

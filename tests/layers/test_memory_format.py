@@ -36,7 +36,7 @@ def is_channels_last(x):
 def test_maps_are_channels_last_and_equal(kind):
     x = torch.randn(2, 3, 64, 96)
     auto, preserved = (smooth(small(memory_format, kind)).eval() for memory_format in ('auto', 'preserve'))
-    levels, expected = auto(x), preserved(x)
+    levels, expected = auto(x), preserved(x=x)
     assert all(map(is_channels_last, levels)) and all(level.is_contiguous() for level in expected)
     torch.testing.assert_close(levels, expected, rtol=1e-4, atol=1e-4)
     for outputs in (levels, expected):
