@@ -120,3 +120,25 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
         files = [node.ann_file for node in nodes if 'ann_file' in node]
         assert len(files) == dict(semantic=1, all=5).get(task, 2)
         assert all(path.endswith(f'_{split}.json') for path in files), files
+
+
+def _build(cfg, phase):
+    from mmengine.registry import DATASETS, init_default_scope
+
+    init_default_scope(cfg.default_scope)
+    return DATASETS.build(cfg[f'{phase}_dataloader'].dataset)
+
+
+@pytest.mark.parametrize('task', ['boxes', 'masks'])
+def test_labels_are_drawn_where_they_are(tmp_path, task):
+    """Test pipelines resize pictures before they load labels, which are in pixels of the file."""
+    pytest.importorskip('mmdet')
+    from icconv_mm.tasks.task import adapter_of
+
+    cfg = config_for(labelled.coco(tmp_path / 'data'), task, size=128, work_dir=tmp_path / 'run', **QUICK)
+    adapter = adapter_of('mmdet')
+    for split, size in (('val', labelled.SIZE[::-1]), ('train', None)):
+        dataset = _build(cfg, split)
+        adapter.check(None, dataset, split, training=False)
+        content = adapter.annotations(dataset[0]['data_samples'], dataset.metainfo)
+        assert content.size == size and len(content.marks) == 2
