@@ -24,6 +24,7 @@ _VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown'
 _SAMPLE = 200  # label maps that are read before a training; every one is checked as it is loaded
 _STRAY = 1e-3  # of the pixels: a label that nothing names, beyond a gap in the numbers
 _PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
+_COMMON = ('data', 'annotations')  # names of files that many sets have
 _FORMATS = (
     "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside pictures, a mask PNG per instance, DeepLabCut, LabelMe, "
     'CVAT, folders of classes'
@@ -76,6 +77,14 @@ def choose(found: Sequence[Found], task: str) -> Found:
         names = ', '.join(str(each.place) for each in best)
         raise ArgumentError('data', f'{len(best)} sets have labels for {task!r}: name one of {names}')
     return best[0]
+
+
+def name_of(place: str | Path) -> str:
+    """What runs on a set are named after: its folder, or its file unless many sets have one of that name."""
+    path = Path(os.path.abspath(place))
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem in _COMMON else path.stem
 
 
 @dataclass

@@ -13,12 +13,12 @@ from icconv_mm import models
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.data.found import TASKS, assign_splits
-from icconv_mm.data.prepare import Prepared, all_tasks, choose, find, prepare
+from icconv_mm.data.prepare import Prepared, all_tasks, choose, find, name_of, prepare
 from icconv_mm.data.report import problem_lines
 from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, require_known
 from icconv_mm.files import command_of, configs_folder, require_file, whole_file
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, config_text
+from icconv_mm.runner.own_data_text import Choices, config_text, places_in
 from icconv_mm.versions import is_installed
 
 LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
@@ -78,14 +78,15 @@ def config_for(
         raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     network = backbone_of(backbone)
-    folder = Path(work_dir or Path('work_dirs', f'{Path(places[0]).absolute().stem}_{task}'))
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(places[0])}_{task}'))
     path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
     kept = folder / 'data' / 'config_as_written.py'
-    _check_unedited(path, kept)
+    given = ', '.join(os.path.abspath(place) for place in places)
+    _check_unedited(path, kept, given)
     prepared = _prepared(places, task, folder / 'data', classes, void, say)
     init = weights_of(backbone, pretrained, say)
     chosen = _choose(task, prepared, network, init, size, epochs, patience)
-    text = config_text(chosen, prepared, folder, [str(place) for place in places])
+    text = config_text(chosen, prepared, folder, given)
     for place in (path, kept):
         with whole_file(place) as file:
             file.write(text.encode())
@@ -94,11 +95,19 @@ def config_for(
     return load_config(path, work_dir=str(folder))
 
 
-def _check_unedited(path: Path, kept: Path) -> None:
-    """Raise ArgumentError if a config that was written is not as it was written, by the copy that was kept of it."""
-    if path.is_file() and not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
+def _check_unedited(path: Path, kept: Path, places: str) -> None:
+    """Raise ArgumentError if a config is there that has been edited, by the copy that was kept, or is of other places.
+
+    What was edited would be lost, and so would the labels of a run on other pictures.
+    """
+    if not path.is_file():
+        return
+    if not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
         command = command_of('train', str(path), '--work-dir', str(path.with_suffix('')))
         raise ArgumentError('work_dir', f'{path} has been edited: train it by its name, {command}, or choose another')
+    before = places_in(path.read_text())
+    if places not in (before, ', '.join(map(os.path.abspath, before.split(', ')))):
+        raise ArgumentError('work_dir', f'{path} is of {before}, not of {places}: choose another')
 
 
 def _prepared(

@@ -56,7 +56,7 @@ class Choices:
     patience: int | None
 
 
-def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: Sequence[str]) -> str:
+def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: str) -> str:
     """The whole file: commands, variables with what was chosen, and below them what follows from these."""
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
@@ -75,7 +75,7 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, pl
     ]
     tools = (('browse_dataset', '--not-show', '--out-dir', f'{folder}/browse'), ('train', '--work-dir', str(folder)))
     lines = [
-        f'# {", ".join(prepared)} of {", ".join(places)}. Edit it, look at what is learned, train, test:',
+        f'# {", ".join(prepared)} of {places}. Edit it, look at what is learned, train, test:',
         *(
             f'#   {command_of(tool, f"{folder}.py", *options).strip("`")}'
             for tool, *options in (*tools, ('test', 'CHECKPOINT'))
@@ -87,6 +87,12 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, pl
         *body,
     ]
     return '\n'.join(lines) + '\n'
+
+
+def places_in(text: str) -> str:
+    """The places that a written config is of; '' if it does not say them."""
+    first = re.match(r'# [\w, ]+? of (.+)\. Edit it, ', text)
+    return first[1] if first else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:

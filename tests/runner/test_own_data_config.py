@@ -122,6 +122,17 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
         assert all(path.endswith(f'_{split}.json') for path in files), files
 
 
+def test_a_config_of_other_pictures_is_kept(tmp_path, monkeypatch):
+    """Files of one name in two folders are two runs; a run that is given for both is refused."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    places = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
+    paths = [config_for(place.relative_to(tmp_path), 'boxes', **QUICK).filename for place in (*places, places[0])]
+    assert paths == ['work_dirs/a_boxes.py', 'work_dirs/b_boxes.py', 'work_dirs/a_boxes.py']
+    with pytest.raises(ArgumentError, match=rf'work_dir: .*a_boxes\.py is of {places[0]}, not of {places[1]}'):
+        config_for(places[1], 'boxes', work_dir='work_dirs/a_boxes', **QUICK)
+
+
 def _build(cfg, phase):
     from mmengine.registry import DATASETS, init_default_scope
 
