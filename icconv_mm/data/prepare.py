@@ -3,9 +3,10 @@
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from icconv_mm.data.found import SPLITS, TASKS, Files, Found, Picture, Thing, as
 from icconv_mm.data.label_maps import IGNORED
 from icconv_mm.data.outlines import class_map, measure
 from icconv_mm.data.readers import coco, maps, others, voc, yolo
+from icconv_mm.data.skeleton import find_flip_pairs
 from icconv_mm.errors import ArgumentError, InputError, UserError, require_known, sentence
 from icconv_mm.files import write_json
 
@@ -27,6 +29,7 @@ _FEW = 20  # label maps whose palettes are looked at
 _LARGEST = 65535  # value of a label map
 _STRAY = 1e-3  # of the pixels: a label that nothing names, beyond a gap in the numbers
 _PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
+_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that says nothing of a keypoint
 _COMMON = ('data', 'annotations')  # names of files that many sets have
 _FORMATS = (
     "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside pictures, a mask PNG per instance, DeepLabCut, LabelMe, "
@@ -97,14 +100,15 @@ class Prepared:
     Attributes:
         task: One of :data:`icconv_mm.data.found.TASKS`.
         root: The folder that holds all pictures.
-        files: The file of each split; a validation is always there.
+        files: The file of each split; of another one where :func:`fill_splits` says so.
         classes: Names by label.
         counts: Things of each class; shares of the pixels for label maps.
-        splits: Pictures of each split.
-        paths: The pictures.
+        splits: How many pictures each split has.
+        paths: The pictures of each split; ``things``, how many things are on them.
         sizes: Width and height of each picture, [n, 2].
         boxes: Width and height of each thing in shares of the longer side of its picture, [m, 2].
-        keypoints, skeleton, flips: As of :class:`icconv_mm.data.found.Found`.
+        keypoints, skeleton: As of :class:`icconv_mm.data.found.Found`.
+        flips: Pairs of keypoints that change places in the mirror; None where nothing says which.
         notes: What was decided, in sentences.
     """
 
@@ -114,12 +118,13 @@ class Prepared:
     classes: list[str] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
-    paths: list[Path] = field(default_factory=list)
+    paths: dict[str, list[Path]] = field(default_factory=dict)
+    things: dict[str, int] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[int] = field(default_factory=list)
+    flips: list[tuple[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -131,6 +136,7 @@ def prepare(
     classes: Sequence[str] | None = None,
     void: Sequence[int] = (),
     thorough: bool = False,
+    shared: bool = False,
 ) -> Prepared:
     """Check what was found for a task, and write it below a folder.
 
@@ -141,6 +147,7 @@ def prepare(
         classes: The names to learn, in their order; for label maps without names, the name of each value from 0.
         void: Values of label maps that mean nothing.
         thorough: Whether every label map is read, and every picture compared with the others.
+        shared: Whether the splits are those of several tasks: they stay as they are, and :func:`fill_splits` follows.
 
     Raises:
         DatasetError: Nothing is left to learn from.
@@ -148,7 +155,7 @@ def prepare(
     """
     pictures = found.labelled(task)
     made = Prepared(task, _common_root(pictures))
-    if note := assign_splits(pictures):
+    if not shared and (note := assign_splits(pictures)):
         made.notes.append(note)
     pictures = _readable(found, pictures, thorough)
     check_duplicates(found, pictures) if thorough else None
@@ -160,27 +167,46 @@ def prepare(
         pictures = [picture for picture in pictures if picture.label in made.classes]
         made.counts = {name: sum(p.label == name for p in pictures) for name in made.classes}
     else:
-        _check_things(found, pictures, task)
-        made.classes = require_known(classes, found.classes, 'classes: no class') if classes else list(found.classes)
-        if task == 'pose':
-            made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, found.flips
-            made.classes = made.classes if len(made.classes) == 1 else ['object']
-        _count_things(made, pictures)
+        pictures = _prepare_things(found, made, pictures, classes)
     if not pictures or (not made.counts and task != 'semantic'):
-        raise DatasetError(f'{found.place}: no picture is left with labels for {task!r}')
-    made.paths = [picture.path for picture in pictures]
+        raise nothing_left(found, f'no picture is left with labels for {task!r}')
     made.sizes = np.array([picture.size for picture in pictures])
     for split in SPLITS:
         own = [picture for picture in pictures if picture.split == split]
         if own:
-            made.splits[split] = len(own)
+            made.splits[split], made.paths[split] = len(own), [picture.path for picture in own]
+            made.things[split] = sum(len(picture.things or ()) for picture in own)
             made.files[split] = _write(made, own, folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}')
-    for missing, instead in (('val', 'test'), ('val', 'train'), ('train', 'val')):
-        if missing not in made.files and instead in made.files:
-            made.files[missing] = made.files[instead]
-            if instead == 'train':
-                made.notes.append('one picture trains and validates: its figures say nothing of others')
+    if not shared:
+        fill_splits([made])
     return made
+
+
+def fill_splits(prepared: Collection[Prepared]) -> None:
+    """Let another split serve where no task that is learned has pictures for one.
+
+    Where some have them, the other tasks are left out of it.
+    """
+    for missing, instead, note in (
+        ('val', 'test', 'no split for validation: the test split serves'),
+        ('val', 'train', 'what trains also validates: its figures say nothing of other pictures'),
+        ('test', 'val', ''),
+        ('train', 'val', 'no picture for training is left'),
+    ):
+        if any(missing in made.files for made in prepared):
+            continue
+        for made in prepared:
+            if instead in made.files:
+                for each in (made.files, made.paths, made.things):
+                    each[missing] = each[instead]
+                if note and note not in made.notes:
+                    made.notes.append(note)
+
+
+def nothing_left(found: Found, what: str) -> DatasetError:
+    """The error that nothing can be learned from a set, with the first thing that is wrong with it."""
+    first = f'; of {len(found.problems)} problems the first: {": ".join(found.problems[0])}' if found.problems else ''
+    return DatasetError(f'{found.place}: {what}{first}')
 
 
 def _common_root(pictures: Sequence[Picture]) -> Path:
@@ -218,14 +244,48 @@ def check_duplicates(found: Found, pictures: Sequence[Picture]) -> None:
 # --- things ---
 
 
-def _check_things(found: Found, pictures: Sequence[Picture], task: str) -> None:
+def _prepare_things(
+    found: Found, made: Prepared, pictures: Sequence[Picture], classes: Sequence[str] | None
+) -> list[Picture]:
+    """Settle which things are learned; gives copies of the pictures with these alone, as other tasks learn others."""
+    _check_things(found, pictures)
+    known, what = list(found.classes), 'classes: no class'
+    if made.task == 'pose':
+        known, what = _posed(found, made, pictures), 'classes: no class with keypoints is called'
+        made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, _flips(found, made)
+    names = require_known(classes, known, what) if classes else known
+    learned = []
+    for picture in pictures:
+        things = [thing for thing in picture.things if thing.name in names]
+        if made.task == 'masks':
+            things = [thing for thing in things if _has_mask(found, thing)]
+        learned.append(replace(picture, things=things))
+    made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
+    _count_things(made, learned)
+    return learned
+
+
+def _posed(found: Found, made: Prepared, pictures: Sequence[Picture]) -> list[str]:
+    """The classes that have keypoints; the loss would pass over regions of others, as of people without keypoints."""
+    there = {thing.name for picture in pictures for thing in picture.things}
+    posed = {thing.name for picture in pictures for thing in picture.things if thing.keypoints is not None}
+    if there - posed:
+        made.notes.append(f'never with a keypoint, left out: {", ".join(sorted(there - posed))}')
+    return [name for name in found.classes if name in posed]
+
+
+def _has_mask(found: Found, thing: Thing) -> bool:
+    if thing.outline is None and not thing.crowd:
+        found.wrong(thing.place, 'has no mask: left out')
+        return False
+    return True
+
+
+def _check_things(found: Found, pictures: Sequence[Picture]) -> None:
     """Leave out things that nothing can be learned from, and cut boxes at the border."""
     for picture in pictures:
         kept = []
         for thing in picture.things:
-            if task == 'masks' and thing.outline is None and not thing.crowd:
-                found.wrong(thing.place, 'has no mask: left out')
-                continue
             if problem := _settle(thing, picture.size):
                 found.wrong(thing.place, problem)
             if not problem.endswith('left out'):
@@ -250,19 +310,40 @@ def _settle(thing: Thing, size: tuple[int, int]) -> str:
 
 
 def _count_things(made: Prepared, pictures: Sequence[Picture]) -> None:
-    names = Counter(thing.name for picture in pictures for thing in picture.things)
+    things = [(thing, max(picture.size)) for picture in pictures for thing in picture.things]
+    names = Counter(thing.name for thing, _ in things)
     if made.task == 'pose':
-        count = sum(thing.keypoints is not None for picture in pictures for thing in picture.things)
+        count = sum(thing.keypoints is not None for thing, _ in things)
         made.counts = {made.classes[0]: count} if count else {}
     else:
-        made.counts = {name: names[name] for name in made.classes} if sum(names.values()) else {}
-    boxes = [
-        (thing.box[2] / max(picture.size), thing.box[3] / max(picture.size))
-        for picture in pictures
-        for thing in picture.things
-        if thing.name in made.classes or made.task == 'pose'
-    ]
+        made.counts = {name: names[name] for name in made.classes} if names else {}
+    boxes = [(thing.box[2] / longer, thing.box[3] / longer) for thing, longer in things]
     made.boxes = np.array(boxes).reshape(-1, 2)
+
+
+def _flips(found: Found, made: Prepared) -> list[tuple[str, str]] | None:
+    """Keypoints that change places in the mirror: as a file says, else by their names; None if these say nothing."""
+    names, flips = found.keypoints, found.flips
+    if flips:
+        swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
+        if len(flips) == len(names) and all(swaps):
+            return [(names[i], names[k]) for i, k in enumerate(flips) if i < k]
+        expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
+        found.wrong(found.place, f'flip_idx is {flips}, {expected}: not used')
+    pairs = find_flip_pairs(names)
+    if not pairs and all(map(_GENERIC.fullmatch, names)):
+        made.notes.append(
+            'nothing says which keypoints change places in the mirror: pictures are not mirrored (see flip_pairs and '
+            'flip_prob in the config)'
+        )
+        return None
+    alone = [name for name in names if not any(name in pair for pair in pairs)]
+    if alone:
+        made.notes.append(
+            f'in the mirror stay, as their names have no partner: {", ".join(alone[:8])}'
+            f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in the config)'
+        )
+    return pairs
 
 
 # --- label maps ---
@@ -482,8 +563,7 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
             images[-1]['label_map'] = str(picture.label_map)
             continue
         for thing in picture.things:
-            if (made.task == 'pose' or thing.name in made.classes) and (entry := _entry(made, thing, picture.size)):
-                annotations.append({'id': next(numbers), 'image_id': number, **entry})
+            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, thing)})
     categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
     if made.task == 'pose':
         skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
@@ -492,7 +572,7 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
     return path
 
 
-def _entry(made: Prepared, thing: Thing, size: tuple[int, int]) -> dict | None:
+def _entry(made: Prepared, thing: Thing) -> dict:
     entry: dict[str, Any] = {'bbox': [round(value, 3) for value in thing.box], 'area': round(thing.area, 3)}
     entry['category_id'] = 1 if made.task == 'pose' else made.classes.index(thing.name) + 1
     entry['iscrowd'] = int(thing.crowd)

@@ -1,16 +1,37 @@
 """What is written of a set: nothing is lost or taken for something else without a word."""
 
+import json
+
+import labelled
 import numpy as np
 import pytest
 from PIL import Image
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.prepare import find, name_of, prepare
+from icconv_mm.errors import InputError
+
+pytest.importorskip('pycocotools')
 
 
 def _only(root):
     (found,) = find(root)
     return found
+
+
+def _entries(made):
+    contents = [json.loads(made.files[split].read_text()) for split in made.splits]
+    return [entry for content in contents for entry in content['annotations']]
+
+
+def _change(root, change):
+    """Change each annotation of a set of COCO's by a function of it and its number."""
+    for split in ('train', 'val'):
+        content = json.loads((root / f'{split}.json').read_text())
+        for number, entry in enumerate(content['annotations']):
+            change(entry, number)
+        (root / f'{split}.json').write_text(json.dumps(content))
+    return root
 
 
 def _maps(root, values, count=4, **options):
@@ -26,6 +47,64 @@ def _maps(root, values, count=4, **options):
             image.putpalette(options['palette'])
         image.save(root / f'masks/{number:03}.png')
     return root
+
+
+# --- things ---
+
+
+def test_poses_of_the_classes_that_have_keypoints(tmp_path):
+    """Regions of other classes would hide the pictures from the loss; classes that are not asked for are left out."""
+
+    def dogs_are_regions(entry, _):
+        if entry['category_id'] == 7:
+            del entry['keypoints']
+            entry['segmentation'] = [labelled.polygon(0, 0, *labelled.SIZE)]
+
+    root = labelled.coco(tmp_path / 'data', 'keypoints')
+    made = prepare(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
+    assert made.classes == ['dog'] and made.counts == {'dog': 3} and len(_entries(made)) == len(made.boxes) == 3
+    found = _only(_change(root, dogs_are_regions))
+    made = prepare(found, 'pose', tmp_path / 'cats')
+    assert made.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(made))
+    assert 'never with a keypoint, left out: dog' in made.notes
+    with pytest.raises(InputError, match='no class with keypoints is called dog; there are: cat'):
+        prepare(found, 'pose', tmp_path / 'none', classes=['dog'])
+
+
+def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
+    def only_cats_have_masks(entry, _):
+        if entry['category_id'] == 3:
+            entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
+
+    found = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
+    counts = {task: len(_entries(prepare(found, task, tmp_path / 'out'))) for task in ('masks', 'boxes', 'pose')}
+    assert counts == dict(masks=3, boxes=6, pose=6) and len(found.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ('names', 'flips', 'pairs', 'said'),
+    [
+        (None, [1, 0, 2], [('point_1', 'point_2')], ''),
+        (None, [0, 1, 2], [], ''),
+        (None, None, None, 'pictures are not mirrored'),
+        (['lhip', 'rhip', 'tail'], None, [], 'no partner: lhip, rhip, tail'),
+        (['left_hip', 'right_hip', 'tail'], None, [('left_hip', 'right_hip')], 'no partner: tail'),
+        (None, [1, 0], None, 'flip_idx is [1, 0], expected'),
+        (None, [2, 3, 1], None, 'flip_idx is [2, 3, 1], expected'),
+        (None, [1, 2, 0], None, 'flip_idx is [1, 2, 0], expected'),
+        (None, ['a', -1, None], None, "flip_idx is ['a', -1, None], expected"),
+    ],
+)
+def test_keypoints_in_the_mirror(tmp_path, names, flips, pairs, said):
+    """Pairs of the file, else of the names; what is not known or wrong is said."""
+    found = _only(labelled.yolo(tmp_path, 'keypoints'))
+    found.keypoints, found.flips = names or found.keypoints, flips or []
+    made = prepare(found, 'pose', tmp_path / 'out')
+    assert made.flips == pairs
+    lines = [
+        line for line in (*made.notes, *(what for _, what in found.problems)) if 'mirror' in line or 'flip' in line
+    ]
+    assert bool(lines) == bool(said) and said in ' '.join(lines)
 
 
 # --- label maps ---
