@@ -18,10 +18,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.data.prepare import find, prepare
+        from icconv_mm.data.prepare import find, name_of, prepare
         from icconv_mm.data.report import draw_page, summary
 
-        out = Path(args.out_dir or Path('work_dirs', f'{Path(args.data[0]).absolute().stem}_data'))
+        out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
         for number, found in enumerate(find(*args.data)):
             folder = out / str(number) if number else out
             options = dict(classes=args.classes, void=args.void, thorough=True)

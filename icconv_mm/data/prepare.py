@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,21 @@ from PIL import Image
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.found import SPLITS, TASKS, Files, Found, Picture, Thing, assign_splits
-from icconv_mm.data.label_maps import IGNORED, labels_in
+from icconv_mm.data.label_maps import IGNORED
 from icconv_mm.data.outlines import class_map, measure
 from icconv_mm.data.readers import coco, maps, others, voc, yolo
+from icconv_mm.data.skeleton import find_flip_pairs
 from icconv_mm.errors import ArgumentError, InputError, UserError, require_known, sentence
 from icconv_mm.files import write_json
 
 _VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown')
-_SAMPLE = 200  # label maps that are read before a training; every one is checked as it is loaded
+_SAMPLE = 200  # label maps with names that are read before a training; every one is checked as it is loaded
+_FEW = 20  # label maps whose palettes are looked at
+_LARGEST = 65535  # value of a label map
 _STRAY = 1e-3  # of the pixels: a label that nothing names, beyond a gap in the numbers
 _PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
+_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that says nothing of a keypoint
+_COMMON = ('data', 'annotations')  # names of files that many sets have
 _FORMATS = (
     "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside pictures, a mask PNG per instance, DeepLabCut, LabelMe, "
     'CVAT, folders of classes'
@@ -78,6 +85,14 @@ def choose(found: Sequence[Found], task: str) -> Found:
     return best[0]
 
 
+def name_of(place: str | Path) -> str:
+    """What runs on a set are named after: its folder, or its file unless many sets have one of that name."""
+    path = Path(os.path.abspath(place))
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem in _COMMON else path.stem
+
+
 @dataclass
 class Prepared:
     """One task's labels, as written for a training.
@@ -85,14 +100,15 @@ class Prepared:
     Attributes:
         task: One of :data:`icconv_mm.data.found.TASKS`.
         root: The folder that holds all pictures.
-        files: The file of each split; a validation is always there.
+        files: The file of each split; of another one where :func:`fill_splits` says so.
         classes: Names by label.
         counts: Things of each class; shares of the pixels for label maps.
-        splits: Pictures of each split.
-        paths: The pictures.
+        splits: How many pictures each split has.
+        paths: The pictures of each split; ``things``, how many things are on them.
         sizes: Width and height of each picture, [n, 2].
         boxes: Width and height of each thing in shares of the longer side of its picture, [m, 2].
-        keypoints, skeleton, flips: As of :class:`icconv_mm.data.found.Found`.
+        keypoints, skeleton: As of :class:`icconv_mm.data.found.Found`.
+        flips: Pairs of keypoints that change places in the mirror; None where nothing says which.
         notes: What was decided, in sentences.
     """
 
@@ -102,12 +118,13 @@ class Prepared:
     classes: list[str] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
-    paths: list[Path] = field(default_factory=list)
+    paths: dict[str, list[Path]] = field(default_factory=dict)
+    things: dict[str, int] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[int] = field(default_factory=list)
+    flips: list[tuple[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -119,6 +136,7 @@ def prepare(
     classes: Sequence[str] | None = None,
     void: Sequence[int] = (),
     thorough: bool = False,
+    shared: bool = False,
 ) -> Prepared:
     """Check what was found for a task, and write it below a folder.
 
@@ -129,6 +147,7 @@ def prepare(
         classes: The names to learn, in their order; for label maps without names, the name of each value from 0.
         void: Values of label maps that mean nothing.
         thorough: Whether every label map is read, and every picture compared with the others.
+        shared: Whether the splits are those of several tasks: they stay as they are, and :func:`fill_splits` follows.
 
     Raises:
         DatasetError: Nothing is left to learn from.
@@ -136,39 +155,58 @@ def prepare(
     """
     pictures = found.labelled(task)
     made = Prepared(task, _common_root(pictures))
-    if note := assign_splits(pictures):
+    if not shared and (note := assign_splits(pictures)):
         made.notes.append(note)
     pictures = _readable(found, pictures, thorough)
     check_duplicates(found, pictures) if thorough else None
     if task == 'semantic':
-        pictures = _prepare_maps(found, made, pictures, folder, classes, void, thorough)
+        pictures = _prepare_maps(found, made, pictures, folder, classes, {*void, *found.void}, thorough)
     elif task == 'classes':
         there = sorted({picture.label for picture in pictures})
         made.classes = require_known(classes, there, 'classes: no class') if classes else there
         pictures = [picture for picture in pictures if picture.label in made.classes]
         made.counts = {name: sum(p.label == name for p in pictures) for name in made.classes}
     else:
-        _check_things(found, pictures, task)
-        made.classes = require_known(classes, found.classes, 'classes: no class') if classes else list(found.classes)
-        if task == 'pose':
-            made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, found.flips
-            made.classes = made.classes if len(made.classes) == 1 else ['object']
-        _count_things(made, pictures)
+        pictures = _prepare_things(found, made, pictures, classes)
     if not pictures or (not made.counts and task != 'semantic'):
-        raise DatasetError(f'{found.place}: no picture is left with labels for {task!r}')
-    made.paths = [picture.path for picture in pictures]
+        raise nothing_left(found, f'no picture is left with labels for {task!r}')
     made.sizes = np.array([picture.size for picture in pictures])
     for split in SPLITS:
         own = [picture for picture in pictures if picture.split == split]
         if own:
-            made.splits[split] = len(own)
+            made.splits[split], made.paths[split] = len(own), [picture.path for picture in own]
+            made.things[split] = sum(len(picture.things or ()) for picture in own)
             made.files[split] = _write(made, own, folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}')
-    for missing, instead in (('val', 'test'), ('val', 'train'), ('train', 'val')):
-        if missing not in made.files and instead in made.files:
-            made.files[missing] = made.files[instead]
-            if instead == 'train':
-                made.notes.append('one picture trains and validates: its figures say nothing of others')
+    if not shared:
+        fill_splits([made])
     return made
+
+
+def fill_splits(prepared: Collection[Prepared]) -> None:
+    """Let another split serve where no task that is learned has pictures for one.
+
+    Where some have them, the other tasks are left out of it.
+    """
+    for missing, instead, note in (
+        ('val', 'test', 'no split for validation: the test split serves'),
+        ('val', 'train', 'what trains also validates: its figures say nothing of other pictures'),
+        ('test', 'val', ''),
+        ('train', 'val', 'no picture for training is left'),
+    ):
+        if any(missing in made.files for made in prepared):
+            continue
+        for made in prepared:
+            if instead in made.files:
+                for each in (made.files, made.paths, made.things):
+                    each[missing] = each[instead]
+                if note and note not in made.notes:
+                    made.notes.append(note)
+
+
+def nothing_left(found: Found, what: str) -> DatasetError:
+    """The error that nothing can be learned from a set, with the first thing that is wrong with it."""
+    first = f'; of {len(found.problems)} problems the first: {": ".join(found.problems[0])}' if found.problems else ''
+    return DatasetError(f'{found.place}: {what}{first}')
 
 
 def _common_root(pictures: Sequence[Picture]) -> Path:
@@ -206,14 +244,48 @@ def check_duplicates(found: Found, pictures: Sequence[Picture]) -> None:
 # --- things ---
 
 
-def _check_things(found: Found, pictures: Sequence[Picture], task: str) -> None:
+def _prepare_things(
+    found: Found, made: Prepared, pictures: Sequence[Picture], classes: Sequence[str] | None
+) -> list[Picture]:
+    """Settle which things are learned; gives copies of the pictures with these alone, as other tasks learn others."""
+    _check_things(found, pictures)
+    known, what = list(found.classes), 'classes: no class'
+    if made.task == 'pose':
+        known, what = _posed(found, made, pictures), 'classes: no class with keypoints is called'
+        made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, _flips(found, made)
+    names = require_known(classes, known, what) if classes else known
+    learned = []
+    for picture in pictures:
+        things = [thing for thing in picture.things if thing.name in names]
+        if made.task == 'masks':
+            things = [thing for thing in things if _has_mask(found, thing)]
+        learned.append(replace(picture, things=things))
+    made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
+    _count_things(made, learned)
+    return learned
+
+
+def _posed(found: Found, made: Prepared, pictures: Sequence[Picture]) -> list[str]:
+    """The classes that have keypoints; the loss would pass over regions of others, as of people without keypoints."""
+    there = {thing.name for picture in pictures for thing in picture.things}
+    posed = {thing.name for picture in pictures for thing in picture.things if thing.keypoints is not None}
+    if there - posed:
+        made.notes.append(f'never with a keypoint, left out: {", ".join(sorted(there - posed))}')
+    return [name for name in found.classes if name in posed]
+
+
+def _has_mask(found: Found, thing: Thing) -> bool:
+    if thing.outline is None and not thing.crowd:
+        found.wrong(thing.place, 'has no mask: left out')
+        return False
+    return True
+
+
+def _check_things(found: Found, pictures: Sequence[Picture]) -> None:
     """Leave out things that nothing can be learned from, and cut boxes at the border."""
     for picture in pictures:
         kept = []
         for thing in picture.things:
-            if task == 'masks' and thing.outline is None and not thing.crowd:
-                found.wrong(thing.place, 'has no mask: left out')
-                continue
             if problem := _settle(thing, picture.size):
                 found.wrong(thing.place, problem)
             if not problem.endswith('left out'):
@@ -238,19 +310,40 @@ def _settle(thing: Thing, size: tuple[int, int]) -> str:
 
 
 def _count_things(made: Prepared, pictures: Sequence[Picture]) -> None:
-    names = Counter(thing.name for picture in pictures for thing in picture.things)
+    things = [(thing, max(picture.size)) for picture in pictures for thing in picture.things]
+    names = Counter(thing.name for thing, _ in things)
     if made.task == 'pose':
-        count = sum(thing.keypoints is not None for picture in pictures for thing in picture.things)
+        count = sum(thing.keypoints is not None for thing, _ in things)
         made.counts = {made.classes[0]: count} if count else {}
     else:
-        made.counts = {name: names[name] for name in made.classes} if sum(names.values()) else {}
-    boxes = [
-        (thing.box[2] / max(picture.size), thing.box[3] / max(picture.size))
-        for picture in pictures
-        for thing in picture.things
-        if thing.name in made.classes or made.task == 'pose'
-    ]
+        made.counts = {name: names[name] for name in made.classes} if names else {}
+    boxes = [(thing.box[2] / longer, thing.box[3] / longer) for thing, longer in things]
     made.boxes = np.array(boxes).reshape(-1, 2)
+
+
+def _flips(found: Found, made: Prepared) -> list[tuple[str, str]] | None:
+    """Keypoints that change places in the mirror: as a file says, else by their names; None if these say nothing."""
+    names, flips = found.keypoints, found.flips
+    if flips:
+        swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
+        if len(flips) == len(names) and all(swaps):
+            return [(names[i], names[k]) for i, k in enumerate(flips) if i < k]
+        expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
+        found.wrong(found.place, f'flip_idx is {flips}, {expected}: not used')
+    pairs = find_flip_pairs(names)
+    if not pairs and all(map(_GENERIC.fullmatch, names)):
+        made.notes.append(
+            'nothing says which keypoints change places in the mirror: pictures are not mirrored (see flip_pairs and '
+            'flip_prob in the config)'
+        )
+        return None
+    alone = [name for name in names if not any(name in pair for pair in pairs)]
+    if alone:
+        made.notes.append(
+            f'in the mirror stay, as their names have no partner: {", ".join(alone[:8])}'
+            f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in the config)'
+        )
+    return pairs
 
 
 # --- label maps ---
@@ -262,60 +355,102 @@ def _prepare_maps(
     pictures: list[Picture],
     folder: Path,
     classes: Sequence[str] | None,
-    void: Sequence[int],
+    void: set[int],
     thorough: bool,
 ) -> list[Picture]:
     """Settle which value is which class; write maps anew unless they are what networks read."""
-    step = 1 if thorough else -(-len(pictures) // _SAMPLE)
+    is_sampled = bool(classes or found.map_names) and not thorough  # without names, the values are the classes
+    step = -(-len(pictures) // _SAMPLE) if is_sampled else 1
+    read = partial(_read_map, found, by_palette=_is_by_palette(found, made, pictures[::step]))
     pixels: Counter[int] = Counter()
     where: dict[int, Path] = {}
     good, plain = [], True
     for number, picture in enumerate(pictures):
         if number % step == 0:
-            values, counts, is_plain, problem = _scanned(found, picture)
-            if problem:
-                found.wrong(picture.label_map, f'{problem}: left out')
+            if (labels := read(picture)) is None:
                 continue
-            plain &= is_plain
-            pixels.update(dict(zip(values, counts)))
+            plain &= labels.dtype == np.uint8 and picture.segments is None and not found.colors
+            counts = np.bincount(labels.ravel())
+            values = np.flatnonzero(counts).tolist()
+            pixels.update(dict(zip(values, counts[values].tolist())))
             where.update((value, picture.label_map) for value in values)
         good.append(picture)
-    names = _names_of_values(found, made, pixels, where, classes, set(void))
+    if not good:
+        return []
+    names = _names_of_values(found, made, pixels, where, classes, void)
     made.classes = list(names.values())
     total = sum(pixels[value] for value in names) or 1
     made.counts = {name: pixels[value] / total for value, name in names.items()}
-    others = set(pixels) - set(names)
-    if not (plain and list(names) == list(range(len(names))) and others <= {IGNORED}):
+    if pixels[IGNORED] and IGNORED not in void | names.keys():
+        made.notes.append(f'label {IGNORED} is void: {pixels[IGNORED] / sum(pixels.values()):.1%} of the pixels')
+    there = [name for value, name in names.items() if pixels[value]]
+    if step == 1 and len(there) < 2:
+        held = f'label {", ".join(map(str, sorted(pixels)))}, of the classes {" ".join(there) or "none"} alone'
+        raise DatasetError(f'{found.place}: label maps hold {held}: there is nothing to tell apart')
+    if not (plain and list(names) == list(range(len(names))) and set(pixels) <= {*names, IGNORED}):
         made.notes.append(
             f'label maps are written anew, {len(names)} classes from 0 and 255 for void, to {folder / "maps"}'
         )
-        _write_maps(found, good, {value: label for label, value in enumerate(names)}, folder / 'maps', made.root)
+        if len(names) > IGNORED:
+            raise DatasetError(f'{found.place}: {len(names)} classes, and a map of one byte has room for {IGNORED}')
+        labels = {value: label for label, value in enumerate(names) if 0 <= value <= _LARGEST}
+        known = {*pixels, *void, *found.map_names, IGNORED}
+        good = _write_maps(found, good, labels, known, folder / 'maps', made.root, read)
     return good
 
 
-def _scanned(found: Found, picture: Picture) -> tuple[list[int], list[int], bool, str]:
-    """The values of a map and their pixels, whether networks can read it, and what is wrong with it."""
+def _read_map(found: Found, picture: Picture, by_palette: bool) -> np.ndarray | None:
+    """The value of each pixel [H, W] of a map, 0 to 65535; None, and a word, where it cannot be used."""
     try:
         labels = class_map(picture.label_map, picture.segments)
     except InputError as error:
-        return [], [], False, str(error)
+        found.wrong(picture.label_map, f'{error}: left out')
+        return None
+    if by_palette and labels.ndim == 2 and (colors := _colors_of_palette(picture.label_map)) is not None:
+        labels = np.asarray(colors)
+    channels = labels.shape[2] if labels.ndim == 3 else 1
+    problem = ''
     if labels.shape[1::-1] != picture.size:
         width, height = picture.size
-        return [], [], False, f'has {labels.shape[1]} x {labels.shape[0]} pixels, its picture {width} x {height}'
-    if labels.ndim == 3:
-        if not found.colors:
-            channels = f'{labels.shape[2]} channels'
-            return [], [], False, f'{channels}, and no table (classes.txt, class_dict.csv) says what the colours mean'
-        labels = _of_colors(labels, found.colors)
-    if labels.dtype.kind not in 'ui':
-        return [], [], False, f'pixels are {labels.dtype}, expected integer labels'
-    is_plain = labels.dtype == np.uint8 and picture.segments is None and not found.colors
-    if labels.dtype == np.uint8:
-        counts = np.bincount(labels.ravel(), minlength=256)
-        values = labels_in(labels)
-        return values, counts[values].tolist(), is_plain, ''
-    values, counts = np.unique(labels, return_counts=True)
-    return values.tolist(), counts.tolist(), is_plain, ''
+        problem = f'has {labels.shape[1]} x {labels.shape[0]} pixels, its picture {width} x {height}'
+    elif channels > 1 and not found.colors:
+        problem = f'{channels} channels, and no table (classes.txt, class_dict.csv) says what the colours mean'
+    elif channels not in (1, 3):
+        problem = f'{channels} channels, expected labels or the colours of the table'
+    elif labels.dtype.kind not in 'ui':
+        problem = f'pixels are {labels.dtype}, expected integer labels'
+    elif labels.min() < 0 or labels.max() > _LARGEST:
+        problem = f'labels from {labels.min()} to {labels.max()}, expected 0 to {_LARGEST}'
+    if problem:
+        found.wrong(picture.label_map, f'{problem}: left out')
+        return None
+    return _of_colors(labels, found.colors) if channels == 3 else labels
+
+
+def _is_by_palette(found: Found, made: Prepared, pictures: Sequence[Picture]) -> bool:
+    """Whether palettes of maps, and not numbers, say what the table of colours names: most of their colours are in it.
+
+    Other palettes are for the eye alone.
+    """
+    if not found.colors:
+        return False
+    used: set[tuple[int, int, int]] = set()
+    for picture in pictures[:_FEW]:
+        if (image := _colors_of_palette(picture.label_map)) is not None:
+            used |= {color for _, color in image.getcolors(image.width * image.height)}
+    if used and 2 * len(used & found.colors.keys()) <= len(used):
+        made.notes.append('palettes of maps have other colours than the table: their numbers are taken for its rows')
+        return False
+    return bool(used)
+
+
+def _colors_of_palette(path: Path) -> Image.Image | None:
+    """An image with a palette in its colours; None for any other, and for what is no image."""
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB') if image.mode == 'P' else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np.ndarray:
@@ -324,7 +459,7 @@ def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np
     table = sorted((r * 65536 + g * 256 + b, value) for (r, g, b), value in colors.items())
     known, values = np.array(table).T
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
-    return np.where(known[place] == codes, values[place], 65535)
+    return np.where(known[place] == codes, values[place], _LARGEST)
 
 
 def _names_of_values(
@@ -335,26 +470,27 @@ def _names_of_values(
     classes: Sequence[str] | None,
     void: set[int],
 ) -> dict[int, str]:
-    """The name of each value that is a class, in the order of labels."""
-    values = sorted(set(pixels) - void - found.void)
+    """The name of each value that is a class, in the order of labels; ``void`` grows by those that are called so."""
+    values = sorted(set(pixels) - void)
     known = dict(found.map_names) if classes is None or found.map_names else dict(enumerate(classes))
-    known = {value: name for value, name in known.items() if value not in void | found.void}
+    known = {value: name for value, name in known.items() if value not in void}
+    if set(values) == {0, IGNORED} and known.keys() in (set(), {0, 1}):
+        known = {0: known.get(0, 'background'), IGNORED: known.get(1, 'foreground')}
+        made.notes.append(
+            f'label maps have 0 and 255 alone: 255 is taken for the thing ({known[IGNORED]}), not for void'
+        )
     if known:
         for value in [value for value, name in known.items() if name.lower() in _VOID_NAMES]:
             made.notes.append(f'{known[value]!r}, value {value}, is void: not learned')
             del known[value]
-            values = [each for each in values if each != value]
+            void.add(value)
         for value in values:
-            if value not in known and value != IGNORED:
-                what = 'a colour of no class' if value == 65535 else f'label {value}, which has no name'
-                found.wrong(where[value], f'{what}: {pixels[value]} pixels in all maps are void')
+            if value not in known and value not in void | {IGNORED}:
+                found.wrong(where[value], f'{_unnamed(value)}: {pixels[value]} pixels in all maps are void')
         if classes and found.map_names:
             chosen = require_known(classes, known.values(), 'classes: no class')
             known = {value: name for name in chosen for value in known if known[value] == name}
         return known
-    if set(values) == {0, IGNORED}:
-        made.notes.append('label maps have 0 and 255 alone: 255 is taken for the thing, not for void')
-        return {0: 'background', IGNORED: 'foreground'}
     values = [value for value in values if value != IGNORED]
     first_gap = next((i for i, value in enumerate(values) if value != values[0] + i), len(values))
     total = sum(pixels.values())
@@ -362,26 +498,50 @@ def _names_of_values(
         if pixels[value] < _STRAY * total:
             found.wrong(where[value], f'label {value}, beyond a gap in the labels: {pixels[value]} pixels are void')
             values.remove(value)
-    if len(values) < 2:
-        raise DatasetError(f'{found.place}: label maps hold label {values} alone: there is nothing to tell apart')
-    span = f'{values[0]} to {values[-1]}'
+    span = f'{values[0]} to {values[-1]}' if values else 'in them'
     made.notes.append(f'nothing names the labels {span}: name them by --classes, and what means nothing by --void')
     return {value: f'class_{value}' for value in values}
 
 
-def _write_maps(found: Found, pictures: Sequence[Picture], labels: dict[int, int], folder: Path, root: Path) -> None:
-    """Maps of one byte: the label of each value, 255 for the others."""
-    table = np.full(65536, IGNORED, dtype=np.uint8)
-    for value, label in labels.items():
-        table[value] = label
+def _unnamed(value: int) -> str:
+    return 'a colour of no class' if value == _LARGEST else f'label {value}, which has no name'
+
+
+def _write_maps(
+    found: Found,
+    pictures: Sequence[Picture],
+    labels: dict[int, int],
+    known: set[int],
+    folder: Path,
+    root: Path,
+    read: Callable[[Picture], np.ndarray | None],
+) -> list[Picture]:
+    """Maps of one byte: the label of each value, 255 for the others; gives the pictures that have one.
+
+    Args:
+        found: Takes down maps that cannot be used, and values that are neither classes nor ``known``.
+        pictures: All pictures.
+        labels: The label of each value.
+        known: Values that were looked at before.
+        folder: Gets the maps.
+        root: The folder of all pictures.
+        read: Gives the values of a map.
+    """
+    table = np.full(_LARGEST + 1, IGNORED, dtype=np.uint8)
+    table[list(labels)] = list(labels.values())
+    written = []
     for picture in pictures:
-        values = class_map(picture.label_map, picture.segments)
-        if values.ndim == 3:
-            values = _of_colors(values, found.colors)
+        if (values := read(picture)) is None:
+            continue
+        for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known:
+            found.wrong(picture.label_map, f'{_unnamed(value)}: void in this map and those after it')
+            known.add(value)
         place = (folder / picture.path.relative_to(root)).with_suffix('.png')
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[values.clip(0, 65535)]).save(place, compress_level=1)
+        Image.fromarray(table[values]).save(place, compress_level=1)
         picture.label_map = place.absolute()
+        written.append(picture)
+    return written
 
 
 # --- writing ---
@@ -403,8 +563,7 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
             images[-1]['label_map'] = str(picture.label_map)
             continue
         for thing in picture.things:
-            if (made.task == 'pose' or thing.name in made.classes) and (entry := _entry(made, thing, picture.size)):
-                annotations.append({'id': next(numbers), 'image_id': number, **entry})
+            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, thing)})
     categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
     if made.task == 'pose':
         skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
@@ -413,7 +572,7 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
     return path
 
 
-def _entry(made: Prepared, thing: Thing, size: tuple[int, int]) -> dict | None:
+def _entry(made: Prepared, thing: Thing) -> dict:
     entry: dict[str, Any] = {'bbox': [round(value, 3) for value in thing.box], 'area': round(thing.area, 3)}
     entry['category_id'] = 1 if made.task == 'pose' else made.classes.index(thing.name) + 1
     entry['iscrowd'] = int(thing.crowd)

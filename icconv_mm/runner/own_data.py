@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from mmengine.config import Config
 from icconv_mm import models
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
-from icconv_mm.data.found import TASKS, assign_splits
-from icconv_mm.data.prepare import Prepared, all_tasks, choose, find, prepare
+from icconv_mm.data.found import SPLITS, TASKS, Found, Picture, assign_splits
+from icconv_mm.data.prepare import Prepared, all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
 from icconv_mm.data.report import problem_lines
 from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, require_known
 from icconv_mm.files import command_of, configs_folder, require_file, whole_file
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, config_text
+from icconv_mm.runner.own_data_text import Choices, config_text, places_in
 from icconv_mm.versions import is_installed
 
 LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
@@ -57,7 +57,7 @@ def config_for(
         size: Pixels of the longer side that pictures are brought to; by default what pictures and things ask for.
         epochs: Length of the training; by default 30,000 pictures are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
-        classes: Names to learn, in this order.
+        classes: Names to learn, in this order; where several tasks are learned, names of label maps.
         void: Values of label maps that mean nothing.
         pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
             random ones; else a file, or anything that mmengine loads.
@@ -78,14 +78,15 @@ def config_for(
         raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     network = backbone_of(backbone)
-    folder = Path(work_dir or Path('work_dirs', f'{Path(places[0]).absolute().stem}_{task}'))
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(places[0])}_{task}'))
     path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
     kept = folder / 'data' / 'config_as_written.py'
-    _check_unedited(path, kept)
+    given = ', '.join(os.path.abspath(place) for place in places)
+    _check_unedited(path, kept, given)
     prepared = _prepared(places, task, folder / 'data', classes, void, say)
     init = weights_of(backbone, pretrained, say)
     chosen = _choose(task, prepared, network, init, size, epochs, patience)
-    text = config_text(chosen, prepared, folder, [str(place) for place in places])
+    text = config_text(chosen, prepared, folder, given)
     for place in (path, kept):
         with whole_file(place) as file:
             file.write(text.encode())
@@ -94,11 +95,19 @@ def config_for(
     return load_config(path, work_dir=str(folder))
 
 
-def _check_unedited(path: Path, kept: Path) -> None:
-    """Raise ArgumentError if a config that was written is not as it was written, by the copy that was kept of it."""
-    if path.is_file() and not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
+def _check_unedited(path: Path, kept: Path, places: str) -> None:
+    """Raise ArgumentError if a config is there that has been edited, by the copy that was kept, or is of other places.
+
+    What was edited would be lost, and so would the labels of a run on other pictures.
+    """
+    if not path.is_file():
+        return
+    if not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
         command = command_of('train', str(path), '--work-dir', str(path.with_suffix('')))
         raise ArgumentError('work_dir', f'{path} has been edited: train it by its name, {command}, or choose another')
+    before = places_in(path.read_text())
+    if places not in (before, ', '.join(map(os.path.abspath, before.split(', ')))):
+        raise ArgumentError('work_dir', f'{path} is of {before}, not of {places}: choose another')
 
 
 def _prepared(
@@ -118,34 +127,74 @@ def _prepared(
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
     sets = {each: choose(found, each) for each in tasks}
-    first = next((name for name in ('boxes', 'masks') if name in sets), None)
-    if first and 'pose' in sets and sets['pose'].pictures.keys() & sets[first].pictures.keys():
-        if 'masks' not in sets['pose'].tasks():
-            sets, first = {'boxes' if name == 'masks' else name: own for name, own in sets.items()}, 'boxes'
-        sets[first] = sets['pose']  # people and boxes of a picture are the same things
-    if len(tasks) > 1:  # a picture is in one split, for all tasks
-        shared = {}
-        for name, own in sets.items():
-            for picture in own.labelled(name):
-                shared.setdefault(picture.path, picture)
-        note = assign_splits(list(shared.values()))
-        say(note) if note else None
-        for own in sets.values():
-            for path, picture in own.pictures.items():
-                picture.split = shared[path].split if path in shared else picture.split
-    prepared = {}
-    for name, own in sets.items():
-        options = dict(classes=classes if name == 'semantic' or len(sets) == 1 else None, void=void)
-        made = prepared[name] = prepare(own, name, folder, **options)
-        counts = ', '.join(f'{split} {count}' for split, count in made.splits.items())
-        say(f'{own.place}: {own.format}, {name}: {len(made.classes)} classes ({counts})')
-        for line in made.notes:
-            say(f'  {line}')
-        if own.missing:
-            say(f'  {len(own.missing)} pictures are named and not there, the first: {own.missing[0]}')
-        for line in problem_lines(own, most=5) if own.problems else ():
-            say(line)
+    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, label maps alone may have no names
+    if classes and len(sets) > 1:
+        if named != 'semantic':
+            together = f'{" and ".join(tasks)} are learned together'
+            raise ArgumentError('classes', f'{together}: name those of label maps, or of one task by itself')
+        say('classes: names of label maps; the other tasks have all of theirs')
+    for line in _not_learned(found, sets, TASKS if task == 'all' else tasks):
+        say(line)
+    if len(sets) > 1:
+        for note in _share_splits(sets):
+            say(note)
+    prepared = {
+        name: prepare(own, name, folder, classes=classes if name == named else None, void=void, shared=len(sets) > 1)
+        for name, own in sets.items()
+    }
+    for name, made in prepared.items():
+        if 'train' not in made.splits:
+            raise nothing_left(sets[name], f'no picture for training has labels for {name!r} that can be used')
+    if len(sets) > 1:
+        fill_splits(prepared.values())
+    for line in _report(sets, prepared):
+        say(line)
     return prepared
+
+
+def _not_learned(found: Sequence[Found], sets: dict[str, Found], tasks: Sequence[str]) -> Iterator[str]:
+    """What there are labels for that nothing is learned from."""
+    for own in found:
+        for task in own.tasks():
+            used = sets.get(task) or (sets.get('masks') if task == 'boxes' else None)
+            if task in tasks and used is not own:
+                instead = f'but from {used.place}' if used else 'as no other task is learned beside it'
+                yield f'{own.place}: {own.format}: {task} not learned from it, {instead}'
+
+
+def _share_splits(sets: dict[str, Found]) -> Iterator[str]:
+    """Give each picture one split for all tasks, that of the first set that says one; says what was done."""
+    shared: dict[Path, Picture] = {}
+    differing = []
+    for task, own in sets.items():
+        for picture in own.labelled(task):
+            first = shared.setdefault(picture.path, picture)
+            if first.split and picture.split and first.split != picture.split:
+                differing.append(f'{picture.path}: {first.split}, not {picture.split} as {own.place} says')
+            first.split = first.split or picture.split
+    if differing:
+        yield f'{len(differing)} pictures have two splits, of which the first counts: {differing[0]}'
+    if note := assign_splits(list(shared.values())):
+        yield note
+    for own in sets.values():
+        for path, picture in own.pictures.items():
+            picture.split = shared[path].split if path in shared else picture.split
+
+
+def _report(sets: dict[str, Found], prepared: dict[str, Prepared]) -> Iterator[str]:
+    """What was prepared for each task, then what is wrong with each set."""
+    splits = {split for made in prepared.values() for split in made.splits}
+    for task, made in prepared.items():
+        own = sets[task]
+        counts = ', '.join(f'{split} {count}' for split, count in made.splits.items())
+        yield f'{own.place}: {own.format}, {task}: {len(made.classes)} classes ({counts})'
+        yield from (f'  {note}' for note in made.notes)
+        if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
+            yield f'  no labels for {task} in the split {absent}: not judged there'
+    for own in {id(own): own for own in sets.values()}.values():
+        if own.missing:
+            yield f'  {len(own.missing)} pictures are named and not there, the first: {own.missing[0]}'
+        yield from problem_lines(own, most=5) if own.problems else ()
 
 
 # --- the network ---

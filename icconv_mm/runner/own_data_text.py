@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from icconv_mm.data.found import SPLITS
 from icconv_mm.data.prepare import Prepared
-from icconv_mm.data.skeleton import find_flip_pairs, sigmas_of
+from icconv_mm.data.skeleton import sigmas_of
 from icconv_mm.files import command_of, configs_folder
 from icconv_mm_runtime.drawing import palette
 
@@ -56,7 +57,7 @@ class Choices:
     patience: int | None
 
 
-def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: Sequence[str]) -> str:
+def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: str) -> str:
     """The whole file: commands, variables with what was chosen, and below them what follows from these."""
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
@@ -75,7 +76,7 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, pl
     ]
     tools = (('browse_dataset', '--not-show', '--out-dir', f'{folder}/browse'), ('train', '--work-dir', str(folder)))
     lines = [
-        f'# {", ".join(prepared)} of {", ".join(places)}. Edit it, look at what is learned, train, test:',
+        f'# {", ".join(prepared)} of {places}. Edit it, look at what is learned, train, test:',
         *(
             f'#   {command_of(tool, f"{folder}.py", *options).strip("`")}'
             for tool, *options in (*tools, ('test', 'CHECKPOINT'))
@@ -87,6 +88,12 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, pl
         *body,
     ]
     return '\n'.join(lines) + '\n'
+
+
+def places_in(text: str) -> str:
+    """The places that a written config is of; '' if it does not say them."""
+    first = re.match(r'# [\w, ]+? of (.+)\. Edit it, ', text)
+    return first[1] if first else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -153,14 +160,15 @@ def _labels(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[st
     for task, made in prepared.items():
         end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
         yield f'images{end}', f'{made.root}{os.sep}', 'the labels name files below it'
-        for split in ('train', 'val', 'test'):
-            yield f'{split}_labels{end}', str(made.files.get(split, made.files['val'])), ''
+        for split in SPLITS:
+            file = made.files.get(split)
+            yield f'{split}_labels{end}', file and str(file), '' if file else 'no picture of this split has any'
         if task == 'pose':
             keypoints = dict(
                 classes=(made.classes[0],),
                 keypoints=tuple(made.keypoints),
                 skeleton=made.skeleton,
-                flip_pairs=_flip_pairs(made),
+                flip_pairs=made.flips or [],
                 sigmas=sigmas_of(made.keypoints),
             )
             comment = 'sigmas: how exact each can be labelled, in shares of the size of its owner'
@@ -170,20 +178,14 @@ def _labels(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[st
             yield f'palette{end}', palette(len(made.classes)), ''
 
 
-def _flip_pairs(made: Prepared) -> list[tuple[str, str]]:
-    """Keypoints that change places in the mirror: as a file says, else by their names."""
-    if len(made.flips) == len(made.keypoints):
-        return [(made.keypoints[i], made.keypoints[k]) for i, k in enumerate(made.flips) if i < k]
-    return find_flip_pairs(made.keypoints)
-
-
 def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
     """What was chosen: name, value and comment."""
     most = max(made.splits.get('train', 1) for made in prepared.values())
     steps = -(-most // chosen.batch) * chosen.epochs
     things = next((task for task in ('masks', 'boxes') if task in prepared), None)
     yield 'things', things, ''
-    yield 'same_pictures', _groups(prepared), 'tasks whose labels are of the same pictures'
+    groups = {split: _groups(prepared, split) for split in SPLITS}
+    yield 'same_pictures', groups, 'tasks whose labels are of the same pictures'
     yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
     yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
     yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
@@ -191,6 +193,8 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
         yield 'class_weight', class_weights(list(prepared['semantic'].counts.values())), 'rare classes count more'
     if things is not None:
         yield 'anchors', anchors(prepared[things].boxes, chosen.size), 'on strides 4 to 64'
+    is_mirrored = 'pose' not in prepared or prepared['pose'].flips is not None
+    yield 'flip_prob', 0.5 if is_mirrored else 0.0, 'of pictures in training are mirrored'
     yield 'batch_size', chosen.batch, ''
     yield 'epochs', chosen.epochs, ''
     yield 'learning_rate', chosen.rate, ''
@@ -200,19 +204,29 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     yield 'width', 256 if chosen.is_deep else 128, 'channels of what stands on them'
 
 
-def _groups(prepared: dict[str, Prepared]) -> list[list[str]]:
-    """Tasks whose sets share pictures, together."""
-    pictures = {name: set(made.paths) for name, made in prepared.items()}
+def _groups(prepared: dict[str, Prepared], split: str) -> list[list[str]]:
+    """Tasks whose labels of a split are of the same pictures, together; without those that have none there."""
     groups: list[list[str]] = []
-    for name in prepared:
-        joined = [group for group in groups if any(pictures[name] & pictures[each] for each in group)]
-        groups = [group for group in groups if group not in joined] + [[*(n for g in joined for n in g), name]]
+    for name, made in prepared.items():
+        if split in made.files:
+            group = next((each for each in groups if _is_joined(prepared, each, name, split)), None)
+            groups.append([name]) if group is None else group.append(name)
     return groups
+
+
+def _is_joined(prepared: dict[str, Prepared], group: Sequence[str], name: str, split: str) -> bool:
+    """Whether a task shares pictures with the first of a group, and people are not more than the things in it.
+
+    In a joined set people are taken for some of the things, by the numbers of their labels.
+    """
+    is_shared = not set(prepared[group[0]].paths[split]).isdisjoint(prepared[name].paths[split])
+    counts = [prepared[each].things[split] for each in (*group, name) if each != 'semantic']
+    return is_shared and counts == sorted(counts, reverse=True)
 
 
 def _stopping(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
     """What decides which checkpoint is the best, and when there is no progress."""
-    first = next(iter(prepared))
+    first = next(task for task, made in prepared.items() if 'val' in made.files)
     best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
     if chosen.task == 'all':
         yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'

@@ -1,11 +1,13 @@
 """Configs for pictures as they lie: what is chosen from the data, and what is written."""
 
 import json
+from pathlib import Path
 
 import labelled
 import numpy as np
 import pytest
 
+from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.tree import dicts_in
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
@@ -120,3 +122,170 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
         files = [node.ann_file for node in nodes if 'ann_file' in node]
         assert len(files) == dict(semantic=1, all=5).get(task, 2)
         assert all(path.endswith(f'_{split}.json') for path in files), files
+
+
+def _build(cfg, phase):
+    from mmengine.registry import DATASETS, init_default_scope
+
+    init_default_scope(cfg.default_scope)
+    return DATASETS.build(cfg[f'{phase}_dataloader'].dataset)
+
+
+def _images(cfg, *parts):
+    """The names in files of labels, by task and split."""
+    folder = Path(cfg.work_dir, 'data')
+    named = {part: json.loads((folder / f'{part}.json').read_text())['images'] for part in parts}
+    return [{Path(image['file_name']).stem for image in images} for images in named.values()]
+
+
+def _maps_and_poses(root, splits=('train', 'train', 'train', 'val', 'val', 'test'), posed=range(4)):
+    """Pictures in ``images/SPLIT`` with maps in ``masks/SPLIT``, and ``a/pose.json`` of some, which says no split."""
+    from PIL import Image
+
+    images, annotations = [], []
+    for number, split in enumerate(splits):
+        for folder in ('images', 'masks'):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        path = root / 'images' / split / f'p{number}.png'
+        Image.fromarray(np.full((48, 64, 3), number, dtype=np.uint8)).save(path)
+        Image.fromarray(np.repeat([0, 1], 32)[None].repeat(48, 0).astype('u1')).save(root / 'masks' / split / path.name)
+        if number in posed:
+            images.append(dict(id=number, file_name=str(path), width=64, height=48))
+            entry = dict(id=number + 1, image_id=number, category_id=1, bbox=[5, 5, 30, 30], area=900, iscrowd=0)
+            annotations.append(dict(entry, keypoints=[10, 10, 2, 30, 30, 2], num_keypoints=2))
+    categories = [dict(id=1, name='mouse', keypoints=['snout', 'tail'], skeleton=[])]
+    (root / 'a').mkdir()
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'a' / 'pose.json').write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize('posed', [[0, 1, 2], [0, 2, 3]])
+def test_a_picture_has_one_split_and_tasks_are_judged_where_they_have_labels(tmp_path, posed):
+    """That of the folders, though the file of poses, which comes first, says none; no picture of poses is for tests."""
+    for library in ('mmdet', 'mmseg', 'mmpose'):
+        pytest.importorskip(library)
+    said, options = [], dict(size=64, epochs=1, work_dir=tmp_path / 'run')
+    data = _maps_and_poses(tmp_path / 'data', posed=posed)
+    cfg = config_for(data, 'all', **options, **dict(QUICK, say=said.append))
+    assert _images(cfg, 'semantic_train', 'semantic_val') == [{'p0', 'p1', 'p2'}, {'p3', 'p4'}]
+    is_validated = 3 in posed
+    expected = {'train': ['boxes', 'semantic', 'pose'], 'val': ['boxes', 'semantic', 'pose'], 'test': ['semantic']}
+    if not is_validated:
+        expected['val'] = ['semantic']
+    for split, tasks in expected.items():
+        dataset = _build(cfg, split)
+        assert sorted(dataset.metainfo) == sorted(tasks) and len(dataset) == dict(train=3, val=2, test=1)[split]
+        if split != 'train':
+            assert sorted(each.task for each in cfg[f'{split}_evaluator']) == sorted(tasks)
+    assert cfg.default_hooks.checkpoint.save_best == ('boxes/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
+    absent = 'test' if is_validated else 'val or test'
+    assert f'  no labels for pose in the split {absent}: not judged there' in said
+
+
+def test_splits_that_contradict_each_other_are_said(tmp_path):
+    for library in ('mmdet', 'mmseg', 'mmpose'):
+        pytest.importorskip(library)
+    data = _maps_and_poses(tmp_path / 'data')
+    (data / 'a' / 'pose.json').rename(data / 'a' / 'pose_train.json')
+    said = []
+    config_for(data, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **dict(QUICK, say=said.append))
+    assert any(line.startswith('1 pictures have two splits') and 'p3.png: train, not val' in line for line in said)
+
+
+@pytest.mark.parametrize('more_people', [False, True])
+def test_people_beside_things_of_another_file(tmp_path, more_people):
+    """All classes of things are learned; joined sets need as many things as people, as their numbers are compared."""
+    from icconv_mm.tasks.multitask.checks import check_people
+
+    for library in ('mmdet', 'mmpose'):
+        pytest.importorskip(library)
+    root = labelled.coco(tmp_path / 'data', 'keypoints')
+    for split in ('train', 'val'):
+        content = json.loads((root / f'{split}.json').read_text())
+        (root / f'people_{split}.json').write_text(json.dumps(content))
+        for entry in content['annotations']:
+            entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
+            del entry['keypoints']
+        for category in content['categories']:
+            del category['keypoints'], category['skeleton']
+        content['annotations'] = content['annotations'][: 1 if more_people else None]
+        content['categories'].append(dict(id=99, name='car'))
+        (root / f'{split}.json').write_text(json.dumps(content))
+    cfg = config_for(root, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
+    assert list(cfg.model.tasks) == ['masks', 'pose'] and cfg.classes == ('cat', 'dog', 'car')
+    assert cfg.same_pictures.train == ([['masks'], ['pose']] if more_people else [['masks', 'pose']])
+    for dataset in _build(cfg, 'train').datasets:
+        check_people(dataset, 'train')
+
+
+def test_sets_and_names_that_are_not_used_are_said(tmp_path):
+    """Of several sets one is learned, boxes only where there are no masks; names are for one task or label maps."""
+    for library in ('mmdet', 'mmseg', 'mmpose'):
+        pytest.importorskip(library)
+    cars, cells = labelled.yolo(tmp_path / 'cars'), labelled.coco(tmp_path / 'cells')
+    labelled.label_maps(tmp_path / 'maps', void=255)
+    for number, (task, places) in enumerate({'all': [cars, cells], 'masks': [cells], 'boxes': [cells, cars]}.items()):
+        said = []
+        config_for(places, task, work_dir=tmp_path / f'run{number}', **dict(QUICK, say=said.append))
+        expected = {
+            'all': [f'{cars}/data.yaml: YOLO: boxes not learned from it, but from {cells}'],
+            'boxes': [f'{cells}: COCO: boxes not learned from it, but from {cars}/data.yaml'],
+        }
+        assert [line for line in said if 'not learned' in line] == expected.get(task, [])
+    people = labelled.coco(tmp_path / 'people', 'keypoints')
+    with pytest.raises(ArgumentError, match='classes: masks and pose are learned together: name those of label maps'):
+        config_for([cells, people], 'all', work_dir=tmp_path / 'named', classes=['cat'], **QUICK)
+    names = ['background', 'cat', 'dog']
+    cfg = config_for([cells, tmp_path / 'maps'], 'all', work_dir=tmp_path / 'maps_run', classes=names, **QUICK)
+    assert cfg.classes_semantic == tuple(names)
+
+
+@pytest.mark.parametrize(('task', 'flips'), [('pose', [1, 0, 2]), ('pose', None), ('all', None)])
+def test_pictures_are_mirrored_where_the_pairs_are_known(tmp_path, task, flips):
+    import yaml
+
+    for library in ('mmdet', 'mmpose'):
+        pytest.importorskip(library)
+    root = labelled.yolo(tmp_path / 'data', 'keypoints')
+    content = yaml.safe_load((root / 'data.yaml').read_text())
+    (root / 'data.yaml').write_text(yaml.safe_dump(dict(content, flip_idx=flips)))
+    cfg = config_for(root, task, work_dir=tmp_path / 'run', **QUICK)
+    nodes = dicts_in(cfg.train_dataloader)
+    assert [node.prob for node in nodes if 'RandomFlip' in str(node.get('type'))] == [0.5 if flips else 0.0]
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
+
+
+def test_nothing_left_to_train_with(tmp_path):
+    pytest.importorskip('mmdet')
+    data = labelled.yolo(tmp_path / 'data')
+    for path in (data / 'images/train').iterdir():
+        path.write_bytes(b'no picture')
+    with pytest.raises(DatasetError, match=r"no picture for training has labels for 'boxes' .* the first: .*p0\.png"):
+        config_for(data, 'boxes', work_dir=tmp_path / 'run', **QUICK)
+
+
+def test_a_config_of_other_pictures_is_kept(tmp_path, monkeypatch):
+    """Files of one name in two folders are two runs; a run that is given for both is refused."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    places = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
+    paths = [config_for(place.relative_to(tmp_path), 'boxes', **QUICK).filename for place in (*places, places[0])]
+    assert paths == ['work_dirs/a_boxes.py', 'work_dirs/b_boxes.py', 'work_dirs/a_boxes.py']
+    with pytest.raises(ArgumentError, match=rf'work_dir: .*a_boxes\.py is of {places[0]}, not of {places[1]}'):
+        config_for(places[1], 'boxes', work_dir='work_dirs/a_boxes', **QUICK)
+
+
+@pytest.mark.parametrize('task', ['boxes', 'masks'])
+def test_labels_are_drawn_where_they_are(tmp_path, task):
+    """Test pipelines resize pictures before they load labels, which are in pixels of the file."""
+    pytest.importorskip('mmdet')
+    from icconv_mm.tasks.task import adapter_of
+
+    cfg = config_for(labelled.coco(tmp_path / 'data'), task, size=128, work_dir=tmp_path / 'run', **QUICK)
+    adapter = adapter_of('mmdet')
+    for split, size in (('val', labelled.SIZE[::-1]), ('train', None)):
+        dataset = _build(cfg, split)
+        adapter.check(None, dataset, split, training=False)
+        content = adapter.annotations(dataset[0]['data_samples'], dataset.metainfo)
+        assert content.size == size and len(content.marks) == 2

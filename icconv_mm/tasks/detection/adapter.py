@@ -50,6 +50,7 @@ class Adapter(TaskAdapter):
     shown_dir = 'test_out_dir'
     coco_datasets = (CocoDataset,)
     other_heads = ('rpn_head', 'semantic_head')  # objects or none; labels of another kind
+    labels_of_file = False  # whether the dataset that was checked last has labels in pixels of the file
 
     def enable_tta(self, cfg: Config) -> None:
         """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
@@ -65,6 +66,7 @@ class Adapter(TaskAdapter):
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         """Masks; labels and classes by name: mmdet gives labels in the order of a COCO file, and skips names of XML."""
+        self.labels_of_file = _is_resized_first(loaders)
         load = type(dataset).load_data_list
         if isinstance(dataset, CocoDataset) and '://' not in dataset.ann_file:
             is_plain = load is CocoDataset.load_data_list
@@ -139,7 +141,9 @@ class Adapter(TaskAdapter):
             found['masks'] = mask2ndarray(known.masks).astype(bool)
         if 'gt_sem_seg' in sample:
             found['label_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
-        return content_of(self.described(dataset_meta), found)
+        content = content_of(self.described(dataset_meta), found)
+        content.size = tuple(sample.ori_shape[:2]) if self.labels_of_file else None
+        return content
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """As of every task; mmdet has colours by name, such as ``'coco'``."""
@@ -171,6 +175,12 @@ class Adapter(TaskAdapter):
 
 def _is_ours(module: nn.Module) -> bool:
     return type(module).__module__.startswith('icconv_mm.necks')
+
+
+def _is_resized_first(transforms: Sequence[Any]) -> bool:
+    """Whether labels are loaded behind what resizes the image, as in test pipelines, whose metrics want them so."""
+    load = next((i for i, transform in enumerate(transforms) if getattr(transform, 'with_bbox', False)), 0)
+    return any('Resize' in type(transform).__name__ for transform in transforms[:load])
 
 
 def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int, str]:

@@ -83,7 +83,7 @@ train_pipeline = [
     ),
     dict(type='mmdet.RandomCrop', crop_size=shape, crop_type='absolute', allow_negative_crop=True),
     dict(type='mmdet.Pad', size=shape),
-    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet.RandomFlip', prob=flip_prob),
     train_pack,
 ]
 test_pipeline = [
@@ -97,7 +97,7 @@ train_set = dict(
     type='icconv_mm.MultiTaskConcatDataset',
     datasets=[
         dict(one_set, datasets={name: train_sets[name] for name in group}, pipeline=train_pipeline)
-        for group in same_pictures
+        for group in same_pictures['train']
     ],
 )
 val_set, test_set = (
@@ -105,9 +105,14 @@ val_set, test_set = (
         type='icconv_mm.MultiTaskConcatDataset',
         datasets=[
             dict(one_set, datasets={name: sets[name] for name in group}, pipeline=test_pipeline, test_mode=True)
-            for group in same_pictures
+            for group in groups
         ],
     )
-    for sets in (val_sets, test_sets)
+    for sets, groups in ((val_sets, same_pictures['val']), (test_sets, same_pictures['test']))
+)
+# a task is judged where it has labels
+val_evaluator, test_evaluator = (
+    [each for each in evaluator if any(each['task'] in group for group in same_pictures[split])]
+    for split, evaluator in (('val', val_evaluator), ('test', test_evaluator))
 )
 val_batch_size = 1

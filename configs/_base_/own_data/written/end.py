@@ -7,6 +7,7 @@ val_dataloader = dict(loader, batch_size=val_batch_size, sampler=in_order, datas
 test_dataloader = dict(loader, batch_size=val_batch_size, sampler=in_order, dataset=test_set)
 
 optim_wrapper = dict(optimizer=dict(lr=learning_rate))
+auto_scale_lr = dict(base_batch_size=batch_size)
 train_cfg = dict(max_epochs=epochs, val_interval=max(1, epochs // 20))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warm_up),
