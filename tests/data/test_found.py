@@ -8,6 +8,7 @@ from PIL import Image
 
 from icconv_mm.data.found import Picture, assign_splits, split_of
 from icconv_mm.data.prepare import find, prepare
+from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')
 
@@ -39,6 +40,13 @@ def coco(path, names, boxes=None, size=SIZE):
     annotations = [dict(id=i, image_id=i, category_id=1, bbox=box) for i, box in enumerate(boxes)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=1, name='x')])))
+
+
+def voc(root, *names, filename='{}.jpg', label='x'):
+    for name in names:
+        box = '<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>'
+        text = f'<filename>{filename.format(name.split("/")[-1])}</filename><object><name>{label}</name>{box}</object>'
+        write(root, {f'{name}.xml': f'<annotation>{text}</annotation>'})
 
 
 def splits(root, task):
@@ -115,6 +123,103 @@ def test_lists_of_equal_names_in_several_folders(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ('lists', 'expected'),
+    [
+        ({'Main/trainval': '0\n1', 'Main/test': '2'}, {'0': 'val', '1': 'train', '2': 'test'}),
+        (
+            {'Main/train': '0\n1', 'Main/val': '2', 'Segmentation/train': '2', 'Segmentation/val': '0'},
+            {'0': 'train', '1': 'train', '2': 'val'},
+        ),
+    ],
+)
+def test_lists_of_voc(tmp_path, lists, expected):
+    draw(tmp_path, *(f'JPEGImages/{number}.jpg' for number in range(3)))
+    voc(tmp_path, *(f'Annotations/{number}' for number in range(3)))
+    write(tmp_path, {f'ImageSets/{name}.txt': text for name, text in lists.items()})
+    assert splits(tmp_path, 'boxes') == {f'JPEGImages/{name}.jpg': split for name, split in expected.items()}
+
+
+def test_coco_names_that_lead_to_one_picture(tmp_path):
+    """The labels of a picture that was not copied do not go to its namesake."""
+    draw(tmp_path, 'cam1/0.jpg')
+    coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam1/0.jpg'], [[8, 8, 3, 3], [1, 1, 5, 5]])
+    (found,) = find(tmp_path)
+    (picture,) = found.pictures.values()
+    assert [thing.box for thing in picture.things] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in found.missing[0]
+    coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam3/0.jpg'])
+    with pytest.raises(InputError, match=r'2 names of labels lead to it: cam2/0.jpg, cam3/0.jpg'):
+        find(tmp_path)
+
+
+def test_areas_of_coco_that_are_no_numbers(tmp_path):
+    draw(tmp_path, '0.jpg')
+    coco(tmp_path / 'a.json', ['0.jpg'])
+    write(tmp_path, {'a.json': (tmp_path / 'a.json').read_text().replace('"bbox"', '"area": "25", "bbox"')})
+    (found,) = find(tmp_path)
+    made = prepare(found, 'boxes', tmp_path / 'out')
+    assert json.loads(made.files['train'].read_text())['annotations'][0]['area'] == 25
+    assert '"area" is \'25\', no number' in said(found)
+
+
+def test_equal_names_of_coco_in_folders_of_the_splits(tmp_path):
+    for split in ('train', 'val'):
+        draw(tmp_path, f'{split}/0.jpg', f'{split}/1.jpg')
+        coco(tmp_path / f'annotations/instances_{split}.json', ['0.jpg', '1.jpg'])
+    expected = {'train/0.jpg': 'train', 'train/1.jpg': 'train', 'val/0.jpg': 'val', 'val/1.jpg': 'val'}
+    assert splits(tmp_path, 'boxes') == expected
+
+
+@pytest.mark.parametrize(
+    ('folder', 'files', 'kept'),
+    [
+        ('images', {'test': ['1.jpg'], 'train': ['0.jpg'], 'val': ['1.jpg']}, {'0': 'train', '1': 'val'}),
+        ('train', {'train': ['0.jpg', '1.jpg'], 'val': ['1.jpg']}, {'0': 'val', '1': 'train'}),
+    ],
+)
+def test_a_picture_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, files, kept):
+    """It validates, unless its folder says that the file of another split means a picture that is not there."""
+    draw(tmp_path, f'{folder}/0.jpg', f'{folder}/1.jpg')
+    for split, names in files.items():
+        coco(tmp_path / f'labels/{split}.json', names)
+    (found,) = find(tmp_path)
+    assert '1 of its pictures are in another file' in said(found)
+    assert {len(picture.things) for picture in found.pictures.values()} == {1}
+    assert splits(tmp_path, 'boxes') == {f'{folder}/{name}.jpg': split for name, split in kept.items()}
+
+
+def test_voc_finds_pictures_by_the_names_of_its_files(tmp_path):
+    """In folders of equal names, with suffixes in capitals; a stale ``filename`` takes no picture of another file."""
+    for split in ('train', 'val'):
+        draw(tmp_path, f'JPEGImages/{split}/0.jpg')
+        voc(tmp_path, f'Annotations/{split}/0')
+    draw(tmp_path, 'more/images/1.JPG', 'more/images/2.jpg')
+    voc(tmp_path, 'more/annotations/1', filename='2.jpg', label='one')
+    voc(tmp_path, 'more/annotations/0', filename='2.jpg', label='gone')
+    voc(tmp_path, 'more/annotations/2', label='two')
+    (found,) = find(tmp_path)
+    assert {p.path.relative_to(tmp_path).as_posix(): p.things[0].name for p in found.pictures.values()} == {
+        'JPEGImages/train/0.jpg': 'x',
+        'JPEGImages/val/0.jpg': 'x',
+        'more/images/1.JPG': 'one',
+        'more/images/2.jpg': 'two',
+    }
+    ((file, what),) = found.problems
+    assert file.endswith('annotations/0.xml') and 'other labels of' in what and '2.jpg' in what
+
+
+def test_labels_for_another_size_are_left_out(tmp_path):
+    draw(tmp_path, '0.jpg', '1.jpg')
+    draw(tmp_path, '2.jpg', size=(8, 6))
+    coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
+    (found,) = find(tmp_path)
+    made = prepare(found, 'boxes', tmp_path / 'out')
+    assert sum(made.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(found)
+    coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
+    with pytest.raises(InputError, match=r'none of 2 pictures can be used, the first: .*0.jpg: is 16 x 12, but coco'):
+        prepare(find(tmp_path)[0], 'boxes', tmp_path / 'out')
+
+
 def test_pictures_of_twelve_bits_are_left_out(tmp_path):
     """OpenCV loads the upper eight of sixteen bits."""
     for number, most in enumerate((4095, 65535)):
@@ -126,3 +231,11 @@ def test_pictures_of_twelve_bits_are_left_out(tmp_path):
     assert [what for _, what in found.problems] == [
         'pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits: left out'
     ]
+
+
+def test_folders_of_classes_beside_others(tmp_path):
+    """Runs of a training are no class, and pictures of no class do not hide those of classes."""
+    draw(tmp_path, *(f'train/{name}/0.jpg' for name in ('cat', 'dog')), 'test/0.jpg', 'work_dirs/cat_classes/0.jpg')
+    (found,) = find(tmp_path)
+    assert sorted(picture.label for picture in found.pictures.values()) == ['cat', 'dog']
+    assert said(found) == f'{tmp_path / "test"}: its pictures are in no folder of a class: left out'
