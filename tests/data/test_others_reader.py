@@ -1,4 +1,4 @@
-"""What labelling tools write that is no label, or looks like another one: CVAT, LabelMe, DeepLabCut, MPII."""
+"""What labelling tools write that is no label, or looks like another one: YOLO, CVAT, LabelMe, DeepLabCut, MPII."""
 
 import csv
 import json
@@ -10,6 +10,26 @@ from test_found import draw, said, splits, write
 from icconv_mm.data.prepare import find, prepare
 
 pytest.importorskip('pycocotools')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'line', 'problem'),
+    [
+        ('keypoints', '2' + ' 0' * 13, 'has neither a box nor a labelled keypoint: left out'),
+        ('outlines', '2 0.1 0.1 nan 0.5 0.5 0.9', 'are not finite: left out'),
+        ('outlines', '2 0.1 0.1 0.5 0.5 1e9 0.9', 'a polygon goes from'),
+        ('boxes', 'inf 0.5 0.5 0.1 0.1', 'are not finite: left out'),
+        ('boxes', '2.5 0.5 0.5 0.1 0.1', 'class 2.5 has no name'),
+    ],
+)
+def test_lines_of_yolo_that_are_no_labels(tmp_path, kind, line, problem):
+    root = labelled.yolo(tmp_path / 'data', kind)
+    path = root / 'labels' / 'train' / 'p0.txt'
+    path.write_text(f'{path.read_text()}{line}\n')
+    (found,) = find(root)
+    prepare(found, found.tasks()[-1], tmp_path / 'out')
+    ((file, what),) = found.problems
+    assert file == f'{path}: line 3' and problem in what
 
 
 _BOX = '<box label="x" xtl="2" ytl="4" xbr="12" ybr="8"/>'
