@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.data.found import Found, Thing
+from icconv_mm.data.found import Found, Picture, Thing, oriented_size
 from icconv_mm.data.segmentations import segmentation_defect
 from icconv_mm_runtime.results import run_lengths
 
@@ -116,6 +116,30 @@ def turned(thing: Thing, orientation: int, size: tuple[int, int]) -> None:
     if thing.keypoints is not None:
         triples = zip(thing.keypoints[::3], thing.keypoints[1::3], thing.keypoints[2::3])
         thing.keypoints = [value for x, y, v in triples for value in ((*move(x, y), v) if v else (0, 0, 0))]
+
+
+def fit_to_picture(found: Found, picture: Picture, written: Sequence[Any], file: Path) -> None:
+    """Labels in the frame of the sensor follow their picture, which is loaded as EXIF turns it.
+
+    Labels of another size are not those of the picture: it is left out.
+
+    Args:
+        found: Takes down what is wrong.
+        picture: With the labels of one file.
+        written: Width and height of the picture as that file has them; what is no size says nothing.
+        file: The file.
+    """
+    width, height = written
+    is_size = all(isinstance(side, (int, float)) and side > 0 for side in (width, height))
+    if not is_size or (width, height) == picture.size or picture.problem:
+        return
+    size, turn = oriented_size(picture.path)
+    if turn in (5, 6, 7, 8) and (height, width) == size:
+        for thing in picture.things or ():
+            turned(thing, turn, (width, height))
+        found.wrong(picture.path, f'EXIF turns it (orientation {turn}), {file.name} has its labels unturned: turned')
+    else:
+        picture.problem = f'is {size[0]} x {size[1]}, but {file.name} says {width} x {height}'
 
 
 def class_map(path: Path, segments: dict[int, int] | None = None) -> np.ndarray:

@@ -50,10 +50,12 @@ def find(*places: str | Path) -> list[Found]:
         own = [_read(*source) for module in (coco, yolo, voc, maps, others) for source in module.sources(files)]
         if not own and files.only is None:
             own = [_read(*source) for source in others.class_folders(files)]
-        own = [each for each in own if each.tasks()]
-        if not own:
+        labelled = [each for each in own if each.tasks()]
+        if not labelled:
+            for file, what in (problem for each in own for problem in each.problems):
+                raise DatasetError(f'{place}: none of its labels can be used, the first: {file}: {what}')
             raise DatasetError(f'{place}: nothing there is labelled in a format that is read: {_FORMATS}')
-        found += own
+        found += labelled
     return found
 
 

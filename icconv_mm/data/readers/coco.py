@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm.data.checks import DatasetError, check_coco_file
-from icconv_mm.data.found import Files, Found, Picture, Thing, oriented_size, split_of
-from icconv_mm.data.outlines import box_of_keypoints, class_map, outline_of, turned
+from icconv_mm.data.found import Files, Found, Picture, Thing, held_out_first, split_of
+from icconv_mm.data.outlines import box_of_keypoints, class_map, fit_to_picture, outline_of
 
 _MPII = (
     *('right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee', 'left_ankle', 'pelvis', 'thorax'),
@@ -56,8 +56,26 @@ def kind_of_json(path: Path) -> str:
 def _all(read: Any, kind: str, paths: list[Path], files: Files, place: Path) -> Found:
     found = Found(kind, place)
     for path in paths:
+        earlier, found.pictures = found.pictures, {}
         read(found, path, files)
+        _unite(found, earlier, path, files)
     return found
+
+
+def _unite(found: Found, earlier: dict[Path, Picture], path: Path, files: Files) -> None:
+    """Add the pictures of earlier files; one that is in a file as well has the labels of one split alone.
+
+    That is the split of its folder, if it has one: a file may lead to it because the picture that was meant is missing.
+    """
+    shared = sorted(earlier.keys() & found.pictures.keys())
+    if shared:
+        what = f'{len(shared)} of its pictures are in another file of this set as well'
+        found.wrong(path, f'{what}, the first: {shared[0]}: each has the labels of one of them')
+    own, found.pictures = found.pictures, earlier | found.pictures
+    for place in shared:
+        splits = {each.split: each for each in (own[place], earlier[place])}
+        of_folder = files.split_of(place)
+        found.pictures[place] = splits[of_folder if of_folder in splits else held_out_first(splits)]
 
 
 def _coco(found: Found, path: Path, files: Files) -> None:
@@ -71,10 +89,14 @@ def _coco(found: Found, path: Path, files: Files) -> None:
     names = {category['id']: found.add_class(category['name']) for category in content['categories']}
     _take_keypoints(found, content['categories'], path)
     images = {}
+    near = (path.parent, path.parent.parent, *(path.parent / each for each in ('images', split) if each))
+    places = files.images((entry['file_name'] for entry in content['images']), *near, split=split)
     for entry in content['images']:
-        if (made := _picture(found, entry, path, files, split)) is not None:
-            images[entry['id']] = made
-            made.things = made.things or []
+        if (place := places.get(entry['file_name'])) is None:
+            found.missing.append(f'{path}: {entry["file_name"]}')
+            continue
+        images[entry['id']] = made = found.picture(place, split)
+        made.things = made.things or []
     for i, entry in enumerate(content['annotations']):
         if (picture := images.get(entry['image_id'])) is None:
             continue
@@ -82,6 +104,9 @@ def _coco(found: Found, path: Path, files: Files) -> None:
         thing = Thing(names[entry['category_id']], entry.get('bbox'), place=where)
         thing.crowd = bool(entry.get('iscrowd') or entry.get('ignore'))
         thing.area = entry.get('area')
+        if thing.area is not None and not isinstance(thing.area, (int, float)):
+            found.wrong(where, f'"area" is {thing.area!r:.40}, no number: that of the mask or the box is taken')
+            thing.area = None
         thing.outline = outline_of(entry.get('segmentation'), _written_size(picture, content, entry), found, where)
         keypoints = entry.get('keypoints')
         if keypoints and any(keypoints[2::3]):
@@ -95,7 +120,9 @@ def _coco(found: Found, path: Path, files: Files) -> None:
             found.wrong(where, 'has neither a box, nor a mask, nor a labelled keypoint: left out')
             continue
         picture.things.append(thing)
-    _turn(found, content['images'], images, path)
+    entries = {images[entry['id']].path: entry for entry in content['images'] if entry['id'] in images}
+    for entry in entries.values():
+        fit_to_picture(found, images[entry['id']], (entry.get('width'), entry.get('height')), path)
 
 
 def _written_size(picture: Picture, content: dict, entry: dict) -> tuple[int, int]:
@@ -126,32 +153,6 @@ def _take_keypoints(found: Found, categories: list[dict], path: Path) -> None:
         found.skeleton = [pair for pair in pairs if pair not in beyond]
 
 
-def _picture(found: Found, entry: dict, path: Path, files: Files, split: str) -> Picture | None:
-    near = (path.parent, path.parent.parent, *(path.parent / each for each in ('images', split) if each))
-    place = files.image(entry['file_name'], *near)
-    if place is None:
-        found.missing.append(f'{path}: {entry["file_name"]}')
-        return None
-    return found.picture(place, split)
-
-
-def _turn(found: Found, entries: list[dict], images: dict[int, Picture], path: Path) -> None:
-    """Labels that are in the frame of the sensor follow their pictures, which are loaded as EXIF turns them."""
-    for entry in entries:
-        picture, written = images.get(entry['id']), (entry.get('width'), entry.get('height'))
-        if picture is None or None in written or written == picture.size or picture.problem:
-            continue
-        size, turn = oriented_size(picture.path)
-        if turn in (5, 6, 7, 8) and written == size[::-1]:
-            for thing in picture.things or ():
-                turned(thing, turn, written)
-            found.wrong(
-                picture.path, f'EXIF turns it (orientation {turn}), {path.name} has its labels unturned: turned'
-            )
-        else:
-            found.wrong(picture.path, f'is {size[0]} x {size[1]}, but {path.name} says {written[0]} x {written[1]}')
-
-
 # --- panoptic ---
 
 
@@ -164,17 +165,18 @@ def _panoptic(found: Found, path: Path, files: Files, images: Path | None = None
     for category in content['categories']:
         if category.get('isthing', 1):
             found.add_class(category['name'])
-    entries = {image['id']: image for image in content['images']}
+    entries = {image['id']: image['file_name'] for image in content['images']}
+    files_of = [entries.get(a['image_id'], f'{Path(a["file_name"]).stem}.jpg') for a in content['annotations']]
     split = split_of(path.relative_to(files.root))
-    for annotation in content['annotations']:
-        entry = entries.get(annotation['image_id'], {'file_name': f'{Path(annotation["file_name"]).stem}.jpg'})
-        place = files.image(entry['file_name'], *filter(None, (images,)), path.parent)
+    places = files.images(files_of, *filter(None, (images,)), path.parent, split=split)
+    for annotation, name in zip(content['annotations'], files_of):
+        place = places.get(name)
         segments = next(
             (f for f in (Path(d, annotation['file_name']) for d in (maps, path.with_suffix('')) if d) if f.is_file()),
             None,
         )
         if place is None or segments is None:
-            found.missing.append(f'{path}: {entry["file_name"] if place is None else annotation["file_name"]}')
+            found.missing.append(f'{path}: {name if place is None else annotation["file_name"]}')
             continue
         picture = found.picture(place, split)
         picture.label_map, picture.things = segments, picture.things or []
@@ -194,16 +196,22 @@ def _panoptic(found: Found, path: Path, files: Files, images: Path | None = None
 def _mpii(found: Found, path: Path, files: Files) -> None:
     """MPII's list of people: joints, and a square of 200 ``scale`` pixels around ``center``."""
     found.keypoints, name = list(_MPII), found.add_class('person')
-    for i, entry in enumerate(json.loads(path.read_bytes())):
+    people = json.loads(path.read_bytes())
+    names = (entry['image'] for entry in people if isinstance(entry.get('image'), str))
+    places = files.images(names, path.parent, path.parent / 'images')
+    for i, entry in enumerate(people):
         where = f'{path}: [{i}]'
         joints, seen = entry.get('joints'), entry.get('joints_vis')
         if not (isinstance(joints, list) and isinstance(seen, list) and len(joints) == len(seen) == len(_MPII)):
             found.wrong(where, f'expected joints and joints_vis of {len(_MPII)} keypoints')
             continue
-        if (place := files.image(entry['image'], path.parent, path.parent / 'images')) is None:
+        if (place := places.get(entry['image'])) is None:
             found.missing.append(f'{where}: {entry["image"]}')
             continue
         picture = found.picture(place, split_of(path.name))
         keypoints = [value for (x, y), v in zip(joints, seen) for value in ((x, y, 2) if v else (0, 0, 0))]
         picture.things = picture.things or []
-        picture.things.append(Thing(name, box_of_keypoints(keypoints, picture.size), keypoints=keypoints, place=where))
+        if (box := box_of_keypoints(keypoints, picture.size)) is None:
+            found.wrong(where, 'no joint is visible: left out')
+        else:
+            picture.things.append(Thing(name, box, keypoints=keypoints, place=where))

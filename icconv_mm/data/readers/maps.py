@@ -2,10 +2,12 @@
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,10 +15,13 @@ from PIL import Image
 
 from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Thing, followed, located, split_of
 from icconv_mm.data.outlines import class_map
+from icconv_mm.data.readers.lists import listed, splits_of
 from icconv_mm.data.readers.yolo import read_yaml
 from icconv_mm_runtime.results import run_lengths
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
+_OF_PICTURES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)
+_BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # what else tools write
 _ENDINGS = (
     '',
     '_mask',
@@ -29,9 +34,12 @@ _ENDINGS = (
     '_labelIds',
     '_gtFine_labelTrainIds',
 )
-_NAMES = ('classes.txt', 'class_names.txt', 'names.txt', 'labels.txt', 'labelmap.txt', 'label_colors.txt')
-_TABLES = ('class_dict.csv', 'classes.csv', 'labels.csv')
-_LISTS = re.compile(r'(train|val|test)\w*\.(txt|lst)')
+_TABLE = re.compile(  # but no filenames.txt
+    r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict)\.(txt|csv)|(names|labels)\.(txt|csv)'
+)
+_NUMBERED = re.compile(r'(\d+)[\s:,;=]+(?=\S)')
+_COLOR = re.compile(r'(^\d+[\s,]+)?(\d+)[\s,]+(\d+)[\s,]+(\d+)')
+_NO_VALUE = '__ignore__'  # LabelMe's, at the top of labels.txt: its pixels are 255
 
 
 def sources(files: Files) -> Iterator[tuple]:
@@ -46,10 +54,14 @@ def sources(files: Files) -> Iterator[tuple]:
     instances = [folder for folder in files.by_folder if folder.name == 'masks' and _is_one_each(folder, files)]
     if instances:
         yield 'a mask per instance', files.root, partial(_instances, instances, files)
-    pairs = {}
-    for folder, names in files.by_folder.items():
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in files.ending(*IMAGE_SUFFIXES):
+        by_stem[path.stem].append(path)
+    pairs: dict[Path, list[_Map]] = defaultdict(list)
+    for folder in files.by_folder:
         if folder not in instances and _OF_LABELS.search(str(folder.relative_to(files.root))):
-            pairs |= _pairs_of(folder, names, files)
+            for picture, label_map in _pairs_of(folder, by_stem, files):
+                pairs[picture].append(label_map)
     if pairs and len(pairs) > len(instances):
         yield 'label maps', files.root, partial(_maps, pairs, files)
 
@@ -102,30 +114,59 @@ def _mask(path: Path) -> tuple[np.ndarray, dict | None]:
 # --- a class for each pixel ---
 
 
-def _pairs_of(folder: Path, names: list[str], files: Files) -> dict[Path, Path]:
-    """The map of each picture, for maps that are in a folder: pictures of the same name that are not in it."""
-    maps = [name for name in names if name.lower().endswith('.png')]
+class _Map(NamedTuple):
+    """A label map of a picture, and another picture that it fits as well."""
+
+    path: Path
+    other: Path | None
+
+
+def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Iterator[tuple[Path, _Map]]:
+    """Pictures and their maps, for maps that are in a folder: pictures of the same name that are not in it."""
+    maps = [name for name in files.by_folder[folder] if name.lower().endswith('.png')]
     if not maps or not _looks_like_maps(folder / maps[0], files):
-        return {}
-    stems: dict[str, list[Path]] = {}
-    for path in files.ending(*IMAGE_SUFFIXES):
-        if path.parent != folder:
-            stems.setdefault(path.stem, []).append(path)
-    pairs = {}
+        return
+    distance = cache(partial(_distance, maps=folder, root=files.root))
+    is_of_labels = cache(partial(_is_rather_of_labels, other=folder))
     for name in maps:
         stem = Path(name).stem
         bare = [stem.removesuffix(ending) for ending in _ENDINGS if stem.endswith(ending)]
-        fitting = [path for each in bare for path in stems.get(each, [])]
-        fitting = [path for path in fitting if not _OF_LABELS.search(path.parent.name)] or fitting
+        others = [path for each in bare for path in by_stem.get(each, ()) if path.parent != folder]
+        fitting = [path for path in others if not is_of_labels(path.parent)]
         if fitting:
-            pairs[min(fitting, key=lambda path: _distance(path.parent, folder))] = folder / name
-    return pairs
+            least = min(distance(path.parent) for path in fitting)
+            near = {path.parent.resolve(): path for path in reversed(fitting) if distance(path.parent) == least}
+            first, *more = sorted(near.values())
+            yield first, _Map(folder / name, more[0] if more else None)
 
 
-def _distance(one: Path, other: Path) -> tuple[int, int]:
-    """How far two folders are: the parts that only one has, and how unlike their names are."""
+def _is_rather_of_labels(one: Path, other: Path) -> bool:
+    """Whether one folder rather than the other is called after labels, as the parts go that they do not share."""
+    own, others = (any(map(_OF_LABELS.search, parts)) for parts in _unshared(one, other))
+    return own and not others
+
+
+def _unshared(one: Path, other: Path) -> tuple[set[str], set[str]]:
     own, others = set(one.parts), set(other.parts)
-    return len(own ^ others), -int(other.name.startswith(one.name))
+    return own - others, others - own
+
+
+def _distance(pictures: Path, maps: Path, root: Path) -> tuple:
+    """How far a folder is from being that of the pictures of a folder of maps.
+
+    First counts which of them is called after labels, then how much of their paths they share, whether they are of one
+    split, and how alike their names are.
+    """
+    own, others = _unshared(pictures, maps)
+    splits = [split_of(folder.relative_to(root)) for folder in (pictures, maps)]
+    return (
+        not _is_rather_of_labels(maps, pictures),
+        bool(_OF_LABELS.search(pictures.name)),
+        len(own | others),
+        splits[0] != splits[1],
+        not maps.name.startswith(pictures.name),
+        not _OF_PICTURES.search(pictures.name),
+    )
 
 
 def _looks_like_maps(path: Path, files: Files) -> bool:
@@ -137,50 +178,72 @@ def _looks_like_maps(path: Path, files: Files) -> bool:
         return False
 
 
-def _maps(pairs: dict[Path, Path], files: Files) -> Found:
-    found, splits = Found('label maps', files.root), _listed_splits(files)
+def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Found:
+    found = Found('label maps', files.root)
     _take_names(found, files)
-    for path, label_map in sorted(pairs.items()):
-        picture = found.picture(path, splits.get(path.name) or split_of(path.relative_to(files.root).parent))
-        picture.label_map = label_map
+    splits = splits_of(sorted(pairs), listed(files, 'Segmentation', elsewhere=True), files, found)
+    maps = {each.path for own in pairs.values() for each in own}
+    for path, split in splits.items():
+        own = [each for each in pairs[path] if not _is_beside_classes(each.path, path)] or pairs[path]
+        folders = {each.path.parent for each in own}  # SegmentationClassAug has what SegmentationClass has, and more
+        own = [each for each in own if each.path.parent.with_name(f'{each.path.parent.name}Aug') not in folders]
+        picture = found.picture(path, split)
+        picture.label_map = own[0].path
+        if len(own) > 1:
+            picture.problem = f'has several label maps, {own[0].path} and {own[1].path}'
+        elif own[0].other is not None:
+            picture.problem = f'has the label map {own[0].path}, which fits {own[0].other} as well'
+        elif path in maps:
+            picture.problem = f'is taken for the label map of a picture, and has one itself, {own[0].path}'
     labelled = {path.parent for path in pairs}
     for path in files.ending(*IMAGE_SUFFIXES):
-        if path.parent in labelled and path not in pairs and path not in pairs.values():
+        if path.parent in labelled and path not in pairs and path not in maps:
             found.wrong(path, 'has no label map: left out')
     return found
 
 
-def _listed_splits(files: Files) -> dict[str, str]:
-    """The split of each picture that ``train.txt`` and the like name, by the name without folders."""
-    splits = {}
-    for path in files.ending('.txt', '.lst'):
-        if listed := _LISTS.fullmatch(path.name.lower()):
-            for line in filter(str.strip, path.read_text(errors='replace').splitlines()):
-                name = Path(line.split()[0].replace('\\', '/')).name
-                for suffix in ('',) if Path(name).suffix else IMAGE_SUFFIXES:
-                    splits[f'{name}{suffix}'] = listed.group(1)
-    return splits
+def _is_beside_classes(label_map: Path, picture: Path) -> bool:
+    """Whether a map is called after what tools write beside the classes: numbers of instances, colours to look at."""
+    own, _ = _unshared(label_map.parent, picture.parent)
+    return any(map(_BESIDE_CLASSES.search, (*own, label_map.stem.removeprefix(picture.stem))))
 
 
-def _table(files: Files) -> list[tuple[str, tuple[int, int, int] | None]]:
-    """Names of classes in the order of their values, each with its colour where there is one."""
-    for path in files.ending(*_NAMES, *_TABLES):
-        text = path.read_text(errors='replace')
-        if path.suffix == '.csv':
-            rows = [row for row in csv.reader(text.splitlines()) if row]
-            rows = [row for row in rows if len(row) >= 4 and all(each.strip().isdigit() for each in row[1:4])]
-            return [(row[0].strip(), tuple(int(each) for each in row[1:4])) for row in rows]
-        made = []
-        for line in filter(None, (line.split('#')[0].strip() for line in text.splitlines())):
-            numbers = re.search(r'(\d+)[\s,]+(\d+)[\s,]+(\d+)', line)
-            name = re.sub(r'\d+[\s,]+\d+[\s,]+\d+', '', line).strip(' \t:,')
-            made.append((name, tuple(map(int, numbers.groups())) if numbers else None))
-        return made
-    return []
+def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
+    """Name of each value of label maps, and its colour where there is one; those of the first file that has any."""
+    for path in files.ending('.txt', '.csv'):
+        if _TABLE.fullmatch(path.name.lower()):
+            lines = path.read_text(errors='replace').splitlines()
+            if table := _table_of_rows(lines) if path.suffix.lower() == '.csv' else _table_of_lines(lines):
+                return table
+    return {}
+
+
+def _table_of_rows(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int]]]:
+    """Rows of a name and a colour."""
+    rows = [row for row in csv.reader(lines) if len(row) >= 4 and all(each.strip().isdigit() for each in row[1:4])]
+    return {value: (row[0].strip(), tuple(int(each) for each in row[1:4])) for value, row in enumerate(rows)}
+
+
+def _table_of_lines(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
+    """Lines of a name, with a colour or not; numbers before all names are the values, else their order gives these."""
+    texts, colors = [], []
+    for line in filter(None, (line.split('#')[0].strip() for line in lines)):
+        if line != _NO_VALUE:
+            color = _COLOR.search(line)
+            rest = (color[1] or '') + line[: color.start()] + line[color.end() :] if color else line
+            texts.append(rest.strip(' \t:,'))
+            colors.append(tuple(map(int, color.groups()[1:])) if color else None)
+    numbers = [_NUMBERED.match(text) for text in texts]
+    values = [int(number[1]) for number in numbers if number]
+    if len(set(values)) == len(texts):
+        texts = [text[number.end() :] for text, number in zip(texts, numbers)]
+    else:
+        values = range(len(texts))
+    return {value: (text, color) for value, text, color in zip(values, texts, colors)}
 
 
 def _take_names(found: Found, files: Files) -> None:
-    for value, (name, color) in enumerate(_table(files)):
+    for value, (name, color) in _table(files).items():
         found.map_names[value] = name
         if color is not None:
             found.colors[color] = value

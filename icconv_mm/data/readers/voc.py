@@ -8,8 +8,9 @@ from xml.etree.ElementTree import Element, ParseError, iterparse, parse
 import numpy as np
 
 from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Picture, Thing, split_of
-from icconv_mm.data.outlines import box_of_keypoints
+from icconv_mm.data.found import Files, Found, Picture, Thing, as_path, split_of
+from icconv_mm.data.outlines import box_of_keypoints, fit_to_picture, outline_of
+from icconv_mm.data.readers.lists import listed, splits_of
 from icconv_mm_runtime.results import run_lengths
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -46,60 +47,50 @@ def _parsed(path: Path) -> Element:
 
 def _voc(paths: list[Path], files: Files) -> Found:
     """Boxes count pixels from 1 and include the last one; ``difficult`` objects are neither learned nor missed."""
-    found, splits = Found('Pascal VOC', files.root), _splits(files)
-    names = set()
-    for path in paths:
+    found, names, labelled = Found('Pascal VOC', files.root), set(), set()
+    lists = listed(files, 'Main', elsewhere=False)
+    splits = splits_of(paths, lists, files, found)
+    # A file without a picture of its own name may name that of another file, which comes first.
+    for path in sorted(splits, key=lambda path: _beside(path, files) is None):
         try:
             root = _parsed(path)
         except DatasetError as error:
             found.wrong(path, str(error).removeprefix(f'{path}: ') + ': left out')
             continue
-        picture = _voc_picture(found, path, root, files, splits)
-        if picture is None:
+        picture = _voc_picture(found, path, root, files, splits[path])
+        if picture is None or not found.is_first(picture, path):
             continue
+        labelled.add(path.stem)
         picture.things = []
         for i, element in enumerate(root.iter('object')):
             thing = _voc_thing(found, element, f'{path}: object {i + 1}')
             if thing is not None:
                 names.add(thing.name)
                 picture.things.append(thing)
+        written = [int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height')]
+        fit_to_picture(found, picture, written, path)
     found.classes = sorted(names)
-    labelled = {picture.path.stem for picture in found.pictures.values()}
-    for stem in splits:
-        if stem not in labelled:
-            found.missing.append(f'ImageSets: {stem}: no XML or no picture')
+    for name in dict.fromkeys(line.split()[0] for _, line in lists):
+        if not {name, as_path(name).name, as_path(name).stem} & labelled:
+            found.missing.append(f'ImageSets: {name}: no XML or no picture')
     return found
 
 
-def _splits(files: Files) -> dict[str, str]:
-    """The split of each picture, by its name without suffix, as ``ImageSets/Main/*.txt`` lists it."""
-    splits: dict[str, str] = {}
-    for path in files.ending('.txt'):
-        if 'ImageSets' in path.parts and path.stem in ('train', 'val', 'test'):
-            for line in filter(str.strip, path.read_text(errors='replace').splitlines()):
-                splits[line.split()[0]] = path.stem
-    return splits
+def _beside(path: Path, files: Files) -> Path | None:
+    """The picture with the name of an XML file."""
+    above = path.parent.parent
+    return files.beside(path.stem, path.parent, above / 'JPEGImages', above / 'images', above)
 
 
-def _voc_picture(found: Found, path: Path, root: Element, files: Files, splits: dict[str, str]) -> Picture | None:
+def _voc_picture(found: Found, path: Path, root: Element, files: Files, split: str) -> Picture | None:
     named = (root.findtext('filename') or '').strip()
-    near = [path.parent, path.parent.parent / 'JPEGImages', path.parent.parent / 'images', path.parent.parent]
-    names = [f'{path.stem}{suffix}' for suffix in IMAGE_SUFFIXES]
-    place = next((folder / name for folder in near for name in names if (folder / name).is_file()), None)
-    place = place or (files.image(named) if named else None)
+    place = _beside(path, files)
+    if place is None and named:  # of several pictures of that name, the one in a folder that is called like this one
+        place = files.image(str(path.relative_to(files.root).parent / as_path(named)))
     if place is None:
         found.missing.append(f'{path}: {named or path.stem}')
         return None
-    split = splits.get(path.stem, '') or split_of(path.relative_to(files.root).parent)
-    if splits and not split:
-        found.wrong(place, 'is in none of the lists of ImageSets: left out')
-        return None
-    picture = found.picture(place, split)
-    written = tuple(int(float(root.findtext(f'size/{side}') or 0)) for side in ('width', 'height'))
-    if all(written) and written != picture.size and not picture.problem:
-        width, height = picture.size
-        found.wrong(place, f'is {width} x {height}, but {path.name} says {written[0]} x {written[1]}')
-    return picture
+    return found.picture(place, split)
 
 
 def _voc_thing(found: Found, element: Element, where: str) -> Thing | None:
@@ -127,33 +118,43 @@ def _cvat(path: Path, files: Files) -> Found:
     for label in root.iterfind('.//labels/label'):
         if label.findtext('type') != 'tag' and label.findtext('parent') is None:
             found.add_class(label.findtext('name') or '')
+    places = files.images((image.get('name', '') for image in root.iter('image')), path.parent, path.parent / 'images')
     for image in root.iter('image'):
         name = image.get('name', '')
-        place = files.image(name, path.parent, path.parent / 'images')
-        if place is None:
+        if (place := places.get(name)) is None:
             found.missing.append(f'{path}: {name}')
             continue
-        picture = found.picture(place, split_of(image.get('subset') or '') or split_of(name))
+        picture = found.picture(place, split_of(image.get('subset') or '') or split_of(as_path(name).parent))
+        if not found.is_first(picture, path):
+            continue
         picture.things = []
+        written = [int(float(image.get(side) or 0)) for side in ('width', 'height')]
+        is_turned = written == [*picture.size[::-1]]
+        size = picture.size[::-1] if is_turned else picture.size
         for i, element in enumerate(image):
             where = f'{path}: image {name}, {element.tag} {i + 1}'
             if element.tag == 'tag':
                 picture.label = element.get('label')
                 continue
-            thing = _cvat_thing(found, element, picture.size, where)
+            thing = _cvat_thing(found, element, size, where)
             if thing is not None:
                 found.add_class(thing.name)
                 picture.things.append(thing)
+        fit_to_picture(found, picture, written, path)
     return found
 
 
 def _cvat_thing(found: Found, element: Element, size: tuple[int, int], where: str) -> Thing | None:
     thing = Thing(element.get('label', ''), place=where)
     if element.tag == 'box':
-        x1, y1, x2, y2 = (float(element.get(key, 'nan')) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
-        thing.box = [x1, y1, x2 - x1, y2 - y1]
+        corners = [float(element.get(key, 'nan')) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
+        thing.box = _around_turned(*corners, float(element.get('rotation') or 0))
     elif element.tag == 'polygon':
-        thing.outline = [[float(value) for point in element.get('points', '').split(';') for value in point.split(',')]]
+        points = element.get('points', '').split(';')
+        polygon = [float(value) for point in points for value in point.split(',')]
+        thing.outline = outline_of([polygon], size, found, where)
+        if thing.outline is None:
+            return None
     elif element.tag == 'mask':
         left, top, width, height = (int(element.get(key, '0')) for key in ('left', 'top', 'width', 'height'))
         runs = [int(run) for run in element.get('rle', '').split(',')]
@@ -178,7 +179,22 @@ def _cvat_thing(found: Found, element: Element, size: tuple[int, int], where: st
                 x, y = map(float, each.get('points', '').split(','))
                 thing.keypoints += [x, y, 1 if each.get('occluded') == '1' else 2]
         thing.box = box_of_keypoints(thing.keypoints, size)
+        if thing.box is None:
+            found.wrong(where, 'all points are outside: left out')
+            return None
     else:
         found.wrong(where, f'{element.tag} is no box, polygon, mask or skeleton: left out')
         return None
     return thing
+
+
+def _around_turned(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
+    """The box around one that is turned about its centre."""
+    width, height = x2 - x1, y2 - y1
+    if degrees == 0:
+        return [x1, y1, width, height]
+    turn = np.deg2rad(degrees)
+    outer_width = abs(width * np.cos(turn)) + abs(height * np.sin(turn))
+    outer_height = abs(width * np.sin(turn)) + abs(height * np.cos(turn))
+    left, top = (x1 + x2 - outer_width) / 2, (y1 + y2 - outer_height) / 2
+    return [float(value) for value in (left, top, outer_width, outer_height)]

@@ -1,5 +1,6 @@
 """YOLO: a YAML with names and splits, and a text file of boxes, outlines or keypoints beside each picture."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Thing, followed, located
-from icconv_mm.data.outlines import box_of_keypoints
+from icconv_mm.data.outlines import box_of_keypoints, outline_of
 
 _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
@@ -121,12 +122,15 @@ def _labels_of(path: Path) -> Path:
 
 def _read_line(found: Found, picture: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
     try:
-        label, values = int(float(words[0])), [float(word) for word in words[1:]]
+        label, *values = map(float, words)
     except ValueError:
         found.wrong(where, f'{" ".join(words)[:40]!r} are no numbers: left out')
         return
+    if not all(map(math.isfinite, (label, *values))):
+        found.wrong(where, f'{" ".join(words)[:40]!r} are not finite: left out')
+        return
     if label not in names:
-        found.wrong(where, f'class {label} has no name: left out')
+        found.wrong(where, f'class {label:g} has no name: left out')
         return
     count = shape[0] * shape[1] if shape else 0
     is_outline = not shape and len(values) >= 6 and len(values) % 2 == 0
@@ -139,7 +143,8 @@ def _read_line(found: Found, picture: Any, words: list[str], where: str, names: 
     width, height = picture.size
     thing = Thing(names[label], place=where)
     if is_outline:
-        thing.outline = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
+        outline = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
+        thing.outline = outline_of(outline, picture.size, found, where)
     else:
         x, y, w, h = (value * side for value, side in zip(values, (width, height, width, height)))
         thing.box = [x - w / 2, y - h / 2, w, h]
@@ -149,5 +154,9 @@ def _read_line(found: Found, picture: Any, words: list[str], where: str, names: 
                 v = int(seen[0]) if seen else 2 * int(x > 0 or y > 0)
                 points += [x * width, y * height, v] if v else [0, 0, 0]
             thing.keypoints = points if any(points[2::3]) else None
-            thing.box = thing.box if w and h else box_of_keypoints(points, picture.size)
-    picture.things.append(thing)
+            if not (w and h):
+                thing.box = box_of_keypoints(points, picture.size)
+                if thing.box is None:
+                    found.wrong(where, 'has neither a box nor a labelled keypoint: left out')
+    if thing.box or thing.outline:
+        picture.things.append(thing)
