@@ -20,7 +20,12 @@ _STILL = (
     *('CutOut', 'RandomCutOut', 'RandomErasing'),
 )
 _STILL_MODULES = ('loading', 'formatting', 'colorspace')
-# Those that take boxes, masks and label maps along, but do not record how they moved the image.
+# Of mmdet: they take all along and record how they moved the image, by which WarpPeople moves keypoints.
+_RECORDED = (
+    *('Resize', 'FixScaleResize', 'FixShapeResize', 'RandomFlip', 'RandomCrop'),
+    *('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'),
+)
+# Those that take boxes, masks and label maps along, but record nothing.
 _UNRECORDED = {
     'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
     'mmdet': ('Expand', 'MinIoURandomCrop'),
@@ -79,12 +84,12 @@ def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: st
     for kind in map(type, _leaves(transforms)):
         library, *_, module = kind.__module__.split('.')
         still = kind.__name__ in _STILL or module in _STILL_MODULES
-        if still or library not in _LIBRARIES or hasattr(kind, '_record_homography_matrix'):  # by which people move
+        if still or library not in _LIBRARIES or (library == 'mmdet' and kind.__name__ in _RECORDED):
             continue
         if behind == 'keypoints' or kind.__name__ not in _UNRECORDED.get(library, ()):
             raise InputError(
-                f'{where}: {kind.__name__} of {library} moves the image, and {behind} stay behind; Resize, RandomFlip, '
-                "RandomCrop, Rotate, ShearX and the like of mmdet take them along (type='mmdet.Resize')"
+                f'{where}: {kind.__name__} of {library} moves the image, and {behind} stay behind; those of mmdet that '
+                f"take them along (type='mmdet.Resize') are {', '.join(_RECORDED)}"
             )
 
 

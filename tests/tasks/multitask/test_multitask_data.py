@@ -254,6 +254,7 @@ def test_masks_for_some_boxes_only(joint_cfg):
         (dict(type='RandomResize', scale=(96, 96)), 'keypoints'),
         (dict(type='RandomResize', scale=(96, 96), resize_type='mmdet.Resize'), None),
         (dict(type='mmdet.Rotate'), None),
+        (dict(type='mmdet.RandomCrop', crop_size=(96, 96)), None),
         (dict(type='mmdet.AutoAugment', policies=[[dict(type='mmdet.Equalize'), dict(type='mmdet.ShearX')]]), None),
         (dict(type='mmdet.PhotoMetricDistortion'), None),
     ],
