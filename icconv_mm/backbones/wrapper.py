@@ -159,7 +159,7 @@ def check_kernel(module: nn.Module, state_dict: dict, prefix: str, *_: object) -
         InputError: They are those of the dense convolution that it was.
     """
     weight = state_dict.get(f'{prefix}weight')
-    if weight is not None and weight.shape[2:] == (3, 3):
+    if weight is not None and weight.shape[2:] == (3, 3) != getattr(module, 'kernel_size', None):
         raise InputError(
             f'{prefix}weight of the checkpoint is a dense 3x3 kernel, and the layer has none: set init_cfg=None, or '
             'load the weights of a converted network'

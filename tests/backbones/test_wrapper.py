@@ -196,6 +196,15 @@ def test_dense_weights_do_not_leave_layers_random(tmp_path, settings):
     assert torch.equal(net.layer1[0].conv1.weight, torch.load(path)['layer1.0.conv1.weight'])
 
 
+def test_dense_weights_fit_the_smallest_supernet(tmp_path):
+    """Whose kernels are of 3x3."""
+    cfg = {'type': 'mmdet.ResNet', **TINY}
+    torch.save((dense := build(cfg)).state_dict(), path := str(tmp_path / 'net.pth'))
+    net = build({'type': 'icconv_mm.ICBackbone', 'supernet_d_max': 1, 'backbone': cfg, 'pretrained': path})
+    net.init_weights()
+    assert torch.equal(net.layer1[0].conv2.weight, dense.layer1[0].conv2.weight)
+
+
 def test_a_network_that_slices_its_image():
     net = build({'type': 'icconv_mm.PyConvBackbone', 'backbone': {'type': 'mmdet.CSPDarknet', 'widen_factor': 0.25}})
     assert any(isinstance(layer, PyConv2d) for layer in net.modules())
