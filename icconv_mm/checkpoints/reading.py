@@ -467,10 +467,10 @@ class _InstallsWithRunner(MetaPathFinder):
 def install() -> None:
     """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
     from mmengine.runner import checkpoint
-    from mmengine.runner.checkpoint import CheckpointLoader
 
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    register = checkpoint.CheckpointLoader.register_scheme
+    register(prefixes='', loader=load_from_local, force=True)
+    register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
     checkpoint.load_from_http = load_from_http  # by which it fetches torchvision:// and open-mmlab://
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from icconv_mm.data.found import Found, Picture
 from icconv_mm.data.outlines import class_map, mask_of
-from icconv_mm.data.prepare import Prepared
+from icconv_mm.data.prepared import Prepared
 from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
 
 _MOST = 20  # problems of one kind that are listed

@@ -13,7 +13,8 @@ from icconv_mm import models
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.data.found import SPLITS, TASKS, Found, Picture, assign_splits
-from icconv_mm.data.prepare import Prepared, all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
+from icconv_mm.data.prepare import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
+from icconv_mm.data.prepared import Prepared
 from icconv_mm.data.report import problem_lines
 from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, require_known
 from icconv_mm.files import command_of, configs_folder, require_file, whole_file

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm.data.found import SPLITS
-from icconv_mm.data.prepare import Prepared
+from icconv_mm.data.prepared import Prepared
 from icconv_mm.data.skeleton import sigmas_of
 from icconv_mm.files import command_of, configs_folder
 from icconv_mm_runtime.drawing import palette
