@@ -60,11 +60,12 @@ def sigmas_of(names: Sequence[str]) -> list[float]:
 
 
 def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Names that differ in their side alone: ``left_eye`` and ``right_eye``, ``L_paw`` and ``R_paw``."""
+    """Names that differ by side alone: ``left_eye`` and ``right_eye``, ``L_paw`` and ``R_paw``, ``lhip``, ``rhip``."""
     pairs = []
     for name in names:
         for left, right in _SIDES:
-            pattern = left if len(left) > 1 else rf'(?:(?<![A-Za-z]){left}(?![a-z])|(?<=[a-z_]){left}$)'
+            letter = rf'(?:(?<![A-Za-z]){left}(?![a-z])|^{left}(?=[a-z]{{2}})|(?<=[a-z_]){left}$)'
+            pattern = left if len(left) > 1 else letter
             other = re.sub(pattern, right, name, count=1)
             if other != name and other in names:
                 pairs.append((name, other))

@@ -51,6 +51,10 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
     convs = [(name, conv) for name, conv in select_convs(module, filter) if conv.kernel_size == (3, 3)]
     if not convs:
         raise InputError(none_selected_message(module, filter))
+    owners: dict[nn.Parameter, str] = {}
+    for name, conv in convs:
+        if (owner := owners.setdefault(conv.weight, name)) != name:
+            raise InputError(f'{name}: it shares its weight with {owner}, and two layers have dilations of their own')
     return convert_all(module, convs, supernet_conv, repeat(d_max))
 
 

@@ -203,6 +203,17 @@ def test_what_a_conversion_would_lose(change, message):
             convert()
 
 
+def test_weights_that_layers_share():
+    """Inception layers share them still; each channel of a supernet is to find one dilation."""
+    network = nn.Sequential(*[nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)])
+    network[2].weight = network[1].weight
+    with pytest.raises(ValueError, match='2: it shares its weight with 1, and two layers have'):
+        to_supernet(network, 2)
+    assert _unchanged(network)
+    to_inception(network, 'geometric_d2')
+    assert network[2].weight is network[1].weight
+
+
 @pytest.mark.parametrize(('pattern', 'merges'), [('dense', True), ('geometric_d2', False)])
 def test_branches_with_dilations_are_not_merged(pattern, merges):
     """RepVGG's own merging would leave the dilations out."""
