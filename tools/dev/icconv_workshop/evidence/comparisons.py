@@ -53,6 +53,7 @@ _JOINT = {
 _SHORT = {'masks-short': 'a network of its own, as many steps as at half the cost'}
 _REAL_PATTERNS = {
     **_PATTERNS,
+    'even': 'all dilations alike',
     'rf-next-single': 'RF-Next, one branch',
     'rf-next': 'RF-Next, two branches',
 }

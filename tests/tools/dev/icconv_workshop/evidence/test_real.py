@@ -50,6 +50,13 @@ def test_nuclei_have_a_network_for_all_and_one_for_each(clones):
     assert sum(len(each['images']) for each in files) == 24 and all(each['images'] for each in files)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('arm', ['camvid-head/pyconv', 'camvid-fpt/ufp-fpt'])
+def test_networks_of_the_drawn_pictures_fit_the_sets(clones, arm):
+    (metric,) = next(each.metrics for each in COMPARISONS.values() if each.name == arm.split('/')[0])
+    assert 0 <= done(clones, arm)['tests'][''][metric] <= 100
+
+
 def test_dilations_of_rf_next_are_part_of_the_weights():
     torch.manual_seed(0)
     first, second = (RFNextResNet(SEARCH, depth=18, base_channels=8).eval() for _ in range(2))
