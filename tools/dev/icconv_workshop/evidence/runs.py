@@ -39,7 +39,6 @@ EPOCHS = {
     ('nuclei', 'masks'): 6,
     ('nuclei', 'all'): 6,
 }
-_AUXILIARY = 0.4  # weight of the loss of PSPNet's auxiliary head
 TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation
 _VAL = re.compile(r'(?:^|(?<=[/_]))val(?=/?$|\.json$)')  # in the names of folders and annotation files
 _COCO = {'bbox': 'results.bbox.json', 'segm': 'results.segm.json', 'keypoints': 'results.keypoints.json'}
@@ -201,8 +200,8 @@ class Run:
             cfg.model.data_preprocessor = written.data_preprocessor
             if 'decode_head' in written:  # whose losses weigh the classes of the set
                 cfg.model.decode_head.loss_decode = losses = written.decode_head.loss_decode
-                if 'auxiliary_head' in cfg.model:
-                    cfg.model.auxiliary_head.loss_decode = dict(losses[0], loss_weight=_AUXILIARY)
+                if (auxiliary := cfg.model.get('auxiliary_head')) is not None:
+                    auxiliary.loss_decode = dict(losses[0], loss_weight=auxiliary.loss_decode.loss_weight)
         if self.arm.only is not None:
             keep_task(cfg, self.arm.only)
         if self.split == 'val':
