@@ -50,9 +50,9 @@ if not _is_installer():
     versions.check(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry
-        from icconv_mm.checkpoints import reading
+        from icconv_mm.checkpoints import loader
 
-        reading.install_with_runner()
+        loader.install_with_runner()
         registry.find_forks()
 
 _SUBPACKAGES = (

@@ -5,27 +5,22 @@ A checkpoint is a pickle, and a pickle may name any importable function to be ca
 stands for what :data:`_STAND_INS` has under it. These functions make tensors, plain data, numpy arrays of numbers and
 the log buffers of mmengine, and :meth:`_Unpickler.load_build` checks the only states that there are.
 
-:func:`install` makes mmengine load through :func:`load`, by its public ``CheckpointLoader.register_scheme``.
+:mod:`icconv_mm.checkpoints.loader` makes mmengine load through :func:`load`.
 """
 
 import errno
-import importlib.util
 import os
 import pickle
 import re
-import sys
 import tarfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from math import prod
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -43,9 +38,6 @@ else:
         """Stands for mmengine's: a log that nobody reads here."""
 
         def __init__(self, max_length: int = 1) -> None: ...
-
-
-_CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
 
 
 class CheckpointError(InputError):
@@ -434,68 +426,6 @@ _STATES: dict[type, Callable[[Any, Any], None]] = {
     HistoryBuffer: _set_log,
     OrderedDict: _set_versions,
 }
-
-
-# --- how mmengine loads
-
-
-def install_with_runner() -> None:
-    """Let mmengine load through :func:`load` from the first import of its runner on.
-
-    Importing the runner here would take seconds that the use of a layer does not need.
-    """
-    if _CHECKPOINTS_OF_MMENGINE in sys.modules:
-        install()
-    elif not any(isinstance(finder, _InstallsWithRunner) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _InstallsWithRunner())
-
-
-class _InstallsWithRunner(MetaPathFinder):
-    """Waits for the import of mmengine's loading of checkpoints, and calls :func:`install` after it."""
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != _CHECKPOINTS_OF_MMENGINE:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None:
-            execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: (execute(module), install())
-        return spec
-
-
-def install() -> None:
-    """Let mmengine read local files and URLs through :func:`load`, in every tool and inferencer of this process."""
-    from mmengine.runner import checkpoint
-
-    register = checkpoint.CheckpointLoader.register_scheme
-    register(prefixes='', loader=load_from_local, force=True)
-    register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
-    checkpoint.load_from_http = load_from_http  # by which it fetches torchvision:// and open-mmlab://
-
-
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
-    return _without_code(load(filename, map_location))
-
-
-def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
-    """The ``CheckpointLoader`` of URLs: one rank of each machine downloads into torch's hub folder, then all read."""
-    from mmengine.dist import barrier, get_local_rank
-
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if get_local_rank() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
-    barrier()
-    return _without_code(load(path, map_location))
-
-
-def _without_code(content: Any) -> Any:
-    """Leave out ``meta.config``, which mmengine no longer writes and, to resume, runs as Python."""
-    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
-    return content
 
 
 def _first_line(error: Exception) -> str:

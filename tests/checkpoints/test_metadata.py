@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from icconv_mm.checkpoints import metadata, reading
+from icconv_mm.checkpoints import loader, metadata
 from icconv_mm.checkpoints.metadata import class_names, dataset_meta_of, meta_of
 from icconv_mm.errors import InputError
 
@@ -100,4 +100,4 @@ def test_code_under_meta_config_does_not_reach_mmengine(tmp_path):
     """``Runner.resume`` runs it as a Python file."""
     path = tmp_path / 'a.pth'
     torch.save({'meta': {'config': 'import os', 'epoch': 1}, 'state_dict': {}}, path)
-    assert reading.load_from_local(str(path))['meta'] == {'epoch': 1}
+    assert loader.load_from_local(str(path))['meta'] == {'epoch': 1}

@@ -17,7 +17,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from pickled_calls import Call
 
-from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints import loader, reading
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_missing_file():
 
 def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-    reading.install()
+    loader.install()
     path = tmp_path / 'foreign.pth'
     torch.save({**checkpoint, 'extra': Call(os.system, 'true')}, path)
     with pytest.raises(reading.UnsafeCheckpointError):

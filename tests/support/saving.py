@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints import loader
 
 
 class Numbers(BaseDataset):
@@ -48,7 +48,7 @@ class Score(BaseMetric):
 
 def run(folder, total: int, hook: type, *, resume=False, by_epoch=False, hooks=(), **options) -> list[float]:
     """Train for ``total`` iterations (epochs), saving after each; returns the losses of those that were run."""
-    reading.install()
+    loader.install()
     DefaultScope._instance_dict.clear()
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False)
     length = dict(by_epoch=True, max_epochs=total) if by_epoch else dict(by_epoch=False, max_iters=total)
