@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.runner import find_latest_checkpoint
 
-from icconv_mm.checkpoints import loader, reading
+from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
 from icconv_mm.data.checks import MissingDataError
 from icconv_mm.data.loading import LoadImageFromFile
@@ -39,7 +39,6 @@ def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdap
         skip_bad_images: Whether to train without images that cannot be read.
     """
     task = task_of(cfg, str(cfg.filename))
-    loader.install()
     on_cpu = get_device() == 'cpu'
     for place, node in places_in(cfg):
         part, kind = place.split('.')[0], kind_of(node)

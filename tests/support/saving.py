@@ -10,8 +10,6 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from icconv_mm.checkpoints import loader
-
 
 class Numbers(BaseDataset):
     """Six of them."""
@@ -48,7 +46,6 @@ class Score(BaseMetric):
 
 def run(folder, total: int, hook: type, *, resume=False, by_epoch=False, hooks=(), **options) -> list[float]:
     """Train for ``total`` iterations (epochs), saving after each; returns the losses of those that were run."""
-    loader.install()
     DefaultScope._instance_dict.clear()
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False)
     length = dict(by_epoch=True, max_epochs=total) if by_epoch else dict(by_epoch=False, max_iters=total)
