@@ -1,7 +1,7 @@
 """A convolution that is linear in its input and in its weights: its operators, their gradients, and its call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from math import prod
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from icconv_mm.ops.tensors import convolve, device_refusal, empty, tensors_of
 from icconv_mm.torch_private import below_autograd, in_functorch, is_compiling, is_jit_or_onnx_tracing
 
 FORWARD, GRADIENTS = 1, 2  # passes of a call, as csrc/python/fast_path.cpp has them
+PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the backend passed its tests and was faster
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -27,6 +28,19 @@ def cpu_refusal(*args) -> str | None:
     if len(dtypes) > 1 or dtypes[0] not in _CPU_DTYPES:
         return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
     return None
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU."""
+    return torch.cuda.get_device_capability(device)
+
+
+def unproven(device: torch.device) -> str | None:
+    """Why the CUDA backend serves no call on a GPU unless it is in use."""
+    if capability(device) in PROVEN:
+        return None
+    return f'its tests have not passed on a GPU like {device}'
 
 
 class Part(NamedTuple):
@@ -199,20 +213,21 @@ class Convolution:
         )
 
         @wraps(part.reference)
-        def rectified(*args):  # on the backend of the plain call: one without a fused kernel costs no more than before
+        def rectified(*args):  # on the backend of the plain call, where that has no kernel with ReLU
             return dispatch.run(self.name, *args).relu_()
 
         def rule(_, x, packed, bias, *settings):
             return _Derivative.apply(self, settings, (), bias, x, None, *self.unpack(packed))
 
         self.output = define(self.name, schema, part.reference, autograd=rule, standard=self.standard, **shared)
+        compiled = {backend: kernel for backend, kernel in part.kernels.items() if kernel.run is None}
         self.rectified = define(
             self.rectified_name,
             schema,
             rectified,
             autograd=without_gradient,
             standard=partial(self.standard, relu=True),
-            **shared,
+            **{**shared, 'kernels': compiled},
         )
 
     def _output_fake(self, x, packed, bias, table, stride, number):

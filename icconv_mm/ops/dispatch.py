@@ -134,7 +134,8 @@ def backends() -> dict[str, Status]:
     threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
     cuda = 'torch sees no CUDA device'
     if torch.cuda.is_available():  # any operator will do
-        reasons = [known['cuda'].absence() for known in _kernels.values() if 'cuda' in known]
+        kernels = [known['cuda'] for known in _kernels.values() if 'cuda' in known]
+        reasons = [kernel.absence() for kernel in kernels if kernel.is_compiled]
         cuda = None if None in reasons else reasons[0]
     return {
         'cpu': Status(missing is None, missing or f'compiled operators loaded{threads}'),
@@ -241,7 +242,7 @@ class Kernel(NamedTuple):
     """What serves the calls of one operator on one backend.
 
     The first two take the operator's arguments and return one sentence with the value that was found, or None.
-    :func:`register` sets the rest.
+    :func:`register` sets the rest, unless ``run`` is given: steps of torch, for which nothing needs to be installed.
     """
 
     refusal: Callable[..., str | None] = _nothing  # why it cannot serve a call
@@ -313,7 +314,7 @@ def register(
     Args:
         operator: The name by which ``run`` and ``explain`` know it.
         reference: Function that computes the results on tensors of any device.
-        kernels: What the compiled ``<operator>_compiled`` refuses, by backend.
+        kernels: What the compiled ``<operator>_compiled`` refuses, by backend, or what runs in its place.
         compiled: Function that calls it, where that is more than the plain call.
         arguments: What a call takes, for ``explain``; None for what ``compiled`` or else ``reference`` takes.
     """
@@ -323,6 +324,8 @@ def register(
         return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
 
     def complete(backend: str) -> Kernel:
+        if kernels[backend].run is not None:
+            return kernels[backend]
         absence = partial(missing_kernel, name, backend)
         return kernels[backend]._replace(run=compiled or run_compiled, absence=absence, is_compiled=compiled is None)
 

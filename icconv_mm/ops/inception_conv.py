@@ -1,14 +1,14 @@
 """Inception convolution: a 3x3 convolution in which every output channel has its own dilation."""
 
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from icconv_mm.ops import standard
-from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal
+from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal, unproven
 from icconv_mm.ops.dispatch import Kernel
 from icconv_mm.ops.library import is_symbol, recorded
 from icconv_mm.ops.tensors import (
@@ -134,16 +134,9 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the kernels passed their tests and were faster
 _LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
 _MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
 _VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
-
-
-@cache
-def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU."""
-    return torch.cuda.get_device_capability(device)
 
 
 def _cuda_refusal(first, second, *_) -> str | None:
@@ -158,8 +151,8 @@ def _cuda_refusal(first, second, *_) -> str | None:
 
 def _cuda_objection(tensor, group_in: int, group_out: int, pattern) -> str | None:
     """Why the reference serves a call, unless the CUDA backend is in use: the kernels are slower, or did not run so."""
-    if capability(tensor.device) not in PROVEN:
-        return f'its tests have not passed on a GPU like {tensor.device}'
+    if reason := unproven(tensor.device):
+        return reason
     if tensor.dtype == torch.float64:
         return f'in {tensor.dtype} the reference is faster'
     vector = _VECTOR_BYTES // tensor.element_size()

@@ -1,12 +1,13 @@
 """Pyramidal convolution: parallel convolutions of several kernel sizes and groups on one input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from icconv_mm.ops import standard
-from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal
+from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal, unproven
 from icconv_mm.ops.dispatch import Kernel
 from icconv_mm.ops.library import is_symbol, recorded
 from icconv_mm.ops.tensors import (
@@ -15,7 +16,9 @@ from icconv_mm.ops.tensors import (
     convolution_grad_input,
     convolution_grad_weight,
     convolve,
+    device_refusal,
     empty,
+    tensors_of,
     triples,
     wide_zeros,
 )
@@ -166,6 +169,93 @@ def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
     return grad.split([int(count) for count in channels], 1)
 
 
+# --- on GPUs: one dense convolution, of filters in which zeros stand for what smaller kernels and groups leave out
+
+_FILLED_DTYPES = (torch.bfloat16, torch.float16)  # tensor cores multiply the zeros faster than cuDNN leaves them out
+_MOST_FILLED = 6400  # factors of an output, zeros included: up to so many it was measured (docs/measurements)
+
+
+def _filled_refusal(*args) -> str | None:
+    return device_refusal(tensors_of(args), 'cuda')
+
+
+def _filled_objection(like: Tensor, in_channels: int, kernels: Sequence[Sequence[int]]) -> str | None:
+    """Why the reference serves a call unless the CUDA backend is in use; ``kernels`` has height and width by level."""
+    if reason := unproven(like.device):
+        return reason
+    if like.dtype not in _FILLED_DTYPES:
+        return f'in {like.dtype} it was not measured'
+    factors = in_channels * prod(map(max, zip(*kernels)))
+    if factors > _MOST_FILLED:
+        return f'an output has {factors} factors; above {_MOST_FILLED} it was not measured'
+    return None
+
+
+def _output_objection(x, weights, *_) -> str | None:
+    return _filled_objection(x, x.shape[1], [weight.shape[2:] for weight in weights])
+
+
+def _grad_input_objection(grad, weights, size, groups, *_) -> str | None:
+    return _filled_objection(grad, weights[0].shape[1] * groups[0], [weight.shape[2:] for weight in weights])
+
+
+def _grad_weight_objection(grad, x, shapes, *_) -> str | None:
+    return _filled_objection(grad, x.shape[1], [kernel for _, *kernel in triples(shapes)])
+
+
+def filled_output(
+    x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
+) -> Tensor:
+    """As :func:`output`; what is not finite in one channel of ``x`` spreads to all of the outputs."""
+    return convolve(x, _filled(weights, groups), bias, stride, (dilation, dilation), 1)
+
+
+def filled_grad_input(
+    grad: Tensor, weights: Sequence[Tensor], size: tuple[int, int], groups: Sequence[int], stride: int, dilation: int
+) -> Tensor:
+    """As :func:`grad_input`."""
+    shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
+    return convolution_grad_input(grad, shape, _filled(weights, groups), stride, (dilation, dilation), 1)
+
+
+def filled_grad_weight(
+    grad: Tensor, x: Tensor, shapes: Sequence[int], groups: Sequence[int], stride: int, dilation: int
+) -> list[Tensor]:
+    """As :func:`grad_weight`."""
+    sizes = level_shapes(shapes, x.shape[1], groups)
+    shape = _filled_shape(sizes, x.shape[1])
+    filled = convolution_grad_weight(grad, x, shape, stride, (dilation, dilation), 1)
+    return [_own(part, size, group).reshape(size) for part, size, group in _parts(filled, sizes, groups)]
+
+
+def _filled(weights: Sequence[Tensor], groups: Sequence[int]) -> Tensor:
+    """All levels as the filters of one dense convolution, ``[C_out, C_in, kh, kw]`` of the largest kernel."""
+    sizes = [tuple(weight.shape) for weight in weights]
+    filled = weights[0].new_zeros(_filled_shape(sizes, sizes[0][1] * groups[0]))
+    for (part, size, group), weight in zip(_parts(filled, sizes, groups), weights):
+        _own(part, size, group).copy_(weight.unflatten(0, (group, size[0] // group)))
+    return filled
+
+
+def _filled_shape(sizes: Sequence[tuple[int, ...]], in_channels: int) -> tuple[int, ...]:
+    channels, _, heights, widths = zip(*sizes)
+    return sum(channels), in_channels, max(heights), max(widths)
+
+
+def _parts(filled, sizes, groups):
+    """The rows of each level, its own shape and its groups."""
+    return zip(filled.split([size[0] for size in sizes]), sizes, groups)
+
+
+def _own(part: Tensor, size: tuple[int, ...], groups: int) -> Tensor:
+    """The elements that a level has in its rows ``[C_l, C_in, kh, kw]`` of the filled filters: a view, groups first."""
+    (channels, inside, *kernel), sides = size, part.shape[2:]
+    top, left = ((side - own) // 2 for side, own in zip(sides, kernel))
+    middle = part[:, :, top : top + kernel[0], left : left + kernel[1]]
+    blocks = middle.unflatten(0, (groups, channels // groups)).unflatten(2, (groups, inside))
+    return blocks.diagonal(0, 0, 2).movedim(-1, 0)
+
+
 # --- fakes and registration
 
 
@@ -177,12 +267,15 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
     return [grad.new_empty(shape) for shape in level_shapes(shapes, x.shape[1], groups)]
 
 
-_KERNELS = {'cpu': Kernel(cpu_refusal)}
+def _kernels(objection: Callable, filled: Callable) -> dict[str, Kernel]:
+    return {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_filled_refusal, objection, run=filled)}
+
+
 _convolution = Convolution(
     pyconv2d,
-    Part(output, _KERNELS),
-    Part(grad_input, _KERNELS, _grad_input_fake),
-    Part(grad_weight, _KERNELS, _grad_weight_fake),
+    Part(output, _kernels(_output_objection, filled_output)),
+    Part(grad_input, _kernels(_grad_input_objection, filled_grad_input), _grad_input_fake),
+    Part(grad_weight, _kernels(_grad_weight_objection, filled_grad_weight), _grad_weight_fake),
     weights_schema='Tensor[] weights',
     settings_schema='int[] groups, int stride, int dilation',
     check=_check,

@@ -129,7 +129,7 @@ def amount(timing: dict, unit: str) -> str:
 
 
 def test_costs_of_the_readme():
-    """Of a backbone's forward pass on the CPU, over both runs, and on the H200 against our dense network."""
+    """Of a backbone's forward pass on the CPU, over both runs, and on a GPU."""
     names = {what: name.strip('`') for what, name, *_ in tables(section(UPSTREAM, 'Networks'))[0][1:]}
     runs = [figures(page) for page in (UPSTREAM, beside(UPSTREAM, 'again'))]
     measured = {
@@ -141,8 +141,9 @@ def test_costs_of_the_readme():
     assert len(times) == 4
     for what, time in times.items():
         assert time == measured['IC-ResNet-50' if 'dilations' in what else 'PyConvResNet-50'], what
-    forward, *_ = tables(section('docs/measurements/2026-11-20-h200.md', 'A backbone'))[0][1:]
-    assert f'{spread(float(ratio) for ratio in forward[4].split(","))} times as long' in readme()
+    on_gpu = figures(FOLDER / '2026-11-27-h100.md')
+    forward, step = (on_gpu[f'IC-R50-k9 2x3x800x1344 {form}: ours / upstream']['ratio'] for form in ('eager', 'step'))
+    assert f'took {forward:.2f} times as long' in readme() and f'and {step:.2f} in training' in readme()
 
 
 def spread(ratios) -> str:

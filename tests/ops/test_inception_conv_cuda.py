@@ -6,8 +6,8 @@ import pytest
 import torch
 from inception_calls import Call, per_run, random_call, random_pattern, wide_call
 
-from icconv_mm.ops import backends, explain, inception_conv2d, use_backend
-from icconv_mm.ops import inception_conv as rules
+from icconv_mm.ops import backends, convolution, explain, inception_conv2d, use_backend
+from icconv_mm.patterns.pattern import MAX_DILATION
 
 pytestmark = [
     pytest.mark.gpu,
@@ -99,7 +99,7 @@ def test_many_channels(precision, channels, stride):
 def test_dilations_beyond_shared_memory(precision):
     call = wide_call(11)._replace(stride=1)
     channels = call.weight.shape[0]
-    for far in ((40, 9), (300, 2000), (1, 10_000_000)):
+    for far in ((40, 9), (300, 2000), (1, MAX_DILATION)):
         assert_equals_the_definition(call._replace(pattern=[(channels - 1, 1, 1), (1, *far)]), precision, far)
 
 
@@ -276,8 +276,8 @@ def test_chosen_by_default_where_it_is_proven(monkeypatch):
         x, weight = (torch.randn(shape, device='cuda', dtype=dtype) for shape in ((1, 32, 8, 8), (32, 32, 3, 3)))
         return explain('inception_conv2d', x, weight, None, [16, 1, 1, 16, 2, 2], 1, 1)
 
-    monkeypatch.setattr(rules, 'PROVEN', (torch.cuda.get_device_capability(),))
+    monkeypatch.setattr(convolution, 'PROVEN', (torch.cuda.get_device_capability(),))
     assert ask(torch.bfloat16).chosen == 'cuda'
     assert ask(torch.float64).chosen == 'reference'
-    monkeypatch.setattr(rules, 'PROVEN', ())
+    monkeypatch.setattr(convolution, 'PROVEN', ())
     assert ask(torch.bfloat16).chosen == 'reference' and 'have not passed' in ask(torch.bfloat16)['cuda'].reason

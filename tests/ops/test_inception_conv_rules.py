@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from icconv_mm.ops import inception_conv as rules
+from icconv_mm.ops import convolution
 from icconv_mm.ops.compiled_library import missing_library
 
 PATTERN = (16, 1, 1, 8, 2, 2, 8, 4, 1)
@@ -16,7 +16,7 @@ HOPPER, OTHER = (9, 0), (7, 5)
 def card(monkeypatch):
     """A GPU of the compute capability that the test sets."""
     held = {'capability': HOPPER}
-    monkeypatch.setattr(rules, 'capability', lambda device: held['capability'])
+    monkeypatch.setattr(convolution, 'capability', lambda device: held['capability'])
     return held
 
 

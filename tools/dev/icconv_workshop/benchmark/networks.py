@@ -20,8 +20,9 @@ from icconv_workshop.benchmark.timing import Options
 
 # half precision rounds after each of some fifty layers: 1e-2 between memory formats of one dense network
 TOLERANCES = {**harness.TOLERANCES, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-# Gradients have passed through all layers backwards.
-STEP_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.2}
+# Of gradients by kind of device, in exact float32: half precision rounds half of some away in fifty layers. On a GPU
+# torchvision's network differs by 6e-4 between memory formats, the composition of PyConvResNet-50 by 1.5e-3.
+STEP_TOLERANCES = {'cpu': 1e-4, 'cuda': 5e-3}
 POSE_PATTERNS = ('human_pose/ic_resnet50_k13', 'geometric_d6')  # published; where it cannot be read
 
 
@@ -160,9 +161,9 @@ def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Optio
 
     Where ours is deployed, ours eager must have them as well.
 
-    Gradients are compared with running statistics and with smooth activations. Those of a batch turn rounding in one
-    layer into different gradients of the layers before it; and rounding turns single ReLUs on or off, which changes the
-    gradients of small maps by percents, as a wrong filter would.
+    Gradients are compared in float32, with running statistics and smooth activations. Those of a batch turn rounding in
+    one layer into different gradients of the layers before it; and rounding turns single ReLUs on or off, which changes
+    the gradients of small maps by percents, as a wrong filter would.
     """
     eager = case._replace(form='eager')
     equal = ['composition', 'ours'] if case.composition else ['ours']
@@ -172,10 +173,10 @@ def _check(case: Case, networks: dict[str, nn.Module], x: Tensor, options: Optio
         equal = ['eager', *equal]
     harness.check_agreement(case.label, contenders, equal, harness.tolerance(options, TOLERANCES))
     if case.trains:
-        smooth = {name: _smooth(network) for name, network in networks.items()}
-        contenders = _contenders(smooth, case, x, training=False)
-        tolerance = harness.tolerance(options, STEP_TOLERANCES)
-        harness.check_agreement(case.label, contenders, equal, tolerance, harness.of_norm)
+        smooth = {name: _smooth(network).float() for name, network in networks.items()}
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            contenders = _contenders(smooth, case, x.float(), training=False)
+            harness.check_agreement(case.label, contenders, equal, STEP_TOLERANCES[x.device.type], harness.of_norm)
 
 
 def _smooth(network: nn.Module) -> nn.Module:
