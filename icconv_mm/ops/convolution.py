@@ -15,7 +15,7 @@ from icconv_mm.ops.tensors import convolve, device_refusal, empty, tensors_of
 from icconv_mm.torch_private import below_autograd, in_functorch, is_compiling, is_jit_or_onnx_tracing
 
 FORWARD, GRADIENTS = 1, 2  # passes of a call, as csrc/python/fast_path.cpp has them
-PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the backend passed its tests and was faster
+PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the algorithms of the backend were right and faster
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
 
 

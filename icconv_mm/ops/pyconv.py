@@ -180,7 +180,13 @@ def _filled_refusal(*args) -> str | None:
 
 
 def _filled_objection(like: Tensor, in_channels: int, kernels: Sequence[Sequence[int]]) -> str | None:
-    """Why the reference serves a call unless the CUDA backend is in use; ``kernels`` has height and width by level."""
+    """Why the reference serves a call unless the CUDA backend is in use.
+
+    Args:
+        like: A tensor of the call: its device and dtype count.
+        in_channels: Input channels, of all groups.
+        kernels: Height and width of each level's kernel.
+    """
     if reason := unproven(like.device):
         return reason
     if like.dtype not in _FILLED_DTYPES:

@@ -7,7 +7,6 @@ from pyconv_calls import by_level, random_call
 from icconv_mm.ops import convolution, explain, pyconv, pyconv2d, pyconv2d_relu, use_backend
 
 HOPPER, OTHER = (9, 0), (8, 6)
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 
 
 def gradients(function, call):
@@ -38,19 +37,18 @@ def test_equals_the_definition(as_on_a_card, start):
     for seed in range(start, start + 50):
         call = random_call(seed)
         with use_backend('cuda'):
+            assert explain('pyconv2d', *call).chosen == 'cuda'  # else the reference is compared
             got = gradients(run, call)
         for one, other in zip(got, gradients(by_level, call), strict=True):
             torch.testing.assert_close(one, other, msg=lambda text, seed=seed: f'{seed}: {text}')
 
 
 def test_is_differentiable_twice(as_on_a_card):
-    call = random_call(3, min_batch=1)._replace(x=torch.randn(1, 4, 3, 4).double(), bias=None)
-    weights = [torch.randn(2, 4, 3, 3).double(), torch.randn(4, 2, 5, 3).double()]
+    shapes = (1, 4, 3, 4), (2, 4, 3, 3), (4, 2, 5, 3)
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
     with use_backend('cuda'):
-        assert torch.autograd.gradgradcheck(
-            lambda x, *weights: pyconv2d(x, weights, None, (1, 2), 2),
-            [each.requires_grad_() for each in (call.x, *weights)],
-        )
+        assert torch.autograd.gradgradcheck(lambda x, *weights: pyconv2d(x, weights, None, (1, 2), 2), tensors)
 
 
 def test_rectifies(as_on_a_card):
@@ -97,7 +95,7 @@ def test_serves_no_cpu():
 
 
 @pytest.mark.gpu
-@on_gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 def test_on_a_gpu(dtype):
     tolerance = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
