@@ -5,16 +5,18 @@ Examples:
 """
 
 import argparse
+import itertools
 import json
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Container, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from icconv_mm_runtime.drawing import content_of, draw, joined
-from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.drawing import content_of, draw, encoded, file_name, joined
+from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.results import coco_records
 from icconv_mm_runtime.session import Prediction, Session
 
@@ -38,46 +40,86 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run(args)
     except (RuntimeInputError, OSError) as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
+        sys.exit(f'error: {printable(error)}')
 
 
 def run(args: argparse.Namespace) -> None:
+    """Write what the network finds in the pictures.
+
+    Raises:
+        RuntimeInputError: The file or an argument cannot be used.
+        SystemExit: Some pictures cannot be used; the results of the others are written.
+    """
     session, out = Session(args.file, args.threads), Path(args.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
     images: list[dict] = []
     records: dict[str, list[dict]] = {name: [] for name in session.tasks}
     drawn: set[str] = set()
-    for number, prediction in enumerate(session.predict(args.pictures, args.batch_size), start=1):
+    faults: list[str] = []
+    for number, (path, prediction) in enumerate(session.try_predict(args.pictures, args.batch_size), start=1):
+        try:
+            if isinstance(prediction, RuntimeInputError):
+                raise prediction
+            with refusing(path):
+                own = _records(session, prediction, number, args.json_score_thr)
+                if args.draw:
+                    shown = _unused(file_name(Path(path).name), number, drawn)
+                    image = _drawn(session, prediction, args.score_thr)
+                    write_whole(out / 'vis' / shown, encoded(image, Path(shown).suffix))
+                    drawn.add(shown)
+        except RuntimeInputError as error:
+            faults.append(str(error))
+            continue
         height, width = prediction.image.shape[:2]
-        name = Path(prediction.path).name
-        images.append({'id': number, 'file_name': name, 'width': width, 'height': height})
-        for task, found in prediction.tasks.items():
-            records[task] += coco_records(session.tasks[task], found, number, args.json_score_thr)
-        if args.draw:
-            shown = name if Path(name).suffix else f'{name}.jpg'
-            shown = f'{number}_{shown}' if shown in drawn else shown  # of another folder
-            drawn.add(shown)
-            _write(out / 'vis' / shown, _drawn(session, prediction, args.score_thr))
+        images.append({'id': number, 'file_name': Path(path).name, 'width': width, 'height': height})
+        for task, found in own.items():
+            records[task] += found
     for task, description in session.tasks.items():
         suffix = f'.{task}' if task else ''
         categories = [{'id': i, 'name': known} for i, known in enumerate(description['classes'], start=1)]
         about = {'images': images, 'annotations': [], 'categories': categories}
         for kind, content in (('predictions', records[task]), ('images', about)):
             path = out / f'{kind}{suffix}.json'
-            path.write_text(json.dumps(content))
-            print(path)
+            write_whole(path, json.dumps(content).encode())
+            print(printable(path))
+    if faults:
+        many = f'{len(faults)} of {number} pictures failed; the results of the others are in {printable(out)}:'
+        sys.exit('error: ' + ('\n  '.join([many, *faults]) if number > 1 else faults[0]))
+
+
+def _records(session: Session, prediction: Prediction, number: int, score_thr: float) -> dict[str, list[dict]]:
+    """The entries of the picture in the COCO results of each task, of the classes that the file names."""
+    ids = {name: range(1, len(task['classes']) + 1) or None for name, task in session.tasks.items()}
+    return {
+        name: coco_records(session.tasks[name], found, number, score_thr, ids[name])
+        for name, found in prediction.tasks.items()
+    }
+
+
+def _unused(name: str, number: int, drawn: Container[str]) -> str:
+    """The name, or, for a picture of another folder, with a number before it."""
+    numbered = (f'{count}_{name}' for count in itertools.count(number))
+    return next(each for each in itertools.chain([name], numbered) if each not in drawn)
 
 
 def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.ndarray:
-    """The picture [h, w, 3], BGR, with what all tasks found, on at most 4096 pixels."""
+    """The picture [h, w, 3], RGB, with what all tasks found, on at most 4096 pixels."""
     parts = [content_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
-    return draw(prediction.image[..., ::-1], joined(parts))[..., ::-1]
+    return draw(prediction.image[..., ::-1], joined(parts))
 
 
-def _write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
-    if not cv2.imwrite(str(path), image):
-        raise RuntimeInputError(f'{path}: cannot be written')
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file: it appears whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
+    try:
+        with os.fdopen(descriptor, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

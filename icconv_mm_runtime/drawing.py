@@ -1,14 +1,20 @@
 """One picture with all that is known or predicted of it: legible at any size, on at most 4096 pixels."""
 
 import colorsys
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from icconv_mm_runtime import limits
+
+WRITTEN = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # suffixes of drawn pictures
 LONGEST = 4096  # pixels of a drawn picture: the file of a larger one is for the network, not for the eye
+_FAR = 1 << 20  # pixels: further outside nothing is drawn
 _GOLDEN = 0.61803398875  # of the circle of hues from one colour to the next
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MASK, _MAP = 0.45, 0.5  # how much of the colour lies over the picture
@@ -74,7 +80,8 @@ def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, floa
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale == 1.0:
         return image.copy(), scale
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndarray:
@@ -102,7 +109,7 @@ def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndar
     for mark in content.marks:
         if mark.box is not None:
             color = tuple(int(value) for value in mark.color)
-            x1, y1, x2, y2 = (round(float(value) * scale) for value in mark.box)
+            x1, y1, x2, y2 = _pixels(mark.box, scale)
             cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(1.5 * unit)), cv2.LINE_AA)
             if mark.text:
                 words.append((mark.text, x1, y1, color))
@@ -114,6 +121,11 @@ def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndar
     if content.title:
         _write(canvas, content.title, 0, height, (30, 30, 30), unit)
     return canvas
+
+
+def _pixels(places: Any, scale: float) -> list:
+    """Places on the canvas in whole pixels; OpenCV refuses some that are far outside."""
+    return np.clip(np.round(np.asarray(places, np.float64) * scale), -_FAR, _FAR).astype(int).tolist()
 
 
 def _draw_map(canvas: np.ndarray, labels: np.ndarray, content: Content) -> list[tuple]:
@@ -157,7 +169,7 @@ def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: flo
 
 def _draw_skeleton(canvas: np.ndarray, mark: Mark, scale: float, unit: float) -> None:
     """Only keypoints that are shown, and lines between two of them."""
-    points = np.round(np.asarray(mark.keypoints) * scale).astype(int)
+    points = np.array(_pixels(mark.keypoints, scale))
     shown = np.ones(len(points), bool) if mark.shown is None else np.asarray(mark.shown, bool)
     color = tuple(int(value) for value in mark.color)
     for a, b in mark.skeleton:
@@ -185,6 +197,29 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
     light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     ink = (0, 0, 0) if light > 130 else (255, 255, 255)
     cv2.putText(canvas, text, (left + pad, bottom - base - pad), _FONT, size, ink, thick, cv2.LINE_AA)
+
+
+def file_name(name: str) -> str:
+    """The name of the file of a drawn picture: that of the picture, shortened, and with a suffix that is written."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    if suffix.lower() not in WRITTEN:
+        stem, suffix = name, '.jpg'
+    room = limits.FILE_NAME - len(suffix)
+    letters = os.fsencode(stem)
+    return (stem if len(letters) <= room else letters[:room].decode(errors='ignore') or 'picture') + suffix
+
+
+def encoded(image: np.ndarray, suffix: str) -> bytes:
+    """The content of the file of a picture [h, w, 3], RGB.
+
+    Raises:
+        ValueError: The suffix is not one of :data:`WRITTEN`, or OpenCV cannot encode the picture.
+    """
+    known = next((each for each in WRITTEN if each == suffix.lower()), None)
+    is_encoded, content = cv2.imencode(known, image[..., ::-1]) if known else (False, None)
+    if not is_encoded:
+        raise ValueError(f'no picture is written as {suffix!r}, but as {", ".join(WRITTEN)}')
+    return content.tobytes()
 
 
 def tiles(pictures: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np.ndarray:

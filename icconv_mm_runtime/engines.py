@@ -1,34 +1,41 @@
 """Opening an exported file: what it says of itself, and the function that runs it."""
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime import limits
+from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.metadata import parsed
 
 KEY = 'icconv_mm'  # of the metadata
-SCHEMA = 1  # of the metadata that this version reads
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], Run]:
     """The metadata of a file, and what runs it: ONNX Runtime, or else OpenVINO, an ``.xml`` only the latter."""
+    if not isinstance(file, (str, Path)):
+        raise RuntimeInputError(f'file: expected the name of a file, got {type(file).__name__}')
     file = Path(file)
-    if not file.is_file():
-        raise RuntimeInputError(f'{file}: no such file')
-    openers = {'.onnx': [_onnxruntime, _openvino], '.xml': [_openvino]}.get(file.suffix)
-    if openers is None:
-        raise RuntimeInputError(f'{file}: expected a file that ends in .onnx or .xml')
-    missing = []
-    for opener in openers:
-        try:
-            return opener(file, threads)
-        except ImportError as error:
-            missing.append(str(error.name).split('.')[0])
-    raise RuntimeInputError(f'{file}: needs {" or ".join(missing)}: pip install {missing[0]}')
+    is_count = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= limits.THREADS
+    if threads is not None and not is_count:
+        raise RuntimeInputError(f'threads must be a whole number from 1 to {limits.THREADS}, got {threads!r}')
+    with refusing(str(file)):
+        if not file.is_file():
+            raise RuntimeInputError(f'{file}: no such file')
+        openers = {'.onnx': [_onnxruntime, _openvino], '.xml': [_openvino]}.get(file.suffix)
+        if openers is None:
+            raise RuntimeInputError(f'{file}: expected a file that ends in .onnx or .xml')
+        missing = []
+        for opener in openers:
+            try:
+                return opener(file, threads)
+            except ImportError as error:
+                missing.append(str(error.name).split('.')[0])
+        raise RuntimeInputError(f'{file}: needs {" or ".join(missing)}: pip install {missing[0]}')
 
 
 def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
@@ -38,11 +45,9 @@ def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
-    try:
+    with refusing(f'{file}: cannot be read'):
         session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
-    except Exception as error:  # the runtime has kinds of its own
-        raise _unreadable(file, error) from None
-    metadata = _read(file, session.get_modelmeta().custom_metadata_map.get(KEY))
+    metadata = parsed(session.get_modelmeta().custom_metadata_map.get(KEY), str(file))
     names = [output.name for output in session.get_outputs()]
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
@@ -55,14 +60,15 @@ def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()
-    try:
+    with refusing(f'{file}: cannot be read'):
         model = core.read_model(str(file))
         path = [KEY] if file.suffix == '.xml' else ['framework', KEY]
         text = model.get_rt_info(path).astype(str) if model.has_rt_info(path) else None
-        metadata = _read(file, text)
+    metadata = parsed(text, str(file))
+    if file.suffix == '.xml':
+        _check_weights(file.with_suffix('.bin'), metadata.get('weights_sha256'))
+    with refusing(f'{file}: cannot be read'):
         compiled = core.compile_model(model, 'CPU', options)
-    except RuntimeError as error:
-        raise _unreadable(file, error) from None
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -71,17 +77,13 @@ def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
     return metadata, run
 
 
-def _unreadable(file: Path, error: Exception) -> RuntimeInputError:
-    return RuntimeInputError(f'{file}: cannot be read ({" ".join(str(error).split())[:200]})')
-
-
-def _read(file: Path, text: str | None) -> dict[str, Any]:
-    if not text:
-        raise RuntimeInputError(f'{file}: has no metadata of icconv_mm; write it with tools/export.py')
-    metadata = json.loads(text)
-    if metadata['schema'] > SCHEMA:
-        raise RuntimeInputError(
-            f'{file}: its metadata have schema {metadata["schema"]}, this icconv_mm_runtime reads up to {SCHEMA}: '
-            'install a newer one'
-        )
-    return metadata
+def _check_weights(file: Path, known: str | None) -> None:
+    """An ``.xml`` says of which ``.bin`` it is; those of former versions do not."""
+    if known is None:
+        return
+    digest = hashlib.sha256()
+    with open(file, 'rb') as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != known:
+        raise RuntimeInputError(f'{file}: is of another export than the .xml beside it; export both again')

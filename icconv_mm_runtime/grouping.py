@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+from icconv_mm_runtime import limits
+
 # Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
 COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 _BLOCK = 16  # side of the squares that the search for missing keypoints rules out
@@ -30,6 +32,8 @@ def group_keypoints(
     count = len(heatmaps)
     order = keypoint_order or (COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count))
     peaks = [_peaks(heatmaps[k], tags[:, k], max_num_people, nms_kernel, detection_threshold) for k in range(count)]
+    if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.PEAKS:
+        raise ValueError(f'{found} peaks are too many, at most {limits.PEAKS} are grouped; raise detection_threshold')
     people = assign_by_tag(peaks, order, tag_threshold, max_num_people if ignore_too_much else None)
     scores = people[..., 2].mean(1) if len(people) else np.zeros(0, np.float32)
     found, pixels = people[..., 2] > 0, people[..., :2].astype(int)

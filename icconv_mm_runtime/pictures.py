@@ -1,7 +1,7 @@
 """From a picture to the inputs of a network, by the steps that the file names."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime import limits
+from icconv_mm_runtime.errors import RuntimeInputError, is_utf8, printable, refusing
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_LONGEST = 32766  # pixels of a side that OpenCV can warp to
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 
 
@@ -31,45 +31,120 @@ class Picture:
 
 
 def read_all(pictures: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and pixels of a file, a folder, a video, an array, or several of them."""
-    if isinstance(pictures, np.ndarray):
-        if pictures.ndim != 3 or pictures.shape[2] != 3 or pictures.dtype != np.uint8 or not pictures.size:
-            found = f'{list(pictures.shape)} of {pictures.dtype}'
-            raise RuntimeInputError(f'an array must be [height, width, 3] of uint8 in the order BGR, got {found}')
-        yield 'array', pictures
-    elif not isinstance(pictures, (str, Path)):
-        for each in pictures:
-            yield from read_all(each)
-    elif (path := Path(pictures)).is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.is_file())
-        if not found:
-            raise RuntimeInputError(f'{path}: no picture ({", ".join(PICTURES)}) in this folder')
-        yield from read_all(found)
-    elif path.suffix.lower() in VIDEOS:
-        yield from _frames(path)
-    else:
-        yield str(path), _decoded(path)
+    """Names and pixels of a file, a folder, a video, an array, or several of them.
+
+    Raises:
+        RuntimeInputError: One cannot be read.
+    """
+    for path, image in try_read_all(pictures):
+        if isinstance(image, RuntimeInputError):
+            raise image
+        yield path, image
+
+
+def try_read_all(pictures: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
+    """As :func:`read_all`, with the error in the place of pixels that cannot be read.
+
+    Raises:
+        RuntimeInputError: Something is of the wrong kind.
+    """
+    if isinstance(pictures, (str, Path, np.ndarray)):
+        pictures = [pictures]
+    elif not isinstance(pictures, Iterable):
+        raise _wrong_kind(pictures)
+    for each in pictures:
+        if isinstance(each, np.ndarray):
+            yield _attempt('array', _checked, each)
+        elif isinstance(each, (str, Path)):
+            yield from _try_read(Path(each))
+        else:
+            raise _wrong_kind(each)
+
+
+def _wrong_kind(given: Any) -> RuntimeInputError:
+    return RuntimeInputError(f'pictures: expected files, folders, videos or arrays, got {printable(repr(given))[:60]}')
+
+
+def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
+    name, files = _attempt(str(path), _files, path)
+    if isinstance(files, RuntimeInputError):
+        yield name, files
+        return
+    for file in files:
+        if file.suffix.lower() in VIDEOS:
+            yield from _frames(file)
+        else:
+            yield _attempt(str(file), _decoded, file)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.is_file())
+    if not found:
+        raise RuntimeInputError(f'{path}: no picture ({", ".join(PICTURES)}) in this folder')
+    return found
+
+
+def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """The name, and what a function returns or the error of the picture."""
+    try:
+        with refusing(name):
+            return name, function(*arguments)
+    except RuntimeInputError as error:
+        return name, error
+
+
+def _checked(image: np.ndarray, name: str = 'an array') -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        found = f'{list(image.shape)} of {image.dtype}'
+        raise RuntimeInputError(f'{name} must be [height, width, 3] of uint8 in the order BGR, got {found}')
+    height, width = image.shape[:2]
+    if height * width > limits.IMAGE_PIXELS:
+        raise RuntimeInputError(f'{name}: has {width}x{height} pixels, at most {limits.IMAGE_PIXELS} are read')
+    return image
 
 
 def _decoded(path: Path) -> np.ndarray:
     if not path.is_file():
         raise RuntimeInputError(f'{path}: no such file')
+    if (size := path.stat().st_size) > limits.IMAGE_BYTES:
+        raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.IMAGE_BYTES} are read')
     content = np.fromfile(path, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise RuntimeInputError(f'{path}: is no picture, or is damaged')
-    return image
+    return _checked(image, str(path))
 
 
-def _frames(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise RuntimeInputError(f'{path}: no such file, or no video that OpenCV can read')
+def _opened(path: Path) -> cv2.VideoCapture:
+    if not is_utf8(path):
+        raise RuntimeInputError(f'{path}: OpenCV opens no video whose path is not UTF-8: rename it')
+    return cv2.VideoCapture(str(path) if path.is_file() else '')
+
+
+def _frames(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
+    name, video = _attempt(str(path), _opened, path)
+    if isinstance(video, RuntimeInputError):
+        yield name, video
+        return
     count = 0
-    while (grabbed := video.read())[0]:
+    while True:
+        name, image = _attempt(str(path), _frame, video)
+        if image is None and not count:
+            image = RuntimeInputError(f'{path}: no such file, or no video that OpenCV can read')
+        if not isinstance(image, np.ndarray):
+            if image is not None:
+                yield name, image
+            break
         count += 1
-        yield f'{path.stem}_{count:06d}.jpg', grabbed[1]
+        yield f'{path.stem}_{count:06d}.jpg', image
     video.release()
+
+
+def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
+    is_there, image = video.read()
+    return _checked(image, 'a frame') if is_there else None
 
 
 def prepare(picture: Picture, steps: Sequence[Mapping[str, Any]]) -> Picture:
@@ -77,21 +152,25 @@ def prepare(picture: Picture, steps: Sequence[Mapping[str, Any]]) -> Picture:
     picture.levels = [picture.image]
     for step in steps:
         options = dict(step)
-        _STEPS[options.pop('op')](picture, **options)
+        with refusing(picture.path):
+            _STEPS[options.pop('op')](picture, **options)
     if picture.valid == (0, 0):
         picture.valid = picture.levels[0].shape[:2]
     return picture
 
 
-def _check_size(picture: Picture, size: Sequence[int]) -> None:
-    if min(size) < 1 or max(size) > _LONGEST:
+def _check_sizes(picture: Picture, *sizes: Sequence[int]) -> None:
+    """Before memory is asked for levels of these (width, height)."""
+    is_right = all(min(size) >= 1 and max(size) <= limits.SIDE for size in sizes)
+    if not is_right or sum(map(math.prod, sizes)) > limits.LEVEL_PIXELS:
         height, width = picture.image.shape[:2]
-        raise RuntimeInputError(f'{picture.path}: {width}x{height} pixels would become {size[0]}x{size[1]}')
+        made = ', '.join(f'{size[0]}x{size[1]}' for size in sizes)
+        raise RuntimeInputError(f'{picture.path}: {width}x{height} pixels would become {made}')
 
 
 def _to_size(picture: Picture, size: tuple[int, int]) -> None:
     """``size`` is (width, height)."""
-    _check_size(picture, size)
+    _check_sizes(picture, size)
     (image,) = picture.levels
     height, width = image.shape[:2]
     picture.levels = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)]
@@ -127,6 +206,7 @@ def _pad(picture: Picture, size: Sequence[int], value: Sequence[float]) -> None:
     """mmdet's ``Pad`` to (width, height), on the right and below."""
     (image,) = picture.levels
     below, right = max(size[1] - image.shape[0], 0), max(size[0] - image.shape[1], 0)
+    _check_sizes(picture, (image.shape[1] + right, image.shape[0] + below))
     picture.levels = [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=tuple(value))]
 
 
@@ -157,7 +237,7 @@ def warp_matrix(size: Sequence[int], center: Sequence[float], extent: Sequence[f
 def _pyramid(picture: Picture, **rule: Any) -> None:
     """icconv_mm's ``MultiScaleResize``: every level shows the same region of the picture."""
     sizes, base, center, extent = pyramid_layout(picture.image.shape[1::-1], **rule)
-    _check_size(picture, sizes[0])
+    _check_sizes(picture, *sizes)
     matrices = [warp_matrix(size, center, extent) for size in sizes]
     picture.levels = [
         cv2.warpAffine(picture.image, matrix, size, flags=cv2.INTER_LINEAR) for matrix, size in zip(matrices, sizes)
@@ -193,40 +273,46 @@ _STEPS = {
 }
 
 
-def batches(
-    pictures: Iterator[Picture], size: int, batch: Mapping[str, Any]
-) -> Iterator[tuple[list[Picture], dict[str, np.ndarray]]]:
-    """Pictures of equal size in batches, of any size if the rule in the file fills them up, with their arrays."""
+def batches(pictures: Iterator[Picture], size: int, batch: Mapping[str, Any]) -> Iterator[list[Picture]]:
+    """Pictures of equal size in batches, of any size if the rule in the file fills them up."""
 
-    def kind(item: tuple[int, Picture]) -> object:
-        return None if batch['pads'] else [level.shape for level in item[1].levels]
+    def kind(picture: Picture) -> object:
+        return None if batch['pads'] else [level.shape for level in picture.levels]
 
-    for _, alike in groupby(enumerate(pictures), kind):
-        while own := [picture for _, picture in islice(alike, size)]:
-            yield own, _arrays(own, batch)
+    for _, alike in groupby(pictures, kind):
+        while own := list(islice(alike, size)):
+            yield own
 
 
-def _arrays(pictures: Sequence[Picture], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def arrays_of(pictures: Sequence[Picture], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inputs of a network for a batch, by name."""
+    sizes = [_input_size(levels, pictures[0].path, batch) for levels in zip(*(each.levels for each in pictures))]
+    if (pixels := len(pictures) * sum(map(math.prod, sizes))) > limits.INPUT_PIXELS:
+        raise RuntimeInputError(
+            f'{pictures[0].path}: an input of {pixels} pixels is too large, at most {limits.INPUT_PIXELS} are given to '
+            'a network; try fewer pictures in a batch'
+        )
     arrays = {}
-    for number, levels in enumerate(zip(*(picture.levels for picture in pictures))):
-        size = [
-            -(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)
-        ]
-        if fixed := batch.get('fixed'):
-            # without the input 'size', a network takes for the picture what would be filled up
-            if any(side > most or (side < most and not batch['sized']) for side, most in zip(size, fixed)):
-                raise RuntimeInputError(
-                    f'{pictures[0].path}: needs an input of {size[0]}x{size[1]}, the file allows {fixed[0]}x{fixed[1]}'
-                )
-            size = fixed
-        stack = np.zeros((len(levels), 3, *size), np.uint8)
-        for row, level in zip(stack, levels):
+    for number, size in enumerate(sizes):
+        stack = np.zeros((len(pictures), 3, *size), np.uint8)
+        for row, picture in zip(stack, pictures):
+            level = picture.levels[number]
             row[:, : level.shape[0], : level.shape[1]] = level.transpose(2, 0, 1)
         arrays[f'image_{number}' if number else 'image'] = stack
-        for picture in pictures if number == 0 else ():
-            picture.input_size = stack.shape[2:]
+    for picture in pictures:
+        picture.input_size = tuple(sizes[0])
     if batch['sized']:
         # the inverse of the scale, as the libraries multiply boxes by it
-        sizes = [(*picture.valid, *(1 / factor for factor in picture.scale)) for picture in pictures]
-        arrays['size'] = np.array(sizes, np.float32)
+        scales = [(*picture.valid, *(1 / factor for factor in picture.scale)) for picture in pictures]
+        arrays['size'] = np.array(scales, np.float32)
     return arrays
+
+
+def _input_size(levels: Sequence[np.ndarray], path: str, batch: Mapping[str, Any]) -> Sequence[int]:
+    """Height and width of the input for these levels."""
+    size = [-(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)]
+    fixed = batch.get('fixed')
+    # without the input 'size', a network takes for the picture what would be filled up
+    if fixed and any(side > most or (side < most and not batch['sized']) for side, most in zip(size, fixed)):
+        raise RuntimeInputError(f'{path}: needs an input of {size[0]}x{size[1]}, the file allows {fixed[0]}x{fixed[1]}')
+    return fixed or size

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from icconv_mm_runtime import limits
 from icconv_mm_runtime.grouping import group_keypoints
 from icconv_mm_runtime.pictures import Picture
 
@@ -13,7 +14,11 @@ Found = dict[str, np.ndarray]
 
 
 def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
-    """What a task, as the file describes it, found in the picture that is ``row`` of a batch."""
+    """What a task, as the file describes it, found in the picture that is ``row`` of a batch.
+
+    Raises:
+        ValueError: The outputs would lead to more than :mod:`icconv_mm_runtime.limits` allows.
+    """
     return _DECODERS[task['kind']](task, outputs, row, picture)
 
 
@@ -24,15 +29,18 @@ def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
     if 'masks' in outputs:
         masks = outputs['masks'][row][found]
         size = picture.image.shape[:2]
-        pasted = [paste(mask, box, size, task['mask_threshold']) for mask, box in zip(masks, result['boxes'])]
-        result['masks'] = np.array(pasted, bool).reshape(-1, *size)
+        if (pixels := len(masks) * size[0] * size[1]) > limits.MASK_PIXELS:
+            raise ValueError(f'the masks have {pixels} pixels, at most {limits.MASK_PIXELS} are drawn')
+        result['masks'] = np.zeros((len(masks), *size), bool)
+        for whole, mask, box in zip(result['masks'], masks, result['boxes']):
+            whole[:] = paste(mask, box, size, task['mask_threshold'])
     return result
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
     """The probabilities ``[h, w]`` inside a box as a mask of the picture; nothing is outside."""
-    low = np.maximum(np.floor(box[:2]) - 1, 0).astype(int)
-    high = np.minimum(np.ceil(box[2:]) + 1, size[::-1]).astype(int)
+    low = np.clip(np.floor(box[:2]) - 1, 0, size[::-1]).astype(int)
+    high = np.clip(np.ceil(box[2:]) + 1, 0, size[::-1]).astype(int)
     whole = np.zeros(size, bool)
     if (high > low).all():
         values = np.zeros((1, mask.shape[0] + 2, mask.shape[1] + 2), mask.dtype)  # with a border of nothing
@@ -52,16 +60,21 @@ def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: i
     height, width = picture.valid
     logits = outputs['logits'][row][:, :height, :width]
     size = picture.image.shape[:2]
+    if len(logits) == 1 and task['threshold'] is None:
+        raise ValueError('logits of one class need a threshold, which the metadata do not have')
+    if (values := len(logits) * size[1]) > limits.LOGITS:
+        raise ValueError(f'{values} logits of a row of pixels are too many, at most {limits.LOGITS} are kept')
     rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
-    wide = _between(logits, 2, columns)
     label_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
-    for start in range(0, size[0], 64):  # the logits of the whole picture would be large
-        part = slice(start, start + 64)
-        scores = _between(wide, 1, tuple(each[part] for each in rows))
+    step = min(64, max(1, limits.LOGITS // values))
+    for start in range(0, size[0], step):  # the logits of the whole picture would be large
+        first, second, share = (each[start : start + step] for each in rows)
+        wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)
+        scores = _between(wide, 1, (first - first[0], second - first[0], share))
         if len(logits) > 1:
-            label_map[part] = scores.argmax(0)
+            label_map[start : start + step] = scores.argmax(0)
         else:
-            label_map[part] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
+            label_map[start : start + step] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
     return {'label_map': label_map}
 
 

@@ -1,15 +1,19 @@
 """Running a file on pictures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icconv_mm_runtime import limits
 from icconv_mm_runtime.engines import Run, open_file
-from icconv_mm_runtime.errors import RuntimeInputError
-from icconv_mm_runtime.pictures import Picture, batches, prepare, read_all
+from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.metadata import check
+from icconv_mm_runtime.outputs import check_outputs
+from icconv_mm_runtime.pictures import Picture, arrays_of, batches, prepare, try_read_all
 from icconv_mm_runtime.results import Found, decode
 
 
@@ -54,6 +58,7 @@ class Session:
     @classmethod
     def of(cls, metadata: Mapping[str, Any], run: Run, file: str) -> 'Session':
         """A session of another runtime: ``run`` takes arrays by input and gives arrays by output."""
+        check(metadata, file)
         session = cls.__new__(cls)
         session.metadata, session.run, session.file = metadata, run, file
         session.tasks = {task['name']: task for task in metadata['tasks']}
@@ -67,32 +72,66 @@ class Session:
             batch_size: Pictures in a run of the network.
 
         Raises:
-            RuntimeInputError: A picture cannot be used, or the network's outputs are not finite.
+            RuntimeInputError: A picture cannot be used, or what the network gives for it.
         """
-        if batch_size < 1:
-            raise RuntimeInputError(f'batch_size must be 1 or more, got {batch_size}')
-        steps = self.metadata['steps']
-        prepared = (prepare(Picture(path, image), steps) for path, image in read_all(pictures))
-        for batch, arrays in batches(prepared, batch_size, self.metadata['batch']):
-            outputs = self._outputs(arrays, batch[0].path)
-            for row, picture in enumerate(batch):
-                found = {}
-                for name, task in self.tasks.items():
-                    prefix = f'{name}.' if name else ''
-                    own = {key: outputs[f'{prefix}{key}'] for key in task['outputs']}
-                    found[name] = decode(task, own, row, picture)
-                yield Prediction(picture.path, picture.image, found)
+        for batch in self._batches(pictures, batch_size):
+            if isinstance(batch, tuple):
+                raise batch[1]
+            yield from self._found(batch)
 
-    def _outputs(self, arrays: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
+    def try_predict(self, pictures: Any, batch_size: int = 1) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+        """As :meth:`predict`: the path, and the prediction or, where a picture fails, the error in its place.
+
+        Raises:
+            RuntimeInputError: An argument is of the wrong kind.
+        """
+        for batch in self._batches(pictures, batch_size):
+            if isinstance(batch, tuple):
+                yield batch
+                continue
+            found = self._attempt(batch)
+            if isinstance(found, RuntimeInputError):  # find out which picture it is
+                found = [self._attempt([each]) for each in batch] if len(batch) > 1 else [found]
+                found = [each[0] if isinstance(each, list) else each for each in found]
+            yield from zip((picture.path for picture in batch), found)
+
+    def _batches(self, pictures: Any, batch_size: int) -> Iterator[list[Picture] | tuple[str, RuntimeInputError]]:
+        """Pictures that run together, and between them those that cannot be used, with the error."""
+        is_size = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+        if not is_size or not 1 <= batch_size <= limits.BATCH:
+            raise RuntimeInputError(f'batch_size must be a whole number from 1 to {limits.BATCH}, got {batch_size!r}')
+        for has_failed, group in groupby(self._prepared(pictures), lambda each: isinstance(each, tuple)):
+            if has_failed:
+                yield from group
+            else:
+                yield from batches(group, batch_size, self.metadata['batch'])
+
+    def _prepared(self, pictures: Any) -> Iterator[Picture | tuple[str, RuntimeInputError]]:
+        for path, image in try_read_all(pictures):
+            try:
+                if isinstance(image, RuntimeInputError):
+                    raise image
+                yield prepare(Picture(path, image), self.metadata['steps'])
+            except RuntimeInputError as error:
+                yield path, error
+
+    def _attempt(self, batch: Sequence[Picture]) -> list[Prediction] | RuntimeInputError:
         try:
-            outputs = self.run(arrays)
-        except Exception as error:  # the runtimes have kinds of their own
-            sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())
-            said = ' '.join(str(error).split())[:200]
-            raise RuntimeInputError(f'{self.file}: does not run on {path} ({sizes}): {said}') from error
-        for name, values in outputs.items():
-            if values.dtype.kind == 'f' and not np.isfinite(values.sum()) and not np.isfinite(values).all():
-                raise RuntimeInputError(
-                    f'{self.file}: the output {name} for {path} is not finite; has training diverged?'
-                )
-        return outputs
+            return self._found(batch)
+        except RuntimeInputError as error:
+            return error
+
+    def _found(self, batch: Sequence[Picture]) -> list[Prediction]:
+        """What the network finds in a batch."""
+        with refusing(batch[0].path):
+            arrays = arrays_of(batch, self.metadata['batch'])
+        sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())
+        with refusing(f'{self.file}: does not run on {batch[0].path} ({sizes})'):
+            outputs = dict(self.run(arrays))
+        found: list[dict[str, Found]] = [{} for _ in batch]
+        with refusing(f'{self.file}: on {batch[0].path}'), np.errstate(all='ignore'):
+            for name, task in self.tasks.items():
+                own = check_outputs(task, outputs, len(batch), batch[0].input_size)
+                for row, picture in enumerate(batch):
+                    found[row][name] = decode(task, own, row, picture)
+        return [Prediction(picture.path, picture.image, tasks) for picture, tasks in zip(batch, found)]

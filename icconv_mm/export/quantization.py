@@ -13,7 +13,7 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
-from icconv_mm_runtime.pictures import Picture, batches, prepare, read_all
+from icconv_mm_runtime.pictures import Picture, arrays_of, prepare, read_all
 
 _PICTURES = 64  # by which ranges are measured at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
@@ -65,9 +65,8 @@ def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
 def _inputs(description: Mapping[str, Any], pictures: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
     """What the network reads of each picture."""
     paths = list(map(str, pictures))[:_PICTURES]
-    prepared = (prepare(Picture(path, image), description['steps']) for path, image in read_all(paths))
-    for _, arrays in batches(prepared, 1, description['batch']):
-        yield arrays
+    for path, image in read_all(paths):
+        yield arrays_of([prepare(Picture(path, image), description['steps'])], description['batch'])
 
 
 def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:

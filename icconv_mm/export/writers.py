@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
 
@@ -40,11 +41,13 @@ def to_openvino(model: Any) -> Any:
 
 
 def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> None:
-    """An OpenVINO model as ``.xml``, with its ``.bin`` beside it."""
+    """An OpenVINO model as ``.xml``, with its ``.bin`` beside it, whose SHA-256 the description gets."""
     import openvino
 
-    model.set_rt_info(json.dumps(description), [KEY])
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    for _ in range(2):  # the weights are known when they are written
+        model.set_rt_info(json.dumps(description), [KEY])
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+        description = {**description, 'weights_sha256': sha256(path.with_suffix('.bin'))}
 
 
 def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:

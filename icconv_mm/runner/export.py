@@ -1,13 +1,15 @@
 """A trained network as one file that runs without this package, checked against the model before it is written."""
 
 import hashlib
-import shutil
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,8 +45,8 @@ from icconv_mm.runner.inputs import Picture, is_large, read
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import RuntimeInputError, Session
+from icconv_mm_runtime import metadata as metadata_schema
 
-SCHEMA = 1  # of the description in the file
 _PICTURES = 4  # of the check, where none are given
 
 
@@ -102,7 +104,8 @@ def export(
     pictures = find_images(images) if images is not None else _pictures_of(cfg)
     with naming(str(cfg.filename)):
         network, description = _described(predictor, transforms, fixed, checkpoint)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+    with _refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        metadata_schema.check(description, str(out))
         file = Path(folder, out.name)
         report = _made(network, description, to, file, int8, operator)
         session = _session(network, description, to, file)
@@ -110,9 +113,26 @@ def export(
         if int8 is not None:
             report['metrics'] = _metrics(untouched, checkpoint, session)
         _describe(to, file, {**description, 'check': report['check']})
-        for part in sorted(Path(folder).iterdir()):
-            shutil.move(part, out.parent / part.name)
+        _move(Path(folder), out)
     return {'file': str(out), 'bytes': out.stat().st_size, **report}
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the runtime refuses is wrong input of the export."""
+    try:
+        yield
+    except RuntimeInputError as error:
+        raise InputError(str(error)) from error
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Move the parts of a file to where it belongs; one of several parts is never beside a part of the former one."""
+    others = [part for part in folder.iterdir() if part.name != out.name]
+    if others:
+        out.unlink(missing_ok=True)  # until its other parts are there, nothing can be opened
+    for part in (*others, folder / out.name):
+        part.replace(out.parent / part.name)
 
 
 def _check_versions(to: str) -> None:
@@ -139,14 +159,28 @@ def _pictures_of(cfg: Config) -> list[Path]:
     """Some pictures of the test dataset."""
     for place, dataset in phase_datasets(cfg, 'test', 'val'):
         for _, leaf in leaf_datasets(dataset, place):
-            prefixes = leaf.get('data_prefix') or {}
+            prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
             folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
-            path = Path(join_root(leaf.get('data_root') or '', folder or ''))
-            if path.is_dir():
+            path = Path(join_root(root, folder or ''))
+            listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
+            if found := list(islice(filter(Path.is_file, listed), _PICTURES)):
+                return found
+            if path.is_dir() and (root or folder):
                 return find_images(path)[:_PICTURES]
     raise ArgumentError(
         'images', f'{cfg.filename}: the pictures of the test dataset are not here; name some for the check'
     )
+
+
+def _names_in(file: Path) -> list[str]:
+    """The names of images that an annotation file lists: COCO, a list of label maps, or ``NAME LABEL`` in each line."""
+    if not file.is_file():
+        return []
+    with naming(str(file), OSError, ValueError, LookupError, TypeError, AttributeError):
+        text = file.read_text(encoding='utf-8')
+        if file.suffix == '.json':
+            return [image['file_name'] for image in json.loads(text)['images']]
+        return [line.strip().rpartition(' ')[0] for line in text.splitlines()]
 
 
 def _described(
@@ -167,7 +201,7 @@ def _described(
     layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
     pattern = hashlib.sha256(repr([layer.scaled_pattern.flat for layer in layers]).encode()).hexdigest()
     return network, {
-        'schema': SCHEMA,
+        'schema': metadata_schema.SCHEMA,
         'steps': steps,
         'batch': batch,
         'tasks': tasks,
@@ -236,24 +270,43 @@ def _session(network: Exported, description: Mapping[str, Any], to: str, file: P
 def _checked(
     predictor: Predictor, session: Session, pictures: Sequence[Path], limited: bool
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """The largest differences between the model and the file, one and two pictures in a batch; and their times."""
+    """The largest differences between the model and the file, one and two pictures in a batch; and the times of one."""
     adapters = {name: adapter for name, (adapter, _) in predictor.task.parts(predictor.dataset_meta).items()}
     differences = comparison.Differences(session.tasks, adapters)
-    for batch_size in (2, 1):
+    milliseconds: dict[str, float] = {}
+    for batch_size in (1, 2):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
-        try:
-            found = _timed(session.predict(list(map(str, pictures)), batch_size), seconds['file'])
-        except RuntimeInputError as error:
-            raise InputError(str(error)) from error
-        whole = [_whole(path) for path in pictures]
-        samples = _timed(predictor.predict(whole, batch_size if _is_even(found) else 1), seconds['model'])
-        for prediction, (path, sample) in zip(found, samples, strict=True):
-            if limited:
-                differences.add(str(path), prediction.tasks, sample, partial(_is_tie, predictor, session))
+        counts: list[int] = []
+        counted = Session.of(session.metadata, partial(_counted, session, counts), session.file)
+        found = _timed(counted.predict(list(map(str, pictures)), batch_size), seconds['file'])
+        left = iter(pictures)
+        batches = [list(islice(left, count)) for count in counts]  # the model gets those of the file
+        samples = _timed(_samples(predictor, batches), seconds['model'])
+        if limited:
+            for prediction, (batch, sample) in zip(found, samples, strict=True):
+                is_tie = partial(_is_tie, predictor, session, batch)
+                differences.add(prediction.path, prediction.tasks, sample, is_tie)
+        milliseconds = milliseconds or {
+            name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
+        }
+        sizes = {path: prediction.image.shape for path, prediction in zip(pictures, found)}
+        pictures = sorted(pictures, key=sizes.get)  # most libraries make pairs of equal sizes only
     differences.require_small()
-    milliseconds = {name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()}
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'pictures': len(pictures), **differences.largest, **ties}, milliseconds
+
+
+def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a file gives for a batch, whose size is counted."""
+    counts.append(len(arrays['image']))
+    return session.run(arrays)
+
+
+def _samples(predictor: Predictor, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
+    """What the model finds in each picture, after the batch that it was in."""
+    for batch in batches:
+        for _, sample in predictor.predict(list(map(_whole, batch)), len(batch)):
+            yield batch, sample
 
 
 def _whole(path: Path) -> Path | Picture:
@@ -261,28 +314,34 @@ def _whole(path: Path) -> Path | Picture:
     return Picture(path, read(path)) if is_large(path) else path
 
 
-def _is_tie(predictor: Predictor, session: Session, path: str, name: str) -> bool:
-    """Whether a pose task finds other people in a picture than the model though their maps agree.
+def _is_tie(predictor: Predictor, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:
+    """Whether a pose task finds other people in a picture of a batch than the model though their maps agree.
 
     Grouping rounds distances of tags and compares neighbouring pixels: where two are alike, the last digit decides. The
     runtime has to find the model's people in the model's maps, and the maps of the file have to be these.
     """
     task, prefix = session.tasks[name], f'{name}.' if name else ''
-    outputs: dict[str, np.ndarray] = {}
-    next(Session.of(session.metadata, partial(_recorded, session, outputs), session.file).predict(path))
+    paths, outputs = list(map(str, batch)), {}
+    row = paths.index(path)
+    list(Session.of(session.metadata, partial(_recorded, session, outputs), session.file).predict(paths, len(paths)))
     estimator = predictor.model.tasks[name] if name else predictor.model
     with mock.patch.dict(estimator.test_cfg, output_heatmaps=True):
-        _, sample = next(iter(predictor.predict([_whole(Path(path))])))
-    own = sample.get(name) if name else sample
-    heatmaps = own.pred_fields.heatmaps.cpu().numpy()
-    tags = own.pred_fields.tags.cpu().numpy().reshape(len(heatmaps), -1, *heatmaps.shape[1:]).swapaxes(0, 1)
-    maps = {f'{prefix}heatmaps': heatmaps[None], f'{prefix}tags': tags[None]}
+        found = list(predictor.predict(list(map(_whole, batch)), len(batch)))
+    samples = [sample.get(name) if name else sample for _, sample in found]
+    heatmaps, tags = (
+        np.stack([getattr(sample.pred_fields, each).cpu().numpy() for sample in samples])
+        for each in ('heatmaps', 'tags')
+    )
+    tags = tags.reshape(*heatmaps.shape[:2], -1, *heatmaps.shape[2:]).swapaxes(1, 2)
+    maps = {f'{prefix}heatmaps': heatmaps, f'{prefix}tags': tags}
     for key, known in maps.items():
-        if not np.abs(outputs[key] - known).max() <= comparison.LIMITS['scores'] * max(1, np.abs(known).max()):
+        limit = comparison.LIMITS['scores'] * max(1, np.abs(known[row]).max())
+        if not np.abs(outputs[key][row] - known[row]).max() <= limit:
             return False
-    grouped = next(Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file).predict(path)).tasks[name]
+    of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
+    grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
     adapter, _ = predictor.task.parts(predictor.dataset_meta)[name]
-    return comparison.within(comparison.compared(task, grouped, adapter.found(own)))
+    return comparison.within(comparison.compared(task, grouped, adapter.found(samples[row])))
 
 
 def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping) -> dict[str, np.ndarray]:
@@ -306,11 +365,6 @@ def _timed(results: Iterator, seconds: list[float]) -> list:
         seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
     return found
-
-
-def _is_even(found: Sequence[Any]) -> bool:
-    """Whether pictures are of one size, which some libraries need of a batch."""
-    return len({prediction.image.shape for prediction in found}) == 1
 
 
 def _describe(to: str, file: Path, description: Mapping[str, Any]) -> None:

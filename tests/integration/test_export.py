@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from skips import EXPORTS
 
 pytest.importorskip('onnxscript')
@@ -31,6 +34,7 @@ from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
 
 JOINT = 'multitask/multitask_ic-r18_fpn_miniature.py'
+DETECTOR = 'detection/faster-rcnn_ic-r18_fpn_miniature.py'
 POSE = 'pose/ae_ic-r18_miniature.py'
 SEGMENTOR = 'semantic_segmentation/fpn_ic-r18_miniature.py'
 AUGMENTED = dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale=(64, 64))], [dict(type='PackSegInputs')]])
@@ -158,8 +162,9 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
         return {**found, 'tags': found['tags'] + error}
 
     picture = str(min((workspace.root / 'data/miniature/val').iterdir()))
-    assert exporting._is_tie(predictor, Session.of(description, run, ''), picture, '')
-    assert not exporting._is_tie(predictor, Session.of(description, partial(run, error=1e-3), ''), picture, '')
+    disturbed = Session.of(description, partial(run, error=1e-3), '')
+    assert exporting._is_tie(predictor, Session.of(description, run, ''), [Path(picture)], picture, '')
+    assert not exporting._is_tie(predictor, disturbed, [Path(picture)], picture, '')
 
 
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
@@ -186,6 +191,7 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         ({'out': 'net.pth'}, 'expected a name that ends in .onnx, got net.pth'),
         ({'to': 'pt2', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'pt2'"),
         ({'images': 'nowhere'}, 'nowhere'),
+        ({'fixed': (40_000, 64)}, 'net.onnx: its metadata: batch.fixed.0 must be a whole number from 1 to 32766'),
         (
             {'changes': {'model.test_cfg': {'mode': 'slide', 'crop_size': (64, 64), 'stride': (32, 32)}}},
             "'slide' cannot",
@@ -225,7 +231,7 @@ def unusual(path, change):
         (lambda state: state.pop('decode_head.conv_seg.bias'), 'does not fit EncoderDecoder, nothing was loaded'),
         (
             lambda state: state['decode_head.conv_seg.bias'].fill_(float('nan')),
-            'the output logits for .* is not finite',
+            'the output logits .*is not finite',
         ),
     ],
     ids=['missing', 'not finite'],
@@ -272,3 +278,88 @@ def test_heads_that_are_not_covered(workspace, recipe, message):
     with pytest.raises(InputError) as error:
         Exported(build_model(cfg), {'': {}}, scales=[1])
     assert message in str(error.value) and '\n' not in str(error.value)
+
+
+def in_process(predictor, name, weights):
+    """A session whose network runs in torch, as an exported file would."""
+    cfg = apis.load_config(name)
+    network, description = exporting._described(predictor, inference_transforms(cfg), None, weights)
+
+    def run(arrays):
+        images = [torch.from_numpy(each) for key, each in arrays.items() if key.startswith('image')]
+        with torch.no_grad():
+            outputs = network(images, *(torch.from_numpy(arrays[key]) for key in ('size',) if key in arrays))
+        return {key: each.numpy() for key, each in zip(network.names, outputs)}
+
+    return Session.of(description, run, 'net')
+
+
+@pytest.mark.parametrize('recipe', [DETECTOR, SEGMENTOR])
+def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
+    """A detector fills up batches of images that differ in size, and finds other boxes for it; mmseg takes no such."""
+    config, checkpoint = workspace.config(recipe), weights(recipe)
+    for number, (height, width) in enumerate([(128, 40), (40, 128), (128, 40), (96, 96)]):
+        image = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image)
+    predictor = apis.Predictor(config, checkpoint, device='cpu')
+    session = in_process(predictor, config, checkpoint)
+    counts, run = [], session.run
+    session.run = lambda arrays: counts.append(len(arrays['image'])) or run(arrays)
+    check, _ = exporting._checked(predictor, session, sorted(tmp_path.iterdir()), limited=True)
+    assert check['pictures'] == 4 and check.get('missing', 0) == 0
+    assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
+
+
+DATASETS = {
+    'coco': ('CocoDataset', {'images': [{'file_name': 'sub/a.png'}, {'file_name': 'gone.png'}]}, 'img'),
+    'label maps': ('ListedSegDataset', {'images': [{'file_name': 'sub/a.png', 'label_map': 'a.png'}]}, 'img_path'),
+    'classes': ('CustomDataset', 'sub/a.png 3\ngone.png 0\n', None),
+}
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+@pytest.mark.parametrize('is_absolute', [False, True])
+def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute, tmp_path):
+    name, content, prefix = DATASETS[kind]
+    (tmp_path / 'pictures' / 'sub').mkdir(parents=True)
+    (tmp_path / 'pictures' / 'b.png').touch()
+    image = tmp_path / 'pictures' / 'sub' / 'a.png'
+    image.touch()
+    content = content if isinstance(content, str) else json.dumps(content)
+    file = tmp_path / ('list.txt' if prefix is None else 'list.json')
+    file.write_text(content.replace('sub/a.png', str(image)) if is_absolute else content)
+    folder = '' if is_absolute else 'pictures/'
+    dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
+    if not is_absolute:
+        dataset.update(ann_file=file.name, data_root=str(tmp_path))
+    cfg = Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}})
+    assert exporting._pictures_of(cfg) == [image]
+    file.unlink()
+    if not is_absolute:
+        assert exporting._pictures_of(cfg) == [tmp_path / 'pictures' / 'b.png']
+    else:
+        with pytest.raises(InputError, match=r'images: .*name some for the check'):
+            exporting._pictures_of(cfg)
+
+
+def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
+    """A move that ends between the parts, at whatever part, leaves nothing that can be opened."""
+    out, made = tmp_path / 'net.xml', tmp_path / 'made'
+    replace = Path.replace
+    for limit in range(3):
+        made.mkdir(exist_ok=True)
+        for folder, text in ((tmp_path, 'old'), (made, 'new')):
+            for suffix in ('.xml', '.bin'):
+                (folder / f'net{suffix}').write_text(text)
+        done = []
+
+        def until(self, target, limit=limit, done=done):
+            if len(done) == limit:
+                raise KeyboardInterrupt
+            done.append(replace(self, target))
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Path, 'replace', until)
+            exporting._move(made, out)
+        texts = {part.read_text() for part in tmp_path.glob('net.*')} if out.exists() else {'no file'}
+        assert len(texts) == 1 and (limit < 2 or texts == {'new'})

@@ -1,0 +1,337 @@
+"""What an exported file says of itself: one schema, by which it is checked before anything of it is used."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any
+
+from icconv_mm_runtime import limits
+from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.outputs import OUTPUTS
+
+SCHEMA = 1  # of the metadata that this version reads
+Check = Callable[[Any, str], None]  # of a value; raises RuntimeInputError with the name of its field
+
+
+def parsed(text: str | None, file: str) -> dict[str, Any]:
+    """The metadata of a file as :class:`Metadata` has them.
+
+    Raises:
+        RuntimeInputError: There are none, or they are none that this version can use; it names the field.
+    """
+    if not text:
+        raise RuntimeInputError(f'{file}: has no metadata of icconv_mm; write it with tools/export.py')
+    if len(text) > limits.METADATA_BYTES:
+        raise RuntimeInputError(f'{file}: has {len(text)} bytes of metadata, at most {limits.METADATA_BYTES} are read')
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RuntimeInputError(f'{file}: its metadata are no JSON ({error})') from None
+    check(metadata, file)
+    return metadata
+
+
+def check(metadata: Any, file: str) -> None:
+    """Raise RuntimeInputError, with the file and the field, unless the metadata are those of :class:`Metadata`."""
+    where = f'{file}: its metadata'
+    schema = metadata.get('schema') if isinstance(metadata, Mapping) else None
+    if isinstance(schema, Integral) and schema > SCHEMA:
+        raise RuntimeInputError(
+            f'{where} have schema {schema}, this icconv_mm_runtime reads up to {SCHEMA}: install a newer one'
+        )
+    record(Metadata)(metadata, where)
+    names = [task['name'] for task in metadata['tasks']]
+    if len(set(names)) < len(names) or ('' in names and len(names) > 1):
+        raise RuntimeInputError(f'{where}: tasks: expected a name for each, got {names!r:.100}')
+    for task in metadata['tasks']:
+        if set(task['outputs']) != set(known := OUTPUTS[task['kind']]):
+            raise RuntimeInputError(
+                f'{where}: the outputs of {task["kind"]} are {", ".join(known)}, got {task["outputs"]}'
+            )
+    kinds = [step['op'] for step in metadata['steps']]
+    if any(kind in ENDS for kind in kinds[:-1]):
+        raise RuntimeInputError(f'{where}: steps: nothing can follow {" or ".join(ENDS)}, got {kinds}')
+    if any(task['kind'] == 'keypoints' for task in metadata['tasks']) and not (kinds and kinds[-1] in ENDS):
+        raise RuntimeInputError(f'{where}: steps: keypoints need {" or ".join(ENDS)} at their end, got {kinds}')
+
+
+# --- kinds of values
+
+
+def _wrong(where: str, expected: str, value: Any) -> RuntimeInputError:
+    try:
+        got = f'{value!r:.60}'
+    except (ValueError, RecursionError):  # of an integer of more than 4300 digits, of lists in lists
+        got = type(value).__name__
+    return RuntimeInputError(f'{where} must be {expected}, got {got}')
+
+
+def whole(low: int, high: int) -> Check:
+    """An integer from ``low`` to ``high``."""
+
+    def check(value: Any, where: str) -> None:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+            raise _wrong(where, f'a whole number from {low} to {high}', value)
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """A finite number from ``low`` to ``high``."""
+
+    def check(value: Any, where: str) -> None:
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+            raise _wrong(where, f'a number from {low:g} to {high:g}', value)
+
+    return check
+
+
+def flag(value: Any, where: str) -> None:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise _wrong(where, 'true or false', value)
+
+
+def text(value: Any, where: str) -> None:
+    """A text of at most ``limits.NAME`` letters."""
+    if not isinstance(value, str) or len(value) > limits.NAME:
+        raise _wrong(where, f'a text of at most {limits.NAME} letters', value)
+
+
+def part_of_file_name(value: Any, where: str) -> None:
+    """A text that can be a part of the name of a file."""
+    text(value, where)
+    if not value.isprintable() or set(value) & set('/\\:') or len(value.encode()) > limits.TASK_NAME:
+        raise _wrong(where, f'a part of the name of a file, of at most {limits.TASK_NAME} bytes', value)
+
+
+def one_of(*known: Any) -> Check:
+    """One of some values."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, str) or value not in known:
+            raise _wrong(where, f'one of {", ".join(known)}', value)
+
+    return check
+
+
+def several(kind: Check, low: int, high: int) -> Check:
+    """A list of ``low`` to ``high`` values of a kind."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, (list, tuple)) or not low <= len(value) <= high:
+            expected = f'{low}' if low == high else f'{low} to {high}'
+            raise _wrong(where, f'a list of {expected} values', value)
+        for i, each in enumerate(value):
+            kind(each, f'{where}.{i}')
+
+    return check
+
+
+def optional(kind: Check) -> Check:
+    """A value of a kind, or null."""
+    return lambda value, where: None if value is None else kind(value, where)
+
+
+def size(value: Any, where: str) -> None:
+    """Two sides of a level of a picture."""
+    several(whole(1, limits.SIDE), 2, 2)(value, where)
+    if math.prod(value) > limits.LEVEL_PIXELS:
+        raise _wrong(where, f'at most {limits.LEVEL_PIXELS} pixels', value)
+
+
+def record(schema: type, closed: bool = False) -> Check:
+    """What has the fields of a dataclass, and, if it is ``closed``, no others."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise _wrong(where, 'fields and values', value)
+        known = {each.name: each for each in fields(schema)}
+        for name, each in known.items():
+            if name in value:
+                each.metadata['check'](value[name], _field_of(where, name))
+            elif each.default is MISSING:
+                raise RuntimeInputError(f'{_field_of(where, name)} is missing')
+        if closed and (others := [name for name in value if name not in known]):
+            raise _wrong(where, f'the fields {", ".join(known)}', others)
+
+    return check
+
+
+def one_record(key: str, schemas: Mapping[str, type], closed: bool = False) -> Check:
+    """What has the fields of the dataclass that its own field ``key`` names."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise _wrong(where, 'fields and values', value)
+        one_of(*schemas)(value.get(key), _field_of(where, key))
+        record(schemas[value[key]], closed)(value, where)
+
+    return check
+
+
+def _field_of(where: str, name: str) -> str:
+    return f'{where}{": " if where.endswith("metadata") else "."}{name}'
+
+
+def of(check: Check, **default: Any) -> Any:
+    """A field of a dataclass that holds such a value."""
+    return field(metadata={'check': check}, **default)
+
+
+# --- the schema: steps from a picture to the input
+
+COLOR = several(number(0, 255), 3, 3)
+
+
+@dataclass
+class Resize:
+    """To (width, height), or inside of it."""
+
+    op: str = of(text)
+    scale: Sequence[int] = of(size)
+    keep_ratio: bool = of(flag)
+
+
+@dataclass
+class ResizeEdge:
+    """One edge to ``scale``."""
+
+    op: str = of(text)
+    scale: int = of(whole(1, limits.SIDE))
+    edge: str = of(one_of('short', 'long', 'width', 'height'))
+
+
+@dataclass
+class CenterCrop:
+    """The middle of (width, height)."""
+
+    op: str = of(text)
+    size: Sequence[int] = of(size)
+
+
+@dataclass
+class Pad:
+    """Up to (width, height)."""
+
+    op: str = of(text)
+    size: Sequence[int] = of(size)
+    value: Sequence[float] = of(COLOR)
+
+
+@dataclass
+class Pyramid:
+    """Levels at ``scales`` of an input of (width, height)."""
+
+    op: str = of(text)
+    input_size: Sequence[int] = of(size)
+    scales: Sequence[float] = of(several(number(1 / limits.SCALE, limits.SCALE), 1, limits.LEVELS))
+    size_divisor: int = of(whole(1, limits.SIDE))
+    stride: int = of(whole(1, limits.SIDE))
+
+
+@dataclass
+class Fit:
+    """The whole picture in the middle of (width, height)."""
+
+    op: str = of(text)
+    input_size: Sequence[int] = of(size)
+    value: Sequence[float] = of(COLOR)
+
+
+STEPS = {
+    'resize': Resize,
+    'resize_edge': ResizeEdge,
+    'center_crop': CenterCrop,
+    'pad': Pad,
+    'pyramid': Pyramid,
+    'fit': Fit,
+}
+ENDS = ('pyramid', 'fit')  # they say where in the picture the input is
+
+
+@dataclass
+class Batch:
+    """To multiples of ``divisor``, or to (height, width); with pictures of other sizes if it ``pads``."""
+
+    divisor: int = of(whole(1, limits.SIDE))
+    pads: bool = of(flag)
+    sized: bool = of(flag)
+    fixed: Sequence[int] | None = of(optional(size), default=None)
+
+
+# --- the schema: tasks
+
+PLACE = whole(0, limits.KEYPOINTS - 1)
+SCORE = number(-1e6, 1e6)
+
+
+@dataclass
+class Task:
+    """What all tasks say; ``most`` and ``least`` are of the check."""
+
+    name: str = of(part_of_file_name)
+    kind: str = of(text)
+    outputs: Sequence[str] = of(several(text, 1, 4))
+    classes: Sequence[str] = of(several(text, 0, limits.CLASSES))
+    palette: Sequence | None = of(optional(several(several(whole(0, 255), 3, 3), 0, limits.CLASSES)), default=None)
+    skeleton: Sequence | None = of(optional(several(several(PLACE, 2, 2), 0, limits.KEYPOINTS**2)), default=None)
+
+
+@dataclass
+class Instances(Task):
+    """Boxes with masks."""
+
+    mask_threshold: float = of(SCORE, kw_only=True)
+
+
+@dataclass
+class Semantic(Task):
+    """A class for each pixel; ``threshold`` is for one class against the rest."""
+
+    align_corners: bool = of(flag, kw_only=True)
+    threshold: float | None = of(optional(SCORE), kw_only=True)
+
+
+@dataclass
+class Grouping:
+    """Arguments of :func:`icconv_mm_runtime.grouping.group_keypoints`."""
+
+    max_num_people: int = of(whole(1, limits.PEOPLE))
+    nms_kernel: int = of(whole(1, limits.KERNEL))
+    detection_threshold: float = of(SCORE)
+    tag_threshold: float = of(SCORE)
+    ignore_too_much: bool = of(flag)
+    adjust: bool = of(flag)
+    refine: bool = of(flag)
+    keypoint_order: Sequence[int] | None = of(optional(several(PLACE, 1, limits.KEYPOINTS)), default=None)
+
+
+@dataclass
+class Pose(Task):
+    """People of heatmaps and tags."""
+
+    grouping: Mapping[str, Any] = of(record(Grouping, closed=True), kw_only=True)
+
+
+KINDS = {
+    'boxes': Task,
+    'instances': Instances,
+    'semantic': Semantic,
+    'pose': Pose,
+    'keypoints': Task,
+    'classification': Task,
+}
+
+
+@dataclass
+class Metadata:
+    """All that is used; a file has more, for its reader."""
+
+    schema: int = of(whole(1, SCHEMA))
+    steps: Sequence[Mapping] = of(several(one_record('op', STEPS, closed=True), 0, limits.STEPS))
+    batch: Mapping[str, Any] = of(record(Batch))
+    tasks: Sequence[Mapping] = of(several(one_record('kind', KINDS), 1, limits.TASKS))
+    weights_sha256: str | None = of(optional(text), default=None)
