@@ -4,6 +4,7 @@ Standard library only. The kinds are public; the functions are for this package 
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -19,6 +20,10 @@ __all__ = [
 ]
 
 
+# Characters that turn the direction of the text after them, so that a terminal shows another text.
+_OF_DIRECTION = '\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
+
+
 class UserError(Exception):
     """An error that the user can fix: the message says what is wrong, and where. The root of all such errors.
 
@@ -29,7 +34,7 @@ class UserError(Exception):
     place = ''
 
     def __str__(self) -> str:
-        return _joined(self.place, super().__str__())
+        return printable(_joined(self.place, super().__str__()), '\n')
 
 
 class InputError(UserError, ValueError):
@@ -53,7 +58,7 @@ class ArgumentError(InputError):
         self.argument, self.problem = argument, problem
 
     def __str__(self) -> str:
-        return _joined(self.place, self.argument, self.problem)
+        return printable(_joined(self.place, self.argument, self.problem), '\n')
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -79,11 +84,57 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if not str(error).startswith(where):
+        if not str(error).startswith(printable(where, '\n')):
             error.place = _joined(where, error.place)
         raise
     except kinds as error:
         raise InputError(f'{where}: {sentence(error)}') from error
+
+
+def printable(text: str, kept: str = '') -> str:
+    """Text as a terminal may show it: control characters and lone surrogates become escapes. Internal.
+
+    Args:
+        text: Any text, such as the name of a file.
+        kept: Control characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(
+        each if each in kept or not _is_control(each) else each.encode('unicode_escape', 'surrogatepass').decode()
+        for each in text
+    )
+
+
+def name_defect(name: str) -> str | None:
+    """Why a name of somebody's data cannot go where programs read text; None if it can. Internal.
+
+    A line break ends a line of a list. mmengine replaces template marks in the text of a config before it parses it.
+    """
+    if is_unprintable(name):
+        return 'has a control character, or is not UTF-8'
+    return next((f'has the template mark {mark}' for mark in ('{{', '}}') if mark in name), None)
+
+
+def check_names(names: Iterable[str], what: str) -> None:
+    """Raise InputError for the first name that :func:`name_defect` finds wrong. Internal.
+
+    Args:
+        names: The names.
+        what: What they are, and where: ``'classes.txt: class'``.
+    """
+    for name in names:
+        if (defect := name_defect(name)) is not None:
+            raise InputError(f'{what} {name!r:.100} {defect}: rename it')
+
+
+def is_unprintable(text: str) -> bool:
+    """Whether text has a control character, or is a path that is not UTF-8. Internal."""
+    return not text.isprintable() and any(map(_is_control, text))
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
 
 
 def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import queue
+import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,20 +16,27 @@ from icconv_mm import versions
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
+RUN_LOCK = '.run.lock'  # in the folder of a run, held by whoever writes there
 _PACKAGE = Path(__file__).resolve().parent
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written, and the folders above it: it appears whole or not at all."""
+def whole_file(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
+    """A file to be written, and the folders above it: it appears whole or not at all.
+
+    Args:
+        path: The file.
+        is_flushed: Whether to wait until it is on the disk, which of thousands of small files takes minutes.
+    """
     with naming(str(path), OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
         try:
             with os.fdopen(descriptor, 'wb') as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if is_flushed:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             Path(temporary).replace(path)
         finally:
@@ -124,7 +132,7 @@ def read_small(path: Path, what: str) -> bytes:
 
 @contextmanager
 def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
-    """Holds a folder, which is made if need be, until the block ends.
+    """Holds a folder, which is made if need be, until the block ends, where the system has locks.
 
     Args:
         folder: The folder.
@@ -134,9 +142,12 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
     Raises:
         ArgumentError: Another process holds it.
     """
-    import fcntl  # Windows has none
-
     folder.mkdir(parents=True, exist_ok=True)
+    if not versions.is_installed('fcntl'):  # as on Windows
+        yield
+        return
+    import fcntl
+
     # not through a link that somebody has put there, and without a change to what is
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with open(descriptor, 'r+') as file:
@@ -167,13 +178,14 @@ def command_of(tool: str, *arguments: str) -> str:
         arguments: Arguments of the command.
 
     Returns:
-        In backticks: in a checkout ``python tools/convert_checkpoint.py``; from an installation, which has the scripts
-        where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim, ``python`` with the path.
+        In backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; from an installation,
+        which has the scripts where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim,
+        ``python`` with the path.
     """
     if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
         command = f'python tools/{tool}.py'
     elif versions.is_installed('mim'):
         command = f'mim run icconv_mm {tool}'
     else:
-        command = f'python {_PACKAGE / ".mim/tools" / tool}.py'
-    return f'`{" ".join((command, *arguments))}`'
+        command = f'python {shlex.quote(str(_PACKAGE / ".mim/tools" / tool))}.py'
+    return f'`{" ".join((command, *map(shlex.quote, arguments)))}`'

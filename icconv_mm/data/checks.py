@@ -5,19 +5,19 @@ What a library takes in silence is checked of the dataset that was built: its cl
 """
 
 import difflib
-import gc
 import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
-from icconv_mm.errors import InputError, MissingFileError, naming
+from icconv_mm.data import limits
+from icconv_mm.data.reading import DatasetError, read_json
+from icconv_mm.errors import MissingFileError, naming, short
 
 _REQUIRED_FIELDS = {
     'images': {'id': int, 'file_name': str},
@@ -26,52 +26,58 @@ _REQUIRED_FIELDS = {
 }
 
 
-class DatasetError(InputError):
-    """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
-
-
 class MissingDataError(DatasetError, MissingFileError):
     """A file or a folder of a dataset is missing."""
 
 
 def check_coco_file(path: str | Path) -> dict:
     """The content of a file; raise DatasetError, naming file and field, unless it is annotations in COCO format."""
-    try:
-        with naming(str(path), OSError):
-            content = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f'{path}: not a COCO annotation file: not JSON ({error})') from None
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise DatasetError(f'{path}: not a COCO annotation file: the top level is a {kind}, expected an object')
-    for field, members in _REQUIRED_FIELDS.items():
-        if not isinstance(content.get(field), list):
-            found = ', '.join(repr(key) for key in content) or 'nothing'
-            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {found}')
-        for i, entry in enumerate(content[field]):
-            _check_entry(entry, members, f'{path}: {field}[{i}]')
-    _check_references(content, path)
+    content = read_coco(path)
+    for field, i, defect in defective_entries(content):
+        raise DatasetError(f'{path}: {field}[{i}]: {defect}')
     check_once(content, path)
     return content
 
 
-@contextmanager
-def no_garbage_search() -> Iterator[None]:
-    """While millions of objects are made that stay, Python's search among them takes most of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+def read_coco(path: str | Path) -> dict:
+    """The content of a file; raise DatasetError unless it has the three lists of the COCO format."""
     try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+        content = read_json(path)
+    except DatasetError as error:
+        problem = str(error).removeprefix(f'{path}: ')
+        raise DatasetError(f'{path}: not a COCO annotation file: {problem}') from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DatasetError(f'{path}: not a COCO annotation file: the top level is a {kind}, expected an object')
+    for field in _REQUIRED_FIELDS:
+        if not isinstance(content.get(field), list):
+            found = ', '.join(map(short, content)) or 'nothing'
+            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {found:.400}')
+    return content
 
 
-def read_large(path: str | Path) -> Any:
-    """Content of a JSON file."""
-    text = Path(path).read_bytes()
-    with no_garbage_search():
-        return json.loads(text)
+def defective_entries(
+    content: Mapping[str, Any], fields: Mapping[str, Mapping[str, type]] = _REQUIRED_FIELDS
+) -> Iterator[tuple[str, int, str]]:
+    """The entries of a COCO file that cannot be used: the list, the number in it, and what is wrong.
+
+    Args:
+        content: The content of the file.
+        fields: What the entries of each list must have.
+    """
+    for field, members in fields.items():
+        for i, entry in enumerate(content[field]):
+            if (defect := _entry_defect(entry, members)) is not None:
+                yield field, i, defect
+    known = {
+        member: {entry['id'] for entry in content[field] if isinstance(entry, dict) and _is_id(entry.get('id'))}
+        for field, member in (('images', 'image_id'), ('categories', 'category_id'))
+        if member in fields['annotations']
+    }
+    for i, entry in enumerate(content['annotations']):
+        for member, ids in known.items():
+            if isinstance(entry, dict) and _is_id(value := entry.get(member)) and value not in ids:
+                yield 'annotations', i, f'{member} {value} is not in the file'
 
 
 def check_measures(content: dict, path: str | Path) -> None:
@@ -89,8 +95,27 @@ def check_measures(content: dict, path: str | Path) -> None:
         for field in ('bbox', 'area', 'iscrowd'):
             if annotation.get(field) is None:
                 raise DatasetError(f'{path}: annotations[{i}]: no field {field!r}')
-        if not _are_numbers([annotation['area']]):
-            raise DatasetError(f"{path}: annotations[{i}]: 'area' is {annotation['area']!r:.40}, expected a number")
+        if not _are_numbers([annotation['area']]) or annotation['area'] < 0:
+            area = short(annotation['area'], 40)
+            raise DatasetError(f"{path}: annotations[{i}]: 'area' is {area}, expected a number of 0 or more")
+    warn_of_areas(content, path)
+
+
+def warn_of_areas(content: Mapping[str, Any], path: str | Path) -> None:
+    """Count the objects of area 0 whose box has one: mmdet learns none of them, and the score of a pose becomes 0."""
+    annotations = content.get('annotations') or ()
+    empty = [i for i, each in enumerate(annotations) if not each.get('iscrowd') and _lacks_area(each)]
+    if empty:
+        text = (
+            f'{path}: {len(empty)} of {len(annotations)} annotations have "area" 0 and a box that is not empty, the '
+            f'first is annotations[{empty[0]}]: mmdet learns none of them, and poses score 0'
+        )
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def _lacks_area(annotation: Mapping[str, Any]) -> bool:
+    box = annotation.get('bbox')
+    return annotation.get('area') == 0 and _are_numbers(box, 4) and box[2] > 0 and box[3] > 0
 
 
 def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox',)) -> str | None:
@@ -218,37 +243,35 @@ def check_order(classes: Sequence[str], labels: Mapping[str, int], where: str, s
             )
 
 
-def _check_entry(entry: Any, members: Mapping[str, type], name: str) -> None:
+def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
     if not isinstance(entry, dict):
-        raise DatasetError(f'{name}: expected an object, found {type(entry).__name__}')
+        return f'expected an object, found {type(entry).__name__}'
     for member, kind in members.items():
         if member not in entry:
-            raise DatasetError(f'{name}: no field {member!r}')
+            return f'no field {member!r}'
         if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
-            raise DatasetError(f'{name}: {member!r} is {entry[member]!r}, expected {kind.__name__}')
+            return f'{member!r} is {short(entry[member])}, expected {kind.__name__}'
+        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # Python finds equal remainders slowly
+            return f'{member!r} is {short(entry[member], 40)}, of more than {limits.NUMBER_LETTERS} digits'
     box = entry.get('bbox')
     if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
-        raise DatasetError(f"{name}: 'bbox' is {box!r:.100}, expected [x, y, width, height], finite and not negative")
+        return f"'bbox' is {short(box, 100)}, expected [x, y, width, height], finite and not negative"
     keypoints = entry.get('keypoints')
     if keypoints is not None and 'image_id' in members and not (_are_numbers(keypoints) and len(keypoints) % 3 == 0):
-        raise DatasetError(f"{name}: 'keypoints' is {keypoints!r:.100}, expected [x1, y1, v1, ...], finite")
+        return f"'keypoints' is {short(keypoints, 100)}, expected [x1, y1, v1, ...], finite"
     if (crowd := entry.get('iscrowd', 0)) not in (0, 1):
-        raise DatasetError(f"{name}: 'iscrowd' is {crowd!r:.40}, expected 0 or 1")
+        return f"'iscrowd' is {short(crowd, 40)}, expected 0 or 1"
+    return None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**limits.NUMBER_LETTERS
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
     return all(isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9 for each in values)
-
-
-def _check_references(content: dict, path: str | Path) -> None:
-    images = {image['id'] for image in content['images']}
-    categories = {category['id'] for category in content['categories']}
-    for i, annotation in enumerate(content['annotations']):
-        for member, known in (('image_id', images), ('category_id', categories)):
-            if annotation[member] not in known:
-                raise DatasetError(f'{path}: annotations[{i}]: {member} {annotation[member]} is not in the file')
 
 
 def check_once(content: Mapping[str, Any], path: str | Path) -> None:

@@ -8,24 +8,34 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from icconv_mm.data.found import IMAGE_FORMATS
 from icconv_mm.errors import InputError
 
 IGNORED = 255  # the label that mmseg's datasets leave out
 
 
-def read_label_map(path: str | Path) -> np.ndarray:
+def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The numbers of an image file as they are stored, indices of a palette included: 16 bits stay 16 bits.
+
+    Args:
+        path: The file.
+        size: Width and height of the image that it belongs to, with which it is compared before it is decoded.
 
     Returns:
         [H, W], or [H, W, channels] of an image that is no label map.
 
     Raises:
-        InputError: The file is missing or no image.
+        InputError: The file is missing or no image, or has another size.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if size is not None and image.size != size:
+                (own_width, own_height), (width, height) = image.size, size
+                raise InputError(f'{path}: has {own_width} x {own_height} pixels, its picture {width} x {height}')
             labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever a decoder raises, the file is damaged
         raise InputError(f'{path}: no label map can be read ({error})') from error
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 

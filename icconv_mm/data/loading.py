@@ -14,7 +14,7 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
-from icconv_mm.data.found import IMAGE_SUFFIXES
+from icconv_mm.data.found import IMAGE_FORMATS, IMAGE_SUFFIXES
 from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 
@@ -114,7 +114,7 @@ def turned(path: str | None, labels: Sequence[int], image: Sequence[int] | None)
     if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
         return ''
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=IMAGE_FORMATS) as file:
             orientation = file.getexif().get(_ORIENTATION)
     except OSError:  # of a kind that OpenCV alone reads
         return ''
@@ -146,7 +146,7 @@ def image_defect(path: str | os.PathLike) -> str | None:
     if not any(head.startswith(start) and end not in tail for start, end in _FORMATS):
         return None
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             image.load()
     except (OSError, SyntaxError, ValueError) as error:
         return f'truncated or corrupt ({error})'

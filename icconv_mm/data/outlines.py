@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 
 from icconv_mm.data.found import Found, Picture, Thing, oriented_size
+from icconv_mm.data.reading import DatasetError, whole
 from icconv_mm.data.segmentations import segmentation_defect
+from icconv_mm.errors import InputError
 from icconv_mm_runtime.results import run_lengths
 
 _MARGIN = 0.1  # of the longer side of the keypoints, around them
 _LEAST = 0.02  # of the longer side of the picture: people seen from far away are one keypoint
 
 
-def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> list | dict | None:
+def outline_of(
+    given: Any, size: tuple[int, int], found: Found, where: str, picture: Picture | None = None
+) -> list | dict | None:
     """A segmentation or a mask [H, W] as polygons or compressed run lengths; None, and a word, if there is none.
 
     Args:
@@ -22,12 +26,14 @@ def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> l
         size: Width and height of the image.
         found: Takes down what is wrong.
         where: Place of the label.
+        picture: That which loses a mask that cannot be.
     """
+    path, split = (None, '') if picture is None else (picture.path, picture.split)
     if given is None or (isinstance(given, list) and not given):
         return None
     if isinstance(given, np.ndarray):
         if not given.any():
-            found.wrong(where, 'an empty mask: left out')
+            found.leave_out(where, 'the mask is empty', path, split)
             return None
         return run_lengths(given)
     if isinstance(given, list) and given and not isinstance(given[0], (list, tuple)):
@@ -36,7 +42,7 @@ def outline_of(given: Any, size: tuple[int, int], found: Found, where: str) -> l
         given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
     width, height = size
     if (defect := segmentation_defect(given, height, width)) is not None:
-        found.wrong(where, f'{defect}: the mask is left out')
+        found.leave_out(where, f'mask: {defect}', path, split)
         return None
     return _compressed(given) if isinstance(given, dict) else given
 
@@ -65,20 +71,54 @@ def mask_of(outline: list | dict, size: tuple[int, int]) -> np.ndarray:
     return decode(run_lengths_of(outline, size))
 
 
-def measure(thing: Thing, size: tuple[int, int]) -> None:
-    """Give a thing the box and the area that its outline has, where no file says them."""
-    if thing.box is not None and thing.area is not None:
-        return
-    if thing.outline is None:
-        thing.guessed = thing.area is None
-        thing.area = thing.box[2] * thing.box[3] if thing.area is None else thing.area
-        return
-    from pycocotools.mask import area, toBbox
+def is_area(area: Any, size: tuple[int, int]) -> bool:
+    """Whether an object on an image of a size can have so many pixels."""
+    return isinstance(area, (int, float)) and 0 < area <= size[0] * size[1]  # and so no NaN
 
-    runs = run_lengths_of(thing.outline, size)
-    thing.area = float(area(runs)) if thing.area is None else thing.area
-    if thing.box is None:
-        thing.box = [float(value) for value in toBbox(runs)]
+
+def measure(thing: Thing, size: tuple[int, int]) -> str:
+    """Give a thing the box and the area that its outline has, else its keypoints, where no file says what can be.
+
+    Returns:
+        What was wrong with the box that it had, or ''.
+    """
+    problem = ''
+    if thing.box is not None and not (thing.box[2] > 0 and thing.box[3] > 0):
+        around = None if thing.keypoints is None else box_of_keypoints(thing.keypoints, size)
+        if thing.outline is not None or around is not None:
+            what = 'mask' if thing.outline is not None else 'keypoints'
+            has = f'{thing.name}: the box has {thing.box[2]:g} x {thing.box[3]:g} pixels'
+            problem = f'{has}: that of its {what} is taken'
+            thing.box = None if thing.outline is not None else around
+    if thing.area is not None and not is_area(thing.area, size):
+        thing.area = None
+    if thing.outline is not None and (thing.box is None or thing.area is None):
+        from pycocotools.mask import area, toBbox
+
+        runs = run_lengths_of(thing.outline, size)
+        thing.box = [float(value) for value in toBbox(runs)] if thing.box is None else thing.box
+        thing.area = thing.area or float(area(runs)) or None
+    if thing.area is None:
+        thing.guessed = True
+        thing.area = thing.box[2] * thing.box[3]
+    return problem
+
+
+def written_size(width: Any, height: Any, fields: Sequence[str]) -> tuple[int, int] | None:
+    """Width and height of an image as its annotations have them; None where they say nothing: nothing, or 0.
+
+    Args:
+        width, height: Numbers, or the text of some.
+        fields: What they are called, for the error.
+
+    Raises:
+        DatasetError: They are something else.
+    """
+    sides = [whole(value or 0, field) for value, field in zip((width, height), fields)]
+    for side, field in zip(sides, fields):
+        if side < 0:
+            raise DatasetError(f'{field} is {side}, expected pixels')
+    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
 def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[float] | None:
@@ -118,7 +158,7 @@ def turned(thing: Thing, orientation: int, size: tuple[int, int]) -> None:
         thing.keypoints = [value for x, y, v in triples for value in ((*move(x, y), v) if v else (0, 0, 0))]
 
 
-def fit_to_picture(found: Found, picture: Picture, written: Sequence[Any], file: Path) -> None:
+def fit_to_picture(found: Found, picture: Picture, written: tuple[int, int] | None, file: Path) -> None:
     """Labels in the frame of the sensor follow their picture, which is loaded as EXIF turns it.
 
     Labels of another size are not those of the picture: it is left out.
@@ -126,13 +166,12 @@ def fit_to_picture(found: Found, picture: Picture, written: Sequence[Any], file:
     Args:
         found: Takes down what is wrong.
         picture: With the labels of one file.
-        written: Width and height of the picture as that file has them; what is no size says nothing.
+        written: Width and height of the picture as that file has them, if it does.
         file: The file.
     """
-    width, height = written
-    is_size = all(isinstance(side, (int, float)) and side > 0 for side in (width, height))
-    if not is_size or (width, height) == picture.size or picture.problem:
+    if written is None or written == picture.size or picture.problem:
         return
+    width, height = written
     size, turn = oriented_size(picture.path)
     if turn in (5, 6, 7, 8) and (height, width) == size:
         for thing in picture.things or ():
@@ -142,17 +181,19 @@ def fit_to_picture(found: Found, picture: Picture, written: Sequence[Any], file:
         picture.problem = f'is {size[0]} x {size[1]}, but {file.name} says {width} x {height}'
 
 
-def class_map(path: Path, segments: dict[int, int] | None = None) -> np.ndarray:
+def class_map(path: Path, segments: dict[int, int] | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
     """The numbers in a label map [H, W], or [H, W, 3] of one in colours; of a panoptic map the classes of segments.
 
     Raises:
-        InputError: The file is missing or no image.
+        InputError: The file is missing, no image, or not of ``size``, that of its picture.
     """
     from icconv_mm.data.label_maps import read_label_map
 
-    labels = read_label_map(path)
+    labels = read_label_map(path, size)
     if segments is None:
         return labels[..., :3] if labels.ndim == 3 and labels.shape[2] == 4 else labels
+    if labels.ndim != 3 or labels.shape[2] < 3:
+        raise InputError(f'{path}: has one channel, expected the three of a panoptic map')
     ids = labels[..., 0].astype(np.int32) + 256 * labels[..., 1].astype(np.int32) + 65536 * labels[..., 2]
     known = np.array(sorted(segments), dtype=ids.dtype)
     if len(known) == 0:

@@ -5,24 +5,41 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.found import SPLITS, TASKS, Files, Found, Picture, Thing, assign_splits
+from icconv_mm.data import limits
+from icconv_mm.data.found import (
+    ANNOTATION_SUFFIXES,
+    IMAGE_FORMATS,
+    IMAGE_SUFFIXES,
+    SPLITS,
+    TASKS,
+    Files,
+    Found,
+    Picture,
+    Thing,
+    assign_splits,
+    loaded_shape,
+)
+from icconv_mm.data.left_out import check_left_out
 from icconv_mm.data.outlines import measure
 from icconv_mm.data.prepare_maps import prepare_maps
 from icconv_mm.data.prepared import Prepared
 from icconv_mm.data.readers import coco, maps, others, voc, yolo
-from icconv_mm.data.skeleton import find_flip_pairs
-from icconv_mm.errors import ArgumentError, UserError, require_known, sentence
-from icconv_mm.files import write_json
+from icconv_mm.data.reading import DatasetError, fault_of, read_bytes
+from icconv_mm.data.skeleton import KEYPOINTS_FILE, find_flip_pairs, sigmas_of
+from icconv_mm.errors import ArgumentError, UserError, check_names, is_unprintable, require_known, sentence
+from icconv_mm.files import whole_file, write_json
 
+_DECODING = 4  # pictures are decoded at once
 _PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
 _GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that says nothing of a keypoint
 _COMMON = ('data', 'annotations')  # names of files that many sets have
@@ -32,36 +49,76 @@ _FORMATS = (
 )
 
 
-def find(*places: str | Path) -> list[Found]:
+def find(*places: str | Path, strict: bool = False) -> list[Found]:
     """All that is labelled below folders, or in files of labels.
+
+    Args:
+        places: Folders and files.
+        strict: Whether a set is refused if anything of it is left out, here or when it is prepared.
 
     Raises:
         MissingFileError: A place is not there.
-        DatasetError: Nothing there is of a format that is read; or a file is of none, though it looks like it.
+        DatasetError: Nothing there is of a format that is read; a file that holds a whole split cannot be read; or too
+            much is left out (:func:`icconv_mm.data.left_out.check_left_out`).
     """
     found: list[Found] = []
     for place in map(Path, places):
         files = Files(place.absolute())
-        own = [_read(*source) for module in (coco, yolo, voc, maps, others) for source in module.sources(files)]
-        if not own and files.only is None:
+        own = [_read(*source) for module in (coco, yolo, voc, maps, others) for source in _sources(module, files)]
+        unreadable = [each for each in files.problems if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
+        if not own and files.only is None and not any(what.endswith('left out') for _, what in unreadable):
             own = [_read(*source) for source in others.class_folders(files)]
         labelled = [each for each in own if each.tasks()]
         if not labelled:
-            for file, what in (problem for each in own for problem in each.problems):
+            for file, what in [problem for each in own for problem in each.problems] + files.problems:
                 raise DatasetError(f'{place}: none of its labels can be used, the first: {file}: {what}')
             raise DatasetError(f'{place}: nothing there is labelled in a format that is read: {_FORMATS}')
+        empty = [each for each in own if each not in labelled]  # what is wrong with them is said of another
+        labelled[0].problems = files.problems + labelled[0].problems + [each for one in empty for each in one.problems]
+        labelled[0].missing += [each for one in empty for each in one.missing]
+        for each in labelled:
+            each.strict = strict
+            _say_outside(each, files)
+            check_left_out(each)
         found += labelled
     return found
+
+
+def _say_outside(found: Found, files: Files) -> None:
+    """Take down pictures and label maps that are used, and lie elsewhere than where one looked."""
+    roots = [os.path.join(os.path.realpath(root), '') for root in (files.root, files.root.parent / 'images')]
+    used = {str(p.path): None for p in found.pictures.values()}
+    used |= {os.path.realpath(p.label_map): None for p in found.pictures.values() if p.label_map is not None}
+    outside = [path for path in used if not path.startswith(tuple(roots))]
+    if outside:  # but through links that lie there
+        linked = set(map(os.path.realpath, files.ending(*IMAGE_SUFFIXES)))
+        outside = [path for path in outside if path not in linked]
+    if outside:
+        found.wrong(files.root, f'{len(outside)} files lie outside the folder, the first: {outside[0]}')
+
+
+def _sources(module: Any, files: Files) -> list[tuple[str, Path, Callable[[], Found]]]:
+    """What a reader recognises; whatever it raises but an error for the user is a folder that it cannot look into."""
+    try:
+        return list(module.sources(files))
+    except UserError:
+        raise
+    except Exception as error:
+        raise DatasetError(f'{files.root}: {fault_of(error)}') from error
 
 
 def _read(kind: str, place: Path, read: Callable[[], Found]) -> Found:
     """What a reader finds; whatever else it raises is a file that is not of its format."""
     try:
-        return read()
+        found = read()
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise DatasetError(f'{place}: not read as {kind}: {sentence(error)}') from error
+    except Exception as error:
+        raise DatasetError(f'{place}: not read as {kind}: {fault_of(error)}') from error
+    if len(found.keypoints) > limits.KEYPOINTS:
+        most = limits.KEYPOINTS
+        raise DatasetError(f'{place}: {kind}: {len(found.keypoints)} keypoints, of which at most {most} are read')
+    return found
 
 
 def choose(found: Sequence[Found], task: str) -> Found:
@@ -99,46 +156,56 @@ def prepare(
     void: Sequence[int] = (),
     thorough: bool = False,
     shared: bool = False,
+    absolute: bool = False,
 ) -> Prepared:
     """Check what was found for a task, and write it below a folder.
 
     Args:
         found: What a reader found; its ``problems`` grow.
         task: One of :data:`icconv_mm.data.found.TASKS`.
-        folder: Gets ``TASK_SPLIT.json`` and, where label maps are not as networks read them, ``maps``.
+        folder: Gets ``TASK_SPLIT.json``, the names of classes or keypoints and, where label maps are not as networks
+            read them, ``maps``.
         classes: The names to learn, in their order; for label maps without names, the name of each value from 0.
         void: Values of label maps that mean nothing.
         thorough: Whether every label map is read, and every picture compared with the others.
         shared: Whether the splits are those of several tasks: they stay as they are, and :func:`fill_splits` follows.
+        absolute: Whether files name images by their whole paths; else by those below ``root`` of what is returned.
 
     Raises:
-        DatasetError: Nothing is left to learn from.
-        InputError: A class that the data do not have.
+        DatasetError: Nothing is left to learn from, or too much is left out.
+        InputError: A class that the data do not have, or the name of a class or a keypoint that no file can hold.
     """
     pictures = found.labelled(task)
     made = Prepared(task, _common_root(pictures))
+    given = {picture.path: picture.split for picture in pictures}
     if not shared and (note := assign_splits(pictures)):
         made.notes.append(note)
-    pictures = _readable(found, pictures, thorough)
+    pictures = _readable(found, pictures, thorough, given)
     check_duplicates(found, pictures) if thorough else None
     if task == 'semantic':
         pictures = prepare_maps(found, made, pictures, folder, classes, {*void, *found.void}, thorough)
     elif task == 'classes':
         there = sorted({picture.label for picture in pictures})
         made.classes = require_known(classes, there, 'classes: no class') if classes else there
-        pictures = [picture for picture in pictures if picture.label in made.classes]
-        made.counts = {name: sum(p.label == name for p in pictures) for name in made.classes}
+        counts = Counter(picture.label for picture in pictures)
+        made.counts = {name: counts[name] for name in made.classes}
+        pictures = [picture for picture in pictures if picture.label in made.counts]
     else:
         pictures = _prepare_things(found, made, pictures, classes)
+    check_names(made.classes, f'{found.place}: the class')
+    check_names(made.keypoints, f'{found.place}: the keypoint')
     if not pictures or (not made.counts and task != 'semantic'):
         raise nothing_left(found, f'no picture is left with labels for {task!r}')
+    check_left_out(found)
     made.sizes = np.array([picture.size for picture in pictures])
+    _write_names(made, folder)
     for split in SPLITS:
         own = [picture for picture in pictures if picture.split == split]
         if own:
             made.splits[split], made.paths[split] = len(own), [picture.path for picture in own]
             made.things[split] = sum(len(picture.things or ()) for picture in own)
-            made.files[split] = _write(made, own, folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}')
+            path = folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}'
+            made.files[split] = _write(made, own, path, absolute)
     if not shared:
         fill_splits([made])
     return made
@@ -176,18 +243,41 @@ def _common_root(pictures: Sequence[Picture]) -> Path:
     return Path(os.path.commonpath(folders)) if folders else Path()
 
 
-def _readable(found: Found, pictures: Sequence[Picture], thorough: bool) -> list[Picture]:
-    """The pictures whose beginning can be read; if ``thorough``, all of them."""
+def _readable(found: Found, pictures: Sequence[Picture], thorough: bool, splits: Mapping[Path, str]) -> list[Picture]:
+    """The pictures whose beginning can be read; if ``thorough``, all of them.
+
+    Args:
+        found: Takes down the others.
+        pictures: Those of a task.
+        thorough: Whether they are decoded.
+        splits: The split of each as the set has it.
+    """
+    known = set(found.problems)  # of another task
+    whole = [picture for picture in pictures if min(picture.size) > 0]  # of the others it takes down the problem
+    if thorough:
+        with ThreadPoolExecutor(_DECODING) as pool:
+            for picture, defect in zip(whole, pool.map(_defect_of, whole)):
+                picture.problem = defect or picture.problem
     for picture in pictures:
-        if min(picture.size) > 0 and thorough:
-            try:
-                with Image.open(picture.path) as image:
-                    image.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                picture.problem = f'cannot be read ({error})'
-        if picture.problem and (str(picture.path), f'{picture.problem}: left out') not in found.problems:
-            found.wrong(picture.path, f'{picture.problem}: left out')
+        if is_unprintable(str(picture.path)):  # lists have a line for each
+            picture.problem = 'its path has a control character, or is not UTF-8'
+        if picture.problem and (str(picture.path), f'{picture.problem}: left out') not in known:
+            found.leave_out(picture.path, picture.problem, picture.path, splits[picture.path])
     return [picture for picture in pictures if not picture.problem]
+
+
+def _defect_of(picture: Picture) -> str:
+    """Why a picture cannot be decoded, as training does it as well; '' if it can."""
+    width, height = picture.size
+    try:
+        content = read_bytes(picture.path, limits.IMAGE_BYTES)
+        with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as image:
+            image.load()  # OpenCV takes some that are cut off
+        shape = loaded_shape(content)
+    except Exception as error:  # whatever a decoder raises, the file is damaged
+        return f'cannot be read ({sentence(error)})'
+    loaded = ' x '.join(map(str, shape)) or 'nothing'
+    return '' if shape == (height, width, 3) else f'OpenCV loads it as {loaded}, expected {height} x {width} x 3'
 
 
 def check_duplicates(found: Found, pictures: Sequence[Picture]) -> None:
@@ -216,9 +306,9 @@ def _prepare_things(
         known, what = _posed(found, made, pictures), 'classes: no class with keypoints is called'
         made.keypoints, made.skeleton, made.flips = found.keypoints, found.skeleton, _flips(found, made)
     names = require_known(classes, known, what) if classes else known
-    learned = []
+    learned, wanted = [], set(names)
     for picture in pictures:
-        things = [thing for thing in picture.things if thing.name in names]
+        things = [thing for thing in picture.things if thing.name in wanted]
         if made.task == 'masks':
             things = [thing for thing in things if _has_mask(found, thing)]
         learned.append(replace(picture, things=things))
@@ -248,27 +338,31 @@ def _check_things(found: Found, pictures: Sequence[Picture]) -> None:
     for picture in pictures:
         kept = []
         for thing in picture.things:
-            if problem := _settle(thing, picture.size):
-                found.wrong(thing.place, problem)
-            if not problem.endswith('left out'):
+            problem, is_kept = _settle(thing, picture.size)
+            if is_kept:
                 kept.append(thing)
+                found.wrong(thing.place, problem) if problem else None
+            else:
+                found.leave_out(thing.place, problem, picture.path, picture.split)
         picture.things = kept
 
 
-def _settle(thing: Thing, size: tuple[int, int]) -> str:
-    """Box and area of a thing, inside its picture; gives what is wrong with them."""
-    measure(thing, size)
+def _settle(thing: Thing, size: tuple[int, int]) -> tuple[str, bool]:
+    """Box and area of a thing, inside its picture; gives what is wrong with them, and whether it can be learned."""
+    problem = measure(thing, size)
     x, y, w, h = thing.box
     if not np.isfinite([x, y, w, h]).all():
-        return f'{thing.name}: the box {thing.box} is not finite: left out'
+        return f'{thing.name}: the box {thing.box} is not finite', False
     if w <= 0 or h <= 0:
-        return f'{thing.name}: the box has {w:g} x {h:g} pixels: left out'
+        return f'{thing.name}: the box has {w:g} x {h:g} pixels', False
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])
     if right <= left or bottom <= top:
-        return f'{thing.name}: the box is outside the picture of {size[0]} x {size[1]}: left out'
+        return f'{thing.name}: the box is outside the picture of {size[0]} x {size[1]}', False
     thing.box = [left, top, right - left, bottom - top]
     beyond = max(-x, -y, x + w - size[0], y + h - size[1])
-    return f'{thing.name}: the box goes {beyond:.1f} pixels beyond the picture: cut' if beyond > 1.5 else ''
+    if beyond > 1.5:
+        problem = problem or f'{thing.name}: the box goes {beyond:.1f} pixels beyond the picture: cut'
+    return problem, True
 
 
 def _count_things(made: Prepared, pictures: Sequence[Picture]) -> None:
@@ -295,15 +389,15 @@ def _flips(found: Found, made: Prepared) -> list[tuple[str, str]] | None:
     pairs = find_flip_pairs(names)
     if not pairs and all(map(_GENERIC.fullmatch, names)):
         made.notes.append(
-            'nothing says which keypoints change places in the mirror: pictures are not mirrored (see flip_pairs and '
-            'flip_prob in the config)'
+            'nothing says which keypoints change places in the mirror: pictures are not mirrored (see flip_pairs in '
+            f'{KEYPOINTS_FILE} and flip_prob in the config)'
         )
         return None
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     if alone:
         made.notes.append(
             f'in the mirror stay, as their names have no partner: {", ".join(alone[:8])}'
-            f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in the config)'
+            f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE})'
         )
     return pairs
 
@@ -311,23 +405,25 @@ def _flips(found: Found, made: Prepared) -> list[tuple[str, str]] | None:
 # --- writing ---
 
 
-def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
-    """The labels of one split."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(made: Prepared, pictures: Sequence[Picture], path: Path, absolute: bool) -> Path:
+    """The labels of one split; images by their whole paths, or as below ``made.root``."""
+    names = [str(each.path if absolute else each.path.relative_to(made.root)) for each in pictures]
+    labels = {name: label for label, name in enumerate(made.classes)}
     if made.task == 'classes':
-        lines = [f'{picture.path.relative_to(made.root)} {made.classes.index(picture.label)}' for picture in pictures]
-        path.write_text('\n'.join(lines) + '\n')
+        lines = [f'{name} {labels[picture.label]}\n' for name, picture in zip(names, pictures)]
+        _write_text(path, ''.join(lines))
         return path
     images, annotations, numbers = [], [], itertools.count(1)
-    for number, picture in enumerate(pictures, 1):
+    for number, (name, picture) in enumerate(zip(names, pictures), 1):
         width, height = picture.size
-        name = str(picture.path.relative_to(made.root))
         images.append({'id': number, 'file_name': name, 'width': width, 'height': height})
         if made.task == 'semantic':
-            images[-1]['label_map'] = str(picture.label_map)
+            is_written = picture.label_map.is_relative_to(path.parent.absolute())
+            own = picture.label_map.relative_to(path.parent.absolute()) if is_written else picture.label_map
+            images[-1]['label_map'] = str(own)
             continue
         for thing in picture.things:
-            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, thing)})
+            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, thing, labels)})
     categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
     if made.task == 'pose':
         skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
@@ -336,9 +432,24 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path) -> Path:
     return path
 
 
-def _entry(made: Prepared, thing: Thing) -> dict:
+def _write_names(made: Prepared, folder: Path) -> None:
+    """The file of class names, a line each, or for poses of keypoints, which a config names as ``metainfo``."""
+    if made.task != 'pose':
+        _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
+        return
+    pairs, sigmas = made.flips or [], sigmas_of(made.keypoints)
+    own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=sigmas)
+    write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def _entry(made: Prepared, thing: Thing, labels: Mapping[str, int]) -> dict:
     entry: dict[str, Any] = {'bbox': [round(value, 3) for value in thing.box], 'area': round(thing.area, 3)}
-    entry['category_id'] = 1 if made.task == 'pose' else made.classes.index(thing.name) + 1
+    entry['category_id'] = 1 if made.task == 'pose' else labels[thing.name] + 1
     entry['iscrowd'] = int(thing.crowd)
     if thing.outline is not None:
         entry['segmentation'] = thing.outline

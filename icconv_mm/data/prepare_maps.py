@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.found import Found, Picture
+from icconv_mm.data.found import IMAGE_FORMATS, Found, Picture
 from icconv_mm.data.label_maps import IGNORED
 from icconv_mm.data.outlines import class_map
 from icconv_mm.data.prepared import Prepared
 from icconv_mm.errors import InputError, require_known
+from icconv_mm.files import whole_file
 
 _VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown')
 _SAMPLE = 200  # label maps with names that are read before a training; every one is checked as it is loaded
@@ -61,9 +62,7 @@ def prepare_maps(
         held = f'label {", ".join(map(str, sorted(pixels)))}, of the classes {" ".join(there) or "none"} alone'
         raise DatasetError(f'{found.place}: label maps hold {held}: there is nothing to tell apart')
     if not (plain and list(names) == list(range(len(names))) and set(pixels) <= {*names, IGNORED}):
-        made.notes.append(
-            f'label maps are written anew, {len(names)} classes from 0 and 255 for void, to {folder / "maps"}'
-        )
+        made.notes.append(f'label maps are written anew, {len(names)} classes from 0 and 255 for void')
         if len(names) > IGNORED:
             raise DatasetError(f'{found.place}: {len(names)} classes, and a map of one byte has room for {IGNORED}')
         labels = {value: label for label, value in enumerate(names) if 0 <= value <= _LARGEST}
@@ -75,18 +74,15 @@ def prepare_maps(
 def _read_map(found: Found, picture: Picture, by_palette: bool) -> np.ndarray | None:
     """The value of each pixel [H, W] of a map, 0 to 65535; None, and a word, where it cannot be used."""
     try:
-        labels = class_map(picture.label_map, picture.segments)
+        labels = class_map(picture.label_map, picture.segments, picture.size)
     except InputError as error:
-        found.wrong(picture.label_map, f'{error}: left out')
+        found.leave_out(picture.label_map, str(error), picture.path, picture.split)
         return None
     if by_palette and labels.ndim == 2 and (colors := _colors_of_palette(picture.label_map)) is not None:
         labels = np.asarray(colors)
     channels = labels.shape[2] if labels.ndim == 3 else 1
     problem = ''
-    if labels.shape[1::-1] != picture.size:
-        width, height = picture.size
-        problem = f'has {labels.shape[1]} x {labels.shape[0]} pixels, its picture {width} x {height}'
-    elif channels > 1 and not found.colors:
+    if channels > 1 and not found.colors:
         problem = f'{channels} channels, and no table (classes.txt, class_dict.csv) says what the colours mean'
     elif channels not in (1, 3):
         problem = f'{channels} channels, expected labels or the colours of the table'
@@ -95,7 +91,7 @@ def _read_map(found: Found, picture: Picture, by_palette: bool) -> np.ndarray | 
     elif labels.min() < 0 or labels.max() > _LARGEST:
         problem = f'labels from {labels.min()} to {labels.max()}, expected 0 to {_LARGEST}'
     if problem:
-        found.wrong(picture.label_map, f'{problem}: left out')
+        found.leave_out(picture.label_map, problem, picture.path, picture.split)
         return None
     return _of_colors(labels, found.colors) if channels == 3 else labels
 
@@ -120,9 +116,9 @@ def _is_by_palette(found: Found, made: Prepared, pictures: Sequence[Picture]) ->
 def _colors_of_palette(path: Path) -> Image.Image | None:
     """An image with a palette in its colours; None for any other, and for what is no image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.convert('RGB') if image.mode == 'P' else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # whatever a decoder raises: who reads the map says it
         return None
 
 
@@ -210,8 +206,8 @@ def _write_maps(
             found.wrong(picture.label_map, f'{_unnamed(value)}: void in this map and those after it')
             known.add(value)
         place = (folder / picture.path.relative_to(root)).with_suffix('.png')
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[values]).save(place, compress_level=1)
+        with whole_file(place, is_flushed=False) as file:
+            Image.fromarray(table[values]).save(file, 'PNG', compress_level=1)
         picture.label_map = place.absolute()
         written.append(picture)
     return written

@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from icconv_mm.data.found import Found, Picture
+from icconv_mm.data.found import IMAGE_FORMATS, Found, Picture
 from icconv_mm.data.outlines import class_map, mask_of
 from icconv_mm.data.prepared import Prepared
-from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
+from icconv_mm.data.reading import fault_of
+from icconv_mm.errors import printable
+from icconv_mm.files import whole_file
+from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, encoded, tiles
 
 _MOST = 20  # problems of one kind that are listed
 
@@ -43,7 +45,7 @@ def summary(found: Found, prepared: Sequence[Prepared]) -> list[str]:
     if found.missing:
         lines.append(f'  {len(found.missing)} pictures are named and not there, the first: {found.missing[0]}')
     lines += problem_lines(found)
-    return lines
+    return [printable(line) for line in lines]
 
 
 def sizes_of(sizes: Sequence[tuple[int, int]]) -> str:
@@ -68,14 +70,20 @@ def draw_page(found: Found, prepared: Sequence[Prepared], path: Path, count: int
     """A page of pictures with their labels drawn, spread evenly over the set."""
     pictures = sorted((p for p in found.pictures.values() if not p.problem), key=lambda p: p.path)
     chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)]
-    drawn = [_drawn(found, prepared, picture) for picture in chosen]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), tiles(drawn)[..., ::-1])
+    drawn = []
+    for picture in chosen:
+        try:
+            drawn.append(_drawn(found, prepared, picture))
+        except Exception as error:
+            found.wrong(picture.path, f'is not on the page: {fault_of(error)}')
+    if drawn:
+        with whole_file(path) as file:
+            file.write(encoded(tiles(drawn), path.suffix))
     return path
 
 
 def _drawn(found: Found, prepared: Sequence[Prepared], picture: Picture) -> np.ndarray:
-    with Image.open(picture.path) as opened:
+    with Image.open(picture.path, formats=IMAGE_FORMATS) as opened:
         image = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
     by_task = {task.task: task for task in prepared}
     classes = next((t.classes for name, t in by_task.items() if name in ('boxes', 'masks')), found.classes)

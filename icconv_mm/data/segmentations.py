@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from icconv_mm.data import limits
 from icconv_mm.data.checks import DatasetError, place_of
+from icconv_mm.errors import short
 
 Key = TypeVar('Key')
 
@@ -101,12 +103,24 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
             return f'a polygon is {polygon!r:.40}, expected numbers [x1, y1, x2, y2, x3, y3, ...]'
         if len(polygon) % 2 or not polygon:
             return f'a polygon has {len(polygon)} numbers, expected x and y of each point'
-        if not math.isfinite(sum(polygon)) or min(polygon) < -margin or max(polygon) > 2 * margin:
-            return f'a polygon goes from {min(polygon):g} to {max(polygon):g} in an image of {width} x {height} pixels'
+        if len(polygon) > 2 * limits.POLYGON_POINTS:
+            return f'a polygon has {len(polygon) // 2} points, of which at most {limits.POLYGON_POINTS} are read'
+        least, most = min(polygon), max(polygon)
+        if least < -margin or most > 2 * margin or not math.isfinite(sum(polygon)):
+            ends = ' to '.join(short(each, 20) if isinstance(each, int) else f'{each:g}' for each in (least, most))
+            return f'a polygon goes from {ends} in an image of {width} x {height} pixels'
+        if len(polygon) * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
+            return f'a polygon is longer than {longest} pixels, in an image of {width} x {height}'
     # Libraries read a first list of four numbers as a box, and leave out later ones that are no polygons.
     if len(polygons[0]) < 6:
         return f'the first polygon has {len(polygons[0]) // 2} points, expected 3 or more'
     return None
+
+
+def _length(polygon: list[float]) -> float:
+    """The pixels on the edge of a polygon; pycocotools takes memory for each."""
+    points = np.asarray(polygon, float).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
 
 
 def _size_defect(segmentation: Mapping, height: int, width: int) -> str | None:

@@ -1,11 +1,15 @@
 """One's own keypoints in a few words, instead of the two tables that mmpose asks for."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import require_file
 
+KEYPOINTS_FILE = 'pose_keypoints.json'  # beside the annotations of one's own images
 _SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
 # How exact people label a keypoint, in shares of the square root of the area: COCO's, by the last word of its name.
 _SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
@@ -52,6 +56,20 @@ def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
         'joint_weights': [1.0] * len(names),
         'sigmas': sigmas,
     }
+
+
+def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
+    """A metainfo of a config whose ``keypoints`` is the name of a JSON file, with what the file says in its place.
+
+    Raises:
+        MissingFileError, InputError: There is no such file, or it is none.
+    """
+    path = metainfo.get('keypoints')
+    if not isinstance(path, str):
+        return dict(metainfo)
+    require_file(path, 'metainfo.keypoints')
+    with naming(path, OSError, ValueError, TypeError):
+        return {**metainfo, **json.loads(Path(path).read_bytes())}
 
 
 def sigmas_of(names: Sequence[str]) -> list[float]:

@@ -17,6 +17,7 @@ from icconv_mm.data.loading import IMAGE_SUFFIXES, ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
 from icconv_mm.files import within
 from icconv_mm.versions import is_installed
+from icconv_mm_runtime.errors import is_utf8
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 HEIC_SUFFIXES = ('.heic', '.heif')
@@ -101,7 +102,10 @@ def fetch(address: str, folder: Path) -> Path:
 
 def _read_url(request: urllib.request.Request) -> bytes:
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-        return answer.read(_MOST_BYTES + 1)
+        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Content-Length', '')
+    if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client says so only if it may read on
+        raise OSError(f'{len(content)} of {said} bytes came')
+    return content
 
 
 def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
@@ -137,7 +141,7 @@ def _read_heic(path: Path) -> np.ndarray:
 
     register_heif_opener()
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=('HEIF',)) as image:
             return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFileError(f'{path}: cannot be read ({error})') from None
@@ -184,6 +188,12 @@ def opened(path: Path, turned: bool = True) -> Picture:
     return Picture(path, image, (height, width))
 
 
+def _check_for_opencv(path: str | Path) -> None:
+    """Raise InputError for the path of a film that OpenCV would crash on."""
+    if not is_utf8(path):
+        raise InputError(f'{path}: OpenCV opens no film whose path is not UTF-8: rename it')
+
+
 class Film:
     """The frames of a film, a stream or a camera.
 
@@ -202,6 +212,7 @@ class Film:
         is_camera = text.isdigit()
         if not is_camera and '://' not in text and not Path(text).is_file():
             raise MissingFileError(f'no such file: {text}')
+        _check_for_opencv(text)
         self.name = f'camera_{text}' if is_camera else Path(text).stem or 'stream'
         self._capture = cv2.VideoCapture(int(text) if is_camera else text)
         if not self._capture.isOpened():
@@ -229,6 +240,7 @@ class FilmWriter:
     def add(self, frame: np.ndarray) -> None:
         """Append a frame; all are of the size of the first one."""
         if self._writer is None:
+            _check_for_opencv(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self._rate, size)

@@ -110,3 +110,21 @@ def test_what_metrics_need(tmp_path, coco):
     del coco['images'][0]['width']
     with pytest.raises(DatasetError, match=r"images\[0\]: 'width' is None, expected pixels"):
         checks.explain_coco(str(write(tmp_path / 'a.json', coco)), ('ball',), 'd', empty=False)
+
+
+@pytest.mark.parametrize('area', [-1, float('nan'), float('inf'), '16', None])
+def test_areas_that_cannot_be(tmp_path, coco, area):
+    """They are refused where a config names the file: mmdet learns no box of area 0 or less, COCO's metrics no NaN."""
+    with pytest.raises(DatasetError, match=r"a.json: annotations\[0\]: ('area' is|no field 'area')"):
+        checks.check_measures(first(coco, area=area), tmp_path / 'a.json')
+
+
+def test_areas_of_zero_are_said(tmp_path, coco, monkeypatch):
+    said = []
+    monkeypatch.setattr(checks, 'print_log', lambda text, **_: said.append(text))
+    for changes, is_said in ((dict(area=0), 1), (dict(area=0, iscrowd=1), 0), (dict(area=0, bbox=[0, 0, 0, 4]), 0)):
+        said.clear()
+        checks.check_measures(first(coco, **changes), tmp_path / 'a.json')
+        assert len(said) == is_said
+    checks.check_measures(first(coco, area=0), tmp_path / 'a.json')
+    assert '1 of 1 annotations have "area" 0 and a box that is not empty, the first is annotations[0]' in said[0]

@@ -1,13 +1,20 @@
 """Pictures, their splits, and the labels of each: none goes to another picture or into another split without a word."""
 
+import io
 import json
+from pathlib import Path, PurePath
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from icconv_mm.data.found import Picture, assign_splits, split_of
+from icconv_mm.data import found as found_module
+from icconv_mm.data import limits
+from icconv_mm.data.found import ByEnd, Files, Found, Picture, assign_splits, followed, located, split_of
 from icconv_mm.data.prepare import find, prepare
+from icconv_mm.data.readers import lists
+from icconv_mm.data.reading import DatasetError, read_yaml
 from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')
@@ -246,3 +253,179 @@ def test_labels_of_which_none_can_be_used(tmp_path):
     write(tmp_path, {'labels/0.txt': '0 nan 0.5 0.2 0.2\n', 'data.yaml': 'names: [a]\ntrain: images\n'})
     with pytest.raises(InputError, match=r"none of its labels can be used, the first: .*0\.txt: line 1: '0 nan 0\.5"):
         find(tmp_path)
+
+
+def test_a_blank_path_is_not_the_folder_itself(tmp_path):
+    assert located(' ', [tmp_path]) is None and located('', [tmp_path]) is None
+    assert located('.', [tmp_path]) == tmp_path
+
+
+# --- what must not take long, or be read otherwise than in training ---
+
+
+@pytest.mark.parametrize('name', ['a/' * 1000 + '0.jpg', 'a' * 5000 + '/0.jpg', '/' + 'a/' * 64 + '0.jpg'])
+def test_endless_paths_mean_nothing(tmp_path, monkeypatch, name):
+    """Nothing is looked for on the disk."""
+    draw(tmp_path, '0.jpg', '1.jpg')
+    coco(tmp_path / 'a.json', [name, '1.jpg'])
+    asked = []
+    monkeypatch.setattr(found_module, '_is_there', lambda path: asked.append(path) or path.exists())
+    assert located(name, [tmp_path]) is None and Files(tmp_path).image(name, tmp_path) is None and not asked
+    (found,) = find(tmp_path)
+    assert [path.name for path in found.pictures] == ['1.jpg'] and name in found.missing[0]
+    assert len(asked) < 10
+
+
+def test_paths_below_nothing_are_not_followed_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(found_module, 'head', lambda path: pytest.fail('nothing there holds a target'))
+    asked, stat = [], Path.stat
+    monkeypatch.setattr(Path, 'stat', lambda path, **options: asked.append(path) or stat(path, **options))
+    path = tmp_path / 'none' / ('a/' * 50) / '0'
+    assert followed(path) == path and len(asked) == len(tmp_path.parts)
+
+
+def test_images_of_one_name_are_found_by_their_ends(tmp_path, monkeypatch):
+    """No name is compared with each image, and files of one name are listed in one folder each."""
+    draw(tmp_path, *(f'images/{number}/{side}/0.jpg' for number in range(20) for side in ('l', 'r')))
+    (tmp_path / 'images/link').symlink_to(tmp_path / 'images/3', target_is_directory=True)
+    files = Files(tmp_path)
+    compared = []
+    monkeypatch.setattr(found_module, '_common_end', lambda one, other: compared.append(one) or 0)
+    names = [f'/home/me/{number}/{side}/0.jpg' for number in range(20) for side in ('l', 'r')]
+    places = files.images(names, split='train')
+    assert [place.relative_to(tmp_path / 'images').as_posix() for place in places.values()] == [
+        name.removeprefix('/home/me/') for name in names
+    ]
+    assert len(compared) == len(names)  # each with the one image that it leads to
+    with pytest.raises(InputError, match=r'^l/0.jpg: 20 images are called so: '):
+        files.image('l/0.jpg')
+    assert files.image('link/l/0.jpg').resolve() == tmp_path / 'images/3/l/0.jpg'
+
+
+def test_lists_of_many_equal_names_are_found_by_their_ends(tmp_path, monkeypatch):
+    """No line is compared with the folder of each file."""
+    paths = [tmp_path / str(number) / '0.xml' for number in range(30)]
+    lines = [(('train', 'val')[number % 2], f'{number}/0.jpg') for number in range(30)]
+    compared, equal = [], PurePath.__eq__
+    monkeypatch.setattr(PurePath, '__eq__', lambda one, other: compared.append(one) or equal(one, other))
+    claims = lists._claims(paths, lines)
+    assert len(compared) <= len(paths) and list(map(claims.get, paths)) == [{split} for split, _ in lines]
+    assert lists._claims(paths, [('test', '0')] * 3) == {path: {'test'} for path in paths}
+
+
+def test_ends_of_paths():
+    paths = [Path(name) for name in ('/a/b/0.jpg', '/a/c/0.jpg', '/d/b/0.jpg')]
+    ends = ByEnd(paths)
+    assert ends.paths[ends.end_of(Path('x/b/0.jpg'))] == [paths[0], paths[2]]
+    assert ends.paths[ends.end_of(Path('/a/b/0.jpg'))] == [paths[0]]
+    assert ends.paths[ends.end_of(Path('1.jpg'))] == paths
+    folders = ByEnd(paths, of_folders=True)
+    assert folders.paths[folders.end_of(Path('c'))] == [paths[1]]
+
+
+def test_each_class_is_looked_up_at_once():
+    class Name(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    found = Found('COCO', Path())
+    for number in [*range(300), *range(300)]:
+        found.add_class(Name(f'class {number}'))
+    assert found.classes == [f'class {number}' for number in range(300)] and Name.compared < 2000
+
+
+def test_numbers_of_more_digits_than_any_id(tmp_path):
+    """Those of equal remainders would be searched one by one, as Python hashes them."""
+    many = 10**limits.NUMBER_LETTERS
+    draw(tmp_path, '0.jpg', '1.jpg')
+    coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
+    text = (tmp_path / 'a.json').read_text()
+    write(tmp_path, {'a.json': text.replace('"id": 1, "file_name"', f'"id": {many}, "file_name"')})
+    (found,) = find(tmp_path)
+    assert f"'id' is {many}, of more than 20 digits: left out" in said(found) and len(found.pictures) == 1
+    write(tmp_path, {'a.json': text.replace('"image_id": 1', f'"image_id": {many - 1}')})
+    assert 'is not in the file' in said(find(tmp_path)[0])
+    for key, is_read in ((many - 1, True), (many, False)):
+        write(tmp_path, {'a.yaml': f'names: {{{key}: x}}\n'})
+        if is_read:
+            assert read_yaml(tmp_path / 'a.yaml') == {'names': {key: 'x'}}
+        else:
+            with pytest.raises(DatasetError, match=f'{key}.* has more than 20 digits'):
+                read_yaml(tmp_path / 'a.yaml')
+
+
+def encoded(kind, size=SIZE, mode='RGB', turn=1, xmp=False):
+    """A picture in a format, with its orientation in EXIF or in XMP."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = turn
+    options = {'exif': exif} if turn > 1 else {}
+    if xmp:
+        options = {'xmp': f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="{turn}"/></x:xmpmeta>'.encode()}
+    Image.new(mode, size).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        *((kind, dict(turn=turn)) for kind in ('JPEG', 'PNG', 'TIFF', 'WEBP') for turn in range(1, 9)),
+        ('JPEG', dict(turn=6, xmp=True)),
+        *((kind, {}) for kind in ('GIF', 'DIB', 'BMP', 'PPM')),
+        *(('TIFF', dict(mode=mode)) for mode in ('I', 'F', 'I;16', 'L', 'RGBA', 'CMYK', '1')),
+        *(('PNG', dict(mode=mode)) for mode in ('P', '1', 'LA', 'RGBA')),
+        ('PPM', dict(mode='F')),
+    ],
+)
+def test_sizes_are_those_in_which_training_loads_pictures(tmp_path, kind, options):
+    """A file that OpenCV does not load is left out by a sentence."""
+    content = encoded(kind, **options)
+    (tmp_path / '0.png').write_bytes(content)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    picture = Picture(tmp_path / '0.png')
+    if image is None or image.ndim < 3:
+        assert picture.size == (0, 0) and f'a {kind} with pixels of the mode ' in picture.problem
+    else:
+        height, width, _ = image.shape
+        assert picture.size == (width, height)
+        assert picture.problem == '' or (options.get('mode') == 'I;16' and '65535' in picture.problem)
+
+
+def test_pictures_are_decoded_as_training_does(tmp_path, monkeypatch):
+    """An orientation that only shows when a picture is decoded is found before a training."""
+    draw(tmp_path, *(f'{number}.jpg' for number in range(4)))
+    coco(tmp_path / 'a.json', [f'{number}.jpg' for number in range(4)])
+    (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
+    monkeypatch.setattr(found_module, '_turn_of', lambda image: 1)
+    (found,) = find(tmp_path)
+    made = prepare(found, 'boxes', tmp_path / 'out', thorough=True)
+    assert sum(made.splits.values()) == 3
+    assert said(found) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
+
+
+@pytest.mark.parametrize('thorough', [False, True])
+def test_pictures_without_objects_are_read_as_well(tmp_path, thorough):
+    draw(tmp_path, *(f'images/{number}.jpg' for number in range(4)))
+    write(tmp_path, {f'labels/{number}.txt': '0 0.5 0.5 0.2 0.2\n' * (number < 3) for number in range(4)})
+    write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
+    (found,) = find(tmp_path)
+    assert sum(prepare(found, 'boxes', tmp_path / 'out', thorough=thorough).splits.values()) == 3
+    ((file, what),) = found.problems
+    assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
+
+
+def test_files_outside_the_folder_are_said(tmp_path):
+    """They are used, and refused by nobody; links in the folder are of the folder."""
+    draw(tmp_path, 'a/0.jpg', 'b/1.jpg', 'b/2.jpg', 'b/3.jpg', 'c/4.jpg')
+    (tmp_path / 'a/3.jpg').symlink_to(tmp_path / 'b/3.jpg')
+    (tmp_path / 'a/linked').symlink_to(tmp_path / 'c', target_is_directory=True)
+    coco(tmp_path / 'a/a.json', ['0.jpg', '../b/1.jpg', str(tmp_path / 'b/2.jpg'), '3.jpg', 'linked/4.jpg'])
+    (found,) = find(tmp_path / 'a', strict=True)
+    assert len(found.pictures) == 5
+    assert said(found) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
+    assert sum(prepare(found, 'boxes', tmp_path / 'out').splits.values()) == 5
+    coco(tmp_path / 'a/a.json', [str(tmp_path / 'a/0.jpg'), '3.jpg'])
+    assert find(tmp_path / 'a')[0].problems == []

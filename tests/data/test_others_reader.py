@@ -15,7 +15,7 @@ pytest.importorskip('pycocotools')
 @pytest.mark.parametrize(
     ('kind', 'line', 'problem'),
     [
-        ('keypoints', '2' + ' 0' * 13, 'has neither a box nor a labelled keypoint: left out'),
+        ('keypoints', '2' + ' 0' * 13, 'cat: the box has 0 x 0 pixels: left out'),
         ('outlines', '2 0.1 0.1 nan 0.5 0.5 0.9', 'are not finite: left out'),
         ('outlines', '2 0.1 0.1 0.5 0.5 1e9 0.9', 'a polygon goes from'),
         ('boxes', 'inf 0.5 0.5 0.1 0.1', 'are not finite: left out'),

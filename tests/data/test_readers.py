@@ -1,8 +1,10 @@
 """Every format gives the boxes, masks and keypoints that are in it, to a pixel."""
 
 import json
+import os
 from pathlib import Path
 
+import cv2
 import labelled
 import numpy as np
 import pytest
@@ -151,7 +153,7 @@ def test_label_maps(tmp_path, kind, void, options):
     assert made.classes == ['background', 'cat', 'dog'] and made.splits == {'train': 2, 'val': 1}
     assert not found.problems
     for image in json.loads(made.files['train'].read_text())['images']:
-        labels = np.asarray(Image.open(image['label_map']))
+        labels = np.asarray(Image.open(tmp_path / 'out' / image['label_map']))
         number = int(image['file_name'][-5])
         assert (labels[:4, :4] == 255).all()
         for label, x, y, w, h in labelled.THINGS[number]:
@@ -222,11 +224,24 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
     (pictures / 'p1.png').write_bytes((pictures / 'p1.png').read_bytes()[:60])
     quick = prepare(found := _only(data), 'boxes', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1} and [Path(file).name for file, _ in found.problems] == ['p0.png']
-    made = prepare(found := _only(data), 'boxes', tmp_path / 'out', thorough=True)
-    assert made.files['train'] == made.files['val'] and made.splits == {'val': 1}
-    lines = '\n'.join(summary(found, [made]))
-    assert all(f'p{n}.png: cannot be read (' in lines for n in (0, 1)) and lines.count('left out') == 2
-    assert draw_page(found, [made], tmp_path / 'page.jpg').is_file()
+    lines = '\n'.join(summary(found, [quick]))
+    assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
+    with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
+        prepare(_only(data), 'boxes', tmp_path / 'out', thorough=True)
+    assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
+
+
+def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
+    """OpenCV would crash on the path."""
+    from icconv_mm.data.report import draw_page
+
+    def never(*given):
+        raise AssertionError(given)
+
+    monkeypatch.setattr(cv2, 'imwrite', never)
+    made = prepare(found := _only(labelled.voc(tmp_path / 'data')), 'boxes', tmp_path / 'out')
+    page = draw_page(found, [made], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
+    assert cv2.imdecode(np.fromfile(page, np.uint8), cv2.IMREAD_COLOR).shape[1] == 3 * 480
 
 
 def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
@@ -329,7 +344,7 @@ def test_places_that_hold_nothing(tmp_path):
     [
         ('x.json', '{"images": [], "annotations": 3, "categories": []}', "x.json: .* no list 'annotations'"),
         ('x.json', '[1, 2', 'x.json: .* not JSON'),
-        ('x.json', '{"shapes": 5, "imagePath": 7}', 'not read as LabelMe'),
+        ('x.json', '{"shapes": 5, "imagePath": 7}', 'x.json: "shapes" is 5, expected a list'),
         ('data.yaml', 'names: {0: a', 'data.yaml: not YAML'),
         ('data.yaml', 'names: 5\ntrain: images', 'data.yaml: names is 5, expected a list'),
         ('data.yaml', 'names: [a]\ntrain: gone', 'data.yaml: none of the pictures'),
@@ -338,7 +353,7 @@ def test_places_that_hold_nothing(tmp_path):
         (
             'a.xml',
             '<annotations><image name="p0.png"><box label="a" xtl="?"/></image></annotations>',
-            'not read as CVAT',
+            "a.xml: image p0.png, box 1: xtl is '.', expected a number",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Pictures, films and addresses that predictions are asked for."""
 
 import http.server
+import os
 import threading
 from itertools import pairwise
 
@@ -74,6 +75,23 @@ def test_films_frame_by_frame(tmp_path):
         inputs.Film('97')
 
 
+def test_no_path_of_a_film_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypatch):
+    """OpenCV would crash."""
+
+    def never(*given):
+        raise AssertionError(given)
+
+    monkeypatch.setattr(cv2, 'VideoCapture', never)
+    monkeypatch.setattr(cv2, 'VideoWriter', never)
+    path = tmp_path / os.fsdecode(b'caf\xe9.mp4')
+    path.write_bytes(b'no film')
+    said = r'caf\\udce9\.mp4: OpenCV opens no film whose path is not UTF-8: rename it'
+    with pytest.raises(InputError, match=said):
+        inputs.Film(str(path))
+    with pytest.raises(InputError, match=said):
+        inputs.FilmWriter(path, 5).add(np.zeros((4, 4, 3), np.uint8))
+
+
 def test_what_is_a_film(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / '2024').mkdir()
@@ -101,6 +119,33 @@ def test_addresses(tmp_path, monkeypatch):
     assert path.name == 'a.jpg' and inputs.read(path).shape == (8, 9, 3)
     with pytest.raises(InputError, match=r'/gone\.jpg: cannot be fetched \(Not Found\)'):
         inputs.find_pictures(f'{address}/gone.jpg', tmp_path)
+    server.shutdown()
+
+
+@pytest.mark.parametrize(('said', 'is_whole'), [(None, True), (10_000, True), (10_001, False), (1 << 40, False)])
+def test_an_answer_that_is_cut_off(tmp_path, said, is_whole):
+    """A video of which a part came is not taken for the whole."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            if said is not None:
+                self.send_header('Content-Length', str(said))
+            self.end_headers()
+            self.wfile.write(b'x' * 10_000)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}/a.mp4'
+    if is_whole:
+        assert inputs.fetch(address, tmp_path).stat().st_size == 10_000
+    else:
+        with pytest.raises(InputError, match=rf'a\.mp4: cannot be fetched \(10000 of {said} bytes came\)'):
+            inputs.fetch(address, tmp_path)
+        assert not (tmp_path / 'a.mp4').exists()
     server.shutdown()
 
 

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from icconv_mm.data.found import IMAGE_SUFFIXES, SPLITS, Files, Found, as_path, held_out_first, nearest
+from icconv_mm.data.found import IMAGE_SUFFIXES, SPLITS, ByEnd, Files, Found, as_path, held_out_first
+from icconv_mm.data.reading import read_text
 
 _LIST = re.compile(r'(train_?val|train|val|test)\w*')
 
@@ -28,7 +29,7 @@ def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]
     return [
         (lists[path] if lists[path] in SPLITS else '', line.strip())
         for path in own
-        for line in filter(str.strip, path.read_text(errors='replace').splitlines())
+        for line in filter(str.strip, read_text(path).splitlines())
     ]
 
 
@@ -61,15 +62,18 @@ def _claims(paths: Sequence[Path], lines: Iterable[tuple[str, str]]) -> dict[Pat
     for path in paths:
         for name in {path.name, path.stem}:
             by_name[name].append(path)
-    claims: dict[Path, set[str]] = defaultdict(set)
+    ends: dict[str, ByEnd] = {}
+    claimed = set()
     for split, line in lines:
         for entry in (as_path(line.split()[0]), as_path(line)):  # what follows a space is a label, or of the name
-            suffix = entry.suffix.lower()
-            fitting = by_name.get(entry.name) or by_name.get(entry.stem if suffix in IMAGE_SUFFIXES else '')
-            if fitting:
-                closest = nearest([path.parent for path in fitting], entry.parent)
-                for path in fitting:
-                    if path.parent in closest:
-                        claims[path].add(split)
+            stem = entry.stem if entry.suffix.lower() in IMAGE_SUFFIXES else ''
+            if (name := entry.name if entry.name in by_name else stem) in by_name:
+                if len(by_name[name]) > 1 and name not in ends:
+                    ends[name] = ByEnd(by_name[name], of_folders=True)
+                claimed.add((name, ends[name].end_of(entry.parent) if name in ends else (), split))
                 break
+    claims: dict[Path, set[str]] = defaultdict(set)
+    for name, end, split in claimed:
+        for path in ends[name].paths[end] if name in ends else by_name[name]:
+            claims[path].add(split)
     return claims

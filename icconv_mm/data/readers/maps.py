@@ -2,6 +2,7 @@
 
 import csv
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,23 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from icconv_mm.data.found import IMAGE_SUFFIXES, Files, Found, Thing, followed, located, split_of
+from icconv_mm.data import limits
+from icconv_mm.data.found import (
+    IMAGE_FORMATS,
+    IMAGE_SUFFIXES,
+    Files,
+    Found,
+    Thing,
+    followed,
+    is_text,
+    located,
+    split_of,
+)
 from icconv_mm.data.outlines import class_map
 from icconv_mm.data.readers.lists import listed, splits_of
-from icconv_mm.data.readers.yolo import read_yaml
+from icconv_mm.data.readers.yolo import yaml_of
+from icconv_mm.data.reading import DatasetError, fault_of, read_bytes
+from icconv_mm.errors import short
 from icconv_mm_runtime.results import run_lengths
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
@@ -37,29 +51,34 @@ _ENDINGS = (
 _TABLE = re.compile(  # but no filenames.txt
     r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict)\.(txt|csv)|(names|labels)\.(txt|csv)'
 )
-_NUMBERED = re.compile(r'(\d+)[\s:,;=]+(?=\S)')
-_COLOR = re.compile(r'(^\d+[\s,]+)?(\d+)[\s,]+(\d+)[\s,]+(\d+)')
+_NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
+_COLOR = re.compile(r'(^[0-9]{1,9}[\s,]+)?([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})')
+_BYTE = re.compile(r'\s*[0-9]{1,3}\s*')
+_LARGEST = 65535  # value of a label map
 _NO_VALUE = '__ignore__'  # LabelMe's, at the top of labels.txt: its pixels are 255
 
 
 def sources(files: Files) -> Iterator[tuple]:
     """Folders of maps that have a picture of the same name elsewhere, and folders ``masks`` beside ``images``."""
     for path in files.labels('.yaml', '.yml'):
-        content = read_yaml(path)
+        content = yaml_of(path, files)
         if isinstance(content.get('classes'), dict) and isinstance(content.get('train'), dict):
             yield 'label maps', path, partial(_listed_in_yaml, path, content)
             return
     if files.only is not None:
         return
-    instances = [folder for folder in files.by_folder if folder.name == 'masks' and _is_one_each(folder, files)]
+    masks = [folder for folder in files.by_folder if folder.name == 'masks']
+    instances = [folder for folder in masks if _is_one_each(folder, files)]
+    one_each = set(instances)
     if instances:
-        yield 'a mask per instance', files.root, partial(_instances, instances, files)
+        others = [each for each in masks if each not in one_each and each.parent / 'images' in files.by_folder]
+        yield 'a mask per instance', files.root, partial(_instances, instances, others, files)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in files.ending(*IMAGE_SUFFIXES):
         by_stem[path.stem].append(path)
     pairs: dict[Path, list[_Map]] = defaultdict(list)
     for folder in files.by_folder:
-        if folder not in instances and _OF_LABELS.search(str(folder.relative_to(files.root))):
+        if folder not in one_each and _OF_LABELS.search(str(folder.relative_to(files.root))):
             for picture, label_map in _pairs_of(folder, by_stem, files):
                 pairs[picture].append(label_map)
     if pairs and len(pairs) > len(instances):
@@ -75,8 +94,9 @@ def _is_one_each(folder: Path, files: Files) -> bool:
     return len([name for name in beside if name.lower().endswith(IMAGE_SUFFIXES)]) == 1
 
 
-def _instances(folders: list[Path], files: Files) -> Found:
+def _instances(folders: list[Path], others: list[Path], files: Files) -> Found:
     found = Found('a mask per instance', files.root)
+    found.missing += [f'{folder}: one picture in {folder.parent / "images"}' for folder in others]
     name = found.add_class('object')
     pool = ThreadPoolExecutor()  # a picture of cells has a hundred masks
     for folder in folders:
@@ -84,16 +104,16 @@ def _instances(folders: list[Path], files: Files) -> Found:
         image = next(n for n in files.by_folder[beside] if n.lower().endswith(IMAGE_SUFFIXES))
         picture = found.picture(beside / image, split_of(folder.relative_to(files.root)))
         picture.things = []
-        covered = np.zeros(picture.size[::-1], dtype=np.uint16)
         paths = [folder / each for each in files.by_folder[folder] if each.lower().endswith('.png')]
-        for path, (mask, outline) in zip(paths, pool.map(_mask, paths)):
-            if mask.shape != covered.shape:
-                sizes = f'{mask.shape[1]} x {mask.shape[0]}, its picture {picture.size[0]} x {picture.size[1]}'
-                found.wrong(path, f'is {sizes}: left out')
-            elif outline is None:
-                found.wrong(path, 'is empty: left out')
+        if min(picture.size) == 0:  # which is said of the picture
+            continue
+        covered = np.zeros(picture.size[::-1], dtype=np.uint16)
+        read = partial(_mask, size=picture.size)
+        for path, (mask, made) in zip(paths, pool.map(read, paths)):
+            if mask is None:
+                found.leave_out(path, made, picture.path, picture.split)
             else:
-                picture.things.append(Thing(name, outline=outline, place=str(path)))
+                picture.things.append(Thing(name, outline=made, place=str(path)))
                 covered += mask
         if (shared := int((covered > 1).sum())) > 0:
             found.wrong(folder, f'masks overlap, in {shared} pixels')
@@ -101,14 +121,21 @@ def _instances(folders: list[Path], files: Files) -> Found:
     return found
 
 
-def _mask(path: Path) -> tuple[np.ndarray, dict | None]:
-    """A mask [H, W] and its outline, None where it is empty."""
-    mask = cv2.imread(
-        str(path), cv2.IMREAD_UNCHANGED
-    )  # sets have tens of thousands, and Pillow takes half as long again
-    mask = class_map(path) if mask is None else mask  # which says what is wrong
+def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[None, str]:
+    """A mask [H, W] and its outline; None, and why, where it is empty, damaged, or not of the size of its picture."""
+    try:
+        content = read_bytes(path, limits.IMAGE_BYTES)
+        is_png = content[12:16] == b'IHDR' and len(content) > 24
+        own = struct.unpack('>II', content[16:24]) if is_png else size
+        if own != size:  # before memory is taken for its pixels
+            return None, f'is {own[0]} x {own[1]}, its picture {size[0]} x {size[1]}'
+        # sets have tens of thousands, and Pillow takes half as long again
+        mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
+        mask = class_map(path, size=size) if mask is None else mask  # of other formats, or it says what is wrong
+    except Exception as error:
+        return None, fault_of(error)
     mask = (mask[..., :3].max(-1) if mask.ndim == 3 else mask) != 0
-    return mask, run_lengths(mask) if mask.any() else None
+    return (mask, run_lengths(mask)) if mask.any() else (None, 'is empty')
 
 
 # --- a class for each pixel ---
@@ -172,9 +199,9 @@ def _distance(pictures: Path, maps: Path, root: Path) -> tuple:
 def _looks_like_maps(path: Path, files: Files) -> bool:
     """One channel or a palette; or colours, where a table says what they mean."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.mode in ('L', 'P', '1', 'I', 'I;16') or (image.mode in ('RGB', 'RGBA') and bool(_table(files)))
-    except OSError:
+    except Exception:  # whatever a decoder raises: who reads the map says it
         return False
 
 
@@ -212,7 +239,7 @@ def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
     """Name of each value of label maps, and its colour where there is one; those of the first file that has any."""
     for path in files.ending('.txt', '.csv'):
         if _TABLE.fullmatch(path.name.lower()):
-            lines = path.read_text(errors='replace').splitlines()
+            lines = files.text(path).splitlines()
             if table := _table_of_rows(lines) if path.suffix.lower() == '.csv' else _table_of_lines(lines):
                 return table
     return {}
@@ -220,7 +247,7 @@ def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
 
 def _table_of_rows(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int]]]:
     """Rows of a name and a colour."""
-    rows = [row for row in csv.reader(lines) if len(row) >= 4 and all(each.strip().isdigit() for each in row[1:4])]
+    rows = [row for row in csv.reader(lines) if len(row) >= 4 and all(map(_BYTE.fullmatch, row[1:4]))]
     return {value: (row[0].strip(), tuple(int(each) for each in row[1:4])) for value, row in enumerate(rows)}
 
 
@@ -244,27 +271,44 @@ def _table_of_lines(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, in
 
 def _take_names(found: Found, files: Files) -> None:
     for value, (name, color) in _table(files).items():
-        found.map_names[value] = name
+        if name.strip():
+            found.map_names[value] = name
+        else:
+            found.wrong(files.root, f'value {value} of label maps has a blank name in their table: left out')
         if color is not None:
             found.colors[color] = value
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(each for each in followed(folder).iterdir() if is_text(each.name) and each.is_file())
 
 
 def _listed_in_yaml(path: Path, content: dict) -> Found:
     """A YAML of ``classes``, and ``images`` and ``masks`` for each split."""
     found = Found('label maps', path)
     for value, entry in content['classes'].items():
-        found.map_names[int(value)] = str(entry['name'] if isinstance(entry, dict) else entry)
-    found.void |= {int(value) for value in content.get('ignore_classes') or ()}
+        name = entry.get('name') if isinstance(entry, dict) else entry
+        if not isinstance(value, int) or not 0 <= value <= _LARGEST:
+            raise DatasetError(f'{path}: classes has {short(value, 40)}, expected values of label maps')
+        if isinstance(name, (str, int)) and str(name).strip():
+            found.map_names[value] = str(name)
+        else:
+            found.wrong(path, f'classes[{value}] is {short(entry, 40)}, no name: left out')
+    ignored = content.get('ignore_classes') or []
+    if not (isinstance(ignored, list) and all(isinstance(value, int) for value in ignored)):
+        raise DatasetError(f'{path}: ignore_classes is {short(ignored, 40)}, expected a list of values')
+    found.void |= set(ignored)
     for split in ('train', 'val', 'test'):
         given = content.get(split)
         if not isinstance(given, dict):
             continue
-        images, masks = (located(str(given.get(key, '')), [path.parent]) for key in ('images', 'masks'))
+        places = (located(str(given.get(key) or ''), [path.parent]) for key in ('images', 'masks'))
+        images, masks = (each if each is not None and followed(each).is_dir() else None for each in places)
         if images is None or masks is None:
             found.missing.append(f'{path}: {split}: {given}')
             continue
-        own = {each.stem: each for each in followed(masks).iterdir() if each.suffix.lower() == '.png'}
-        for image in sorted(followed(images).iterdir()):
+        own = {each.stem: each for each in _files_in(masks) if each.suffix.lower() == '.png'}
+        for image in _files_in(images):
             if image.suffix.lower() in IMAGE_SUFFIXES and image.stem in own:
                 found.picture(image, split).label_map = own[image.stem]
             elif image.suffix.lower() in IMAGE_SUFFIXES:
