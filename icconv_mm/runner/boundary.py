@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from icconv_mm.data.checks import DatasetError, check_coco_file, check_measures, explain_coco
 from icconv_mm.data.tree import join_root, kind_of, leaf_datasets, phase_datasets, places_in
-from icconv_mm.errors import UserError, naming, sentence
+from icconv_mm.errors import InputError, UserError, naming, sentence
 from icconv_mm.tasks.task import adapter_for
 
 # What mmengine's methods build, for the place of an error.
@@ -27,6 +27,8 @@ _BUILT = {
 }
 # What BaseDataset of mmengine says when no entry is left.
 _NOTHING_LEFT = 'need at least one array to concatenate'
+# What torch says of batch norm for one image whose map is one pixel.
+_ONE_VALUE = 'Expected more than 1 value per channel when training'
 # What gloo and NCCL say when another process is silent or gone.
 _GONE = re.compile(
     r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
@@ -60,7 +62,8 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
     """What a run raises, as an error that says where to look.
 
     Until the first step, an exception is a wrong config, or a file that it names: there is nothing else yet. After it,
-    an exception is a fault, but for annotations that a metric cannot take and for another process that is gone.
+    an exception is a fault, but for annotations that a metric cannot take, batches that are too small for batch norm,
+    and another process that is gone.
 
     Args:
         cfg: The config of the run.
@@ -84,6 +87,12 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
                 f'({sentence(error).splitlines()[0]:.200})'
             ) from error
         if progress.begun:
+            if isinstance(error, ValueError) and _ONE_VALUE in str(error):
+                raise InputError(
+                    f'{progress.place}: a batch has one image, and the network makes one pixel of it, of which batch '
+                    'norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that leaves '
+                    'no single image for the end of an epoch, or train_dataloader.drop_last=True'
+                ) from error
             _explain_metrics(cfg, error)
             raise
         part = building or _being_built(error)

@@ -5,7 +5,7 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from icconv_mm.data.tree import as_list, dicts_in, entries
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE
+from icconv_mm.runner.schedule_lengths import stretch
 from icconv_mm.tasks.task import TTA_KEYS, require_library, scope_of
 from icconv_mm.versions import SUPPORTED
 
@@ -163,6 +164,26 @@ def _has_readers_of_its_own(cfg: Config) -> bool:
     return bool(packages - {SCOPE, *SUPPORTED})
 
 
+def check_marks(cfg: Config) -> None:
+    """Raise InputError for text of a config that mmengine would replace when it reads its copy of the config.
+
+    Such text comes from outside: the path of a checkpoint, a folder that was moved.
+    """
+    for name, text in _texts(cfg._cfg_dict):
+        if '{{' in text:
+            what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
+            raise InputError(f'{name}: {text!r:.200} {what}: rename it')
+
+
+def _texts(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
+    """Every text in a part of a config, with its dotted name; keys as well."""
+    if isinstance(node, str):
+        yield name, node
+    for key, value in entries(node).items():
+        yield name, key
+        yield from _texts(value, f'{name}.{key}'.lstrip('.'))
+
+
 def move_data(cfg: Config, root: str) -> None:
     """Exchange the folder ``data_root`` of a config for ``root`` at the start of every path; both end with a slash."""
     former = cfg.data_root
@@ -196,11 +217,7 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
         cfg.train_cfg.val_interval = min(max(round(ratio * interval), 1), given)
     for scheduler in dicts_in(cfg.get('param_scheduler')):
-        for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size', 'total_steps', 'periods', 'milestones'):
-            if (value := scheduler.get(key)) is not None:
-                least = {'begin': 0, 'end': scheduler.get('begin', 0) + 1}.get(key, 1)
-                scaled = [max(round(ratio * each), least) for each in as_list(value)]
-                scheduler[key] = scaled if isinstance(value, (list, tuple)) else scaled[0]
+        stretch(scheduler, ratio)
     for hook in cfg.get('custom_hooks') or ():
         if 'switch_epoch' in hook:  # of the library's PipelineSwitchHook
             hook['switch_epoch'] = round(ratio * hook['switch_epoch'])

@@ -281,7 +281,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         wanted = [key for key in getattr(self, 'key_indicators', ()) or () if key != 'auto']
         if metrics and (absent := [key for key in wanted if key not in metrics]):  # mmdet's, where nothing is detected
-            runner.logger.info(f'no best checkpoint is chosen: this validation has no {", ".join(absent)}')
+            why = 'nothing was found, or nothing is annotated'
+            runner.logger.info(f'no best checkpoint is chosen: this validation has no {", ".join(absent)} ({why})')
             return None
         if not isinstance(self.file_backend, LocalBackend):
             return super()._save_best_checkpoint(runner, metrics)

@@ -2,11 +2,16 @@
 
 import itertools
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,6 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from PIL import Image
@@ -21,13 +27,19 @@ from PIL import Image
 from icconv_mm.data.found import oriented_size
 from icconv_mm.data.label_maps import read_label_map
 from icconv_mm.data.tree import kind_of
-from icconv_mm.errors import UserError
+from icconv_mm.errors import UserError, printable, sentence
 from icconv_mm.runner.infer import Predictor
 from icconv_mm.runner.inputs import read
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _WORST = 10
+_SHOWN = 100  # classes of a confusion matrix: a figure of 37 inches
+_LETTERS = 40  # of a name in a figure
+_LAST_STEP = 1 << 53  # to which a float counts
 _SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of a thing
 _NO_METRICS = ('step', 'epoch', 'time', 'data_time')  # of what a validation logs
 _NEAR = 0.1  # of the side of a person: a keypoint that is found
@@ -76,8 +88,56 @@ class CurvesHook(Hook):
             steps = 1
             if isinstance(runner.train_loop, EpochBasedTrainLoop):
                 steps = len(runner.train_loop.dataloader)
-            if (path := draw_curves(Path(runner.work_dir), steps)) is not None:
-                runner.logger.info(f'losses, metrics and learning rate: {path}')
+            with _after_training('drawing results.png'):
+                if (path := draw_curves(Path(runner.work_dir), steps)) is not None:
+                    runner.logger.info(f'losses, metrics and learning rate: {path}')
+
+
+@contextmanager
+def _after_training(what: str) -> Iterator[None]:
+    """A warning in the place of an exception: a training that has ended stays ended, whatever is drawn of it."""
+    try:
+        yield
+    except Exception as error:
+        said = printable(sentence(error).splitlines()[0])
+        text = f'the training has ended well, but {what} failed: {type(error).__name__}: {said:.300}'
+        print_log(text, 'current', logging.WARNING)
+        print_log(printable(traceback.format_exc(), '\n'), 'current', logging.DEBUG)
+
+
+class UnmeasuredHook(Hook):
+    """Takes scores that are none out of the metrics of a validation, after the log and before what judges by them.
+
+    Without annotated objects, COCO's metrics are -1 and means are not a number. The first of them would be the best
+    checkpoint, and ``EarlyStoppingHook`` would end the training.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._is_said = False
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        judged = {getattr(hook, 'monitor', None) for hook in runner.hooks}
+        judged.update(key for hook in runner.hooks for key in getattr(hook, 'key_indicators', None) or ())
+        none = {key: value for key, value in (metrics or {}).items() if _is_unmeasured(key, value)}
+        none = {key: value for key, value in none.items() if key in judged or 'auto' in judged}
+        for key in none:
+            del metrics[key]
+        if none and not self._is_said:
+            self._is_said = True
+            warnings.filterwarnings('ignore', 'Skip early stopping process')  # mmengine's, at each validation
+            runner.logger.warning(
+                f'{", ".join(f"{key} is {value}" for key, value in none.items())}, as where a validation has no '
+                'annotated object: no best checkpoint is chosen, no lack of progress ends the training, and the last '
+                'checkpoint is the result'
+            )
+
+
+def _is_unmeasured(key: str, value: Any) -> bool:
+    """Whether a metric is not a number, or what COCO's evaluation gives without objects."""
+    is_of_coco = re.search('A[PR]', key) is not None
+    return isinstance(value, (int, float)) and (math.isnan(value) or (value == -1 and is_of_coco))
 
 
 def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
@@ -89,7 +149,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
     """
     groups: dict[str, dict[str, dict[int, float]]] = {'loss': {}, 'metric': {}, 'learning rate': {}}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        entries = [json.loads(line) for line in file.read_text().splitlines()]
+        entries = _logged(file)
         trained = [('lr' in entry or 'iter' in entry) for entry in entries]
         places = [
             entry.get('step', entry.get('iter', 0)) * (1 if is_training else steps)
@@ -108,20 +168,44 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
     groups = {name: group for name, group in groups.items() if group}
     if not groups:
         return None
+    path = work_dir / 'results.png'
+    with _figure(path, (6 * len(groups), 4.5)) as figure:
+        for axis, (name, group) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items()):
+            curves = sorted(group.items(), key=lambda item: (len(item[0]), item[0]))[:12]
+            for number, (key, values) in enumerate(curves):
+                color, marker = np.array(color_of(number)) / 255, '.' * (len(values) < 30)
+                axis.plot(*zip(*sorted(values.items())), label=key[:_LETTERS], color=color, marker=marker)
+            axis.set_xlabel('iteration')
+            axis.set_title(name)
+            axis.legend(fontsize=7)
+            axis.grid(alpha=0.3)
+    return path
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> 'Iterator[Figure]':
+    """A figure that is written at the end; its words are no formulas, though names of classes may have ``$``."""
+    import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * len(groups), 4.5), layout='constrained')
-    for axis, (name, group) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items()):
-        for number, (key, values) in enumerate(sorted(group.items(), key=lambda item: (len(item[0]), item[0]))[:12]):
-            color = np.array(color_of(number)) / 255
-            axis.plot(*zip(*sorted(values.items())), label=key, color=color, marker='.' * (len(values) < 30))
-        axis.set_xlabel('iteration')
-        axis.set_title(name)
-        axis.legend(fontsize=7)
-        axis.grid(alpha=0.3)
-    path = work_dir / 'results.png'
-    figure.savefig(path, dpi=110)
-    return path
+    with matplotlib.rc_context({'text.parse_math': False, 'text.usetex': False}):
+        figure = Figure(figsize=size, layout='constrained')
+        yield figure
+        figure.savefig(path, dpi=110)
+
+
+def _logged(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log that are objects with a place; one that was cut when a run was killed is none."""
+    entries = []
+    for line in file.read_text(errors='replace').splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        place = entry.get('step', entry.get('iter', 0)) if isinstance(entry, dict) else None
+        if isinstance(place, (int, float)) and abs(place) < _LAST_STEP:
+            entries.append(entry)
+    return entries
 
 
 def _forget(groups: Mapping[str, Mapping[str, dict[int, float]]], begin: float) -> None:
@@ -139,8 +223,9 @@ class Judged:
     """How a task did on pictures with labels.
 
     Attributes:
-        names: Classes, and for things ``(none)``: what was missed or is not there.
-        confusion: How often a class (row) was taken for another (column), [n, n].
+        names: Classes.
+        confusion: How often a class (row) was taken for another (column), [n, n]; for things one more row and column:
+            what was missed or is not there.
         scores: Share that is right, by picture.
     """
 
@@ -148,36 +233,39 @@ class Judged:
     confusion: np.ndarray
     scores: dict[Path, float] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of all rows and columns."""
+        return [*self.names, '(none)'][: len(self.confusion)]
+
     def table(self) -> list[str]:
         """A line for each class: how many there are, how many were found, and what they were taken for most."""
-        lines = []
-        for label, name in enumerate(self.names):
-            row, column = self.confusion[label], self.confusion[:, label]
-            if name == '(none)' or not row.sum():
-                continue
-            others = [(int(count), self.names[k]) for k, count in enumerate(row) if k != label and count]
+        lines, labels = [], self.labels
+        told, found = self.confusion.sum(1), self.confusion.sum(0)
+        for label in np.flatnonzero(told[: len(self.names)]):
+            row = self.confusion[label]
+            others = [(int(row[k]), labels[k]) for k in np.flatnonzero(row) if k != label]
             most = f'; most often taken for {max(others)[1]}' if others else ''
             lines.append(
-                f'{name}: {row[label] / row.sum():.1%} of {int(row.sum())} found, '
-                f'{row[label] / max(column.sum(), 1):.1%} of {int(column.sum())} predictions right{most}'
+                f'{labels[label]}: {row[label] / told[label]:.1%} of {told[label]} found, '
+                f'{row[label] / max(found[label], 1):.1%} of {found[label]} predictions right{most}'
             )
         return lines
 
 
-def judge(predictor: Predictor, labels: Mapping[str, Path], folders: Mapping[str, str], out: Path) -> dict[str, Judged]:
+def judge(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Judged]:
     """Compare predictions with the labels that :mod:`icconv_mm.data.prepare` wrote; draw the worst pictures.
 
     Args:
         predictor: The network.
         labels: The file of each task, by the name of the task.
-        folders: The folder of the pictures of each task.
         out: Gets ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
     """
     judged = {}
     for task, file in labels.items():
-        truth = _truth(task, file, Path(folders[task]), predictor.classes)
-        names = truth.classes + (['(none)'] if task in ('boxes', 'masks') else [])
-        own = Judged(names, np.zeros((len(names), len(names)), dtype=np.int64))
+        truth = _truth(task, file, predictor.classes)
+        side = len(truth.classes) + (task in ('boxes', 'masks'))
+        own = Judged(truth.classes, np.zeros((side, side), dtype=np.int64))
         drawn: dict[Path, tuple[Content, Content]] = {}
         for (path, told), (_, sample) in zip(truth.pictures.items(), predictor.try_predict(list(truth.pictures))):
             if isinstance(sample, Exception):
@@ -224,45 +312,59 @@ class _Truth:
         return Content(marks, title='truth')
 
 
-def _truth(task: str, file: Path, folder: Path, classes: Sequence[str]) -> _Truth:
+def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
+    """The annotations in a file that names images by their whole paths."""
     if task == 'classes':
         lines = (line.rpartition(' ') for line in file.read_text().splitlines())
-        return _Truth(task, list(classes), [], {folder / name: int(label) for name, _, label in lines})
+        return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
     content = json.loads(Path(file).read_text())
     classes = [category['name'] for category in content['categories']]
     links = [(a - 1, b - 1) for a, b in content['categories'][0].get('skeleton') or ()]
     images = {image['id']: image for image in content['images']}
     if task == 'semantic':
-        return _Truth(task, classes, links, {folder / i['file_name']: i['label_map'] for i in images.values()})
-    pictures: dict[Path, Any] = {folder / image['file_name']: [] for image in images.values()}
+        return _Truth(
+            task, classes, links, {Path(i['file_name']): file.parent / i['label_map'] for i in images.values()}
+        )
+    pictures: dict[Path, Any] = {Path(image['file_name']): [] for image in images.values()}
     for entry in content['annotations']:
-        pictures[folder / images[entry['image_id']]['file_name']].append(entry)
+        pictures[Path(images[entry['image_id']]['file_name'])].append(entry)
     return _Truth(task, classes, links, pictures)
 
 
 def _compare_things(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
-    """Things and predictions are paired by their boxes, the best scores first, whatever their classes."""
+    """Things and predictions are paired by their boxes, the best scores first, whatever their classes.
+
+    A prediction of nothing else, half of which is in an ignored thing (a crowd, VOC's ``difficult``), counts neither
+    way, as in COCO's evaluation.
+    """
     from pycocotools.mask import iou
 
     found = sample.pred_instances[sample.pred_instances.scores >= _SCORE].cpu().numpy()
+    ignored = np.array([entry['bbox'] for entry in told if entry['iscrowd']], dtype=float).reshape(-1, 4)
     told = [entry for entry in told if not entry['iscrowd']]
     labels = np.array([entry['category_id'] - 1 for entry in told], dtype=int)
     boxes = np.array([entry['bbox'] for entry in told], dtype=float).reshape(-1, 4)
     corners = found.bboxes.astype(float)
     own = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-    overlaps = iou(own, boxes, [0] * len(boxes)) if len(own) and len(boxes) else np.zeros((len(own), len(boxes)))
-    none, right = len(confusion) - 1, 0
+    overlaps, inside = (
+        iou(own, each, [is_crowd] * len(each)) if len(own) and len(each) else np.zeros((len(own), len(each)))
+        for each, is_crowd in ((boxes, 0), (ignored, 1))
+    )
+    none, right, total = len(confusion) - 1, 0, len(boxes)
     free = np.ones(len(boxes), dtype=bool)
     for i in np.argsort(-found.scores):
         best = int(np.where(free, overlaps[i], 0).argmax()) if free.any() else -1
-        if best < 0 or overlaps[i, best] < _IOU:
+        is_of_none = best < 0 or overlaps[i, best] < _IOU
+        if is_of_none and (inside[i] >= _IOU).any():
+            continue
+        total += 1
+        if is_of_none:
             confusion[none, found.labels[i]] += 1
             continue
         free[best] = False
         confusion[labels[best], found.labels[i]] += 1
         right += labels[best] == found.labels[i]
     np.add.at(confusion, (labels[free], none), 1)
-    total = len(boxes) + len(found.scores)
     return 2 * right / total if total else 1.0
 
 
@@ -280,7 +382,7 @@ def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) 
 def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
     """The share of labelled keypoints that some person has near them, each person's from one prediction."""
     found, near, total = sample.pred_instances.keypoints, 0, 0
-    for entry in told:
+    for entry in (entry for entry in told if not entry.get('iscrowd')):
         points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
         seen = points[:, 2] > 0
         side = max(entry['bbox'][2:])
@@ -319,52 +421,62 @@ def _draw_worst(drawn: Mapping[Path, tuple[Content, Content]], judged: Judged, p
 
 
 def _draw_confusion(judged: Judged, path: Path) -> None:
-    """Shares of each row, with numbers where they can be read."""
+    """Shares of each row, with numbers where they can be read; of many classes those with the most mistakes."""
     if not is_installed('matplotlib'):
         return
-    from matplotlib.figure import Figure
-
-    kept = [i for i in range(len(judged.names)) if judged.confusion[i].sum() or judged.confusion[:, i].sum()]
-    counts = judged.confusion[np.ix_(kept, kept)]
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(4, 0.35 * len(kept) + 2)
-    figure = Figure(figsize=(side, side), layout='constrained')
-    axis = figure.subplots()
-    axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-    names = [judged.names[i] for i in kept]
-    axis.set_xticks(range(len(kept)), names, rotation=90)
-    axis.set_yticks(range(len(kept)), names)
-    axis.set_xlabel('predicted')
-    axis.set_ylabel('truth')
-    for i, k in np.ndindex(*shares.shape) if len(kept) <= 25 else ():
-        if shares[i, k] >= 0.005:
-            ink = 'k' if shares[i, k] < 0.6 else 'w'
-            axis.text(k, i, f'{shares[i, k]:.0%}', ha='center', va='center', fontsize=7, color=ink)
-    figure.savefig(path, dpi=110)
+    told, found = judged.confusion.sum(1), judged.confusion.sum(0)
+    there = np.flatnonzero(told + found)
+    mistakes = (told + found - 2 * judged.confusion.diagonal())[there]
+    kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_SHOWN]])
+    shares = judged.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
+    labels = judged.labels
+    names = [labels[i][:_LETTERS] for i in kept]
+    side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches of rows and of the longest name
+    with _figure(path, (side, side)) as figure:
+        axis = figure.subplots()
+        axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+        axis.set_xticks(range(len(kept)), names, rotation=90)
+        axis.set_yticks(range(len(kept)), names)
+        axis.set_xlabel('predicted')
+        axis.set_ylabel('truth')
+        if len(kept) < len(there):
+            axis.set_title(f'the {len(kept)} with the most mistakes of {len(there)} classes')
+        for i, k in np.ndindex(*shares.shape) if len(kept) <= 25 else ():
+            if shares[i, k] >= 0.005:
+                ink = 'k' if shares[i, k] < 0.6 else 'w'
+                axis.text(k, i, f'{shares[i, k]:.0%}', ha='center', va='center', fontsize=7, color=ink)
 
 
 def judge_run(cfg: Config, say: Any = print) -> None:
     """Judge the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
 
+    What fails here is a warning: the training has ended.
+
     Args:
         cfg: The config as it was written, before anything was built of it.
         say: Called with each line.
     """
+    with _after_training('judging its checkpoint'):
+        _judge_run(cfg, say)
+
+
+def _judge_run(cfg: Config, say: Any) -> None:
     work_dir = Path(cfg.work_dir)
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     last = work_dir / 'last_checkpoint'
     checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
-    labels, folders = {}, {}
+    labels = {}
     for task in _COMPARE:
         for end in ('', f'_{task}'):
-            file = cfg.get(f'val_labels{end}')
+            file = cfg.get(f'val_ann_file{end}')
             if file and Path(file).name.startswith(f'{task}_'):
-                labels[task], folders[task] = Path(file), cfg[f'images{end}']
+                labels[task] = Path(file)
     if not labels or checkpoint is None:
         return
     predictor = Predictor(cfg, checkpoint)
-    for task, judged in judge(predictor, labels, folders, work_dir).items():
+    for task, judged in judge(predictor, labels, work_dir).items():
         for line in judged.table():
-            say(f'{task}: {line}')
+            say(printable(f'{task}: {line}'))
         names = ', '.join(path.name for path in sorted(judged.scores, key=judged.scores.get)[:3])
-        say(f'{task}: the worst pictures ({names}, ...), truth beside prediction: {work_dir / f"worst_{task}.jpg"}')
+        where = work_dir / f'worst_{task}.jpg'
+        say(printable(f'{task}: the worst pictures ({names}, ...), truth beside prediction: {where}'))

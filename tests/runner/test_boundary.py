@@ -95,3 +95,11 @@ def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
         hook.after_test_epoch(None)
     monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
     hook.after_test_epoch(None)
+
+
+def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
+    """The last batch of an epoch may have one image, of which a small one becomes one pixel."""
+    message = r'c\.py: a batch has one image, .* \(--size 64\), .*batch_size.*drop_last=True'
+    with pytest.raises(InputError, match=message), boundary(cfg()) as progress:
+        progress.before_train(None)
+        torch.nn.BatchNorm2d(2)(torch.ones(1, 2, 1, 1))

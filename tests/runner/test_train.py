@@ -1,16 +1,28 @@
 """Runs as a whole: checks of what was built, runners with strategies, one run in a folder."""
 
+from unittest import mock
+
 import pytest
 import torch
 from mmengine.dist import is_distributed
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
 
 from icconv_mm.apis import train
+from icconv_mm.checkpoints import load
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 from icconv_mm.data.checks import DatasetError
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import alone_in
 
 pytest.importorskip('mmdet')
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """What mmengine logs of the machine starts several compilers."""
+    for module in ('runner.runner', '_strategy.base'):
+        monkeypatch.setattr(f'mmengine.{module}.collect_env', dict)
 
 
 @pytest.fixture
@@ -24,7 +36,7 @@ def test_one_run_in_a_folder(small, tmp_path):
     left = tmp_path / '.iter_2.pth.0123.part'  # by a run that was killed
     left.touch()
     with alone_in(tmp_path, '', '.run.lock'):
-        with pytest.raises(ArgumentError, match=rf'^work_dir: another run saves .* in {tmp_path}; choose another$'):
+        with pytest.raises(ArgumentError, match=rf'^work_dir: another run is at work in {tmp_path}; choose another$'):
             train(small())
         assert left.exists() and not list(tmp_path.glob('*.pth'))
     train(small())
@@ -44,6 +56,43 @@ def test_a_validation_without_the_metric_that_chooses_the_best(small, tmp_path):
     saving = {'type': 'CheckpointHook', 'interval': 2, 'by_epoch': False, 'save_best': 'other', 'rule': 'greater'}
     train(small(default_hooks={'checkpoint': saving}))
     assert (tmp_path / 'iter_2.pth').is_file() and not list(tmp_path.glob('best*'))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'is_score'),
+    [
+        ('coco/bbox_mAP', -1.0, False),
+        ('mIoU', float('nan'), False),
+        ('coco/AP', 0.0, True),
+        ('gain', -1.0, True),
+    ],
+)
+def test_a_validation_without_objects_has_no_best(quick, small, tmp_path, key, value, is_score):
+    """The training goes on to its end, and its last checkpoint is the result; that is said once."""
+
+    class Constant(BaseMetric):
+        def process(self, data_batch, data_samples):
+            self.results.append(0)
+
+        def compute_metrics(self, results):
+            return {key: value}
+
+    saving = {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': False, 'save_best': key, 'rule': 'greater'}
+    stopping = {'type': 'EarlyStoppingHook', 'monitor': key, 'rule': 'greater', 'patience': 2}
+    with mock.patch.dict(METRICS.module_dict, Constant=Constant):
+        train(
+            small(
+                val_evaluator=dict(type='mmengine.Constant'),
+                default_hooks=dict(checkpoint=saving),
+                custom_hooks=[stopping],
+                train_cfg__max_iters=5,
+                log_level='INFO',
+            )
+        )
+    assert bool(list(tmp_path.glob('best*'))) == is_score
+    assert (tmp_path / 'last_checkpoint').read_text().endswith(f'iter_{3 if is_score else 5}.pth')
+    (log,) = tmp_path.glob('*/*.log')
+    assert log.read_text().count(f'{key} is {value}, as where a validation has no annotated object') == (not is_score)
 
 
 def test_a_log_begins_with_what_matters_and_ends_with_curves(small, tmp_path):
@@ -144,3 +193,30 @@ def test_runners_with_strategies(small, tmp_path, strategy, alone_in_a_group):
     with pytest.raises(DatasetError, match='the dataset is empty'):
         empty = {'type': 'FailingNumbers', 'length': 0, 'serialize_data': False}
         train(small(**flexible, train_dataloader__dataset=empty), launcher=launcher)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'runner',
+    [{}, {'runner_type': 'FlexibleRunner', 'strategy': {'type': 'SingleDeviceStrategy'}, 'env_cfg': {}}],
+    ids=['Runner', 'FlexibleRunner'],
+)
+def test_a_longer_training_has_the_rates_of_one_from_the_start(quick, small, tmp_path, runner):
+    """Resumed after a half that had its own schedule, bit by bit; a warm-up of one step does not hold the rate down."""
+
+    def run(iters, folder, **options):
+        schedule = [
+            dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=1),
+            dict(type='PolyLR', by_epoch=False, end=iters),
+        ]
+        saving = {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': False}
+        changes = dict(train_cfg__max_iters=iters, param_scheduler=schedule, work_dir=str(tmp_path / folder), **runner)
+        train(small(default_hooks={'checkpoint': saving}, randomness=dict(seed=0), **changes), **options)
+        return [load(path) for path in sorted((tmp_path / folder).glob('iter_*.pth'))]
+
+    whole = run(6, 'whole')
+    run(3, 'part')
+    resumed = run(6, 'part', resume=True)
+    assert [each['optimizer']['param_groups'][0]['lr'] for each in whole[:2]] == pytest.approx([0.08, 0.06])
+    for before, after in zip(whole[3:], resumed[3:]):
+        assert before['optimizer']['param_groups'][0]['lr'] == after['optimizer']['param_groups'][0]['lr']

@@ -83,3 +83,15 @@ def test_tta_is_the_published_multi_scale_test(adapter, repo):
         NotSupportedError, match=r'^tta: .*640x640\.py: expected one icconv_mm\.MultiScaleResize in .*, found 0$'
     ):
         adapter.enable_tta(cfg)
+
+
+def test_images_without_people_before_those_with(mmpose):
+    """mmpose's datasets of a test have nothing but the path for them."""
+    from icconv_mm.tasks.pose.adapter import _has_keypoints
+
+    class Images(list):
+        get_data_info = list.__getitem__
+
+    person = dict(keypoints=np.array([[[3.0, 4.0]]]), keypoints_visible=np.ones((1, 1)))
+    assert _has_keypoints(Images([dict(img_path='a.jpg'), person]))
+    assert not _has_keypoints(Images([dict(img_path='a.jpg')]))
