@@ -83,6 +83,7 @@ _TYPES = {
     'data.loading': ('LoadImageFromFile',),
     'runner.amp': ('CPUAmpOptimWrapper',),
     'runner.hooks': ('AtomicCheckpointHook', 'CheckpointMatchHook', 'DeployHook', 'ResumableRandomnessHook'),
+    'runner.own_data_hook': ('CopyAnnotationsHook',),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (
         'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead',

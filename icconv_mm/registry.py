@@ -62,7 +62,7 @@ DATASETS = _child(root.DATASETS, *_MULTITASK)
 TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.data.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
-HOOKS = _child(root.HOOKS, 'icconv_mm.runner.hooks')
+HOOKS = _child(root.HOOKS, 'icconv_mm.runner.hooks', 'icconv_mm.runner.own_data_hook')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 

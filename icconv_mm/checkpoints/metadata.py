@@ -12,7 +12,7 @@ import numpy as np
 
 from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.reading import HistoryBuffer
-from icconv_mm.errors import InputError, short
+from icconv_mm.errors import InputError, check_names, short
 
 _MAX_SEED = 2**32 - 1
 
@@ -60,6 +60,7 @@ def class_names(classes: Any, name: str) -> tuple[str, ...]:
     names = [each.get('name') if isinstance(each, dict) else each for each in names]
     if not all(isinstance(each, str) for each in names):
         raise InputError(f'{name} is {short(classes)}, expected a list of class names')
+    check_names(names, f'{name}: the class')
     return tuple(names)
 
 

@@ -105,6 +105,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--void', nargs='+', type=int, default=[], metavar='N', help='values of label maps to leave out'
     )
+    strict = 'refuse annotations of which anything would be left out, at the first that is damaged or not there'
+    parser.add_argument('--strict', action='store_true', help=strict)
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:
@@ -143,10 +145,9 @@ def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], '
     """
     from icconv_mm.runner.config import set_length
 
-    of_data = {
-        name: vars(args).pop(name) for name in ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'void')
-    }
-    given = {name: value for name, value in of_data.items() if value not in (None, [])}
+    names = ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'void', 'strict')
+    of_data = {name: vars(args).pop(name) for name in names}
+    given = {name: value for name, value in of_data.items() if value not in (None, [], False)}
     own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
     is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
     if len(args.config) == 1 and is_config:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -27,13 +26,13 @@ from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.data.checks import check_coco_file
 from icconv_mm.data.tree import kind_of, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, UserError, naming, sentence
-from icconv_mm.files import require_file, write_json
+from icconv_mm.files import require_file, whole_file, write_json
 from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.inputs import Film, FilmWriter, Picture, fetch, find_pictures, is_film, opened, read, scratch
 from icconv_mm.runner.prepare import prepare, without_own_weights
 from icconv_mm.tasks.task import NO_LIBRARY, TaskAdapter, scope_of
-from icconv_mm_runtime.drawing import LONGEST, draw
+from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
 
 
 class Predictor:
@@ -152,8 +151,12 @@ class Predictor:
         return draw(image[..., ::-1], content)[..., ::-1]
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
-        """Write the image at ``path`` with its predictions to ``out_file``."""
-        mmcv.imwrite(self.drawn(Path(path), sample, score_thr), str(out_file))
+        """Write the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
+        out_file = Path(out_file)
+        with naming(str(out_file), ValueError):
+            content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
+        with whole_file(out_file, is_flushed=False) as file:
+            file.write(content)
 
 
 def _name_of(given: str | Path | Picture) -> str:
@@ -270,7 +273,8 @@ def infer(
         def drawn(found: tuple[Path, tuple[str, Any]]) -> tuple[Path, Any]:
             path, (_, sample) = found
             if draw and not isinstance(sample, Exception):
-                predictor.draw(path, sample, out / 'vis' / names[path], score_thr)
+                fault = _attempt(lambda each: predictor.draw(path, each, out / 'vis' / names[path], score_thr), sample)
+                return path, sample if fault is None else fault
             return path, sample
 
         for path, sample in _ahead(drawn, zip(progress(paths), samples), workers):
@@ -383,12 +387,13 @@ def inference_transforms(cfg: Config) -> list[dict]:
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each image; equal names from different folders get a number."""
+    """The file name of each drawn image; equal names from different folders get a number."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        numbered = (f'{path.stem}_{count}{path.suffix}' for count in itertools.count(2))
-        names[path] = next(name for name in itertools.chain([path.name], numbered) if name not in taken)
+        own = Path(file_name(path.name))
+        numbered = (f'{own.stem}_{count}{own.suffix}' for count in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([own.name], numbered) if name not in taken)
         taken.add(names[path])
     return names
 

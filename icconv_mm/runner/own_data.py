@@ -1,7 +1,11 @@
 """A config for one's own pictures: what they are is found out, and what is written is short and for people to edit."""
 
+import hashlib
+import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +17,14 @@ from icconv_mm import models
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.data.found import SPLITS, TASKS, Found, Picture, assign_splits
+from icconv_mm.data.left_out import write_warnings
 from icconv_mm.data.prepare import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
 from icconv_mm.data.prepared import Prepared
 from icconv_mm.data.report import problem_lines
-from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, require_known
-from icconv_mm.files import command_of, configs_folder, require_file, whole_file
+from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, name_defect, printable, require_known
+from icconv_mm.files import RUN_LOCK, alone_in, command_of, configs_folder, require_file, whole_file, write_json
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, config_text, places_in
+from icconv_mm.runner.own_data_text import SCRATCH, Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import is_installed
 
 LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
@@ -29,6 +34,7 @@ _STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller ba
 _SIDES = (128, 640)  # of the default size; up to _FINE where things would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
+_PLACES = 'places.json'  # in the folder of annotations: what they were read from
 _TRIES = 5  # seconds to reach where weights are
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
@@ -45,9 +51,13 @@ def config_for(
     void: Sequence[int] = (),
     pretrained: str = 'auto',
     patience: int | None = None,
-    say: Any = print,
+    strict: bool = False,
+    say: Any = None,
 ) -> Config:
     """Write a config that trains a network on pictures as they lie, with the labels that it reads beside it.
+
+    The annotations are in a folder that is called after their content. The config, which says which folder it reads, is
+    written last: a call that is stopped leaves the one before it as it was.
 
     Args:
         data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: what
@@ -63,7 +73,8 @@ def config_for(
         pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
             random ones; else a file, or anything that mmengine loads.
         patience: Validations without progress after which the training ends.
-        say: Called with each line about what was found and chosen.
+        strict: Whether data of which anything would be left out are refused.
+        say: Called with each line about what was found and chosen; by default they are printed.
 
     Returns:
         The config, whose ``filename`` is what was written.
@@ -78,37 +89,76 @@ def config_for(
     if task not in (*TASKS, 'all'):
         raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
+    say = say or (lambda line: print(printable(line)))
     network = backbone_of(backbone)
-    folder = Path(work_dir or Path('work_dirs', f'{name_of(places[0])}_{task}'))
+    folder = _folder_of_run(places[0], task, work_dir)
     path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
-    kept = folder / 'data' / 'config_as_written.py'
-    given = ', '.join(os.path.abspath(place) for place in places)
-    _check_unedited(path, kept, given)
-    prepared = _prepared(places, task, folder / 'data', classes, void, say)
-    init = weights_of(backbone, pretrained, say)
-    chosen = _choose(task, prepared, network, init, size, epochs, patience)
-    text = config_text(chosen, prepared, folder, given)
-    for place in (path, kept):
-        with whole_file(place) as file:
+    given = [os.path.abspath(place) for place in places]
+    with alone_in(folder, 'another run is at work', RUN_LOCK):
+        _check_unedited(path, folder, given)
+        for left in folder.glob(f'{SCRATCH}*'):  # by a call that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
+            prepared = _prepared(places, task, Path(scratch, 'new'), classes, void, strict, say)
+            write_json(Path(scratch, 'new', _PLACES), given)
+            init = weights_of(backbone, pretrained, say)
+            chosen = _choose(task, prepared, network, init, size, epochs, patience)
+            annotations = _name_of_content(Path(scratch, 'new'))
+            text = config_text(chosen, prepared, annotations)
+            place = folder / annotations
+            if place.is_symlink() or not place.is_dir() or _name_of_content(place) != annotations:
+                if os.path.lexists(place):  # somebody else's
+                    os.replace(place, Path(scratch, 'former'))
+                os.replace(Path(scratch, 'new'), place)
+        with whole_file(path) as file:
             file.write(text.encode())
+        _remove_unread(folder, path)
     size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
-    say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name')
+    command = command_of('train', str(path), '--work-dir', str(folder))
+    say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
 
 
-def _check_unedited(path: Path, kept: Path, places: str) -> None:
-    """Raise ArgumentError if a config is there that has been edited, by the copy that was kept, or is of other places.
+def _folder_of_run(place: str | Path, task: str, work_dir: str | Path | None) -> Path:
+    """The folder of a run, whose path the config that mmengine writes into it has as well."""
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(place)}_{task}'))
+    if (defect := name_defect(os.path.abspath(folder))) is not None:
+        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
+    return folder
 
-    What was edited would be lost, and so would the labels of a run on other pictures.
+
+def _name_of_content(folder: Path) -> str:
+    """What a folder of annotations is called: after the SHA-256 of all files in it, with their names."""
+    whole = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob('*') if each.is_file()):
+        whole.update(f'{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n'.encode())
+    return f'annotations_{whole.hexdigest()[:12]}'
+
+
+def _remove_unread(folder: Path, path: Path) -> None:
+    """Remove the folders of annotations, as they were written, that neither the config reads nor mmengine's copy."""
+    configs = ''.join(each.read_text() for each in (path, folder / path.name) if each.is_file())
+    for each in folder.glob('annotations_' + '[0-9a-f]' * 12):
+        if each.name not in configs and not each.is_symlink() and _name_of_content(each) == each.name:
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _check_unedited(path: Path, folder: Path, places: Sequence[str]) -> None:
+    """Raise ArgumentError if a config is there that is not as it was written, with its annotations, or of other places.
+
+    What was edited would be lost, and so would the annotations of a run on other images.
     """
     if not path.is_file():
         return
-    if not (kept.is_file() and kept.read_bytes() == path.read_bytes()):
-        command = command_of('train', str(path), '--work-dir', str(path.with_suffix('')))
-        raise ArgumentError('work_dir', f'{path} has been edited: train it by its name, {command}, or choose another')
-    before = places_in(path.read_text())
-    if places not in (before, ', '.join(map(os.path.abspath, before.split(', ')))):
-        raise ArgumentError('work_dir', f'{path} is of {before}, not of {places}: choose another')
+    text = path.read_text()
+    annotations = folder / annotations_in(text)
+    if not is_unedited(text) or (annotations.is_dir() and _name_of_content(annotations) != annotations.name):
+        command = command_of('train', str(path), '--work-dir', str(folder))
+        what = 'has been edited, or is of a former version'
+        raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
+    before = json.loads((annotations / _PLACES).read_bytes()) if annotations.is_dir() else places
+    if before != places:
+        raise ArgumentError('work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(places)}: choose another')
 
 
 def _prepared(
@@ -117,10 +167,11 @@ def _prepared(
     folder: Path,
     classes: Sequence[str] | None,
     void: Sequence[int],
+    strict: bool,
     say: Any,
 ) -> dict[str, Prepared]:
-    """The labels of each task, written."""
-    found = find(*places)
+    """The labels of each task, written, with all warnings as JSON."""
+    found = find(*places, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole pictures have labels: use --task classes')
@@ -140,7 +191,15 @@ def _prepared(
         for note in _share_splits(sets):
             say(note)
     prepared = {
-        name: prepare(own, name, folder, classes=classes if name == named else None, void=void, shared=len(sets) > 1)
+        name: prepare(
+            own,
+            name,
+            folder,
+            classes=classes if name == named else None,
+            void=void,
+            shared=len(sets) > 1,
+            absolute=True,
+        )
         for name, own in sets.items()
     }
     for name, made in prepared.items():
@@ -150,6 +209,7 @@ def _prepared(
         fill_splits(prepared.values())
     for line in _report(sets, prepared):
         say(line)
+    write_warnings(folder / 'warnings.json', {id(own): own for own in sets.values()}.values())
     return prepared
 
 

@@ -1,11 +1,14 @@
-"""The text of a config for one's own pictures: what a person edits on top, then the files of ``own_data/written``."""
+"""The text of a config for one's own images: what a person edits on top, then the files of ``own_data/written``.
 
+No name and no path of the data is in it, not even as a literal: mmengine replaces template marks in the text of a
+config before it parses it. They are in the folder of annotations, which the config finds by its own place.
+"""
+
+import hashlib
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from pprint import pformat
 from typing import Any
 
@@ -13,12 +16,18 @@ import numpy as np
 
 from icconv_mm.data.found import SPLITS
 from icconv_mm.data.prepared import Prepared
-from icconv_mm.data.skeleton import sigmas_of
-from icconv_mm.files import command_of, configs_folder
+from icconv_mm.data.skeleton import KEYPOINTS_FILE
+from icconv_mm.errors import InputError
+from icconv_mm.files import configs_folder
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and a tenth of the training at most
 _LEAST_CROP = 256  # pixels
+# Where a written config lies; mmengine compiles it under its own name.
+HERE = '(lambda: None).__code__.co_filename'
+SCRATCH = '.icconv_mm_'  # begins the names of folders that are being written, in that of a run
+_SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
+_FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'boxes': 'coco/bbox_mAP',
@@ -57,8 +66,17 @@ class Choices:
     patience: int | None
 
 
-def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, places: str) -> str:
-    """The whole file: commands, variables with what was chosen, and below them what follows from these."""
+def config_text(chosen: Choices, prepared: dict[str, Prepared], annotations: str) -> str:
+    """The whole file: variables with what was chosen, and below them what follows from these.
+
+    Args:
+        chosen: What was chosen.
+        prepared: What was written for each task.
+        annotations: Name of the folder with the annotations, which is in the folder that is called like the config.
+
+    Raises:
+        InputError: A path, such as that of weights, has what mmengine would replace.
+    """
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
     name = 'things' if chosen.task in ('boxes', 'masks') else chosen.task
@@ -69,31 +87,31 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], folder: Path, pl
         *_stopping(chosen, prepared),
     ]
     used = set(re.findall(r'\w+', '\n'.join(body)))
-    variables = [
-        _literal(name, value, comment)
-        for name, value, comment in (*_labels(chosen, prepared), *_numbers(chosen, prepared))
-        if name in used
-    ]
-    tools = (('browse_dataset', '--not-show', '--out-dir', f'{folder}/browse'), ('train', '--work-dir', str(folder)))
-    lines = [
-        f'# {", ".join(prepared)} of {places}. Edit it, look at what is learned, train, test:',
-        *(
-            f'#   {command_of(tool, f"{folder}.py", *options).strip("`")}'
-            for tool, *options in (*tools, ('test', 'CHECKPOINT'))
-        ),
+    variables = [*_files(chosen, prepared), *(_literal(*each) for each in _numbers(chosen, prepared))]
+    rest = [
+        f'# {", ".join(prepared)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
         _literal('_base_', str(base / f'{chosen.task}.py')),
         '',
-        *variables,
+        '# The folder is in one of the name of this file, which holds the run, too: move all together.',
+        f"annotations = {HERE}[:-3] + '/{annotations}'",
+        *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
         '',
         *body,
     ]
-    return '\n'.join(lines) + '\n'
+    text = '\n'.join(rest) + '\n'
+    return f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n{text}'
 
 
-def places_in(text: str) -> str:
-    """The places that a written config is of; '' if it does not say them."""
-    first = re.match(r'# [\w, ]+? of (.+)\. Edit it, ', text)
-    return first[1] if first else ''
+def is_unedited(text: str) -> bool:
+    """Whether a config is as it was written."""
+    head = _SUM.match(text)
+    return bool(head) and head[1] == hashlib.sha256(text[head.end() :].encode()).hexdigest()
+
+
+def annotations_in(text: str) -> str:
+    """Name of the folder of annotations of a written config; '' if it does not say one."""
+    found = _FOLDER.search(text)
+    return found[1] if found else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -141,6 +159,8 @@ def _kept(text: str, prepared: dict[str, Prepared]) -> Iterator[str]:
 def _literal(name: str, value: Any, comment: str = '') -> str:
     """``name = value  # comment`` in lines of at most 120 characters; a dict as a call of ``dict``."""
     text = repr(value)
+    if '{{' in text:
+        raise InputError(f'{name}: {text:.200} has {{{{, which mmengine replaces in a config: rename it')
     if isinstance(value, dict):
         members = [f'{key}={each!r}' for key, each in value.items()]
         text = f'dict({", ".join(members)})'
@@ -155,27 +175,21 @@ def _literal(name: str, value: Any, comment: str = '') -> str:
     return f'# {comment}\n{name} = {text}' if comment else f'{name} = {text}'
 
 
-def _labels(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
-    """Files, classes and keypoints: name, value and comment; beside things, the names end in the task."""
+def _files(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
+    """Lines about the files of each task, and the number of names in them; beside things, they end in the task."""
     for task, made in prepared.items():
         end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
-        yield f'images{end}', f'{made.root}{os.sep}', 'the labels name files below it'
         for split in SPLITS:
             file = made.files.get(split)
-            yield f'{split}_labels{end}', file and str(file), '' if file else 'no picture of this split has any'
+            value = f"annotations + '/{file.name}'" if file else 'None  # no image of this split has any'
+            yield f'{split}_ann_file{end} = {value}'
         if task == 'pose':
-            keypoints = dict(
-                classes=(made.classes[0],),
-                keypoints=tuple(made.keypoints),
-                skeleton=made.skeleton,
-                flip_pairs=made.flips or [],
-                sigmas=sigmas_of(made.keypoints),
-            )
-            comment = 'sigmas: how exact each can be labelled, in shares of the size of its owner'
-            yield f'keypoints{end}', keypoints, comment
+            yield f"keypoints{end} = annotations + '/{KEYPOINTS_FILE}'  # names, skeleton, flip_pairs, sigmas"
+            yield f'num_keypoints{end} = {len(made.keypoints)}'
         else:
-            yield f'classes{end}', tuple(made.classes), ''
-            yield f'palette{end}', palette(len(made.classes)), ''
+            yield f"classes{end} = annotations + '/{task}_classes.txt'  # a name in each line"
+            yield f'num_classes{end} = {len(made.classes)}'
+            yield _literal(f'palette{end}', palette(len(made.classes)))
 
 
 def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
@@ -185,7 +199,7 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     things = next((task for task in ('masks', 'boxes') if task in prepared), None)
     yield 'things', things, ''
     groups = {split: _groups(prepared, split) for split in SPLITS}
-    yield 'same_pictures', groups, 'tasks whose labels are of the same pictures'
+    yield 'same_pictures', groups, 'tasks whose annotations are of the same images'
     yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
     yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
     yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
@@ -196,9 +210,11 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     is_mirrored = 'pose' not in prepared or prepared['pose'].flips is not None
     yield 'flip_prob', 0.5 if is_mirrored else 0.0, 'of pictures in training are mirrored'
     yield 'batch_size', chosen.batch, ''
+    is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
+    yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small picture'
     yield 'epochs', chosen.epochs, ''
     yield 'learning_rate', chosen.rate, ''
-    yield 'warm_up', max(1, min(_WARM_UP, steps // 10)), 'iterations'
+    yield 'warm_up', min(_WARM_UP, steps // 10), 'iterations; none with less than 2'
     yield 'backbone', {**chosen.backbone, **({'init_cfg': chosen.weights} if chosen.weights else {})}, ''
     yield 'levels', [256, 512, 1024, 2048] if chosen.is_deep else [64, 128, 256, 512], 'channels of its stages'
     yield 'width', 256 if chosen.is_deep else 128, 'channels of what stands on them'

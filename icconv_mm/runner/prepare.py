@@ -241,6 +241,8 @@ def latest_checkpoint(work_dir: str) -> str | None:
         ArgumentError: It is gone; the message names the newest that is there.
     """
     named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    if named and named.startswith(('http://', 'https://')):  # where no run saves its checkpoints
+        raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}: give it yourself')
     if named is None or '://' in named or (named and Path(named).exists()):
         return named
     there = sorted(Path(work_dir).glob('*.pth'), key=lambda path: path.stat().st_mtime)

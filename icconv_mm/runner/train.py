@@ -15,9 +15,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from icconv_mm.files import alone_in
+from icconv_mm.files import RUN_LOCK, alone_in
 from icconv_mm.runner.boundary import Progress, boundary
-from icconv_mm.runner.config import as_config
+from icconv_mm.runner.config import as_config, check_marks
 from icconv_mm.runner.hooks import (
     CheckpointMatchHook,
     DeployHook,
@@ -26,8 +26,8 @@ from icconv_mm.runner.hooks import (
     ResumableRandomnessHook,
 )
 from icconv_mm.runner.prepare import prepare_test, prepare_training
-from icconv_mm.runner.results import CurvesHook, OpeningHook
-from icconv_mm.versions import is_installed
+from icconv_mm.runner.results import CurvesHook, OpeningHook, UnmeasuredHook
+from icconv_mm.runner.schedules import ScheduleHook, check_schedulers_when_built
 
 if TYPE_CHECKING:  # loads every strategy, of which most runs have none
     from mmengine._strategy import BaseStrategy
@@ -146,7 +146,13 @@ def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[st
     """The runner of a prepared config, with the hooks that every run of the tools has.
 
     They are not added to the config, so that the file that the runner writes stays the user's.
+
+    Raises:
+        InputError: mmengine's copy of the config would be read as another one.
     """
+    check_marks(cfg)
+    if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
+        copy.unlink()  # mmengine would write to where it leads
     logging.disable(logging.INFO)  # mmengine's hundreds of lines: environment, whole config, order of hooks
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -166,6 +172,9 @@ def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[st
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
     if cfg.get('train_cfg'):
+        check_schedulers_when_built(runner)
+        runner.register_hook(ScheduleHook())
+        runner.register_hook(UnmeasuredHook())
         runner.register_hook(CurvesHook())
     return runner
 
@@ -180,15 +189,15 @@ def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
 
 @contextmanager
 def _alone(work_dir: Path) -> Iterator[None]:
-    """Holds the folder of a run against other runs, which would mix their checkpoints, where the system has locks.
+    """Holds the folder of a run against other runs, which would mix their checkpoints.
 
     Raises:
         ArgumentError: Another run is at work there.
     """
-    if not is_main_process() or not is_installed('fcntl'):
+    if not is_main_process():
         yield
         return
-    with alone_in(work_dir, 'another run saves its checkpoints', '.run.lock'):
+    with alone_in(work_dir, 'another run is at work', RUN_LOCK):
         for left in work_dir.glob('.*.part'):  # by a run that was killed while it saved
-            left.unlink()
+            left.unlink() if left.is_file() else None
         yield

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 
 from icconv_mm import versions
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.data.checks import DatasetError
+from icconv_mm.data.skeleton import read_keypoints
 from icconv_mm.data.tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
+from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE, TASKS, import_task
 from icconv_mm_runtime.drawing import Content, content_of, palette
 from icconv_mm_runtime.results import Found, coco_records
@@ -134,8 +137,19 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
 
 
 def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What a class of datasets and the config of one say of its classes, by lower-case name; the config wins."""
-    sources = getattr(kind, 'METAINFO', {}), dataset_cfg.get('metainfo') or {}
+    """What a class of datasets and the config of one say of its classes, by lower-case name; the config wins.
+
+    Names may be in a file that the config names, as mmengine allows.
+
+    Raises:
+        MissingFileError, InputError: Such a file is not there, or cannot be read.
+    """
+    own = read_keypoints(dataset_cfg.get('metainfo') or {})
+    if isinstance(path := own.get('classes'), str):
+        require_file(path, 'metainfo.classes')
+        with naming(path, OSError, ValueError):
+            own['classes'] = list_from_file(path)
+    sources = getattr(kind, 'METAINFO', {}), own
     return {key.lower(): value for source in sources for key, value in source.items()}
 
 
@@ -317,7 +331,7 @@ class TaskAdapter:
         """
         meta = dataset_meta_of(checkpoint)
         for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
-            if not {'classes', 'palette'} <= meta.keys():
+            if not ({'classes', 'palette'} <= meta.keys() or 'keypoint_id2name' in meta):
                 _, leaf = next(leaf_datasets(dataset, where))
                 meta = {**metainfo_of(self.dataset_class(leaf.type), leaf), **meta}
         return meta

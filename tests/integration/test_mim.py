@@ -1,5 +1,6 @@
 """mim finds the package, its configs and its tools, and other libraries find its modules; mim itself is run."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,12 +49,16 @@ def test_same_first_losses_as_mmdet(workspace, mim):
 
 
 def test_a_config_that_was_written_for_own_pictures(workspace, mim, tmp_path):
-    """mmdet's own script trains it."""
+    """mmdet's own script trains it, and the copy that it leaves; each finds its annotations, wherever it lies."""
     cfg = config_for(
         labelled.voc(tmp_path / 'data'), 'boxes', 'ic_resnet18', 64, 1, work_dir=tmp_path / 'own', pretrained='none'
     )
     mim('train', 'mmdet', cfg.filename, '--work-dir', 'runs/own_by_mim')
     assert (workspace.root / 'runs/own_by_mim/epoch_1.pth').is_file()
+    moved = (workspace.root / 'runs/own_by_mim').rename(tmp_path / 'moved')
+    shutil.rmtree(tmp_path / 'own')
+    mim('train', 'mmdet', moved / 'own.py', '--work-dir', 'runs/own_again')
+    assert (workspace.root / 'runs/own_again/epoch_1.pth').is_file()
 
 
 def test_testing(workspace, mim, segmentor):

@@ -1,5 +1,6 @@
 """From pictures as they lie to a trained network, by one command and without a file that is edited."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -47,9 +48,10 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     lines = folder.with_suffix('.py').read_text().splitlines()
     long = [line for line in lines if len(line) > 120 and '/' not in line]  # paths are as long as they are
     assert len(lines) < 110 and not long
-    names = {'pose': ('animal',), 'semantic': ('class_0', 'class_1', 'class_2'), 'masks': ('object',)}
-    classes = written.keypoints['classes'] if task == 'pose' else written.classes
-    assert tuple(classes) == names.get(task, labelled.NAMES)
+    names = {'pose': ['animal'], 'semantic': ['class_0', 'class_1', 'class_2'], 'masks': ['object']}
+    text = Path(written.keypoints if task == 'pose' else written.classes).read_text()
+    classes = json.loads(text)['classes'] if task == 'pose' else text.splitlines()
+    assert classes == names.get(task, list(labelled.NAMES))
     assert workspace.tool('train', folder.with_suffix('.py'), '--work-dir', folder) is None
     checkpoint = (folder / 'last_checkpoint').read_text()
     pictures = next(
@@ -85,6 +87,35 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
         [['masks'], ['pose'], ['semantic']] if disjoint else [['masks', 'semantic'], ['pose']]
     )
     assert {path.name for path in folder.glob('worst_*.jpg')} == {f'worst_{name}.jpg' for name in written.model.tasks}
+
+
+@pytest.mark.parametrize('form', ['written', 'copy'])
+def test_a_run_that_was_moved(workspace, tmp_path, form):
+    """The written config with its folder, or the folder alone with mmengine's copy, trains, tests, predicts, leaves."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('onnxscript')
+    data = labelled.coco(tmp_path / 'data')
+    folder = _train(workspace, f'moving_{form}', data, options=['--task', 'masks'])
+    moved = folder.rename(tmp_path / folder.name)
+    config = Path(f'{folder}.py').rename(f'{moved}.py')
+    if form == 'copy':
+        config.unlink()
+        config = moved / config.name
+    checkpoint = moved / Path((moved / 'last_checkpoint').read_text()).name
+    calls = (
+        ('train', config, '--work-dir', tmp_path / 'again', '--cfg-options', 'train_dataloader.num_workers=0',
+         'train_dataloader.persistent_workers=False'),
+        ('test', config, checkpoint, '--work-dir', tmp_path / 'tested'),
+        ('browse_dataset', config, '--not-show', '--out-dir', tmp_path / 'browsed'),
+        ('infer', config, checkpoint, data / 'images', '--out-dir', tmp_path / 'found'),
+        ('export', config, checkpoint, '--to', 'onnx', '--out', tmp_path / 'network.onnx'),
+    )  # fmt: skip
+    for call in calls:
+        assert workspace.tool(*call) is None, call
+    assert (tmp_path / 'again' / 'epoch_1.pth').is_file() and (tmp_path / 'network.onnx').is_file()
+    for run in ('again', 'tested'):
+        copy = Config.fromfile(tmp_path / run / config.name)
+        assert Path(copy.val_ann_file).parent.parent == tmp_path / run and Path(copy.val_ann_file).is_file()
 
 
 def test_weights_of_a_file(workspace, tmp_path):

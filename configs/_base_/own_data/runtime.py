@@ -17,6 +17,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='icconv_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=1, rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    annotations=dict(type='icconv_mm.CopyAnnotationsHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')

@@ -106,8 +106,8 @@ class Adapter(TaskAdapter):
         for place, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
             for where, leaf in leaf_datasets(dataset, place):
                 name, kind = where.rpartition('.')[2], registered_class(DATASETS, leaf.get('type'), where)
-                if name in self.tasks:
-                    meta.setdefault(name, metainfo_of(kind, leaf))
+                if name in self.tasks and name not in meta:
+                    meta[name] = metainfo_of(kind, leaf)
         return meta
 
     def parts(self, dataset_meta: dict) -> dict[str, tuple[TaskAdapter, dict]]:

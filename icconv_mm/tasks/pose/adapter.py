@@ -14,9 +14,10 @@ from icconv_mm.data.checks import (
     check_coco_file,
     check_once,
     check_people,
-    read_large,
+    warn_of_areas,
     warn_of_lost_people,
 )
+from icconv_mm.data.reading import read_json
 from icconv_mm.data.segmentations import check_segmentations
 from icconv_mm.data.skeleton import keypoint_metainfo
 from icconv_mm.data.tree import kind_of, with_pipeline
@@ -69,7 +70,7 @@ class Adapter(TaskAdapter):
             return
         nobody = not _has_keypoints(dataset)
         is_plain = not isinstance(dataset, BottomupMixin)
-        content = read_large(dataset.ann_file) if nobody or is_plain else {}
+        content = read_json(dataset.ann_file) if nobody or is_plain else {}
         people = [each for each in content.get('annotations', ()) if each.get('keypoints')]
         with naming(where):
             if is_plain:
@@ -98,6 +99,7 @@ class Adapter(TaskAdapter):
             with naming(f'{where}.ann_file'):
                 check_once(metric.coco.dataset, source)
                 check_people(metric.coco.dataset, source, needed=fields)
+                warn_of_areas(metric.coco.dataset, source) if metric.use_area else None
 
     # --- inference ---
 
@@ -145,6 +147,8 @@ def _has_keypoints(dataset: Any) -> bool:
     """Whether a keypoint is labelled, in pixels, and inside its image where the dataset says how large that is."""
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
+        if 'keypoints' not in info:  # mmpose, of an image of a test without people
+            continue
         size = info.get('width') or np.inf, info.get('height') or np.inf
         place = info['keypoints']
         inside = ((place >= 0) & (place < size)).all(-1) & (place > 1).any(-1)

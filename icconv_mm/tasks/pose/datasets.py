@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
-from icconv_mm.data.checks import check_once, no_garbage_search, place_of, pose_defect, warn_of_lost_people
+from icconv_mm.data.checks import check_once, place_of, pose_defect, warn_of_lost_people
+from icconv_mm.data.reading import no_garbage_search
 from icconv_mm.data.segmentations import segmentation_defect
-from icconv_mm.data.skeleton import keypoint_metainfo
+from icconv_mm.data.skeleton import keypoint_metainfo, read_keypoints
 from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
 
@@ -21,7 +22,9 @@ class _Kept(dict):
 
 
 class BottomupMixin:
-    """What is added to mmpose's COCO-style datasets, whose ``metainfo`` may be as short as :func:`keypoint_metainfo`'s.
+    """What is added to mmpose's COCO-style datasets.
+
+    Their ``metainfo`` may be as short as :func:`keypoint_metainfo`'s. Its ``keypoints`` may name a JSON file of it.
 
     Args:
         keep_empty: Whether images without a single annotation take part in training, as pure background.
@@ -40,7 +43,7 @@ class BottomupMixin:
 
     @classmethod
     def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict:
-        return super()._load_metainfo(metainfo and keypoint_metainfo(metainfo))
+        return super()._load_metainfo(metainfo and keypoint_metainfo(read_keypoints(metainfo)))
 
     def load_data_list(self) -> list[dict]:
         """What mmpose reads: an entry for each image."""

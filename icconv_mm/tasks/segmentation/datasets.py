@@ -15,7 +15,7 @@ class ListedSegDataset(BaseSegDataset):
 
     Args:
         ann_file: A file with ``images``, each with ``id``, ``file_name`` (below ``data_prefix['img_path']``) and
-            ``label_map``, as ``tools/prepare_data.py`` writes it.
+            ``label_map`` (below the folder of ``ann_file``), as ``tools/prepare_data.py`` writes it.
         kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
@@ -31,9 +31,10 @@ class ListedSegDataset(BaseSegDataset):
             return [self._entry(image) for image in images]
 
     def _entry(self, image: dict) -> dict:
+        folder = os.path.dirname(self.ann_file)
         return dict(
             img_path=os.path.join(self.data_prefix.get('img_path') or '', image['file_name']),
-            seg_map_path=os.path.join(self.data_prefix.get('seg_map_path') or '', image['label_map']),
+            seg_map_path=os.path.join(self.data_prefix.get('seg_map_path') or folder, image['label_map']),
             img_id=image['id'],
             label_map=self.label_map,
             reduce_zero_label=self.reduce_zero_label,

@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
+from icconv_mm.data.found import IMAGE_FORMATS
 from icconv_mm.data.label_maps import IGNORED, label_map_defect, labels_defect, labels_in, read_label_map
 from icconv_mm.data.loading import ImageFileError, turned
 from icconv_mm.errors import InputError
@@ -76,7 +77,7 @@ class LoadLabelMap(LoadAnnotations):
     def _wide_defect(self, path: str, known: int, reduced: bool) -> str | None:
         """Labels that do not fit into eight bits."""
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
                 is_wide = image.mode[0] in 'IF'
         except OSError:  # of a kind that Pillow does not know: mmseg's decoder says the rest
             return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mmengine.fileio import list_from_file
 from mmseg.visualization import SegLocalVisualizer
 
 from icconv_mm.registry import VISUALIZERS
@@ -15,16 +16,16 @@ class SegVisualizer(SegLocalVisualizer):
 
     Args:
         name: Name of the visualiser, as mmengine keeps it.
-        classes: Names of the classes.
+        classes: Names of the classes, or the file that has them, a line each.
         palette: Colours (R, G, B) of the classes.
         kwargs: Arguments of ``SegLocalVisualizer``.
     """
 
     def __init__(
-        self, name: str = 'visualizer', *args, classes: Sequence[str], palette: Sequence[Sequence[int]], **kwargs
+        self, name: str = 'visualizer', *args, classes: Sequence[str] | str, palette: Sequence[Sequence[int]], **kwargs
     ):
         super().__init__(name, *args, **kwargs)
-        self._own = list(classes), list(palette)
+        self._own = list_from_file(classes) if isinstance(classes, str) else list(classes), list(palette)
         self.set_dataset_meta()
 
     def set_dataset_meta(

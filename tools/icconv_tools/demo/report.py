@@ -9,7 +9,7 @@ from rich.console import Console
 
 from icconv_mm.files import write_json
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE
-from icconv_tools.tables import markdown, table
+from icconv_tools.tables import as_markdown, markdown, table
 
 TITLE = 'icconv_mm on the miniature dataset'
 BOTH = 'one network and four'
@@ -113,7 +113,7 @@ def write_reports(results: Sequence[Result], folder: Path, image: Path | None = 
     write_json(folder / 'report.json', [asdict(result) for result in results], indent=1)
     parts = [f'# {TITLE}\n', markdown(rows_of(results))]
     if notes := [*notes_on(results), *notes_on_file(results, folder)]:
-        parts.append('\n'.join(notes) + '\n')
+        parts.append('\n'.join(map(as_markdown, notes)) + '\n')
     if both := rows_of_both(results):
         parts += [f'## {BOTH.capitalize()}\n', markdown(both)]
     if image is not None:

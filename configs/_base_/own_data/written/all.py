@@ -8,36 +8,32 @@ head = heads[things]
 head.rpn_head.update(in_channels=width, feat_channels=width)
 head.rpn_head.anchor_generator.update(anchors)
 head.roi_head.bbox_roi_extractor.out_channels = width
-head.roi_head.bbox_head.update(in_channels=width, num_classes=len(classes))
+head.roi_head.bbox_head.update(in_channels=width, num_classes=num_classes)
 load[things] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
 pack[things] = [dict(type='mmdet.PackDetInputs')]
-data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes))
+data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes))
 # pictures without things are learned from, too
-train_sets[things] = dict(data, ann_file=train_labels, filter_cfg=dict(filter_empty_gt=False))
-val_sets[things] = dict(data, ann_file=val_labels)
-test_sets[things] = dict(data, ann_file=test_labels)
-metric = dict(type='mmdet.CocoMetric', ann_file=val_labels, metric=['bbox'])
-test_metric = dict(metric, ann_file=test_labels)
+train_sets[things] = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False))
+val_sets[things] = dict(data, ann_file=val_ann_file)
+test_sets[things] = dict(data, ann_file=test_ann_file)
+metric = dict(type='mmdet.CocoMetric', ann_file=val_ann_file, metric=['bbox'])
+test_metric = dict(metric, ann_file=test_ann_file)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=metric))
 test_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=test_metric))
 # --- masks ---
 head.roi_head.mask_roi_extractor.out_channels = width
-head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=len(classes))
+head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=num_classes)
 load[things]['with_mask'] = True
 metric['metric'].append('segm')
 # --- semantic ---
 
-heads.semantic.decode_head.update(in_channels=[width] * 4, num_classes=len(classes_semantic))
+heads.semantic.decode_head.update(in_channels=[width] * 4, num_classes=num_classes_semantic)
 load['semantic'] = dict(type='mmseg.LoadAnnotations')
 pack['semantic'] = [dict(type='mmseg.PackSegInputs')]
-data = dict(
-    type='icconv_mm.ListedSegDataset',
-    data_prefix=dict(img_path=images_semantic),
-    metainfo=dict(classes=classes_semantic, palette=palette_semantic),
-)
-train_sets['semantic'] = dict(data, ann_file=train_labels_semantic)
-val_sets['semantic'] = dict(data, ann_file=val_labels_semantic)
-test_sets['semantic'] = dict(data, ann_file=test_labels_semantic)
+data = dict(type='icconv_mm.ListedSegDataset', metainfo=dict(classes=classes_semantic, palette=palette_semantic))
+train_sets['semantic'] = dict(data, ann_file=train_ann_file_semantic)
+val_sets['semantic'] = dict(data, ann_file=val_ann_file_semantic)
+test_sets['semantic'] = dict(data, ann_file=test_ann_file_semantic)
 metric = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='semantic', metric=metric))
 test_evaluator.append(val_evaluator[-1])
@@ -50,16 +46,16 @@ codec = dict(
     sigma=2,
     detection_threshold=0.2,
 )
-heads.pose.head.update(in_channels=width, num_keypoints=len(keypoints_pose['keypoints']), decoder=codec)
+heads.pose.head.update(in_channels=width, num_keypoints=num_keypoints_pose, decoder=codec)
 pack['pose'] = [dict(type='icconv_mm.PackMultiScaleInputs')]
 encode = [dict(type='icconv_mm.WarpPeople'), dict(type='mmpose.GenerateTarget', encoder=codec)]
 train_pack = dict(pack, pose=[*encode, *pack['pose']])
-data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images_pose), metainfo=keypoints_pose)
-train_sets['pose'] = dict(data, ann_file=train_labels_pose, keep_empty=True)
-val_sets['pose'] = dict(data, ann_file=val_labels_pose)
-test_sets['pose'] = dict(data, ann_file=test_labels_pose)
-metric = dict(type='mmpose.CocoMetric', ann_file=val_labels_pose, score_mode='bbox', nms_mode='none')
-test_metric = dict(metric, ann_file=test_labels_pose)
+data = dict(type='icconv_mm.BottomupCocoDataset', metainfo=dict(keypoints=keypoints_pose))
+train_sets['pose'] = dict(data, ann_file=train_ann_file_pose, keep_empty=True)
+val_sets['pose'] = dict(data, ann_file=val_ann_file_pose)
+test_sets['pose'] = dict(data, ann_file=test_ann_file_pose)
+metric = dict(type='mmpose.CocoMetric', ann_file=val_ann_file_pose, score_mode='bbox', nms_mode='none')
+test_metric = dict(metric, ann_file=test_ann_file_pose)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=metric))
 test_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=test_metric))
 # --- all ---

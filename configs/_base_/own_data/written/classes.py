@@ -1,5 +1,5 @@
-data_preprocessor = dict(num_classes=len(classes))
-model = dict(backbone=dict(backbone, out_indices=(3,)), head=dict(in_channels=levels[-1], num_classes=len(classes)))
+data_preprocessor = dict(num_classes=num_classes)
+model = dict(backbone=dict(backbone, out_indices=(3,)), head=dict(in_channels=levels[-1], num_classes=num_classes))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -13,10 +13,10 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=size),
     dict(type='PackInputs'),
 ]
-data = dict(type='CustomDataset', data_prefix=images, classes=classes)
-train_set = dict(data, ann_file=train_labels, pipeline=train_pipeline)
-val_set = dict(data, ann_file=val_labels, pipeline=test_pipeline)
-test_set = dict(val_set, ann_file=test_labels)
+data = dict(type='CustomDataset', metainfo=dict(classes=classes))
+train_set = dict(data, ann_file=train_ann_file, pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_ann_file, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = batch_size
 val_evaluator = [dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric', average=None)]
 test_evaluator = val_evaluator

@@ -8,7 +8,7 @@ codec = dict(
 model = dict(
     backbone=dict(backbone, out_indices=(0, 1, 2, 3)),
     neck=dict(in_channels=levels, out_channels=width),
-    head=dict(in_channels=width, num_keypoints=len(keypoints['keypoints']), decoder=codec),
+    head=dict(in_channels=width, num_keypoints=num_keypoints, decoder=codec),
 )
 
 train_pipeline = [
@@ -30,10 +30,10 @@ test_pipeline = [
     dict(type='icconv_mm.MultiScaleResize', input_size=shape, scales=[1], size_divisor=32),
     dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
-data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images), metainfo=keypoints)
-train_set = dict(data, ann_file=train_labels, keep_empty=True, pipeline=train_pipeline)
-val_set = dict(data, ann_file=val_labels, test_mode=True, pipeline=test_pipeline)
-test_set = dict(val_set, ann_file=test_labels)
+data = dict(type='icconv_mm.BottomupCocoDataset', metainfo=dict(keypoints=keypoints))
+train_set = dict(data, ann_file=train_ann_file, keep_empty=True, pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
-val_evaluator = dict(type='CocoMetric', ann_file=val_labels, score_mode='bbox', nms_mode='none')
-test_evaluator = dict(val_evaluator, ann_file=test_labels)
+val_evaluator = dict(type='CocoMetric', ann_file=val_ann_file, score_mode='bbox', nms_mode='none')
+test_evaluator = dict(val_evaluator, ann_file=test_ann_file)

@@ -6,7 +6,7 @@ model = dict(
     decode_head=dict(
         in_channels=[width] * 4,
         channels=width // 2,
-        num_classes=len(classes),
+        num_classes=num_classes,
         loss_decode=[
             dict(type='icconv_mm.WeightedCrossEntropyLoss', class_weight=class_weight),
             dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none', loss_weight=0.5),
@@ -29,10 +29,10 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-data = dict(type='icconv_mm.ListedSegDataset', data_prefix=dict(img_path=images), metainfo=metainfo)
-train_set = dict(data, ann_file=train_labels, pipeline=train_pipeline)
-val_set = dict(data, ann_file=val_labels, test_mode=True, pipeline=test_pipeline)
-test_set = dict(val_set, ann_file=test_labels)
+data = dict(type='icconv_mm.ListedSegDataset', metainfo=metainfo)
+train_set = dict(data, ann_file=train_ann_file, pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

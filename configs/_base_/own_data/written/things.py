@@ -4,7 +4,7 @@ model = dict(
     rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=anchors),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width),
-        bbox_head=dict(in_channels=width, num_classes=len(classes)),
+        bbox_head=dict(in_channels=width, num_classes=num_classes),
     ),
 )
 load = dict(type='LoadAnnotations', with_bbox=True)
@@ -12,7 +12,7 @@ metric = ['bbox']
 # --- masks ---
 model['roi_head'].update(
     mask_roi_extractor=dict(out_channels=width),
-    mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=len(classes)),
+    mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=num_classes),
 )
 load['with_mask'] = True
 metric.append('segm')
@@ -32,11 +32,11 @@ test_pipeline = [
     load,
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-data = dict(type='CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes, palette=palette))
+data = dict(type='CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes, palette=palette))
 # pictures without things are learned from, too
-train_set = dict(data, ann_file=train_labels, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
-val_set = dict(data, ann_file=val_labels, test_mode=True, pipeline=test_pipeline)
-test_set = dict(val_set, ann_file=test_labels)
+train_set = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
+val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
+test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
-val_evaluator = dict(type='CocoMetric', ann_file=val_labels, metric=metric, classwise=len(classes) > 1)
-test_evaluator = dict(val_evaluator, ann_file=test_labels)
+val_evaluator = dict(type='CocoMetric', ann_file=val_ann_file, metric=metric, classwise=num_classes > 1)
+test_evaluator = dict(val_evaluator, ann_file=test_ann_file)

@@ -1,5 +1,10 @@
+import io
+
+from rich.console import Console
+
 from icconv_tools.demo.html_report import _table
 from icconv_tools.demo.report import Result, rows_of_both
+from icconv_tools.tables import markdown, table
 
 
 def _result(network, value, metric='AP', threshold=0.6, seconds=10.0):
@@ -26,3 +31,11 @@ def test_one_network_against_four():
 
 def test_names_that_are_html_stay_text():
     assert '<td>&lt;script&gt;a&lt;/script&gt;</td>' in _table([('class',), ('<script>a</script>',)])
+
+
+def test_names_in_tables_of_markdown_and_of_the_terminal():
+    rows = [('class', 'AP'), ('<b>a|b\n# c</b> [/x]', '0.5')]
+    assert markdown(rows).splitlines()[2] == r'| &lt;b>a\|b\n# c&lt;/b> [/x] | 0.5 |'
+    console = Console(width=80, file=io.StringIO())
+    console.print(table('classes', rows, {'class'}))
+    assert '<b>a|b' in console.file.getvalue() and '[/x]' in console.file.getvalue()

@@ -125,6 +125,7 @@ def config_file(root: Path, name: str, task: str) -> Path:
     folder = root / 'data' / f'{name}_{task}'
     options = dict(chosen.options, size=chosen.size, work_dir=folder, pretrained='none', say=lambda line: None)
     text = Path(config_for(place, task, 'ic_resnet18', **options).filename).read_text()
+    text = text.replace('co_filename[:-3]', f'co_filename[:-{len("_narrow.py")}]')  # where its annotations are
     for variable, value in _NARROW.items():
         text, count = re.subn(rf'^{variable} = .*$', f'{variable} = {value!r}', text, flags=re.MULTILINE)
         if not count and f' {variable}' in text:
@@ -137,6 +138,6 @@ def config_file(root: Path, name: str, task: str) -> Path:
 @cache
 def labels_digest(root: Path, name: str, task: str) -> str:
     """A digest of the labels of a set as they were read."""
-    folder = config_file(root, name, task).with_name(f'{name}_{task}') / 'data'
+    (folder,) = config_file(root, name, task).with_name(f'{name}_{task}').glob('annotations_*')
     texts = [json.dumps(json.loads(path.read_text()), sort_keys=True) for path in sorted(folder.glob('*.json'))]
     return hashlib.sha256('\n'.join(texts).replace(str(root), 'ROOT').encode()).hexdigest()[:16]
