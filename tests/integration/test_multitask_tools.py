@@ -38,7 +38,7 @@ def test_training_logs_each_task(workspace, checkpoint):
     assert {'instance/coco/bbox_mAP_50', 'semantic/mIoU', 'pose/coco/AP .5'} <= set(lines[-1])
 
 
-@pytest.mark.parametrize('options', [(), ('--tta',), ('--deploy',), ('--show-dir', 'shown')], ids=str)
+@pytest.mark.parametrize('options', [(), ('--tta',), ('--deploy',), ('--show-dir', 'shown_tasks')], ids=str)
 def test_test(workspace, checkpoint, options):
     name = '_'.join(options).strip('-') or 'plain'
     command = (workspace.config(RECIPE), checkpoint, '--work-dir', f'runs/test_{name}', *options, *short(3))
@@ -46,7 +46,7 @@ def test_test(workspace, checkpoint, options):
     (file,) = (workspace.root / f'runs/test_{name}').glob('*/*.json')
     assert {'semantic/mIoU', 'pose/coco/AP .5'} <= set(json.loads(file.read_text()))
     if '--show-dir' in options:
-        assert len(list(workspace.root.glob('**/shown/*'))) == 4
+        assert len(list(workspace.root.glob('**/shown_tasks/*'))) == 4
 
 
 def test_infer(workspace, checkpoint):
