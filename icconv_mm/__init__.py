@@ -17,8 +17,8 @@ from icconv_mm import errors, versions
 from icconv_mm._version import __version__
 
 if TYPE_CHECKING:  # what __getattr__ finds, for checkers of types, which cannot run it
+    from icconv_mm import annotations, backbones, checkpoints, deployment, layers, models, necks, ops, patterns, tasks
     from icconv_mm import apis as apis
-    from icconv_mm import backbones, checkpoints, data, inference, layers, models, necks, ops, patterns, tasks
     from icconv_mm import registry as registry
     from icconv_mm import runner as runner
     from icconv_mm.backbones import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # what __getattr__ finds, for checkers of types, which cannot
         PyConvResNet,
         ResNet,
     )
-    from icconv_mm.inference.deploy import deploy
+    from icconv_mm.deployment.deploy import deploy
     from icconv_mm.layers import ICConv2d, PyConv2d
     from icconv_mm.models import create_model, from_timm, list_models
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
@@ -56,11 +56,11 @@ if not _is_installer():
         registry.find_forks()
 
 _SUBPACKAGES = (
+    'annotations',
     'apis',
     'backbones',
     'checkpoints',
-    'data',
-    'inference',
+    'deployment',
     'layers',
     'models',
     'necks',
@@ -70,7 +70,7 @@ _SUBPACKAGES = (
     'runner',
     'tasks',
 )
-_FUNCTIONS = {'deploy': 'inference', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+_FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 # Where the registered types are, all of them. mmpose's registry of codecs finds AECodec by its name here: it has no
 # root that a registry of ours could extend.
 _TYPES = {
@@ -80,10 +80,12 @@ _TYPES = {
     ),
     'layers': ('ICConv2d', 'PyConv2d'),
     'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
-    'data.loading': ('LoadImageFromFile',),
+    'annotations.loading': ('LoadImageFromFile',),
     'runner.amp': ('CPUAmpOptimWrapper',),
-    'runner.hooks': ('AtomicCheckpointHook', 'CheckpointMatchHook', 'DeployHook', 'ResumableRandomnessHook'),
-    'runner.own_data_hook': ('CopyAnnotationsHook',),
+    'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
+    'hooks.own_data': ('CopyAnnotationsHook',),
+    'hooks.randomness': ('ResumableRandomnessHook',),
+    'hooks.saving': ('AtomicCheckpointHook',),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (
         'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead',
@@ -123,14 +125,14 @@ __all__ = [
     'SequenceNeck',
     'UnscathedPyramid',
     '__version__',
+    'annotations',
     'backbones',
     'checkpoints',
     'create_model',
-    'data',
     'deploy',
+    'deployment',
     'errors',
     'from_timm',
-    'inference',
     'layers',
     'list_models',
     'models',

@@ -9,12 +9,12 @@ versions.check()  # the libraries that all of them need; the error names what is
 
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
 _HOMES = {
-    'Predictor': 'infer',
+    'Predictor': 'predict',
     'browse': 'browse',
     'config_for': 'own_data',
     'convert_rf_next': 'search',
     'export': 'export',
-    'infer': 'infer',
+    'infer': 'predict',
     'load_config': 'config',
     'read_images': 'search',
     'search_checkpoint': 'search',

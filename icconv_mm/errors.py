@@ -1,13 +1,12 @@
-"""Errors that the user can fix: their kinds, how they get a place and a sentence, checks of arguments.
+"""Errors that the user can fix: their kinds, and how they get a location and a message.
 
 Standard library only. The kinds are public; the functions are for this package and its tools.
 """
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from numbers import Integral, Real
 from typing import Any
 
 __all__ = [
@@ -137,23 +136,6 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
 
 
-def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
-    """The names, if all are known. Internal.
-
-    Args:
-        names: The names that were given.
-        known: All names that there are.
-        what: What the message says before the others: ``'--tasks: no task'``.
-
-    Raises:
-        InputError: One of them is not known; the message lists those there are.
-    """
-    names = list(names)
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f'{what} {", ".join(unknown)}; there are: {", ".join(known)}')
-    return names
-
-
 def sentence(error: BaseException) -> str:
     """The message of an exception, without the traceback of the data loader's worker that it may carry. Internal."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -172,40 +154,3 @@ def short(value: Any, most: int = 60) -> str:
         return f'{value!r:.{most}}'
     except (ValueError, RecursionError):  # the former: an integer of more than 4300 digits
         return f'of type {type(value).__name__}'
-
-
-def check_positive(**numbers: Any) -> None:
-    """Raise InputError, with the name of the argument, unless each is an integer above 0."""
-    for name, given in numbers.items():
-        if not _is_positive(given):
-            raise InputError(f'{name} must be a positive integer, got {given!r}')
-
-
-def check_not_negative(**numbers: Any) -> None:
-    """Raise InputError, with the name of the argument, unless each is an integer of 0 or more."""
-    for name, given in numbers.items():
-        if not isinstance(given, Integral) or given < 0:
-            raise InputError(f'{name} must be 0 or more, got {given!r}')
-
-
-def check_probability(**numbers: Any) -> None:
-    """Raise InputError, with the name of the argument, unless each is a number of at least 0 and below 1."""
-    for name, given in numbers.items():
-        if not isinstance(given, Real) or not 0 <= given < 1:
-            raise InputError(f'{name} must be at least 0 and below 1, got {given!r}')
-
-
-def check_all_positive(**lists: Any) -> None:
-    """Raise InputError, with the name of the argument, unless each is a list of integers above 0, and not empty."""
-    for name, given in lists.items():
-        if not (isinstance(given, Sequence) and given and all(map(_is_positive, given))):
-            raise InputError(f'{name} must be a list of positive integers, got {given!r}')
-
-
-def without_none(**arguments: Any) -> dict[str, Any]:
-    """The arguments that are not None."""
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _is_positive(number: Any) -> bool:
-    return isinstance(number, Integral) and number > 0

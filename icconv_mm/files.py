@@ -1,13 +1,10 @@
-"""Files that a fault cannot leave half written, files that are missing, a folder held by one process, tools by name."""
+"""Files that a fault cannot leave half written, files that are missing, a folder held by one process."""
 
 import errno
 import json
 import os
-import queue
-import shlex
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,34 +38,6 @@ def whole_file(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-
-
-def within(seconds: float, function: Callable[[], bytes]) -> bytes:
-    """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer.
-
-    Args:
-        seconds: How long it may take; the thread that runs it is left behind then.
-        function: Called in a thread of its own; what it raises is raised here.
-
-    Raises:
-        TimeoutError: It took longer.
-    """
-    done: queue.Queue = queue.Queue()
-
-    def work() -> None:
-        try:
-            done.put((function(), None))
-        except Exception as error:
-            done.put((b'', error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        content, error = done.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f'no whole answer in {seconds:g} seconds') from None
-    if error is not None:
-        raise error
-    return content
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
@@ -168,24 +137,3 @@ def configs_folder() -> Path:
     """The folder of the recipes: beside the package in a checkout, within it in an installation."""
     beside = _PACKAGE.parent / 'configs'
     return beside if (beside / '_base_').is_dir() else (_PACKAGE / '.mim' / 'configs').resolve()
-
-
-def command_of(tool: str, *arguments: str) -> str:
-    """The command of a tool as a message shows it, which depends on where the package is.
-
-    Args:
-        tool: Name of the script, without its suffix: ``'convert_checkpoint'``.
-        arguments: Arguments of the command.
-
-    Returns:
-        In backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; from an installation,
-        which has the scripts where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim,
-        ``python`` with the path.
-    """
-    if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
-        command = f'python tools/{tool}.py'
-    elif versions.is_installed('mim'):
-        command = f'mim run icconv_mm {tool}'
-    else:
-        command = f'python {shlex.quote(str(_PACKAGE / ".mim/tools" / tool))}.py'
-    return f'`{" ".join((command, *map(shlex.quote, arguments)))}`'

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm import backbones
+from icconv_mm.arguments import check_positive, check_probability
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.compat import init_weights
-from icconv_mm.errors import InputError, MissingLibraryError, check_positive, check_probability
-from icconv_mm.files import command_of
+from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.layers.memory_format import converted
 from icconv_mm.patterns.convolutions import LayerFilter
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
+from icconv_mm.versions import command_of
 
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
 

@@ -59,10 +59,13 @@ _MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # its transforms d
 
 MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
 DATASETS = _child(root.DATASETS, *_MULTITASK)
-TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.data.loading', *_MULTITASK)
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.annotations.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
-HOOKS = _child(root.HOOKS, 'icconv_mm.runner.hooks', 'icconv_mm.runner.own_data_hook')
+HOOKS = _child(
+    root.HOOKS,
+    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'own_data', 'randomness', 'saving')),
+)
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 

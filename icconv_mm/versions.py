@@ -1,8 +1,10 @@
-"""The libraries that the package stands on: supported versions, and the guard that checks them."""
+"""The libraries that the package stands on: supported versions, the guard that checks them, and commands by name."""
 
 import importlib.metadata
 import importlib.util
 import re
+import shlex
+from pathlib import Path
 
 from icconv_mm.errors import MissingLibraryError
 
@@ -17,6 +19,7 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'mmpose': (('mmpose', 'onedl-mmpose'), '1.2', '2'),
     'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
 }
+_PACKAGE = Path(__file__).resolve().parent
 FOUNDATION = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
 
 
@@ -61,3 +64,24 @@ def check(names: tuple[str, ...] = FOUNDATION) -> None:
             problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
     if problems:
         raise MissingLibraryError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))
+
+
+def command_of(tool: str, *arguments: str) -> str:
+    """The command of a tool as a message shows it, which depends on where the package is.
+
+    Args:
+        tool: Name of the script, without its suffix: ``'convert_checkpoint'``.
+        arguments: Arguments of the command.
+
+    Returns:
+        In backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; from an installation,
+        which has the scripts where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim,
+        ``python`` with the path.
+    """
+    if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
+        command = f'python tools/{tool}.py'
+    elif is_installed('mim'):
+        command = f'mim run icconv_mm {tool}'
+    else:
+        command = f'python {shlex.quote(str(_PACKAGE / ".mim/tools" / tool))}.py'
+    return f'`{" ".join((command, *map(shlex.quote, arguments)))}`'

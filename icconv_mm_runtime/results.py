@@ -8,7 +8,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.grouping import group_keypoints
-from icconv_mm_runtime.pictures import Picture
+from icconv_mm_runtime.images import Picture
 
 Found = dict[str, np.ndarray]
 

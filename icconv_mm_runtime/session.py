@@ -11,9 +11,9 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.engines import Run, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.images import Picture, arrays_of, batches, prepare, try_read_all
 from icconv_mm_runtime.metadata import check
 from icconv_mm_runtime.outputs import check_outputs
-from icconv_mm_runtime.pictures import Picture, arrays_of, batches, prepare, try_read_all
 from icconv_mm_runtime.results import Found, decode
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from functools import partial
 
 # Before torch: tests compute on tiny tensors, in several processes at once. Threads would only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -26,6 +27,15 @@ except ImportError:  # torch alone: no runner, no scope
     DefaultScope, TASKS = None, ()
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    """Makes the config of the smallest run, in a folder of its own, with changes."""
+    pytest.importorskip('mmengine')
+    from small_runs import config
+
+    return partial(config, tmp_path)
 
 
 @pytest.fixture(scope='session')

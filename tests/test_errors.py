@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from icconv_mm.data.loading import ImageFileError
+from icconv_mm.annotations.loading import ImageFileError
+from icconv_mm.arguments import check_all_positive, check_not_negative, check_positive, check_probability
 from icconv_mm.errors import (
     ArgumentError,
     InputError,
@@ -13,10 +14,6 @@ from icconv_mm.errors import (
     MissingFileError,
     MissingLibraryError,
     UserError,
-    check_all_positive,
-    check_not_negative,
-    check_positive,
-    check_probability,
     naming,
 )
 

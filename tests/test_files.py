@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm import files
-from icconv_mm.data.checks import DatasetError, MissingDataError
+from icconv_mm import versions
+from icconv_mm.annotations.checks import DatasetError, MissingDataError
 from icconv_mm.errors import MissingFileError
-from icconv_mm.files import command_of, read_small, require_file, require_folder, whole_file
+from icconv_mm.files import read_small, require_file, require_folder, whole_file
+from icconv_mm.versions import command_of
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -65,6 +66,6 @@ def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):
 )
 def test_from_an_installation(with_mim, expected, tmp_path, monkeypatch):
     package = tmp_path / 'site-packages/icconv_mm'
-    monkeypatch.setattr(files, '_PACKAGE', package)
+    monkeypatch.setattr(versions, '_PACKAGE', package)
     monkeypatch.setattr('icconv_mm.versions.is_installed', lambda name: with_mim and name == 'mim')
     assert command_of('infer', '-h') == f'`{expected.format(package=package)}`'

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _options_of(config: str, source: str) -> dict[str, Any]:
     """The model of a config and, of IC-Conv, the pattern: what the converted file must fit."""
     from icconv_mm.runner.config import load_config
-    from icconv_mm.runner.infer import build_model
+    from icconv_mm.runner.predict import build_model
 
     cfg = load_config(config)
     pattern = cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None

@@ -18,9 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.data.left_out import write_warnings
-        from icconv_mm.data.prepare import find, name_of, prepare
-        from icconv_mm.data.report import draw_page, summary
+        from icconv_mm.annotations.convert import find, name_of, prepare
+        from icconv_mm.annotations.left_out import write_warnings
+        from icconv_mm.annotations.report import draw_page, summary
 
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
         for number, found in enumerate(sets := find(*args.data, strict=args.strict)):

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg, options, own = command_line.read_training(args)
         train(cfg, **options)
         if own is not None:
-            from icconv_mm.runner.results import judge_run
+            from icconv_mm.runner.evaluate import judge_run
 
             judge_run(own)
 

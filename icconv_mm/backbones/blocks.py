@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icconv_mm.compat import DropPath, build_norm_layer, build_plugin_layer
 from icconv_mm.errors import InputError
-from icconv_mm.layers.evaluation import Shortcut, add, convolve, declares, norm_relu
+from icconv_mm.layers.fast_eval import Shortcut, add, convolve, declares, norm_relu
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
 from icconv_mm.torch_private import has_hooks_recursive, is_compiling
 

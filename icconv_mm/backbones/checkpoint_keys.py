@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.files import command_of
+from icconv_mm.versions import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')

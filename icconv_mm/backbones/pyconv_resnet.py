@@ -17,7 +17,7 @@ from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.compat import MODELS, build_norm_layer
 from icconv_mm.errors import InputError, naming
-from icconv_mm.layers.evaluation import Shortcut
+from icconv_mm.layers.fast_eval import Shortcut
 
 
 class PyConvBasicBlock(BasicBlock):

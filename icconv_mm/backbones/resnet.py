@@ -15,19 +15,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from icconv_mm.arguments import check_all_positive, check_positive, check_probability, without_none
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import as_part, keep_backbone_keys
 from icconv_mm.compat import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
-from icconv_mm.errors import (
-    InputError,
-    InputTypeError,
-    check_all_positive,
-    check_positive,
-    check_probability,
-    naming,
-    without_none,
-)
-from icconv_mm.layers.evaluation import Shortcut, convolve, norm_relu, set_norms_eval
+from icconv_mm.errors import InputError, InputTypeError, naming
+from icconv_mm.layers.fast_eval import Shortcut, convolve, norm_relu, set_norms_eval
 from icconv_mm.layers.memory_format import set_memory_format
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 

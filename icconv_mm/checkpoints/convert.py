@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm._version import __version__
+from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.checkpoints.metadata import class_names
-from icconv_mm.errors import InputError, naming, require_known
+from icconv_mm.errors import InputError, naming
 from icconv_mm.files import read_small, whole_file
 
 PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from icconv_mm.data.tree import kind_of
+from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.task import library_of
 

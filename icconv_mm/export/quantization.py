@@ -13,7 +13,7 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
-from icconv_mm_runtime.pictures import Picture, arrays_of, prepare, read_all
+from icconv_mm_runtime.images import Picture, arrays_of, prepare, read_all
 
 _PICTURES = 64  # by which ranges are measured at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')

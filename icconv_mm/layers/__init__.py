@@ -12,7 +12,7 @@ from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, Integrat
 from icconv_mm.layers.memory_format import set_memory_format
 from icconv_mm.layers.pyconv import PyConv2d, PyConv2dReLU
 from icconv_mm.layers.pyramid_conv import PConvLayer, ScaleEqualizedConv2d
-from icconv_mm.layers.split import to_standard
+from icconv_mm.layers.to_standard import to_standard
 
 __all__ = [
     'DropBlock2d',

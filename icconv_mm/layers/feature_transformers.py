@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError, check_positive, check_probability
+from icconv_mm.arguments import check_positive, check_probability
+from icconv_mm.errors import InputError
 from icconv_mm.ops import mixture_attention, window_attention
 from icconv_mm.ops.window_attention import check_settings
 

@@ -74,7 +74,7 @@ class ICConv2d(nn.Conv2d):
 
     operator = staticmethod(inception_conv2d)
     __prepare_scriptable__ = refuse_script
-    makes_new_map = frees_input = True  # of this very class: see icconv_mm.layers.evaluation
+    makes_new_map = frees_input = True  # of this very class: see icconv_mm.layers.fast_eval
 
     @_takes_order_of_conv2d
     def __init__(

@@ -44,7 +44,7 @@ class PyConv2d(nn.Module):
 
     operator = staticmethod(pyconv2d)
     __prepare_scriptable__ = refuse_script
-    makes_new_map = True  # of this very class: see icconv_mm.layers.evaluation
+    makes_new_map = True  # of this very class: see icconv_mm.layers.fast_eval
 
     def __init__(
         self,

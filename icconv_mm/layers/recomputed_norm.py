@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from icconv_mm.layers.evaluation import norm_relu
+from icconv_mm.layers.fast_eval import norm_relu
 from icconv_mm.torch_private import (
     has_saved_tensors_hooks,
     in_transform_or_mode,
@@ -58,7 +58,7 @@ def _place(x: Tensor) -> tuple:
 def recomputed_norm_relu(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module
 ) -> tuple[Tensor, AbstractContextManager]:
-    """:func:`~icconv_mm.layers.evaluation.norm_relu`, whose output need not be kept.
+    """:func:`~icconv_mm.layers.fast_eval.norm_relu`, whose output need not be kept.
 
     Args:
         x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icconv_mm.arguments import check_all_positive, check_not_negative, check_positive, without_none
 from icconv_mm.compat import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError, check_all_positive, check_not_negative, check_positive, naming, without_none
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import DropBlock2d, GroundingTransformer, RenderingTransformer, SelfTransformer
 from icconv_mm.ops.window_attention import check_settings
 

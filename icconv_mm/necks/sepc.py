@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from icconv_mm.arguments import check_not_negative, check_positive
 from icconv_mm.compat import MODELS, BaseModule
-from icconv_mm.errors import InputError, check_not_negative, check_positive, naming
+from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
-from icconv_mm.layers.evaluation import set_norms_eval
+from icconv_mm.layers.fast_eval import set_norms_eval
 from icconv_mm.layers.pyramid_conv import check_pyramid, make_ibn, merged_convs, normalize_and_rectify
 from icconv_mm.torch_private import is_compiling
 

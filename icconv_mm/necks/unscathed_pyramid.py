@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from icconv_mm.arguments import check_all_positive, check_positive
 from icconv_mm.compat import MODELS, BaseModule, ConvModule
-from icconv_mm.errors import InputError, check_all_positive, check_positive, naming
+from icconv_mm.errors import InputError, naming
 
 
 class GlobalConvolution(nn.Module):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import standard
+from icconv_mm.ops import export_form
 from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal, unproven
 from icconv_mm.ops.dispatch import Kernel
 from icconv_mm.ops.library import is_symbol, recorded
@@ -290,7 +290,7 @@ def _standard(
 ) -> Tensor:
     """What exports hold. Groups are mostly whole runs, which need no cutting."""
     if groups == 1:
-        return standard.inception_output(x, weight, bias, pattern, stride, relu=relu)
+        return export_form.inception_output(x, weight, bias, pattern, stride, relu=relu)
     y = output(x, weight, bias, pattern, stride, groups)
     return y.relu() if relu else y
 
@@ -298,7 +298,7 @@ def _standard(
 def exported_convolutions(pattern: tuple[int, ...], in_channels: int, groups: int = 1) -> int:
     """How many standard convolutions an exported file has for a layer."""
     if groups == 1:
-        return standard.plan(pattern, in_channels).convolutions
+        return export_form.plan(pattern, in_channels).convolutions
     return len(make_parts(pattern, in_channels, groups))
 
 

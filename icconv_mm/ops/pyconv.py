@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from icconv_mm.ops import standard
+from icconv_mm.ops import export_form
 from icconv_mm.ops.convolution import Convolution, Part, cpu_refusal, unproven
 from icconv_mm.ops.dispatch import Kernel
 from icconv_mm.ops.library import is_symbol, recorded
@@ -285,7 +285,7 @@ _convolution = Convolution(
     weights_schema='Tensor[] weights',
     settings_schema='int[] groups, int stride, int dilation',
     check=_check,
-    standard=standard.pyramidal_output,
+    standard=export_form.pyramidal_output,
     dense=lambda groups, stride, dilation: (stride, (dilation, dilation), groups[0]),
     maker='pyramidal',
     converters={'weights': _list_of_weights, 'groups': _groups_of_levels},

@@ -12,8 +12,11 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from icconv_mm.errors import InputError, MissingFileError, UserError, require_known
-from icconv_mm.files import MAX_BYTES, command_of, whole_file, within
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import InputError, MissingFileError, UserError
+from icconv_mm.files import MAX_BYTES, whole_file
+from icconv_mm.timeouts import within
+from icconv_mm.versions import command_of
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without a byte

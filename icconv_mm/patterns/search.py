@@ -27,7 +27,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from icconv_mm.errors import InputError, require_known
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import InputError
 from icconv_mm.patterns.convolutions import LayerFilter, select_convs
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating

@@ -10,8 +10,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.visualization import Visualizer
 
 from icconv_mm.errors import InputError
-from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
+from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime.drawing import draw
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.data.tree import as_list, dicts_in, entries
+from icconv_mm.config_tree import as_list, dicts_in, entries
 from icconv_mm.errors import ArgumentError, InputError, sentence
 from icconv_mm.files import require_file
+from icconv_mm.hooks.schedule_lengths import stretch
 from icconv_mm.registry import SCOPE
-from icconv_mm.runner.schedule_lengths import stretch
 from icconv_mm.tasks.task import TTA_KEYS, require_library, scope_of
 from icconv_mm.versions import SUPPORTED
 

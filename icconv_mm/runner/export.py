@@ -21,27 +21,20 @@ from torch import nn
 
 from icconv_mm import versions
 from icconv_mm._version import __version__
+from icconv_mm.annotations.loading import find_images
+from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints.convert import sha256
-from icconv_mm.data.loading import find_images
-from icconv_mm.data.tree import join_root, leaf_datasets, phase_datasets
-from icconv_mm.errors import (
-    ArgumentError,
-    InputError,
-    MissingLibraryError,
-    UserError,
-    naming,
-    require_known,
-    sentence,
-)
+from icconv_mm.config_tree import join_root, leaf_datasets, phase_datasets
+from icconv_mm.deployment import deploy
+from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, UserError, naming, sentence
 from icconv_mm.export import comparison, writers
 from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import batch_of, scales_of, steps_of
-from icconv_mm.inference import deploy
 from icconv_mm.layers import ICConv2d
-from icconv_mm.runner.boundary import boundary
 from icconv_mm.runner.config import as_config
-from icconv_mm.runner.infer import Predictor, inference_transforms
-from icconv_mm.runner.inputs import Picture, is_large, read
+from icconv_mm.runner.explain_errors import boundary
+from icconv_mm.runner.images import Picture, is_large, read
+from icconv_mm.runner.predict import Predictor, inference_transforms
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import RuntimeInputError, Session

@@ -14,18 +14,20 @@ import numpy as np
 from mmengine.config import Config
 
 from icconv_mm import models
+from icconv_mm.annotations.convert import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
+from icconv_mm.annotations.converted import Prepared
+from icconv_mm.annotations.dataset import SPLITS, TASKS, Found, Picture, assign_splits
+from icconv_mm.annotations.left_out import write_warnings
+from icconv_mm.annotations.report import problem_lines
+from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
-from icconv_mm.data.found import SPLITS, TASKS, Found, Picture, assign_splits
-from icconv_mm.data.left_out import write_warnings
-from icconv_mm.data.prepare import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
-from icconv_mm.data.prepared import Prepared
-from icconv_mm.data.report import problem_lines
-from icconv_mm.errors import ArgumentError, MissingLibraryError, check_positive, name_defect, printable, require_known
-from icconv_mm.files import RUN_LOCK, alone_in, command_of, configs_folder, require_file, whole_file, write_json
+from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
+from icconv_mm.files import RUN_LOCK, alone_in, configs_folder, require_file, whole_file, write_json
+from icconv_mm.hooks.own_data import UNFINISHED
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import SCRATCH, Choices, annotations_in, config_text, is_unedited
-from icconv_mm.versions import is_installed
+from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
+from icconv_mm.versions import command_of, is_installed
 
 LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
 _SEEN = 30_000  # pictures that a training sees: 500 of them 60 times
@@ -96,9 +98,9 @@ def config_for(
     given = [os.path.abspath(place) for place in places]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)
-        for left in folder.glob(f'{SCRATCH}*'):  # by a call that was killed
+        for left in folder.glob(f'{UNFINISHED}*'):  # by a call that was killed
             shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as scratch:
             prepared = _prepared(places, task, Path(scratch, 'new'), classes, void, strict, say)
             write_json(Path(scratch, 'new', _PLACES), given)
             init = weights_of(backbone, pretrained, say)

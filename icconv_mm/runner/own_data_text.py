@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.data.found import SPLITS
-from icconv_mm.data.prepared import Prepared
-from icconv_mm.data.skeleton import KEYPOINTS_FILE
+from icconv_mm.annotations.converted import Prepared
+from icconv_mm.annotations.dataset import SPLITS
+from icconv_mm.annotations.skeleton import KEYPOINTS_FILE
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
+from icconv_mm.hooks.own_data import HERE
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and a tenth of the training at most
 _LEAST_CROP = 256  # pixels
-# Where a written config lies; mmengine compiles it under its own name.
-HERE = '(lambda: None).__code__.co_filename'
-SCRATCH = '.icconv_mm_'  # begins the names of folders that are being written, in that of a run
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')

@@ -14,16 +14,17 @@ from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.runner import find_latest_checkpoint
 
+from icconv_mm.annotations.checks import MissingDataError
+from icconv_mm.annotations.loading import LoadImageFromFile
+from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
-from icconv_mm.data.checks import MissingDataError
-from icconv_mm.data.loading import LoadImageFromFile
-from icconv_mm.data.tree import as_list, dicts_in, join_root, kind_of, places_in
-from icconv_mm.errors import ArgumentError, InputError, naming, require_known
+from icconv_mm.config_tree import as_list, dicts_in, join_root, kind_of, places_in
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
+from icconv_mm.hooks.saving import AtomicCheckpointHook
 from icconv_mm.registry import scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
-from icconv_mm.runner.hooks import AtomicCheckpointHook
 from icconv_mm.tasks.task import TaskAdapter, task_of
 
 

@@ -8,9 +8,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from icconv_mm.annotations.loading import LoadImageFromFile, find_images
 from icconv_mm.checkpoints.convert import checked_weights, read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
-from icconv_mm.data.loading import LoadImageFromFile, find_images
 from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
 from icconv_mm.patterns.convolutions import LayerFilter
@@ -19,7 +19,7 @@ from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.rf_next import rf_next_patterns
 from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
 from icconv_mm.runner.config import as_config
-from icconv_mm.runner.infer import build_model
+from icconv_mm.runner.predict import build_model
 
 
 def search_checkpoint(

@@ -16,18 +16,14 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.files import RUN_LOCK, alone_in
-from icconv_mm.runner.boundary import Progress, boundary
+from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
+from icconv_mm.hooks.logs import CurvesHook, OpeningHook
+from icconv_mm.hooks.loss import FiniteLossHook, UnmeasuredHook
+from icconv_mm.hooks.randomness import ResumableRandomnessHook
+from icconv_mm.hooks.schedules import ScheduleHook, check_schedulers_when_built
 from icconv_mm.runner.config import as_config, check_marks
-from icconv_mm.runner.hooks import (
-    CheckpointMatchHook,
-    DeployHook,
-    FiniteLossHook,
-    ImageCheckHook,
-    ResumableRandomnessHook,
-)
+from icconv_mm.runner.explain_errors import Progress, boundary
 from icconv_mm.runner.prepare import prepare_test, prepare_training
-from icconv_mm.runner.results import CurvesHook, OpeningHook, UnmeasuredHook
-from icconv_mm.runner.schedules import ScheduleHook, check_schedulers_when_built
 
 if TYPE_CHECKING:  # loads every strategy, of which most runs have none
     from mmengine._strategy import BaseStrategy

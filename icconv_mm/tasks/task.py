@@ -12,10 +12,10 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 
 from icconv_mm import versions
+from icconv_mm.annotations.checks import DatasetError
+from icconv_mm.annotations.skeleton import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.skeleton import read_keypoints
-from icconv_mm.data.tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
+from icconv_mm.config_tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE, TASKS, import_task

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from icconv_mm.data.checks import DatasetError, check_coco_file, check_measures
-from icconv_mm.data.loading import ImageFileError, LoadImageFromFile
+from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures
+from icconv_mm.annotations.loading import ImageFileError, LoadImageFromFile
 from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.ops import use_backend

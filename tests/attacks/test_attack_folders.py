@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from icconv_mm.data.prepare import find, prepare
+from icconv_mm.annotations.convert import find, prepare
 from icconv_mm.errors import UserError
 
 # of names, encodings and forms that an independent reader does not know

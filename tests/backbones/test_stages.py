@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.inference import layers
+from icconv_mm.deployment import layers
 from icconv_mm.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')

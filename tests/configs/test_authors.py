@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 
 FACTS = yaml.safe_load((REPO / 'tests/data/authors.yml').read_text())
 RECIPES = sorted(f'{path.parent.name}/{path.stem}' for path in CONFIGS.glob('*/*.py') if path.parent.name[0] != '_')

@@ -18,7 +18,7 @@ from workspaces import TINY
 
 from icconv_mm import apis
 from icconv_mm.checkpoints import convert_file
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_tools.miniature import ensure_miniature
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import labelled
 from config_utils import CONFIGS, read_config
 from schedules import RATE, Training
 
-from icconv_mm.data.tree import as_list, kind_of
+from icconv_mm.config_tree import as_list, kind_of
 from icconv_mm.runner.config import set_length
 from icconv_mm.runner.own_data import config_for
 

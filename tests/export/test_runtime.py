@@ -14,7 +14,7 @@ import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.grouping import assignment, group_keypoints
-from icconv_mm_runtime.pictures import Picture, prepare
+from icconv_mm_runtime.images import Picture, prepare
 from icconv_mm_runtime.results import coco_records, decode, paste, run_lengths
 
 TASK = {'name': '', 'kind': 'classification', 'outputs': ['scores'], 'classes': ['ball', 'box'], 'palette': None}

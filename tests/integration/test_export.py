@@ -29,7 +29,7 @@ from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
 from icconv_mm.runner import export as exporting
 from icconv_mm.runner.export import compare_metrics
-from icconv_mm.runner.infer import build_model, inference_transforms
+from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
 

@@ -179,7 +179,7 @@ def test_films_and_tiles(workspace, detector, tmp_path):
 
     import cv2
 
-    from icconv_mm.runner.inputs import Film, FilmWriter, read
+    from icconv_mm.runner.images import Film, FilmWriter, read
 
     config = workspace.config('detection/faster-rcnn_ic-r18_fpn_miniature.py')
     pictures = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))

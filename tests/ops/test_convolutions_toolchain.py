@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.layers import ICConv2d, PyConv2d
-from icconv_mm.ops import inception_conv2d, pyconv2d, standard
+from icconv_mm.ops import export_form, inception_conv2d, pyconv2d
 from icconv_mm.ops.inception_conv import exported_convolutions
 from icconv_mm.patterns import DilationPattern
 
@@ -28,7 +28,7 @@ SORTED_FLAT, MIXED_FLAT = (DilationPattern.of(each).flat for each in (SORTED, MI
 
 # a level, or the depthwise convolutions that stand for it and their sum
 PARTS = [
-    standard.depthwise_parts(channels, layer[0], groups, (kernel, kernel))
+    export_form.depthwise_parts(channels, layer[0], groups, (kernel, kernel))
     for layer in PYRAMIDS
     for channels, kernel, groups in zip(*layer[1:4])
 ]
@@ -81,7 +81,7 @@ KINDS = {
         inception_net,
         'inception_conv2d',
         3,
-        # tests/ops/test_standard.py; two for a dilation that has three channels of one group and fewer of another
+        # tests/ops/test_export_form.py; two for a dilation that has three channels of one group and fewer of another
         exported_convolutions(SORTED_FLAT, 4) + exported_convolutions(MIXED_FLAT, 12) + (2 + 2 + 1),
         12 * 10 * 12 * 4 * 9 + 6 * 5 * 12 * 12 * 9 + 6 * 5 * 12 * 3 * 9,
         ('flops', 'activations', 'params'),

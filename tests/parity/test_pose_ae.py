@@ -11,7 +11,7 @@ import torch
 
 from icconv_mm.tasks.pose import losses, multiscale, targets
 from icconv_mm.tasks.pose.grouping import find_candidates, group_keypoints
-from icconv_mm_runtime.pictures import warp_matrix
+from icconv_mm_runtime.images import warp_matrix
 
 AGGREGATION = ('ae_agg_higher_ms', 'ae_agg_higher_ss', 'ae_agg_hrnet_ss')
 PARSING = ('ambiguous_tags', 'crowd36', 'eight_overlap', 'nobody', 'one', 'tagshared', 'three')

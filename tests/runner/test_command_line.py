@@ -6,7 +6,7 @@ import os
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from icconv_mm.data.loading import ImageFileError
+from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import InputError, naming
 from icconv_mm.runner.command_line import reporting
 

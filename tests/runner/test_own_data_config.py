@@ -8,8 +8,8 @@ import labelled
 import numpy as np
 import pytest
 
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.annotations.checks import DatasetError
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner import own_data_text
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of

@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.data.prepare import find, prepare
+from icconv_mm.annotations.convert import find, prepare
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
+from icconv_mm.hooks.own_data import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for
-from icconv_mm.runner.own_data_hook import CopyAnnotationsHook
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 LINE_BREAK, MARK = 'a\n# a comment', 'a {{ fileBasename }}'  # which mmengine would replace by the name of the config
@@ -183,8 +183,8 @@ def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, 
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
     before = content(cfg := write('sky', 'road', 'car'))
-    for name in ('prepare_maps.whole_file', 'prepare.write_json'):
-        monkeypatch.setattr(f'icconv_mm.data.{name}', _stopped)
+    for name in ('convert_seg_maps.whole_file', 'convert.write_json'):
+        monkeypatch.setattr(f'icconv_mm.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
@@ -302,7 +302,7 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     pytest.importorskip('mmdet')
-    from icconv_mm.runner.boundary import Progress
+    from icconv_mm.runner.explain_errors import Progress
     from icconv_mm.runner.prepare import prepare_training
     from icconv_mm.runner.train import build_runner
 

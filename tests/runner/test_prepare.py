@@ -3,10 +3,10 @@
 import pytest
 from mmengine.config import Config
 
-from icconv_mm.data.checks import MissingDataError
+from icconv_mm.annotations.checks import MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.runner.config import set_length
-from icconv_mm.runner.infer import inference_transforms
+from icconv_mm.runner.predict import inference_transforms
 from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training, without_own_weights
 from icconv_mm.tasks.task import TaskAdapter
 

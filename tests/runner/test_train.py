@@ -8,10 +8,10 @@ from mmengine.dist import is_distributed
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
+from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.apis import train
 from icconv_mm.checkpoints import load
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
-from icconv_mm.data.checks import DatasetError
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import alone_in
 

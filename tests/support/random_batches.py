@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 
 HEADS = ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head')
 CLASSES = ('num_keypoints', 'num_joints', 'num_classes', 'out_channels')  # attributes of heads

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from icconv_mm.checkpoints import reading
-from icconv_mm.runner.schedules import ScheduleHook, check_schedulers_when_built
+from icconv_mm.hooks.schedules import ScheduleHook, check_schedulers_when_built
 
 RATE = 0.5
 

@@ -9,9 +9,9 @@ from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
 from torch.utils.data import DataLoader
 
-from icconv_mm.data.checks import DatasetError
+from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.errors import InputError
-from icconv_mm.runner.boundary import boundary
+from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.tasks.task import TaskAdapter, adapter_of
 
 RESNET = dict(type='icconv_mm.ICResNet', depth=18, pattern='dense', base_channels=8)

@@ -13,14 +13,14 @@ from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from icconv_mm import apis
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.loading import ImageFileError
+from icconv_mm.annotations.checks import DatasetError
+from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.task import NotSupportedError, adapter_of, task_of
 
 HEIGHT, WIDTH = 40, 64
 SQUARE = [[4, 4, 14, 4, 14, 14, 4, 14]]
-# what else can be wrong is in tests/data/test_segmentations.py
+# what else can be wrong is in tests/annotations/test_segmentations.py
 WRONG = {
     'no segmentation': None,
     'the runs have 300 pixels, but the image 2560 .64 x 40.': {'size': [HEIGHT, WIDTH], 'counts': [100, 200]},

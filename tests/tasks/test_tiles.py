@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
-from icconv_mm.runner.infer import tile_corners
+from icconv_mm.runner.predict import tile_corners
 from icconv_mm.tasks.task import NotSupportedError, adapter_of
 from icconv_mm_runtime.results import run_lengths
 

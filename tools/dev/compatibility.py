@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from icconv_mm import versions
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import sentence
 from icconv_mm.registry import TASKS
 from icconv_mm.runner import command_line

@@ -19,11 +19,11 @@ from torch import nn
 
 from icconv_mm import apis
 from icconv_mm.backbones import ResNet
-from icconv_mm.data.tree import dicts_in, kind_of
+from icconv_mm.config_tree import dicts_in, kind_of
 from icconv_mm.errors import UserError, sentence
 from icconv_mm.export.writers import FORMATS
 from icconv_mm.runner import command_line
-from icconv_mm.runner.infer import build_model, inference_transforms
+from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

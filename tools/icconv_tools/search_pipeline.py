@@ -18,7 +18,8 @@ from rich.console import RenderableType
 from rich.rule import Rule
 from rich.table import Table
 
-from icconv_mm.errors import InputError, require_known
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import InputError
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import LayerResult

@@ -20,7 +20,7 @@ from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from torch import nn
 
-from icconv_mm.data.checks import (
+from icconv_mm.annotations.checks import (
     DatasetError,
     category_names,
     check_coco_file,
@@ -29,11 +29,11 @@ from icconv_mm.data.checks import (
     check_order,
     place_of,
 )
-from icconv_mm.data.segmentations import check_segmentations, first_defect
-from icconv_mm.data.tree import dicts_in, kind_of, with_pipeline
+from icconv_mm.annotations.segmentations import check_segmentations, first_defect
+from icconv_mm.config_tree import dicts_in, kind_of, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
-from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
+from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
 from icconv_mm_runtime.drawing import Content, content_of
 from icconv_mm_runtime.results import Found

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.data.tree import datasets_in, dicts_in, kind_of, leaf_datasets, phase_datasets
+from icconv_mm.config_tree import datasets_in, dicts_in, kind_of, leaf_datasets, phase_datasets
 from icconv_mm.registry import VISUALIZERS
 from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.tree import datasets_in
+from icconv_mm.annotations.checks import DatasetError
+from icconv_mm.config_tree import datasets_in
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.levels import check_levels, has_filters, levels_of
+from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.multitask.data import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations, PackTaskInputs, WarpPeople

@@ -9,7 +9,7 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
 
-from icconv_mm.data.checks import (
+from icconv_mm.annotations.checks import (
     DatasetError,
     check_coco_file,
     check_once,
@@ -17,10 +17,10 @@ from icconv_mm.data.checks import (
     warn_of_areas,
     warn_of_lost_people,
 )
-from icconv_mm.data.reading import read_json
-from icconv_mm.data.segmentations import check_segmentations
-from icconv_mm.data.skeleton import keypoint_metainfo
-from icconv_mm.data.tree import kind_of, with_pipeline
+from icconv_mm.annotations.reading import read_json
+from icconv_mm.annotations.segmentations import check_segmentations
+from icconv_mm.annotations.skeleton import keypoint_metainfo
+from icconv_mm.config_tree import kind_of, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
-from icconv_mm.data.checks import check_once, place_of, pose_defect, warn_of_lost_people
-from icconv_mm.data.reading import no_garbage_search
-from icconv_mm.data.segmentations import segmentation_defect
-from icconv_mm.data.skeleton import keypoint_metainfo, read_keypoints
+from icconv_mm.annotations.checks import check_once, place_of, pose_defect, warn_of_lost_people
+from icconv_mm.annotations.reading import no_garbage_search
+from icconv_mm.annotations.segmentations import segmentation_defect
+from icconv_mm.annotations.skeleton import keypoint_metainfo, read_keypoints
 from icconv_mm.errors import InputError
 from icconv_mm.registry import DATASETS
 

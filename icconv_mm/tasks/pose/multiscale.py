@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from icconv_mm.errors import InputError
-from icconv_mm_runtime.pictures import pyramid_layout
+from icconv_mm_runtime.images import pyramid_layout
 
 _MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-bit coordinates
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import MODELS, TRANSFORMS
 from icconv_mm.tasks.pose.multiscale import check_scales, check_source, image_pyramid
-from icconv_mm_runtime.pictures import warp_matrix
+from icconv_mm_runtime.images import warp_matrix
 
 
 @TRANSFORMS.register_module()

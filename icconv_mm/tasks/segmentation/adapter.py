@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
 
-from icconv_mm.data.checks import DatasetError
-from icconv_mm.data.label_maps import (
+from icconv_mm.annotations.checks import DatasetError
+from icconv_mm.annotations.seg_maps import (
     IGNORED,
     label_map_defect,
     labels_defect,
@@ -21,7 +21,7 @@ from icconv_mm.data.label_maps import (
     read_label_map,
     suffixes_in,
 )
-from icconv_mm.data.tree import as_list, join_root, kind_of
+from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
 from icconv_mm.tasks.task import TaskAdapter, metainfo_of

@@ -8,9 +8,9 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from icconv_mm.data.found import IMAGE_FORMATS
-from icconv_mm.data.label_maps import IGNORED, label_map_defect, labels_defect, labels_in, read_label_map
-from icconv_mm.data.loading import ImageFileError, turned
+from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
+from icconv_mm.annotations.loading import ImageFileError, turned
+from icconv_mm.annotations.seg_maps import IGNORED, label_map_defect, labels_defect, labels_in, read_label_map
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
 

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from multitask_recipes import MULTITASK
 
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_tools.miniature import MiniatureOptions, ensure_miniature
 
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from multitask_recipes import SINGLE
 
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.multitask.data import TaskMetric

@@ -9,8 +9,8 @@ from mmengine.structures import InstanceData
 from multitask_recipes import SINGLE
 from torch import nn
 
+from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError
-from icconv_mm.inference import deploy
 from icconv_mm.tasks.multitask import MultiTaskSample
 from icconv_mm.tasks.multitask.model import LossBalance
 

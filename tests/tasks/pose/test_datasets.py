@@ -71,7 +71,7 @@ def test_people_of_no_image_are_counted(write, kind, monkeypatch):
     from icconv_mm.tasks.task import adapter_of
 
     adapter, said = adapter_of('mmpose'), []
-    monkeypatch.setattr('icconv_mm.data.checks.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('icconv_mm.annotations.checks.print_log', lambda text, **_: said.append(text))
     adapter.check(None, write([{}, {}], kind=kind), 'd', training=True)
     assert not said
     dataset = write([{}, {'image_id': 7}], kind=kind)

@@ -13,9 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from icconv_mm.errors import InputError, require_known
-from icconv_mm.files import alone_in, command_of
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import InputError
+from icconv_mm.files import alone_in
 from icconv_mm.runner.command_line import require_device
+from icconv_mm.versions import command_of
 from icconv_tools import HOME
 from icconv_tools.demo.configs import backbone_file, prepare_config
 from icconv_tools.demo.html_report import write_page

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import torch
 
-from icconv_mm.errors import naming, require_known
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import naming
 from icconv_workshop.benchmark.harness import Disagreement
 from icconv_workshop.benchmark.report import Figure
 from icconv_workshop.benchmark.timing import Options, Timing, interleave

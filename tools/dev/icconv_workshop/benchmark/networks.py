@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from icconv_mm.compat import init_weights
-from icconv_mm.inference import deploy
+from icconv_mm.deployment import deploy
 from icconv_mm.ops import use_backend
 from icconv_workshop.benchmark import counters, harness
 from icconv_workshop.benchmark.counters import count_backends

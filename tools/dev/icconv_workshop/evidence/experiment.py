@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from icconv_mm.errors import InputError, require_known
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
 from icconv_mm.runner.command_line import require_device
 from icconv_tools.processes import Children, Ended

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as run_lengths
 
+from icconv_mm.annotations.convert import find
 from icconv_mm.apis import config_for
-from icconv_mm.data.prepare import find
 from icconv_mm.errors import InputError
 from icconv_mm.files import whole_file, write_json
 

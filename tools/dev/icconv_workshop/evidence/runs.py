@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from icconv_mm.apis import load_config
-from icconv_mm.data.tree import dicts_in
+from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 from icconv_mm.runner.config import move_data, set_length

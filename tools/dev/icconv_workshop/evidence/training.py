@@ -10,8 +10,8 @@ from torch import nn
 
 from icconv_mm.apis import test
 from icconv_mm.files import write_json
+from icconv_mm.hooks.checkpoint_checks import unwrapped
 from icconv_mm.patterns import write_patterns
-from icconv_mm.runner.hooks import unwrapped
 from icconv_mm.runner.search import search_checkpoint
 from icconv_tools.miniature import ensure_miniature
 from icconv_tools.recorded_runs import train_once

@@ -1,0 +1,289 @@
+"""Checks of annotations, so that a wrong file is one sentence instead of a traceback from deep inside a library.
+
+The content of a file is looked at only when building the dataset failed or left it empty: a good file costs nothing.
+What a library takes in silence is checked of the dataset that was built: its classes by name.
+"""
+
+import difflib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from icconv_mm.annotations import limits
+from icconv_mm.annotations.reading import DatasetError, read_json
+from icconv_mm.errors import MissingFileError, naming, short
+
+_REQUIRED_FIELDS = {
+    'images': {'id': int, 'file_name': str},
+    'annotations': {'id': int, 'image_id': int, 'category_id': int},
+    'categories': {'id': int, 'name': str},
+}
+
+
+class MissingDataError(DatasetError, MissingFileError):
+    """A file or a folder of a dataset is missing."""
+
+
+def check_coco_file(path: str | Path) -> dict:
+    """The content of a file; raise DatasetError, naming file and field, unless it is annotations in COCO format."""
+    content = read_coco(path)
+    for field, i, defect in defective_entries(content):
+        raise DatasetError(f'{path}: {field}[{i}]: {defect}')
+    check_once(content, path)
+    return content
+
+
+def read_coco(path: str | Path) -> dict:
+    """The content of a file; raise DatasetError unless it has the three lists of the COCO format."""
+    try:
+        content = read_json(path)
+    except DatasetError as error:
+        problem = str(error).removeprefix(f'{path}: ')
+        raise DatasetError(f'{path}: not a COCO annotation file: {problem}') from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DatasetError(f'{path}: not a COCO annotation file: the top level is a {kind}, expected an object')
+    for field in _REQUIRED_FIELDS:
+        if not isinstance(content.get(field), list):
+            found = ', '.join(map(short, content)) or 'nothing'
+            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {found:.400}')
+    return content
+
+
+def defective_entries(
+    content: Mapping[str, Any], fields: Mapping[str, Mapping[str, type]] = _REQUIRED_FIELDS
+) -> Iterator[tuple[str, int, str]]:
+    """The entries of a COCO file that cannot be used: the list, the number in it, and what is wrong.
+
+    Args:
+        content: The content of the file.
+        fields: What the entries of each list must have.
+    """
+    for field, members in fields.items():
+        for i, entry in enumerate(content[field]):
+            if (defect := _entry_defect(entry, members)) is not None:
+                yield field, i, defect
+    known = {
+        member: {entry['id'] for entry in content[field] if isinstance(entry, dict) and _is_id(entry.get('id'))}
+        for field, member in (('images', 'image_id'), ('categories', 'category_id'))
+        if member in fields['annotations']
+    }
+    for i, entry in enumerate(content['annotations']):
+        for member, ids in known.items():
+            if isinstance(entry, dict) and _is_id(value := entry.get(member)) and value not in ids:
+                yield 'annotations', i, f'{member} {value} is not in the file'
+
+
+def check_measures(content: dict, path: str | Path) -> None:
+    """Raise DatasetError unless annotations say how large images and boxes are, as training and COCO's metrics need.
+
+    Args:
+        content: Content of the annotation file, as :func:`check_coco_file` returns it.
+        path: The file it is from.
+    """
+    for i, image in enumerate(content['images']):
+        for side in ('width', 'height'):
+            if not _are_numbers([image.get(side)]) or image[side] < 1:
+                raise DatasetError(f'{path}: images[{i}]: {side!r} is {image.get(side)!r:.40}, expected pixels')
+    for i, annotation in enumerate(content['annotations']):
+        for field in ('bbox', 'area', 'iscrowd'):
+            if annotation.get(field) is None:
+                raise DatasetError(f'{path}: annotations[{i}]: no field {field!r}')
+        if not _are_numbers([annotation['area']]) or annotation['area'] < 0:
+            area = short(annotation['area'], 40)
+            raise DatasetError(f"{path}: annotations[{i}]: 'area' is {area}, expected a number of 0 or more")
+    warn_of_areas(content, path)
+
+
+def warn_of_areas(content: Mapping[str, Any], path: str | Path) -> None:
+    """Count the objects of area 0 whose box has one: mmdet learns none of them, and the score of a pose becomes 0."""
+    annotations = content.get('annotations') or ()
+    empty = [i for i, each in enumerate(annotations) if not each.get('iscrowd') and _lacks_area(each)]
+    if empty:
+        text = (
+            f'{path}: {len(empty)} of {len(annotations)} annotations have "area" 0 and a box that is not empty, the '
+            f'first is annotations[{empty[0]}]: mmdet learns none of them, and poses score 0'
+        )
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def _lacks_area(annotation: Mapping[str, Any]) -> bool:
+    box = annotation.get('bbox')
+    return annotation.get('area') == 0 and _are_numbers(box, 4) and box[2] > 0 and box[3] > 0
+
+
+def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox',)) -> str | None:
+    """What annotations of a person's keypoints lack; None if nothing.
+
+    Args:
+        annotation: An entry of a COCO file.
+        needed: The fields that must be there. Without a box, mmpose leaves people out in training.
+    """
+    for field in needed:
+        if annotation.get(field) is None:
+            remedy = ', or set use_area=False of the metric, which then takes that of the box' * (field == 'area')
+            return f'no {field!r}, which keypoints are trained and evaluated with{remedy}'
+    return None
+
+
+def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequence[str]) -> None:
+    """Raise DatasetError, naming file, image and annotation, for a person without what training or a metric reads.
+
+    Args:
+        content: Content of the annotation file.
+        path: The file it is from.
+        needed: The fields that every annotation must have.
+    """
+    images = {image['id']: image for image in content['images']}
+    for annotation in content['annotations']:
+        image = images.get(annotation['image_id'])  # nobody reads what is of none
+        if image and (defect := pose_defect(annotation, needed=needed)):
+            raise DatasetError(f'{place_of(annotation, image, path)}: {defect}')
+
+
+def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
+    """Count the people of images that the file does not have: mmpose reads by image, and passes over them in silence.
+
+    Args:
+        content: Content of the annotation file.
+        path: The file it is from.
+    """
+    images = {image['id'] for image in content.get('images') or ()}
+    people = [each for each in content.get('annotations') or () if each.get('keypoints')]
+    if lost := sum(each['image_id'] not in images for each in people):
+        text = f'{path}: mmpose leaves out {lost} of the {len(people)} people: of no image of the file'
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def place_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:
+    """File, image and annotation, before the sentence that says what is wrong."""
+    return f'{path}: image {image["id"]} ({image["file_name"]}), annotation {annotation.get("id")}'
+
+
+def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) -> None:
+    """Raise DatasetError that says why a COCO dataset cannot be built, if its annotation file is the reason.
+
+    Args:
+        path: The annotation file.
+        classes: The names of the classes to find in it.
+        where: The dataset's name in the config.
+        empty: Whether no image was left.
+    """
+    if '://' in path:
+        return
+    with naming(f'{where}.ann_file'):
+        content = check_coco_file(path)
+        check_measures(content, path)
+    if not empty:
+        return
+    names = {category['id']: category['name'] for category in content['categories']}
+    if not set(names.values()) & set(classes):
+        raise DatasetError(
+            f'{where}: none of the classes {_short(classes)} is a category of {path}, which has '
+            f'{_short(names.values())}: set metainfo=dict(classes=...)'
+        )
+    if not any(names[annotation['category_id']] in classes for annotation in content['annotations']):
+        raise DatasetError(
+            f'{where}: none of the {len(content["images"])} images in {path} has a box of the classes '
+            f'{_short(classes)}: images without boxes are kept only with filter_cfg=dict(filter_empty_gt=False)'
+        )
+
+
+def category_names(path: str | Path) -> dict[int, str]:
+    """Id and name of the categories of a COCO file, in its order; of a large one, nothing else is parsed."""
+    text = Path(path).read_bytes().decode()
+    found = list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))
+    if len(found) == 1:
+        categories, _ = json.JSONDecoder().raw_decode(text, found[0].end())
+    else:
+        categories = json.loads(text)['categories']
+    return {category['id']: category['name'] for category in categories}
+
+
+def check_known(classes: Sequence[str], known: Iterable[str], where: str, source: str) -> None:
+    """Raise DatasetError for a class that the data do not know, where they know others that the config does not.
+
+    Args:
+        classes: Class names by label, as the config has them.
+        known: All names of the data.
+        where: The dataset's name in the config.
+        source: Where the names of the data are from.
+    """
+    known = list(known)
+    others = [name for name in known if name not in classes]
+    for name in classes if others else ():
+        if name not in known:
+            meant = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+            hint = f'did you mean {meant[0]!r}?' if meant else f'there are {_short(known)}'
+            raise DatasetError(f'{where}: no {name!r} of metainfo.classes in {source}; {hint}')
+
+
+def check_order(classes: Sequence[str], labels: Mapping[str, int], where: str, source: str) -> None:
+    """Raise DatasetError if the order of the data, by which libraries give labels, exchanges classes.
+
+    Args:
+        classes: Class names by label, as the config has them.
+        labels: The label that each name of the data got.
+        where: The dataset's name in the config.
+        source: Where the names of the data are from.
+    """
+    for name, label in labels.items():
+        if classes[label] != name:
+            missing = [each for each in classes if each not in labels]
+            what = f'lacks {_short(missing)} of' if missing else 'has another order than'
+            raise DatasetError(
+                f'{where}: {source} {what} metainfo.classes, so that {name!r} would be learned as {classes[label]!r}: '
+                f'set metainfo=dict(classes={sorted(labels, key=labels.get)})'
+            )
+
+
+def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
+    if not isinstance(entry, dict):
+        return f'expected an object, found {type(entry).__name__}'
+    for member, kind in members.items():
+        if member not in entry:
+            return f'no field {member!r}'
+        if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
+            return f'{member!r} is {short(entry[member])}, expected {kind.__name__}'
+        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # Python finds equal remainders slowly
+            return f'{member!r} is {short(entry[member], 40)}, of more than {limits.NUMBER_LETTERS} digits'
+    box = entry.get('bbox')
+    if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
+        return f"'bbox' is {short(box, 100)}, expected [x, y, width, height], finite and not negative"
+    keypoints = entry.get('keypoints')
+    if keypoints is not None and 'image_id' in members and not (_are_numbers(keypoints) and len(keypoints) % 3 == 0):
+        return f"'keypoints' is {short(keypoints, 100)}, expected [x1, y1, v1, ...], finite"
+    if (crowd := entry.get('iscrowd', 0)) not in (0, 1):
+        return f"'iscrowd' is {short(crowd, 40)}, expected 0 or 1"
+    return None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**limits.NUMBER_LETTERS
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return False
+    return all(isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9 for each in values)
+
+
+def check_once(content: Mapping[str, Any], path: str | Path) -> None:
+    """Raise DatasetError for an id, or name of a category, of several entries: COCO's tools take the last of them."""
+    for field, member in (('images', 'id'), ('annotations', 'id'), ('categories', 'id'), ('categories', 'name')):
+        values = (entry[member] for entry in content.get(field) or () if member in entry)
+        for value, times in Counter(values).most_common(1):
+            if times > 1:
+                raise DatasetError(f'{path}: {times} {field} have the {member} {value!r:.60}')
+
+
+def _short(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    shown = ', '.join(repr(name) for name in names[:most])
+    return f'[{shown}{", ..." if len(names) > most else ""}]'

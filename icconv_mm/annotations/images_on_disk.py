@@ -1,0 +1,391 @@
+"""Images of a folder: where they lie, their sizes, and which one a written name means."""
+
+import itertools
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from icconv_mm.annotations import limits
+from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
+from icconv_mm.errors import InputError, sentence
+from icconv_mm.files import require_file
+
+AnyPath = TypeVar('AnyPath', str, Path)
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # that Pillow may find in a file
+ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
+_SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')
+_RUNS = 'work_dirs'  # what a training writes, where it was started in the folder of the pictures
+_FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
+_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
+_DARK = 1 << 14  # pixels of 16 bits are loaded as their upper 8: of 12 bits in them, 4 are left
+
+
+def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
+    """Width and height of a picture after it is turned as its EXIF says, and that orientation (1: as it is).
+
+    Raises:
+        InputError: It is no picture.
+    """
+    return _head(path)[:2]
+
+
+def _head(path: Path) -> tuple[tuple[int, int], int, str]:
+    """Size and orientation as of :func:`oriented_size`, and whether the picture would be loaded all but black."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError('there is no such file')
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            size = image.size
+            if size[0] * size[1] > limits.IMAGE_PIXELS:
+                most = limits.IMAGE_PIXELS
+                raise ValueError(f'{size[0]} x {size[1]} pixels, of which at most {most} are read')
+            if len(_loaded_shape(image.format, image.mode)) != 3:
+                what = f'a {image.format} with pixels of the mode {image.mode}'
+                raise ValueError(f'{what}, which OpenCV {cv2.__version__} does not load: save it as PNG with 8 bits')
+            turn, dark = _turn_of(image), ''
+            if image.format == 'TIFF':  # which Pillow has turned
+                size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+            if image.mode.startswith('I') and (most := image.getextrema()[1]) < _DARK:
+                dark = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255: save it with 8 bits'
+    except Exception as error:  # whatever a decoder raises, the file is damaged
+        raise InputError(f'{path}: cannot be read ({sentence(error)})') from None
+    return (size[::-1] if turn in (5, 6, 7, 8) else size), turn, dark
+
+
+def _turn_of(image: Image.Image) -> int:
+    """The orientation by which OpenCV turns a picture as it loads it: that of EXIF, and not of XMP."""
+    exif = Image.Exif()
+    if image.format == 'TIFF':
+        exif[_ORIENTATION] = image.tag_v2.get(_ORIENTATION, 1)
+    elif 'exif' in image.info:
+        exif.load(image.info['exif'])
+    turn = exif.get(_ORIENTATION, 1)
+    if turn == 1:
+        return turn
+    height, width, _ = _loaded_shape(image.format, image.mode, 6)
+    return turn if height > width else 1
+
+
+@cache
+def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
+    """The shape that OpenCV loads a small picture of a format in, wider than high before it is turned.
+
+    It is empty if OpenCV does not load it: what it knows depends on its version.
+    """
+    image, file, exif = Image.new(mode, (16, 8)), BytesIO(), Image.Exif()
+    exif[_ORIENTATION] = turn
+    try:
+        image.save(file, kind, **({} if turn == 1 else {'exif': exif}))
+    except Exception:  # of a form that Pillow reads, and does not write
+        return (8, 16, 3)
+    return loaded_shape(file.getvalue())
+
+
+def loaded_shape(content: bytes) -> tuple[int, ...]:
+    """The shape of the picture in a file as it is loaded in training: empty if it is not."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    return () if image is None else image.shape
+
+
+def split_of(*names: str | Path) -> str:
+    """The split that the last of some names speaks of: ``'train'`` for ``instances_train2017.json``; '' for none."""
+    for name in reversed(names):
+        for part in reversed(Path(name).parts):
+            words = _SPLIT.findall(re.sub(r'[\d_\-.]+', ' ', part.lower()))
+            if words:
+                return 'val' if words[-1] == 'dev' else words[-1]
+    return ''
+
+
+def followed(path: Path) -> Path:
+    """A path through symbolic links that a checkout without links left as files that hold their target."""
+    place, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
+    for number, part in enumerate(parts, 1):
+        place = place / part
+        if place.suffix:
+            continue
+        try:
+            state = place.stat()
+            if stat.S_ISREG(state.st_mode) and state.st_size < 256:
+                target = place.parent / head(place).strip()
+                place = target if target.is_dir() else place
+        except (OSError, ValueError):  # of a name that is none here, and so are those below it
+            return place.joinpath(*parts[number:])
+    return place
+
+
+def is_endless(text: str) -> bool:
+    """Whether a path that somebody wrote is longer than any that there is: it means nothing."""
+    return len(text) > limits.PATH_LETTERS or len(as_path(text).parts) > limits.PATH_PARTS
+
+
+def located(text: str, roots: Iterable[Path]) -> Path | None:
+    """What a path that somebody wrote means here: as it is, below a root, or by as many of its last parts as fit."""
+    if is_endless(text):
+        return None
+    given = as_path(text)
+    if given == Path() and '.' not in text:  # blank: not the folder itself
+        return None
+    if given.is_absolute() and _is_there(given):
+        return given
+    parts = [part for part in given.parts if part not in ('/', '.')]
+    for root in roots:
+        if not given.is_absolute() and _is_there(root / given):
+            return root / given
+        for start in range(len(parts)):
+            if parts[start] != '..' and _is_there(candidate := root.joinpath(*parts[start:])):
+                return candidate
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return followed(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or a folder that is closed
+        return False
+
+
+def is_text(name: str) -> bool:
+    """Whether a name of a file is UTF-8, so that it can be written and printed."""
+    return not any('\ud800' <= letter <= '\udfff' for letter in name)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # links in a circle
+        return False
+
+
+class Files:
+    """The files below a folder, walked once.
+
+    Args:
+        place: The folder; or one file of labels, which alone is read, while pictures are looked for around it.
+
+    Attributes:
+        root: The folder that was walked.
+        only: The one file of labels, or None.
+        problems: Files and folders that cannot be read, and why.
+    """
+
+    def __init__(self, place: Path) -> None:
+        if not place.is_dir():
+            require_file(place, 'data')
+        self.only = None if place.is_dir() else place
+        beside = place.parent.parent if place.parent.name.lower() in _FOLDERS_OF_LABELS else place.parent
+        self.root = place if self.only is None else beside
+        self.by_folder: dict[Path, list[str]] = {}
+        self.problems: list[tuple[str, str]] = []
+        self.kinds: dict[Path, str] = {}  # of JSON files that were looked into
+        self._walk()
+        self._images: dict[str, list[Path]] | None = None
+        self._ends: dict[str, ByEnd] = {}
+        self._fitting: dict[tuple, list[Path]] = {}
+        self._by_stem: dict[Path, dict[str, Path]] = {}
+
+    def _walk(self) -> None:
+        """Take down the regular files of the folders here, then behind links; a link leads nowhere twice."""
+        visited: set[tuple[int, int]] = set()
+        for link in self._walk_below(self.root, visited):
+            if _identity(link) in {_identity(folder) for folder in link.parents}:
+                continue
+            links = self._walk_below(link, visited)
+            while links:
+                if _identity(link := links.pop()) not in visited:
+                    links += self._walk_below(link, visited)
+        self.by_folder = dict(sorted(self.by_folder.items()))
+
+    def _walk_below(self, top: Path, visited: set[tuple[int, int]]) -> list[Path]:
+        """Take down the files below a folder, except behind links to other folders: these are returned."""
+        links, waiting = [], [top]
+        while waiting:
+            folder = waiting.pop()
+            if len(self.by_folder) == limits.FOLDERS:
+                raise DatasetError(f'{self.root}: has more than {limits.FOLDERS} folders, with those behind links')
+            visited.add(_identity(folder))
+            names = self.by_folder[folder] = []
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                self.problems.append((str(folder), f'cannot be read ({error.strerror}): left out'))
+                continue
+            for entry in entries:
+                if entry.name.startswith('.'):
+                    continue
+                if not is_text(entry.name):
+                    shown = os.fsencode(entry.path).decode(errors='backslashreplace')
+                    self.problems.append((shown, 'its name is not UTF-8: left out'))
+                elif _is(entry.is_dir):
+                    if not entry.name.startswith('__MACOSX') and entry.name != _RUNS:
+                        (links if entry.is_symlink() else waiting).append(Path(entry.path))
+                    if entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
+                        self.problems.append((entry.path, 'is a folder, called like a file: not read'))
+                elif _is(entry.is_file):
+                    names.append(entry.name)
+                elif entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
+                    what = 'leads to no file (of DVC or git-annex, fetch it)' if entry.is_symlink() else 'is no file'
+                    self.problems.append((entry.path, f'{what}: left out'))
+        return links
+
+    def has_images(self, folder: Path) -> bool:
+        """Whether images lie in a folder itself."""
+        return any(name.lower().endswith(IMAGE_SUFFIXES) for name in self.by_folder.get(folder, ()))
+
+    def ending(self, *suffixes: str) -> list[Path]:
+        """The files with one of the suffixes, in lower case, by path."""
+        return [
+            folder / name
+            for folder, names in self.by_folder.items()
+            for name in names
+            if name.lower().endswith(suffixes)
+        ]
+
+    def text(self, path: Path) -> str:
+        """The text of a file; '' of one that cannot be read, which is taken down."""
+        try:
+            return read_text(path)
+        except DatasetError as error:
+            problem = (str(path), f'{fault_of(error).removeprefix(f"{path}: ")}: left out')
+            self.problems += [problem] if problem not in self.problems else []
+            return ''
+
+    def labels(self, *suffixes: str) -> list[Path]:
+        """As :meth:`ending`, for files of labels: the one that was named, or all."""
+        if self.only is None:
+            return self.ending(*suffixes)
+        return [self.only] if self.only.name.lower().endswith(suffixes) else []
+
+    def split_of(self, path: Path) -> str:
+        """The split that the folders of a file speak of, from the root on."""
+        roots = [root for root in (self.root, Path(os.path.realpath(self.root))) if path.is_relative_to(root)]
+        return split_of(path.relative_to(roots[0]).parent) if roots else ''
+
+    def beside(self, name: str, *near: Path) -> Path | None:
+        """The image of a name without a suffix in one of the folders that are near."""
+        for folder in near:
+            if folder not in self._by_stem:
+                names = self.by_folder.get(folder)
+                names = filter(is_text, os.listdir(folder)) if names is None and folder.is_dir() else names or ()
+                there = [folder / each for each in names if each.lower().endswith(IMAGE_SUFFIXES)]
+                there.sort(key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()), reverse=True)
+                self._by_stem[folder] = {path.stem: path for path in there}
+            if name in self._by_stem[folder]:
+                return self._by_stem[folder][name]
+        return None
+
+    def images(self, names: Iterable[str], *near: Path, split: str = '') -> dict[str, Path]:
+        """The image of each name, as :meth:`image` finds it; names without one are left out.
+
+        Of names that lead to one image it has the one with the most of its path: where ``cam1/0.jpg`` alone was copied,
+        ``cam2/0.jpg`` is not there.
+
+        Raises:
+            InputError: Several names fit an image alike, or several images a name.
+        """
+        leading: dict[Path, list[str]] = {}
+        for name in dict.fromkeys(names):
+            if (place := self.image(name, *near, split=split)) is not None:
+                leading.setdefault(place, []).append(name)
+        made = {}
+        for place, fitting in leading.items():
+            fitting = nearest(fitting, place)
+            if len(fitting) > 1:
+                raise InputError(f'{place}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
+            made[fitting[0]] = place
+        return made
+
+    def image(self, name: str, *near: Path, split: str = '') -> Path | None:
+        """The image of a name that may have folders: in one of the folders that are near, else the one below the root.
+
+        Of several that fit alike, it is the one in a folder of the split.
+
+        Raises:
+            InputError: Several fit.
+        """
+        if is_endless(name):
+            return None
+        if (found := located(name, [*near])) is not None and found.is_file():
+            return found
+        if self._images is None:
+            self._images = {}
+            beside = self.root.parent / 'images'  # shared with other folders of labels
+            has_none = beside.is_dir() and not self.ending(*IMAGE_SUFFIXES[:2])
+            for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
+                self._images.setdefault(path.name, []).append(path)
+        fitting = self._images.get(as_path(name).name, [])
+        fitting = self._nearest(as_path(name), fitting, split) if len(fitting) > 1 else fitting
+        if len(fitting) > 1:
+            raise InputError(f'{name}: {len(fitting)} images are called so: {fitting[0]}, {fitting[1]}')
+        return fitting[0] if fitting else None
+
+    def _nearest(self, given: Path, images: list[Path], split: str) -> list[Path]:
+        """Those of some images of one name that fit it best, each file once."""
+        if given.name not in self._ends:
+            self._ends[given.name] = ByEnd(images)
+        end = self._ends[given.name].end_of(given)
+        if (end, split) not in self._fitting:
+            fitting = self._ends[given.name].paths[end]
+            if split and len(fitting) > 1:
+                fitting = [path for path in fitting if self.split_of(path) == split] or fitting
+            own = {os.path.realpath(path): path for path in reversed(fitting)}
+            self._fitting[end, split] = list(reversed(own.values()))
+        return self._fitting[end, split]
+
+
+class ByEnd:
+    """Paths by each of their ends: those with the most last parts in common with another are found at once.
+
+    Args:
+        paths: Files or folders.
+        of_folders: Whether the ends are those of the folders that files are in.
+
+    Attributes:
+        paths: The paths with an end; all of them with the empty one.
+    """
+
+    def __init__(self, paths: Iterable[Path], of_folders: bool = False) -> None:
+        self.paths: dict[tuple[str, ...], list[Path]] = {}
+        for path in paths:
+            parts = (path.parent if of_folders else path).parts[-limits.PATH_PARTS :]
+            for start in range(len(parts) + 1):
+                self.paths.setdefault(parts[start:], []).append(path)
+
+    def end_of(self, other: Path) -> tuple[str, ...]:
+        """The longest end of a path that any of the paths has."""
+        parts, count = other.parts, 0
+        while count < len(parts) and parts[-count - 1 :] in self.paths:
+            count += 1
+        return parts[len(parts) - count :]
+
+
+def as_path(text: str | Path) -> Path:
+    """A path that Windows may have written."""
+    return Path(str(text).strip().replace('\\', '/'))
+
+
+def nearest(paths: Sequence[AnyPath], other: str | Path) -> list[AnyPath]:
+    """Those of some paths that have the most last parts in common with another one."""
+    counts = [_common_end(as_path(path).parts, as_path(other).parts) for path in paths]
+    most = max(counts, default=0)
+    return [path for path, count in zip(paths, counts) if count == most]
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(reversed(one), reversed(other))
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,0 +1,177 @@
+"""Finding images, and loading that tells which file is bad."""
+
+import glob
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine.logging import print_log
+from PIL import Image
+
+from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS, IMAGE_SUFFIXES
+from icconv_mm.errors import MissingFileError, UserError
+from icconv_mm.registry import TRANSFORMS
+
+# How a file of each format begins and ends. Some cameras append data of their own to a JPEG: a file without the mark in
+# its last bytes is decoded in full before it is called truncated.
+_FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
+_TAIL = 4096
+_ORIENTATION = 0x0112  # tag of EXIF
+
+
+class ImageFileError(UserError, RuntimeError):
+    """An image that is missing, empty, truncated or of no known format."""
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(_LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
+
+    OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
+    version. A label map that belongs to the image (mmseg) is checked with it. The tools of this package put this
+    transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
+
+    Args:
+        skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
+            None: another image, chosen at random, takes the place. For training only.
+        kwargs: Arguments of mmcv's transform.
+
+    Raises:
+        ImageFileError: A file is missing, empty, truncated or no image, it has another size than its annotations say,
+            or its boxes or keypoints are not finite, and ``skip_bad`` is False.
+    """
+
+    def __init__(self, skip_bad: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.skip_bad = skip_bad
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``results['img_path']``; an image that is given in ``results['img']`` is taken as it is (mmpose)."""
+        if results.get('img') is not None:
+            image = results['img']
+            results['img'] = image.astype(np.float32) if self.to_float32 else image
+            results.setdefault('img_path', None)
+            results['img_shape'] = results['ori_shape'] = image.shape[:2]
+            return results
+        path, labels = results['img_path'], results.get('seg_map_path')
+        defect = image_defect(path)
+        if defect is None and labels is not None and (defect := image_defect(labels)) is not None:
+            path = labels
+        if defect is None:
+            defect = annotation_defect(results)
+        if defect is None:
+            try:
+                results = super().transform(results)
+            except (AssertionError, OSError, ValueError, cv2.error) as error:
+                defect = f'cannot be decoded ({error})'
+            else:
+                if (defect := size_defect(results)) is None:
+                    return results
+        if self.skip_bad:
+            print_log(f'{path}: {defect}; skipped', logger='current', level=logging.WARNING)
+            return None
+        raise ImageFileError(f'{path}: {defect}')
+
+
+def annotation_defect(results: Mapping[str, Any]) -> str | None:
+    """What is wrong with the boxes and keypoints of an image (one NaN in a loss would spoil all weights), or None.
+
+    Args:
+        results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the image.
+    """
+    values = {key: results[key] for key in ('bbox', 'keypoints') if results.get(key) is not None}
+    for instance in results.get('instances') or ():
+        if not all(map(isfinite, instance.get('bbox') or ())):
+            return f'a box of its annotations is not finite: {list(instance["bbox"])}'
+    for key, value in values.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == 'f' and not np.isfinite(value).all():
+            return f'{key} of its annotations are not finite'
+    return None
+
+
+def size_defect(results: Mapping[str, Any]) -> str | None:
+    """How the size of an image that was read differs from what its annotations say (of one task, or of several)."""
+    for labels in (results, *(results.get('labels') or {}).values()):
+        expected = labels.get('height'), labels.get('width')
+        found = results['ori_shape']
+        if None not in expected and tuple(found) != expected:
+            (height, width), (said_height, said_width) = found, expected
+            return (
+                f'the image has {width} x {height} pixels, but its annotations say {said_width} x {said_height}'
+                f'{turned(results["img_path"], expected, found)}'
+            )
+    return None
+
+
+def turned(path: str | None, labels: Sequence[int], image: Sequence[int] | None) -> str:
+    """What to do about labels whose height and width are those of the image before its EXIF turned it; '' if not so."""
+    if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
+        return ''
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as file:
+            orientation = file.getexif().get(_ORIENTATION)
+    except OSError:  # of a kind that OpenCV alone reads
+        return ''
+    if orientation not in (5, 6, 7, 8):
+        return ''
+    return (
+        f': EXIF turns the image (orientation {orientation}), and the labels are of the image before; if those of all '
+        "images are, set color_type='color_ignore_orientation' of LoadImageFromFile"
+    )
+
+
+def image_defect(path: str | os.PathLike) -> str | None:
+    """What is wrong with an image file, as far as its first and last bytes tell; None if nothing is.
+
+    Nothing is known of a file that a storage backend (``s3://``) would fetch.
+    """
+    if '://' in str(path):
+        return None
+    path = Path(path)
+    if not path.is_file():
+        return 'no such file'
+    size = path.stat().st_size
+    if size == 0:
+        return 'empty file'
+    with open(path, 'rb') as file:
+        head = file.read(8)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    if not any(head.startswith(start) and end not in tail for start, end in _FORMATS):
+        return None
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f'truncated or corrupt ({error})'
+    return None
+
+
+def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
+    """The image files that a path or a glob pattern stands for, sorted by name.
+
+    Args:
+        inputs: A file, a folder, or a glob pattern.
+        recursive: Whether subfolders of a folder are searched as well.
+
+    Raises:
+        MissingFileError: There is none.
+    """
+    path = Path(inputs)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = path.rglob('*') if recursive else path.iterdir()
+    else:
+        candidates = map(Path, glob.glob(str(inputs), recursive=True))
+    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        kind = 'in the folder' if path.is_dir() else 'matches'
+        raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+    return found

@@ -1,0 +1,108 @@
+"""DeepLabCut's CSV files."""
+
+import csv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from icconv_mm.annotations.dataset import Found, Thing
+from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
+from icconv_mm.annotations.polygons import box_of_keypoints
+from icconv_mm.annotations.readers.yolo import yaml_of
+from icconv_mm.annotations.reading import DatasetError, head, read_text
+from icconv_mm.errors import short
+
+_HEAD = ('scorer', 'individuals', 'bodyparts', 'coords')
+_BODY_PARTS = ('bodyparts', 'multianimalbodyparts')  # of DeepLabCut's config.yaml
+
+
+def deeplabcut_sources(files: Files) -> Iterator[tuple]:
+    """CSV files that begin with ``scorer``."""
+    tables = [path for path in files.labels('.csv') if head(path).lstrip('\ufeff').startswith('scorer')]
+    if tables:
+        yield 'DeepLabCut', files.root, partial(_deeplabcut, tables, files)
+
+
+def _deeplabcut(tables: list[Path], files: Files) -> Found:
+    """A row for each frame, x and y of each body part; several animals where there is a row ``individuals``."""
+    found = Found('DeepLabCut', files.root)
+    found.add_class('animal')
+    links: list = []
+    for path in files.ending('config.yaml'):
+        content = yaml_of(path, files, *_BODY_PARTS)
+        if any(key in content for key in _BODY_PARTS):
+            links = content.get('skeleton') or []
+    for path in sorted(tables, key=lambda path: not files.has_images(path.parent)):  # others may lead anywhere
+        rows: list[list[str]] = []
+        with found.reading(path, split=files.split_of(path)):
+            rows = list(csv.reader(read_text(path).lstrip('\ufeff').splitlines()))
+            head, first = _head_of(rows)
+        if not rows or str(path) in found.lost:
+            continue
+        names = list(dict.fromkeys(head['bodyparts'][first:]))
+        if found.keypoints and found.keypoints != names:
+            raise DatasetError(f'{path}: body parts {short(names)}, in the files before it {short(found.keypoints)}')
+        found.keypoints = names
+        owners = head.get('individuals', [''] * len(head['coords']))[first:]
+        columns = list(zip(owners, head['bodyparts'][first:], head['coords'][first:]))
+        frames = ['/'.join(filter(None, row[:first])) for row in rows]
+        places = files.images(frames[len(head) :], path.parent, path.parent.parent.parent)
+        for line, row in enumerate(rows[len(head) :], len(head) + 1):
+            where = f'{path}: line {line}'
+            with found.reading(where, places.get(frames[line - 1])):
+                _read_frame(found, where, frames[line - 1], places, dict(zip(columns, row[first:])))
+    numbers = {part: i for i, part in enumerate(found.keypoints)}
+    is_list = isinstance(links, list) and all(isinstance(link, list) and len(link) == 2 for link in links)
+    if not is_list:
+        found.wrong(files.root, f'skeleton of config.yaml is {short(links)}, expected pairs of body parts: not used')
+    named = [tuple(numbers.get(str(part), -1) for part in link) for link in (links if is_list else ())]
+    found.skeleton = [link for link in named if -1 not in link]
+    return found
+
+
+def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
+    """The rows at the top by their first word, and the column of the first coordinate.
+
+    Raises:
+        DatasetError: They are not there.
+    """
+    head = {row[0]: row for row in rows[:4] if row and row[0] in _HEAD}
+    if not {'bodyparts', 'coords'} <= head.keys():
+        raise DatasetError('not DeepLabCut: no rows "bodyparts" and "coords" at the top')
+    first = [i for i, word in enumerate(head['coords']) if word in ('x', 'y')]
+    if not first:
+        raise DatasetError('not DeepLabCut: no column x or y in the row "coords"')
+    return head, first[0]
+
+
+def _read_frame(found: Found, where: str, frame: str, places: dict[str, Path], values: dict) -> None:
+    """The animals of a line: ``values`` has the text of each individual, body part and coordinate."""
+    if (place := places.get(frame)) is None:
+        found.missing.append(f'{where}: {frame}')
+        return
+    animals = {
+        owner: points
+        for owner in dict.fromkeys(owner for owner, _, _ in values)
+        if any(points := [value for part in found.keypoints for value in _point(values, owner, part)])
+    }
+    if not animals:
+        found.wrong(where, 'no body part is labelled: left out')
+        return
+    picture = found.picture(place, split_of(as_path(frame).parent))
+    if not found.is_first(picture, where):
+        return
+    picture.things = []
+    for owner, points in animals.items():
+        box, own = box_of_keypoints(points, picture.size), f'{where}{f", {owner}" if owner else ""}'
+        picture.things.append(Thing(found.classes[0], box, keypoints=points, place=own))
+
+
+def _point(values: dict, owner: str, part: str) -> tuple[float, float, int]:
+    """x, y and 2 of a body part; zeros where it is not labelled. Pixel centres are whole numbers, as in COCO."""
+    try:
+        x, y = (float(values[owner, part, axis]) for axis in ('x', 'y'))
+    except (KeyError, ValueError):
+        return 0, 0, 0
+    return (x, y, 2) if np.isfinite([x, y]).all() else (0, 0, 0)

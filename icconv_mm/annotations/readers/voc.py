@@ -1,0 +1,247 @@
+"""Pascal VOC: an XML file of boxes for each picture, as LabelImg writes it as well; and CVAT's one XML for all."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, iterparse
+
+import numpy as np
+
+from icconv_mm.annotations.dataset import Found, Picture, Thing
+from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
+from icconv_mm.annotations.polygons import box_of_keypoints, fit_to_picture, outline_of, written_size
+from icconv_mm.annotations.readers.lists import listed, splits_of
+from icconv_mm.annotations.reading import DatasetError, head, number, read_xml, whole
+from icconv_mm.errors import short
+from icconv_mm_runtime.results import run_lengths
+
+_BOX = ('xmin', 'ymin', 'xmax', 'ymax')
+
+
+def voc_sources(files: Files) -> Iterator[tuple]:
+    """Folders of XML files whose root is ``annotation``, together as one set; files whose root is ``annotations``."""
+    voc: list[Path] = []
+    strange: list[Path] = []
+    kinds: dict[Path, str] = {}
+    for path in files.labels('.xml'):
+        kind = kinds.get(path.parent) or _root(path)
+        if kind == 'annotation':
+            kinds[path.parent] = kind
+            voc.append(path)
+        elif kind == 'annotations':
+            yield 'CVAT', path, partial(_cvat, path, files)
+        elif kind is None:
+            strange.append(path)
+    for path in strange:
+        if path.parent in kinds or path == files.only:
+            voc.append(path)
+        elif '<annotation' in head(path):
+            files.problems.append((str(path), 'looks like annotations, and is not XML: left out'))
+    if voc:
+        yield 'Pascal VOC', files.root, partial(_voc, voc, files)
+
+
+def _root(path: Path) -> str | None:
+    """The name of the outermost element; None of a file that is not XML."""
+    try:
+        return next(iterparse(path, events=('start',)))[1].tag
+    except (ParseError, StopIteration, ValueError, LookupError, OSError):
+        return None
+
+
+def _voc(paths: list[Path], files: Files) -> Found:
+    """Boxes count pixels from 1 and include the last one; ``difficult`` objects are neither learned nor missed."""
+    found, names, labelled = Found('Pascal VOC', files.root), set(), set()
+    lists = listed(files, 'Main', elsewhere=False)
+    splits = splits_of(paths, lists, files, found)
+    # A file without a picture of its own name may name that of another file, which comes first.
+    for path in sorted(splits, key=lambda path: _beside(path, files) is None):
+        with found.reading(path, _beside(path, files), splits[path]):
+            root = read_xml(path)
+            written = _written(root.findtext('size/width'), root.findtext('size/height'), 'size/')
+            picture = _voc_picture(found, path, root, files, splits[path])
+            if picture is None or not found.is_first(picture, path):
+                continue
+            labelled.add(path.stem)
+            picture.things = []
+            for i, element in enumerate(root.iter('object')):
+                where = f'{path}: object {i + 1}'
+                with found.reading(where, picture.path, picture.split):
+                    thing = _voc_thing(element, where)
+                    names.add(thing.name)
+                    picture.things.append(thing)
+            fit_to_picture(found, picture, written, path)
+    found.classes = sorted(names)
+    for name in dict.fromkeys(line.split()[0] for _, line in lists):
+        if not {name, as_path(name).name, as_path(name).stem} & labelled:
+            found.missing.append(f'ImageSets: {name}: no XML or no picture')
+    return found
+
+
+def _written(width: str | None, height: str | None, prefix: str = '') -> tuple[int, int] | None:
+    """Width and height of an image in an XML file, where they are whole numbers or ``'640.0'``."""
+    return written_size(width, height, (f'{prefix}width', f'{prefix}height'))
+
+
+def _beside(path: Path, files: Files) -> Path | None:
+    """The picture with the name of an XML file."""
+    above = path.parent.parent
+    return files.beside(path.stem, path.parent, above / 'JPEGImages', above / 'images', above)
+
+
+def _voc_picture(found: Found, path: Path, root: Element, files: Files, split: str) -> Picture | None:
+    named = (root.findtext('filename') or '').strip()
+    place = _beside(path, files)
+    if place is None and named:  # of several pictures of that name, the one in a folder that is called like this one
+        place = files.image(str(path.relative_to(files.root).parent / as_path(named)))
+    if place is None:
+        found.missing.append(f'{path}: {named or path.stem}')
+        return None
+    return found.picture(place, split)
+
+
+def _voc_thing(element: Element, where: str) -> Thing:
+    """An object, or DatasetError with the field that cannot be used."""
+    name = (element.findtext('name') or '').strip()
+    if not name:
+        raise DatasetError('has no name')
+    if element.find('bndbox') is None:
+        raise DatasetError(f'{name}: has no bndbox')
+    x1, y1, x2, y2 = (number(element.findtext(f'bndbox/{side}'), f'{name}: bndbox/{side}') for side in _BOX)
+    if x2 <= x1 or y2 <= y1:
+        raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
+    crowd = (element.findtext('difficult') or '0').strip() == '1'
+    return Thing(name, [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1], crowd=crowd, place=where)
+
+
+# --- CVAT for images 1.1 ---
+
+
+def _cvat(path: Path, files: Files) -> Found:
+    """All images of one file; it is refused if it is not XML."""
+    found, root = Found('CVAT', path), read_xml(path)
+    for label in root.iterfind('.//labels/label'):
+        if label.findtext('type') != 'tag' and label.findtext('parent') is None:
+            if name := (label.findtext('name') or '').strip():
+                found.add_class(name)
+            else:
+                found.wrong(path, 'a label has a blank name: left out')
+    places = files.images((image.get('name', '') for image in root.iter('image')), path.parent, path.parent / 'images')
+    for image in root.iter('image'):
+        name = image.get('name', '')
+        if (place := places.get(name)) is None:
+            found.missing.append(f'{path}: {name}')
+            continue
+        split = split_of(image.get('subset') or '') or split_of(as_path(name).parent)
+        with found.reading(f'{path}: image {name}', os.path.realpath(place), split):
+            written = _written(image.get('width'), image.get('height'))
+            picture = found.picture(place, split)
+            if found.is_first(picture, path):
+                picture.things = []
+                _cvat_image(found, image, picture, written, f'{path}: image {name}')
+                fit_to_picture(found, picture, written, path)
+    return found
+
+
+def _cvat_image(found: Found, image: Element, picture: Picture, written: tuple[int, int] | None, where: str) -> None:
+    """The objects and the tags of an image."""
+    size = picture.size[::-1] if written == picture.size[::-1] else picture.size
+    for i, element in enumerate(image):
+        own = f'{where}, {element.tag} {i + 1}'
+        with found.reading(own, picture.path, picture.split):
+            label = (element.get('label') or '').strip()
+            if not label:
+                raise DatasetError('label is blank')
+            if element.tag == 'tag':
+                picture.label = label
+            elif element.tag not in ('box', 'polygon', 'mask', 'skeleton'):
+                found.wrong(own, f'{element.tag} is no box, polygon, mask or skeleton: left out')
+            elif (thing := _cvat_thing(found, element, label, picture, size, own)) is not None:
+                found.add_class(label)
+                picture.things.append(thing)
+
+
+def _cvat_thing(
+    found: Found, element: Element, label: str, picture: Picture, size: tuple[int, int], where: str
+) -> Thing | None:
+    thing = Thing(label, place=where)
+    if element.tag == 'box':
+        corners = [number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
+        thing.box = _around_turned(*corners, number(element.get('rotation') or 0, 'rotation'))
+    elif element.tag == 'polygon':
+        thing.outline = outline_of([_polygon(element.get('points', ''))], size, found, where, picture)
+        if thing.outline is None:
+            return None
+    elif element.tag == 'mask':
+        thing.outline = run_lengths(_cvat_mask(element, size))
+    else:
+        _take_skeleton(found, thing, element, size)
+        thing.box = box_of_keypoints(thing.keypoints, size)
+        if thing.box is None:
+            found.wrong(where, 'all points are outside: left out')
+            return None
+    return thing
+
+
+def _polygon(text: str) -> list[float]:
+    try:
+        polygon = list(map(float, text.replace(';', ',').split(',')))
+    except ValueError:
+        raise DatasetError(f'points is {short(text, 40)}, expected x,y;x,y;...') from None
+    if text.count(',') != text.count(';') + 1:
+        raise DatasetError(f'points is {short(text, 40)}, expected x,y;x,y;...')
+    return polygon
+
+
+def _point(text: str | None) -> tuple[float, float]:
+    x, comma, y = (text or '').partition(',')
+    if not comma:
+        raise DatasetError(f'points has {short(text, 40)}, expected x,y')
+    return number(x, 'points'), number(y, 'points')
+
+
+def _cvat_mask(element: Element, size: tuple[int, int]) -> np.ndarray:
+    """The mask [H, W] of an image; what is beyond its border is cut."""
+    left, top, width, height = (whole(element.get(key), key) for key in ('left', 'top', 'width', 'height'))
+    if not (0 < width <= 2 * size[0] and 0 < height <= 2 * size[1]):
+        raise DatasetError(f'width and height are {width} x {height}, those of its image {size[0]} x {size[1]}')
+    try:
+        runs = list(map(int, (rle := element.get('rle', '')).split(',')))
+    except ValueError:
+        raise DatasetError(f'rle is {short(rle, 40)}, expected numbers of pixels') from None
+    if min(runs) < 0 or sum(runs) != width * height:
+        raise DatasetError(f'rle has {short(sum(runs), 20)} pixels, the mask {width} x {height}')
+    values = np.repeat(np.arange(len(runs), dtype=np.uint8) % 2, runs).reshape(height, width)
+    x, y = max(left, 0), max(top, 0)
+    values = values[y - top : max(size[1] - top, 0), x - left : max(size[0] - left, 0)]
+    mask = np.zeros(size[::-1], dtype=np.uint8)
+    mask[y : y + values.shape[0], x : x + values.shape[1]] = values
+    if not mask.any():
+        raise DatasetError('the mask is empty, or outside the image')
+    return mask
+
+
+def _take_skeleton(found: Found, thing: Thing, element: Element, size: tuple[int, int]) -> None:
+    points = {each.get('label', ''): each for each in element.iter('points')}
+    if not found.keypoints:
+        found.keypoints = sorted(points, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    thing.keypoints = []
+    for name in found.keypoints:
+        each = points.get(name)
+        if each is None or each.get('outside') == '1':
+            thing.keypoints += [0, 0, 0]
+        else:
+            thing.keypoints += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
+
+
+def _around_turned(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
+    """The box around one that is turned about its centre."""
+    width, height = x2 - x1, y2 - y1
+    if degrees == 0:
+        return [x1, y1, width, height]
+    turn = np.deg2rad(degrees)
+    outer_width = abs(width * np.cos(turn)) + abs(height * np.sin(turn))
+    outer_height = abs(width * np.sin(turn)) + abs(height * np.cos(turn))
+    left, top = (x1 + x2 - outer_width) / 2, (y1 + y2 - outer_height) / 2
+    return [float(value) for value in (left, top, outer_width, outer_height)]

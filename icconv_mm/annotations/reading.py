@@ -1,0 +1,194 @@
+"""Reading annotation files: each is a regular file of a size within the limits, decoded and parsed here alone."""
+
+import gc
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.etree.ElementTree import Element, ParseError, fromstring
+
+from icconv_mm.annotations import limits
+from icconv_mm.errors import InputError, UserError, sentence, short
+
+
+class DatasetError(InputError):
+    """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
+
+
+@contextmanager
+def no_garbage_search() -> Iterator[None]:
+    """While millions of objects are made that stay, Python's search among them takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
+    """A regular file of at most so many bytes, open for reading.
+
+    Args:
+        path: The file.
+        most: One of :mod:`icconv_mm.annotations.limits`.
+
+    Raises:
+        DatasetError: It cannot be read, is no regular file, or is larger.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0))  # a pipe would wait for its writer
+        with open(descriptor, 'rb') as file:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise DatasetError(f'{path}: is no regular file')
+            if state.st_size > most:
+                raise DatasetError(f'{path}: has {state.st_size} bytes, of which at most {most} are read')
+            yield file
+    except DatasetError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DatasetError(f'{path}: {fault_of(error)}') from None
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """The content of a regular file; arguments and errors as of :func:`opened`."""
+    with opened(path, most) as file:
+        return file.read()
+
+
+def head(path: Path, count: int = 4096) -> str:
+    """The first characters of a file of any size; '' of what cannot be read."""
+    try:
+        with opened(path, sys.maxsize) as file:
+            return decoded(file.read(count))
+    except DatasetError:
+        return ''
+
+
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, UTF-16 or UTF-32; what is not becomes question marks."""
+    return content.decode(json.detect_encoding(content), errors='replace')
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, in UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        DatasetError: As :func:`opened`.
+    """
+    return decoded(read_bytes(path, limits.TEXT_BYTES))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        DatasetError: It is not JSON, or as :func:`opened`.
+    """
+    content = read_bytes(path, limits.JSON_BYTES)
+    try:
+        with no_garbage_search():
+            return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f'{path}: not JSON ({error})') from None
+
+
+def read_xml(path: Path) -> Element:
+    """The root of an XML file.
+
+    Raises:
+        DatasetError: It is not XML, or as :func:`opened`.
+    """
+    content = read_bytes(path, limits.XML_BYTES)
+    try:
+        return fromstring(content)
+    except (ParseError, ValueError, LookupError) as error:  # the last for an encoding that nobody knows
+        raise DatasetError(f'{path}: not XML ({error})') from None
+
+
+def read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file; empty for what is none.
+
+    Raises:
+        DatasetError: It is not YAML, its aliases stand for too much, or as :func:`opened`.
+    """
+    import yaml
+
+    def whole_number(loader: yaml.SafeLoader, node: yaml.Node) -> int:
+        if len(node.value) > limits.NUMBER_LETTERS:  # mappings find equal remainders slowly
+            raise ValueError(f'{short(node.value, 40)} has more than {limits.NUMBER_LETTERS} digits')
+        return loader.construct_yaml_int(node)
+
+    text = decoded(read_bytes(path, limits.YAML_BYTES))
+    try:
+        loader = yaml.SafeLoader(text)
+        loader.yaml_constructors = {**loader.yaml_constructors, 'tag:yaml.org,2002:int': whole_number}
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        if (count := _expanded(node, {})) > limits.YAML_NODES:
+            raise DatasetError(f'{path}: its aliases stand for {short(count)} values, at most {limits.YAML_NODES}')
+        content = loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f'{path}: not YAML ({" ".join(str(error).split())})') from None
+    return content if isinstance(content, dict) else {}
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """How many values a node of YAML stands for, with aliases written out; more than any limit if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = limits.YAML_NODES + 1  # while it is counted
+        parts = node.value if not isinstance(node.value, str) else ()
+        parts = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_expanded(each, known) for each in parts)
+    return known[id(node)]
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with an annotation file, or a part of it, by the exception that it raised."""
+    if isinstance(error, UserError):
+        return str(error)
+    what = error.strerror if isinstance(error, OSError) else None
+    return f'cannot be read ({what or f"{type(error).__name__}: {sentence(error)}"})'
+
+
+def number(value: Any, field: str) -> float:
+    """A finite number, or the text of one.
+
+    Raises:
+        DatasetError: It is none; the message names ``field``.
+    """
+    try:
+        made = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float('nan')
+    except (ValueError, OverflowError):
+        made = float('nan')
+    if not abs(made) < 1e9:
+        raise DatasetError(f'{field} is {short(value, 40)}, expected a number')
+    return made
+
+
+def whole(value: Any, field: str) -> int:
+    """A whole number, or the text of one.
+
+    Raises:
+        DatasetError: It is none; the message names ``field``.
+    """
+    made = number(value, field)
+    if made != int(made):
+        raise DatasetError(f'{field} is {short(value, 40)}, expected a whole number')
+    return int(made)
+
+
+def mentions(text: str, *keys: str) -> bool:
+    """Whether a text of JSON or YAML has one of some keys."""
+    return re.search(rf'\b(?:{"|".join(keys)})["\']?\s*:', text) is not None

@@ -1,0 +1,174 @@
+"""Checks of segmentations in COCO's forms, polygons and run lengths.
+
+pycocotools reads beyond its arrays, hangs or aborts for run lengths that do not fill their image: it gets none of them.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from icconv_mm.annotations import limits
+from icconv_mm.annotations.checks import DatasetError, place_of
+from icconv_mm.errors import short
+
+Key = TypeVar('Key')
+
+_CHUNK = 100  # compressed segmentations that are decoded at once: their numbers fit into a cache
+# Compressed run lengths: numbers in groups of five bits, each group a character from '0', the sixth bit set in all but
+# the last one of a number. Seven groups are more than any image has pixels.
+_CODES, _LAST, _GROUPS = bytes(range(48, 112)), range(48, 80), 7
+
+
+def segmentation_defect(segmentation: Any, height: int, width: int) -> str | None:
+    """What is wrong with the segmentation of an image of height x width pixels; None if nothing is.
+
+    Args:
+        segmentation: Polygons ``[[x1, y1, x2, y2, x3, y3, ...], ...]``, or run lengths: ``size``, height and width, and
+            ``counts``, a list of numbers of pixels or their compressed form.
+        height, width: Of the image.
+    """
+    found = first_defect([(None, segmentation, height, width)])
+    return found and found[1]
+
+
+def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str] | None:
+    """The first of many segmentations that is wrong, and what is; of compressed ones, many are decoded at once.
+
+    Args:
+        entries: Whatever tells a segmentation from others, the segmentation, and height and width of its image.
+    """
+    compressed: list[tuple[Key, bytes, int, int]] = []
+    for key, segmentation, height, width in entries:
+        defect = _defect(segmentation, height, width)
+        if isinstance(defect, bytes):
+            compressed.append((key, defect, height, width))
+        elif defect is not None:
+            return key, defect
+        if len(compressed) == _CHUNK:
+            if found := _first_of_compressed(compressed):
+                return found
+            compressed = []
+    return _first_of_compressed(compressed)
+
+
+def check_segmentations(content: Mapping[str, Any], path: str | Path, *, required: bool = False) -> None:
+    """Raise DatasetError, naming file, image and annotation, for a segmentation that cannot be that of its image.
+
+    Args:
+        content: Content of the annotation file, as :func:`icconv_mm.annotations.checks.check_coco_file` returns it,
+            with sizes of images.
+        path: The file it is from.
+        required: Whether every annotation needs one, as for masks; else those without are passed over.
+    """
+    images = {image['id']: image for image in content['images']}
+
+    def entries() -> Iterable[tuple[dict, Any, int, int]]:
+        for annotation in content['annotations']:
+            segmentation = annotation.get('segmentation')
+            image = images.get(annotation['image_id'])
+            if image and (required or segmentation):
+                yield annotation, segmentation, image['height'], image['width']
+
+    if found := first_defect(entries()):
+        annotation, defect = found
+        raise DatasetError(f'{place_of(annotation, images[annotation["image_id"]], path)}: {defect}')
+
+
+def _defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
+    """What is wrong with a segmentation, or its compressed run lengths, which are to be decoded."""
+    if not isinstance(segmentation, Mapping):
+        return _polygons_defect(segmentation, height, width)
+    counts = segmentation.get('counts')
+    if defect := _size_defect(segmentation, height, width):
+        return defect
+    if not isinstance(counts, (str, bytes)):
+        return _counts_defect(counts, height, width)
+    text = counts.encode(errors='replace') if isinstance(counts, str) else counts
+    if not text or text.translate(None, _CODES) or text[-1] not in _LAST:
+        return f"'counts' {counts!r:.40} are no compressed run lengths"
+    return text
+
+
+def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
+    if not polygons:
+        return 'no segmentation, which masks are made of'
+    if not isinstance(polygons, list):
+        return f"'segmentation' is {polygons!r:.40}, expected polygons or run lengths"
+    margin = max(height, width)  # beyond it lies an image of another size; pycocotools takes memory for every pixel
+    for polygon in polygons:
+        if not isinstance(polygon, (list, tuple)) or not set(map(type, polygon)) <= {int, float}:
+            return f'a polygon is {polygon!r:.40}, expected numbers [x1, y1, x2, y2, x3, y3, ...]'
+        if len(polygon) % 2 or not polygon:
+            return f'a polygon has {len(polygon)} numbers, expected x and y of each point'
+        if len(polygon) > 2 * limits.POLYGON_POINTS:
+            return f'a polygon has {len(polygon) // 2} points, of which at most {limits.POLYGON_POINTS} are read'
+        least, most = min(polygon), max(polygon)
+        if least < -margin or most > 2 * margin or not math.isfinite(sum(polygon)):
+            ends = ' to '.join(short(each, 20) if isinstance(each, int) else f'{each:g}' for each in (least, most))
+            return f'a polygon goes from {ends} in an image of {width} x {height} pixels'
+        if len(polygon) * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
+            return f'a polygon is longer than {longest} pixels, in an image of {width} x {height}'
+    # Libraries read a first list of four numbers as a box, and leave out later ones that are no polygons.
+    if len(polygons[0]) < 6:
+        return f'the first polygon has {len(polygons[0]) // 2} points, expected 3 or more'
+    return None
+
+
+def _length(polygon: list[float]) -> float:
+    """The pixels on the edge of a polygon; pycocotools takes memory for each."""
+    points = np.asarray(polygon, float).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
+
+
+def _size_defect(segmentation: Mapping, height: int, width: int) -> str | None:
+    size = segmentation.get('size')
+    if size is None:
+        return "run lengths without 'size', the height and width of the image"
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
+        return f'run lengths of size {size!r:.40}, but the image has height {height} and width {width}'
+    return None
+
+
+def _counts_defect(counts: Any, height: int, width: int) -> str | None:
+    if not isinstance(counts, list) or not set(map(type, counts)) <= {int}:
+        return f"'counts' is {counts!r:.40}, expected numbers of pixels"
+    return _total_defect(sum(counts), min(counts, default=0), height, width)
+
+
+def _total_defect(total: int, least: int, height: int, width: int) -> str | None:
+    if least < 0:
+        return f'a run of {least} pixels'
+    if total != height * width:
+        return f'the runs have {total} pixels, but the image {height * width} ({width} x {height})'
+    return None
+
+
+def _first_of_compressed(entries: list[tuple[Key, bytes, int, int]]) -> tuple[Key, str] | None:
+    if not entries:
+        return None
+    for (key, _, height, width), total, least in zip(entries, *_totals([text for _, text, _, _ in entries])):
+        if defect := _total_defect(int(total), int(least), height, width):
+            return key, defect
+    return None
+
+
+def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and least of the run lengths in each compressed text; all are of the codes above."""
+    codes = np.frombuffer(b''.join(texts), np.uint8).astype(np.int64) - ord('0')
+    last = np.flatnonzero(codes & 32 == 0)  # of each number
+    first = np.concatenate([[0], last[:-1] + 1])
+    places = np.arange(len(codes)) - np.repeat(first, last + 1 - first)
+    numbers = np.add.reduceat((codes & 31) << 5 * np.minimum(places, _GROUPS), first)
+    numbers -= (codes[last] >> 4 & 1) << 5 * np.minimum(places[last] + 1, _GROUPS)  # two's complement
+    starts = np.searchsorted(first, np.cumsum([0, *map(len, texts[:-1])]))  # number with which each text begins
+    index = np.arange(len(numbers)) - np.repeat(starts, np.diff(starts, append=len(numbers)))
+    for parity in (0, 1):  # from the fourth on, a number is a difference from the second before it
+        chain = np.flatnonzero((index % 2 == parity) & (index > 0))
+        sums, begins = np.cumsum(numbers[chain]), np.flatnonzero(index[chain] <= 2)
+        before = (sums - numbers[chain])[begins]
+        numbers[chain] = sums - np.repeat(before, np.diff(begins, append=len(chain)))
+    numbers[places[last] >= _GROUPS] = -1
+    return np.add.reduceat(numbers, starts), np.minimum.reduceat(numbers, starts)

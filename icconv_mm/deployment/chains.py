@@ -1,0 +1,188 @@
+"""Which convolutions of a module feed a norm, a ReLU, or both, and nothing else."""
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icconv_mm import compat
+from icconv_mm.compat import ConvModule
+from icconv_mm.deployment.folding import has_statistics
+from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.layers.fast_eval import has_zero_border
+from icconv_mm.torch_private import has_hooks
+
+_log = logging.getLogger(__name__)
+
+# exact types: a subclass may do something else with its weight
+CONVOLUTIONS = (*compat.CONVOLUTIONS, ICConv2d, PyConv2d)
+# Of the libraries: they take layers out of their parts one by one, in code that cannot be traced.
+_TAKE_PARTS = ('mmdet.models.dense_heads.tood_head.TaskDecomposition',)
+_PLAIN = tuple(kind for kind in compat.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
+
+
+class Chain(NamedTuple):
+    """A convolution and what follows it, as names of submodules; at least one of the two is there."""
+
+    conv: str
+    norm: str | None
+    relu: str | None
+
+
+def find_chains(container: nn.Module) -> list[Chain] | None:
+    """The chains of the convolutions that ``container`` itself calls, in the order of the calls.
+
+    A module in evaluation mode is traced, its submodules being single steps. Where that fails, because the code asks
+    for values or for the kind of its arguments, nothing is known, and None returned.
+    """
+    called = list(_called(container))
+    may_follow = [module for module in called if type(module) is nn.ReLU or is_batch_norm(module)]
+    if not may_follow or not any(type(module) in CONVOLUTIONS for module in called):
+        return []
+    if type(container).forward is ConvModule.forward:
+        return _of_conv_module(container)
+    graph = trace(container)
+    return None if graph is None else _in_graph(container, graph)
+
+
+def taken_apart(model: nn.Module) -> set[nn.Module]:
+    """Modules whose layers other code calls one by one, or reads: their own code does not show what uses them."""
+    apart: set[nn.Module] = set()
+    for container in model.modules():
+        if f'{type(container).__module__}.{type(container).__qualname__}' in _TAKE_PARTS:
+            apart |= set(container.modules())
+        below = any(True for child in container.children() for _ in child.children())
+        for node in (trace(container) or fx.Graph()).nodes if below else ():
+            if node.op in ('call_module', 'get_attr'):
+                *parents, _ = str(node.target).split('.')
+                parents = parents[:-1] if node.op == 'get_attr' else parents
+                apart |= {container.get_submodule('.'.join(parents[: i + 1])) for i in range(len(parents))}
+    return apart
+
+
+def _called(container: nn.Module) -> Iterator[nn.Module]:
+    """Submodules that the container can call as its own: children, also those in lists."""
+    for child in container.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _called(child)
+        else:
+            yield child
+
+
+def _of_conv_module(module: ConvModule) -> list[Chain]:
+    """A module of mmcv that has its steps in a list instead of in code."""
+    if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # folds at every call
+        return []
+    there = {'conv': True, 'norm': module.with_norm, 'act': module.with_activation}
+    steps = [step for step in module.order if there[step]]
+    _, *after = steps[steps.index('conv') :]
+    norm = module.norm_name if after[:1] == ['norm'] else None
+    relu = 'activate' if after[norm is not None :][:1] == ['act'] else None
+    return _checked(module, Chain('conv', norm, relu))
+
+
+def trace(container: nn.Module) -> fx.Graph | None:
+    """The graph of a module's code, its submodules being single steps; None where nothing is known of it."""
+    parameters = inspect.signature(container.forward).parameters.values()
+    several = any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters)
+    code = getattr(container.forward, '__code__', None)
+    if several or code is None or 'isinstance' in code.co_names:
+        return None  # a trace would show one of several ways through the code
+    held = [(values, dict(values)) for values in (vars(container), container._buffers)]
+    try:
+        graph = _Tracer().trace(container)
+    except Exception as error:  # whatever the code of a module does with something that is no tensor
+        _log.debug('%s is not traced, its convolutions stay: %s', type(container).__name__, error)
+        return None
+    finally:
+        keeps = False
+        for values, before in held:  # what the code keeps from one call to the next
+            keeps |= any(before.get(name, container) is not value for name, value in values.items())
+            values.clear()
+            values.update(before)
+    return None if keeps else graph
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        """A module that the code itself makes, such as a slice of an ``nn.Sequential``, is part of the code."""
+        if all(m is not each for each in self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
+    calls = Counter(id(container.get_submodule(node.target)) for node in graph.nodes if node.op == 'call_module')
+    # parameters that the code reads itself are not to change
+    read = {str(node.target).rpartition('.')[0] for node in graph.nodes if node.op == 'get_attr'}
+
+    whole = tuple(f'{node.target}.' for node in graph.nodes if node.op == 'call_module')
+
+    def called_once(node: fx.Node | None) -> bool:
+        if node is None or node.target in read or node.target.startswith(whole):
+            return False
+        return calls[id(container.get_submodule(node.target))] == 1
+
+    chains = []
+    for node in graph.nodes:
+        if node.op != 'call_module' or not called_once(node):
+            continue
+        norm = _next(node)
+        if not called_once(norm) or not is_batch_norm(container.get_submodule(norm.target)):
+            norm = None
+        relu = _next(norm or node)
+        relu = relu if called_once(relu) else None
+        chains += _checked(container, Chain(node.target, norm and norm.target, relu and relu.target))
+    return chains
+
+
+def _next(node: fx.Node) -> fx.Node | None:
+    """The one module that takes the result of a node and nothing else, if there is one."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != 'call_module' or users[0].args != (node,) or users[0].kwargs:
+        return None
+    return users[0]
+
+
+def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
+    """The part of a chain whose modules are of known kinds, if there is any."""
+    conv = container.get_submodule(chain.conv)
+    if not _is_convolution(conv):
+        return []
+    norm, relu = chain.norm, chain.relu
+    if norm is not None:
+        module = container.get_submodule(norm)
+        if not is_batch_norm(module) or module.num_features != conv.out_channels:
+            norm = relu = None
+    if relu is not None:
+        module = container.get_submodule(relu)
+        if type(module) is not nn.ReLU or has_hooks(module):
+            relu = None
+    return [Chain(chain.conv, norm, relu)] if norm or relu else []
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    if type(module) not in CONVOLUTIONS or has_hooks(module):
+        return False
+    if type(module) is PyConv2d:
+        return module.has_plain_levels(module.pyconv_levels)
+    # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
+    return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is an ordinary convolution with zeros at the border, in numbers of pixels."""
+    return type(module) in _PLAIN and has_zero_border(module) and not has_hooks(module)
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
+    known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return known and not module.training and not has_hooks(module) and has_statistics(module)

@@ -1,0 +1,200 @@
+"""Hooks, in the order of a run: what is built and loaded is checked, saved whole, resumed as it was, deployed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from icconv_mm.checkpoints import metadata, reading
+from icconv_mm.checkpoints.matching import check_covers, check_fits
+from icconv_mm.config_tree import as_list, dicts_in
+from icconv_mm.deployment import deploy
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import require_file
+from icconv_mm.registry import HOOKS
+from icconv_mm.tasks.task import TaskAdapter, adapter_for, metainfo_of_built
+
+
+@HOOKS.register_module()
+class CheckpointMatchHook(Hook):
+    """Checks what was built and what is loaded, where mmengine takes anything and at best logs what it leaves out.
+
+    Before the run: datasets that are empty or have other classes than the config, heads with another number of classes,
+    pretrained weights that do not cover their module. When a checkpoint is read: whether it fits the model and, to test
+    or to resume, whether its classes have the labels of the data.
+
+    Args:
+        allow: Names of modules where differences are accepted, such as ``'roi_head.bbox_head'`` when the number of
+            classes changes.
+        name: Name of the checkpoint in the error.
+        resume: Whether the run continues from the checkpoint: its counters, logs and best checkpoints are checked.
+
+    Raises:
+        DatasetError, InputError: Data cannot be right, or the model cannot learn them.
+        MissingFileError, ArchitectureMismatchError: Pretrained weights are missing, or keys or shapes differ elsewhere;
+            the message lists them.
+        InputError: The run is to continue from the checkpoint, and what it says about the run cannot be; or classes of
+            the checkpoint have other labels in the data.
+    """
+
+    priority = 'HIGHEST'  # before hooks that change the checkpoint, such as the one for averaged weights
+
+    def __init__(self, allow: Sequence[str] = (), name: str = 'the checkpoint', resume: bool = False) -> None:
+        self.allow = tuple(allow)
+        self.name = name
+        self.resume = resume
+
+    def before_run(self, runner: Runner) -> None:
+        """A runner calls it when all is built; most have read no checkpoint yet."""
+        model, task = unwrapped(runner.model), adapter_for(runner.cfg)
+        for phase in ('train', 'val', 'test'):
+            if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
+                dataset = loop.dataloader.dataset
+                task.check(model, dataset, f'{phase}_dataloader.dataset', training=phase == 'train')
+                for i, metric in enumerate(loop.evaluator.metrics if phase != 'train' else ()):
+                    where, source = f'{phase}_evaluator', _source(runner.cfg.get(f'{phase}_evaluator'), i)
+                    task.check_metric(metric, metainfo_of_built(dataset), where, source)
+        if isinstance(runner._train_loop, BaseLoop):
+            check_pretrained(model)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['meta']['batch_size'] = _batch_size(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        is_sharded = isinstance(runner.model, FullyShardedDataParallel)
+        if is_sharded and not is_main_process():
+            runner.model.state_dict()  # gathers shards for the main process, which checks
+        else:
+            check_fits(runner.model if is_sharded else unwrapped(runner.model), checkpoint, self.name, self.allow)
+        with naming(self.name):
+            if self.resume:
+                _check_resumable(runner, checkpoint)
+            for phase in ('train',) * self.resume + ('test',):
+                if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
+                    _check_labels(adapter_for(runner.cfg), checkpoint, loop.dataloader.dataset, f'{phase}_dataloader')
+
+
+def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str) -> None:
+    """Raise InputError for a class that has one label in the checkpoint and another in the data."""
+    learned = task.parts(task.dataset_meta(checkpoint, Config()))
+    for part, (adapter, meta) in task.parts(dict(metainfo_of_built(dataset))).items():
+        names = adapter.class_names(meta)
+        for label, name in enumerate(adapter.class_names(learned[part][1])):
+            if name in names and name not in names[label : label + 1]:  # ImageNet has names twice
+                raise InputError(
+                    f'{name!r} was learned with label {label}, but has label {names.index(name)} in {where}.dataset: '
+                    'set metainfo=dict(classes=...) in the order of the training'
+                )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A model without what distributed training or test-time augmentation puts around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Raise for a local file of pretrained weights that is missing or of another architecture.
+
+    mmengine loads what fits of it, and says the rest in the log.
+    """
+    for name, module in model.named_modules():
+        for init in as_list(getattr(module, 'init_cfg', None) or []):
+            path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
+            if path is not None and '://' not in path:
+                require_file(Path(path).expanduser(), f'{name or "model"}.init_cfg.checkpoint')
+                check_covers(module, reading.load(path), path, init.get('prefix'))
+
+
+def _check_resumable(runner: Runner, checkpoint: dict) -> None:
+    """Raise InputError unless the runner can continue from a checkpoint; it has its loop by now."""
+    loop = runner.train_loop
+    epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None
+    iters = getattr(loop, 'max_iters', None) if epochs is None else None
+    metadata.check_progress(checkpoint, epochs, iters)
+    meta = checkpoint['meta']
+    if epochs is not None and meta['iter'] != meta['epoch'] * len(loop.dataloader):
+        runner.logger.warning(
+            f'{meta["epoch"]} epochs of the checkpoint had {meta["iter"]} iterations, here an epoch has '
+            f'{len(loop.dataloader)} (another batch size, number of processes or set of images): schedules that count '
+            'iterations, such as a warm-up, go on as they were planned before'
+        )
+    before, now = meta.get('batch_size'), _batch_size(runner)
+    if epochs is None and None not in (before, now) and before != now:
+        runner.logger.warning(
+            f'an iteration of the checkpoint had {before} images, here it has {now} (another batch size or number of '
+            'processes): other images follow than without the interruption, and the learning rate and its schedule '
+            'stay as they were planned before'
+        )
+    outs = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
+    for path in metadata.check_message_hub(checkpoint, [Path(folder) for folder in (runner.work_dir, *outs)]):
+        runner.logger.warning(f'the best checkpoint so far, {path}, is not of this work folder: it stays where it is')
+
+
+def _batch_size(runner: Runner) -> int | None:
+    """Images of an iteration of all processes; None where a loader does not say."""
+    own = getattr(getattr(runner.train_loop.dataloader, 'batch_sampler', None), 'batch_size', None)
+    return own and own * get_world_size()
+
+
+def _source(evaluator: Any, i: int) -> str:
+    """The annotation file of a metric by the config of the evaluator, if it says one."""
+    metrics = as_list(evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator)
+    files = (node['ann_file'] for node in dicts_in(metrics[i : i + 1]) if node.get('ann_file'))
+    return str(next(files, 'the file'))
+
+
+class ImageCheckHook(Hook):
+    """Refuses images that the mean and std of the model are not for: other channels, or of 0 to 1.
+
+    Raises:
+        InputError: Naming the image.
+    """
+
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
+        mean = getattr(getattr(unwrapped(runner.model), 'data_preprocessor', None), 'mean', None)
+        images = data_batch.get('inputs') if isinstance(data_batch, Mapping) else None
+        if not isinstance(mean, torch.Tensor) or not isinstance(images, (torch.Tensor, list)):
+            return
+        if not len(images) or not all(isinstance(image, torch.Tensor) and image.ndim == 3 for image in images):
+            return  # copies at several scales
+        samples = data_batch.get('data_samples') or ()
+        for i, image in enumerate(images):
+            if mean.numel() > 1 and len(image) != mean.numel():
+                raise InputError(
+                    f'{_name(samples, i)}: {len(image)} channels, but model.data_preprocessor.mean has {mean.numel()}: '
+                    "color_type='color' of LoadImageFromFile reads 3, other transforms can choose some"
+                )
+        if batch_idx == 0 and images[0].is_floating_point() and mean.max() > 1:
+            highest = max(float(image.max()) for image in images)
+            if 0 < highest <= 1:
+                raise InputError(
+                    f'{_name(samples, 0)}: pixels up to {highest:.3g}, but model.data_preprocessor.mean is up to '
+                    f'{float(mean.max()):.5g}: give mean and std in the units of the images'
+                )
+
+
+def _name(samples: Sequence[Any], i: int) -> str:
+    return getattr(samples[i], 'img_path', None) or f'image {i}' if i < len(samples) else f'image {i}'
+
+
+@HOOKS.register_module()
+class DeployHook(Hook):
+    """Deploys the model (``icconv_mm.deploy``) in the runner before a test.
+
+    By then the checkpoint is loaded and, where weights are averaged, the averages are in their place.
+    """
+
+    priority = 'LOWEST'
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        runner.model = deploy(runner.model)

@@ -1,0 +1,110 @@
+"""Random numbers that a resumed training repeats."""
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from icconv_mm.errors import InputError
+from icconv_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ResumableRandomnessHook(Hook):
+    """Make a resumed run continue as if it had never stopped.
+
+    mmengine restores weights, optimiser and schedules, and advances the data to where it was, but the random generators
+    start anew. This hook restarts them at fixed points, from a seed derived from the run's seed and the number of the
+    epoch or iteration. What follows such a point no longer depends on what came before it:
+
+    * in epoch-based runs at every epoch after the first, in this process and in the workers of the data loader. Workers
+      that persist are restarted, which is the only way to reach their generators;
+    * in iteration-based runs every ``interval`` iterations. The workers' generators need no help there: mmengine
+      replays all data from the start.
+
+    Before the first of these points, a run draws the same numbers as without the hook.
+
+    Args:
+        interval: Iterations between restarts in iteration-based runs; by default the interval of the checkpoints.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int | None = None) -> None:
+        if interval is not None and interval < 1:
+            raise InputError(f'ResumableRandomnessHook: interval must be positive, got {interval}')
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        loop, interval = runner.train_loop, self.interval or checkpoint_interval(runner)
+        if interval and not isinstance(loop, EpochBasedTrainLoop) and hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator = _RestartingIterator(loop.dataloader_iterator, interval, runner.seed)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.epoch > 0:
+            seed = derived_seed(runner.seed, runner.epoch)
+            restart_generators(seed)
+            _restart_workers(runner.train_dataloader, seed)
+
+
+class _RestartingIterator:
+    """Restarts the generators before every ``interval``-th batch is loaded.
+
+    It counts batches from the start of the run, also while mmengine skips those that a resumed run has seen.
+    """
+
+    def __init__(self, iterator, interval: int, seed: int) -> None:
+        self._iterator = iterator
+        self._interval = interval
+        self._seed = seed
+        self._count = 0
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self._count and self._count % self._interval == 0:
+            restart_generators(derived_seed(self._seed, self._count))
+        self._count += 1
+        return next(self._iterator)
+
+    def skip_iter(self, num_iters: int) -> None:
+        """What onedl-mmengine calls to resume. It would not load what it skips; the workers' generators need that."""
+        for _ in range(num_iters):
+            next(self)
+
+
+def checkpoint_interval(runner: Runner) -> int | None:
+    """Iterations between two checkpoints of an iteration-based run, if it writes any."""
+    saving = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch)
+    return next((hook.interval for hook in saving if hook.interval > 0), None)
+
+
+def derived_seed(seed: int, position: int) -> int:
+    """A 32-bit seed for a position (epoch or iteration) of the run that was started with ``seed``."""
+    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+
+
+def restart_generators(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _restart_workers(loader: torch.utils.data.DataLoader, seed: int) -> None:
+    """Let the workers of the next epoch start with generators derived from ``seed``.
+
+    mmengine seeds a worker through the loader's ``worker_init_fn``, with the same seed in every epoch. Another function
+    given by the config is left alone.
+    """
+    init = loader.worker_init_fn
+    if isinstance(init, partial) and 'seed' in init.keywords:
+        loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed % 2**31})
+    if loader.persistent_workers and loader._iterator is not None:
+        loader._iterator = None  # persistent workers live in it; the loader makes a new one for the next epoch

@@ -1,0 +1,113 @@
+"""Predictions as COCO results files."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from icconv_mm.annotations.checks import check_coco_file
+from icconv_mm.errors import ArgumentError
+from icconv_mm.files import require_file, write_json
+from icconv_mm.tasks.task import TaskAdapter
+
+
+@dataclass(frozen=True)
+class CocoResults:
+    """What one task of the network finds in the images.
+
+    Attributes:
+        name: Name of the task, '' for a network of one.
+        adapter: The adapter of the task.
+        classes: Class names by label.
+        image_ids: Id of each image.
+        category_ids: Ids of the classes, by label.
+        records: Entries of the COCO results file so far.
+    """
+
+    name: str
+    adapter: TaskAdapter
+    classes: tuple[str, ...]
+    image_ids: dict[Path, int]
+    category_ids: Sequence[int]
+    records: list[dict] = field(default_factory=list)
+
+    def add(self, path: Path, sample: Any, score_thr: float) -> None:
+        """Collect what the model returned for an image."""
+        own = sample.get(self.name) if self.name else sample
+        self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
+
+    def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
+        """Write the results, and the images and categories that they refer to; give the files by name."""
+        numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
+        categories = [{'id': i, 'name': known} for i, known in zip(self.category_ids, self.classes)]
+        about = {'images': numbered, 'annotations': [], 'categories': categories}
+        written = {}
+        for kind, content in (('predictions', self.records), ('images', about)):
+            key = f'{kind}.{self.name}' if self.name else kind
+            written[key] = out / f'{key}.json'
+            write_json(written[key], content)
+        return written
+
+
+def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:
+    """The results, still empty, of each task of a network, with the ids that they will have.
+
+    Args:
+        task: The adapter of the network.
+        dataset_meta: Class names and colours of the network.
+        paths: The images.
+        ann_file: A COCO annotation file that gives the ids; None numbers them.
+
+    Raises:
+        InputError: The annotation file cannot be used, or does not fit the images.
+    """
+    results = []
+    for name, (adapter, meta) in task.parts(dataset_meta).items():
+        classes = adapter.class_names(meta)
+        results.append(CocoResults(name, adapter, classes, *_ids(paths, classes, ann_file)))
+    return results
+
+
+def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
+    """The ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
+    if ann_file is None:
+        return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
+    require_file(ann_file, 'ann_file')
+    content = check_coco_file(ann_file)
+    known = {category['name']: category['id'] for category in content['categories']}
+    unused = max(known.values(), default=0) + 1
+    absent = [name for name in classes if name not in known]
+    if absent:
+        print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
+    numbered = {name: unused + i for i, name in enumerate(absent)}
+    return match_images(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
+
+
+def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
+    """The id of each image: of the entry whose file name the path ends with, folders included where it has any.
+
+    Raises:
+        ArgumentError: No entry, or several, fit an image, or one fits several.
+    """
+    by_name: dict[str, list[dict]] = {}
+    for image in images:
+        by_name.setdefault(Path(image['file_name']).name, []).append(image)
+    matched: dict[Path, int] = {}
+    for path in paths:
+        entries = by_name.get(path.name, [])
+        if len(entries) > 1:
+            whole = path.resolve().parts
+            entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
+        if len(entries) != 1:
+            found = f'{len(entries)} images' if entries else 'no image'
+            raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}')
+        matched[path] = entries[0]['id']
+    twice = [id for id, count in Counter(matched.values()).items() if count > 1]
+    if twice:
+        same = ', '.join(str(path) for path, id in matched.items() if id == twice[0])
+        raise ArgumentError('ann_file', f'{ann_file}: image id {twice[0]} fits several images: {same}')
+    return matched

@@ -1,0 +1,296 @@
+"""What a run says of itself: what matters first, curves when it ends, and where the network fails."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from PIL import Image
+
+from icconv_mm.annotations.images_on_disk import oriented_size
+from icconv_mm.annotations.seg_maps import read_label_map
+from icconv_mm.errors import UserError, printable
+from icconv_mm.hooks.logs import NAME_LETTERS, drawn_figure, warning_after_training
+from icconv_mm.runner.images import read
+from icconv_mm.runner.predict import Predictor
+from icconv_mm.versions import is_installed
+from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
+
+if TYPE_CHECKING:
+    pass
+
+_WORST = 10
+_SHOWN = 100  # classes of a confusion matrix: a figure of 37 inches
+_SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of a thing
+_NEAR = 0.1  # of the side of a person: a keypoint that is found
+
+
+# --- where the network fails ---
+
+
+@dataclass
+class Judged:
+    """How a task did on pictures with labels.
+
+    Attributes:
+        names: Classes.
+        confusion: How often a class (row) was taken for another (column), [n, n]; for things one more row and column:
+            what was missed or is not there.
+        scores: Share that is right, by picture.
+    """
+
+    names: list[str]
+    confusion: np.ndarray
+    scores: dict[Path, float] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of all rows and columns."""
+        return [*self.names, '(none)'][: len(self.confusion)]
+
+    def table(self) -> list[str]:
+        """A line for each class: how many there are, how many were found, and what they were taken for most."""
+        lines, labels = [], self.labels
+        told, found = self.confusion.sum(1), self.confusion.sum(0)
+        for label in np.flatnonzero(told[: len(self.names)]):
+            row = self.confusion[label]
+            others = [(int(row[k]), labels[k]) for k in np.flatnonzero(row) if k != label]
+            most = f'; most often taken for {max(others)[1]}' if others else ''
+            lines.append(
+                f'{labels[label]}: {row[label] / told[label]:.1%} of {told[label]} found, '
+                f'{row[label] / max(found[label], 1):.1%} of {found[label]} predictions right{most}'
+            )
+        return lines
+
+
+def judge(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Judged]:
+    """Compare predictions with the labels that :mod:`icconv_mm.annotations.convert` wrote; draw the worst pictures.
+
+    Args:
+        predictor: The network.
+        labels: The file of each task, by the name of the task.
+        out: Gets ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
+    """
+    judged = {}
+    for task, file in labels.items():
+        truth = _truth(task, file, predictor.classes)
+        side = len(truth.classes) + (task in ('boxes', 'masks'))
+        own = Judged(truth.classes, np.zeros((side, side), dtype=np.int64))
+        drawn: dict[Path, tuple[Content, Content]] = {}
+        for (path, told), (_, sample) in zip(truth.pictures.items(), predictor.try_predict(list(truth.pictures))):
+            if isinstance(sample, Exception):
+                if isinstance(sample, UserError):
+                    continue  # a picture that cannot be read, which the training has named
+                raise sample
+            part = sample.get(task) if task in getattr(predictor.task, 'tasks', {}) else sample
+            meta = predictor.task.parts(predictor.dataset_meta)
+            adapter, own_meta = meta.get(task) or meta['']
+            own.scores[path] = _COMPARE[task](truth, told, part, own.confusion)
+            drawn[path] = truth.content(told), adapter.content(part, own_meta, _SCORE)
+            if len(drawn) > _WORST:
+                del drawn[max(drawn, key=own.scores.get)]
+        judged[task] = own
+        _draw_worst(drawn, own, out / f'worst_{task}.jpg')
+        if own.confusion.sum():
+            _draw_confusion(own, out / f'confusion_{task}.png')
+    return judged
+
+
+@dataclass
+class _Truth:
+    task: str
+    classes: list[str]
+    skeleton: list[tuple[int, int]]
+    pictures: dict[Path, Any]
+
+    def content(self, told: Any) -> Content:
+        """The labels of a picture as marks."""
+        if self.task == 'classes':
+            return Content(title=f'truth: {self.classes[told]}')
+        if self.task == 'semantic':
+            return Content(label_map=read_label_map(told), names=self.classes, title='truth')
+        marks = []
+        for i, entry in enumerate(told):
+            label = entry['category_id'] - 1
+            x, y, w, h = entry['bbox']
+            if self.task == 'pose':
+                points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
+                shown = points[:, 2] > 0
+                marks.append(Mark(color_of(i), keypoints=points[:, :2], shown=shown, skeleton=self.skeleton))
+            else:
+                marks.append(Mark(color_of(label), self.classes[label], [x, y, x + w, y + h]))
+        return Content(marks, title='truth')
+
+
+def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
+    """The annotations in a file that names images by their whole paths."""
+    if task == 'classes':
+        lines = (line.rpartition(' ') for line in file.read_text().splitlines())
+        return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
+    content = json.loads(Path(file).read_text())
+    classes = [category['name'] for category in content['categories']]
+    links = [(a - 1, b - 1) for a, b in content['categories'][0].get('skeleton') or ()]
+    images = {image['id']: image for image in content['images']}
+    if task == 'semantic':
+        return _Truth(
+            task, classes, links, {Path(i['file_name']): file.parent / i['label_map'] for i in images.values()}
+        )
+    pictures: dict[Path, Any] = {Path(image['file_name']): [] for image in images.values()}
+    for entry in content['annotations']:
+        pictures[Path(images[entry['image_id']]['file_name'])].append(entry)
+    return _Truth(task, classes, links, pictures)
+
+
+def _compare_things(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
+    """Things and predictions are paired by their boxes, the best scores first, whatever their classes.
+
+    A prediction of nothing else, half of which is in an ignored thing (a crowd, VOC's ``difficult``), counts neither
+    way, as in COCO's evaluation.
+    """
+    from pycocotools.mask import iou
+
+    found = sample.pred_instances[sample.pred_instances.scores >= _SCORE].cpu().numpy()
+    ignored = np.array([entry['bbox'] for entry in told if entry['iscrowd']], dtype=float).reshape(-1, 4)
+    told = [entry for entry in told if not entry['iscrowd']]
+    labels = np.array([entry['category_id'] - 1 for entry in told], dtype=int)
+    boxes = np.array([entry['bbox'] for entry in told], dtype=float).reshape(-1, 4)
+    corners = found.bboxes.astype(float)
+    own = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+    overlaps, inside = (
+        iou(own, each, [is_crowd] * len(each)) if len(own) and len(each) else np.zeros((len(own), len(each)))
+        for each, is_crowd in ((boxes, 0), (ignored, 1))
+    )
+    none, right, total = len(confusion) - 1, 0, len(boxes)
+    free = np.ones(len(boxes), dtype=bool)
+    for i in np.argsort(-found.scores):
+        best = int(np.where(free, overlaps[i], 0).argmax()) if free.any() else -1
+        is_of_none = best < 0 or overlaps[i, best] < _IOU
+        if is_of_none and (inside[i] >= _IOU).any():
+            continue
+        total += 1
+        if is_of_none:
+            confusion[none, found.labels[i]] += 1
+            continue
+        free[best] = False
+        confusion[labels[best], found.labels[i]] += 1
+        right += labels[best] == found.labels[i]
+    np.add.at(confusion, (labels[free], none), 1)
+    return 2 * right / total if total else 1.0
+
+
+def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) -> float:
+    labels = read_label_map(told).astype(np.int64)
+    found = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
+    if found.shape != labels.shape:  # of a large picture, which is read reduced
+        found = cv2.resize(found.astype(np.int32), labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    known = (labels < len(confusion)) & (found < len(confusion))
+    pairs = np.bincount(labels[known] * len(confusion) + found[known], minlength=confusion.size)
+    confusion += pairs.reshape(confusion.shape)
+    return float((labels[known] == found[known]).mean()) if known.any() else 1.0
+
+
+def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
+    """The share of labelled keypoints that some person has near them, each person's from one prediction."""
+    found, near, total = sample.pred_instances.keypoints, 0, 0
+    for entry in (entry for entry in told if not entry.get('iscrowd')):
+        points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
+        seen = points[:, 2] > 0
+        side = max(entry['bbox'][2:])
+        total += int(seen.sum())
+        hits = [(np.linalg.norm(own[seen] - points[seen, :2], axis=1) < _NEAR * side).sum() for own in found]
+        near += int(max(hits, default=0))
+    return near / total if total else 1.0
+
+
+def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarray) -> float:
+    """The score of the class that it is."""
+    confusion[told, int(sample.pred_score.argmax())] += 1
+    return float(sample.pred_score[told])
+
+
+_COMPARE = {
+    'classes': _compare_classes,
+    'boxes': _compare_things,
+    'masks': _compare_things,
+    'semantic': _compare_maps,
+    'pose': _compare_poses,
+}
+
+
+def _draw_worst(drawn: Mapping[Path, tuple[Content, Content]], judged: Judged, path: Path) -> None:
+    """The truth beside the prediction, the worst picture first."""
+    shown = []
+    for each in sorted(drawn, key=judged.scores.get):
+        image = read(each, 1600)[..., ::-1]
+        drawn[each][1].title = f'{judged.scores[each]:.0%} right: {each.name}'
+        for content in drawn[each]:  # the truth, and what was found
+            content.size = oriented_size(each)[0][::-1]
+            shown.append(draw(image, content, longest=900))
+    if shown:
+        Image.fromarray(tiles(shown, side=640, columns=2)).save(path)
+
+
+def _draw_confusion(judged: Judged, path: Path) -> None:
+    """Shares of each row, with numbers where they can be read; of many classes those with the most mistakes."""
+    if not is_installed('matplotlib'):
+        return
+    told, found = judged.confusion.sum(1), judged.confusion.sum(0)
+    there = np.flatnonzero(told + found)
+    mistakes = (told + found - 2 * judged.confusion.diagonal())[there]
+    kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_SHOWN]])
+    shares = judged.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
+    labels = judged.labels
+    names = [labels[i][:NAME_LETTERS] for i in kept]
+    side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches of rows and of the longest name
+    with drawn_figure(path, (side, side)) as figure:
+        axis = figure.subplots()
+        axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+        axis.set_xticks(range(len(kept)), names, rotation=90)
+        axis.set_yticks(range(len(kept)), names)
+        axis.set_xlabel('predicted')
+        axis.set_ylabel('truth')
+        if len(kept) < len(there):
+            axis.set_title(f'the {len(kept)} with the most mistakes of {len(there)} classes')
+        for i, k in np.ndindex(*shares.shape) if len(kept) <= 25 else ():
+            if shares[i, k] >= 0.005:
+                ink = 'k' if shares[i, k] < 0.6 else 'w'
+                axis.text(k, i, f'{shares[i, k]:.0%}', ha='center', va='center', fontsize=7, color=ink)
+
+
+def judge_run(cfg: Config, say: Any = print) -> None:
+    """Judge the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
+
+    What fails here is a warning: the training has ended.
+
+    Args:
+        cfg: The config as it was written, before anything was built of it.
+        say: Called with each line.
+    """
+    with warning_after_training('judging its checkpoint'):
+        _judge_run(cfg, say)
+
+
+def _judge_run(cfg: Config, say: Any) -> None:
+    work_dir = Path(cfg.work_dir)
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    last = work_dir / 'last_checkpoint'
+    checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
+    labels = {}
+    for task in _COMPARE:
+        for end in ('', f'_{task}'):
+            file = cfg.get(f'val_ann_file{end}')
+            if file and Path(file).name.startswith(f'{task}_'):
+                labels[task] = Path(file)
+    if not labels or checkpoint is None:
+        return
+    predictor = Predictor(cfg, checkpoint)
+    for task, judged in judge(predictor, labels, work_dir).items():
+        for line in judged.table():
+            say(printable(f'{task}: {line}'))
+        names = ', '.join(path.name for path in sorted(judged.scores, key=judged.scores.get)[:3])
+        where = work_dir / f'worst_{task}.jpg'
+        say(printable(f'{task}: the worst pictures ({names}, ...), truth beside prediction: {where}'))

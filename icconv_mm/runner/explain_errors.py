@@ -1,0 +1,138 @@
+"""The one place where an exception of a run becomes a sentence."""
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
+from icconv_mm.config_tree import join_root, kind_of, leaf_datasets, phase_datasets, places_in
+from icconv_mm.errors import InputError, UserError, naming, sentence
+from icconv_mm.tasks.task import adapter_for
+
+# What mmengine's methods build, for the place of an error.
+_BUILT = {
+    'build_model': 'model',
+    'build_train_loop': 'train_dataloader',
+    'build_val_loop': 'val_dataloader',
+    'build_test_loop': 'test_dataloader',
+    'build_optim_wrapper': 'optim_wrapper',
+    'build_param_scheduler': 'param_scheduler',
+}
+# What BaseDataset of mmengine says when no entry is left.
+_NOTHING_LEFT = 'need at least one array to concatenate'
+# What torch says of batch norm for one image whose map is one pixel.
+_ONE_VALUE = 'Expected more than 1 value per channel when training'
+# What gloo and NCCL say when another process is silent or gone.
+_GONE = re.compile(
+    r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
+)
+
+
+class ProcessGoneError(UserError, RuntimeError):
+    """Another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
+
+
+class Progress(Hook):
+    """How far a run has come, and what it is about: its config, then the checkpoint that it reads."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.begun = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.place = str(runner.cfg.load_from)
+
+    def before_train(self, runner: Runner) -> None:
+        self.begun = True
+
+    before_val = before_test = before_train
+
+
+@contextmanager
+def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
+    """What a run raises, as an error that says where to look.
+
+    Until the first step, an exception is a wrong config, or a file that it names: there is nothing else yet. After it,
+    an exception is a fault, but for annotations that a metric cannot take, batches that are too small for batch norm,
+    and another process that is gone.
+
+    Args:
+        cfg: The config of the run.
+        building: What of the config is built where that is all, such as ``'train_dataloader'``.
+
+    Yields:
+        A hook for the runner, by which the boundary knows how far the run is.
+
+    Raises:
+        DatasetError: An annotation file is not what its dataset or metric reads, or no image is left.
+        ProcessGoneError: The exchange with another process of the run fails.
+        InputError: Something that the config names cannot be built or loaded.
+    """
+    progress = Progress(str(cfg.filename))
+    try:
+        yield progress
+    except Exception as error:
+        if get_world_size() > 1 and isinstance(error, RuntimeError) and _GONE.search(str(error)):
+            raise ProcessGoneError(
+                f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
+                f'({sentence(error).splitlines()[0]:.200})'
+            ) from error
+        if progress.begun:
+            if isinstance(error, ValueError) and _ONE_VALUE in str(error):
+                raise InputError(
+                    f'{progress.place}: a batch has one image, and the network makes one pixel of it, of which batch '
+                    'norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that leaves '
+                    'no single image for the end of an epoch, or train_dataloader.drop_last=True'
+                ) from error
+            _explain_metrics(cfg, error)
+            raise
+        part = building or _being_built(error)
+        if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
+            _explain_data(cfg, part.removesuffix('_dataloader'), error)
+        if isinstance(error, UserError) and not part:  # of a check, which names its place
+            raise
+        with naming(': '.join(filter(None, (progress.place, part))), Exception):
+            raise
+
+
+def _being_built(error: Exception) -> str:
+    """The part of a config that a runner was building when it failed; empty if it was not building."""
+    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return next((part for name, part in _BUILT.items() if name in names), '')
+
+
+def _explain_data(cfg: Config, phase: str, error: Exception) -> None:
+    """Raise DatasetError that says why the data of a phase cannot be built, if they are the reason."""
+    task = adapter_for(cfg)
+    is_empty = _NOTHING_LEFT in str(error)
+    for place, dataset in phase_datasets(cfg, phase):
+        for where, leaf in leaf_datasets(dataset, place):
+            if isinstance(leaf, Mapping) and leaf.get('ann_file') and task.is_coco(leaf['type']):
+                path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
+                explain_coco(path, task.classes(leaf), where, empty=is_empty)
+            elif isinstance(leaf, Mapping):
+                task.explain_data(leaf, where, empty=is_empty)
+        if is_empty:
+            what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
+            raise DatasetError(f'{place}: no image is found, or none is left: see its {what}') from error
+
+
+def _explain_metrics(cfg: Config, error: Exception) -> None:
+    """Raise DatasetError if annotations are the reason why an evaluation against them failed."""
+    kinds = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
+    if isinstance(error, UserError) or not isinstance(error, kinds):
+        return
+    for part in ('val_evaluator', 'test_evaluator'):
+        for place, metric in places_in(cfg.get(part), part):
+            if 'Coco' in kind_of(metric) and metric.get('ann_file') and Path(metric['ann_file']).is_file():
+                with naming(f'{place}.ann_file'):
+                    check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])

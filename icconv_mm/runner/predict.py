@@ -1,0 +1,396 @@
+"""Predictions for images: drawn, and as COCO results with the ids of images and categories that they refer to."""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_state_dict
+from torch import nn
+
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.config_tree import kind_of, with_pipeline
+from icconv_mm.errors import ArgumentError, InputError, UserError, naming, sentence
+from icconv_mm.files import whole_file
+from icconv_mm.runner.coco_results import CocoResults, results_of
+from icconv_mm.runner.config import as_config
+from icconv_mm.runner.explain_errors import boundary
+from icconv_mm.runner.images import Film, FilmWriter, Picture, fetch, find_pictures, is_film, opened, read, scratch
+from icconv_mm.runner.prepare import prepare, without_own_weights
+from icconv_mm.tasks.task import NO_LIBRARY, scope_of
+from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
+
+
+class Predictor:
+    """A model of any task, ready for image files.
+
+    Args:
+        cfg: Config of the model, which is changed in place, or its file.
+        checkpoint: File with the weights of the model, which must fit in every key.
+        device: Device of the model, such as ``'cuda:0'``; by default an accelerator if there is one.
+        palette: One colour (R, G, B) per class for drawing; by default those of the checkpoint or the config.
+
+    Attributes:
+        task: The adapter of the task.
+        model: The model in evaluation mode.
+        dataset_meta: Class names and colours, from the checkpoint, else from the config.
+
+    Raises:
+        MissingFileError: There is no such checkpoint, or no such config.
+        InputError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+
+    def __init__(
+        self, cfg: Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
+    ) -> None:
+        cfg = as_config(cfg)
+        with boundary(cfg):
+            self.task = prepare(cfg)
+        content = reading.load(checkpoint)
+        self.model = build_model(cfg)
+        transforms = inference_transforms(cfg)
+        self._turned = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
+        with naming(str(cfg.filename), Exception):
+            self.pipeline = Compose(transforms)
+        check_fits(self.model, content, checkpoint)
+        load_state_dict(self.model, state_dict_of(content))
+        with naming(checkpoint):
+            self.dataset_meta = self.task.dataset_meta(content, cfg)
+        if palette is not None:
+            if '' not in self.task.parts(self.dataset_meta):
+                raise ArgumentError('palette', 'of a network for several tasks, each has colours of its own')
+            self.dataset_meta['palette'] = palette
+        self.model.to(device or get_device()).eval()
+        self.model.dataset_meta = self.dataset_meta
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return self.task.class_names(self.dataset_meta)
+
+    def predict(self, paths: Sequence[str | Path | Picture], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
+        """Yield each path and the data sample that the model returns for it.
+
+        Raises:
+            ImageFileError: A file is missing, truncated or no image.
+            ArgumentError: The batch size is less than 1.
+        """
+        for batch in _batches(paths, batch_size):
+            for given, sample in zip(batch, self._forward([self._load(each) for each in batch]), strict=True):
+                yield _name_of(given), sample
+
+    def try_predict(
+        self, paths: Iterable[str | Path | Picture], batch_size: int = 1, workers: int = 0
+    ) -> Iterator[tuple[str, Any]]:
+        """As :meth:`predict`, with the exception in the place of the data sample where an image fails.
+
+        Args:
+            paths: The images.
+            batch_size: Images per forward pass.
+            workers: Threads that read images ahead.
+        """
+        read_ahead = _ahead(lambda each: (each, _attempt(self._load, each)), paths, workers)
+        for pairs in _batches(read_ahead, batch_size):
+            batch, inputs = zip(*pairs)
+            loaded = [each for each in inputs if not isinstance(each, Exception)]
+            samples = _attempt(self._forward, loaded) if loaded else []
+            if isinstance(samples, Exception):  # find out which image it is
+                samples = [_attempt(lambda each: self._forward([each])[0], each) for each in loaded]
+            left = iter(samples)
+            for given, each in zip(batch, inputs):
+                yield _name_of(given), each if isinstance(each, Exception) else next(left)
+
+    def predict_tiles(self, path: Path, tile: int) -> Any:
+        """What the model finds in a picture that is cut into overlapping squares of ``tile`` pixels.
+
+        Raises:
+            NotSupportedError: The task cannot be put together again.
+        """
+        parts, image = [], read(path, turned=self._turned)
+        for top, left in tile_corners(image.shape[:2], tile):
+            piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
+            sample = self._forward([self._load(Picture(Path('tile'), piece))])[0]
+            parts.append((sample, (top, left)))
+        return self.task.joined(parts, image.shape[:2])
+
+    def _load(self, given: str | Path | Picture) -> tuple[dict, tuple[int, int] | None]:
+        """What the pipeline makes of a picture, and its whole size where it was reduced."""
+        picture = given if isinstance(given, Picture) else opened(Path(given), self._turned)
+        results = self.task.model_input(str(picture.path), self.dataset_meta)
+        if picture.image is not None:
+            results['img'] = picture.image
+        return self.pipeline(results), picture.size
+
+    def _forward(self, inputs: list[tuple[dict, tuple[int, int] | None]]) -> list[Any]:
+        with torch.no_grad():
+            samples = self.model.test_step(pseudo_collate([packed for packed, _ in inputs]))
+        for sample, (_, size) in zip(samples, inputs):
+            if size is not None:
+                self.task.enlarge(sample, size)
+        return samples
+
+    def drawn(self, given: Path | Picture, sample: Any, score_thr: float = 0.3) -> np.ndarray:
+        """The picture with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
+        image = given.image if isinstance(given, Picture) else read(given, LONGEST, self._turned)
+        content = self.task.content(sample, self.dataset_meta, score_thr)
+        content.size = tuple(sample.ori_shape[:2])
+        return draw(image[..., ::-1], content)[..., ::-1]
+
+    def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
+        """Write the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
+        out_file = Path(out_file)
+        with naming(str(out_file), ValueError):
+            content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
+        with whole_file(out_file, is_flushed=False) as file:
+            file.write(content)
+
+
+def _name_of(given: str | Path | Picture) -> str:
+    return str(given.path if isinstance(given, Picture) else given)
+
+
+def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
+    """Top and left of squares of ``tile`` pixels that cover a picture of ``size`` and overlap by a share or more."""
+
+    def starts(length: int) -> list[int]:
+        if length <= tile:
+            return [0]
+        count = math.ceil((length - tile) / (tile * (1 - overlap))) + 1
+        return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+    return [(top, left) for top in starts(size[0]) for left in starts(size[1])]
+
+
+def _batches(paths: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    if batch_size < 1:
+        raise ArgumentError('batch_size', f'expected 1 or more, got {batch_size}')
+    left = iter(paths)
+    while batch := list(itertools.islice(left, batch_size)):
+        yield batch
+
+
+def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """What a function makes of each item, in their order: by threads, some items ahead, or without them when asked."""
+    if workers < 0:
+        raise ArgumentError('workers', f'expected 0 or more, got {workers}')
+    if workers == 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def infer(
+    cfg: Config | str | Path,
+    checkpoint: str,
+    inputs: str,
+    out_dir: str,
+    *,
+    device: str | None = None,
+    score_thr: float = 0.3,
+    json_score_thr: float = 0.0,
+    batch_size: int = 1,
+    palette: Any = None,
+    ann_file: str | None = None,
+    draw: bool = True,
+    tile: int | None = None,
+    workers: int = 1,
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> dict[str, Path]:
+    """Predict for pictures, films and cameras.
+
+    Writes below ``out_dir``: ``vis/`` (images with the predictions drawn), ``predictions.json`` (a COCO results file:
+    a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
+    ``categories`` that the results refer to, so that ``COCO('images.json').loadRes('predictions.json')`` works). A
+    network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
+
+    Args:
+        cfg: Config of the model, or its file.
+        checkpoint: File with the weights of the model.
+        inputs: The images: a file, a folder, a glob pattern, an address; a film (MP4, AVI, GIF, ...), a stream or the
+            number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
+        out_dir: Folder of the results.
+        device: Device of the model, as for :class:`Predictor`.
+        score_thr: Least score of predictions that are drawn.
+        json_score_thr: Least score of predictions that are written to the JSON file.
+        batch_size: Images per forward pass.
+        palette: Colours of the classes, as for :class:`Predictor`.
+        ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
+            images are numbered from 1 and a category is its label plus 1.
+        draw: Whether to write images.
+        tile: Cut images into overlapping squares of so many pixels, for things that are small in large images: boxes
+            and label maps.
+        workers: Threads that read the next pictures, and as many that draw the last ones, while the network computes;
+            0 for one after the other.
+        progress: Wraps the list of images, as ``rich.progress.track`` does.
+
+    Returns:
+        The paths written, by name: ``vis``, ``predictions``, ``images``, with ``.TASK`` behind it for several tasks.
+
+    Raises:
+        FailedImagesError: Some images cannot be read or predicted for; the results of the others are written.
+        InputError, ...: As :class:`Predictor`.
+    """
+    with scratch() as fetched:
+        if inputs.startswith(('http://', 'https://')) and is_film(inputs.split('?')[0]):
+            inputs = str(fetch(inputs, Path(fetched)))
+        film = Film(inputs) if is_film(inputs) else None
+        if film is not None and ann_file is not None:
+            raise ArgumentError('ann_file', 'the frames of a film are in no file of annotations')
+        paths = [] if film else find_pictures(inputs, fetched)
+        predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
+        parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
+        if film:
+            return _infer_film(predictor, film, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
+        names = _unique_names(paths)
+        out, images, failures = Path(out_dir), {}, {}
+        out.mkdir(parents=True, exist_ok=True)
+        if tile is None:
+            samples = predictor.try_predict(paths, batch_size, workers)
+        else:
+            samples = ((path, _attempt(lambda each: predictor.predict_tiles(each, tile), path)) for path in paths)
+
+        def drawn(found: tuple[Path, tuple[str, Any]]) -> tuple[Path, Any]:
+            path, (_, sample) = found
+            if draw and not isinstance(sample, Exception):
+                fault = _attempt(lambda each: predictor.draw(path, each, out / 'vis' / names[path], score_thr), sample)
+                return path, sample if fault is None else fault
+            return path, sample
+
+        for path, sample in _ahead(drawn, zip(progress(paths), samples), workers):
+            if isinstance(sample, Exception):
+                failures[path] = sample
+                continue
+            images[path] = _about(path, sample)
+            for part in parts:
+                part.add(path, sample, json_score_thr)
+    if not images and not any(isinstance(error, UserError) for error in failures.values()):
+        raise next(iter(failures.values()))  # no fault of the images
+    written = {'vis': out / 'vis'} if draw and images else {}
+    for part in parts:
+        written |= part.write(out, images)
+    if failures:
+        raise FailedImagesError(failures, len(paths), out)
+    return written
+
+
+def _about(path: Path, sample: Any) -> dict[str, Any]:
+    height, width = (int(side) for side in sample.ori_shape[:2])
+    return {'file_name': path.name, 'width': width, 'height': height}
+
+
+def _infer_film(
+    predictor: Predictor,
+    film: Film,
+    parts: Sequence['CocoResults'],
+    out: Path,
+    score_thr: float,
+    json_score_thr: float,
+    batch_size: int,
+    draw: bool,
+) -> dict[str, Path]:
+    """The frames of a film, numbered from 1, and a film of the drawn ones. Ctrl-C ends a camera."""
+    images: dict[Path, dict] = {}
+    writer = FilmWriter(out / f'{film.name}.mp4', film.rate)
+    try:
+        for batch in _batches(film, batch_size):
+            for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
+                images[frame.path] = _about(frame.path, sample)
+                for part in parts:
+                    part.image_ids[frame.path] = len(images)
+                    part.add(frame.path, sample, json_score_thr)
+                if draw:
+                    writer.add(predictor.drawn(frame, sample, score_thr))
+    except KeyboardInterrupt:
+        print_log(f'ended after {len(images)} frames', 'current')
+    finally:
+        writer.close()
+    if not images:
+        raise InputError(f'{film.name}: no frame can be read')
+    written = {'vis': writer.path} if draw else {}
+    for part in parts:
+        written |= part.write(out, images)
+    return written
+
+
+class FailedImagesError(UserError):
+    """Some images could not be read or predicted for; the results of the others are written.
+
+    Attributes:
+        failures: The exception of each image.
+    """
+
+    def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
+        lines = [_named(path, sentence(error)) for path, error in failures.items()]
+        rest = f'{len(lines)} of {total} images failed; the results of the others are in {out}:'
+        super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
+        self.failures = dict(failures)
+
+
+def _named(path: Path, text: str) -> str:
+    text = ' '.join(text.split())
+    return text if text.startswith(str(path)) else f'{path}: {text}'
+
+
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function returns, or the exception: with an image of unforeseen size, libraries raise any."""
+    try:
+        return function(argument)
+    except Exception as error:
+        return error
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config of any task library, for weights that a checkpoint gives; the config is changed in place.
+
+    Raises:
+        InputError: Something that the config names cannot be built.
+    """
+    scope = scope_of(cfg)
+    init_default_scope('mmengine' if scope in NO_LIBRARY else scope)
+    with naming(str(cfg.filename), Exception):
+        return revert_sync_batchnorm(MODELS.build(without_own_weights(cfg)))
+
+
+def inference_transforms(cfg: Config) -> list[dict]:
+    """The transforms of the test dataset without those that load annotations."""
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise InputError(f'{cfg.filename}: no test_dataloader, which says how images are prepared')
+    datasets = with_pipeline(loader.dataset)
+    if not datasets:
+        raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
+    transforms = datasets[0].pipeline
+    kinds = map(kind_of, transforms)
+    labels = ('Annotations', 'LabelMap')
+    return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
+
+
+def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The file name of each drawn image; equal names from different folders get a number."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        own = Path(file_name(path.name))
+        numbered = (f'{own.stem}_{count}{own.suffix}' for count in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([own.name], numbered) if name not in taken)
+        taken.add(names[path])
+    return names

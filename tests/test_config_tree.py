@@ -1,0 +1,53 @@
+"""Every dict of a config and every dataset below wrappers is found."""
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, RepeatDataset
+from torch.utils.data import ConcatDataset
+
+from icconv_mm.config_tree import datasets_in, dicts_in, leaf_datasets, phase_datasets, places_in
+
+
+def test_every_dict_of_a_config():
+    """Also of a ``Config``, which is no dict itself, and in lists and tuples; changes are seen on the way down."""
+    cfg = Config({'a': {'n': 1, 'b': [{'n': 2}, ({'n': 3},)]}, 'c': 4})
+    for part in (cfg, cfg.a):
+        assert [node.n for node in dicts_in(part) if 'n' in node] == [1, 2, 3]
+    for node in dicts_in(cfg):
+        node.pop('b', None)
+    assert cfg.a == {'n': 1}
+
+
+def test_places_of_a_config():
+    """As the command line calls them."""
+    cfg = Config({'a': {'map': {0: {'n': 1}}, 'b': [3, {'n': 2}]}})
+    assert [place for place, _ in places_in(cfg)] == ['', 'a', 'a.map', 'a.map.0', 'a.b.1']
+    assert [place for place, _ in places_in(cfg.a.b, 'a.b')] == ['a.b.1']
+
+
+def test_datasets_of_phases():
+    """In the order that is asked for; a phase without data is left out."""
+    cfg = Config(
+        {'train_dataloader': {'dataset': {'n': 1}}, 'val_dataloader': None, 'test_dataloader': {'dataset': {}}}
+    )
+    assert list(phase_datasets(cfg, 'test', 'val', 'train')) == [
+        ('test_dataloader.dataset', {}),
+        ('train_dataloader.dataset', {'n': 1}),
+    ]
+
+
+def test_datasets_below_wrappers():
+    """By the same names in the config and in what is built of it."""
+
+    class Pictures(BaseDataset):
+        def load_data_list(self):
+            return [{'img_path': 'a.jpg'}]
+
+    first, second = Pictures(), Pictures()
+    built = ConcatDataset([RepeatDataset(first, times=2), second])
+    leaves = {'type': 'First', 'ann_file': 'a'}, {'type': 'Second'}
+    cfg = {'type': 'ConcatDataset', 'datasets': [{'type': 'RepeatDataset', 'dataset': leaves[0]}, leaves[1]]}
+    names = ['d.datasets.0.dataset', 'd.datasets.1']
+    assert list(leaf_datasets(cfg, 'd')) == list(zip(names, leaves))
+    assert list(leaf_datasets(built, 'd')) == list(zip(names, (first, second)))
+    assert [name for name, _ in datasets_in(built, 'd')] == ['d', 'd.datasets.0', *names]
+    assert list(leaf_datasets(leaves[1], 'd')) == [('d', leaves[1])]
