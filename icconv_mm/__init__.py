@@ -100,7 +100,7 @@ _TYPES = {
         'FinestFPN', 'MaskedHeatmapLoss', 'MultiScaleDataPreprocessor', 'MultiScaleResize', 'PackMultiScaleInputs',
         'TagLoss',
     ),
-    'tasks.segmentation': (
+    'tasks.semantic': (
         'ListedSegDataset', 'LoadLabelMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss',
     ),
 }  # fmt: skip

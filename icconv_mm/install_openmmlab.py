@@ -24,7 +24,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 BUILD_TOOLS = ['pip', 'setuptools', 'wheel', 'ninja', 'cython', 'numpy']
 TORCH = ['torch', 'torchvision']
-LIBRARIES = [
+TASK_LIBRARIES = [
     'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'scipy', 'matplotlib',
     'rich', 'tqdm', 'tensorboard',
     # what mmpose, mmpretrain and openmim ask for, without the packages that do not install beside the rest
@@ -112,7 +112,7 @@ class Versions:
             'build tools': BUILD_TOOLS,
             # mmcv's setup.py imports OpenCV where there is one, also a half written one
             'torch': [*TORCH, 'numpy', *self.those(['opencv-python', 'opencv-python-headless'])],
-            'libraries': [*self.those(LIBRARIES), *TORCH],
+            'libraries': [*self.those(TASK_LIBRARIES), *TORCH],
             'task libraries': ['--no-deps', '--no-build-isolation', *self.those(WITHOUT_DEPENDENCIES)],
         }
 
@@ -146,7 +146,7 @@ def plan(versions: Versions, installed: Mapping[str, str], device: str) -> list[
             f'{", ".join(others)}: installed, under the import names of {", ".join(sorted(wanted))}; take an '
             'environment without them, or keep them, as icconv_mm works with both'
         )
-    everything = (*BUILD_TOOLS, *TORCH, 'mmcv', *LIBRARIES, *WITHOUT_DEPENDENCIES)
+    everything = (*BUILD_TOOLS, *TORCH, 'mmcv', *TASK_LIBRARIES, *WITHOUT_DEPENDENCIES)
     asked = [canonical(name) for name in versions.those(everything)]
     new = ', '.join(f'{name} {pins[name]}' for name in sorted(asked) if name not in installed)
     other = [name for name, pin in pins.items() if installed.get(name, pin).split('+')[0] != pin]

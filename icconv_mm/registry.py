@@ -21,9 +21,9 @@ from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 SCOPE = 'icconv_mm'
 # Import name of a task library, which is also the default_scope of its configs -> its folder of icconv_mm.tasks.
-TASKS = {
+LIBRARIES = {
     'mmdet': 'detection',
-    'mmseg': 'segmentation',
+    'mmseg': 'semantic',
     'mmpose': 'pose',
     'mmpretrain': 'classification',
 }
@@ -35,10 +35,10 @@ def import_task(library: str, module: str = '') -> ModuleType:
     """Import the folder of the task of a library, or a module of it; the classes of the folder are registered then.
 
     Args:
-        library: Import name of the library, one of :data:`TASKS`; it is imported, too.
+        library: Import name of the library, one of :data:`LIBRARIES`; it is imported, too.
         module: Name of a module within.
     """
-    return importlib.import_module(f'icconv_mm.tasks.{TASKS[library]}' + (f'.{module}' if module else ''))
+    return importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}' + (f'.{module}' if module else ''))
 
 
 class _LazyRegistry(root.Registry):
@@ -46,7 +46,7 @@ class _LazyRegistry(root.Registry):
 
     def import_from_location(self) -> None:
         super().import_from_location()
-        for library in TASKS:
+        for library in LIBRARIES:
             if sys.modules.get(library) is not None:  # None bars an import
                 import_task(library)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError
-from icconv_mm_runtime.outputs import OUTPUTS
+from icconv_mm_runtime.outputs import OUTPUTS, form_of
 
 SCHEMA = 1  # of the metadata that this version reads
 Check = Callable[[Any, str], None]  # of a value; raises RuntimeInputError with the name of its field
@@ -46,14 +46,14 @@ def check(metadata: Any, file: str) -> None:
     if len(set(names)) < len(names) or ('' in names and len(names) > 1):
         raise RuntimeInputError(f'{where}: tasks: expected a name for each, got {names!r:.100}')
     for task in metadata['tasks']:
-        if set(task['outputs']) != set(known := OUTPUTS[task['kind']]):
+        if set(task['outputs']) != set(known := OUTPUTS[form_of(task)]):
             raise RuntimeInputError(
                 f'{where}: the outputs of {task["kind"]} are {", ".join(known)}, got {task["outputs"]}'
             )
     kinds = [step['op'] for step in metadata['steps']]
     if any(kind in ENDS for kind in kinds[:-1]):
         raise RuntimeInputError(f'{where}: steps: nothing can follow {" or ".join(ENDS)}, got {kinds}')
-    if any(task['kind'] == 'keypoints' for task in metadata['tasks']) and not (kinds and kinds[-1] in ENDS):
+    if any(form_of(task) == 'keypoints' for task in metadata['tasks']) and not (kinds and kinds[-1] in ENDS):
         raise RuntimeInputError(f'{where}: steps: keypoints need {" or ".join(ENDS)} at their end, got {kinds}')
 
 
@@ -311,17 +311,16 @@ class Grouping:
 
 @dataclass
 class Pose(Task):
-    """People of heatmaps and tags."""
+    """People; ``grouping`` says how they are made of heatmaps and tags."""
 
-    grouping: Mapping[str, Any] = of(record(Grouping, closed=True), kw_only=True)
+    grouping: Mapping[str, Any] | None = of(optional(record(Grouping, closed=True)), default=None)
 
 
 KINDS = {
-    'boxes': Task,
-    'instances': Instances,
+    'detection': Task,
+    'instance': Instances,
     'semantic': Semantic,
     'pose': Pose,
-    'keypoints': Task,
     'classification': Task,
 }
 

@@ -11,8 +11,8 @@ _FLOAT, _INTEGER = 'f', 'iu'  # kinds of numpy's dtypes
 # The sizes of each output behind the batch, and the kind of its numbers. An output has all of one letter alike.
 _BOXES = {'boxes': (('objects', 4), _FLOAT), 'scores': (('objects',), _FLOAT), 'labels': (('objects',), _INTEGER)}
 OUTPUTS: dict[str, dict[str, tuple[tuple, str]]] = {
-    'boxes': _BOXES,
-    'instances': {**_BOXES, 'masks': (('objects', 'rows', 'columns'), _FLOAT)},
+    'detection': _BOXES,
+    'instance': {**_BOXES, 'masks': (('objects', 'rows', 'columns'), _FLOAT)},
     'semantic': {'logits': (('classes', 'height', 'width'), _FLOAT)},
     'pose': {
         'heatmaps': (('keypoints', 'rows', 'columns'), _FLOAT),
@@ -26,6 +26,11 @@ OUTPUTS: dict[str, dict[str, tuple[tuple, str]]] = {
     'classification': {'scores': (('classes',), _FLOAT)},
 }
 _MOST = {'objects': limits.OBJECTS, 'keypoints': limits.KEYPOINTS, 'classes': limits.CLASSES}
+
+
+def form_of(task: Mapping[str, Any]) -> str:
+    """Which outputs a task has: its kind; ``'keypoints'`` for poses of a network that groups keypoints itself."""
+    return 'keypoints' if task['kind'] == 'pose' and task.get('grouping') is None else task['kind']
 
 
 def check_outputs(
@@ -44,7 +49,7 @@ def check_outputs(
     """
     sizes = {'height': input_size[0], 'width': input_size[1]}
     found = {}
-    for name, (shape, kinds) in OUTPUTS[task['kind']].items():
+    for name, (shape, kinds) in OUTPUTS[form_of(task)].items():
         key = f'{task["name"]}.{name}' if task['name'] else name
         values = found[name] = outputs.get(key)
         if not isinstance(values, np.ndarray):
@@ -82,6 +87,6 @@ def _check_numbers(task: Mapping[str, Any], found: Mapping[str, np.ndarray], key
     if labels.size and not 0 <= labels.min() <= labels.max() < named:
         raise ValueError(f'the output labels has {labels.min()} to {labels.max()}, which are no classes')
     if keypoints:
-        named = [*np.ravel(task.get('skeleton') or ()), *(task.get('grouping', {}).get('keypoint_order') or ())]
+        named = [*np.ravel(task.get('skeleton') or ()), *((task.get('grouping') or {}).get('keypoint_order') or ())]
         if named and max(named) >= keypoints:
             raise ValueError(f'the network gives {keypoints} keypoints, the metadata name number {max(named)}')

@@ -9,6 +9,7 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.grouping import group_keypoints
 from icconv_mm_runtime.images import Picture
+from icconv_mm_runtime.outputs import form_of
 
 Found = dict[str, np.ndarray]
 
@@ -19,7 +20,7 @@ def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
     Raises:
         ValueError: The outputs would lead to more than :mod:`icconv_mm_runtime.limits` allows.
     """
-    return _DECODERS[task['kind']](task, outputs, row, picture)
+    return _DECODERS[form_of(task)](task, outputs, row, picture)
 
 
 def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
@@ -134,8 +135,8 @@ def _classification(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], 
 
 
 _DECODERS: dict[str, Callable[..., Found]] = {
-    'boxes': _boxes,
-    'instances': _boxes,
+    'detection': _boxes,
+    'instance': _boxes,
     'semantic': _semantic,
     'pose': _pose,
     'keypoints': _keypoints,

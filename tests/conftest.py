@@ -22,9 +22,9 @@ from icconv_mm import versions
 try:
     from mmengine.registry import DefaultScope
 
-    from icconv_mm.registry import TASKS
+    from icconv_mm.registry import LIBRARIES
 except ImportError:  # torch alone: no runner, no scope
-    DefaultScope, TASKS = None, ()
+    DefaultScope, LIBRARIES = None, ()
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -79,7 +79,7 @@ def pytest_runtest_call(item):
     """A test of a config whose base is in a library that is not installed skips."""
     outcome = yield
     error = outcome.excinfo[1] if outcome.excinfo else None
-    for library in TASKS:
+    for library in LIBRARIES:
         if str(error).startswith(f'{library} is not installed') and not versions.is_installed(library):
             outcome.force_exception(pytest.skip.Exception(f"could not import '{library}'"))
 

@@ -14,7 +14,7 @@ from icconv_mm import registry, versions
 
 
 def test_every_registered_type_has_its_name():
-    for library in registry.TASKS:
+    for library in registry.LIBRARIES:
         pytest.importorskip(library)
         registry.import_task(library)
     from icconv_mm.tasks.pose.codec import KEYPOINT_CODECS
@@ -40,11 +40,11 @@ def test_star_import_has_what_torch_alone_has():
 def test_a_name_loads_no_library_but_its_own(name):
     code = f'import sys, icconv_mm; hasattr(icconv_mm, {name!r}); print(*sys.modules)'
     modules = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    assert 'icconv_mm' in modules and not set(registry.TASKS) & set(modules)
+    assert 'icconv_mm' in modules and not set(registry.LIBRARIES) & set(modules)
 
 
 def test_a_name_of_a_library_that_is_not_installed():
-    barred = [library for library in registry.TASKS if versions.is_installed(library)]
+    barred = [library for library in registry.LIBRARIES if versions.is_installed(library)]
     code = (
         f'import sys; sys.modules |= dict.fromkeys({barred})\n'
         'import icconv_mm\n'

@@ -4,7 +4,7 @@ Exit status: 0 if every threshold is reached, 1 if one is missed or a tool fails
 
 Examples:
   python tools/demo.py
-  python tools/demo.py --tasks joint detection instance semantic pose
+  python tools/demo.py --tasks all detection instance semantic pose
 """
 
 import signal
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--work-dir', type=Path, default=work, metavar='DIR', help='default: %(default)s')
     data = Path('data/miniature')
     parser.add_argument('--data', type=Path, default=data, metavar='DIR', help='drawn if missing; default: %(default)s')
-    networks = 'some of: joint (default: one network for all tasks), detection instance semantic pose (one for each)'
+    networks = 'some of: all (default: one network for all tasks), detection instance semantic pose (one for each)'
     parser.add_argument('--tasks', nargs='+', metavar='NAME', help=networks)
     backbones = 'a file of configs/_base_/backbones, without .py; default: %(default)s'
     parser.add_argument('--backbone', default='ic_resnet18', metavar='NAME', help=backbones)

@@ -4,7 +4,7 @@ CONFIG is the file of a config; or pictures as they lie, a folder or a file of l
 (tools/prepare_data.py says what is read): the first line is all that BCCD needs.
 
 Examples:
-  python tools/train.py data/bccd --task boxes --backbone ic_resnet18 --size 416 --epochs 50
+  python tools/train.py data/bccd --task detection --backbone ic_resnet18 --size 416 --epochs 50
   python tools/train.py data/camvid --task semantic --void 11 --classes sky building pole road ...
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det --resume

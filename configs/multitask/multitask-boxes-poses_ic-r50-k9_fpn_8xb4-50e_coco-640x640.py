@@ -5,7 +5,7 @@ heads = _base_.model.tasks.instance
 model = dict(
     tasks=dict(
         _delete_=True,
-        boxes=dict(
+        detection=dict(
             type='mmdet.FasterRCNN',
             rpn_head=heads.rpn_head,
             roi_head=dict(
@@ -20,33 +20,35 @@ model = dict(
     )
 )
 
-load_boxes = dict(type='icconv_mm.LoadTaskAnnotations', boxes=dict(type='mmdet.LoadAnnotations', with_bbox=True))
-pack_boxes = dict(type='icconv_mm.PackTaskInputs', boxes=_base_.pack.instance)
+load_detection = dict(
+    type='icconv_mm.LoadTaskAnnotations', detection=dict(type='mmdet.LoadAnnotations', with_bbox=True)
+)
+pack_detection = dict(type='icconv_mm.PackTaskInputs', detection=_base_.pack.instance)
 train_dataloader = dict(
     dataset=dict(
-        datasets=dict(_delete_=True, boxes=_base_.train_instance, pose=_base_.train_pose),
+        datasets=dict(_delete_=True, detection=_base_.train_instance, pose=_base_.train_pose),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            load_boxes,
+            load_detection,
             *_base_.geometry,
-            dict(**pack_boxes, pose=_base_.pack_people),
+            dict(**pack_detection, pose=_base_.pack_people),
         ],
     )
 )
 val_dataloader = dict(
     dataset=dict(
-        datasets=dict(_delete_=True, boxes=_base_.val_instance, pose=_base_.val_pose),
+        datasets=dict(_delete_=True, detection=_base_.val_instance, pose=_base_.val_pose),
         pipeline=[
             dict(type='LoadImageFromFile'),
             _base_.resize,
-            load_boxes,
-            dict(**pack_boxes, pose=_base_.pack.pose),
+            load_detection,
+            dict(**pack_detection, pose=_base_.pack.pose),
         ],
     )
 )
 test_dataloader = val_dataloader
 val_evaluator = [
-    dict(_base_.instance_metric, task='boxes', metric=dict(_base_.instance_metric.metric, metric='bbox')),
+    dict(_base_.instance_metric, task='detection', metric=dict(_base_.instance_metric.metric, metric='bbox')),
     _base_.pose_metric,
 ]
 test_evaluator = val_evaluator

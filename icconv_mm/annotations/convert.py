@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icconv_mm.annotations import limits
+from icconv_mm.annotations import TASKS, limits
 from icconv_mm.annotations.convert_seg_maps import prepare_maps
 from icconv_mm.annotations.converted import Prepared
-from icconv_mm.annotations.dataset import SPLITS, TASKS, Found, Picture, Thing, assign_splits
+from icconv_mm.annotations.dataset import SPLITS, Found, Picture, Thing, assign_splits
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORMATS, IMAGE_SUFFIXES, Files, loaded_shape
 from icconv_mm.annotations.left_out import check_left_out
 from icconv_mm.annotations.polygons import measure
@@ -159,7 +159,7 @@ def prepare(
 
     Args:
         found: What a reader found; its ``problems`` grow.
-        task: One of :data:`icconv_mm.annotations.dataset.TASKS`.
+        task: One of :data:`icconv_mm.annotations.TASKS`.
         folder: Gets ``TASK_SPLIT.json``, the names of classes or keypoints and, where label maps are not as networks
             read them, ``maps``.
         classes: The names to learn, in their order; for label maps without names, the name of each value from 0.
@@ -181,7 +181,7 @@ def prepare(
     check_duplicates(found, pictures) if thorough else None
     if task == 'semantic':
         pictures = prepare_maps(found, made, pictures, folder, classes, {*void, *found.void}, thorough)
-    elif task == 'classes':
+    elif task == 'classification':
         there = sorted({picture.label for picture in pictures})
         made.classes = require_known(classes, there, 'classes: no class') if classes else there
         counts = Counter(picture.label for picture in pictures)
@@ -201,7 +201,7 @@ def prepare(
         if own:
             made.splits[split], made.paths[split] = len(own), [picture.path for picture in own]
             made.things[split] = sum(len(picture.things or ()) for picture in own)
-            path = folder / f'{task}_{split}.{"txt" if task == "classes" else "json"}'
+            path = folder / f'{task}_{split}.{"txt" if task == "classification" else "json"}'
             made.files[split] = _write(made, own, path, absolute)
     if not shared:
         fill_splits([made])
@@ -306,7 +306,7 @@ def _prepare_things(
     learned, wanted = [], set(names)
     for picture in pictures:
         things = [thing for thing in picture.things if thing.name in wanted]
-        if made.task == 'masks':
+        if made.task == 'instance':
             things = [thing for thing in things if _has_mask(found, thing)]
         learned.append(replace(picture, things=things))
     made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
@@ -406,7 +406,7 @@ def _write(made: Prepared, pictures: Sequence[Picture], path: Path, absolute: bo
     """The labels of one split; images by their whole paths, or as below ``made.root``."""
     names = [str(each.path if absolute else each.path.relative_to(made.root)) for each in pictures]
     labels = {name: label for label, name in enumerate(made.classes)}
-    if made.task == 'classes':
+    if made.task == 'classification':
         lines = [f'{name} {labels[picture.label]}\n' for name, picture in zip(names, pictures)]
         _write_text(path, ''.join(lines))
         return path
@@ -450,7 +450,7 @@ def _entry(made: Prepared, thing: Thing, labels: Mapping[str, int]) -> dict:
     entry['iscrowd'] = int(thing.crowd)
     if thing.outline is not None:
         entry['segmentation'] = thing.outline
-    elif made.task == 'masks':  # a crowd without an outline
+    elif made.task == 'instance':  # a crowd without an outline
         x, y, w, h = thing.box
         entry['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     if made.task == 'pose':
@@ -465,5 +465,7 @@ def all_tasks(found: Sequence[Found]) -> list[str]:
     """The tasks that one network can learn from all that was found: boxes only where there are no masks."""
     there = {task for each in found for task in each.tasks()}
     return [
-        task for task in TASKS if task in there and task != 'classes' and not (task == 'boxes' and 'masks' in there)
+        task
+        for task in TASKS
+        if task in there and task != 'classification' and not (task == 'detection' and 'instance' in there)
     ]

@@ -11,7 +11,7 @@ class Prepared:
     """One task's labels, as written for a training.
 
     Attributes:
-        task: One of :data:`icconv_mm.annotations.dataset.TASKS`.
+        task: One of :data:`icconv_mm.annotations.TASKS`.
         root: The folder that holds all pictures.
         files: The file of each split; of another one where :func:`fill_splits` says so.
         classes: Names by label.

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
+from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.images_on_disk import _head
 from icconv_mm.annotations.reading import fault_of
 from icconv_mm.errors import InputError
 
-TASKS = ('boxes', 'masks', 'semantic', 'pose', 'classes')
 SPLITS = ('train', 'val', 'test')
 _HELD_OUT_FIRST = ('val', 'test', 'train', '')  # a picture that is learned from must not judge what was learned
 _HELD_OUT = 5  # one picture of so many validates, where nobody split the set
@@ -168,11 +168,11 @@ class Found:
         """The tasks that there are labels for."""
         kinds = {kind for _, thing in self.things() for kind in ('box', 'outline', 'keypoints') if getattr(thing, kind)}
         has = {
-            'boxes': bool(kinds),
-            'masks': 'outline' in kinds,
+            'detection': bool(kinds),
+            'instance': 'outline' in kinds,
             'semantic': any(picture.label_map for picture in self.pictures.values()),
             'pose': 'keypoints' in kinds and bool(self.keypoints),
-            'classes': any(picture.label for picture in self.pictures.values()),
+            'classification': any(picture.label for picture in self.pictures.values()),
         }
         return [task for task in TASKS if has[task]]
 
@@ -182,7 +182,7 @@ class Found:
         Raises:
             InputError: Each of them has a problem.
         """
-        member = {'semantic': 'label_map', 'classes': 'label'}.get(task, 'things')
+        member = {'semantic': 'label_map', 'classification': 'label'}.get(task, 'things')
         there = sorted((p for p in self.pictures.values() if getattr(p, member) is not None), key=lambda p: p.path)
         if there and all(min(picture.size) == 0 or picture.problem for picture in there):
             first = f'{there[0].path}: {there[0].problem}'

@@ -87,7 +87,7 @@ def _drawn(found: Found, prepared: Sequence[Prepared], picture: Picture) -> np.n
     with Image.open(picture.path, formats=IMAGE_FORMATS) as opened:
         image = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
     by_task = {task.task: task for task in prepared}
-    classes = next((t.classes for name, t in by_task.items() if name in ('boxes', 'masks')), found.classes)
+    classes = next((t.classes for name, t in by_task.items() if name in ('detection', 'instance')), found.classes)
     marks = []
     for thing in picture.things or ():
         label = classes.index(thing.name) if thing.name in classes else 0

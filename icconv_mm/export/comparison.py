@@ -55,7 +55,7 @@ class Differences:
             if most := task.get('most'):  # a file gives so many at most, the best ones
                 known = {key: values[:most] for key, values in known.items()}
             values = compared(task, found[name], known, own)
-            if task['kind'] == 'pose' and not within(values) and is_tie(path, name):
+            if task.get('grouping') and not within(values) and is_tie(path, name):
                 self.ties.add(path)
                 continue
             for kind, value in values.items():
@@ -142,11 +142,10 @@ def _classes(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: An
 
 
 _COMPARED = {
-    'boxes': _objects,
-    'instances': _objects,
+    'detection': _objects,
+    'instance': _objects,
     'semantic': _label_map,
     'pose': _objects,
-    'keypoints': _objects,
     'classification': _classes,
 }
 
@@ -162,7 +161,7 @@ def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarra
         sample.set_pred_score(scores).set_pred_label(scores.argmax())
     elif kind == 'semantic':
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(found['label_map'].astype(np.int64))[None])
-    elif kind in ('pose', 'keypoints'):
+    elif kind == 'pose':
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'bbox_scores': 'scores'}
         sample.pred_instances = InstanceData(**{name: found[own] for name, own in names.items()})
     else:

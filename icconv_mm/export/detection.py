@@ -57,7 +57,7 @@ class DetectorOutputs(nn.Module):
             _check_nms(detector.bbox_head.test_cfg, f'{where}.test_cfg')
             self.with_masks = False
 
-        self.kind = 'instances' if self.with_masks else 'boxes'
+        self.kind = 'instance' if self.with_masks else 'detection'
         self.names = ('boxes', 'scores', 'labels', *(['masks'] if self.with_masks else []))
 
     def details(self, meta: dict) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
     if library == 'mmdet':
         return _module('detection').DetectorOutputs(network, where)
     if library == 'mmseg':
-        return _module('segmentation').SegmentorOutputs(network, where)
+        return _module('semantic').SegmentorOutputs(network, where)
     if library == 'mmpose':
         return _module('pose').outputs_of(network, where, meta, scales)
     if library == 'mmpretrain':

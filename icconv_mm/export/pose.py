@@ -91,7 +91,7 @@ class EmbeddingOutputs(nn.Module):
 class RTMOOutputs(nn.Module):
     """``keypoints`` [N, k, K, 2] in pixels of the input, ``keypoint_scores`` [N, k, K], ``scores`` [N, k] of RTMO."""
 
-    kind = 'keypoints'
+    kind = 'pose'
     names = ('keypoints', 'keypoint_scores', 'scores')
 
     def __init__(self, estimator: nn.Module, where: str):

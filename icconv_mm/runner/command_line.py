@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _is_balanced(value: str) -> bool:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """What is learned of pictures that have no config yet, the arguments of :func:`icconv_mm.apis.config_for`."""
     group = parser.add_argument_group('for pictures without a config')
-    tasks = ('boxes', 'masks', 'semantic', 'pose', 'classes', 'all')
+    tasks = (*TASKS, 'all')
     group.add_argument('--task', choices=tasks, help='what to learn; all: one network for all there are labels for')
     group.add_argument('--backbone', metavar='NAME', help='such as ic_resnet18, resnet50 (default: ic_resnet50)')
     group.add_argument('--size', type=int, help='of the longer side in pixels (default: as the data ask for)')

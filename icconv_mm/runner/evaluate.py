@@ -78,7 +78,7 @@ def judge(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[s
     judged = {}
     for task, file in labels.items():
         truth = _truth(task, file, predictor.classes)
-        side = len(truth.classes) + (task in ('boxes', 'masks'))
+        side = len(truth.classes) + (task in ('detection', 'instance'))
         own = Judged(truth.classes, np.zeros((side, side), dtype=np.int64))
         drawn: dict[Path, tuple[Content, Content]] = {}
         for (path, told), (_, sample) in zip(truth.pictures.items(), predictor.try_predict(list(truth.pictures))):
@@ -109,7 +109,7 @@ class _Truth:
 
     def content(self, told: Any) -> Content:
         """The labels of a picture as marks."""
-        if self.task == 'classes':
+        if self.task == 'classification':
             return Content(title=f'truth: {self.classes[told]}')
         if self.task == 'semantic':
             return Content(label_map=read_label_map(told), names=self.classes, title='truth')
@@ -128,7 +128,7 @@ class _Truth:
 
 def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
     """The annotations in a file that names images by their whole paths."""
-    if task == 'classes':
+    if task == 'classification':
         lines = (line.rpartition(' ') for line in file.read_text().splitlines())
         return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
     content = json.loads(Path(file).read_text())
@@ -213,9 +213,9 @@ def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarra
 
 
 _COMPARE = {
-    'classes': _compare_classes,
-    'boxes': _compare_things,
-    'masks': _compare_things,
+    'classification': _compare_classes,
+    'detection': _compare_things,
+    'instance': _compare_things,
     'semantic': _compare_maps,
     'pose': _compare_poses,
 }

@@ -14,9 +14,10 @@ import numpy as np
 from mmengine.config import Config
 
 from icconv_mm import models
+from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.convert import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
 from icconv_mm.annotations.converted import Prepared
-from icconv_mm.annotations.dataset import SPLITS, TASKS, Found, Picture, assign_splits
+from icconv_mm.annotations.dataset import SPLITS, Found, Picture, assign_splits
 from icconv_mm.annotations.left_out import write_warnings
 from icconv_mm.annotations.report import problem_lines
 from icconv_mm.arguments import check_positive, require_known
@@ -29,7 +30,13 @@ from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed
 
-LIBRARY = {'boxes': 'mmdet', 'masks': 'mmdet', 'semantic': 'mmseg', 'pose': 'mmpose', 'classes': 'mmpretrain'}
+LIBRARY = {
+    'detection': 'mmdet',
+    'instance': 'mmdet',
+    'semantic': 'mmseg',
+    'pose': 'mmpose',
+    'classification': 'mmpretrain',
+}
 _SEEN = 30_000  # pictures that a training sees: 500 of them 60 times
 _EPOCHS = (12, 300)
 _STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller batches where it is short
@@ -43,7 +50,7 @@ _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
 def config_for(
     data: str | Path | Sequence[str | Path],
-    task: str = 'boxes',
+    task: str = 'detection',
     backbone: str = 'ic_resnet50',
     size: int | None = None,
     epochs: int | None = None,
@@ -64,8 +71,8 @@ def config_for(
     Args:
         data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: what
             ``tools/prepare_data.py`` reads.
-        task: ``'boxes'``, ``'masks'``, ``'semantic'``, ``'pose'``, ``'classes'``, or ``'all'`` for one network that
-            learns all but ``'classes'`` of what there are labels for.
+        task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
+            network that learns all but ``'classification'`` of what there are labels for.
         backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``.
         size: Pixels of the longer side that pictures are brought to; by default what pictures and things ask for.
         epochs: Length of the training; by default 30,000 pictures are seen.
@@ -176,7 +183,7 @@ def _prepared(
     found = find(*places, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:
-        raise ArgumentError('task', 'only whole pictures have labels: use --task classes')
+        raise ArgumentError('task', 'only whole pictures have labels: use --task classification')
     for each in tasks:
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
@@ -219,7 +226,7 @@ def _not_learned(found: Sequence[Found], sets: dict[str, Found], tasks: Sequence
     """What there are labels for that nothing is learned from."""
     for own in found:
         for task in own.tasks():
-            used = sets.get(task) or (sets.get('masks') if task == 'boxes' else None)
+            used = sets.get(task) or (sets.get('instance') if task == 'detection' else None)
             if task in tasks and used is not own:
                 instead = f'but from {used.place}' if used else 'as no other task is learned beside it'
                 yield f'{own.place}: {own.format}: {task} not learned from it, {instead}'
@@ -352,7 +359,7 @@ def _choose(
     is_deep = network.get('depth', 50) >= 50
     low, high = _EPOCHS
     epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
-    most = 32 if task == 'classes' else 4 if is_deep or task == 'all' else 8
+    most = 32 if task == 'classification' else 4 if is_deep or task == 'all' else 8
     batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
     rate = 2e-4 if init else 5e-4 if is_deep else 1e-3
     return Choices(
@@ -377,7 +384,7 @@ def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
         boxes: Width and height of things in shares of the longer side, [m, 2].
         task: The task.
     """
-    if task == 'classes':
+    if task == 'classification':
         return 224
     own = float(np.median(sizes.max(1)))
     low, high = _SIDES

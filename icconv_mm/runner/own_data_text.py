@@ -28,11 +28,11 @@ _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
-    'boxes': 'coco/bbox_mAP',
-    'masks': 'coco/segm_mAP',
+    'detection': 'coco/bbox_mAP',
+    'instance': 'coco/segm_mAP',
     'semantic': 'mIoU',
     'pose': 'coco/AP',
-    'classes': 'accuracy/top1',
+    'classification': 'accuracy/top1',
 }
 
 
@@ -77,7 +77,7 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], annotations: str
     """
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
-    name = 'things' if chosen.task in ('boxes', 'masks') else chosen.task
+    name = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
     body = [
         *_kept((written / f'{name}.py').read_text(), prepared),
         '',
@@ -194,8 +194,8 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     """What was chosen: name, value and comment."""
     most = max(made.splits.get('train', 1) for made in prepared.values())
     steps = -(-most // chosen.batch) * chosen.epochs
-    things = next((task for task in ('masks', 'boxes') if task in prepared), None)
-    yield 'things', things, ''
+    objects_task = next((task for task in ('instance', 'detection') if task in prepared), None)
+    yield 'objects_task', objects_task, ''
     groups = {split: _groups(prepared, split) for split in SPLITS}
     yield 'same_pictures', groups, 'tasks whose annotations are of the same images'
     yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
@@ -203,8 +203,8 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
     if chosen.task == 'semantic':
         yield 'class_weight', class_weights(list(prepared['semantic'].counts.values())), 'rare classes count more'
-    if things is not None:
-        yield 'anchors', anchors(prepared[things].boxes, chosen.size), 'on strides 4 to 64'
+    if objects_task is not None:
+        yield 'anchors', anchors(prepared[objects_task].boxes, chosen.size), 'on strides 4 to 64'
     is_mirrored = 'pose' not in prepared or prepared['pose'].flips is not None
     yield 'flip_prob', 0.5 if is_mirrored else 0.0, 'of pictures in training are mirrored'
     yield 'batch_size', chosen.batch, ''

@@ -18,7 +18,7 @@ from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
 from icconv_mm.files import require_file
-from icconv_mm.registry import SCOPE, TASKS, import_task
+from icconv_mm.registry import LIBRARIES, SCOPE, import_task
 from icconv_mm_runtime.drawing import Content, content_of, palette
 from icconv_mm_runtime.results import Found, coco_records
 
@@ -53,8 +53,8 @@ def task_of(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
     if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
         # by name, as the folders of the libraries: it stands above them
         return importlib.import_module('icconv_mm.tasks.multitask.adapter').Adapter(cfg)
-    if (scope := scope_of(cfg)) not in TASKS:
-        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(TASKS)}')
+    if (scope := scope_of(cfg)) not in LIBRARIES:
+        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES)}')
     return adapter_of(scope)
 
 
@@ -102,7 +102,7 @@ def adapter_of(library: str) -> 'TaskAdapter':
 def library_of(cls: type) -> str | None:
     """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
     packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
-    return next((package for package in packages if package in TASKS), None)
+    return next((package for package in packages if package in LIBRARIES), None)
 
 
 def registered_class(registry: Registry, kind: Any, where: str) -> type:
@@ -124,10 +124,10 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
             raise InputError(f"{where}: no 'type'")
         return kind
     scope = kind.split('.')[0]
-    if scope in TASKS and not versions.is_installed(scope):
+    if scope in LIBRARIES and not versions.is_installed(scope):
         raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
     if (found := registry.get(kind)) is None and scope == SCOPE:
-        for library in filter(versions.is_installed, TASKS):
+        for library in filter(versions.is_installed, LIBRARIES):
             import_task(library)
         found = registry.get(kind)
     if found is None:

@@ -77,8 +77,8 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
             entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
 
     found = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
-    counts = {task: len(_entries(prepare(found, task, tmp_path / 'out'))) for task in ('masks', 'boxes', 'pose')}
-    assert counts == dict(masks=3, boxes=6, pose=6) and len(found.problems) == 3
+    counts = {task: len(_entries(prepare(found, task, tmp_path / 'out'))) for task in ('instance', 'detection', 'pose')}
+    assert counts == dict(instance=3, detection=6, pose=6) and len(found.problems) == 3
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_every_kind_of_file_has_its_limit(tmp_path, monkeypatch, write_set, limi
     monkeypatch.setattr(limits, limit, 9)
     place = root / 'data.yaml' if limit == 'YAML_BYTES' else root
     with pytest.raises(ValueError, match=f'(?s){problem}'):
-        prepare(find(place)[0], 'boxes', tmp_path / 'out')
+        prepare(find(place)[0], 'detection', tmp_path / 'out')
 
 
 def test_aliases_of_yaml_are_counted_before_they_are_written_out(tmp_path, monkeypatch):
@@ -208,6 +208,6 @@ def test_pictures_of_one_row(tmp_path):
         Image.fromarray(np.zeros((1, 20000, 3), np.uint8)).save(tmp_path / f'{number}.png')
     coco(tmp_path / 'a.json', [f'{i}.png' for i in range(4)], [[1, 0, 900, 1]] * 4, size=(20000, 1))
     (found,) = find(tmp_path)
-    made = prepare(found, 'boxes', tmp_path / 'out', thorough=True)
+    made = prepare(found, 'detection', tmp_path / 'out', thorough=True)
     assert '20000 x 1' in '\n'.join(summary(found, [made]))
     draw_page(found, [made], tmp_path / 'page.jpg')

@@ -62,14 +62,14 @@ def test_boxes_of_cvat_that_are_turned(tmp_path):
 def test_shapes_of_cvat_that_are_no_labels(tmp_path, attributes, shape, problem):
     _cvat(tmp_path, {'0.jpg': (attributes, shape), '1.jpg': ('width="16" height="12"', _BOX)})
     (found,) = find(tmp_path)
-    prepare(found, 'boxes', tmp_path / 'out')
+    prepare(found, 'detection', tmp_path / 'out')
     ((_, what),) = found.problems
     assert problem in what and 'left out' in what
 
 
 def test_names_of_pictures_split_nothing_in_cvat(tmp_path):
     _cvat(tmp_path, dict.fromkeys(('train_1.jpg', 'test-track.jpg', 'val/0.jpg'), ('', _BOX)))
-    assert splits(tmp_path, 'boxes') == {'train_1.jpg': 'train', 'test-track.jpg': 'train', 'val/0.jpg': 'val'}
+    assert splits(tmp_path, 'detection') == {'train_1.jpg': 'train', 'test-track.jpg': 'train', 'val/0.jpg': 'val'}
 
 
 def _labelme(path, *shapes, **more):

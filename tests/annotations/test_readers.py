@@ -44,14 +44,14 @@ def _truth():
 @pytest.mark.parametrize(
     ('write', 'kinds', 'tasks'),
     [
-        (labelled.coco, ('polygons', 'runs', 'compressed'), ['boxes', 'masks']),
-        (labelled.coco, ('keypoints',), ['boxes', 'pose']),
-        (labelled.yolo, ('boxes',), ['boxes']),
-        (labelled.yolo, ('outlines',), ['boxes', 'masks']),
-        (labelled.yolo, ('keypoints',), ['boxes', 'pose']),
-        (labelled.voc, (None,), ['boxes']),
-        (labelled.cvat, (None,), ['boxes', 'masks']),
-        (labelled.labelme, (None,), ['boxes', 'masks']),
+        (labelled.coco, ('polygons', 'runs', 'compressed'), ['detection', 'instance']),
+        (labelled.coco, ('keypoints',), ['detection', 'pose']),
+        (labelled.yolo, ('boxes',), ['detection']),
+        (labelled.yolo, ('outlines',), ['detection', 'instance']),
+        (labelled.yolo, ('keypoints',), ['detection', 'pose']),
+        (labelled.voc, (None,), ['detection']),
+        (labelled.cvat, (None,), ['detection', 'instance']),
+        (labelled.labelme, (None,), ['detection', 'instance']),
     ],
 )
 def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
@@ -62,7 +62,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
         root = write(tmp_path / str(kind), *([kind] if kind else []))
         found = _only(root)
         assert found.tasks() == tasks and not found.problems and not found.missing
-        made = prepare(found, 'boxes', tmp_path / 'out')
+        made = prepare(found, 'detection', tmp_path / 'out')
         assert _things(found) == _truth() and made.classes == list(labelled.NAMES)
         if write is not labelled.labelme:
             assert made.splits == {'train': 2, 'val': 1}
@@ -81,8 +81,8 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
 def test_a_mask_for_each_instance(tmp_path):
     found = _only(labelled.masks(tmp_path))
-    prepare(found, 'masks', tmp_path / 'out')
-    assert found.tasks() == ['boxes', 'masks'] and found.classes == ['object'] and not found.problems
+    prepare(found, 'instance', tmp_path / 'out')
+    assert found.tasks() == ['detection', 'instance'] and found.classes == ['object'] and not found.problems
     for picture in found.pictures.values():
         number = int(picture.path.stem[-1])
         for place, thing in enumerate(picture.things):
@@ -110,7 +110,7 @@ def test_real_labels_are_those_of_pycocotools(real_samples, tmp_path):
             (run_lengths,) = coco_mask.frPyObjects([polygon.ravel().tolist()], height, width)
             expected['coco128_yolo'].append(run_lengths)
     for name, place in (('nuclei', real_samples / 'nuclei'), ('coco128_yolo', outlines)):
-        made = prepare(choose(find(place), 'masks'), 'masks', tmp_path / name)
+        made = prepare(choose(find(place), 'instance'), 'instance', tmp_path / name)
         contents = [json.loads(made.files[split].read_text()) for split in made.splits]
         entries = [entry for content in contents for entry in content['annotations']]
         areas = sorted(entry['area'] for entry in entries)
@@ -183,7 +183,7 @@ def test_label_maps_of_0_and_255_and_a_stray_value(tmp_path):
 
 
 def test_folders_of_classes(tmp_path):
-    made = prepare(_only(labelled.folders(tmp_path / 'data')), 'classes', tmp_path / 'out')
+    made = prepare(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
     assert made.classes == ['cat', 'dog'] and sum(made.splits.values()) == 8 and made.splits['val'] == 2
     first = made.files['train'].read_text().splitlines()[0]
     name, label = first.rsplit(' ', 1)
@@ -198,7 +198,7 @@ def test_what_is_wrong_is_said_by_file(tmp_path):
         labels.read_text() + '2 0.5 0.5 0 0.1\n9 1.4 0.5 0.1 0.1\n5 0.5 0.5 0.1 0.1\nx\n2 0.95 0.5 0.3 0.2\n'
     )
     found = _only(root)
-    made = prepare(found, 'boxes', tmp_path / 'out', thorough=True)
+    made = prepare(found, 'detection', tmp_path / 'out', thorough=True)
     said = '\n'.join(f'{file}: {what}' for file, what in found.problems)
     for line, words in ((3, 'has 0 x'), (4, 'outside the picture'), (5, 'class 5 has no name'), (6, 'no numbers')):
         assert f'{labels}: line {line}: ' in said and words in said
@@ -223,12 +223,12 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
     pictures = data / 'JPEGImages'
     (pictures / 'p0.png').write_bytes(b'no picture')
     (pictures / 'p1.png').write_bytes((pictures / 'p1.png').read_bytes()[:60])
-    quick = prepare(found := _only(data), 'boxes', tmp_path / 'out')
+    quick = prepare(found := _only(data), 'detection', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1} and [Path(file).name for file, _ in found.problems] == ['p0.png']
     lines = '\n'.join(summary(found, [quick]))
     assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
     with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
-        prepare(_only(data), 'boxes', tmp_path / 'out', thorough=True)
+        prepare(_only(data), 'detection', tmp_path / 'out', thorough=True)
     assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
 
 
@@ -240,7 +240,7 @@ def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
         raise AssertionError(given)
 
     monkeypatch.setattr(cv2, 'imwrite', never)
-    made = prepare(found := _only(labelled.voc(tmp_path / 'data')), 'boxes', tmp_path / 'out')
+    made = prepare(found := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
     page = draw_page(found, [made], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
     assert cv2.imdecode(np.fromfile(page, np.uint8), cv2.IMREAD_COLOR).shape[1] == 3 * 480
 
@@ -254,7 +254,7 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
     path.write_text(path.read_text().replace('</annotation>', more))
     found = _only(root)
     assert [what for file, what in found.problems if 'object 3' in file and 'has no area' in what]
-    made = prepare(found, 'boxes', tmp_path / 'out')
+    made = prepare(found, 'detection', tmp_path / 'out')
     entries = json.loads(made.files['train'].read_text())['annotations']
     assert [entry['bbox'] for entry in entries if entry['iscrowd']] == [[2, 2, 7, 7]] and len(entries) == 5
 
@@ -263,7 +263,7 @@ def test_duplicates_across_splits(tmp_path):
     root = labelled.yolo(tmp_path / 'data')
     (root / 'images/val/p2.png').write_bytes((root / 'images/train/p0.png').read_bytes())
     found = _only(root)
-    prepare(found, 'boxes', tmp_path / 'out', thorough=True)
+    prepare(found, 'detection', tmp_path / 'out', thorough=True)
     assert any('the splits train and val share it' in what for _, what in found.problems)
 
 
@@ -282,7 +282,7 @@ def test_labels_in_the_frame_of_the_sensor_follow_exif(tmp_path, turn):
     (root / 'train.json').write_text(json.dumps(content))
     found = _only(root)
     assert any(f'orientation {turn}' in what for _, what in found.problems)
-    prepare(found, 'masks', tmp_path / 'out')
+    prepare(found, 'instance', tmp_path / 'out')
     picture = next(p for p in found.pictures.values() if p.path.name == 'p0.jpg')
     image = cv2.imread(str(path))
     assert picture.size == image.shape[1::-1] == labelled.SIZE[::-1]
@@ -323,13 +323,13 @@ def test_choice_among_several_sets(tmp_path):
     labelled.coco(tmp_path / 'masks')
     labelled.label_maps(tmp_path / 'maps', void=255)
     found = find(tmp_path)
-    assert choose(found, 'boxes').format == 'YOLO' and choose(found, 'masks').format == 'COCO'
-    assert all_tasks(found) == ['masks', 'semantic']
+    assert choose(found, 'detection').format == 'YOLO' and choose(found, 'instance').format == 'COCO'
+    assert all_tasks(found) == ['instance', 'semantic']
     with pytest.raises(ArgumentError, match="task: no labels for 'pose'"):
         choose(found, 'pose')
     labelled.yolo(tmp_path / 'more')
-    with pytest.raises(ArgumentError, match="2 sets have labels for 'boxes'"):
-        choose(find(tmp_path), 'boxes')
+    with pytest.raises(ArgumentError, match="2 sets have labels for 'detection'"):
+        choose(find(tmp_path), 'detection')
 
 
 def test_places_that_hold_nothing(tmp_path):

@@ -144,7 +144,7 @@ def test_lists_of_voc(tmp_path, lists, expected):
     draw(tmp_path, *(f'JPEGImages/{number}.jpg' for number in range(3)))
     voc(tmp_path, *(f'Annotations/{number}' for number in range(3)))
     write(tmp_path, {f'ImageSets/{name}.txt': text for name, text in lists.items()})
-    assert splits(tmp_path, 'boxes') == {f'JPEGImages/{name}.jpg': split for name, split in expected.items()}
+    assert splits(tmp_path, 'detection') == {f'JPEGImages/{name}.jpg': split for name, split in expected.items()}
 
 
 def test_coco_names_that_lead_to_one_picture(tmp_path):
@@ -164,7 +164,7 @@ def test_areas_of_coco_that_are_no_numbers(tmp_path):
     coco(tmp_path / 'a.json', ['0.jpg'])
     write(tmp_path, {'a.json': (tmp_path / 'a.json').read_text().replace('"bbox"', '"area": "25", "bbox"')})
     (found,) = find(tmp_path)
-    made = prepare(found, 'boxes', tmp_path / 'out')
+    made = prepare(found, 'detection', tmp_path / 'out')
     assert json.loads(made.files['train'].read_text())['annotations'][0]['area'] == 25
     assert '"area" is \'25\', no number' in said(found)
 
@@ -174,7 +174,7 @@ def test_equal_names_of_coco_in_folders_of_the_splits(tmp_path):
         draw(tmp_path, f'{split}/0.jpg', f'{split}/1.jpg')
         coco(tmp_path / f'annotations/instances_{split}.json', ['0.jpg', '1.jpg'])
     expected = {'train/0.jpg': 'train', 'train/1.jpg': 'train', 'val/0.jpg': 'val', 'val/1.jpg': 'val'}
-    assert splits(tmp_path, 'boxes') == expected
+    assert splits(tmp_path, 'detection') == expected
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_picture_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, fil
     (found,) = find(tmp_path)
     assert '1 of its pictures are in another file' in said(found)
     assert {len(picture.things) for picture in found.pictures.values()} == {1}
-    assert splits(tmp_path, 'boxes') == {f'{folder}/{name}.jpg': split for name, split in kept.items()}
+    assert splits(tmp_path, 'detection') == {f'{folder}/{name}.jpg': split for name, split in kept.items()}
 
 
 def test_voc_finds_pictures_by_the_names_of_its_files(tmp_path):
@@ -220,11 +220,11 @@ def test_labels_for_another_size_are_left_out(tmp_path):
     draw(tmp_path, '2.jpg', size=(8, 6))
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
     (found,) = find(tmp_path)
-    made = prepare(found, 'boxes', tmp_path / 'out')
+    made = prepare(found, 'detection', tmp_path / 'out')
     assert sum(made.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(found)
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
     with pytest.raises(InputError, match=r'none of 2 pictures can be used, the first: .*0.jpg: is 16 x 12, but coco'):
-        prepare(find(tmp_path)[0], 'boxes', tmp_path / 'out')
+        prepare(find(tmp_path)[0], 'detection', tmp_path / 'out')
 
 
 def test_pictures_of_twelve_bits_are_left_out(tmp_path):
@@ -234,7 +234,7 @@ def test_pictures_of_twelve_bits_are_left_out(tmp_path):
         Image.fromarray(np.linspace(0, most, 192).reshape(12, 16).astype(np.uint16)).save(path)
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
     (found,) = find(tmp_path)
-    prepare(found, 'boxes', tmp_path / 'out')
+    prepare(found, 'detection', tmp_path / 'out')
     assert [what for _, what in found.problems] == [
         'pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits: left out'
     ]
@@ -401,7 +401,7 @@ def test_pictures_are_decoded_as_training_does(tmp_path, monkeypatch):
     (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
     monkeypatch.setattr(images_on_disk, '_turn_of', lambda image: 1)
     (found,) = find(tmp_path)
-    made = prepare(found, 'boxes', tmp_path / 'out', thorough=True)
+    made = prepare(found, 'detection', tmp_path / 'out', thorough=True)
     assert sum(made.splits.values()) == 3
     assert said(found) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
 
@@ -412,7 +412,7 @@ def test_pictures_without_objects_are_read_as_well(tmp_path, thorough):
     write(tmp_path, {f'labels/{number}.txt': '0 0.5 0.5 0.2 0.2\n' * (number < 3) for number in range(4)})
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
     (found,) = find(tmp_path)
-    assert sum(prepare(found, 'boxes', tmp_path / 'out', thorough=thorough).splits.values()) == 3
+    assert sum(prepare(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
     ((file, what),) = found.problems
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
@@ -426,6 +426,6 @@ def test_files_outside_the_folder_are_said(tmp_path):
     (found,) = find(tmp_path / 'a', strict=True)
     assert len(found.pictures) == 5
     assert said(found) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
-    assert sum(prepare(found, 'boxes', tmp_path / 'out').splits.values()) == 5
+    assert sum(prepare(found, 'detection', tmp_path / 'out').splits.values()) == 5
     coco(tmp_path / 'a/a.json', [str(tmp_path / 'a/0.jpg'), '3.jpg'])
     assert find(tmp_path / 'a')[0].problems == []

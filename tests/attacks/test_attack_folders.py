@@ -302,7 +302,7 @@ def written(made, task: str) -> Counter:
     """Objects by class of all files of a task; they are as pycocotools and training need them."""
     counts: Counter = Counter()
     for path in set(made.files.values()):
-        if task == 'classes':
+        if task == 'classification':
             lines = path.read_text().splitlines()
             counts.update(made.classes[int(line.rpartition(' ')[2])] for line in lines)
             continue
@@ -348,7 +348,7 @@ def outcome(root: Path, out: Path, count) -> str:
         said = [*own.problems, *own.missing]
         if said:
             assert all(str(root) in str(file) for file, _ in own.problems)
-        elif count is not None and len(found) == 1 and task in ('boxes', 'masks', 'classes'):
+        elif count is not None and len(found) == 1 and task in ('detection', 'instance', 'classification'):
             try:
                 expected = count(root)
             except NOT_READ_BY_OTHERS:

@@ -88,7 +88,7 @@ def test_segmentations(case, data, height, width):
 def test_label_maps(case, data, dtype, channels):
     """A map that is read has the labels of the file, those that are left out and no others."""
     pytest.importorskip('mmseg')
-    from icconv_mm.tasks.segmentation import LoadLabelMap
+    from icconv_mm.tasks.semantic import LoadLabelMap
 
     classes, reduced = data.draw(st.integers(1, 4)), data.draw(st.booleans())
     labels = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 255, 256, 257, 511, 65535]), min_size=6, max_size=6))

@@ -16,11 +16,16 @@ from icconv_mm_runtime.results import coco_records
 GROUPING = dict(max_num_people=3, nms_kernel=3, detection_threshold=0.5, tag_threshold=1.0, keypoint_order=[1, 0])
 GROUPING |= dict(ignore_too_much=False, adjust=True, refine=True)
 DETAILS = {
-    'boxes': {'outputs': ['boxes', 'scores', 'labels'], 'most': 5, 'least': 0.05},
-    'instances': {'outputs': ['boxes', 'scores', 'labels', 'masks'], 'most': 5, 'mask_threshold': 0.5},
+    'detection': {'outputs': ['boxes', 'scores', 'labels'], 'most': 5, 'least': 0.05},
+    'instance': {'outputs': ['boxes', 'scores', 'labels', 'masks'], 'most': 5, 'mask_threshold': 0.5},
     'semantic': {'outputs': ['logits'], 'align_corners': False, 'threshold': None},
     'pose': {'outputs': ['heatmaps', 'tags'], 'grouping': GROUPING, 'skeleton': [[0, 1]]},
-    'keypoints': {'outputs': ['keypoints', 'keypoint_scores', 'scores'], 'most': 5, 'skeleton': [[0, 1]]},
+    'keypoints': {
+        'kind': 'pose',
+        'outputs': ['keypoints', 'keypoint_scores', 'scores'],
+        'most': 5,
+        'skeleton': [[0, 1]],
+    },
     'classification': {'outputs': ['scores']},
 }
 ENDS = [
@@ -53,7 +58,7 @@ def _small(monkeypatch):
 
 def described(kind, steps):
     task = {'name': '', 'kind': kind, 'classes': ['ball', 'box'], 'palette': [[1, 2, 3], [4, 5, 6]], **DETAILS[kind]}
-    batch = {'divisor': 4, 'pads': kind in ('boxes', 'instances'), 'sized': True, 'fixed': None}
+    batch = {'divisor': 4, 'pads': kind in ('detection', 'instance'), 'sized': True, 'fixed': None}
     return copy.deepcopy({'schema': 1, 'steps': steps, 'batch': batch, 'tasks': [task], 'versions': {}})
 
 
@@ -67,8 +72,8 @@ def outputs_of(kind, arrays):
 
     boxes = {'boxes': floats(4, 4) * 8, 'scores': floats(4), 'labels': random.integers(0, 2, (count, 4))}
     return {
-        'boxes': boxes,
-        'instances': {**boxes, 'masks': floats(4, 7, 7)},
+        'detection': boxes,
+        'instance': {**boxes, 'masks': floats(4, 7, 7)},
         'semantic': {'logits': floats(2, height, width)},
         'pose': {'heatmaps': floats(3, height, width), 'tags': floats(1, 3, height, width)},
         'keypoints': {'keypoints': floats(4, 3, 2) * 9, 'keypoint_scores': floats(4, 3), 'scores': floats(4)},

@@ -81,6 +81,6 @@ def test_written_config(tmp_path, length):
     pytest.importorskip('mmdet')
     data = labelled.voc(tmp_path / 'data')
     quick = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
-    cfg = config_for(data, 'boxes', size=64, epochs=length, work_dir=tmp_path / 'run', **quick)
+    cfg = config_for(data, 'detection', size=64, epochs=length, work_dir=tmp_path / 'run', **quick)
     for other in LENGTHS:
         check(cfg, other, epoch=1, reached=0.95)  # the cosine begins with the warm-up

@@ -32,7 +32,7 @@ def person(x):
 
 
 def test_people_who_differ_for_a_rounding_are_counted_alone():
-    differences = Differences({'': {'kind': 'pose'}}, {'': Anybody()})
+    differences = Differences({'': {'kind': 'pose', 'grouping': {'nms_kernel': 5}}}, {'': Anybody()})
     differences.add('a.jpg', {'': person(0.0)}, None, lambda *_: pytest.fail('nobody differs'))
     differences.add('b.jpg', {'': person(9.0)}, None, lambda path, name: (path, name) == ('b.jpg', ''))
     assert differences.ties == {'b.jpg'}
@@ -45,7 +45,7 @@ def test_people_who_differ_for_a_rounding_are_counted_alone():
 @pytest.mark.parametrize(('settings', 'missing'), [({}, 2), ({'most': 1}, 0), ({'most': 2}, 2), ({'least': 1.0}, 0)])
 def test_a_box_elsewhere_is_a_tie_at_the_end_of_a_full_list_or_at_the_threshold_alone(settings, missing):
     found, known = ({'boxes': np.full((1, 4), x), 'scores': np.ones(1), 'labels': np.zeros(1)} for x in (0.0, 50.0))
-    assert compared({'kind': 'boxes', **settings}, found, known)['missing'] == missing
+    assert compared({'kind': 'detection', **settings}, found, known)['missing'] == missing
 
 
 def test_a_pixel_whose_classes_score_the_same_is_a_tie():

@@ -79,10 +79,10 @@ def test_what_several_tasks_found_is_one_picture():
     for name, count in (('people', 2), ('hands', 1)):
         found[name]['keypoint_scores'] = np.tile([0.9, 0.9, 0.01], (count, 1))[:, : found[name]['keypoints'].shape[1]]
     tasks = {
-        'things': {'kind': 'instances', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
+        'things': {'kind': 'instance', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
         'regions': {'kind': 'semantic', 'classes': ['sky'], 'palette': None},
         'people': {'kind': 'pose', 'classes': ['person'], 'skeleton': [[0, 2], [0, 1]]},
-        'hands': {'kind': 'keypoints', 'classes': ['hand'], 'skeleton': [[0, 1]]},
+        'hands': {'kind': 'pose', 'classes': ['hand'], 'skeleton': [[0, 1]]},
         'weather': {'kind': 'classification', 'classes': ['rain', 'sun']},
     }
     whole = joined(content_of(tasks[name], found[name], 0.3) for name in tasks)

@@ -175,7 +175,7 @@ def test_records_of_classes():
 def test_records_of_boxes_and_label_maps():
     found = {'boxes': np.array([[1.0, 2.5, 4.00049, 8.0]] * 2), 'scores': np.array([0.123456, 0.1])}
     found['labels'] = np.array([1, 0])
-    (record,) = coco_records({'kind': 'boxes'}, found, 7, 0.12, category_ids=[30, 20])
+    (record,) = coco_records({'kind': 'detection'}, found, 7, 0.12, category_ids=[30, 20])
     assert record == {'image_id': 7, 'category_id': 20, 'bbox': [1.0, 2.5, 3.0, 5.5], 'score': 0.12346}
     maps = {'label_map': np.array([[0, 2], [255, 2]])}
     records = coco_records({'kind': 'semantic'}, maps, 7, category_ids=[30, 20, 10])  # 255 is of no class
@@ -243,9 +243,9 @@ FIELDS = [
     ({'tasks': [{**TASK, 'name': '../x'}]}, 'tasks.0.name must be a part of the name of a file'),
     ({'tasks': [{**TASK, 'name': 'a' * 101}]}, 'tasks.0.name must be a part of the name of a file, of at most 100'),
     ({'tasks': [{**TASK, 'name': '図' * 34}]}, 'tasks.0.name must be a part of the name of a file, of at most 100'),
-    ({'tasks': [{**TASK, 'kind': 'keypoints'}]}, 'the outputs of keypoints are keypoints, keypoint_scores, scores'),
+    ({'tasks': [{**TASK, 'kind': 'pose'}]}, 'the outputs of pose are keypoints, keypoint_scores, scores'),
     ({'tasks': [{**TASK, 'palette': [[0, 0, 256]]}]}, 'tasks.0.palette.0.2 must be a whole number from 0 to 255'),
-    ({'tasks': [{**TASK, 'kind': 'instances'}]}, 'tasks.0.mask_threshold is missing'),
+    ({'tasks': [{**TASK, 'kind': 'instance'}]}, 'tasks.0.mask_threshold is missing'),
     ({'tasks': [{**TASK, **POSE, 'grouping': {'nms_kernel': 10**4}}]}, 'tasks.0.grouping.max_num_people is missing'),
     ({'tasks': [{**TASK, 'skeleton': [[0, -1]]}]}, 'tasks.0.skeleton.0.1 must be a whole number from 0'),
     ({'tasks': [{**TASK, 'classes': ['a' * 1001]}]}, 'tasks.0.classes.0 must be a text of at most 1000 letters, got '),
@@ -297,7 +297,7 @@ def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
     ],
 )
 def test_outputs_that_are_not_those_of_the_task_are_named(outputs, message):
-    task = {**TASK, 'kind': 'boxes', 'outputs': ['boxes', 'scores', 'labels']}
+    task = {**TASK, 'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']}
     known = {'boxes': np.zeros((1, 2, 4), 'f4'), 'scores': np.ones((1, 2), 'f4'), 'labels': np.zeros((1, 2), int)}
     session = Session.of(described(tasks=[task]), lambda _: known, 'net')
     assert len(next(session.predict(picture(8, 9))).tasks['']['boxes']) == 2
@@ -317,7 +317,7 @@ def test_classes_that_the_file_does_not_name():
 @pytest.mark.parametrize(
     ('limit', 'task', 'message'),
     [
-        ({'MASK_PIXELS': 100}, 'instances', 'the masks have 144 pixels, at most 100 are drawn'),
+        ({'MASK_PIXELS': 100}, 'instance', 'the masks have 144 pixels, at most 100 are drawn'),
         ({'LOGITS': 17}, 'semantic', '18 logits of a row of pixels are too many, at most 17 are kept'),
         ({'PEAKS': 1}, 'pose', '2 peaks are too many, at most 1 are grouped; raise detection_threshold'),
     ],
@@ -328,7 +328,7 @@ def test_no_result_is_larger_than_the_limit(limit, task, message, monkeypatch):
     grouping |= dict(ignore_too_much=False, adjust=False, refine=False)
     tags = np.zeros((1, 1, 2, 8, 1), 'f4')
     details, outputs = {
-        'instances': ({'mask_threshold': 0.5}, {**boxes, 'masks': np.ones((1, 2, 7, 7), 'f4')}),
+        'instance': ({'mask_threshold': 0.5}, {**boxes, 'masks': np.ones((1, 2, 7, 7), 'f4')}),
         'semantic': ({'align_corners': False, 'threshold': None}, {'logits': np.zeros((1, 2, 8, 9), 'f4')}),
         'pose': ({'grouping': grouping}, {'heatmaps': np.eye(8, dtype='f4')[None, :2, :, None], 'tags': tags}),
     }[task]

@@ -31,7 +31,7 @@ def fpt(*channels: int, **settings: object) -> nn.Module:
 
 def head(train: bool = False) -> nn.Module:
     pytest.importorskip('mmseg')
-    from icconv_mm.tasks.segmentation import PyConvHead
+    from icconv_mm.tasks.semantic import PyConvHead
 
     sizes = {'in_channels': 32, 'channels': 16, 'pyconv_channels': 64, 'num_classes': 5}
     head = trained(PyConvHead(**sizes, in_index=0, norm_cfg={'type': 'BN'})).train(train)

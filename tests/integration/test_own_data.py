@@ -48,7 +48,7 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     lines = folder.with_suffix('.py').read_text().splitlines()
     long = [line for line in lines if len(line) > 120 and '/' not in line]  # paths are as long as they are
     assert len(lines) < 110 and not long
-    names = {'pose': ['animal'], 'semantic': ['class_0', 'class_1', 'class_2'], 'masks': ['object']}
+    names = {'pose': ['animal'], 'semantic': ['class_0', 'class_1', 'class_2'], 'instance': ['object']}
     text = Path(written.keypoints if task == 'pose' else written.classes).read_text()
     classes = json.loads(text)['classes'] if task == 'pose' else text.splitlines()
     assert classes == names.get(task, list(labelled.NAMES))
@@ -80,7 +80,7 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
     labelled.coco(data / 'people', 'keypoints')
     folder = _train(workspace, f'all_{disjoint}', data, options=['--task', 'all'])
     written = Config.fromfile(folder.with_suffix('.py'))
-    assert list(written.model.tasks) == ['masks', 'semantic', 'pose']
+    assert list(written.model.tasks) == ['instance', 'semantic', 'pose']
     assert written.train_dataloader.dataset.type.endswith('ConcatDataset')
     groups = [sorted(each.datasets) for each in written.train_dataloader.dataset.datasets]
     assert sorted(groups) == sorted(
@@ -95,7 +95,7 @@ def test_a_run_that_was_moved(workspace, tmp_path, form):
     pytest.importorskip('mmdet')
     pytest.importorskip('onnxscript')
     data = labelled.coco(tmp_path / 'data')
-    folder = _train(workspace, f'moving_{form}', data, options=['--task', 'masks'])
+    folder = _train(workspace, f'moving_{form}', data, options=['--task', 'instance'])
     moved = folder.rename(tmp_path / folder.name)
     config = Path(f'{folder}.py').rename(f'{moved}.py')
     if form == 'copy':
@@ -127,7 +127,7 @@ def test_weights_of_a_file(workspace, tmp_path):
     network = create_model('ic_resnet18', pattern='geometric_d4')
     for name, state in (('plain', network.backbone.state_dict()), ('whole', network.state_dict())):
         torch.save(state, tmp_path / f'{name}.pth')
-        options = ['--task', 'boxes', '--pretrained', tmp_path / f'{name}.pth']
+        options = ['--task', 'detection', '--pretrained', tmp_path / f'{name}.pth']
         folder = _train(workspace, name, data, options=options)
         text = folder.with_suffix('.py').read_text()
         assert f'{name}.pth' in text and ("prefix='backbone.'" in text or "'prefix': 'backbone.'" in text) == (
@@ -140,24 +140,27 @@ def test_mistakes_are_sentences(workspace, tmp_path, monkeypatch):
     for options, words in (
         ((data,), '--task: what is to be learned'),
         ((data, '--task', 'pose'), "--task: no labels for 'pose'"),
-        ((data, '--task', 'boxes', '--backbone', 'ic_resnet17'), 'nothing is called ic_resnet17'),
+        ((data, '--task', 'detection', '--backbone', 'ic_resnet17'), 'nothing is called ic_resnet17'),
         (
-            (data, '--task', 'boxes', '--backbone', 'ic_resnet18', '--classes', 'cow'),
+            (data, '--task', 'detection', '--backbone', 'ic_resnet18', '--classes', 'cow'),
             'no class cow; there are: cat, dog',
         ),
-        ((data, '--task', 'boxes', '--size', '8', '--pretrained', 'none'), '--size: expected 32 pixels or more, got 8'),
-        ((data, '--task', 'boxes', '--iters', '3'), '--iters: the config of pictures counts epochs'),
-        ((tmp_path / 'nothing.yaml', '--task', 'boxes'), 'data: no such file'),
-        ((tmp_path / 'nothing.py', '--task', 'boxes'), '--task: is for pictures without a config'),
+        (
+            (data, '--task', 'detection', '--size', '8', '--pretrained', 'none'),
+            '--size: expected 32 pixels or more, got 8',
+        ),
+        ((data, '--task', 'detection', '--iters', '3'), '--iters: the config of pictures counts epochs'),
+        ((tmp_path / 'nothing.yaml', '--task', 'detection'), 'data: no such file'),
+        ((tmp_path / 'nothing.py', '--task', 'detection'), '--task: is for pictures without a config'),
     ):
         assert words in workspace.tool('train', *options, '--work-dir', tmp_path / 'run'), options
     monkeypatch.setenv('WORLD_SIZE', '2')
-    assert 'write it first by icconv_mm.apis.config_for(' in workspace.tool('train', data, '--task', 'boxes')
+    assert 'write it first by icconv_mm.apis.config_for(' in workspace.tool('train', data, '--task', 'detection')
 
 
 REAL = [
-    ('bccd_voc', 'boxes', ()),
-    ('nuclei', 'masks', ()),
+    ('bccd_voc', 'detection', ()),
+    ('nuclei', 'instance', ()),
     ('camvid', 'semantic', ('--void', '11')),
     ('openfield', 'pose', ()),
     ('coco128_yolo', 'all', ()),

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from icconv_mm.errors import InputError
-from icconv_mm.registry import TASKS
+from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner import command_line
 from icconv_mm.runner.config import check_options, load_config
 
@@ -182,7 +182,7 @@ WORKING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('library', TASKS)
+@pytest.mark.parametrize('library', LIBRARIES)
 def test_top_level_names_of_upstream(library):
     pytest.importorskip(library)
     found = importlib.util.find_spec(library)
@@ -195,7 +195,7 @@ def test_top_level_names_of_upstream(library):
     assert {name for name in cfg if refused(cfg, name) is None} == names & WORKING | {'model', 'default_scope'}
 
 
-@pytest.mark.parametrize('library', ['mmengine', *TASKS])
+@pytest.mark.parametrize('library', ['mmengine', *LIBRARIES])
 def test_what_libraries_read_of_the_config_of_a_run(library, cfg):
     pytest.importorskip(library)
     found = importlib.util.find_spec(library)

@@ -172,7 +172,7 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
         build_runner(made, progress).train()
     (tmp_path / 'last_checkpoint').write_text('iter_1.pth')
     monkeypatch.setattr(evaluate, 'Predictor', fail)
-    made.val_ann_file = 'boxes_val.json'
+    made.val_ann_file = 'detection_val.json'
     evaluate.judge_run(made)
     assert [text for level, text in said if level == logging.WARNING] == [
         'the training has ended well, but drawing results.png failed: MemoryError: no room',

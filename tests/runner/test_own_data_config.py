@@ -21,11 +21,11 @@ QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 @pytest.mark.parametrize(
     ('task', 'write', 'library', 'best'),
     [
-        ('boxes', labelled.voc, 'mmdet', 'coco/bbox_mAP'),
-        ('masks', labelled.masks, 'mmdet', 'coco/segm_mAP'),
+        ('detection', labelled.voc, 'mmdet', 'coco/bbox_mAP'),
+        ('instance', labelled.masks, 'mmdet', 'coco/segm_mAP'),
         ('semantic', labelled.label_maps, 'mmseg', 'mIoU'),
         ('pose', labelled.deeplabcut, 'mmpose', 'coco/AP'),
-        ('classes', labelled.folders, 'mmpretrain', 'accuracy/top1'),
+        ('classification', labelled.folders, 'mmpretrain', 'accuracy/top1'),
     ],
 )
 def test_a_config_for_each_task(tmp_path, task, write, library, best):
@@ -40,7 +40,7 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     assert cfg.custom_hooks[0].patience == 3
     init_default_scope(library)
     lengths = [len(DATASETS.build(cfg[f'{phase}_dataloader'].dataset)) for phase in ('train', 'val')]
-    assert lengths == ([6, 2] if task == 'classes' else [2, 1])
+    assert lengths == ([6, 2] if task == 'classification' else [2, 1])
 
 
 @pytest.mark.parametrize(
@@ -48,38 +48,41 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
 )
 def test_a_last_batch_of_one_small_picture_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one picture nothing would be left."""
-    chosen = Choices('boxes', 1, size, (size, size), {}, False, 2, 0.1, None, None)
+    chosen = Choices('detection', 1, size, (size, size), {}, False, 2, 0.1, None, None)
     made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), flips=None, files={})
-    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(boxes=made))}
+    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
     assert numbers['drop_last'] == is_dropped
 
 
 def test_a_config_that_was_edited_is_kept(tmp_path):
     pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
-    path = config_for(data, 'boxes', epochs=1, work_dir=tmp_path / 'run', **QUICK).filename
-    assert config_for(data, 'boxes', epochs=2, work_dir=tmp_path / 'run', **QUICK).epochs == 2
+    path = config_for(data, 'detection', epochs=1, work_dir=tmp_path / 'run', **QUICK).filename
+    assert config_for(data, 'detection', epochs=2, work_dir=tmp_path / 'run', **QUICK).epochs == 2
     with open(path, 'a') as file:
         file.write('epochs = 5\n')
     with pytest.raises(
         ArgumentError, match=r'work_dir: .*run\.py has been edited, or is of a former version: train it by its name'
     ):
-        config_for(data, 'boxes', epochs=1, work_dir=tmp_path / 'run', **QUICK)
+        config_for(data, 'detection', epochs=1, work_dir=tmp_path / 'run', **QUICK)
 
 
 def test_classes_in_the_order_that_is_asked_for(tmp_path):
     pytest.importorskip('mmdet')
     data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
-    assert _lines(config_for(data, 'boxes', work_dir=run, classes=['dog'], **QUICK).classes) == ['dog']
-    assert _lines(config_for(data, 'boxes', work_dir=run, classes=['dog', 'cat'], **QUICK).classes) == ['dog', 'cat']
+    assert _lines(config_for(data, 'detection', work_dir=run, classes=['dog'], **QUICK).classes) == ['dog']
+    assert _lines(config_for(data, 'detection', work_dir=run, classes=['dog', 'cat'], **QUICK).classes) == [
+        'dog',
+        'cat',
+    ]
 
 
 def test_sizes_and_anchors_are_those_of_the_data():
     sizes = np.array([[640, 480]] * 9 + [[100, 100]])
     large, small = np.full((50, 2), 0.3), np.full((50, 2), 0.012)
-    assert default_size(sizes, large, 'boxes') == 640 and shape_of(sizes, 640) == (640, 480)
-    assert default_size(2 * sizes, large, 'boxes') == 640 and default_size(2 * sizes, small, 'boxes') == 864
-    assert default_size(sizes // 8, large, 'boxes') == 128 and default_size(sizes, large, 'classes') == 224
+    assert default_size(sizes, large, 'detection') == 640 and shape_of(sizes, 640) == (640, 480)
+    assert default_size(2 * sizes, large, 'detection') == 640 and default_size(2 * sizes, small, 'detection') == 864
+    assert default_size(sizes // 8, large, 'detection') == 128 and default_size(sizes, large, 'classification') == 224
     assert shape_of(sizes[:, ::-1], 300) == (256, 320)
     assert crop_of((480, 384)) == (320, 256) and crop_of((640, 128)) == (416, 128)
     assert anchors(large, 640)['scales'] == [8] and anchors(small, 640)['scales'] == [2]
@@ -114,7 +117,7 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
         weights_of('ic_resnet50', 'none.pth', said.append)
 
 
-@pytest.mark.parametrize('task', ['boxes', 'masks', 'semantic', 'pose', 'all'])
+@pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'all'])
 def test_a_third_split_is_what_is_tested(tmp_path, task):
     """One of the two pictures for training becomes that of the test: of data set and metric, alone or with others."""
     for library in ('mmdet', 'mmseg', 'mmpose'):
@@ -188,7 +191,11 @@ def test_a_picture_has_one_split_and_tasks_are_judged_where_they_have_labels(tmp
     cfg = config_for(data, 'all', **options, **dict(QUICK, say=said.append))
     assert _images(cfg, 'semantic_train', 'semantic_val') == [{'p0', 'p1', 'p2'}, {'p3', 'p4'}]
     is_validated = 3 in posed
-    expected = {'train': ['boxes', 'semantic', 'pose'], 'val': ['boxes', 'semantic', 'pose'], 'test': ['semantic']}
+    expected = {
+        'train': ['detection', 'semantic', 'pose'],
+        'val': ['detection', 'semantic', 'pose'],
+        'test': ['semantic'],
+    }
     if not is_validated:
         expected['val'] = ['semantic']
     for split, tasks in expected.items():
@@ -196,7 +203,7 @@ def test_a_picture_has_one_split_and_tasks_are_judged_where_they_have_labels(tmp
         assert sorted(dataset.metainfo) == sorted(tasks) and len(dataset) == dict(train=3, val=2, test=1)[split]
         if split != 'train':
             assert sorted(each.task for each in cfg[f'{split}_evaluator']) == sorted(tasks)
-    assert cfg.default_hooks.checkpoint.save_best == ('boxes/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
+    assert cfg.default_hooks.checkpoint.save_best == ('detection/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
     absent = 'test' if is_validated else 'val or test'
     assert f'  no labels for pose in the split {absent}: not judged there' in said
 
@@ -231,8 +238,8 @@ def test_people_beside_things_of_another_file(tmp_path, more_people):
         content['categories'].append(dict(id=99, name='car'))
         (root / f'{split}.json').write_text(json.dumps(content))
     cfg = config_for(root, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
-    assert list(cfg.model.tasks) == ['masks', 'pose'] and _lines(cfg.classes) == ['cat', 'dog', 'car']
-    assert cfg.same_pictures.train == ([['masks'], ['pose']] if more_people else [['masks', 'pose']])
+    assert list(cfg.model.tasks) == ['instance', 'pose'] and _lines(cfg.classes) == ['cat', 'dog', 'car']
+    assert cfg.same_pictures.train == ([['instance'], ['pose']] if more_people else [['instance', 'pose']])
     for dataset in _build(cfg, 'train').datasets:
         check_people(dataset, 'train')
 
@@ -243,16 +250,18 @@ def test_sets_and_names_that_are_not_used_are_said(tmp_path):
         pytest.importorskip(library)
     cars, cells = labelled.yolo(tmp_path / 'cars'), labelled.coco(tmp_path / 'cells')
     labelled.label_maps(tmp_path / 'maps', void=255)
-    for number, (task, places) in enumerate({'all': [cars, cells], 'masks': [cells], 'boxes': [cells, cars]}.items()):
+    for number, (task, places) in enumerate(
+        {'all': [cars, cells], 'instance': [cells], 'detection': [cells, cars]}.items()
+    ):
         said = []
         config_for(places, task, work_dir=tmp_path / f'run{number}', **dict(QUICK, say=said.append))
         expected = {
-            'all': [f'{cars}/data.yaml: YOLO: boxes not learned from it, but from {cells}'],
-            'boxes': [f'{cells}: COCO: boxes not learned from it, but from {cars}/data.yaml'],
+            'all': [f'{cars}/data.yaml: YOLO: detection not learned from it, but from {cells}'],
+            'detection': [f'{cells}: COCO: detection not learned from it, but from {cars}/data.yaml'],
         }
         assert [line for line in said if 'not learned' in line] == expected.get(task, [])
     people = labelled.coco(tmp_path / 'people', 'keypoints')
-    with pytest.raises(ArgumentError, match='classes: masks and pose are learned together: name those of label maps'):
+    with pytest.raises(ArgumentError, match='classes: instance and pose are learned together: name those of label'):
         config_for([cells, people], 'all', work_dir=tmp_path / 'named', classes=['cat'], **QUICK)
     names = ['background', 'cat', 'dog']
     cfg = config_for([cells, tmp_path / 'maps'], 'all', work_dir=tmp_path / 'maps_run', classes=names, **QUICK)
@@ -280,7 +289,7 @@ def test_nothing_left_to_train_with(tmp_path):
     for path in (data / 'images/train').iterdir():
         path.write_bytes(b'no picture')
     with pytest.raises(DatasetError, match=r'nothing is left of the split train:\n.*p0\.png'):
-        config_for(data, 'boxes', work_dir=tmp_path / 'run', **QUICK)
+        config_for(data, 'detection', work_dir=tmp_path / 'run', **QUICK)
 
 
 def test_a_config_of_other_pictures_is_kept(tmp_path, monkeypatch):
@@ -288,13 +297,13 @@ def test_a_config_of_other_pictures_is_kept(tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     monkeypatch.chdir(tmp_path)
     places = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
-    paths = [config_for(place.relative_to(tmp_path), 'boxes', **QUICK).filename for place in (*places, places[0])]
-    assert paths == ['work_dirs/a_boxes.py', 'work_dirs/b_boxes.py', 'work_dirs/a_boxes.py']
-    with pytest.raises(ArgumentError, match=rf'work_dir: .*a_boxes\.py is of {places[0]}, not of {places[1]}'):
-        config_for(places[1], 'boxes', work_dir='work_dirs/a_boxes', **QUICK)
+    paths = [config_for(place.relative_to(tmp_path), 'detection', **QUICK).filename for place in (*places, places[0])]
+    assert paths == ['work_dirs/a_detection.py', 'work_dirs/b_detection.py', 'work_dirs/a_detection.py']
+    with pytest.raises(ArgumentError, match=rf'work_dir: .*a_detection\.py is of {places[0]}, not of {places[1]}'):
+        config_for(places[1], 'detection', work_dir='work_dirs/a_detection', **QUICK)
 
 
-@pytest.mark.parametrize('task', ['boxes', 'masks'])
+@pytest.mark.parametrize('task', ['detection', 'instance'])
 def test_labels_are_drawn_where_they_are(tmp_path, task):
     """Test pipelines resize pictures before they load labels, which are in pixels of the file."""
     pytest.importorskip('mmdet')

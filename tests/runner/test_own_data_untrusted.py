@@ -51,9 +51,9 @@ def test_a_config_has_no_path_of_the_data(tmp_path, name, place):
         given = (target / 'data.yaml').rename(target / f'{name}.yaml')
     if name == LINE_BREAK and place != 'file':  # whose images have it in their paths, and are left out
         with pytest.raises(InputError, match='control character'):
-            config_for(given, 'boxes', work_dir=tmp_path / 'run', **QUICK)
+            config_for(given, 'detection', work_dir=tmp_path / 'run', **QUICK)
         return
-    cfg = config_for(given, 'boxes', work_dir=tmp_path / 'run', **QUICK)
+    cfg = config_for(given, 'detection', work_dir=tmp_path / 'run', **QUICK)
     text = Path(cfg.filename).read_text()
     assert '{{' not in text and '# a comment' not in text and str(tmp_path) not in text
     init_default_scope('mmdet')
@@ -62,7 +62,7 @@ def test_a_config_has_no_path_of_the_data(tmp_path, name, place):
 
 
 @pytest.mark.parametrize(
-    ('task', 'kind'), [('boxes', ()), ('masks', ()), ('pose', ('keypoints',)), ('all', ('keypoints',))]
+    ('task', 'kind'), [('detection', ()), ('instance', ()), ('pose', ('keypoints',)), ('all', ('keypoints',))]
 )
 def test_a_config_says_nothing_of_names(tmp_path, task, kind):
     """It is the same, letter by letter, whatever classes, keypoints, images and folders are called."""
@@ -90,12 +90,12 @@ def test_a_run_is_not_called_so(tmp_path, monkeypatch, name):
     data = labelled.yolo(tmp_path / name)
     for options in ({}, {'work_dir': tmp_path / name / 'run'}):
         with pytest.raises(ArgumentError, match=r'^work_dir: .* has (a control character|the template mark)'):
-            config_for(data, 'boxes', **options, **QUICK)
+            config_for(data, 'detection', **options, **QUICK)
     assert not (tmp_path / 'work_dirs').exists()
 
 
 @BAD
-@pytest.mark.parametrize('task', ['boxes', 'masks', 'keypoint'])
+@pytest.mark.parametrize('task', ['detection', 'instance', 'keypoint'])
 def test_names_of_classes_and_keypoints_are_refused(tmp_path, name, task):
     data = _renamed(tmp_path / 'data', name, task == 'keypoint')
     word = 'keypoint' if task == 'keypoint' else 'class'
@@ -140,9 +140,9 @@ def test_a_path_of_weights_is_a_literal_or_refused(tmp_path, name):
     data = labelled.yolo(tmp_path / 'data')
     if name == MARK:
         with pytest.raises(InputError, match=r'backbone: .* has \{\{, which mmengine replaces in a config'):
-            config_for(data, 'boxes', **options)
+            config_for(data, 'detection', **options)
         return
-    assert config_for(data, 'boxes', **options).model.backbone.init_cfg.checkpoint == str(weights)
+    assert config_for(data, 'detection', **options).model.backbone.init_cfg.checkpoint == str(weights)
 
 
 @pytest.mark.parametrize('quote', ['', "'", '"'])
@@ -152,7 +152,7 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
     from types import SimpleNamespace
 
     root = tmp_path / f'runs{quote}'
-    cfg = config_for(labelled.voc(tmp_path / 'data'), 'boxes', work_dir=root / 'own', **QUICK)
+    cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=root / 'own', **QUICK)
     for run in (root / 'own', root / 'other'):
         run.mkdir(exist_ok=True)
         cfg.dump(run / 'own.py')
@@ -161,8 +161,8 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
         copy = Config.fromfile(moved / 'own.py')
         name = Path(cfg.annotations).name
         assert copy.annotations == str(moved / name)
-        assert copy.train_dataloader.dataset.ann_file == str(moved / name / 'boxes_train.json')
-        assert copy.val_evaluator.ann_file == str(moved / name / 'boxes_val.json')
+        assert copy.train_dataloader.dataset.ann_file == str(moved / name / 'detection_train.json')
+        assert copy.val_evaluator.ann_file == str(moved / name / 'detection_val.json')
         assert 'own/annotations_' not in (moved / 'own.py').read_text()
         assert copy.model.to_dict() == cfg.model.to_dict()
         moved.rename(run)
@@ -212,7 +212,7 @@ def test_two_calls_at_once(tmp_path):
     data = labelled.yolo(tmp_path / 'data')
     refused = pytest.raises(ArgumentError, match=r'work_dir: another run is at work in .*run; choose another')
     with alone_in(tmp_path / 'run', 'a training is at work', RUN_LOCK), refused:
-        config_for(data, 'boxes', work_dir=tmp_path / 'run', **QUICK)
+        config_for(data, 'detection', work_dir=tmp_path / 'run', **QUICK)
 
 
 def test_a_config_of_the_former_form_is_kept(tmp_path):
@@ -222,7 +222,7 @@ def test_a_config_of_the_former_form_is_kept(tmp_path):
         f"# boxes of {data}. Edit it, look at what is learned, train, test:\nclasses = ('a',)\n"
     )
     with pytest.raises(ArgumentError, match=r'of a former version: train it by its name, `python tools/train\.py'):
-        config_for(data, 'boxes', work_dir=run, **QUICK)
+        config_for(data, 'detection', work_dir=run, **QUICK)
 
 
 def test_names_on_a_terminal():
@@ -241,7 +241,7 @@ def test_a_path_that_comes_later_is_refused_before_the_config_is_copied(tmp_path
     pytest.importorskip('mmdet')
     from icconv_mm.runner.train import build_runner
 
-    cfg = config_for(labelled.voc(tmp_path / 'data'), 'boxes', work_dir=tmp_path / 'run', **QUICK)
+    cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
     cfg.work_dir = str(tmp_path / 'run')
     cfg[key] = f'{tmp_path}/{MARK}'
     with pytest.raises(InputError, match=rf'^{key}: .* has the template mark \{{\{{, which mmengine replaces'):
@@ -263,7 +263,7 @@ def test_a_copy_of_a_config_holds_no_marks(tmp_path):
     pytest.importorskip('mmdet')
     from types import SimpleNamespace
 
-    cfg = config_for(labelled.voc(tmp_path / 'data'), 'boxes', work_dir=tmp_path / 'run', **QUICK)
+    cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
     cfg.load_from = f'{tmp_path}/{MARK}.pth'
     cfg.dump(tmp_path / 'run' / 'run.py')
     CopyAnnotationsHook().before_run(SimpleNamespace(cfg=cfg, work_dir=str(tmp_path / 'run')))
@@ -282,7 +282,7 @@ def test_folders_of_others_stay(tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     (data / 'annotations_ba9876543210').symlink_to(tmp_path / 'elsewhere')
     for classes in (['cat'], ['dog']):
-        cfg = config_for(data / 'data.yaml', 'boxes', work_dir=data, classes=classes, **QUICK)
+        cfg = config_for(data / 'data.yaml', 'detection', work_dir=data, classes=classes, **QUICK)
     assert all((data / name / 'mine.txt').read_text() == 'mine' for name in names)
     assert (data / 'annotations_ba9876543210').is_symlink() and Path(cfg.annotations).is_dir()
     assert len([path for path in data.glob('annotations_*') if (path / 'places.json').is_file()]) == 1
@@ -291,12 +291,12 @@ def test_folders_of_others_stay(tmp_path):
 def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
     pytest.importorskip('mmdet')
     data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
-    folder = Path(config_for(data, 'boxes', work_dir=run, **QUICK).annotations)
-    (folder / 'boxes_classes.txt').write_text('other\nnames\n')
+    folder = Path(config_for(data, 'detection', work_dir=run, **QUICK).annotations)
+    (folder / 'detection_classes.txt').write_text('other\nnames\n')
     with pytest.raises(ArgumentError, match='has been edited'):
-        config_for(data, 'boxes', work_dir=run, **QUICK)
+        config_for(data, 'detection', work_dir=run, **QUICK)
     Path(f'{run}.py').unlink()
-    again = config_for(data, 'boxes', work_dir=run, **QUICK)
+    again = config_for(data, 'detection', work_dir=run, **QUICK)
     assert Path(again.annotations) == folder and Path(again.classes).read_text() == 'cat\ndog\n'
 
 
@@ -306,7 +306,9 @@ def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     from icconv_mm.runner.prepare import prepare_training
     from icconv_mm.runner.train import build_runner
 
-    cfg = config_for(labelled.voc(tmp_path / 'data'), 'boxes', work_dir=tmp_path / 'run', size=32, epochs=1, **QUICK)
+    cfg = config_for(
+        labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', size=32, epochs=1, **QUICK
+    )
     (tmp_path / 'theirs').write_text('theirs')
     (tmp_path / 'run' / 'run.py').symlink_to(tmp_path / 'theirs')
     prepare_training(cfg)

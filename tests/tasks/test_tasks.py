@@ -61,14 +61,15 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry
-        shared = tuple(f'icconv_mm.tasks.{each}' for each in ('adapter', 'check_levels', 'choose', 'multitask', 'task'))  # no library
+        SHARED = 'adapter', 'check_levels', 'choose', 'multitask'
+        shared = tuple(f'icconv_mm.tasks.{each}' for each in SHARED)  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
-        assert not set(registry.TASKS) & set(sys.modules)
+        assert not set(registry.LIBRARIES) & set(sys.modules)
         # a folder whose library is not loaded, and sys for a library
-        libraries = set(registry.TASKS)
-        registry.TASKS = {'loaded_library': 'segmentation.adapter', 'other_library': 'detection'}
+        libraries = set(registry.LIBRARIES)
+        registry.LIBRARIES = {'loaded_library': 'semantic.adapter', 'other_library': 'detection'}
         registry.MODELS.get('ICResNet')
         assert loaded() == [], loaded()
         assert not libraries & set(sys.modules)

@@ -16,10 +16,9 @@ from torch import Tensor
 from icconv_mm import versions
 from icconv_mm.config_tree import dicts_in
 from icconv_mm.errors import sentence
-from icconv_mm.registry import TASKS
+from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner import command_line
 
-LIBRARIES = tuple(TASKS)
 PAGE = Path(__file__).resolve().parents[2] / 'docs/compatibility.md'
 MARK = '<!-- made by tools/dev/compatibility.py from here on -->\n'
 COLUMNS = {

@@ -13,8 +13,8 @@ instance.train_cfg.rpn.assigner.ignore_iof_thr = instance.train_cfg.rcnn.assigne
 instance.train_cfg.rpn_proposal.update(nms_pre=1000, max_per_img=300)
 instance.train_cfg.rcnn.sampler.num = 128
 heads = dict(
-    masks=instance,
-    boxes=dict(
+    instance=instance,
+    detection=dict(
         type='mmdet.FasterRCNN',
         rpn_head=instance.rpn_head,
         roi_head=dict(
@@ -40,4 +40,4 @@ heads['pose']['head'].update(
     tag_loss=dict(type='icconv_mm.TagLoss', push_weight=0.02, pull_weight=0.005, kind='exp'),
     init_cfg=[dict(type='Normal', layer='Conv2d', std=0.02)],
 )
-loss_weights = dict(boxes=1.0, masks=1.0, semantic=2.0, pose=200.0)
+loss_weights = dict(detection=1.0, instance=1.0, semantic=2.0, pose=200.0)

@@ -43,7 +43,7 @@ class Adapter(TaskAdapter):
     """Detectors and instance segmentors of mmdet."""
 
     library = 'mmdet'
-    kind = 'boxes'
+    kind = 'detection'
     dump_metric = 'DumpDetResults'
     autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
     visualization_hook = dict(type='DetVisualizationHook', draw=True)

@@ -38,7 +38,7 @@ class DemoOptions:
     Attributes:
         work_dir: Takes configs, logs, checkpoints, predictions and the report.
         data: The miniature dataset; drawn if it is missing.
-        tasks: Names of the networks, in the order they run: 'joint' is one for all tasks, the others are for one.
+        tasks: Names of the networks, in the order they run: 'all' is one for all tasks, the others are for one.
         backbone: A file of ``configs/_base_/backbones``, without ``.py``.
         neck: A key of ``NECKS``, whose network runs after the others and the one it starts with; None for none.
         device: 'cpu' or 'cuda'.

@@ -91,7 +91,7 @@ _SCALES = '[1.25,1,0.75]'
 # fmt: off
 # One network with the heads of the four below, and their thresholds.
 MULTITASK = DemoTask(
-    'joint', 'one network', 'multitask/multitask_ic-r18_fpn_miniature.py',
+    'all', 'one network', 'multitask/multitask_ic-r18_fpn_miniature.py',
     judged=(
         Judged('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
         Judged('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),

@@ -2,28 +2,28 @@ heads, train_sets, val_sets, test_sets = _base_.heads, {}, {}, {}
 val_evaluator, test_evaluator = [], []
 load = dict(type='icconv_mm.LoadTaskAnnotations')
 pack = train_pack = dict(type='icconv_mm.PackTaskInputs')
-# --- boxes, masks ---
+# --- detection, instance ---
 
-head = heads[things]
+head = heads[objects_task]
 head.rpn_head.update(in_channels=width, feat_channels=width)
 head.rpn_head.anchor_generator.update(anchors)
 head.roi_head.bbox_roi_extractor.out_channels = width
 head.roi_head.bbox_head.update(in_channels=width, num_classes=num_classes)
-load[things] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
-pack[things] = [dict(type='mmdet.PackDetInputs')]
+load[objects_task] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
+pack[objects_task] = [dict(type='mmdet.PackDetInputs')]
 data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes))
 # pictures without things are learned from, too
-train_sets[things] = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False))
-val_sets[things] = dict(data, ann_file=val_ann_file)
-test_sets[things] = dict(data, ann_file=test_ann_file)
+train_sets[objects_task] = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False))
+val_sets[objects_task] = dict(data, ann_file=val_ann_file)
+test_sets[objects_task] = dict(data, ann_file=test_ann_file)
 metric = dict(type='mmdet.CocoMetric', ann_file=val_ann_file, metric=['bbox'])
 test_metric = dict(metric, ann_file=test_ann_file)
-val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=metric))
-test_evaluator.append(dict(type='icconv_mm.TaskMetric', task=things, metric=test_metric))
-# --- masks ---
+val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=objects_task, metric=metric))
+test_evaluator.append(dict(type='icconv_mm.TaskMetric', task=objects_task, metric=test_metric))
+# --- instance ---
 head.roi_head.mask_roi_extractor.out_channels = width
 head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=num_classes)
-load[things]['with_mask'] = True
+load[objects_task]['with_mask'] = True
 metric['metric'].append('segm')
 # --- semantic ---
 

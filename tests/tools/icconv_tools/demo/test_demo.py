@@ -60,7 +60,7 @@ def test_failing_tool_is_named_with_its_last_words(home, data, monkeypatch):
     ('arguments', 'message'),
     [
         (['--backbone', 'vgg16'], r'--backbone: no file .*vgg16.py; there are: .*ic_resnet18'),
-        (['--tasks', 'detection', 'depth'], r'--tasks: no task depth; there are: joint, detection, instance, semantic'),
+        (['--tasks', 'detection', 'depth'], r'--tasks: no task depth; there are: all, detection, instance, semantic'),
         (['--data', __file__], r'exists and is not a miniature dataset'),
     ],
 )
@@ -125,4 +125,4 @@ def test_real_tools(repo, data, tmp_path, monkeypatch):
         assert all(judged.key in page for judged in network.judged)
     for curve in ('instance.loss_mask', 'semantic.decode.loss_ce', 'pose.loss_kpt', 'decode.acc_seg'):
         assert curve in page
-    assert (tmp_path / 'work/joint/labels/000001.png').is_file()
+    assert (tmp_path / 'work/all/labels/000001.png').is_file()

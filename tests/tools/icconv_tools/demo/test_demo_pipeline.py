@@ -20,21 +20,21 @@ def _report(tmp_path):
 
 def test_one_network_is_judged_for_each_task(home, data, tmp_path):
     """By default one network is trained: once; tested once, and once more at three scales."""
-    results, printed = run(data, tmp_path, tasks=['joint'])
+    results, printed = run(data, tmp_path, tasks=['all'])
     report = _report(tmp_path)
     assert [list(each) for each in report] == [REPORT_KEYS] * 5
     assert [each.value for each in results] == [each['value'] for each in report] == VALUES
     assert [each.threshold for each in results] == THRESHOLDS
     assert [each.task for each in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
     assert [each.seconds is not None for each in results] == [True, False, False, False, False]
-    assert {each['network'] for each in report} == {'joint'}
+    assert {each['network'] for each in report} == {'all'}
     assert printed.count(': train: done') == 1 and printed.count(': test: done') == 2
-    again = (tmp_path / 'work/joint/retest1.log').read_text()
+    again = (tmp_path / 'work/all/retest1.log').read_text()
     assert 'test_scales=[1.25,1,0.75]' in again
     files = ['0.metric.outfile_prefix', '1.metric.output_dir', '2.metric.outfile_prefix']
     assert [again.count(f'test_evaluator.{file}=None') for file in files] == [1, 1, 1]  # the first test writes them
-    assert '--cfg-options' not in (tmp_path / 'work/joint/test.log').read_text()
-    cfg = Config.fromfile(tmp_path / 'work/joint/config.py', import_custom_modules=False)
+    assert '--cfg-options' not in (tmp_path / 'work/all/test.log').read_text()
+    cfg = Config.fromfile(tmp_path / 'work/all/config.py', import_custom_modules=False)
     assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 2 * 384  # truth and prediction
     assert 'four networks' not in printed
@@ -73,12 +73,12 @@ def test_networks_for_single_tasks(home, data, tmp_path):
 
 def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
     """It is no result of this call, and of no use after another training."""
-    run(data, tmp_path, tasks=['joint'])
+    run(data, tmp_path, tasks=['all'])
     (home / 'tools/metrics.json').write_text('{"coco/bbox_mAP_50": 0.5, "coco/AP .5": 0.6, "mIoU": 62.5}')
     results, printed = run(data, tmp_path, tasks=SEPARATE)
     assert [each.network for each in results] == [*SEPARATE, 'pose']
-    assert [each['network'] for each in _report(tmp_path)] == [*SEPARATE, 'pose', *['joint'] * 5]
-    assert 'of an earlier call: joint' in printed and 'four networks' in printed
+    assert [each['network'] for each in _report(tmp_path)] == [*SEPARATE, 'pose', *['all'] * 5]
+    assert 'of an earlier call: all' in printed and 'four networks' in printed
     assert '| bottom-up pose | OKS AP50 | 0.450 | 0.600 | -0.150 | >= 0.40 |' in (
         (tmp_path / 'work/report.md').read_text()
     )
@@ -89,7 +89,7 @@ def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
 
 @pytest.mark.parametrize(
     ('backbone', 'before', 'title'),
-    [('ic_resnet18', 'detection', 'box detection'), ('ic_resnet50_k9', 'joint', 'one network: boxes')],
+    [('ic_resnet18', 'detection', 'box detection'), ('ic_resnet50_k9', 'all', 'one network: boxes')],
 )
 def test_neck_adds_its_network(home, data, tmp_path, backbone, before, title):
     """It starts with the backbone of the detector, which is trained before it if the call names other networks."""
@@ -110,7 +110,7 @@ def test_neck_adds_its_network(home, data, tmp_path, backbone, before, title):
 def test_no_metric_counts_as_zero(home, data, tmp_path):
     """mmdet's evaluator gives no metric at all when nothing was detected."""
     (home / 'tools/metrics.json').write_text(json.dumps({'mIoU': float('nan')}))
-    results, printed = run(data, tmp_path, tasks=['joint'])
+    results, printed = run(data, tmp_path, tasks=['all'])
     assert [result.value for result in results] == [0, 0, 0, 0, 0]
     assert printed.count('(missed)') == 4  # the retest has no threshold
 

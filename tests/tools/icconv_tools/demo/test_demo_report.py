@@ -13,7 +13,7 @@ def _result(network, value, metric='AP', threshold=0.6, seconds=10.0):
 
 def test_one_network_against_four():
     """Results belong together by their metric; without all of both there is nothing to compare."""
-    joint = [_result('joint', 0.7, 'box AP50', 0.6, 90), _result('joint', 0.5, 'mIoU', 0.6, None)]
+    joint = [_result('all', 0.7, 'box AP50', 0.6, 90), _result('all', 0.5, 'mIoU', 0.6, None)]
     alone = [
         _result('detection', 0.75, 'box AP50'),
         _result('detection_sepc', 0.9, 'box AP50'),

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).resolve().parent / 'configs'
 # of each config, before the factors of arm and budget
 ITERATIONS = {
     'classification': 300,
-    'joint': 600,
+    'all': 600,
     'mask_rcnn': 600,
     'pose': 800,
     'pose_pyramid': 600,
@@ -35,8 +35,8 @@ ITERATIONS = {
 # of each real set and task, before these factors
 EPOCHS = {
     ('camvid', 'semantic'): 6,
-    ('bccd', 'boxes'): 6,
-    ('nuclei', 'masks'): 6,
+    ('bccd', 'detection'): 6,
+    ('nuclei', 'instance'): 6,
     ('nuclei', 'all'): 6,
 }
 TUNING = 1000  # seeds from here on are of trials, which are tested on the split for validation

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip('mmseg')
 
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.segmentation import RandomBlur
+from icconv_mm.tasks.semantic import RandomBlur
 
 
 def picture():

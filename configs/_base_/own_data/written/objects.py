@@ -9,7 +9,7 @@ model = dict(
 )
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']
-# --- masks ---
+# --- instance ---
 model['roi_head'].update(
     mask_roi_extractor=dict(out_channels=width),
     mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=num_classes),
@@ -33,7 +33,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 data = dict(type='CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes, palette=palette))
-# pictures without things are learned from, too
+# pictures without objects are learned from, too
 train_set = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
 test_set = dict(val_set, ann_file=test_ann_file)

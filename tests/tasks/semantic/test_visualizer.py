@@ -25,7 +25,7 @@ def test_the_inferencer_finds_the_demos_classes(repo, tmp_path):
 
 
 def test_what_the_caller_names_goes_before():
-    from icconv_mm.tasks.segmentation import SegVisualizer
+    from icconv_mm.tasks.semantic import SegVisualizer
 
     visualizer = SegVisualizer(name='own', classes=['a', 'b'], palette=[(0, 0, 0), (9, 9, 9)])
     visualizer.set_dataset_meta(dataset_name='ade20k')

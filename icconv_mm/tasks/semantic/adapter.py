@@ -23,7 +23,7 @@ from icconv_mm.annotations.seg_maps import (
 )
 from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
-from icconv_mm.tasks.segmentation.transforms import LoadLabelMap
+from icconv_mm.tasks.semantic.transforms import LoadLabelMap
 from icconv_mm.tasks.task import TaskAdapter, metainfo_of
 from icconv_mm_runtime.drawing import Content, content_of
 from icconv_mm_runtime.results import Found

@@ -7,7 +7,7 @@ pytest.importorskip('mmseg')
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d
 from icconv_mm.registry import MODELS
-from icconv_mm.tasks.segmentation import PyConvHead
+from icconv_mm.tasks.semantic import PyConvHead
 
 SMALL = {'in_channels': 32, 'channels': 16, 'pyconv_channels': 64, 'num_classes': 5, 'norm_cfg': {'type': 'BN'}}
 
